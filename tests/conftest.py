@@ -1,0 +1,86 @@
+"""Fixtures that every test may ask for, and the two checks that none escapes."""
+
+import gc
+import logging
+import os
+import time
+
+import pytest
+
+import pymux
+
+DESCRIPTORS = "/proc/self/fd"
+LEAK_PATIENCE = 2.0  # seconds a thread that is ending may take to close
+
+
+@pytest.fixture(params=pymux.backends())
+def backend(request):
+    """The name of each backend that works on this machine, in turn."""
+    return request.param
+
+
+@pytest.fixture
+def mux(backend):
+    """A fresh mux on each backend, closed when the test ends."""
+    mux = pymux.Mux(backend)
+    yield mux
+    mux.close()
+
+
+class _Records(logging.Handler):
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+@pytest.fixture
+def logged(_no_unexpected_error):
+    """What logger `pymux` wrote at WARNING and above: a list of records.
+
+    A test that asks for it answers for these records itself; in any other test
+    they are a failure.
+    """
+    return _no_unexpected_error.records
+
+
+@pytest.fixture(autouse=True)
+def _no_unexpected_error(request):
+    handler = _Records()
+    logger = logging.getLogger("pymux")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    if handler.records and "logged" not in request.fixturenames:
+        text = "\n".join(logging.Formatter().format(r) for r in handler.records)
+        pytest.fail("pymux logged what nobody expected:\n" + text)
+
+
+def _open_descriptors():
+    """{number: what it is} for each open descriptor, the listing's own left out."""
+    found = {}
+    for name in os.listdir(DESCRIPTORS):
+        try:
+            found[int(name)] = os.readlink(os.path.join(DESCRIPTORS, name))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_leaked_descriptor():
+    if not os.path.isdir(DESCRIPTORS):
+        yield
+        return
+    before = set(_open_descriptors().items())
+    yield
+    deadline = time.monotonic() + LEAK_PATIENCE
+    while True:
+        leaked = set(_open_descriptors().items()) - before
+        if not leaked:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"descriptors left open: {sorted(leaked)}")
+        gc.collect()

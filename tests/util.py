@@ -1,0 +1,156 @@
+"""Helpers of the tests. Everything here waits for a condition, with a bound."""
+
+import contextlib
+import os
+import socket
+import struct
+import time
+
+import pymux
+
+
+@contextlib.contextmanager
+def serving(handler, backend=None, address=("127.0.0.1", 0), **options):
+    """A started `pymux.Server`, stopped at the end of the block."""
+    with pymux.Server(handler, address, backend=backend, **options) as server:
+        yield server
+
+
+def connect(address, timeout=10):
+    """A plain blocking socket connected to a TCP tuple or a Unix socket path."""
+    if isinstance(address, tuple):
+        return socket.create_connection(address[:2], timeout)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(os.fspath(address))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def recv_exactly(sock, n):
+    """The next n bytes from a socket; an EOFError when the stream ends before."""
+    data = bytearray()
+    while len(data) < n:
+        piece = sock.recv(min(n - len(data), 1 << 20))
+        if not piece:
+            raise EOFError(f"the stream ended after {len(data)} of {n} bytes")
+        data += piece
+    return bytes(data)
+
+
+def recv_all(sock):
+    """Everything from a socket until the peer ends its stream."""
+    data = bytearray()
+    while True:
+        piece = sock.recv(1 << 20)
+        if not piece:
+            return bytes(data)
+        data += piece
+
+
+def reset(sock):
+    """Close a TCP socket with a reset instead of an end of stream."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def wait_until(condition, timeout=10):
+    """Return once condition() holds; an AssertionError after the timeout.
+
+    For what other threads and processes do. What a mux does is waited for with
+    `harvest_until`, since nothing happens on a mux that is not harvested.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{condition} did not hold within {timeout} s")
+        time.sleep(0.001)
+
+
+class Harvested:
+    """What several harvests reported, copied out of their batches."""
+
+    def __init__(self):
+        self.opened = []  # Connection
+        self.messages = []  # (Connection, bytes)
+        self.ended = []  # Connection
+        self.drained = []  # Connection
+        self.closed = []  # (Connection, OSError or None)
+        self.turns = 0
+
+    def add(self, batch):
+        """Copy out the rows of a batch."""
+        self.opened.extend(batch.opened)
+        self.messages.extend(batch)
+        self.ended.extend(batch.ended)
+        self.drained.extend(batch.drained)
+        self.closed.extend(batch.closed)
+        self.turns += 1
+
+    @property
+    def payloads(self):
+        """The messages alone, in order."""
+        return [data for _, data in self.messages]
+
+    def received(self, conn):
+        """Everything that one connection received, joined."""
+        return b"".join(data for c, data in self.messages if c is conn)
+
+    def is_closed(self, conn):
+        """Whether `closed` has told of this connection."""
+        return any(c is conn for c, _ in self.closed)
+
+    def error(self, conn):
+        """The error with which a closed connection ended, or None."""
+        (error,) = [error for c, error in self.closed if c is conn]
+        return error
+
+    def errno(self, conn):
+        """The errno with which a closed connection ended, or None."""
+        error = self.error(conn)
+        return None if error is None else error.errno
+
+    def __repr__(self):
+        rows = ", ".join(
+            f"{len(getattr(self, name))} {name}"
+            for name in ("opened", "messages", "ended", "drained", "closed")
+        )
+        return f"<{self.turns} harvests: {rows}>"
+
+
+def harvest_until(mux, predicate, timeout=10, into=None, **options):
+    """Harvest until predicate(acc) holds, and return acc, a `Harvested`.
+
+    Rows are copied out of each batch. `into` goes on with an earlier acc,
+    `options` go to each harvest. An AssertionError says what had come by the timeout.
+    """
+    acc = Harvested() if into is None else into
+    deadline = time.monotonic() + timeout
+    while not predicate(acc):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise AssertionError(f"not within {timeout} s; so far: {acc}")
+        # Short, so that a predicate that looks elsewhere is asked again.
+        acc.add(mux.harvest(min(left, 0.05), **options))
+    return acc
+
+
+def pair(mux, framing=None, **listen_options):
+    """A new (Connection on the mux, blocking socket at its other end).
+
+    The listener is closed again. The caller closes the socket.
+    """
+    listener = mux.listen(("127.0.0.1", 0), framing=framing, **listen_options)
+    peer = connect(listener.address)
+    try:
+        acc = harvest_until(mux, lambda acc: acc.opened)
+    except BaseException:
+        peer.close()
+        raise
+    finally:
+        listener.close()
+    (conn,) = acc.opened
+    return conn, peer
