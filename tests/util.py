@@ -5,6 +5,8 @@ import os
 import socket
 import struct
 import time
+import traceback
+import warnings
 
 import pymux
 
@@ -49,6 +51,35 @@ def recv_all(sock):
         if not piece:
             return bytes(data)
         data += piece
+
+
+def until_end(sock):
+    """(everything from a socket until its end, None or the errno it ended with)."""
+    data = bytearray()
+    while True:
+        try:
+            piece = sock.recv(1 << 20)
+        except ConnectionError as error:
+            return bytes(data), error.errno
+        if not piece:
+            return bytes(data), None
+        data += piece
+
+
+def fill(sock, size, pattern=b"0123456789abcdef"):
+    """Send up to `size` bytes as far as the kernel takes them; how many it took."""
+    timeout = sock.gettimeout()
+    sock.setblocking(False)
+    data = memoryview(pattern * (size // len(pattern) + 1))[:size]
+    sent = 0
+    try:
+        while sent < size:
+            sent += sock.send(data[sent:])
+    except BlockingIOError:
+        pass
+    finally:
+        sock.settimeout(timeout)
+    return sent
 
 
 def reset(sock):
@@ -154,3 +185,118 @@ def pair(mux, framing=None, **listen_options):
         listener.close()
     (conn,) = acc.opened
     return conn, peer
+
+
+def outgoing(mux, framing=None, **connect_options):
+    """A new (Connection that the mux made, blocking socket at its other end).
+
+    The caller closes the socket.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        conn = mux.connect(server.getsockname(), framing=framing, **connect_options)
+        harvest_until(mux, lambda acc: conn in acc.opened)
+        peer, _ = server.accept()
+    peer.settimeout(10)
+    return conn, peer
+
+
+def assert_idle(mux, seconds=0.15):
+    """Assert that for a while the mux reports nothing, returns seldom, and sleeps."""
+    acc = Harvested()
+    cpu = time.thread_time()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        acc.add(mux.harvest(max(0.0, deadline - time.monotonic())))
+    cpu = time.thread_time() - cpu
+    assert not (acc.opened or acc.messages or acc.ended or acc.drained or acc.closed)
+    assert acc.turns < 30, f"{acc.turns} harvests returned in {seconds} s of nothing"
+    assert cpu < seconds / 2, f"{cpu:.3f} s of CPU in {seconds} s of nothing"
+
+
+@contextlib.contextmanager
+def descriptors_taken(count):
+    """Hold every descriptor number under `count`; the test is skipped if it cannot."""
+    import resource
+
+    import pytest
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = count + 200
+    if soft != resource.RLIM_INFINITY and soft < need:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+        except (ValueError, OSError):
+            pytest.skip(f"needs {need} descriptors, the limit is {hard}")
+    held = []
+    try:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+        while held[-1] < count - 1:
+            held.append(os.dup(held[0]))
+        if held[-1] > count - 1:
+            os.close(held.pop())
+        yield
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def no_descriptor_left():
+    """Let this process open no further descriptor."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    probe = os.open(os.devnull, os.O_RDONLY)
+    os.close(probe)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _fork():
+    with warnings.catch_warnings():
+        # 3.12 and later warn of any other thread; the child here calls only pymux.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def in_child(fn):
+    """Run fn() in a forked child; an AssertionError with its traceback if it raises."""
+    reading, writing = os.pipe()
+    pid = _fork()
+    if pid == 0:
+        try:
+            try:
+                fn()
+            except BaseException:
+                os.write(writing, traceback.format_exc().encode()[-60000:])
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        report = pipe.read().decode()
+    os.waitpid(pid, 0)
+    assert not report, "in the child:\n" + report
+
+
+@contextlib.contextmanager
+def idle_child():
+    """A forked child that holds every descriptor of this process, and sleeps."""
+    reading, writing = os.pipe()
+    pid = _fork()
+    if pid == 0:
+        try:
+            os.close(writing)
+            os.read(reading, 1)
+        finally:
+            os._exit(0)
+    os.close(reading)
+    try:
+        yield pid
+    finally:
+        os.close(writing)
+        os.waitpid(pid, 0)
