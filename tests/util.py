@@ -1,14 +1,51 @@
 """Helpers of the tests. Everything here waits for a condition, with a bound."""
 
+import concurrent.futures
 import contextlib
 import os
 import socket
 import struct
+import subprocess
+import sys
 import time
 import traceback
 import warnings
 
 import pymux
+
+FORMS = ("function", "coroutine", "batch", "object", "batched object")
+
+
+def in_form(form, answer):
+    """A handler of the named form that answers each message with answer(data)."""
+
+    @pymux.batched
+    def batch(batch):
+        batch.reply([answer(data) for data in batch.messages])
+
+    def function(conn, data):
+        return answer(data)
+
+    async def coroutine(conn):
+        async for data in conn:
+            conn.send(answer(data))
+
+    class Object:
+        def received(self, conn, data):
+            return answer(data)
+
+    class BatchedObject:
+        @pymux.batched
+        def received(self, batch):
+            batch.reply([answer(data) for data in batch.messages])
+
+    return {
+        "function": function,
+        "coroutine": coroutine,
+        "batch": batch,
+        "object": Object(),
+        "batched object": BatchedObject(),
+    }[form]
 
 
 @contextlib.contextmanager
@@ -16,6 +53,69 @@ def serving(handler, backend=None, address=("127.0.0.1", 0), **options):
     """A started `pymux.Server`, stopped at the end of the block."""
     with pymux.Server(handler, address, backend=backend, **options) as server:
         yield server
+
+
+def in_server(server, fn, *args):
+    """What fn(mux, *args) returns or raises when the server's thread calls it."""
+    future = concurrent.futures.Future()
+
+    def call(mux):
+        try:
+            future.set_result(fn(mux, *args))
+        except BaseException as error:
+            future.set_exception(error)
+
+    server.call_threadsafe(call)
+    return future.result(10)
+
+
+def settle(server):
+    """Return once the server has taken in what had arrived, and said what it had to."""
+    for _ in range(3):
+        in_server(server, lambda mux: None)
+
+
+@contextlib.contextmanager
+def held(server):
+    """Hold the server's thread: what arrives during the block is one harvest to it.
+
+    Over Unix sockets surely; over TCP, what the kernel delivers at once.
+    """
+    entered, release = concurrent.futures.Future(), concurrent.futures.Future()
+
+    def hold(mux):
+        entered.set_result(None)
+        release.result(10)
+
+    server.call_threadsafe(hold)
+    entered.result(10)
+    try:
+        yield
+    finally:
+        release.set_result(None)
+
+
+@contextlib.contextmanager
+def python(*args, **options):
+    """A child process `python *args`, all three streams text pipes, killed at the end.
+
+    It finds pymux and the tests wherever this process does.
+    """
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    child = subprocess.Popen(
+        [sys.executable, "-u", *map(str, args)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        env=env,
+        **options,
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def connect(address, timeout=10):
