@@ -315,31 +315,39 @@ def assert_idle(mux, seconds=0.15):
 
 
 @contextlib.contextmanager
-def descriptors_taken(count):
-    """Hold every descriptor number under `count`; the test is skipped if it cannot."""
+def descriptors_allowed(need):
+    """Let this process open `need` descriptors; the test is skipped if it may not."""
     import resource
 
     import pytest
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = count + 200
     if soft != resource.RLIM_INFINITY and soft < need:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
         except (ValueError, OSError):
             pytest.skip(f"needs {need} descriptors, the limit is {hard}")
-    held = []
     try:
-        held.append(os.open(os.devnull, os.O_RDONLY))
-        while held[-1] < count - 1:
-            held.append(os.dup(held[0]))
-        if held[-1] > count - 1:
-            os.close(held.pop())
         yield
     finally:
-        for fd in held:
-            os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def descriptors_taken(count):
+    """Hold every descriptor number under `count`; the test is skipped if it cannot."""
+    held = []
+    with descriptors_allowed(count + 200):
+        try:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+            while held[-1] < count - 1:
+                held.append(os.dup(held[0]))
+            if held[-1] > count - 1:
+                os.close(held.pop())
+            yield
+        finally:
+            for fd in held:
+                os.close(fd)
 
 
 @contextlib.contextmanager
