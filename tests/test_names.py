@@ -1,0 +1,221 @@
+"""The names of the package: what can be imported, its defaults, its refusals."""
+
+import dataclasses
+import inspect
+
+import pytest
+
+import pymux
+
+NAMES = [
+    "serve",
+    "Server",
+    "batched",
+    "connect",
+    "Mux",
+    "Batch",
+    "Connection",
+    "Raw",
+    "Lines",
+    "LengthPrefix",
+    "Fixed",
+    "Limits",
+    "sleep",
+    "to_thread",
+    "Stats",
+    "backends",
+    "ConnectionClosed",
+    "BackendUnavailable",
+]
+
+SIGNATURES = {
+    "Server": "(handler, address=('127.0.0.1', 8093), *, framing=None, limits=None,"
+    " backend=None, backlog=None, reuse_port=False, mode=384, drain_timeout=5.0,"
+    " spin=0.0, on_error=None)",
+    "batched": "(handler=None, *, min_messages=1, max_delay=0.0)",
+    "connect": "(address, *, framing=None, timeout=None)",
+    "Mux": "(backend=None, *, arena_size=262144, max_messages=4096, spin=0.0)",
+    "Mux.listen": "(self, address, *, framing=None, limits=None, backlog=None,"
+    " reuse_port=False, half_open=False, mode=384)",
+    "Mux.connect": "(self, address, *, framing=None, limits=None, half_open=False,"
+    " timeout=None)",
+    "Mux.harvest": "(self, timeout=None, *, min_messages=1, max_delay=0.0)",
+    "Mux.send_many": "(self, conns, data)",
+    "Mux.call_later": "(self, delay, fn, *args)",
+    "Mux.call_threadsafe": "(self, fn, *args)",
+    "Raw": "()",
+    "Lines": "(delimiter=b'\\n', max_size=65536)",
+    "LengthPrefix": "(width=4, byteorder='big', max_size=1048576)",
+    "Fixed": "(size)",
+    "Limits": "(*, max_connections=None, high_water=65536, low_water=16384,"
+    " max_output=16777216, idle_timeout=None, close_timeout=30.0)",
+    "sleep": "(seconds)",
+    "to_thread": "(fn, *args)",
+}
+
+STATS = [
+    "backend",
+    "connections",
+    "listeners",
+    "accepted",
+    "connected",
+    "closed",
+    "reset",
+    "refused",
+    "messages_in",
+    "messages_out",
+    "bytes_in",
+    "bytes_out",
+    "queued",
+    "discarded",
+    "harvests",
+    "buffers",
+    "arenas_held",
+    "accept_pauses",
+]
+
+
+def written(function):
+    """A signature as text, without annotations."""
+    signature = inspect.signature(function)
+    bare = [
+        p.replace(annotation=inspect.Parameter.empty)
+        for p in signature.parameters.values()
+    ]
+    return str(
+        signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_importable_from_the_package(name):
+    assert hasattr(pymux, name)
+    assert name in pymux.__all__
+
+
+def test_all_lists_only_what_exists():
+    assert [name for name in pymux.__all__ if not hasattr(pymux, name)] == []
+
+
+@pytest.mark.parametrize("name", sorted(SIGNATURES))
+def test_a_signature_is_the_one_of_the_contract(name):
+    found = pymux
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert written(found) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize(
+    "value", [pymux.Raw(), pymux.Lines(), pymux.LengthPrefix(), pymux.Limits()]
+)
+def test_framings_and_limits_are_frozen_dataclasses(value):
+    assert dataclasses.is_dataclass(value)
+    for field in dataclasses.fields(value):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, field.name, getattr(value, field.name))
+
+
+def test_fixed_is_a_frozen_dataclass():
+    fixed = pymux.Fixed(3)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        fixed.size = 4
+
+
+def test_framings_compare_by_value():
+    assert pymux.Lines() == pymux.Lines(b"\n", 65536)
+    assert pymux.Lines() != pymux.Lines(b"\r\n")
+    assert hash(pymux.Fixed(4)) == hash(pymux.Fixed(4))
+
+
+def test_limits_are_keyword_only():
+    with pytest.raises(TypeError):
+        pymux.Limits(10)
+
+
+def test_stats_is_a_dataclass_with_the_promised_fields():
+    assert [field.name for field in dataclasses.fields(pymux.Stats)] == STATS
+
+
+def test_the_errors_are_what_one_would_catch():
+    assert issubclass(pymux.ConnectionClosed, ConnectionError)
+    assert issubclass(pymux.BackendUnavailable, OSError)
+
+
+@pytest.mark.parametrize(
+    "make, shown",
+    [
+        (lambda: pymux.Lines(b""), "1"),
+        (lambda: pymux.Lines(b"12345678901234567"), "16"),
+        (lambda: pymux.Lines(max_size=-7), "-7"),
+        (lambda: pymux.LengthPrefix(3), "3"),
+        (lambda: pymux.LengthPrefix(0), "0"),
+        (lambda: pymux.LengthPrefix(16), "16"),
+        (lambda: pymux.LengthPrefix(4, "middle"), "middle"),
+        (lambda: pymux.LengthPrefix(max_size=-7), "-7"),
+        (lambda: pymux.Fixed(0), "0"),
+        (lambda: pymux.Fixed(-7), "-7"),
+        (lambda: pymux.Limits(max_connections=0), "0"),
+        (lambda: pymux.Limits(max_connections=-7), "-7"),
+        (lambda: pymux.Limits(high_water=-7), "-7"),
+        (lambda: pymux.Limits(low_water=-7), "-7"),
+        (lambda: pymux.Limits(high_water=100, low_water=200), "200"),
+        (lambda: pymux.Limits(max_output=-7), "-7"),
+        (lambda: pymux.Limits(idle_timeout=-7.0), "-7"),
+        (lambda: pymux.Limits(close_timeout=-7.0), "-7"),
+        (lambda: pymux.Limits(idle_timeout=float("nan")), "nan"),
+    ],
+)
+def test_a_value_out_of_range_is_named_in_a_value_error(make, shown):
+    with pytest.raises(ValueError, match=shown):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pymux.Lines("\n"),
+        lambda: pymux.Lines(max_size="many"),
+        lambda: pymux.LengthPrefix("4"),
+        lambda: pymux.Fixed("4"),
+        lambda: pymux.Fixed(2.5),
+        lambda: pymux.Limits(high_water="64k"),
+        lambda: pymux.Limits(idle_timeout="soon"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_a_type_error(make):
+    with pytest.raises(TypeError):
+        make()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"arena_size": 0},
+        {"arena_size": -7},
+        {"max_messages": 0},
+        {"max_messages": -7},
+        {"spin": -1.0},
+        {"spin": "fast"},
+    ],
+)
+def test_a_mux_refuses_nonsense_and_shows_it(backend, options):
+    (value,) = options.values()
+    with pytest.raises(ValueError, match=str(value)):
+        pymux.Mux(backend, **options)
+
+
+@pytest.mark.parametrize("option", ["framing", "limits"])
+@pytest.mark.parametrize("value", ["lines", 4, pymux.Lines])
+def test_a_framing_or_limits_of_another_type_is_a_type_error(mux, option, value):
+    with pytest.raises(TypeError):
+        mux.listen(("127.0.0.1", 0), **{option: value})
+    with pytest.raises(TypeError):
+        mux.connect(("127.0.0.1", 9), **{option: value})
+    assert mux.stats().listeners == 0
+
+
+def test_a_harvest_refuses_nonsense(mux):
+    with pytest.raises(ValueError):
+        mux.harvest(0, min_messages=0)
+    with pytest.raises(ValueError):
+        mux.harvest(0, max_delay=-1.0)
