@@ -8,7 +8,6 @@ import array
 import contextlib
 import signal
 import socket
-import time
 
 import pytest
 
@@ -45,13 +44,6 @@ def answer(data):
     return LONG if data == b"long" else data.upper()
 
 
-def ask(address, data):
-    """What a new client gets for `data`."""
-    with util.connect(address) as sock:
-        sock.sendall(data)
-        return util.recv_exactly(sock, len(data))
-
-
 @contextlib.contextmanager
 def stuck(server):
     """A client that asked for the long answer and does not read it."""
@@ -70,13 +62,13 @@ def server(request, backend):
 
 def test_a_client_that_reads_nothing_holds_up_nobody(server):
     with stuck(server):
-        assert ask(server.address, b"hello") == b"HELLO"
+        assert util.exchange(server.address, b"hello", 5) == b"HELLO"
 
 
 def test_a_client_that_sends_nothing_holds_up_nobody(server):
     with util.connect(server.address):
         util.wait_until(lambda: server.stats().connections == 1)
-        assert ask(server.address, b"hello") == b"HELLO"
+        assert util.exchange(server.address, b"hello", 5) == b"HELLO"
 
 
 def test_a_message_before_the_last_was_answered_overwrites_nothing(server):
@@ -115,7 +107,7 @@ def test_a_peer_that_leaves_while_its_answer_is_pending_harms_nobody(server, lea
         util.wait_until(lambda: server.stats().connections == 1)
         other.sendall(b"still")
         assert util.recv_exactly(other, 5) == b"STILL"
-        assert ask(server.address, b"new") == b"NEW"
+        assert util.exchange(server.address, b"new", 3) == b"NEW"
 
 
 def test_an_end_of_stream_before_the_answer_was_read_loses_none_of_it(server):
@@ -174,30 +166,17 @@ def test_select_turns_away_what_it_cannot_hold_and_serves_the_rest():
             util.wait_until(lambda: server.stats().refused > 0)
             inside.sendall(b"still")
             assert util.recv_exactly(inside, 5) == b"STILL"
-        assert ask(server.address, b"later") == b"LATER"
+        assert util.exchange(server.address, b"later", 5) == b"LATER"
 
 
 def test_the_client_of_the_lesson_gets_its_answers():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with util.python("-c", SERVER, port) as server:
-        wait_for_listener(("127.0.0.1", port))
+        util.connect_when_up(("127.0.0.1", port)).close()
         with util.python("-c", CLIENT, port) as client:
             out, err = client.communicate("hello\n\nsecond line\n", timeout=20)
         assert (out, err) == (">>: HELLO\n>>: >>: SECOND LINE\n>>: ", "")
         server.send_signal(signal.SIGINT)
         assert server.communicate(timeout=20) == ("", "")
         assert server.returncode == 0
-
-
-def wait_for_listener(address, timeout=20):
-    """Return once something accepts at an address."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            util.connect(address).close()
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        else:
-            return

@@ -132,6 +132,33 @@ def connect(address, timeout=10):
     return sock
 
 
+def connect_when_up(address, timeout=20):
+    """Connect once something listens at an address."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return connect(address)
+        except (ConnectionRefusedError, FileNotFoundError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+
+
+def exchange(address, sent, size):
+    """The first `size` bytes that a new client gets for what it sent."""
+    with connect(address) as sock:
+        sock.sendall(sent)
+        return recv_exactly(sock, size)
+
+
+def everything(address, sent):
+    """All that a new client gets that sends and ends its stream."""
+    with connect(address) as sock:
+        sock.sendall(sent)
+        sock.shutdown(socket.SHUT_WR)
+        return recv_all(sock)
+
+
 def recv_exactly(sock, n):
     """The next n bytes from a socket; an EOFError when the stream ends before."""
     data = bytearray()
