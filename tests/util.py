@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -93,6 +94,24 @@ def held(server):
         yield
     finally:
         release.set_result(None)
+
+
+class Gate:
+    """Where a coroutine handler waits until the test lets it on."""
+
+    def __init__(self):
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    async def wait(self):
+        """In the handler."""
+        self.reached.set()
+        await pymux.to_thread(self.opened.wait, 10)
+
+    def open(self):
+        """In the test."""
+        assert self.reached.wait(10)
+        self.opened.set()
 
 
 @contextlib.contextmanager
