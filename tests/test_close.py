@@ -1,0 +1,385 @@
+"""The three ways to end a connection: close, abort, send_eof."""
+
+import contextlib
+import errno
+import socket
+import threading
+
+import pytest
+
+import pymux
+
+from .util import (
+    assert_idle,
+    fill,
+    harvest_until,
+    outgoing,
+    pair,
+    recv_all,
+    recv_exactly,
+    until_end,
+    wait_until,
+)
+
+LARGE = 3_900_000
+
+
+@pytest.fixture
+def raw(mux):
+    """(Connection, socket) without framing."""
+    conn, peer = pair(mux)
+    yield conn, peer
+    peer.close()
+
+
+class Reader:
+    """Reads a socket to its end in a thread."""
+
+    def __init__(self, sock):
+        self.result = None
+        self.thread = threading.Thread(target=self.run, args=[sock])
+        self.thread.start()
+
+    def run(self, sock):
+        self.result = until_end(sock)
+
+    def join(self):
+        self.thread.join()
+        return self.result
+
+
+def wait_until_read(mux, reader):
+    """Harvest until the reader has seen the end of its stream."""
+    harvest_until(mux, lambda acc: not reader.thread.is_alive())
+
+
+# -- close -------------------------------------------------------------------------
+
+
+def test_close_flushes_what_was_sent(mux, raw):
+    conn, peer = raw
+    conn.send(b"goodbye")
+    conn.close()
+    mux.harvest(0)
+    assert until_end(peer) == (b"goodbye", None)
+
+
+def test_close_is_reported_without_an_error(mux, raw):
+    conn, peer = raw
+    conn.close()
+    mux.harvest(0)
+    assert recv_all(peer) == b""
+    peer.close()
+    acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+    assert acc.error(conn) is None
+
+
+def test_closing_twice_is_reported_once(mux, raw):
+    conn, peer = raw
+    conn.close()
+    conn.close()
+    mux.harvest(0)
+    peer.close()
+    acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+    conn.close()
+    for _ in range(3):
+        acc.add(mux.harvest(0))
+    assert len(acc.closed) == 1
+
+
+def test_a_large_answer_with_unread_input_arrives_whole(mux, raw):
+    conn, peer = raw
+    data = bytes(range(250)) * (LARGE // 250)
+    fill(peer, 500_000)
+    conn.send(data)
+    conn.close()
+    mux.harvest(0)
+    reader = Reader(peer)
+    wait_until_read(mux, reader)
+    assert reader.join() == (data, None)
+
+
+def test_input_that_goes_on_after_close_does_not_destroy_the_answer(mux, raw):
+    conn, peer = raw
+    conn.send(b"y" * LARGE)
+    conn.close()
+    mux.harvest(0)
+    got = 0
+    while got < LARGE:
+        fill(peer, 10_000)
+        mux.harvest(0)
+        peer.settimeout(5)
+        got += len(peer.recv(100_000))
+    assert got == LARGE
+    assert peer.recv(1) == b""
+
+
+def test_after_close_no_message_comes_any_more(mux):
+    conn, peer = pair(mux, pymux.Lines())
+    with peer:
+        conn.close()
+        mux.harvest(0)
+        peer.sendall(b"too late\n")
+        peer.shutdown(socket.SHUT_WR)
+        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+        assert acc.received(conn) == b""
+
+
+def test_close_waits_for_the_peers_end(mux, raw):
+    conn, peer = raw
+    conn.close()
+    mux.harvest(0)
+    assert recv_all(peer) == b""
+    assert_idle(mux)
+    assert mux.stats().connections == 1
+    peer.close()
+    harvest_until(mux, lambda acc: acc.is_closed(conn))
+    mux.harvest(0)
+    assert mux.stats().connections == 0
+
+
+def test_a_close_that_cannot_flush_ends_with_a_timeout(mux):
+    conn, peer = pair(mux, limits=pymux.Limits(close_timeout=0.05))
+    with peer:
+        conn.send(b"x" * 8_000_000)
+        conn.close()
+        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+        assert acc.errno(conn) == errno.ETIMEDOUT
+        data, error = until_end(peer)
+        assert len(data) < 8_000_000
+        assert error == errno.ECONNRESET
+
+
+def test_a_close_whose_peer_never_ends_is_reset_in_time(mux):
+    conn, peer = pair(mux, limits=pymux.Limits(close_timeout=0.05))
+    with peer:
+        conn.send(b"all of it")
+        conn.close()
+        mux.harvest(0)
+        assert recv_all(peer) == b"all of it"
+        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+        assert acc.errno(conn) == errno.ETIMEDOUT
+
+
+def test_a_peer_that_sends_for_ever_cannot_stretch_the_close(mux):
+    conn, peer = pair(mux, limits=pymux.Limits(close_timeout=0.05))
+    with peer:
+        conn.close()
+
+        def closed(acc):
+            if not acc.is_closed(conn):
+                with contextlib.suppress(ConnectionError):
+                    fill(peer, 1000)
+            return acc.is_closed(conn)
+
+        acc = harvest_until(mux, closed)
+        assert acc.errno(conn) == errno.ETIMEDOUT
+
+
+def test_a_close_timeout_of_zero_does_not_linger(mux):
+    conn, peer = pair(mux, limits=pymux.Limits(close_timeout=0))
+    with peer:
+        conn.close()
+        harvest_until(mux, lambda acc: acc.is_closed(conn))
+
+
+def test_close_of_a_connection_whose_peer_has_ended_is_immediate(mux):
+    conn, peer = pair(mux, half_open=True)
+    with peer:
+        peer.shutdown(socket.SHUT_WR)
+        harvest_until(mux, lambda acc: acc.ended)
+        conn.send(b"goodbye")
+        conn.close()
+        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+        assert acc.error(conn) is None
+        assert until_end(peer) == (b"goodbye", None)
+
+
+def test_a_lingering_close_that_is_reset_says_so(mux, raw):
+    conn, peer = raw
+    conn.send(b"x" * 8_000_000)
+    conn.close()
+    mux.harvest(0)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    peer.close()
+    acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+    assert acc.errno(conn) == errno.ECONNRESET
+
+
+def test_close_before_opened_still_flushes(mux):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        conn = mux.connect(server.getsockname())
+        conn.send(b"in and out")
+        conn.close()
+        mux.harvest(0)
+        peer, _ = server.accept()
+        with peer:
+            peer.settimeout(10)
+            reader = Reader(peer)
+            wait_until_read(mux, reader)
+            assert reader.join() == (b"in and out", None)
+        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+        assert acc.error(conn) is None
+
+
+def test_close_while_paused_still_flushes(mux, raw):
+    conn, peer = raw
+    conn.pause()
+    peer.sendall(b"unread")
+    conn.send(b"goodbye")
+    conn.close()
+    mux.harvest(0)
+    assert until_end(peer) == (b"goodbye", None)
+    peer.close()
+    harvest_until(mux, lambda acc: acc.is_closed(conn))
+
+
+# -- abort -------------------------------------------------------------------------
+
+
+def test_abort_resets_and_drops_the_queue(mux, raw):
+    conn, peer = raw
+    conn.send(b"x" * 8_000_000)
+    mux.harvest(0)
+    conn.abort()
+    acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+    assert acc.error(conn) is None
+    data, error = until_end(peer)
+    assert len(data) < 8_000_000
+    assert error == errno.ECONNRESET
+
+
+def test_the_peer_of_an_abort_sees_a_reset(mux, raw):
+    conn, peer = raw
+    conn.abort()
+    mux.harvest(0)
+    assert until_end(peer) == (b"", errno.ECONNRESET)
+
+
+def test_aborting_twice_is_reported_once(mux, raw):
+    conn, _ = raw
+    conn.abort()
+    conn.abort()
+    acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+    acc.add(mux.harvest(0))
+    assert len(acc.closed) == 1
+
+
+def test_abort_ends_a_lingering_close(mux, raw):
+    conn, peer = raw
+    conn.send(b"x" * 8_000_000)
+    conn.close()
+    mux.harvest(0)
+    conn.abort()
+    acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+    assert acc.error(conn) is None
+    assert until_end(peer)[1] == errno.ECONNRESET
+
+
+def test_abort_of_one_connection_leaves_the_others(mux, raw):
+    conn, _peer = raw
+    other, far = pair(mux)
+    with far:
+        conn.abort()
+        far.sendall(b"alive")
+        harvest_until(mux, lambda acc: acc.received(other) == b"alive")
+
+
+# -- send_eof ----------------------------------------------------------------------
+
+
+def test_send_eof_flushes_and_reading_goes_on(mux, raw):
+    conn, peer = raw
+    conn.send(b"done")
+    conn.send_eof()
+    mux.harvest(0)
+    assert recv_all(peer) == b"done"
+    peer.sendall(b"I am not")
+    harvest_until(mux, lambda acc: acc.received(conn) == b"I am not")
+
+
+def test_send_eof_flushes_a_large_output_first(mux, raw):
+    conn, peer = raw
+    conn.send(b"z" * LARGE)
+    conn.send_eof()
+    mux.harvest(0)
+    reader = Reader(peer)
+    wait_until_read(mux, reader)
+    assert reader.join() == (b"z" * LARGE, None)
+    assert not conn.closed
+
+
+def test_a_send_after_send_eof_raises(raw):
+    conn, _ = raw
+    conn.send_eof()
+    with pytest.raises(pymux.ConnectionClosed):
+        conn.send(b"x")
+
+
+def test_sending_the_end_twice_is_harmless(mux, raw):
+    conn, peer = raw
+    conn.send_eof()
+    mux.harvest(0)
+    conn.send_eof()
+    mux.harvest(0)
+    assert recv_all(peer) == b""
+    assert not conn.closed
+
+
+def test_both_ends_given_close_the_connection(mux, raw):
+    conn, peer = raw
+    conn.send_eof()
+    mux.harvest(0)
+    peer.close()
+    acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+    assert acc.error(conn) is None
+
+
+def test_send_eof_works_on_a_connection_that_was_made(mux):
+    conn, peer = outgoing(mux)
+    with peer:
+        conn.send(b"request")
+        conn.send_eof()
+        mux.harvest(0)
+        assert recv_all(peer) == b"request"
+        peer.sendall(b"response")
+        peer.close()
+        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+        assert acc.received(conn) == b"response"
+        assert acc.error(conn) is None
+
+
+def test_send_eof_before_opened_is_kept(mux):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        conn = mux.connect(server.getsockname())
+        conn.send(b"all there is")
+        conn.send_eof()
+        harvest_until(mux, lambda acc: conn in acc.opened)
+        peer, _ = server.accept()
+        with peer:
+            peer.settimeout(10)
+            mux.harvest(0)
+            assert recv_all(peer) == b"all there is"
+
+
+def test_close_after_send_eof_waits_for_nothing_but_the_peer(mux, raw):
+    conn, peer = raw
+    conn.send_eof()
+    conn.close()
+    mux.harvest(0)
+    assert recv_exactly(peer, 0) == b""
+    peer.close()
+    acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+    assert acc.error(conn) is None
+
+
+def test_nothing_is_left_open_after_all_kinds_of_ends(mux):
+    ends = [pair(mux) for _ in range(9)]
+    for k, (conn, peer) in enumerate(ends):
+        (conn.close, conn.abort, conn.send_eof)[k % 3]()
+        mux.harvest(0)
+        peer.close()
+    harvest_until(mux, lambda acc: len(acc.closed) == 9)
+    mux.harvest(0)
+    wait_until(lambda: mux.stats().connections == 0)
