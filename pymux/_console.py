@@ -1,0 +1,129 @@
+"""The console: lines for the user, and the prompt of `pymux connect`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+PROMPT = ">>: "
+
+_ERASE_LINE = b"\r\x1b[K"
+
+# How long the next prompt gives an answer that is on its way.
+_ANSWER_PATIENCE = 0.25
+
+
+class Failure(Exception):
+    """What the user is told in one line before exit code 1."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception as one line, never an empty one."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def write(data: bytes) -> None:
+    """Write to standard output at once.
+
+    Raises:
+        Failure: nobody takes it.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except (OSError, ValueError) as error:
+        # What is still buffered would fail again, loudly, when Python exits.
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.close(silence)
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise Failure(f"cannot write to standard output: {reason}") from None
+
+
+def say(line: str) -> None:
+    """Write one line to standard output at once."""
+    write((line + "\n").encode(errors="surrogateescape"))
+
+
+def on_terminal() -> bool:
+    """Whether a person types here and reads the answers here."""
+    try:
+        return os.isatty(0) and os.isatty(1)
+    except OSError:
+        return False
+
+
+class Terminal:
+    """A prompt with line editing, and answers printed around it."""
+
+    def __init__(self) -> None:
+        self._line_buffer: Callable[[], str] = str
+        self._answered = threading.Event()
+        self._prompting = False
+        self._midline = False
+        self._attributes: Any = None
+        try:
+            import readline
+            import termios
+        except ImportError:
+            return
+        self._attributes = termios.tcgetattr(0)
+        self._line_buffer = readline.get_line_buffer
+        readline.parse_and_bind("set enable-bracketed-paste off")
+
+    def leave(self, line: str) -> None:
+        """Print a last line, in place of the prompt where one stands."""
+        self._erase_prompt()
+        say(line)
+
+    def restore(self) -> None:
+        """Undo what an interrupted line editor left behind."""
+        self._erase_prompt()
+        if self._attributes is not None:
+            import termios
+
+            termios.tcsetattr(0, termios.TCSADRAIN, self._attributes)
+
+    def _erase_prompt(self) -> None:
+        if self._prompting:
+            self._prompting = False
+            write(_ERASE_LINE)
+
+    def lines(self) -> Iterator[bytes]:
+        """What is typed, line by line, without empty ones; for the reader's thread."""
+        encoding = sys.stdin.encoding or "utf-8"
+        while True:
+            if self._midline:
+                say("")
+                self._midline = False
+            self._prompting = True
+            try:
+                line = input(PROMPT)
+            except EOFError:
+                say("")
+                return
+            except (OSError, ValueError) as error:
+                raise Failure(f"cannot read standard input: {error}") from None
+            finally:
+                self._prompting = False
+            if line:
+                self._answered.clear()
+                yield line.encode(encoding, "surrogateescape")
+                # Most answers are here at once, and then stand before the prompt.
+                self._answered.wait(_ANSWER_PATIENCE)
+
+    def show(self, data: bytes) -> None:
+        """Print an answer; where a prompt stands, above it."""
+        self._midline = not data.endswith(b"\n")
+        if self._prompting:
+            prompt = (PROMPT + self._line_buffer()).encode(errors="surrogateescape")
+            end = b"\n" if self._midline else b""
+            self._midline = False
+            data = _ERASE_LINE + data + end + prompt
+        write(data)
+        self._answered.set()
