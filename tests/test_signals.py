@@ -1,0 +1,251 @@
+"""Signals while a mux waits: none is slept out, none loses anything."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+import pymux
+
+from .util import harvest_until, pair, recv_exactly
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="no interval timers here"
+)
+
+LONG = 30.0  # a wait that must not be waited out
+
+
+class Alarm(Exception):
+    """What a signal handler of these tests raises."""
+
+
+@contextlib.contextmanager
+def on_alarm(handler):
+    """Install a SIGALRM handler; pending alarms end with the block."""
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def raise_alarm(number, frame):
+    raise Alarm
+
+
+def test_a_signal_whose_handler_returns_does_not_end_a_harvest(mux):
+    seen = []
+    with on_alarm(lambda *args: seen.append(time.monotonic())):
+        start = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        mux.harvest(0.2)
+        assert time.monotonic() - start >= 0.2
+    assert len(seen) == 1
+
+
+def test_the_handler_of_a_signal_runs_at_once(mux):
+    seen = []
+
+    def handler(number, frame):
+        seen.append(time.monotonic())
+        mux.wakeup()
+
+    with on_alarm(handler):
+        start = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        mux.harvest(LONG)
+    assert seen[0] - start < LONG / 2
+
+
+def test_many_signals_do_not_shorten_a_harvest(mux):
+    seen = []
+    with on_alarm(lambda *args: seen.append(1)):
+        start = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+        mux.harvest(0.15)
+        assert time.monotonic() - start >= 0.15
+    assert len(seen) > 3
+
+
+def test_a_handler_that_raises_leaves_the_harvest(mux):
+    with on_alarm(raise_alarm):
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(Alarm):
+            mux.harvest(LONG)
+    mux.harvest(0)  # the mux is as it was
+
+
+def test_a_handler_that_raises_loses_no_message(mux):
+    conn, peer = pair(mux, pymux.Lines())
+    _other, quiet = pair(mux, pymux.Lines())  # so that the delay is not cut short
+    with peer, quiet:
+        peer.sendall(b"already received\n")
+        with on_alarm(raise_alarm):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(Alarm):
+                mux.harvest(LONG, min_messages=9, max_delay=LONG)
+        assert list(mux.harvest(LONG)) == [(conn, b"already received")]
+
+
+def test_a_handler_that_raises_loses_no_row_of_any_kind(mux):
+    conn, peer = pair(mux)
+    _other, quiet = pair(mux)
+    peer.sendall(b"bye")
+    peer.close()
+    with quiet:
+        listener = mux.listen(("127.0.0.1", 0))
+        made = mux.connect(listener.address)
+        with on_alarm(raise_alarm):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(Alarm):
+                mux.harvest(LONG, min_messages=9, max_delay=LONG)
+        acc = harvest_until(mux, lambda acc: acc.closed and len(acc.opened) == 2)
+        assert acc.received(conn) == b"bye"
+        assert acc.error(conn) is None
+        assert made in acc.opened
+
+
+def test_a_handler_that_raises_loses_no_output(mux):
+    conn, peer = pair(mux)
+    with peer:
+        conn.send(b"queued before the signal")
+        with on_alarm(raise_alarm):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises(Alarm):
+                mux.harvest(LONG)
+        mux.harvest(0)
+        assert recv_exactly(peer, 24) == b"queued before the signal"
+
+
+def test_under_a_storm_of_raising_handlers_every_byte_arrives_once(mux):
+    _conn, peer = pair(mux, pymux.Lines())
+    lines = [b"%d" % k for k in range(3000)]
+    sender = threading.Thread(
+        target=lambda: [peer.sendall(line + b"\n") for line in lines]
+    )
+    got, alarms = [], 0
+    with peer, on_alarm(raise_alarm):
+        sender.start()
+        deadline = time.monotonic() + 20
+        while len(got) < len(lines) or not alarms:
+            assert time.monotonic() < deadline
+            signal.setitimer(signal.ITIMER_REAL, 0.0005)
+            try:
+                try:
+                    batch = mux.harvest(0.02)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except Alarm:
+                alarms += 1
+                continue
+            got += batch.messages
+        sender.join()
+    assert got == lines
+
+
+def test_a_signal_ends_a_delay_and_keeps_the_rows(mux):
+    _conn, peer = pair(mux, pymux.Lines())
+    _other, quiet = pair(mux, pymux.Lines())
+    with peer, quiet, on_alarm(lambda *args: None):
+        peer.sendall(b"1\n")
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        start = time.monotonic()
+        batch = mux.harvest(LONG, min_messages=9, max_delay=LONG)
+        assert time.monotonic() - start < LONG / 2
+        assert batch.messages == [b"1"]
+
+
+def test_a_handler_may_use_the_mux_to_wake_it(mux):
+    ran = []
+    with on_alarm(lambda *args: mux.call_threadsafe(ran.append, 1)):
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        harvest_until(mux, lambda acc: ran)
+
+
+def test_a_mux_leaves_the_wakeup_descriptor_of_others_alone(mux):
+    import socket
+
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with ours, theirs:
+        before = signal.set_wakeup_fd(theirs.fileno())
+        try:
+            with on_alarm(lambda *args: mux.wakeup()):
+                signal.setitimer(signal.ITIMER_REAL, 0.02)
+                mux.harvest(LONG)
+            assert signal.set_wakeup_fd(before) == theirs.fileno()
+            assert ours.recv(10)[:1] == bytes([signal.SIGALRM])
+        finally:
+            signal.set_wakeup_fd(before)
+
+
+def test_close_gives_the_wakeup_descriptor_back(backend):
+    before = signal.set_wakeup_fd(-1)
+    try:
+        with pymux.Mux(backend) as mux:
+            mux.harvest(0.01)
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.set_wakeup_fd(before)
+
+
+def run(program, *args):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *args],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_a_peer_that_is_gone_raises_no_sigpipe(backend):
+    done = run(
+        """
+        import signal, socket, sys
+        import pymux
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        with pymux.Mux(sys.argv[1]) as mux:
+            path = chr(0) + "pymux-test-%d" % __import__("os").getpid()
+            if sys.platform != "linux":
+                path = ("127.0.0.1", 0)
+            listener = mux.listen(path)
+            address = listener.address
+            family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+            peer = socket.socket(family)
+            peer.connect(address)
+            conn = mux.harvest(5).opened[0]
+            peer.close()
+            conn.send(b"x" * 100000)
+            for _ in range(3):
+                mux.harvest(0.01)
+        print("alive")
+        """,
+        backend,
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+def test_ctrl_c_leaves_a_harvest(backend):
+    done = run(
+        """
+        import os, signal, sys, threading
+        import pymux
+        with pymux.Mux(sys.argv[1]) as mux:
+            mux.harvest(0)
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+            try:
+                mux.harvest(None)
+            except KeyboardInterrupt:
+                print("interrupted")
+        """,
+        backend,
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
