@@ -1,6 +1,5 @@
 """stop: what was there is answered, nothing later is read, the rest is reset."""
 
-import concurrent.futures
 import contextlib
 import errno
 import os
@@ -34,24 +33,6 @@ def server(request, backend, tmp_path):
 
 
 @contextlib.contextmanager
-def then_stopped(server):
-    """Hold the server during the block, and stop it before it can look around."""
-    entered, release = concurrent.futures.Future(), concurrent.futures.Future()
-
-    def hold(mux):
-        entered.set_result(None)
-        release.result(10)
-        server.stop()
-
-    server.call_threadsafe(hold)
-    entered.result(10)
-    try:
-        yield
-    finally:
-        release.set_result(None)
-
-
-@contextlib.contextmanager
 def stuck(server):
     """A client whose long answer is under way, and which does not read it."""
     with util.connect(server.address) as sock:
@@ -79,7 +60,7 @@ class Log:
 
 def test_who_is_in_the_backlog_is_accepted_and_answered(server):
     with contextlib.ExitStack() as stack:
-        with then_stopped(server):
+        with util.then_stopped(server):
             socks = [
                 stack.enter_context(util.connect(server.address)) for _ in range(20)
             ]
@@ -94,7 +75,7 @@ def test_what_had_arrived_is_answered(server):
     with util.connect(server.address) as sock:
         sock.sendall(b"before\n")
         assert util.recv_exactly(sock, 7) == b"BEFORE\n"
-        with then_stopped(server):
+        with util.then_stopped(server):
             arrived = sent[: util.fill(sock, len(sent), sent)]
         got = util.recv_all(sock)
     # What the kernel cut off inside a line is a last line without its end.
@@ -114,14 +95,14 @@ def test_what_had_arrived_is_answered_at_the_pace_of_its_reader(backend, tmp_pat
         ) as server,
         util.connect(server.address) as sock,
     ):
-        with then_stopped(server):
+        with util.then_stopped(server):
             sock.sendall(b"abcd\n" * 10_000)
         assert util.recv_all(sock) == (b"abcd" * 20 + b"\n") * 10_000
 
 
 def test_an_unfinished_line_is_a_last_message(server):
     with util.connect(server.address) as sock:
-        with then_stopped(server):
+        with util.then_stopped(server):
             sock.sendall(b"a\nunfinished")
         assert util.recv_all(sock) == b"A\nUNFINISHED\n"
 
@@ -134,7 +115,7 @@ def test_an_unfinished_frame_is_an_error_after_the_answers(backend, tmp_path):
         ) as server,
         util.connect(server.address) as sock,
     ):
-        with then_stopped(server):
+        with util.then_stopped(server):
             sock.sendall(b"\1a\5unf")
         assert util.until_end(sock)[0] == b"\1A"
         util.wait_until(lambda: log.ended)
@@ -188,7 +169,7 @@ def test_clients_need_not_close_for_the_stop_to_end(backend):
         ) as server,
         util.connect(server.address) as sock,
     ):
-        with then_stopped(server):
+        with util.then_stopped(server):
             sock.sendall(b"last")
         before = time.monotonic()
         server.stop()
@@ -408,7 +389,7 @@ def test_closed_is_called_for_every_connection(backend, tmp_path):
         stack.enter_context(stuck(server))
         for _ in range(5):
             stack.enter_context(util.connect(server.address))
-        with then_stopped(server):
+        with util.then_stopped(server):
             stack.enter_context(util.connect(server.address)).sendall(b"a\n")
         server.stop(0.05)
         assert len(log.open) == 7

@@ -77,16 +77,18 @@ def settle(server):
 
 
 @contextlib.contextmanager
-def held(server):
+def held(server, then=lambda: None):
     """Hold the server's thread: what arrives during the block is one harvest to it.
 
-    Over Unix sockets surely; over TCP, what the kernel delivers at once.
+    Over Unix sockets surely; over TCP, what the kernel delivers at once. `then` is
+    called before the thread looks around again.
     """
     entered, release = concurrent.futures.Future(), concurrent.futures.Future()
 
     def hold(mux):
         entered.set_result(None)
         release.result(10)
+        then()
 
     server.call_threadsafe(hold)
     entered.result(10)
@@ -94,6 +96,11 @@ def held(server):
         yield
     finally:
         release.set_result(None)
+
+
+def then_stopped(server):
+    """Hold the server during the block; it is stopped before it can look around."""
+    return held(server, server.stop)
 
 
 class Gate:
