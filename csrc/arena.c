@@ -1,0 +1,126 @@
+/*
+ * An arena: a header, the columns of a batch and its payloads in one piece of
+ * memory, so that one exporter on the Python side keeps all of it alive. The
+ * carry of a connection is an arena of one row: a large frame that has been
+ * assembled in it is handed over as a batch of its own, without a copy.
+ *
+ * `data` may be moved forward over what is done with; `capacity` counts from
+ * there. The block itself begins at the header.
+ */
+#include "mux.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t columns_size(uint32_t rows)
+{
+    size_t n = rows;
+    return n * sizeof(uint64_t) + (n + 2) / 2 * 2 * sizeof(int32_t) +
+           (n + 1) / 2 * 2 * sizeof(uint32_t);
+}
+
+/* Point the columns at their places behind the header. */
+static void lay_out(pmx_arena *arena)
+{
+    size_t rows = arena->rows;
+    uint8_t *at = (uint8_t *)(arena + 1);
+    arena->ids = (uint64_t *)(void *)at;
+    at += rows * sizeof(uint64_t);
+    arena->offsets = (int32_t *)(void *)at;
+    at += (rows + 2) / 2 * 2 * sizeof(int32_t);
+    arena->slots = (uint32_t *)(void *)at;
+    at += (rows + 1) / 2 * 2 * sizeof(uint32_t);
+    arena->data = at;
+    arena->capacity = arena->total - (uint64_t)(at - (uint8_t *)arena);
+}
+
+pmx_arena *pmx_arena_new(uint64_t capacity, uint32_t rows)
+{
+    uint64_t total = sizeof(pmx_arena) + columns_size(rows) + capacity;
+    if (capacity > INT32_MAX + UINT64_C(4096) || total > SIZE_MAX)
+        return NULL;
+    pmx_arena *arena = malloc((size_t)total);
+    if (!arena)
+        return NULL;
+    arena->total = total;
+    arena->rows = rows;
+    pmx__arena_reset(arena);
+    return arena;
+}
+
+void pmx_arena_free(pmx_arena *arena)
+{
+    free(arena);
+}
+
+void pmx__arena_reset(pmx_arena *arena)
+{
+    lay_out(arena);
+    arena->size = 0;
+    arena->scanned = 0;
+    arena->uniform = UINT32_MAX;
+    arena->offsets[0] = 0;
+}
+
+int pmx__arena_reserve(pmx_mux *mux, pmx_arena **place, size_t size,
+                       size_t most)
+{
+    pmx_arena *arena = *place;
+    if (!arena) {
+        arena = pmx_arena_new(size > 256 ? size : 256, 1);
+        if (!arena)
+            return -ENOMEM;
+        mux->stats.buffers += arena->total;
+        *place = arena;
+        return 0;
+    }
+    if (arena->capacity - arena->size >= size)
+        return 0;
+
+    /* Back to the front first, then twice the room, as far as it may go. */
+    uint8_t *data = arena->data;
+    uint64_t used = arena->size;
+    lay_out(arena);
+    if (arena->data != data)
+        memmove(arena->data, data, (size_t)used);
+    if (arena->capacity - used >= size)
+        return 0;
+    uint64_t wanted = 2 * arena->capacity;
+    if (wanted > most)
+        wanted = most;
+    if (wanted < used + size)
+        wanted = used + size;
+    uint64_t head = arena->total - arena->capacity;
+    uint64_t before = arena->total;
+    arena = realloc(arena, (size_t)(head + wanted));
+    if (!arena)
+        return -ENOMEM;
+    arena->total = head + wanted;
+    lay_out(arena);
+    mux->stats.buffers += arena->total - before;
+    *place = arena;
+    return 0;
+}
+
+void pmx__carry_drop(pmx_mux *mux, pmx__conn *c)
+{
+    if (!c->carry)
+        return;
+    mux->stats.buffers -= c->carry->total;
+    free(c->carry);
+    c->carry = NULL;
+}
+
+int64_t pmx_check_offsets(const void *offsets, uint32_t width, uint64_t n,
+                          uint64_t size)
+{
+    uint64_t last = 0;
+    for (uint64_t k = 0; k <= n; k++) {
+        int64_t at = width == 4 ? ((const int32_t *)offsets)[k]
+                                : ((const int64_t *)offsets)[k];
+        if (at < 0 || (uint64_t)at < last || (uint64_t)at > size)
+            return (int64_t)k;
+        last = (uint64_t)at;
+    }
+    return -1;
+}

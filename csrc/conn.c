@@ -1,0 +1,609 @@
+/*
+ * Slots, generations, and the states of a connection.
+ *
+ * An id is `generation << 32 | slot`; the generation is odd while the slot is
+ * in use. Free slots are taken first in, first out, and a slot freed in one
+ * turn is used in the next at the earliest, so that no event meant for the
+ * one before can meet its successor. A slot whose generations are used up is
+ * retired.
+ *
+ * What happens to a connection:
+ *
+ *   connecting -> open -> ending -> closing -> done -> reported, freed
+ *
+ * ENDED says that no more input comes, ENDING that the connection closes as
+ * soon as the answers to its last messages are in, CLOSING that its queue is
+ * flushed, its end sent, and what the peer still sends is dropped until the
+ * peer ends too: a close with unread input would make the kernel reset the
+ * connection and throw away what it had not delivered. pmx__settle() takes
+ * each step as soon as it can be taken.
+ */
+#include "mux.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id)
+{
+    uint32_t slot = (uint32_t)id;
+    if (slot >= mux->slots)
+        return NULL;
+    pmx__conn *c = pmx__slot(mux, slot);
+    return c->generation & 1 && c->generation == id >> 32 ? c : NULL;
+}
+
+uint64_t pmx__id(uint32_t slot, const pmx__conn *c)
+{
+    return (uint64_t)c->generation << 32 | slot;
+}
+
+/* --- rules ------------------------------------------------------------- */
+
+pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy, int share)
+{
+    pmx__rules *rules;
+    if (share)
+        for (rules = mux->rules; rules; rules = rules->next)
+            if (!rules->is.max_connections &&
+                !memcmp(&rules->is, policy, sizeof *policy)) {
+                rules->refs++;
+                return rules;
+            }
+    rules = calloc(1, sizeof *rules);
+    if (!rules)
+        return NULL;
+    rules->is = *policy;
+    rules->refs = 1;
+    for (int due = 0; due < PMX__DUES; due++)
+        rules->due[due] = (pmx__list){PMX__NONE, PMX__NONE};
+    rules->next = mux->rules;
+    mux->rules = rules;
+    return rules;
+}
+
+void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
+{
+    if (--rules->refs)
+        return;
+    pmx__rules **place = &mux->rules;
+    while (*place != rules)
+        place = &(*place)->next;
+    *place = rules->next;
+    free(rules);
+}
+
+/* --- slots ------------------------------------------------------------- */
+
+static int more_slots(pmx_mux *mux)
+{
+    uint32_t slab = mux->slots / PMX__SLAB;
+    if (slab == mux->slab_count) {
+        uint32_t room = slab ? 2 * slab : 4;
+        pmx__conn **grown = realloc(mux->slabs, room * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        memset(grown + slab, 0, (room - slab) * sizeof *grown);
+        mux->slabs = grown;
+        mux->slab_count = room;
+    }
+    if (!mux->slabs[slab]) {
+        mux->slabs[slab] = calloc(PMX__SLAB, sizeof(pmx__conn));
+        if (!mux->slabs[slab])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot)
+{
+    uint32_t s = mux->free.head;
+    pmx__conn *c;
+    if (s != PMX__NONE) {
+        c = pmx__slot(mux, s);
+        mux->free.head = c->ready_next;
+        if (mux->free.head == PMX__NONE)
+            mux->free.tail = PMX__NONE;
+    } else {
+        if (mux->slots % PMX__SLAB == 0 && more_slots(mux))
+            return -ENOMEM;
+        s = mux->slots++;
+        c = pmx__slot(mux, s);
+    }
+    uint32_t generation = c->generation + 1;
+    memset(c, 0, sizeof *c);
+    c->generation = generation;
+    c->sock = PMX__NO_SOCK;
+    c->rules = rules;
+    c->ready_prev = c->ready_next = PMX__NONE;
+    c->due_prev = c->due_next = PMX__NONE;
+    c->report_next = PMX__NONE;
+    c->dirty = PMX__NONE;
+    c->row_turn = mux->turn - 1;
+    rules->refs++;
+    *slot = s;
+    return 0;
+}
+
+void pmx__conn_free(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    free(c->at.names);
+    c->at.names = NULL;
+    pmx__rules_drop(mux, c->rules);
+    c->rules = NULL;
+    c->flags = 0;
+    c->generation++;
+    if (c->generation >= PMX__GENERATIONS)
+        return;                 /* retired */
+    c->ready_next = PMX__NONE;
+    if (mux->free.tail == PMX__NONE)
+        mux->free.head = slot;
+    else
+        pmx__slot(mux, mux->free.tail)->ready_next = slot;
+    mux->free.tail = slot;
+}
+
+/* --- the ready list ---------------------------------------------------- */
+
+void pmx__ready(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__IN_READY)
+        return;
+    c->flags |= PMX__IN_READY;
+    c->ready_prev = mux->ready.tail;
+    c->ready_next = PMX__NONE;
+    if (mux->ready.tail == PMX__NONE)
+        mux->ready.head = slot;
+    else
+        pmx__slot(mux, mux->ready.tail)->ready_next = slot;
+    mux->ready.tail = slot;
+    mux->ready_count++;
+}
+
+void pmx__unready(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!(c->flags & PMX__IN_READY))
+        return;
+    c->flags &= ~(uint32_t)PMX__IN_READY;
+    if (c->ready_prev == PMX__NONE)
+        mux->ready.head = c->ready_next;
+    else
+        pmx__slot(mux, c->ready_prev)->ready_next = c->ready_next;
+    if (c->ready_next == PMX__NONE)
+        mux->ready.tail = c->ready_prev;
+    else
+        pmx__slot(mux, c->ready_next)->ready_prev = c->ready_prev;
+    mux->ready_count--;
+}
+
+int pmx__blocked(const pmx__conn *c)
+{
+    if (c->flags & PMX__CLOSING)
+        return 0;
+    return c->flags & PMX__PAUSED ||
+           (c->flags & (PMX__HELD | PMX__OVER) && !(c->flags & PMX__LOST));
+}
+
+int pmx__has_work(const pmx__conn *c)
+{
+    if (c->flags & PMX__DONE)
+        return 0;
+    if (c->flags & PMX__CONNECTING)
+        return !!(c->flags & PMX__CAN_WRITE);
+    if (c->queue && c->flags & PMX__CAN_WRITE)
+        return 1;
+    if (pmx__blocked(c))
+        return 0;
+    return c->flags & PMX__FRAMES ||
+           (c->flags & PMX__CAN_READ && !(c->flags & PMX__ENDED));
+}
+
+/* --- what is watched --------------------------------------------------- */
+
+/* Tell a level-triggered poller what is wanted now, and keep count of who may
+ * bring messages. To be called whenever a connection's state has changed. */
+void pmx__watch(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    uint32_t f = c->flags;
+    int source = !(f & (PMX__CONNECTING | PMX__DONE | PMX__ENDED |
+                        PMX__CLOSING)) && !pmx__blocked(c);
+    if (source != !!(f & PMX__SOURCE)) {
+        c->flags ^= PMX__SOURCE;
+        mux->sources += source ? 1u : UINT32_MAX;
+    }
+    if (mux->poller->edge || !(f & PMX__LISTED))
+        return;
+    uint32_t what = 0;
+    if (f & PMX__CONNECTING) {
+        what = PMX__OUT;
+    } else {
+        if (!(f & PMX__ENDED) && !pmx__blocked(c))
+            what |= PMX__IN;
+        if (c->queue && !(f & PMX__CAN_WRITE))
+            what |= PMX__OUT;
+        if (!what && f & PMX__HUNG)
+            what = PMX__DROP;
+    }
+    uint32_t told = (f & PMX__WATCH_IN ? PMX__IN : 0u) |
+                    (f & PMX__WATCH_OUT ? PMX__OUT : 0u) |
+                    (f & PMX__WATCH_DROP ? PMX__DROP : 0u);
+    if (what == told)
+        return;
+    c->flags &= ~(uint32_t)(PMX__WATCH_IN | PMX__WATCH_OUT | PMX__WATCH_DROP);
+    c->flags |= (what & PMX__IN ? PMX__WATCH_IN : 0u) |
+                (what & PMX__OUT ? PMX__WATCH_OUT : 0u) |
+                (what & PMX__DROP ? PMX__WATCH_DROP : 0u);
+    mux->poller->mod(mux->poll_state, c->sock, pmx__id(slot, c), what);
+}
+
+/* --- deadlines --------------------------------------------------------- */
+
+static int64_t span_of(const pmx__rules *rules, enum pmx__due due)
+{
+    switch (due) {
+    case PMX__CONNECT_DUE: return rules->is.connect_ns;
+    case PMX__IDLE_DUE: return rules->is.idle_ns;
+    case PMX__CLOSE_DUE: return rules->is.close_ns;
+    default: return -1;
+    }
+}
+
+static void undue(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!c->due)
+        return;
+    pmx__list *list = &c->rules->due[c->due];
+    if (c->due_prev == PMX__NONE)
+        list->head = c->due_next;
+    else
+        pmx__slot(mux, c->due_prev)->due_next = c->due_next;
+    if (c->due_next == PMX__NONE)
+        list->tail = c->due_prev;
+    else
+        pmx__slot(mux, c->due_next)->due_prev = c->due_prev;
+    c->due = PMX__NOT_DUE;
+}
+
+/* Put it behind the last one that is not younger: at the tail, nearly always,
+ * but for a connection whose clock stood still. */
+static void due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
+                      int64_t since)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    undue(mux, slot);
+    c->since = since;
+    if (span_of(c->rules, due) < 0)
+        return;
+    pmx__list *list = &c->rules->due[due];
+    uint32_t before = list->tail;
+    while (before != PMX__NONE && pmx__slot(mux, before)->since > since)
+        before = pmx__slot(mux, before)->due_prev;
+    uint32_t after =
+        before == PMX__NONE ? list->head : pmx__slot(mux, before)->due_next;
+    c->due = (uint8_t)due;
+    c->due_prev = before;
+    c->due_next = after;
+    if (before == PMX__NONE)
+        list->head = slot;
+    else
+        pmx__slot(mux, before)->due_next = slot;
+    if (after == PMX__NONE)
+        list->tail = slot;
+    else
+        pmx__slot(mux, after)->due_prev = slot;
+}
+
+void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due)
+{
+    due_since(mux, slot, due, mux->now);
+}
+
+void pmx__touch(pmx_mux *mux, uint32_t slot)
+{
+    if (pmx__slot(mux, slot)->due == PMX__IDLE_DUE)
+        due_since(mux, slot, PMX__IDLE_DUE, mux->now);
+}
+
+int64_t pmx__next_due(const pmx_mux *mux)
+{
+    int64_t first = INT64_MAX;
+    for (const pmx__rules *r = mux->rules; r; r = r->next)
+        for (int due = PMX__CONNECT_DUE; due < PMX__DUES; due++) {
+            uint32_t head = r->due[due].head;
+            if (head == PMX__NONE)
+                continue;
+            int64_t at = pmx__slot(mux, head)->since;
+            int64_t span = span_of(r, (enum pmx__due)due);
+            at = span > INT64_MAX - at ? INT64_MAX : at + span;
+            if (at < first)
+                first = at;
+        }
+    return first;
+}
+
+void pmx__expire(pmx_mux *mux)
+{
+    for (pmx__rules *r = mux->rules; r; r = r->next)
+        for (int due = PMX__CONNECT_DUE; due < PMX__DUES; due++) {
+            int64_t span = span_of(r, (enum pmx__due)due);
+            uint32_t head;
+            while ((head = r->due[due].head) != PMX__NONE &&
+                   mux->now - pmx__slot(mux, head)->since >= span)
+                pmx__finish(mux, head, ETIMEDOUT, 1);
+        }
+}
+
+enum { STOPPED = PMX__PAUSED | PMX__HELD };     /* the idle clock stands */
+
+/* --- reports ----------------------------------------------------------- */
+
+void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    c->flags |= what;
+    if (c->flags & PMX__IN_REPORT)
+        return;
+    c->flags |= PMX__IN_REPORT;
+    c->report_next = PMX__NONE;
+    if (mux->report.tail == PMX__NONE)
+        mux->report.head = slot;
+    else
+        pmx__slot(mux, mux->report.tail)->report_next = slot;
+    mux->report.tail = slot;
+    mux->report_count++;
+}
+
+void pmx__opened(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    mux->opened[mux->opened_count++] = pmx__id(slot, c);
+    c->flags |= PMX__COUNTED | PMX__CAN_WRITE;
+    mux->stats.connections++;
+    pmx__set_due(mux, slot, PMX__IDLE_DUE);
+    if (c->flags & STOPPED) {
+        undue(mux, slot);
+        c->since = 0;           /* what its clock has run */
+    }
+    pmx__watch(mux, slot);
+}
+
+/* Move what is to be said into this batch's rows, as far as there is room. */
+void pmx__report(pmx_mux *mux)
+{
+    for (uint32_t n = mux->max_rows; n && mux->report.head != PMX__NONE; n--) {
+        uint32_t slot = mux->report.head;
+        pmx__conn *c = pmx__slot(mux, slot);
+        uint64_t id = pmx__id(slot, c);
+        mux->report.head = c->report_next;
+        if (mux->report.head == PMX__NONE)
+            mux->report.tail = PMX__NONE;
+        mux->report_count--;
+        if (c->flags & PMX__DISOWNED) {
+            pmx__conn_free(mux, slot);
+            continue;
+        }
+        if (c->flags & PMX__SAY_ENDED)
+            mux->ended[mux->ended_count++] = id;
+        if (c->flags & PMX__SAY_DRAINED && !(c->flags & PMX__DONE))
+            mux->drained[mux->drained_count++] = id;
+        if (c->flags & PMX__DONE)
+            mux->closed[mux->closed_count++] = (pmx_closed){
+                .id = id, .error = c->error, .slot = slot,
+                .names = c->at.names ? c->at.names->names : NULL,
+            };
+        c->flags &= ~(uint32_t)(PMX__SAY_ENDED | PMX__SAY_DRAINED |
+                                PMX__IN_REPORT);
+    }
+}
+
+/* --- states ------------------------------------------------------------ */
+
+void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__DONE)
+        return;
+    if (!(c->flags & STOPPED) && c->due == PMX__IDLE_DUE) {
+        undue(mux, slot);
+        c->since = mux->now - c->since;     /* what it had run */
+    }
+    c->flags |= flag;
+    pmx__watch(mux, slot);
+}
+
+void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__DONE || !(c->flags & flag))
+        return;
+    c->flags &= ~flag;
+    if (!(c->flags & (STOPPED | PMX__CLOSING | PMX__CONNECTING)) && !c->due)
+        due_since(mux, slot, PMX__IDLE_DUE, mux->now - c->since);
+    pmx__watch(mux, slot);
+    if (pmx__has_work(c))
+        pmx__ready(mux, slot);
+}
+
+void pmx__end_sending(pmx_mux *mux, uint32_t slot)
+{
+    pmx__slot(mux, slot)->flags |= PMX__SEND_ENDED;
+    pmx__settle(mux, slot);
+}
+
+void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & (PMX__CLOSING | PMX__DONE))
+        return;
+    if (!c->error)
+        c->error = error;
+    if (c->flags & PMX__CONNECTING) {
+        if (!c->queue)          /* nothing to wait for */
+            pmx__finish(mux, slot, 0, 0);
+        else
+            c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
+        return;
+    }
+    c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
+    c->flags &= ~(uint32_t)(PMX__FRAMES | PMX__ENDING | PMX__OVER |
+                            PMX__SAY_DRAINED);
+    pmx__carry_drop(mux, c);
+    pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+    pmx__settle(mux, slot);
+    if (c->flags & PMX__DONE)
+        return;
+    pmx__watch(mux, slot);
+    if (pmx__has_work(c))
+        pmx__ready(mux, slot);
+}
+
+/* Take the steps that a shrunken queue allows: read on under low water; when
+ * it is empty send the end, then, of a closing connection, close when the
+ * peer has ended too. */
+void pmx__settle(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & (PMX__CONNECTING | PMX__DONE) || c->dirty != PMX__NONE)
+        return;
+    size_t queued = c->queue ? c->queue->size : 0;
+    if (c->flags & PMX__OVER && queued <= c->rules->is.low_water) {
+        c->flags &= ~(uint32_t)PMX__OVER;
+        pmx__say(mux, slot, PMX__SAY_DRAINED);
+        pmx__watch(mux, slot);
+        if (pmx__has_work(c))
+            pmx__ready(mux, slot);
+    }
+    if (queued || !(c->flags & PMX__SEND_ENDED))
+        return;
+    if (c->flags & PMX__CLOSING && c->flags & PMX__RESET_LAST) {
+        pmx__finish(mux, slot, c->error, 1);
+        return;
+    }
+    if (!(c->flags & (PMX__SHUT | PMX__SEND_FAILED))) {
+        pmx__shutdown_write(c->sock);
+        c->flags |= PMX__SHUT;
+    }
+    if (c->flags & PMX__CLOSING &&
+        (c->flags & (PMX__ENDED | PMX__SEND_FAILED) || mux->draining))
+        pmx__finish(mux, slot, c->error, 0);
+}
+
+/* The poller tells of an error or a hang-up. Who reads finds out by reading;
+ * who does not must be told, and an automatic pause has no purpose left. */
+void pmx__lost(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & (PMX__CONNECTING | PMX__DONE))
+        return;
+    if (c->flags & (PMX__PAUSED | PMX__ENDED)) {
+        int error = pmx__sock_error(c->sock);
+        if (error) {
+            pmx__finish(mux, slot, error, 0);
+            return;
+        }
+        c->flags |= PMX__HUNG;
+        pmx__watch(mux, slot);
+    } else {
+        pmx__lost_to(mux, slot, 0);
+    }
+}
+
+/* Read on to the end, whatever held reading; the error, where it has been
+ * taken from the socket, is kept for when that is reached. */
+void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!c->error)
+        c->error = error;
+    c->flags |= PMX__LOST | PMX__CAN_READ | PMX__TO_THE_END;
+    pmx__watch(mux, slot);
+    if (pmx__has_work(c))
+        pmx__ready(mux, slot);
+}
+
+/* The name of the peer of a connection that has been open. */
+void pmx__peer(const pmx__conn *c, pmx__target *peer)
+{
+    memset(peer, 0, sizeof *peer);
+    if (c->flags & PMX__DONE) {
+        if (c->at.names)
+            *peer = c->at.names->targets[0];
+    } else if (c->inet4) {
+        peer->size = sizeof peer->to.v4;
+        peer->to.v4.sin_family = AF_INET;
+        peer->to.v4.sin_addr.s_addr = c->ip4;
+        peer->to.v4.sin_port = c->port4;
+    } else if (c->at.peer) {
+        *peer = *c->at.peer;
+    }
+}
+
+static void keep_names(pmx__conn *c)
+{
+    pmx__names *names = calloc(1, sizeof *names);
+    if (names) {
+        pmx__peer(c, &names->targets[0]);
+        if (pmx__local(c->sock, &names->targets[1]))
+            names->targets[1] = (pmx__target){.size = 0};
+        pmx__describe(&names->targets[0], &names->names[0]);
+        pmx__describe(&names->targets[1], &names->names[1]);
+    }
+    free(c->at.peer);
+    c->at.names = names;
+}
+
+/* A server that stops does not wait for the peer's end. Input that would be
+ * left unread makes close() reset the connection: take what is there. */
+static void drop_unread(pmx_mux *mux, const pmx__conn *c)
+{
+    for (int n = 0; n < 16; n++)
+        if (pmx__recv(c->sock, mux->scratch, PMX__SHARE) <= 0)
+            return;
+}
+
+void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__DONE)
+        return;
+    if (!c->error)
+        c->error = error;
+    if (c->flags & PMX__CONNECTING) {
+        free(c->at.route);
+        c->at.route = NULL;
+    } else {
+        keep_names(c);
+    }
+    pmx__queue_drop(mux, c);
+    pmx__carry_drop(mux, c);
+    if (c->sock != PMX__NO_SOCK) {
+        if (c->flags & PMX__LISTED)
+            mux->poller->del(mux->poll_state, c->sock);
+        if (!reset && mux->draining)
+            drop_unread(mux, c);
+        if (reset)
+            pmx__reset_sock(c->sock);
+        else
+            pmx__close_sock(c->sock);
+        c->sock = PMX__NO_SOCK;
+    }
+    pmx__unready(mux, slot);
+    undue(mux, slot);
+    c->flags |= PMX__DONE;
+    c->flags &= ~(uint32_t)(PMX__LISTED | PMX__ENDING);
+    pmx__watch(mux, slot);
+    mux->stats.closed++;
+    if (reset || c->error == ECONNRESET)
+        mux->stats.reset++;
+    if (c->flags & PMX__COUNTED) {
+        mux->stats.connections--;
+        if (c->rules->connections)      /* accepted, by a listener */
+            c->rules->connections--;
+    }
+    pmx__room_again(mux, c->rules);
+    pmx__say(mux, slot, 0);
+}

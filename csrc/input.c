@@ -1,0 +1,391 @@
+/*
+ * Receiving and framing.
+ *
+ * What a connection has to say goes straight into the batch's arena and is
+ * framed there: heads and delimiters are squeezed out in place, so payloads
+ * stand back to back. What is left over, an unfinished frame or complete ones
+ * that found no room, is its carry. A small carry is copied in front of what
+ * is received next; a larger one is received into, and grows as bytes arrive,
+ * never from a claimed length. A large frame that is complete in its carry is
+ * handed over with that memory, as a batch of its own.
+ */
+#include "mux.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t at_most(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static int no_rows_left(const pmx_mux *mux)
+{
+    return mux->rows == mux->max_rows;
+}
+
+/* One row: the bytes are in place, `size` of them behind arena->size. */
+static void add_row(pmx_mux *mux, uint32_t slot, size_t size)
+{
+    pmx_arena *a = mux->arena;
+    pmx__conn *c = pmx__slot(mux, slot);
+    a->size += size;
+    a->ids[mux->rows] = pmx__id(slot, c);
+    a->slots[mux->rows] = slot;
+    if (!mux->rows)
+        a->uniform = (uint32_t)size;
+    else if (a->uniform != size)
+        a->uniform = UINT32_MAX;
+    a->offsets[++mux->rows] = (int32_t)a->size;
+    mux->stats.messages_in++;
+    if (c->row_turn != mux->turn) {
+        c->row_turn = mux->turn;
+        mux->row_conns++;
+    }
+}
+
+/* Input is over and every frame is delivered: now the connection may end. */
+static void input_over(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx__carry_drop(mux, c);
+    if (c->flags & PMX__SEND_FAILED) {
+        pmx__finish(mux, slot, c->error, 0);
+    } else if (c->rules->is.half_open && !c->error) {
+        pmx__say(mux, slot, PMX__SAY_ENDED);
+        pmx__watch(mux, slot);
+        pmx__settle(mux, slot);
+    } else if (c->row_turn == mux->turn) {
+        c->flags |= PMX__ENDING;
+        mux->ending[mux->ending_count++] = slot;
+        pmx__watch(mux, slot);
+    } else {
+        pmx__begin_close(mux, slot, 0);
+    }
+}
+
+static void protocol_error(pmx_mux *mux, uint32_t slot, int error)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!c->error)
+        c->error = error;
+    c->flags |= PMX__ENDED | PMX__RESET_LAST;
+    c->flags &= ~(uint32_t)PMX__FRAMES;
+    input_over(mux, slot);
+}
+
+/* Take the next frame off the carry: 1 and its bounds, 0 if it is not whole.
+ * At the end of the stream what is left is the last line. */
+static int frame_of_carry(pmx__conn *c, pmx__frame *frame)
+{
+    const pmx_framing *f = &c->rules->is.framing;
+    pmx_arena *carry = c->carry;
+    int found = pmx__next_frame(f, carry->data, (size_t)carry->size,
+                                &carry->scanned, frame);
+    if (!found && c->flags & PMX__ENDED && f->kind == PMX_LINES &&
+        carry->size) {
+        frame->head = 0;
+        frame->size = frame->whole = (size_t)carry->size;
+        if (frame->size > f->max_size)
+            return -EMSGSIZE;
+        found = 1;
+    }
+    return found;
+}
+
+/* The carry becomes the batch; what stands behind the frame a new carry. */
+static int adopt(pmx_mux *mux, uint32_t slot, const pmx__frame *frame)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx_arena *carry = c->carry;
+    size_t rest = (size_t)carry->size - frame->whole;
+    c->carry = NULL;
+    if (rest) {
+        if (pmx__arena_reserve(mux, &c->carry, rest, rest)) {
+            c->carry = carry;
+            return -ENOMEM;
+        }
+        memcpy(c->carry->data, carry->data + frame->whole, rest);
+        c->carry->size = rest;
+    }
+    mux->stats.buffers -= carry->total;
+    carry->data += frame->head;
+    carry->capacity -= frame->head;
+    carry->size = 0;
+    carry->offsets[0] = 0;
+    mux->arena = carry;
+    mux->full = 1;
+    add_row(mux, slot, frame->size);
+    return 0;
+}
+
+/* Deliver what is complete in the carry; 1 when the batch is full. */
+static int deliver_carry(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx__frame frame;
+    int found = 0;
+
+    while (c->carry && (found = frame_of_carry(c, &frame)) > 0) {
+        pmx_arena *a = mux->arena;
+        c->flags |= PMX__FRAMES;
+        if (no_rows_left(mux))
+            return 1;
+        if (frame.size >= PMX__SHARE || frame.size > mux->arena_size) {
+            if (mux->rows)
+                return 1;       /* it comes first in the next turn */
+            if (adopt(mux, slot, &frame)) {
+                pmx__finish(mux, slot, ENOMEM, 1);
+                return 0;
+            }
+        } else {
+            if (frame.size > a->capacity - a->size)
+                return 1;
+            if (frame.size)
+                memcpy(a->data + a->size, c->carry->data + frame.head,
+                       frame.size);
+            add_row(mux, slot, frame.size);
+            c->carry->data += frame.whole;
+            c->carry->capacity -= frame.whole;
+            c->carry->size -= frame.whole;
+        }
+        if (mux->full)
+            break;
+    }
+    if (mux->full && c->carry && c->carry->size &&
+        (found = frame_of_carry(c, &frame)) > 0)
+        return 1;               /* FRAMES stays set */
+    c->flags &= ~(uint32_t)PMX__FRAMES;
+    if (c->carry && !c->carry->size)
+        pmx__carry_drop(mux, c);
+    if (found < 0)
+        protocol_error(mux, slot, -found);
+    else if (c->flags & PMX__ENDED)
+        pmx__end_input(mux, slot);
+    return mux->full;
+}
+
+/* The stream has ended, or is treated as if it had. */
+void pmx__end_input(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    c->flags |= PMX__ENDED;
+    c->flags &= ~(uint32_t)(PMX__CAN_READ | PMX__TO_THE_END);
+    if (c->flags & PMX__CLOSING) {
+        pmx__settle(mux, slot);
+        if (!(c->flags & PMX__DONE))
+            pmx__watch(mux, slot);
+    } else if (c->carry && c->rules->is.framing.kind == PMX_LINES) {
+        c->flags |= PMX__FRAMES;    /* an unterminated last line */
+        pmx__ready(mux, slot);
+    } else if (c->carry) {
+        protocol_error(mux, slot, EPROTO);
+    } else {
+        input_over(mux, slot);
+    }
+}
+
+/* Read what has arrived and no more (the server stops). */
+void pmx__limit_input(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & (PMX__DONE | PMX__CONNECTING | PMX__ENDED))
+        return;
+    size_t arrived = pmx__arrived(c->sock);
+    c->left = arrived > UINT32_MAX ? UINT32_MAX : (uint32_t)arrived;
+    c->flags |= PMX__LIMITED | PMX__CAN_READ;
+    if (!c->left && !(c->flags & PMX__FRAMES))
+        pmx__end_input(mux, slot);
+    else if (pmx__has_work(c))
+        pmx__ready(mux, slot);
+}
+
+/* What recv() said, when it was no bytes; or which bytes there are, noted. */
+static int received(pmx_mux *mux, uint32_t slot, int64_t n, size_t asked)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (n > 0) {
+        mux->stats.bytes_in += (uint64_t)n;
+        pmx__touch(mux, slot);
+        if (c->flags & PMX__LIMITED)
+            c->left -= (uint32_t)at_most((size_t)n, c->left);
+        else if ((size_t)n < asked && !(c->flags & PMX__TO_THE_END))
+            c->flags &= ~(uint32_t)PMX__CAN_READ;
+        return 1;
+    }
+    if (n == -EAGAIN && !(c->flags & PMX__LIMITED)) {
+        c->flags &= ~(uint32_t)(PMX__CAN_READ | PMX__TO_THE_END);
+        return 0;
+    }
+    if (n == 0 || n == -EAGAIN)
+        pmx__end_input(mux, slot);
+    else
+        pmx__finish(mux, slot, (int)-n, 0);
+    return 0;
+}
+
+/* Keep what is left over behind the frames as the carry. */
+static int keep_rest(pmx_mux *mux, pmx__conn *c, const uint8_t *rest,
+                     size_t size, uint64_t scanned)
+{
+    if (!size) {
+        pmx__carry_drop(mux, c);
+        return 0;
+    }
+    if (c->carry)
+        c->carry->size = 0;
+    if (pmx__arena_reserve(mux, &c->carry, size, size))
+        return -ENOMEM;
+    memcpy(c->carry->data, rest, size);
+    c->carry->size = size;
+    c->carry->scanned = scanned;
+    return 0;
+}
+
+/* Frame `size` bytes behind arena->size in place. */
+static void frame_in_arena(pmx_mux *mux, uint32_t slot, size_t size,
+                           uint64_t scanned)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    const pmx_framing *f = &c->rules->is.framing;
+    uint8_t *at = mux->arena->data + mux->arena->size;
+    uint8_t *end = at + size;
+    pmx__frame frame;
+    int found = 0;
+
+    while (at < end && (found = pmx__next_frame(f, at, (size_t)(end - at),
+                                                &scanned, &frame)) > 0) {
+        if (no_rows_left(mux)) {
+            c->flags |= PMX__FRAMES;
+            break;
+        }
+        uint8_t *to = mux->arena->data + mux->arena->size;
+        if (frame.size && to != at + frame.head)
+            memmove(to, at + frame.head, frame.size);
+        add_row(mux, slot, frame.size);
+        at += frame.whole;
+        found = 0;
+    }
+    if (found < 0)
+        protocol_error(mux, slot, -found);
+    else if (keep_rest(mux, c, at, (size_t)(end - at),
+                       c->flags & PMX__FRAMES ? 0 : scanned))
+        pmx__finish(mux, slot, ENOMEM, 1);
+}
+
+/* How much to ask for into the carry: the rest of a frame whose length is
+ * known, so that nothing stands behind it, or a share. The carry doubles as
+ * bytes arrive and stays under twice what one frame may take. */
+static size_t carry_room(pmx_mux *mux, pmx__conn *c, size_t allowance)
+{
+    const pmx_framing *f = &c->rules->is.framing;
+    pmx_arena *carry = c->carry;
+    pmx__frame frame;
+    size_t wanted = PMX__SHARE;
+    size_t most = (size_t)f->max_size + 16 + PMX__SHARE;
+    if (f->kind != PMX_LINES &&
+        !pmx__next_frame(f, carry->data, (size_t)carry->size,
+                         &carry->scanned, &frame) &&
+        frame.whole > carry->size)
+        wanted = frame.whole - (size_t)carry->size;
+    wanted = at_most(wanted, allowance);
+    size_t least = at_most(wanted, (size_t)carry->size);
+    if (pmx__arena_reserve(mux, &c->carry, least, most))
+        return 0;
+    return at_most(wanted, (size_t)(c->carry->capacity - c->carry->size));
+}
+
+static int receive_into_carry(pmx_mux *mux, uint32_t slot, size_t *allowance)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    size_t room = carry_room(mux, c, *allowance);
+    if (!room) {
+        pmx__finish(mux, slot, ENOMEM, 1);
+        return 0;
+    }
+    int64_t n = pmx__recv(c->sock, c->carry->data + c->carry->size, room);
+    if (!received(mux, slot, n, room))
+        return 0;
+    c->carry->size += (size_t)n;
+    *allowance -= (size_t)n;
+    return deliver_carry(mux, slot);
+}
+
+static int receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
+                              size_t room)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx_arena *a = mux->arena;
+    uint8_t *at = a->data + a->size;
+    size_t before = c->carry ? (size_t)c->carry->size : 0;
+    size_t asked = at_most(room - before, *allowance);
+    int64_t n = pmx__recv(c->sock, at + before, asked);
+    if (!received(mux, slot, n, asked))
+        return 0;
+    *allowance -= (size_t)n;
+    if (c->rules->is.framing.kind == PMX_RAW) {
+        add_row(mux, slot, (size_t)n);
+    } else {
+        if (before)
+            memcpy(at, c->carry->data, before);
+        frame_in_arena(mux, slot, before + (size_t)n,
+                       before ? c->carry->scanned : 0);
+    }
+    return 0;
+}
+
+/* A closing connection's input is read and dropped. */
+static void drop_input(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    int64_t n = pmx__recv(c->sock, mux->scratch, PMX__SHARE);
+    (void)received(mux, slot, n, PMX__SHARE);
+}
+
+/* Receive what the connection's share of this turn allows, into the batch;
+ * 1 when the batch is full and the turn is over. */
+int pmx__take_in(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    size_t allowance = (size_t)mux->arena_size / mux->ready_count;
+    if (allowance < PMX__SHARE)
+        allowance = PMX__SHARE;
+
+    if (c->flags & PMX__DONE)
+        return 0;
+    if (c->flags & PMX__FRAMES && !pmx__blocked(c) && deliver_carry(mux, slot))
+        return 1;
+    while (c->flags & PMX__CAN_READ && !pmx__blocked(c) &&
+           !(c->flags & (PMX__DONE | PMX__ENDED | PMX__FRAMES))) {
+        if (c->flags & PMX__CLOSING) {
+            drop_input(mux, slot);
+            return 0;
+        }
+        if (c->flags & PMX__LIMITED && !c->left) {
+            pmx__end_input(mux, slot);
+            return 0;
+        }
+        if (no_rows_left(mux))
+            return 1;
+        size_t room = (size_t)(mux->arena->capacity - mux->arena->size);
+        size_t carried = c->carry ? (size_t)c->carry->size : 0;
+        if (c->flags & PMX__LIMITED)
+            allowance = at_most(allowance, c->left);
+        int full;
+        if (carried > PMX__SMALL_CARRY || (carried && room < 2 * carried))
+            full = receive_into_carry(mux, slot, &allowance);
+        else if (room < at_most(PMX__SMALL_PIECE, (size_t)mux->arena_size))
+            return mux->rows ? 1 : 0;
+        else
+            full = receive_into_arena(mux, slot, &allowance, room);
+        if (full)
+            return 1;
+        if (!allowance) {
+            mux->capped = 1;
+            return 0;
+        }
+        if (!(c->flags & (PMX__TO_THE_END | PMX__LIMITED)))
+            return 0;
+    }
+    return 0;
+}

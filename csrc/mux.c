@@ -1,0 +1,509 @@
+/*
+ * The mux: its life, and the turn.
+ *
+ * A turn sends, waits, receives and frames, closes, accepts, reports. A
+ * descriptor accepted in a turn can so never meet events that were meant for
+ * the one that had its number.
+ *
+ * Readiness belongs to the mux. The poller's events only put connections on
+ * the ready list; a connection leaves it when there is nothing more to do for
+ * it. What a turn does not reach, since the batch is full, stays in order and
+ * comes first in the next, which then does not wait. So everybody is served
+ * alike, however many are always ready, and edge-triggered pollers need no
+ * second look.
+ */
+#include "mux.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- life -------------------------------------------------------------- */
+
+int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
+             uint64_t arena_size, int64_t spin_ns)
+{
+    int error = pmx__net_start();
+    if (error)
+        return error;
+    if (!max_messages || max_messages > 1u << 24 || !arena_size ||
+        arena_size > INT32_MAX)
+        return -EINVAL;
+    pmx_mux *mux = calloc(1, sizeof *mux);
+    if (!mux)
+        return -ENOMEM;
+    mux->max_rows = max_messages;
+    mux->arena_size = arena_size;
+    mux->spin_ns = pmx__usable_cpus() > 1 ? spin_ns : 0;
+    mux->forks = pmx__forks();
+    mux->turn = 1;
+    mux->free = mux->ready = mux->report =
+        (pmx__list){PMX__NONE, PMX__NONE};
+    error = -ENOMEM;
+    mux->opened = calloc(max_messages, sizeof *mux->opened);
+    mux->ended = calloc(max_messages, sizeof *mux->ended);
+    mux->drained = calloc(max_messages, sizeof *mux->drained);
+    mux->closed = calloc(max_messages, sizeof *mux->closed);
+    mux->ending = calloc(max_messages, sizeof *mux->ending);
+    mux->scratch = malloc(PMX__SHARE);
+    if (!mux->opened || !mux->ended || !mux->drained || !mux->closed ||
+        !mux->ending || !mux->scratch)
+        goto fail_memory;
+    error = pmx__wakeup_open(mux->wakeup);
+    if (error)
+        goto fail_memory;
+    error = pmx__poller_open(backend, &mux->poller, &mux->poll_state);
+    if (error)
+        goto fail_wakeup;
+    error = mux->poller->add(mux->poll_state, mux->wakeup[0],
+                             PMX__WAKEUP_TOKEN, PMX__IN);
+    if (error)
+        goto fail_poller;
+    mux->now = pmx__now();
+    *place = mux;
+    return 0;
+fail_poller:
+    mux->poller->close(mux->poll_state);
+fail_wakeup:
+    pmx__wakeup_close(mux->wakeup);
+fail_memory:
+    free(mux->opened);
+    free(mux->ended);
+    free(mux->drained);
+    free(mux->closed);
+    free(mux->ending);
+    free(mux->scratch);
+    free(mux);
+    return error;
+}
+
+/* A peer must not take a truncated stream for a whole one: whose output does
+ * not fit into the kernel now is reset. In a forked child, descriptors alone
+ * are closed: whatever else we did would be done to the parent. */
+static void close_conn(pmx_mux *mux, pmx__conn *c, int forked)
+{
+    if (c->sock != PMX__NO_SOCK && forked) {
+        pmx__drop_sock(c->sock);
+    } else if (c->sock != PMX__NO_SOCK) {
+        size_t taken;
+        if (c->queue && !(c->flags & PMX__CONNECTING))
+            (void)pmx__queue_send(mux, c, &taken);
+        if (c->flags & PMX__LISTED)
+            mux->poller->del(mux->poll_state, c->sock);
+        if (c->queue)
+            pmx__reset_sock(c->sock);
+        else
+            pmx__close_sock(c->sock);
+    }
+    pmx__queue_drop(mux, c);
+    pmx__carry_drop(mux, c);
+    free(c->at.names);
+}
+
+void pmx_close(pmx_mux *mux)
+{
+    int forked = pmx_forked(mux);
+    for (uint32_t slot = 0; slot < mux->slots; slot++)
+        if (pmx__slot(mux, slot)->generation & 1)
+            close_conn(mux, pmx__slot(mux, slot), forked);
+    for (uint32_t i = 0; i < mux->listener_count; i++)
+        if (mux->listeners[i].rules)
+            pmx__close_listener(mux, &mux->listeners[i], forked);
+    mux->poller->close(mux->poll_state);
+    pmx__wakeup_close(mux->wakeup);
+    while (mux->rules) {
+        pmx__rules *next = mux->rules->next;
+        free(mux->rules);
+        mux->rules = next;
+    }
+    for (uint32_t slab = 0; slab < mux->slab_count; slab++)
+        free(mux->slabs[slab]);
+    free(mux->slabs);
+    free(mux->listeners);
+    free(mux->opened);
+    free(mux->ended);
+    free(mux->drained);
+    free(mux->closed);
+    free(mux->ending);
+    free(mux->scratch);
+    free(mux->pieces);
+    free(mux->dirty);
+    free(mux->shares);
+    free(mux);
+}
+
+const char *pmx_name(const pmx_mux *mux)
+{
+    return mux->poller->name;
+}
+
+int pmx_fileno(const pmx_mux *mux)
+{
+    return mux->poller->fileno(mux->poll_state);
+}
+
+int pmx_forked(const pmx_mux *mux)
+{
+    return mux->forks != pmx__forks();
+}
+
+const pmx_stats *pmx_counts(const pmx_mux *mux)
+{
+    return &mux->stats;
+}
+
+const char *pmx_compiler(void)
+{
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#elif defined(__GNUC__)
+    return "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+    return "MSVC";
+#else
+    return "unknown";
+#endif
+}
+
+int pmx_wakeup_fd(const pmx_mux *mux)
+{
+    return (int)mux->wakeup[1];
+}
+
+int pmx_wakeup(const pmx_mux *mux)
+{
+    return pmx__wakeup_send(mux->wakeup);
+}
+
+/* --- questions --------------------------------------------------------- */
+
+uint64_t pmx_queued(const pmx_mux *mux, uint64_t id)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    return c && c->queue ? c->queue->size : 0;
+}
+
+int pmx_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    if (!c)
+        return -ENOENT;
+    *policy = c->rules->is;
+    return 0;
+}
+
+int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    if (!c)
+        return -ENOENT;
+    memset(mux->asked, 0, sizeof mux->asked);
+    if (c->flags & PMX__CONNECTING)
+        mux->asked[0] = c->at.route->targets[
+            c->at.route->next < c->at.route->count ? c->at.route->next : 0];
+    else
+        pmx__peer(c, &mux->asked[0]);
+    if (c->flags & PMX__DONE && c->at.names)
+        mux->asked[1] = c->at.names->targets[1];
+    else if (c->sock != PMX__NO_SOCK)
+        (void)pmx__local(c->sock, &mux->asked[1]);
+    pmx__describe(&mux->asked[0], &names[0]);
+    pmx__describe(&mux->asked[1], &names[1]);
+    return 0;
+}
+
+/* --- waiting ----------------------------------------------------------- */
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* When the mux itself must act, whatever the descriptors say. */
+static int64_t next_act(const pmx_mux *mux)
+{
+    int64_t at = pmx__next_due(mux);
+    if (mux->accept_again)
+        at = earlier(at, mux->accept_again);
+    if (mux->redial_at)
+        at = earlier(at, mux->redial_at);
+    if (!mux->poller->watches_errors && mux->stats.connections > mux->sources)
+        at = earlier(at, mux->ask_at);
+    return at;
+}
+
+static int nothing_to_wait_for(const pmx_mux *mux)
+{
+    return mux->ready_count || mux->report_count || mux->draining == 1 ||
+           pmx__accepting(mux);
+}
+
+int64_t pmx_next_timeout(const pmx_mux *mux)
+{
+    if (nothing_to_wait_for(mux) || mux->ending_count)
+        return 0;
+    int64_t at = next_act(mux);
+    if (at == INT64_MAX)
+        return -1;
+    int64_t span = at - pmx__now();
+    return span > 0 ? span : 0;
+}
+
+/* Poll for a while before blocking. When that adapts, a wait that ended
+ * within the span doubles it, one that did not halves it, down to nothing;
+ * every so often a span is tried again. */
+enum { SPIN_LEAST_NS = 2000, SPIN_MOST_NS = 50000, SPIN_TRY_EVERY = 256 };
+
+static int spin(pmx_mux *mux, int64_t until)
+{
+    int adapt = mux->spin_ns < 0;
+    int64_t span = adapt ? mux->spin_now : mux->spin_ns;
+    if (adapt && !span && mux->stats.harvests % SPIN_TRY_EVERY == 0)
+        span = SPIN_MOST_NS;
+    if (!span)
+        return 0;
+    int64_t end = earlier(pmx__now() + span, until);
+    int n;
+    do {
+        n = mux->poller->wait(mux->poll_state, mux->events, PMX__EVENTS, 0);
+    } while (!n && pmx__now() < end);
+    if (adapt && n > 0)
+        mux->spin_now = earlier(2 * span, SPIN_MOST_NS);
+    else if (adapt)
+        mux->spin_now = span / 2 < SPIN_LEAST_NS ? 0 : span / 2;
+    return n;
+}
+
+/* Wait until `until` (INT64_MAX: for ever; in the past: only look). */
+static int wait_for_events(pmx_mux *mux, int64_t until)
+{
+    const pmx__poller *p = mux->poller;
+    int64_t span = until == INT64_MAX ? -1 : until - mux->now;
+    if (until != INT64_MAX && span <= 0)
+        return p->wait(mux->poll_state, mux->events, PMX__EVENTS, 0);
+    if (mux->spin_ns) {
+        int n = spin(mux, until);
+        if (n)
+            return n;
+        if (span > 0 && (span = until - pmx__now()) < 0)
+            span = 0;
+    }
+    return p->wait(mux->poll_state, mux->events, PMX__EVENTS, span);
+}
+
+/* What the poller says of a connection. */
+static void note_connection(pmx_mux *mux, const pmx__event *event)
+{
+    pmx__conn *c = pmx__find(mux, event->token);
+    uint32_t slot = (uint32_t)event->token;
+    if (!c || c->flags & PMX__DONE)
+        return;
+    if (c->flags & PMX__CONNECTING) {
+        c->flags |= PMX__CAN_WRITE;
+    } else {
+        if (event->what & PMX__IN)
+            c->flags |= PMX__CAN_READ;
+        if (event->what & PMX__LAST)
+            c->flags |= PMX__TO_THE_END;
+        if (event->what & PMX__OUT)
+            c->flags |= PMX__CAN_WRITE;
+        if (event->what & PMX__ERROR)
+            pmx__lost(mux, slot);
+    }
+    if (pmx__has_work(c))
+        pmx__ready(mux, slot);
+}
+
+/* 1 when the wakeup was among them. */
+static int note_events(pmx_mux *mux, int count)
+{
+    int woken = 0;
+    for (int i = 0; i < count; i++) {
+        const pmx__event *event = &mux->events[i];
+        if (event->token == PMX__WAKEUP_TOKEN) {
+            pmx__wakeup_drain(mux->wakeup);
+            woken = 1;
+        } else if (event->token & PMX__LISTENER_TAG) {
+            pmx__may_accept(mux, event->token);
+        } else {
+            note_connection(mux, event);
+        }
+    }
+    return woken;
+}
+
+/* Some pollers cannot watch for errors alone: ask those who watch nothing. */
+static void ask_for_errors(pmx_mux *mux)
+{
+    if (mux->poller->watches_errors ||
+        mux->stats.connections <= mux->sources || mux->now < mux->ask_at)
+        return;
+    mux->ask_at = mux->now + PMX__RETRY_NS;
+    for (uint32_t slot = 0; slot < mux->slots; slot++) {
+        pmx__conn *c = pmx__slot(mux, slot);
+        if (!(c->flags & PMX__LISTED) ||
+            c->flags & (PMX__WATCH_IN | PMX__WATCH_OUT))
+            continue;
+        int error = pmx__sock_error(c->sock);
+        if (error && c->flags & (PMX__PAUSED | PMX__ENDED))
+            pmx__finish(mux, slot, error, 0);
+        else if (error)
+            pmx__lost_to(mux, slot, error);
+    }
+}
+
+/* --- the turn ---------------------------------------------------------- */
+
+static void begin_batch(pmx_mux *mux, pmx_arena *arena)
+{
+    pmx__arena_reset(arena);
+    for (uint32_t i = 0; i < mux->closed_count; i++)
+        pmx__conn_free(mux, mux->closed[i].slot);
+    mux->arena = arena;
+    mux->rows = mux->row_conns = 0;
+    mux->full = mux->capped = 0;
+    mux->opened_count = mux->ended_count = 0;
+    mux->drained_count = mux->closed_count = 0;
+    mux->turn++;
+    mux->stats.harvests++;
+}
+
+/* The answers to the last batch are in: who ended with it closes. */
+static void close_ending(pmx_mux *mux)
+{
+    uint32_t count = mux->ending_count;
+    mux->ending_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        pmx__conn *c = pmx__slot(mux, mux->ending[i]);
+        if (c->flags & PMX__ENDING)
+            pmx__begin_close(mux, mux->ending[i], 0);
+    }
+}
+
+/* Serve who was ready when this began, in order, until the batch is full. */
+static void serve_ready(pmx_mux *mux)
+{
+    for (uint32_t n = mux->ready_count; n && mux->ready_count; n--) {
+        uint32_t slot = mux->ready.head;
+        pmx__conn *c = pmx__slot(mux, slot);
+        if (c->flags & PMX__CONNECTING) {
+            pmx__connected(mux, slot);
+        } else {
+            if (c->queue && c->flags & PMX__CAN_WRITE)
+                pmx__flush(mux, slot);
+            if (pmx__take_in(mux, slot))
+                mux->full = 1;
+        }
+        if (mux->full && pmx__has_work(c))
+            break;              /* it stays first */
+        pmx__unready(mux, slot);
+        if (mux->full)
+            break;
+        if (pmx__has_work(c))
+            pmx__ready(mux, slot);
+    }
+}
+
+/* Every listener is closed: from now on no connection has more input than
+ * what has arrived. */
+static void drain_all(pmx_mux *mux)
+{
+    if (mux->draining != 1 || mux->stats.listeners)
+        return;
+    mux->draining = 2;
+    for (uint32_t slot = 0; slot < mux->slots; slot++) {
+        pmx__conn *c = pmx__slot(mux, slot);
+        if (!(c->generation & 1) || c->flags & PMX__DONE)
+            continue;
+        if (c->flags & PMX__CLOSING)
+            pmx__settle(mux, slot);
+        else
+            pmx__limit_input(mux, slot);
+    }
+}
+
+void pmx_reset_all(pmx_mux *mux, int error)
+{
+    for (uint32_t slot = 0; slot < mux->slots; slot++)
+        if (pmx__slot(mux, slot)->generation & 1)
+            pmx__finish(mux, slot, error, 1);
+}
+
+static int enough(const pmx_mux *mux, const pmx_turn *t, int64_t delayed)
+{
+    if (!mux->rows)
+        return mux->opened_count || mux->report_count;
+    return mux->rows >= t->min_messages || mux->full || mux->capped ||
+           mux->now >= delayed || mux->row_conns >= mux->sources;
+}
+
+static int report(pmx_mux *mux, pmx_turn *t, int reason)
+{
+    pmx__report(mux);
+    t->messages = mux->rows;
+    t->opened_count = mux->opened_count;
+    t->ended_count = mux->ended_count;
+    t->drained_count = mux->drained_count;
+    t->closed_count = mux->closed_count;
+    t->opened = mux->opened;
+    t->ended = mux->ended;
+    t->drained = mux->drained;
+    t->closed = mux->closed;
+    if (mux->arena != t->arena)
+        reason |= PMX_LARGE;
+    t->arena = mux->arena;
+    if (mux->opened_count | mux->ended_count | mux->drained_count |
+        mux->closed_count)
+        reason |= PMX_OTHER_ROWS | PMX_ROWS;
+    if (mux->rows)
+        reason |= PMX_ROWS;
+    t->reason = (uint32_t)reason;
+    return reason;
+}
+
+int pmx_submit(pmx_turn *t)
+{
+    pmx_mux *mux = t->mux;
+    if (pmx_forked(mux))
+        return -EPERM;
+    mux->now = pmx__now();
+    return pmx__take_log(mux, t->blocks, t->block_count);
+}
+
+int pmx_harvest(pmx_turn *t)
+{
+    pmx_mux *mux = t->mux;
+    int error = pmx_submit(t);
+    if (error)
+        return error;
+    begin_batch(mux, t->arena);
+    close_ending(mux);
+
+    int64_t end = t->timeout_ns < 0 ||
+                  t->timeout_ns > INT64_MAX - mux->now
+                      ? INT64_MAX : mux->now + t->timeout_ns;
+    int64_t delayed = INT64_MAX;        /* until when a batch may gather */
+    int reason = 0;
+    do {
+        int64_t until = earlier(earlier(end, delayed), next_act(mux));
+        if (nothing_to_wait_for(mux))
+            until = 0;
+        int count = wait_for_events(mux, until);
+        mux->now = pmx__now();
+        if (count == -EINTR)
+            reason |= PMX_INTERRUPTED;
+        else if (count < 0)
+            return count;
+        else if (note_events(mux, count))
+            reason |= PMX_WOKEN;
+
+        serve_ready(mux);
+        pmx__expire(mux);
+        ask_for_errors(mux);
+        pmx__redial(mux);
+        pmx__accept_all(mux);
+        drain_all(mux);
+        if (mux->rows && delayed == INT64_MAX)
+            delayed = mux->now + t->max_delay_ns;
+    } while (!reason && mux->now < end && !enough(mux, t, delayed));
+    return report(mux, t, reason);
+}

@@ -1,0 +1,311 @@
+/* What the parts of the core share. */
+#ifndef PMX_MUX_H
+#define PMX_MUX_H
+
+#include "poller.h"
+
+#include <errno.h>
+
+#define PMX__NONE UINT32_MAX
+
+/* Tokens of what is no connection; a connection's token is its id. */
+#define PMX__LISTENER_TAG (UINT64_C(1) << 63)
+#define PMX__WAKEUP_TOKEN UINT64_MAX
+
+enum {
+    /* A connection's share of a turn is at least this, and so is a frame that
+     * is handed over in its own memory rather than copied: about what a
+     * socket's receive queue holds. */
+    PMX__SHARE = 65536,
+    /* A carry up to this is copied in front of what is received next; a
+     * larger one is received into. Bounds the copying, saves allocations. */
+    PMX__SMALL_CARRY = 2048,
+    /* A piece up to this is coalesced by copying, a larger one is sent by
+     * reference: where a span of sendmsg begins to cost less than memcpy. */
+    PMX__SMALL_PIECE = 4096,
+    /* New connections a turn: a burst must not hold up the established. */
+    PMX__ACCEPTS = 256,
+    PMX__EVENTS = 1024,
+    PMX__SLAB = 1024,           /* slots; slabs are never moved */
+    PMX__GENERATIONS = 1 << 28, /* then a slot is retired */
+};
+#define PMX__RETRY_NS INT64_C(100000000)    /* accept again after EMFILE */
+#define PMX__REDIAL_NS INT64_C(10000000)    /* a Unix backlog that was full */
+
+/* Output that waits for the kernel. */
+typedef struct {
+    uint32_t refs;
+    size_t size;
+    uint8_t bytes[];
+} pmx__shared;
+
+typedef struct pmx__chunk {
+    struct pmx__chunk *next;
+    pmx__shared *shared;        /* where the bytes are, NULL: in here */
+    size_t begin, end, room;
+    uint8_t bytes[];
+} pmx__chunk;
+
+typedef struct {
+    pmx__chunk *head, *tail;
+    size_t size;
+} pmx__queue;
+
+typedef struct {
+    uint32_t head, tail;
+} pmx__list;
+
+enum pmx__due { PMX__NOT_DUE, PMX__CONNECT_DUE, PMX__IDLE_DUE, PMX__CLOSE_DUE,
+                PMX__DUES };
+
+/* A policy in use: by a listener and its connections, or by outgoing ones.
+ * For each duration its connections stand in order of last activity. */
+typedef struct pmx__rules {
+    pmx_policy is;
+    struct pmx__rules *next;
+    uint32_t refs;
+    uint32_t connections;
+    pmx__list due[PMX__DUES];
+} pmx__rules;
+
+enum pmx__flags {
+    PMX__CONNECTING = 1 << 0,
+    PMX__DONE = 1 << 1,         /* closed, to be reported */
+    PMX__CAN_READ = 1 << 2,     /* the kernel may have more */
+    PMX__CAN_WRITE = 1 << 3,    /* the kernel may take more */
+    PMX__TO_THE_END = 1 << 4,   /* receive until nothing comes */
+    PMX__FRAMES = 1 << 5,       /* the carry holds a complete frame */
+    PMX__ENDED = 1 << 6,        /* no more input is taken */
+    PMX__ENDING = 1 << 7,       /* closes once this batch is answered */
+    PMX__CLOSING = 1 << 8,      /* flush, shut down, drop input */
+    PMX__SEND_ENDED = 1 << 9,   /* nothing more is accepted for sending */
+    PMX__SHUT = 1 << 10,        /* the end was sent */
+    PMX__SEND_FAILED = 1 << 11,
+    PMX__RESET_LAST = 1 << 12,  /* a protocol error: reset once flushed */
+    PMX__PAUSED = 1 << 13,      /* by the user */
+    PMX__HELD = 1 << 14,        /* by messages not taken */
+    PMX__OVER = 1 << 15,        /* over high water */
+    PMX__LOST = 1 << 16,        /* reset: what holds reading is lifted */
+    PMX__HUNG = 1 << 17,        /* hung up, no error: nothing to watch */
+    PMX__LIMITED = 1 << 18,     /* reads no more than `left` */
+    PMX__SAY_ENDED = 1 << 19,   /* to be reported */
+    PMX__SAY_DRAINED = 1 << 20,
+    PMX__IN_READY = 1 << 21,
+    PMX__IN_REPORT = 1 << 22,
+    PMX__SOURCE = 1 << 23,      /* may bring messages */
+    PMX__LISTED = 1 << 24,      /* in the poller */
+    PMX__WATCH_IN = 1 << 25,    /* as the poller was told */
+    PMX__WATCH_OUT = 1 << 26,
+    PMX__WATCH_DROP = 1 << 27,
+    PMX__COUNTED = 1 << 28,     /* among the open connections */
+    PMX__DISOWNED = 1 << 29,    /* nobody was told of it: no report */
+};
+
+/* The peer and local names of a connection that has closed. */
+typedef struct {
+    pmx_address names[2];
+    pmx__target targets[2];
+} pmx__names;
+
+/* Where an outgoing connection is tried. */
+typedef struct {
+    uint32_t count, next;
+    int refused;                /* a full Unix backlog: try again */
+    pmx__target targets[];
+} pmx__route;
+
+/* A slot: 96 bytes on 64-bit Unix, for every connection there is. */
+typedef struct {
+    pmx__rules *rules;
+    pmx_arena *carry;           /* input that is no complete frame yet */
+    pmx__queue *queue;
+    union {                     /* by the connection's state */
+        pmx__route *route;      /* connecting */
+        pmx__target *peer;      /* open, where it is not IPv4 */
+        pmx__names *names;      /* done */
+    } at;
+    int64_t since;              /* last activity */
+    pmx_sock sock;
+    uint32_t generation;        /* even: free */
+    uint32_t flags;
+    int32_t error;              /* the first errno */
+    uint32_t ready_prev, ready_next;
+    uint32_t due_prev, due_next;
+    uint32_t report_next;
+    uint32_t dirty;             /* its entry in this turn's output */
+    uint32_t row_turn;          /* the last turn it had a row in */
+    uint32_t left;              /* bytes yet to be read, when LIMITED */
+    uint32_t ip4;               /* the peer's, as the network has them */
+    uint16_t port4;
+    uint8_t due;                /* enum pmx__due */
+    uint8_t inet4;
+} pmx__conn;
+
+typedef struct {
+    pmx_sock sock;
+    pmx__rules *rules;          /* NULL: a free place */
+    pmx__target name;
+    uint64_t identity[2];       /* of the socket file */
+    uint32_t generation;
+    int can_accept;
+    int full;                   /* at max_connections */
+    int has_file;
+} pmx__listener;
+
+/* One frame of this turn's output: a head, the caller's bytes, a tail that
+ * its connection's framing knows. */
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    uint32_t next;
+    uint32_t share;             /* the block it is shared through, + 1 */
+    uint8_t head_size;
+    uint8_t head[8];
+} pmx__piece;
+
+typedef struct {
+    uint32_t slot, head, tail;
+    size_t size;
+} pmx__dirty;
+
+struct pmx_mux {
+    const pmx__poller *poller;
+    void *poll_state;
+    pmx_sock wakeup[2];
+    uint32_t forks;
+
+    pmx__conn **slabs;
+    uint32_t slab_count;
+    uint32_t slots;             /* handed out so far */
+    pmx__list free;
+    pmx__rules *rules;
+    pmx__listener *listeners;
+    uint32_t listener_count;
+    uint32_t next_listener;
+    int64_t accept_again;       /* accepting is paused until then, or 0 */
+    int64_t redial_at;          /* or 0 */
+    int64_t ask_at;             /* when paused sockets are asked for errors */
+    int draining;               /* 1: closing the listeners, 2: closed */
+
+    pmx__list ready;
+    uint32_t ready_count;
+    pmx__list report;
+    uint32_t report_count;
+    uint32_t sources;           /* connections that may bring messages */
+
+    /* this turn's batch */
+    uint32_t turn;
+    uint32_t max_rows;
+    uint64_t arena_size;
+    pmx_arena *arena;
+    uint32_t rows;
+    uint32_t row_conns;
+    int full;                   /* the batch takes no more */
+    int capped;                 /* a connection had its share: do not wait */
+    uint32_t opened_count, ended_count, drained_count, closed_count;
+    uint64_t *opened, *ended, *drained;
+    pmx_closed *closed;
+    uint32_t *ending;           /* slots that close once it is answered */
+    uint32_t ending_count;
+
+    /* this turn's output */
+    pmx__piece *pieces;
+    uint32_t piece_count, piece_room;
+    pmx__dirty *dirty;
+    uint32_t dirty_count, dirty_room;
+    pmx__shared **shares;       /* by block */
+    uint32_t share_room;
+    uint8_t *scratch;           /* PMX__SHARE bytes */
+
+    int64_t now;
+    int64_t spin_ns, spin_now;
+    pmx__target asked[2];       /* behind the paths of names asked for */
+    pmx_stats stats;
+    pmx__event events[PMX__EVENTS];
+};
+
+/* conn.c: slots, lists, states */
+static inline pmx__conn *pmx__slot(const pmx_mux *mux, uint32_t slot)
+{
+    return &mux->slabs[slot / PMX__SLAB][slot % PMX__SLAB];
+}
+pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id);
+uint32_t pmx__slot_of(const pmx_mux *mux, const pmx__conn *c);
+uint64_t pmx__id(uint32_t slot, const pmx__conn *c);
+pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy, int share);
+void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules);
+int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
+void pmx__conn_free(pmx_mux *mux, uint32_t slot);
+void pmx__ready(pmx_mux *mux, uint32_t slot);
+void pmx__unready(pmx_mux *mux, uint32_t slot);
+int pmx__has_work(const pmx__conn *c);
+int pmx__blocked(const pmx__conn *c);
+void pmx__watch(pmx_mux *mux, uint32_t slot);
+void pmx__touch(pmx_mux *mux, uint32_t slot);
+void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due);
+int64_t pmx__next_due(const pmx_mux *mux);
+void pmx__expire(pmx_mux *mux);
+void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what);
+void pmx__report(pmx_mux *mux);
+void pmx__opened(pmx_mux *mux, uint32_t slot);
+void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
+void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
+void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
+void pmx__end_sending(pmx_mux *mux, uint32_t slot);
+void pmx__settle(pmx_mux *mux, uint32_t slot);
+void pmx__lost(pmx_mux *mux, uint32_t slot);
+void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
+void pmx__peer(const pmx__conn *c, pmx__target *peer);
+void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
+
+/* frame.c */
+typedef struct {
+    size_t head;                /* bytes before the payload */
+    size_t size;                /* of the payload */
+    size_t whole;               /* head, payload and tail */
+} pmx__frame;
+/* 1: a frame; 0: more is needed (whole: so much in all, if known);
+ * -EMSGSIZE. scanned is kept from call to call. */
+int pmx__next_frame(const pmx_framing *f, const uint8_t *bytes, size_t size,
+                    uint64_t *scanned, pmx__frame *frame);
+uint8_t pmx__frame_head(const pmx_framing *f, uint64_t size, uint8_t *head);
+int pmx__framing_valid(const pmx_framing *f);
+
+/* input.c */
+int pmx__take_in(pmx_mux *mux, uint32_t slot);
+void pmx__end_input(pmx_mux *mux, uint32_t slot);
+void pmx__limit_input(pmx_mux *mux, uint32_t slot);
+
+/* outq.c: queued output */
+int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
+                    size_t size);
+int pmx__queue_share(pmx_mux *mux, pmx__conn *c, pmx__shared *shared,
+                     size_t begin);
+/* Until the queue is empty (0) or the kernel takes no more (-errno). */
+int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken);
+void pmx__queue_drop(pmx_mux *mux, pmx__conn *c);
+pmx__shared *pmx__share(pmx_mux *mux, const void *bytes, size_t size);
+void pmx__unshare(pmx_mux *mux, pmx__shared *shared);
+
+/* output.c: the log, and sending */
+int pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count);
+void pmx__flush(pmx_mux *mux, uint32_t slot);
+
+/* listen.c: listeners and outgoing connections */
+void pmx__accept_all(pmx_mux *mux);
+int pmx__accepting(const pmx_mux *mux);
+void pmx__may_accept(pmx_mux *mux, uint64_t listener);
+void pmx__watch_listener(pmx_mux *mux, pmx__listener *listener);
+void pmx__room_again(pmx_mux *mux, pmx__rules *rules);
+void pmx__connected(pmx_mux *mux, uint32_t slot);
+void pmx__redial(pmx_mux *mux);
+void pmx__close_listener(pmx_mux *mux, pmx__listener *listener, int forked);
+
+/* arena.c */
+void pmx__arena_reset(pmx_arena *arena);
+/* Room for size more bytes behind data; the arena may move. */
+int pmx__arena_reserve(pmx_mux *mux, pmx_arena **arena, size_t size,
+                       size_t most);
+void pmx__carry_drop(pmx_mux *mux, pmx__conn *c);
+
+#endif

@@ -1,0 +1,98 @@
+/* Sockets: the only per-OS socket code is behind these. Every function
+ * returns >= 0 or -errno and retries EINTR where that is sound. */
+#ifndef PMX_NET_H
+#define PMX_NET_H
+
+#include "pymux.h"
+
+#ifdef _WIN32
+#include <winsock2.h>
+#include <ws2tcpip.h>
+typedef SOCKET pmx_sock;
+#define PMX__NO_SOCK INVALID_SOCKET
+#else
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+typedef int pmx_sock;
+#define PMX__NO_SOCK (-1)
+#endif
+
+/* Any address that a connection here can have. */
+typedef union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+#ifndef _WIN32
+    struct sockaddr_un un;
+#endif
+    struct sockaddr_storage room;
+} pmx__sockaddr;
+
+typedef struct {
+    socklen_t size;
+    pmx__sockaddr to;
+} pmx__target;
+
+/* A span of bytes to send. */
+#ifdef _WIN32
+typedef WSABUF pmx__span;
+#define PMX__SPAN(pointer, length) \
+    ((pmx__span){.buf = (char *)(pointer), .len = (ULONG)(length)})
+#define PMX__SPAN_SIZE(span) ((size_t)(span).len)
+#else
+typedef struct iovec pmx__span;
+#define PMX__SPAN(pointer, length) \
+    ((pmx__span){.iov_base = (void *)(uintptr_t)(pointer), .iov_len = (length)})
+#define PMX__SPAN_SIZE(span) ((span).iov_len)
+#endif
+enum { PMX__SPANS = 64 };
+
+int pmx__net_start(void);
+int pmx__resolve(const pmx_endpoint *endpoint, pmx__target *target);
+int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
+                uint32_t mode, pmx_sock *sock);
+/* The connection's socket and its peer; -EAGAIN when nobody waits. */
+int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
+/* 0: done; -EINPROGRESS: on its way. */
+int pmx__dial(const pmx__target *target, pmx_sock *sock);
+/* 0 when a dialled socket is connected, else what became of it. */
+int pmx__dialled(pmx_sock sock);
+
+/* Bytes, 0 at the end of the stream (recv), or -errno. */
+int64_t pmx__recv(pmx_sock sock, void *to, size_t size);
+int64_t pmx__send(pmx_sock sock, const void *from, size_t size);
+int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count);
+/* Bytes that wait to be received. */
+size_t pmx__arrived(pmx_sock sock);
+/* The pending error, taken: 0 or an errno. */
+int pmx__sock_error(pmx_sock sock);
+void pmx__shutdown_write(pmx_sock sock);
+void pmx__close_sock(pmx_sock sock);
+void pmx__reset_sock(pmx_sock sock);
+/* Close this process's descriptor, leave the connection to the others. */
+void pmx__drop_sock(pmx_sock sock);
+
+int pmx__local(pmx_sock sock, pmx__target *name);
+/* The path stays in target. */
+void pmx__describe(const pmx__target *target, pmx_address *address);
+/* Where the path of a Unix target is on the file system, NULL if nowhere. */
+const char *pmx__file_of(const pmx__target *target);
+/* Which file a path is now: 0 and its identity, or -errno. */
+int pmx__file_identity(const char *path, uint64_t identity[2]);
+void pmx__unlink_if(const char *path, const uint64_t identity[2]);
+
+/* Two connected descriptors: [0] is read, [1] is written a byte at a time. */
+int pmx__wakeup_open(pmx_sock pair[2]);
+void pmx__wakeup_close(const pmx_sock pair[2]);
+int pmx__wakeup_send(const pmx_sock pair[2]);
+void pmx__wakeup_drain(const pmx_sock pair[2]);
+
+/* Monotonic nanoseconds. */
+int64_t pmx__now(void);
+/* How often this process was forked off. */
+uint32_t pmx__forks(void);
+uint32_t pmx__usable_cpus(void);
+
+#endif

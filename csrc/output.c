@@ -1,0 +1,367 @@
+/*
+ * The output log, and sending.
+ *
+ * A turn begins by taking over the log: what was done to connections since
+ * the last one, in order. Frames for the same connection are strung together
+ * and leave in one system call; nothing is copied but small pieces, to
+ * coalesce them, and what the kernel does not take. A connection with queued
+ * output only appends to it.
+ */
+#include "mux.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Room for one more item, doubling. */
+static int grow(void *array, uint32_t *room, size_t item)
+{
+    void **place = array;
+    uint32_t wanted = *room ? 2 * *room : 256;
+    void *grown = realloc(*place, wanted * item);
+    if (!grown)
+        return -ENOMEM;
+    *place = grown;
+    *room = wanted;
+    return 0;
+}
+
+static const uint8_t *tail_of(const pmx__conn *c, size_t *size)
+{
+    const pmx_framing *f = &c->rules->is.framing;
+    *size = f->kind == PMX_LINES ? f->width : 0;
+    return f->delimiter;
+}
+
+/* --- the queue --------------------------------------------------------- */
+
+/* The kernel refused: the writing side has ended, the reading side goes on to
+ * its end, or at once where nobody reads. */
+static void send_failed(pmx_mux *mux, uint32_t slot, int error)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!c->error)
+        c->error = error;
+    c->flags |= PMX__SEND_FAILED | PMX__LOST;
+    c->flags &= ~(uint32_t)PMX__OVER;
+    pmx__queue_drop(mux, c);
+    if (c->flags & (PMX__PAUSED | PMX__ENDED | PMX__CLOSING)) {
+        pmx__finish(mux, slot, error, 0);
+        return;
+    }
+    c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
+    pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+    pmx__watch(mux, slot);
+    pmx__ready(mux, slot);
+}
+
+void pmx__flush(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    size_t taken;
+    int error = pmx__queue_send(mux, c, &taken);
+    if (taken)
+        pmx__touch(mux, slot);
+    if (error == -EAGAIN) {
+        c->flags &= ~(uint32_t)PMX__CAN_WRITE;
+    } else if (error) {
+        send_failed(mux, slot, -error);
+        return;
+    }
+    pmx__settle(mux, slot);
+    if (!(c->flags & PMX__DONE))
+        pmx__watch(mux, slot);
+}
+
+/* Queue one frame from its byte `skip` on. */
+static int queue_frame(pmx_mux *mux, pmx__conn *c, const pmx__piece *p,
+                       size_t skip)
+{
+    size_t tail_size;
+    const uint8_t *tail = tail_of(c, &tail_size);
+    int error = 0;
+
+    if (skip < p->head_size) {
+        error = pmx__queue_copy(mux, c, p->head + skip, p->head_size - skip);
+        skip = p->head_size;
+    }
+    skip -= p->head_size;
+    if (skip < p->size && !error) {
+        if (p->share && p->size > PMX__SMALL_PIECE) {
+            pmx__shared **shared = &mux->shares[p->share - 1];
+            if (!*shared)
+                *shared = pmx__share(mux, p->data, p->size);
+            error = *shared ? pmx__queue_share(mux, c, *shared, skip)
+                            : -ENOMEM;
+        } else {
+            error = pmx__queue_copy(mux, c, p->data + skip, p->size - skip);
+        }
+    }
+    skip = skip < p->size ? 0 : skip - p->size;
+    if (skip < tail_size && !error)
+        error = pmx__queue_copy(mux, c, tail + skip, tail_size - skip);
+    return error;
+}
+
+/* --- this turn's pieces ------------------------------------------------ */
+
+typedef struct {
+    pmx__span spans[PMX__SPANS];
+    int count;
+    size_t scratch_used;
+    size_t size;
+    const uint8_t *end;         /* of the last span */
+} gather_t;
+
+static void add_span(gather_t *g, const uint8_t *bytes, size_t size)
+{
+    size_t last = g->count ? PMX__SPAN_SIZE(g->spans[g->count - 1]) : 0;
+    if (g->count && g->end == bytes)
+        g->spans[g->count - 1] = PMX__SPAN(bytes - last, last + size);
+    else
+        g->spans[g->count++] = PMX__SPAN(bytes, size);
+    g->end = bytes + size;
+    g->size += size;
+}
+
+static void add_copy(pmx_mux *mux, gather_t *g, const uint8_t *bytes,
+                     size_t size)
+{
+    uint8_t *to = mux->scratch + g->scratch_used;
+    if (!size)
+        return;
+    memcpy(to, bytes, size);
+    g->scratch_used += size;
+    add_span(g, to, size);
+}
+
+/* Gather frames from `first` on; the first that found no room, or NONE. */
+static uint32_t gather(pmx_mux *mux, const pmx__conn *c, uint32_t first,
+                       gather_t *g)
+{
+    size_t tail_size;
+    const uint8_t *tail = tail_of(c, &tail_size);
+    uint32_t at = first;
+
+    g->count = 0;
+    g->scratch_used = g->size = 0;
+    g->end = NULL;
+    while (at != PMX__NONE) {
+        const pmx__piece *p = &mux->pieces[at];
+        int alone = at == first && p->next == PMX__NONE;
+        int by_reference =
+            p->size >= PMX__SMALL_PIECE ||
+            (p->head_size + tail_size == 0 && (alone || g->end == p->data));
+        size_t copied = p->head_size + tail_size +
+                        (by_reference ? 0 : p->size);
+        if (g->count + 3 > PMX__SPANS ||
+            g->scratch_used + copied > PMX__SHARE)
+            break;
+        add_copy(mux, g, p->head, p->head_size);
+        if (by_reference)
+            add_span(g, p->data, p->size);
+        else
+            add_copy(mux, g, p->data, p->size);
+        add_copy(mux, g, tail, tail_size);
+        at = p->next;
+    }
+    return at;
+}
+
+/* What the kernel did not take of the frames from `at` on is queued. */
+static void queue_rest(pmx_mux *mux, uint32_t slot, uint32_t at, size_t skip)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    size_t tail_size;
+    (void)tail_of(c, &tail_size);
+    for (; at != PMX__NONE; at = mux->pieces[at].next) {
+        const pmx__piece *p = &mux->pieces[at];
+        size_t whole = p->head_size + p->size + tail_size;
+        if (skip >= whole) {
+            skip -= whole;
+            continue;
+        }
+        if (queue_frame(mux, c, p, skip)) {
+            pmx__finish(mux, slot, ENOMEM, 1);
+            return;
+        }
+        skip = 0;
+    }
+}
+
+static void send_dirty(pmx_mux *mux, const pmx__dirty *entry)
+{
+    uint32_t slot = entry->slot;
+    pmx__conn *c = pmx__slot(mux, slot);
+    uint32_t at = entry->head;
+    c->dirty = PMX__NONE;
+    if (c->flags & PMX__DONE) {
+        mux->stats.discarded += entry->size;
+        return;
+    }
+    while (at != PMX__NONE) {
+        gather_t g;
+        uint32_t next = gather(mux, c, at, &g);
+        int64_t n = !g.size ? 0
+                    : g.count == 1
+                        ? pmx__send(c->sock, g.end - g.size, g.size)
+                        : pmx__send_spans(c->sock, g.spans, g.count);
+        if (n < 0 && n != -EAGAIN) {
+            queue_rest(mux, slot, at, 0);       /* to be counted as lost */
+            if (!(c->flags & PMX__DONE))
+                send_failed(mux, slot, (int)-n);
+            return;
+        }
+        size_t taken = n > 0 ? (size_t)n : 0;
+        mux->stats.bytes_out += taken;
+        if (taken)
+            pmx__touch(mux, slot);
+        if (taken < g.size) {
+            queue_rest(mux, slot, at, taken);
+            if (!(c->flags & PMX__DONE))
+                pmx__flush(mux, slot);
+            return;
+        }
+        at = next;
+    }
+    pmx__settle(mux, slot);
+}
+
+/* --- the log ----------------------------------------------------------- */
+
+static int add_piece(pmx_mux *mux, uint32_t slot, const pmx__piece *piece,
+                     size_t whole)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (mux->piece_count == mux->piece_room &&
+        grow(&mux->pieces, &mux->piece_room, sizeof *mux->pieces))
+        return -ENOMEM;
+    if (c->dirty == PMX__NONE) {
+        if (mux->dirty_count == mux->dirty_room &&
+            grow(&mux->dirty, &mux->dirty_room, sizeof *mux->dirty))
+            return -ENOMEM;
+        c->dirty = mux->dirty_count++;
+        mux->dirty[c->dirty] = (pmx__dirty){
+            slot, mux->piece_count, mux->piece_count, 0};
+    } else {
+        uint32_t tail = mux->dirty[c->dirty].tail;
+        mux->pieces[tail].next = mux->piece_count;
+        mux->dirty[c->dirty].tail = mux->piece_count;
+    }
+    mux->dirty[c->dirty].size += whole;
+    mux->pieces[mux->piece_count++] = *piece;
+    return 0;
+}
+
+static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
+                     size_t size, uint32_t share)
+{
+    pmx__conn *c = pmx__find(mux, id);
+    if (!c) {
+        mux->stats.discarded += size;
+        return;
+    }
+    uint32_t slot = (uint32_t)id;
+    pmx__piece piece;
+    size_t tail_size;
+    (void)tail_of(c, &tail_size);
+    piece.head_size = pmx__frame_head(&c->rules->is.framing, size, piece.head);
+    piece.data = data;
+    piece.size = size;
+    piece.share = share;
+    piece.next = PMX__NONE;
+    size_t whole = piece.head_size + size + tail_size;
+    if (c->flags & (PMX__DONE | PMX__SEND_ENDED | PMX__SEND_FAILED)) {
+        mux->stats.discarded += whole;
+        return;
+    }
+    if (!whole)
+        return;                 /* nothing, under Raw */
+    size_t queued = (c->queue ? c->queue->size : 0) +
+                    (c->dirty != PMX__NONE ? mux->dirty[c->dirty].size : 0);
+    if (queued && queued + whole > c->rules->is.max_output) {
+        mux->stats.discarded += whole;
+        pmx__finish(mux, slot, ENOBUFS, 1);
+        return;
+    }
+    mux->stats.messages_out++;
+    if (queued + whole > c->rules->is.high_water &&
+        !(c->flags & PMX__OVER)) {
+        c->flags |= PMX__OVER;
+        pmx__watch(mux, slot);
+    }
+    int error = c->queue || c->flags & PMX__CONNECTING ||
+                        !(c->flags & PMX__CAN_WRITE)
+                    ? queue_frame(mux, c, &piece, 0)
+                    : add_piece(mux, slot, &piece, whole);
+    if (error)
+        pmx__finish(mux, slot, ENOMEM, 1);
+    else if (c->queue)
+        pmx__watch(mux, slot);
+}
+
+static void log_op(pmx_mux *mux, uint64_t id, enum pmx_op op)
+{
+    pmx__conn *c = pmx__find(mux, id);
+    uint32_t slot = (uint32_t)id;
+    if (!c)
+        return;
+    switch (op) {
+    case PMX_SEND_EOF: pmx__end_sending(mux, slot); break;
+    case PMX_CLOSE: pmx__begin_close(mux, slot, 0); break;
+    case PMX_FAIL: pmx__begin_close(mux, slot, ECONNABORTED); break;
+    case PMX_ABORT: pmx__finish(mux, slot, 0, 1); break;
+    case PMX_PAUSE: pmx__pause(mux, slot, PMX__PAUSED); break;
+    case PMX_RESUME: pmx__resume(mux, slot, PMX__PAUSED); break;
+    case PMX_HOLD: pmx__pause(mux, slot, PMX__HELD); break;
+    case PMX_RELEASE: pmx__resume(mux, slot, PMX__HELD); break;
+    case PMX_SEND: break;
+    }
+}
+
+static void log_block(pmx_mux *mux, const pmx_block *b, uint32_t share)
+{
+    uint64_t begin = 0, end = 0;
+    for (uint32_t k = 0; k < b->count; k++) {
+        uint64_t id = b->ids[k] & PMX_ID_MASK;
+        enum pmx_op op = (enum pmx_op)(b->ids[k] >> PMX_OP_SHIFT);
+        switch (b->cut) {
+        case PMX_LENGTHS:
+            begin = end;
+            end += (uint64_t)((const int64_t *)b->bounds)[k];
+            break;
+        case PMX_OFFSETS32:
+            begin = (uint64_t)((const int32_t *)b->bounds)[k];
+            end = (uint64_t)((const int32_t *)b->bounds)[k + 1];
+            break;
+        case PMX_OFFSETS64:
+            begin = (uint64_t)((const int64_t *)b->bounds)[k];
+            end = (uint64_t)((const int64_t *)b->bounds)[k + 1];
+            break;
+        default:
+            end = b->size;
+            break;
+        }
+        if (op != PMX_SEND)
+            log_op(mux, id, op);
+        else if (begin <= end && end <= b->size)
+            log_send(mux, id, b->data + begin, (size_t)(end - begin), share);
+    }
+}
+
+int pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
+{
+    while (mux->share_room < count)
+        if (grow(&mux->shares, &mux->share_room, sizeof *mux->shares))
+            return -ENOMEM;
+    if (count)
+        memset(mux->shares, 0, count * sizeof *mux->shares);
+    mux->piece_count = mux->dirty_count = 0;
+    for (uint32_t i = 0; i < count; i++)
+        log_block(mux, &blocks[i],
+                  blocks[i].cut == PMX_SHARED ? i + 1 : 0);
+    for (uint32_t i = 0; i < mux->dirty_count; i++)
+        send_dirty(mux, &mux->dirty[i]);
+    for (uint32_t i = 0; i < count; i++)
+        pmx__unshare(mux, mux->shares[i]);
+    return 0;
+}

@@ -1,0 +1,173 @@
+/*
+ * Queued output: what the kernel would not take. Small pieces are gathered in
+ * chunks; what send_many gives to many slow readers is one reference-counted
+ * buffer. An empty queue is no queue: an idle connection has none.
+ */
+#include "mux.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { LEAST_ROOM = 1024, MOST_ROOM = 65536 };
+
+static pmx__chunk *append(pmx_mux *mux, pmx__conn *c, size_t room)
+{
+    pmx__chunk *chunk = malloc(sizeof *chunk + room);
+    if (!chunk)
+        return NULL;
+    if (!c->queue) {
+        c->queue = calloc(1, sizeof *c->queue);
+        if (!c->queue) {
+            free(chunk);
+            return NULL;
+        }
+    }
+    memset(chunk, 0, sizeof *chunk);
+    chunk->room = room;
+    if (c->queue->tail)
+        c->queue->tail->next = chunk;
+    else
+        c->queue->head = chunk;
+    c->queue->tail = chunk;
+    mux->stats.buffers += sizeof *chunk + room;
+    return chunk;
+}
+
+static void count(pmx_mux *mux, pmx__conn *c, size_t size)
+{
+    c->queue->size += size;
+    mux->stats.queued += size;
+}
+
+int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
+                    size_t size)
+{
+    const uint8_t *from = bytes;
+    if (!size)
+        return 0;
+    pmx__chunk *tail = c->queue ? c->queue->tail : NULL;
+    size_t fits = tail && !tail->shared ? tail->room - tail->end : 0;
+    if (fits > size)
+        fits = size;
+    /* the whole room is had before anything is counted */
+    pmx__chunk *more = NULL;
+    if (fits < size) {
+        size_t room = c->queue ? c->queue->size : 0;
+        room = room < LEAST_ROOM ? LEAST_ROOM : room;
+        room = room > MOST_ROOM ? MOST_ROOM : room;
+        room = room < size - fits ? size - fits : room;
+        more = append(mux, c, room);
+        if (!more)
+            return -ENOMEM;
+        memcpy(more->bytes, from + fits, size - fits);
+        more->end = size - fits;
+    }
+    if (fits) {
+        memcpy(tail->bytes + tail->end, from, fits);
+        tail->end += fits;
+    }
+    count(mux, c, size);
+    return 0;
+}
+
+pmx__shared *pmx__share(pmx_mux *mux, const void *bytes, size_t size)
+{
+    pmx__shared *shared = malloc(sizeof *shared + size);
+    if (!shared)
+        return NULL;
+    shared->refs = 1;
+    shared->size = size;
+    memcpy(shared->bytes, bytes, size);
+    mux->stats.buffers += sizeof *shared + size;
+    return shared;
+}
+
+void pmx__unshare(pmx_mux *mux, pmx__shared *shared)
+{
+    if (!shared || --shared->refs)
+        return;
+    mux->stats.buffers -= sizeof *shared + shared->size;
+    free(shared);
+}
+
+int pmx__queue_share(pmx_mux *mux, pmx__conn *c, pmx__shared *shared,
+                     size_t begin)
+{
+    pmx__chunk *chunk = append(mux, c, 0);
+    if (!chunk)
+        return -ENOMEM;
+    shared->refs++;
+    chunk->shared = shared;
+    chunk->begin = begin;
+    chunk->end = shared->size;
+    count(mux, c, shared->size - begin);
+    return 0;
+}
+
+static void pop(pmx_mux *mux, pmx__queue *queue)
+{
+    pmx__chunk *chunk = queue->head;
+    queue->head = chunk->next;
+    if (!queue->head)
+        queue->tail = NULL;
+    mux->stats.buffers -= sizeof *chunk + chunk->room;
+    pmx__unshare(mux, chunk->shared);
+    free(chunk);
+}
+
+void pmx__queue_drop(pmx_mux *mux, pmx__conn *c)
+{
+    if (!c->queue)
+        return;
+    mux->stats.discarded += c->queue->size;
+    mux->stats.queued -= c->queue->size;
+    while (c->queue->head)
+        pop(mux, c->queue);
+    free(c->queue);
+    c->queue = NULL;
+}
+
+/* Forget what the kernel took. */
+static void consume(pmx_mux *mux, pmx__conn *c, size_t size)
+{
+    pmx__queue *queue = c->queue;
+    queue->size -= size;
+    mux->stats.queued -= size;
+    mux->stats.bytes_out += size;
+    while (size) {
+        pmx__chunk *chunk = queue->head;
+        size_t part = chunk->end - chunk->begin;
+        if (part > size) {
+            chunk->begin += size;
+            return;
+        }
+        size -= part;
+        pop(mux, queue);
+    }
+    if (!queue->head) {
+        free(queue);
+        c->queue = NULL;
+    }
+}
+
+int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken)
+{
+    *taken = 0;
+    while (c->queue) {
+        pmx__span spans[PMX__SPANS];
+        int used = 0;
+        for (pmx__chunk *chunk = c->queue->head;
+             chunk && used < PMX__SPANS; chunk = chunk->next) {
+            const uint8_t *bytes =
+                chunk->shared ? chunk->shared->bytes : chunk->bytes;
+            spans[used++] = PMX__SPAN(bytes + chunk->begin,
+                                        chunk->end - chunk->begin);
+        }
+        int64_t n = pmx__send_spans(c->sock, spans, used);
+        if (n < 0)
+            return (int)n;
+        *taken += (size_t)n;
+        consume(mux, c, (size_t)n);
+    }
+    return 0;
+}

@@ -1,0 +1,162 @@
+/*
+ * poll: everywhere but Windows. The array of descriptors is ours, so changing
+ * interest is a store. A descriptor that wants nothing is written as ~fd,
+ * which poll skips: hang-up and error cannot be masked otherwise. What is
+ * ready is looked for from where the last wait stopped, so that those at the
+ * front do not starve the rest.
+ */
+#ifndef _WIN32
+#ifdef __linux__
+#define _GNU_SOURCE             /* ppoll */
+#endif
+#include "poller.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <time.h>
+
+typedef struct {
+    struct pollfd *fds;
+    uint64_t *tokens;
+    uint32_t count;
+    uint32_t room;
+    uint32_t next;              /* where to look first */
+    uint32_t *places;           /* by descriptor: its place in fds */
+    uint32_t places_room;
+} state_t;
+
+static int poll_open(void **state)
+{
+    *state = calloc(1, sizeof(state_t));
+    return *state ? 0 : -ENOMEM;
+}
+
+static void poll_close(void *state)
+{
+    state_t *s = state;
+    free(s->fds);
+    free(s->tokens);
+    free(s->places);
+    free(s);
+}
+
+static int grow(void *array, uint32_t *room, uint32_t least, size_t item)
+{
+    void **place = array;
+    uint32_t wanted = *room ? *room : 64;
+    while (wanted < least)
+        wanted *= 2;
+    void *grown = realloc(*place, wanted * item);
+    if (!grown)
+        return -ENOMEM;
+    *place = grown;
+    *room = wanted;
+    return 0;
+}
+
+static void set(struct pollfd *entry, int fd, uint32_t what)
+{
+    entry->fd = what & PMX__DROP ? ~fd : fd;
+    entry->events = (short)((what & PMX__IN ? POLLIN : 0) |
+                            (what & PMX__OUT ? POLLOUT : 0));
+    entry->revents = 0;
+}
+
+static int poll_add(void *state, int fd, uint64_t token, uint32_t what)
+{
+    state_t *s = state;
+    if (s->count == s->room) {
+        uint32_t room = s->room;
+        if (grow(&s->tokens, &room, s->count + 1, sizeof *s->tokens) ||
+            grow(&s->fds, &s->room, s->count + 1, sizeof *s->fds))
+            return -ENOMEM;
+    }
+    if ((uint32_t)fd >= s->places_room &&
+        grow(&s->places, &s->places_room, (uint32_t)fd + 1,
+             sizeof *s->places))
+        return -ENOMEM;
+    s->places[fd] = s->count;
+    s->tokens[s->count] = token;
+    set(&s->fds[s->count++], fd, what);
+    return 0;
+}
+
+static int poll_mod(void *state, int fd, uint64_t token, uint32_t what)
+{
+    state_t *s = state;
+    (void)token;
+    set(&s->fds[s->places[fd]], fd, what);
+    return 0;
+}
+
+static int poll_del(void *state, int fd)
+{
+    state_t *s = state;
+    uint32_t place = s->places[fd];
+    uint32_t last = --s->count;
+    if (place != last) {
+        int moved = s->fds[last].fd;
+        s->fds[place] = s->fds[last];
+        s->tokens[place] = s->tokens[last];
+        s->places[moved < 0 ? ~moved : moved] = place;
+    }
+    return 0;
+}
+
+static int wait_for(state_t *s, int64_t timeout_ns)
+{
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__)
+    struct timespec span = {
+        .tv_sec = (time_t)(timeout_ns / 1000000000),
+        .tv_nsec = (long)(timeout_ns % 1000000000),
+    };
+    return ppoll(s->fds, s->count, timeout_ns < 0 ? NULL : &span, NULL);
+#else
+    int64_t ms = timeout_ns < 0 ? -1 : timeout_ns / 1000000 +
+                                       (timeout_ns % 1000000 != 0);
+    return poll(s->fds, s->count, ms > INT_MAX ? INT_MAX : (int)ms);
+#endif
+}
+
+static int poll_wait(void *state, pmx__event *events, int room,
+                     int64_t timeout_ns)
+{
+    state_t *s = state;
+    int ready = wait_for(s, timeout_ns);
+    if (ready < 0)
+        return -errno;
+    int n = 0;
+    uint32_t at = s->next < s->count ? s->next : 0;
+    for (uint32_t seen = 0; seen < s->count && n < ready && n < room;
+         seen++, at = at + 1 < s->count ? at + 1 : 0) {
+        int e = s->fds[at].revents;
+        if (!e || s->fds[at].fd < 0)
+            continue;
+        uint32_t what = 0;
+        if (e & (POLLIN | POLLHUP | POLLERR | POLLNVAL))
+            what |= PMX__IN;
+        if (e & (POLLOUT | POLLHUP | POLLERR | POLLNVAL))
+            what |= PMX__OUT;
+        if (e & (POLLHUP | POLLERR | POLLNVAL))
+            what |= PMX__LAST | PMX__ERROR;
+        events[n].token = s->tokens[at];
+        events[n++].what = what;
+    }
+    s->next = at;
+    return n;
+}
+
+static int poll_fileno(const void *state)
+{
+    (void)state;
+    return -ENOTSUP;
+}
+
+const pmx__poller pmx__poll = {
+    "poll", 0, 1,
+    poll_open, poll_close, poll_add, poll_mod, poll_del,
+    poll_wait, poll_fileno,
+};
+#endif

@@ -1,0 +1,253 @@
+/*
+ * select: the one that every OS has. A set holds FD_SETSIZE descriptors: on
+ * Unix those numbered below it, on Windows that many of any number. What does
+ * not fit is refused with -ENOSPC when it is added. select cannot watch for
+ * errors alone (watches_errors = 0): the mux asks the sockets it paused now
+ * and then.
+ *
+ * The sets kept are the interest; select overwrites copies. On Windows a set
+ * is an array (the API says so), which is filled and read as one, its handles
+ * found again by a hash; a connect that fails is told by the except set.
+ */
+#ifdef _WIN32
+#define FD_SETSIZE 4096
+#endif
+#include "poller.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#ifndef _WIN32
+#include <sys/select.h>
+#endif
+
+typedef struct {
+    pmx_sock sock;
+    uint32_t what;
+    uint64_t token;
+} entry_t;
+
+typedef struct {
+    entry_t *entries;
+    uint32_t count;
+    uint32_t next;              /* where to look first */
+    uint32_t *places;           /* hash of handle: place in entries + 1 */
+    fd_set in, out, failed;     /* as select left them */
+} state_t;
+
+enum { BUCKETS = 4 * FD_SETSIZE };  /* a power of two: short probes */
+
+static uint32_t bucket_of(pmx_sock sock)
+{
+    uint64_t key = (uint64_t)sock;
+#ifdef _WIN32
+    key = (key >> 2) * UINT64_C(0x9E3779B97F4A7C15) >> 40;
+#endif
+    return (uint32_t)(key & (BUCKETS - 1));
+}
+
+/* The bucket that holds the handle, or the empty one where it would go. */
+static uint32_t find(const state_t *s, pmx_sock sock)
+{
+    uint32_t at = bucket_of(sock);
+    while (s->places[at] && s->entries[s->places[at] - 1].sock != sock)
+        at = (at + 1) & (BUCKETS - 1);
+    return at;
+}
+
+static int select_open(void **state)
+{
+    state_t *s = calloc(1, sizeof *s);
+    if (!s)
+        return -ENOMEM;
+    s->entries = calloc(FD_SETSIZE, sizeof *s->entries);
+    s->places = calloc(BUCKETS, sizeof *s->places);
+    *state = s;
+    if (s->entries && s->places)
+        return 0;
+    free(s->entries);
+    free(s->places);
+    free(s);
+    return -ENOMEM;
+}
+
+static void select_close(void *state)
+{
+    state_t *s = state;
+    free(s->entries);
+    free(s->places);
+    free(s);
+}
+
+static int select_add(void *state, pmx_sock sock, uint64_t token,
+                      uint32_t what)
+{
+    state_t *s = state;
+#ifndef _WIN32
+    if (sock >= FD_SETSIZE)
+        return -ENOSPC;
+#endif
+    if (s->count == FD_SETSIZE)
+        return -ENOSPC;
+    s->entries[s->count] = (entry_t){sock, what, token};
+    s->places[find(s, sock)] = s->count + 1;
+    s->count++;
+    return 0;
+}
+
+static int select_mod(void *state, pmx_sock sock, uint64_t token,
+                      uint32_t what)
+{
+    state_t *s = state;
+    entry_t *entry = &s->entries[s->places[find(s, sock)] - 1];
+    (void)token;
+    entry->what = what;
+    return 0;
+}
+
+static int select_del(void *state, pmx_sock sock)
+{
+    state_t *s = state;
+    uint32_t hole = find(s, sock);
+    uint32_t place = s->places[hole] - 1;
+    uint32_t last = --s->count;
+
+    /* Close the gap in the probe sequence, then the one in the entries. */
+    s->places[hole] = 0;
+    for (uint32_t at = (hole + 1) & (BUCKETS - 1); s->places[at];
+         at = (at + 1) & (BUCKETS - 1)) {
+        uint32_t moved = s->places[at];
+        s->places[at] = 0;
+        s->places[find(s, s->entries[moved - 1].sock)] = moved;
+    }
+    if (place != last) {
+        uint32_t bucket = find(s, s->entries[last].sock);
+        s->entries[place] = s->entries[last];
+        s->places[bucket] = place + 1;
+    }
+    return 0;
+}
+
+/* Fill the three sets; the highest descriptor, or -1. */
+static int fill(state_t *s)
+{
+    int highest = -1;
+    FD_ZERO(&s->in);
+    FD_ZERO(&s->out);
+    FD_ZERO(&s->failed);
+    for (uint32_t i = 0; i < s->count; i++) {
+        const entry_t *e = &s->entries[i];
+#ifdef _WIN32
+        if (e->what & PMX__IN)
+            s->in.fd_array[s->in.fd_count++] = e->sock;
+        if (e->what & PMX__OUT) {
+            s->out.fd_array[s->out.fd_count++] = e->sock;
+            s->failed.fd_array[s->failed.fd_count++] = e->sock;
+        }
+        highest = 0;
+#else
+        if (e->what & PMX__IN)
+            FD_SET(e->sock, &s->in);
+        if (e->what & PMX__OUT)
+            FD_SET(e->sock, &s->out);
+        if (e->what & (PMX__IN | PMX__OUT) && e->sock > highest)
+            highest = e->sock;
+#endif
+    }
+    return highest;
+}
+
+#ifdef _WIN32
+/* One event a handle: what the three arrays say of it. */
+static int collect(state_t *s, pmx__event *events, int room)
+{
+    const struct { const fd_set *set; uint32_t what; } sets[] = {
+        {&s->in, PMX__IN},
+        {&s->out, PMX__OUT},
+        {&s->failed, PMX__OUT | PMX__IN | PMX__LAST | PMX__ERROR},
+    };
+    int n = 0;
+    for (int k = 0; k < 3; k++) {
+        u_int count = sets[k].set->fd_count;
+        for (u_int i = 0; i < count && n < room; i++) {
+            u_int at = (i + s->next) % count;
+            uint32_t place = s->places[find(s, sets[k].set->fd_array[at])];
+            if (!place)
+                continue;
+            events[n].token = s->entries[place - 1].token;
+            events[n++].what = sets[k].what;
+        }
+    }
+    s->next++;
+    return n;
+}
+#else
+static int collect(state_t *s, pmx__event *events, int room)
+{
+    int n = 0;
+    uint32_t at = s->next < s->count ? s->next : 0;
+    for (uint32_t seen = 0; seen < s->count && n < room;
+         seen++, at = at + 1 < s->count ? at + 1 : 0) {
+        const entry_t *e = &s->entries[at];
+        uint32_t what = 0;
+        if (e->what & PMX__IN && FD_ISSET(e->sock, &s->in))
+            what |= PMX__IN;
+        if (e->what & PMX__OUT && FD_ISSET(e->sock, &s->out))
+            what |= PMX__OUT;
+        if (!what)
+            continue;
+        events[n].token = e->token;
+        events[n++].what = what;
+    }
+    s->next = at;
+    return n;
+}
+#endif
+
+static int select_wait(void *state, pmx__event *events, int room,
+                       int64_t timeout_ns)
+{
+    state_t *s = state;
+    int highest = fill(s);
+    int64_t us = timeout_ns / 1000 + (timeout_ns % 1000 != 0);
+    struct timeval span = {0};
+    if (timeout_ns > 0) {
+        if (us > INT64_C(1000000) * 86400)      /* some OS refuse years */
+            us = INT64_C(1000000) * 86400;
+        span.tv_sec = (long)(us / 1000000);
+        span.tv_usec = (int)(us % 1000000);
+    }
+#ifdef _WIN32
+    if (highest < 0) {          /* three empty sets are an error there */
+        Sleep(timeout_ns < 0 ? INFINITE : (DWORD)((us + 999) / 1000));
+        return 0;
+    }
+#endif
+    int ready = select(highest + 1, &s->in, &s->out, &s->failed,
+                       timeout_ns < 0 ? NULL : &span);
+#ifdef _WIN32
+    if (ready < 0)
+        return WSAGetLastError() == WSAEINTR ? -EINTR : -EBADF;
+#else
+    if (ready < 0)
+        return -errno;
+#endif
+    return ready ? collect(s, events, room) : 0;
+}
+
+static int select_fileno(const void *state)
+{
+    (void)state;
+    return -ENOTSUP;
+}
+
+uint32_t pmx_select_limit(void)
+{
+    return FD_SETSIZE;
+}
+
+const pmx__poller pmx__select = {
+    "select", 0, 0,
+    select_open, select_close, select_add, select_mod, select_del,
+    select_wait, select_fileno,
+};

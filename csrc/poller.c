@@ -1,0 +1,69 @@
+/* Which backends there are, best first, and opening one. */
+#include "poller.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const pmx__poller *const pollers[] = {
+#ifdef __linux__
+    &pmx__epoll,
+#endif
+#ifdef PMX_HAVE_KQUEUE
+    &pmx__kqueue,
+#endif
+#ifndef _WIN32
+    &pmx__poll,
+#endif
+    &pmx__select,
+};
+
+enum { COUNT = sizeof pollers / sizeof *pollers };
+
+const char *pmx_backend_name(uint32_t index)
+{
+    return index < COUNT ? pollers[index]->name : NULL;
+}
+
+int pmx__poller_open(const char *name, const pmx__poller **poller,
+                     void **state)
+{
+    int error = -EINVAL;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        if (name && strcmp(name, pollers[i]->name) != 0)
+            continue;
+        error = pollers[i]->open(state);
+        if (!error) {
+            *poller = pollers[i];
+            return 0;
+        }
+    }
+    return error;
+}
+
+int pmx_backend_probe(const char *name)
+{
+    const pmx__poller *poller;
+    void *state;
+    pmx__event event;
+    pmx_sock pair[2];
+    int error = pmx__net_start();
+    if (!error)
+        error = pmx__poller_open(name, &poller, &state);
+    if (error)
+        return error;
+    error = pmx__wakeup_open(pair);
+    if (error)
+        goto close_poller;
+    error = poller->add(state, pair[0], 7, PMX__IN);
+    if (error)
+        goto close_pair;
+    pmx__wakeup_send(pair);
+    int n = poller->wait(state, &event, 1, 0);
+    error = n == 1 && event.token == 7 ? 0 : n < 0 ? n : -ENOSYS;
+    poller->del(state, pair[0]);
+close_pair:
+    pmx__wakeup_close(pair);
+close_poller:
+    poller->close(state);
+    return error;
+}

@@ -1,0 +1,225 @@
+/*
+ * pymux: an I/O multiplexer. This is the whole public C API.
+ *
+ * One call, pmx_harvest(), sends what is queued, waits, receives and frames
+ * everything that is ready on every connection, and reports it as columns.
+ *
+ * Functions return >= 0 or -errno. A mux belongs to one thread; pmx_wakeup()
+ * alone may be called from any. Between the two markers stands what cffi
+ * reads, so plain declarations only.
+ */
+#ifndef PYMUX_H
+#define PYMUX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cdef begin */
+typedef struct pmx_mux pmx_mux;
+
+enum pmx_framing_kind { PMX_RAW, PMX_LINES, PMX_PREFIX, PMX_FIXED };
+
+typedef struct {
+    uint32_t kind;          /* enum pmx_framing_kind */
+    uint32_t width;         /* of the delimiter or the prefix, in bytes */
+    uint32_t little;        /* prefix: least significant byte first */
+    uint32_t max_size;      /* largest payload; PMX_FIXED: the size */
+    uint8_t delimiter[16];
+} pmx_framing;
+
+/* What a listener's connections, or an outgoing one, live by. Durations are
+ * nanoseconds, -1 is none. */
+typedef struct {
+    pmx_framing framing;
+    uint32_t max_connections;   /* of a listener; 0 is none */
+    uint32_t half_open;         /* the peer's end is reported, not answered */
+    uint64_t high_water;
+    uint64_t low_water;
+    uint64_t max_output;
+    int64_t idle_ns;
+    int64_t close_ns;
+    int64_t connect_ns;
+} pmx_policy;
+
+/* Where to listen or connect: a numeric host and a port, or (host NULL) the
+ * path of a Unix socket, which may hold a leading NUL. */
+typedef struct {
+    const char *host;
+    const char *path;
+    uint32_t path_size;
+    uint32_t port;
+} pmx_endpoint;
+
+typedef struct {
+    int32_t family;             /* 4, 6 or 1 (Unix) */
+    uint32_t port;
+    uint32_t scope;
+    uint32_t path_size;
+    uint8_t ip[16];
+    const char *path;           /* until the next call with this mux */
+} pmx_address;
+
+/* What is done to a connection, in the top four bits of an id of a block. */
+enum pmx_op {
+    PMX_SEND,
+    PMX_SEND_EOF,
+    PMX_CLOSE,
+    PMX_FAIL,                   /* close, reported as ECONNABORTED */
+    PMX_ABORT,
+    PMX_PAUSE,
+    PMX_RESUME,
+    PMX_HOLD,                   /* pause that a lost peer lifts */
+    PMX_RELEASE
+};
+
+/* How a block tells where its pieces begin and end. */
+enum pmx_cut {
+    PMX_LENGTHS,                /* bounds: int64_t[count], the lengths */
+    PMX_OFFSETS32,              /* bounds: int32_t[count + 1], the offsets */
+    PMX_OFFSETS64,              /* bounds: int64_t[count + 1] */
+    PMX_SHARED                  /* the whole of data, for each id */
+};
+
+/* A stretch of the output log: what is done to ids[k], with piece k of data.
+ * All of it is read during the harvest only. */
+typedef struct {
+    uint32_t cut;               /* enum pmx_cut */
+    uint32_t count;
+    const uint64_t *ids;
+    const void *bounds;
+    const uint8_t *data;
+    uint64_t size;              /* of data, in bytes */
+} pmx_block;
+
+/* One batch: columns, then payloads back to back, in one piece of memory.
+ * Message k is data[offsets[k]] up to data[offsets[k + 1]]. */
+typedef struct {
+    uint64_t total;             /* bytes of this whole block */
+    uint64_t capacity;          /* of data */
+    uint64_t size;              /* of data in use */
+    uint64_t scanned;           /* (an unfinished frame) searched so far */
+    uint32_t rows;              /* room for so many messages */
+    uint32_t uniform;           /* every message has this length, or ~0 */
+    uint64_t *ids;
+    int32_t *offsets;
+    uint32_t *slots;
+    uint8_t *data;
+} pmx_arena;
+
+typedef struct {
+    uint64_t id;
+    int32_t error;              /* errno, 0 for an ordinary end */
+    uint32_t slot;
+    const pmx_address *names;   /* peer, local; until the next harvest */
+} pmx_closed;
+
+enum pmx_reason {
+    PMX_ROWS = 1,               /* there is something to report */
+    PMX_WOKEN = 2,              /* by pmx_wakeup() or a signal's byte */
+    PMX_INTERRUPTED = 4,        /* by a signal */
+    PMX_OTHER_ROWS = 8,         /* opened, ended, drained or closed */
+    PMX_LARGE = 16              /* the arena is a new one, the caller's */
+};
+
+typedef struct {
+    pmx_mux *mux;               /* in */
+    pmx_arena *arena;           /* in: where to put the batch; out: where it
+                                   is, a different one for a large frame,
+                                   which is then the caller's to free */
+    const pmx_block *blocks;    /* in: the log */
+    uint32_t block_count;
+    uint32_t min_messages;
+    int64_t timeout_ns;         /* -1: for ever */
+    int64_t max_delay_ns;
+    uint32_t messages;          /* out: how many of each */
+    uint32_t opened_count;
+    uint32_t ended_count;
+    uint32_t drained_count;
+    uint32_t closed_count;
+    uint32_t reason;            /* enum pmx_reason, as returned */
+    uint64_t *opened;           /* out: ids, until the next harvest */
+    uint64_t *ended;
+    uint64_t *drained;
+    pmx_closed *closed;
+} pmx_turn;
+
+typedef struct {
+    uint64_t connections;
+    uint64_t listeners;
+    uint64_t accepted;
+    uint64_t connected;
+    uint64_t closed;
+    uint64_t reset;
+    uint64_t refused;
+    uint64_t messages_in;
+    uint64_t messages_out;
+    uint64_t bytes_in;
+    uint64_t bytes_out;
+    uint64_t queued;
+    uint64_t discarded;
+    uint64_t harvests;
+    uint64_t buffers;
+    uint64_t accept_pauses;
+} pmx_stats;
+
+/* Backends, best first; NULL past the last. */
+const char *pmx_backend_name(uint32_t index);
+/* Whether the backend works on this machine, by trying: 0 or -errno. */
+int pmx_backend_probe(const char *name);
+const char *pmx_compiler(void);
+uint32_t pmx_select_limit(void);
+
+/* spin_ns: how long to poll before blocking; -1 adapts. */
+int pmx_open(pmx_mux **mux, const char *backend, uint32_t max_messages,
+             uint64_t arena_size, int64_t spin_ns);
+/* Sends what can be sent at once, closes every descriptor, frees all. In a
+ * forked child it frees memory and descriptors only. */
+void pmx_close(pmx_mux *mux);
+const char *pmx_name(const pmx_mux *mux);
+int pmx_fileno(const pmx_mux *mux);
+/* Whether this is a fork of the process that opened the mux. */
+int pmx_forked(const pmx_mux *mux);
+const pmx_stats *pmx_counts(const pmx_mux *mux);
+
+int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
+               const pmx_policy *policy, int backlog, int reuse_port,
+               uint32_t mode, uint64_t *listener);
+int pmx_unlisten(pmx_mux *mux, uint64_t listener);
+int pmx_listener_address(pmx_mux *mux, uint64_t listener,
+                         pmx_address *name);
+/* Tries the endpoints in order; what becomes of it is reported. */
+int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
+                const pmx_policy *policy, uint64_t *id);
+/* names[0] is the peer's, names[1] the local one. */
+int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
+int pmx_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
+/* Bytes the kernel has not yet taken. */
+uint64_t pmx_queued(const pmx_mux *mux, uint64_t id);
+
+/* One turn: send, wait, receive, close, accept, report. */
+int pmx_harvest(pmx_turn *turn);
+/* Only the first step of a turn: take over the log and send. */
+int pmx_submit(pmx_turn *turn);
+/* Nanoseconds until a harvest has work that no descriptor tells of; -1. */
+int64_t pmx_next_timeout(const pmx_mux *mux);
+/* Accept who waits, close the listeners, end every connection's input. */
+void pmx_drain(pmx_mux *mux);
+/* Reset every connection that is left, reported with this errno. */
+void pmx_reset_all(pmx_mux *mux, int error);
+
+int pmx_wakeup_fd(const pmx_mux *mux);
+int pmx_wakeup(const pmx_mux *mux);
+
+/* Whether n + 1 offsets of 4 or 8 bytes each do not fall and stay within
+ * size; -1, or the index of the first that is wrong. */
+int64_t pmx_check_offsets(const void *offsets, uint32_t width, uint64_t n,
+                          uint64_t size);
+
+pmx_arena *pmx_arena_new(uint64_t capacity, uint32_t rows);
+void pmx_arena_free(pmx_arena *arena);
+/* cdef end */
+
+#define PMX_OP_SHIFT 60
+#define PMX_ID_MASK ((UINT64_C(1) << PMX_OP_SHIFT) - 1)
+
+#endif
