@@ -1,0 +1,1 @@
+"""The bench: pymux beside what people have, measured on their own machine."""

@@ -1,0 +1,100 @@
+"""Who takes part: one entry for each server in servers/."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import build
+
+SERVERS = Path(__file__).parent / "servers"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server, and what it is called with."""
+
+    name: str
+    file: str
+    needs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    group: str = "base"  # scenarios name the groups that take part in them
+    framing: str | None = None  # instead of the scenario's
+    stops: str = ""  # why it cannot take as many connections as others
+
+    @property
+    def family(self) -> str:
+        """`c`, `pymux` or `peer`: what it is to the comparison."""
+        first = self.name.split("-")[0]
+        return first if first in ("c", "pymux") else "peer"
+
+    def missing(self) -> str | None:
+        """Why it cannot run here, or None."""
+        for package in self.needs:
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                return f"{package} is not installed"
+        return None
+
+    def command(self, framing: str, options: tuple[str, ...]) -> list[str]:
+        """The server's command line; a port is picked by the system."""
+        if self.file.endswith(".c"):
+            start = [str(build.epoll())]
+        else:
+            start = [sys.executable, str(SERVERS / self.file)]
+        framing = self.framing or framing
+        return [*start, "--framing", framing, *self.options, *options]
+
+
+def _pymux(form: str, suffix: str = "", **fields: object) -> Contender:
+    name, file = f"pymux-{form}{suffix}", f"pymux_{form}.py"
+    return Contender(name, file, ("pymux-io",), **fields)  # type: ignore[arg-type]
+
+
+FORMS = ("batch", "list", "function", "coroutine")
+FD_SETSIZE = "select() takes no descriptor from 1,024 on (FD_SETSIZE)"
+
+CONTENDERS = (
+    Contender("c-epoll", "epoll.c", framing="raw"),
+    Contender("c-epoll-lines", "epoll.c", group="lines", framing="lines"),
+    *(_pymux(form) for form in FORMS),
+    Contender("uvloop-protocol", "uvloop_protocol.py", ("uvloop",)),
+    Contender("uvloop-tuned", "uvloop_tuned.py", ("uvloop",), group="lines"),
+    Contender("uvloop-streams", "uvloop_streams.py", ("uvloop",)),
+    Contender("asyncio-protocol", "asyncio_protocol.py"),
+    Contender("asyncio-streams", "asyncio_streams.py"),
+    Contender("selectors", "selectors_loop.py"),
+    Contender("select", "select_loop.py", stops=FD_SETSIZE),
+    Contender(
+        "threads",
+        "blocking_threads.py",
+        stops="a thread for each connection: threads-max, pid_max, map count",
+    ),
+    Contender("gevent", "gevent_greenlets.py", ("gevent",)),
+    Contender("trio", "trio_tasks.py", ("trio",)),
+    Contender("twisted", "twisted_protocol.py", ("twisted",)),
+    *(
+        _pymux(
+            form,
+            f"-{backend}",
+            options=("--backend", backend),
+            group="backends",
+            stops=FD_SETSIZE if backend == "select" else "",
+        )
+        for backend in ("poll", "select")
+        for form in FORMS
+    ),
+    *(
+        _pymux(form, f"-spin-{name}", options=("--spin", spin), group="spin")
+        for name, spin in (("50us", "50e-6"), ("auto", "auto"))
+        for form in ("batch", "function")
+    ),
+    Contender("numpy-uvloop", "numpy_uvloop.py", ("uvloop", "numpy"), group="numpy"),
+    Contender(
+        "numpy-function", "numpy_function.py", ("pymux-io", "numpy"), group="numpy"
+    ),
+    Contender("numpy-batch", "numpy_batch.py", ("pymux-io", "numpy"), group="numpy"),
+)

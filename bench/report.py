@@ -1,0 +1,209 @@
+"""`python -m bench.report results/X.json`: a Markdown report and SVG plots."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import targets
+from .summary import LOAD_BOUND, Spread, Summary
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+# The columns of the main table, as far as the run has them.
+COLUMNS = (
+    ("pingpong-1", "p50", "1 conn, p50 us"),
+    ("pingpong-100", "per_second", "100 conns, msg/s"),
+    ("pingpong-100", "user_us", "user us/msg"),
+    ("pingpong-1000", "per_second", "1,000 conns, msg/s"),
+    ("pingpong-10000", "per_second", "10,000 conns, msg/s"),
+    ("lines", "per_second", "lines, msg/s"),
+    ("size-64k", "per_second", "64 KiB, msg/s"),
+    ("idle", "per_second", "100 + 18,000 idle, msg/s"),
+    ("compute", "per_second", "beside a busy thread, msg/s"),
+    ("burst", "per_second", "burst, conns/s"),
+    ("memory", "memory", "bytes/idle conn"),
+)
+
+
+def number(value: float) -> str:
+    """Three digits at least, thousands separated."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def spread(value: Spread | None) -> str:
+    """The median, with the least and the greatest where they are several."""
+    if value is None:
+        return "-"
+    if value.rounds == 1:
+        return number(value.median)
+    return f"{number(value.median)} ({number(value.low)} - {number(value.high)})"
+
+
+def grid(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, aligned, so that a terminal can show it too."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+
+    def line(cells: list[str]) -> str:
+        first = cells[0].ljust(widths[0])
+        rest = [cell.rjust(w) for cell, w in zip(cells[1:], widths[1:])]
+        return "| " + " | ".join([first, *rest]) + " |"
+
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (w - 1) + ":" for w in widths[1:])]
+    return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def table(summary: Summary) -> str:
+    """The main table: a line a contender, a column a scenario."""
+    present = summary.scenarios()
+    columns = [c for c in COLUMNS if c[0] in present]
+    names = dict.fromkeys(n for c in columns for n in summary.contenders(c[0]))
+    rows = []
+    for name in names:
+        cells = []
+        for scenario, figure, _ in columns:
+            value = summary.value(scenario, name, figure)
+            refused = summary.refused.get((scenario, name))
+            cells.append(number(value.median) if value else "x" if refused else "-")
+        rows.append([name, *cells])
+    if not columns:
+        return ""
+    return grid(["contender", *(title for _, _, title in columns)], rows)
+
+
+def machine_line(summary: Summary) -> str:
+    """The machine and the versions, in a sentence."""
+    facts, versions = summary.report["machine"], summary.report["versions"]
+    plan = summary.report["plan"]
+    virtual = ", a virtual machine" if facts["virtual"] else ""
+    listed = ", ".join(
+        version if name in ("python", "cc") else f"{name} {version}"
+        for name, version in versions.items()
+    )
+    return (
+        f"Measured {summary.report['date'][:10]} on {facts['cpu']}, {facts['cpus']} "
+        f"CPUs{virtual}, {facts['memory_gib']} GiB, {facts['system']}; {listed}. "
+        f"Server on CPU {facts['server_cpu']}, load on CPU {facts['load_cpu']}; "
+        f"{plan['rounds']} interleaved rounds of {plan['seconds']} s, medians."
+    )
+
+
+def details(summary: Summary, scenario: str) -> str:
+    """One scenario: every contender, every figure."""
+    header = ["contender", "per second", "p50 us", "p99 us", "p99.9 us"]
+    header += ["user us", "system us", "RSS MiB", "load CPU"]
+    has_memory = scenario == "memory"
+    if has_memory:
+        header.insert(1, "bytes/conn")
+    rows, notes = [], []
+    for name in summary.contenders(scenario):
+        for reason in dict.fromkeys(summary.refused.get((scenario, name), [])):
+            notes.append(f"- {name}: not compared: {reason}")
+        speed = summary.value(scenario, name, "per_second")
+        if speed is None:
+            continue
+        cells = [name]
+        if has_memory:
+            cells.append(spread(summary.value(scenario, name, "memory")))
+        cells.append(spread(speed))
+        for figure in ("p50", "p99", "p99.9", "user_us", "system_us", "rss_mib"):
+            value = summary.value(scenario, name, figure)
+            cells.append(number(value.median) if value else "-")
+        load = summary.value(scenario, name, "load_cpu")
+        mark = "*" if load and load.median >= LOAD_BOUND else ""
+        cells.append(f"{load.median:.0%}{mark}" if load else "-")
+        rows.append(cells)
+    title = f"### {scenario}: {summary.report['scenarios'][scenario]}"
+    parts = [title, grid(header, rows)] if rows else [title]
+    if notes:
+        parts.append("\n".join(notes))
+    return "\n\n".join(parts)
+
+
+def target_table(summary: Summary) -> str:
+    """The targets that this run can tell of."""
+    rows = []
+    for target in targets.judge(summary):
+        if target.reached is None:
+            continue
+        sign = ">=" if target.at_least else "<="
+        times = f" x {target.against}" if target.against else ""
+        wanted = f"{sign} {number(target.wanted)}{times}"
+        verdict = "met" if target.met else "**missed**"
+        reached = number(target.reached)
+        rows.append([target.work, target.who, target.figure, wanted, reached, verdict])
+    header = ["scenario", "who", "figure", "target", "reached", ""]
+    return grid(header, rows) if rows else ""
+
+
+def markdown(summary: Summary, plots: list[Path]) -> str:
+    """The whole report."""
+    parts = ["# Bench report", machine_line(summary), table(summary)]
+    parts.append(
+        "An x is a contender of which no round counted: the reason stands with the "
+        "scenario. CPU is the server's, in microseconds a message. A star marks "
+        "where the load generator had no CPU to spare: there messages/s are what it "
+        "could ask for, and CPU a message is the figure to compare."
+    )
+    parts += [f"![{path.stem}]({path.name})" for path in plots]
+    reached = target_table(summary)
+    if reached:
+        parts += ["## Targets", reached]
+    parts.append("## Scenarios")
+    parts += [details(summary, scenario) for scenario in summary.scenarios()]
+    skipped = summary.report["skipped"]
+    if skipped:
+        parts.append("## Skipped")
+        parts.append("\n".join(f"- {name}: {why}" for name, why in skipped.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def into(readme: Path, summary: Summary, plots: list[Path]) -> None:
+    """Replace what stands between the markers of a README."""
+    head, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, found, tail = rest.partition(END)
+    if not found:
+        raise SystemExit(f"{readme} has no {BEGIN} and {END}")
+    root = readme.resolve().parent
+    parts = [table(summary), machine_line(summary)]
+    for path in plots:
+        if path.stem.endswith(("-throughput", "-cpu")):
+            shown = path.resolve().relative_to(root).as_posix()
+            parts.append(f"![{path.stem}]({shown})")
+    body = "\n\n".join(parts)
+    readme.write_text(f"{head}{BEGIN}\n{body}\n{END}{tail}", encoding="utf-8")
+
+
+def write(source: Path, readme: Path | None = None) -> list[Path]:
+    """Write X.md and X-*.svg beside X.json; returns what was written."""
+    summary = Summary.load(source)
+    try:
+        from . import plots
+    except ImportError as error:
+        print(f"no plots: {error}", file=sys.stderr)
+        drawn = []
+    else:
+        drawn = plots.draw(summary, source)
+    page = source.with_suffix(".md")
+    page.write_text(markdown(summary, drawn), encoding="utf-8")
+    if readme:
+        into(readme, summary, drawn)
+    return [page, *drawn]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser.add_argument("source", type=Path, metavar="X.json")
+    parser.add_argument("--into", type=Path, metavar="README.md", help="its table too")
+    args = parser.parse_args()
+    for path in write(args.source, args.into):
+        print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

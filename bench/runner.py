@@ -1,0 +1,204 @@
+"""Runs contenders under scenarios, round by round, and keeps every figure."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import select
+import shlex
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import build, machine
+from .contenders import Contender
+from .scenarios import CAPACITY, Scenario
+
+START_TIMEOUT = 20.0  # seconds for a server to say that it listens
+START_TYPICAL = 0.25  # seconds in which most do, and end
+CONNECT_TYPICAL = 80e-6  # seconds a connection
+
+
+@dataclass
+class Plan:
+    """What to run, and for how long."""
+
+    scenarios: list[Scenario]
+    contenders: dict[str, list[Contender]]  # by scenario
+    quick: bool
+    rounds: int
+    seconds: float
+    warmup: float
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def rounds_of(self, scenario: Scenario) -> int:
+        """A scenario may ask for fewer rounds than the plan."""
+        return min(self.rounds, scenario.rounds or self.rounds)
+
+    def runs(self) -> int:
+        """How many runs there are in all."""
+        return sum(
+            len(self.contenders[scenario.name]) * self.rounds_of(scenario)
+            for scenario in self.scenarios
+        )
+
+    def duration(self) -> float:
+        """Seconds that it takes, about."""
+        each = self.seconds + self.warmup + START_TYPICAL
+        connections = sum(
+            len(self.contenders[scenario.name])
+            * self.rounds_of(scenario)
+            * scenario.total
+            for scenario in self.scenarios
+        )
+        return self.runs() * each + connections * CONNECT_TYPICAL
+
+
+def pinned(command: list[str], cpu: int | None) -> list[str]:
+    """The command on one CPU; as it is where there is but one."""
+    return command if cpu is None else ["taskset", "-c", str(cpu), *command]
+
+
+@contextmanager
+def server(command: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], int, Any]]:
+    """A running server, its port, and the file of what it says on stderr."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+        assert process.stdout is not None
+        try:
+            ready, _, _ = select.select([process.stdout], [], [], START_TIMEOUT)
+            line = process.stdout.readline().decode() if ready else ""
+            if not line.startswith("listening on "):
+                process.kill()
+                raise RuntimeError(f"did not start: {last_line(errors)}")
+            yield process, int(line.split()[2].rpartition(":")[2]), errors
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def last_line(errors: Any) -> str:
+    """The last line of a server's stderr: the exception, if it died of one."""
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no word"
+
+
+def incomplete(result: dict[str, Any]) -> bool:
+    """Whether the server did not take all the connections."""
+    return bool(result["opened"] < result["wanted"])
+
+
+def refusal(result: dict[str, Any], contender: Contender) -> str | None:
+    """Why a run must not be compared, or None: an answer or a connection amiss."""
+    amiss = [
+        f"{result[key]} {key}"
+        for key in ("refused", "lost", "wrong", "unanswered")
+        if result[key]
+    ]
+    if not amiss:
+        return None
+    words = f"{', '.join(amiss)}; {result['error']}"
+    if incomplete(result):
+        words = f"stopped at {result['opened']:,} connections; {words}"
+        if contender.stops:
+            words = f"{words}; {contender.stops}"
+    return words
+
+
+def run_once(
+    scenario: Scenario, contender: Contender, plan: Plan, rate: float
+) -> dict[str, Any]:
+    """One contender, once: a fresh server, a load, a record."""
+    server_cpu, load_cpu = machine.cores()
+    command = contender.command(scenario.framing, scenario.server)
+    command = pinned(command, server_cpu)
+    record: dict[str, Any] = {"server": shlex.join(command), "refused": None}
+    try:
+        with server(command) as (process, port, errors):
+            options = scenario.load_options(plan.seconds, plan.warmup, rate)
+            options += ["--port", str(port), "--pid", str(process.pid)]
+            if scenario.share and load_cpu is not None:
+                options.append("--spin")  # it has a CPU for itself: sends on time
+            load = pinned([str(build.load()), *options], load_cpu)
+            record["load"] = shlex.join(load)
+            done = subprocess.run(load, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(done.stderr.strip())
+            record["result"] = json.loads(done.stdout)
+            record["refused"] = refusal(record["result"], contender)
+            if record["refused"] and process.poll() is not None:
+                record["refused"] += f"; the server died: {last_line(errors)}"
+    except RuntimeError as error:
+        record["refused"] = str(error)
+    return record
+
+
+def rate_of(scenario: Scenario, runs: list[dict[str, Any]]) -> float:
+    """The open loop's rate: a share of what the slowest contender can do."""
+    if not scenario.share:
+        return 0.0
+    speeds: dict[str, list[float]] = {}
+    for run in runs:
+        if run["scenario"] == CAPACITY and not run["refused"]:
+            speeds.setdefault(run["contender"], []).append(run["result"]["per_second"])
+    slowest = min((statistics.median(s) for s in speeds.values()), default=0.0)
+    return scenario.share * slowest
+
+
+def run_plan(plan: Plan, step: Callable[[str, str, int], None]) -> dict[str, Any]:
+    """Run everything; `step` hears of each run before it starts."""
+    machine_facts = machine.facts()
+    build.load()
+    build.epoll()
+    server_cpu, _ = machine.cores()
+    if server_cpu is not None:  # this process must not disturb the server
+        os.sched_setaffinity(0, os.sched_getaffinity(0) - {server_cpu})
+    runs: list[dict[str, Any]] = []
+    for scenario in plan.scenarios:
+        stopped: set[str] = set()  # what cannot work will not work next time
+        rate = rate_of(scenario, runs)
+        if scenario.share and not rate:
+            plan.skipped[scenario.name] = f"nobody's rate under {CAPACITY} is known"
+            continue
+        for number in range(plan.rounds_of(scenario)):
+            order = plan.contenders[scenario.name]
+            for contender in order if number % 2 == 0 else reversed(order):
+                step(scenario.name, contender.name, number)
+                if contender.name in stopped:
+                    continue
+                record = run_once(scenario, contender, plan, rate)
+                if "result" not in record or incomplete(record["result"]):
+                    stopped.add(contender.name)
+                head = {"scenario": scenario.name, "contender": contender.name}
+                runs.append({**head, "round": number, **record})
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "date": now.isoformat(timespec="seconds"),
+        "machine": machine_facts,
+        "versions": machine.versions(),
+        "plan": {
+            "quick": plan.quick,
+            "rounds": plan.rounds,
+            "seconds": plan.seconds,
+            "warmup": plan.warmup,
+        },
+        "scenarios": {s.name: s.described() for s in plan.scenarios},
+        "skipped": plan.skipped,
+        "runs": runs,
+    }
+
+
+def save(report: dict[str, Any], path: os.PathLike[str]) -> None:
+    """Write the JSON: one run a line, so that two reports can be compared."""
+    head = {key: value for key, value in report.items() if key != "runs"}
+    runs = ",\n  ".join(json.dumps(run) for run in report["runs"])
+    text = json.dumps(head, indent=1)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f'{text[:-2]},\n "runs": [\n  {runs}\n ]\n}}\n')

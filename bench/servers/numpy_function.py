@@ -1,0 +1,8 @@
+"""NumPy behind pymux: one message at a time."""
+
+from matmul import SIZE, product
+from pymux_common import serve
+
+import pymux
+
+serve(lambda conn, data: product(data), pymux.Fixed(SIZE), "matmul")

@@ -1,0 +1,11 @@
+"""pymux: a coroutine for each connection."""
+
+from pymux_common import serve
+
+
+async def handler(conn):
+    async for data in conn:
+        conn.send(data.upper())
+
+
+serve(handler)

@@ -1,0 +1,39 @@
+"""Twisted: its protocols, its line receiver, its reactor's default."""
+
+from common import HOST, announce, arguments
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.basic import LineOnlyReceiver
+
+args = arguments(backlog=50)  # what listenTCP does by itself
+
+
+class Backpressure:
+    """Reads no more while the peer does not: the transport's own producer."""
+
+    def connectionMade(self):
+        self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self.transport, True)
+
+    def connectionLost(self, reason):
+        self.transport.unregisterProducer()
+
+
+class Raw(Backpressure, Protocol):
+    def dataReceived(self, data):
+        self.transport.write(data.upper())
+
+
+class Lines(Backpressure, LineOnlyReceiver):
+    delimiter = b"\n"
+    MAX_LENGTH = 65536
+
+    def lineReceived(self, line):
+        self.sendLine(line.upper())
+
+
+factory = Factory.forProtocol(Raw if args.framing == "raw" else Lines)
+factory.noisy = False
+port = reactor.listenTCP(args.port, factory, backlog=args.backlog, interface=HOST)
+announce((HOST, port.getHost().port))
+reactor.run(installSignalHandlers=False)
