@@ -22,7 +22,8 @@ class Failure(Exception):
 
 def one_line(error: BaseException) -> str:
     """The message of an exception as one line, never an empty one."""
-    return " ".join(str(error).split()) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def write(data: bytes) -> None:

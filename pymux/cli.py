@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._console import Failure, Terminal, on_terminal, one_line, say
 from ._talk import talk
+from .addresses import show
 from .batch import Batch
 from .errors import BackendUnavailable
 from .framing import Fixed, LengthPrefix, Limits, Lines, Raw
@@ -105,20 +106,6 @@ def parse_address(text: str) -> Address:
     if int(port) > 65535:
         raise argparse.ArgumentTypeError(f"port {port} is not within 0 to 65535")
     return Address((host, int(port)), text)
-
-
-def format_address(address: Any) -> str:
-    """Write an address as the command line takes it.
-
-    Example:
-        >>> format_address(("::1", 80))
-        '[::1]:80'
-    """
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    path = os.fsdecode(address)
-    return "unix:@" + path[1:] if path.startswith("\0") else "unix:" + path
 
 
 def parse_framing(text: str) -> Framing:
@@ -320,10 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe(error: OSError, address: Address) -> str:
     """One line for an error that has to do with an address."""
-    if isinstance(error, BackendUnavailable):
+    if isinstance(error, (BackendUnavailable, socket.gaierror)):
         return one_line(error)
-    if isinstance(error, socket.gaierror):
-        return f"cannot resolve {address.text}: {error.strerror}"
     if error.errno is None:
         return f"{one_line(error)}: {address.text}"
     reason = os.strerror(error.errno)
@@ -408,7 +393,7 @@ def run_serve(args: argparse.Namespace) -> int:
 
     def ready(server: Server) -> None:
         backend = server.stats().backend
-        say(f"listening on {format_address(server.address)} ({backend})")
+        say(f"listening on {show(server.address)} ({backend})")
         if args.stats is not None:
             server.call_threadsafe(_Figures(args.stats).start)
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from .errors import BackendUnavailable, ConnectionClosed
-from .framing import Limits
+from .framing import Limits, seconds
 from .mux import Mux
 
 if TYPE_CHECKING:
@@ -276,8 +276,9 @@ class Client:
         # Input that nobody has read would turn the close into a reset, which
         # destroys what is still on its way to the peer.
         for _ in range(_CLOSE_TURNS):
+            before = mux.stats().bytes_in
             mux.harvest(0)
-            if conn.closed:
+            if conn.closed or mux.stats().bytes_in == before:
                 break
 
     def __enter__(self) -> Client:
@@ -317,12 +318,14 @@ class Client:
     def _begin(self, timeout: Timeout) -> float | None:
         """Enter a public method; return the monotonic time at which it gives up."""
         if self._closed:
-            raise ConnectionClosed(errno.EBADF, "the client is closed")
+            raise ConnectionClosed(
+                errno.EBADF, "the client is closed", connection=self._conn
+            )
         self._mux._adopt_thread()
         if isinstance(timeout, _Default):
             timeout = self._timeout
         else:
-            check_timeout(timeout)
+            seconds("timeout", timeout)
         return None if timeout is None else monotonic() + timeout
 
     def _turn(self, deadline: float | None) -> bool:
@@ -371,25 +374,12 @@ class Client:
         error = self._error
         number = errno.ECONNRESET if error is None else error.errno
         closed = ConnectionClosed(
-            number, f"{what}, connection lost: {os.strerror(number or 0)}"
+            number,
+            f"{what}, connection lost: {os.strerror(number or 0)}",
+            connection=self._conn,
         )
         closed.__cause__ = error
         return closed
-
-
-def check_timeout(timeout: object) -> None:
-    """Refuse what is no number of seconds.
-
-    Raises:
-        TypeError: it is neither None nor a number.
-        ValueError: it is negative or not a number at all.
-    """
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}")
 
 
 def connect(
@@ -427,7 +417,7 @@ def connect(
         ...         list(client)
         [b'desserts', b'reward']
     """
-    check_timeout(timeout)
+    seconds("timeout", timeout)
     mux = Mux(arena_size=65536, max_messages=256)
     try:
         conn = mux.connect(
