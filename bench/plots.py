@@ -172,10 +172,7 @@ def latency(summary: Summary) -> Any:
             values = [summary.value(scenario, name, p) for p in LATENCIES]
             ys = [v.median for v in values if v]
             if len(ys) == len(LATENCIES):
-                panel.plot(
-                    LATENCIES, ys, color=shades[name], label=name,
-                    **style(name),
-                )  # fmt: skip
+                panel.plot(LATENCIES, ys, color=shades[name], **style(name))
         panel.set(yscale="log", title=scenario, ylabel="latency, microseconds")
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle("Latency, from the time each message was due")
