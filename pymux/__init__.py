@@ -1,0 +1,45 @@
+"""pymux: an I/O multiplexer. Python decides, C moves the bytes.
+
+>>> import pymux
+>>> with pymux.Server(lambda conn, data: data.upper(), ("127.0.0.1", 0)) as server:
+...     with pymux.connect(server.address) as client:
+...         client.send(b"hello")
+...         client.recv()
+b'HELLO'
+"""
+
+from .batch import Batch
+from .client import Client, connect
+from .connection import Connection
+from .coroutines import sleep, to_thread
+from .errors import BackendUnavailable, ConnectionClosed
+from .framing import Fixed, LengthPrefix, Limits, Lines, Raw
+from .handlers import batched
+from .mux import Listener, Mux, Stats, Timer, backends
+from .server import Server, serve
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailable",
+    "Batch",
+    "Client",
+    "Connection",
+    "ConnectionClosed",
+    "Fixed",
+    "LengthPrefix",
+    "Limits",
+    "Lines",
+    "Listener",
+    "Mux",
+    "Raw",
+    "Server",
+    "Stats",
+    "Timer",
+    "backends",
+    "batched",
+    "connect",
+    "serve",
+    "sleep",
+    "to_thread",
+]

@@ -1,0 +1,135 @@
+"""Addresses: what users write, what the core takes, what it gives back."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import Any, Tuple, Union
+
+from ._core import ffi
+
+__all__ = ["Address", "check_address", "endpoints", "from_core", "show"]
+
+Address = Union[str, "os.PathLike[str]", Tuple[Any, ...]]
+
+_LOOKS_LIKE_HOST_AND_PORT = re.compile(r"[^/\0]*:\d+\Z")
+
+
+def _path(address: Union[str, os.PathLike[str]]) -> bytes:
+    path = os.fspath(address)
+    if not isinstance(path, str):
+        raise TypeError(f"address is {address!r}; (host, port) or a str path is needed")
+    if not path:
+        raise ValueError("address is ''; (host, port) or a path is needed")
+    if _LOOKS_LIKE_HOST_AND_PORT.match(path):
+        host, _, port = path.rpartition(":")
+        raise ValueError(
+            f"address {path!r} is a str, which is a Unix socket's path; "
+            f"for TCP give ({host.strip('[]')!r}, {port}), or './{path}' for a path"
+        )
+    encoded = os.fsencode(path)
+    if b"\0" in encoded[1:]:
+        raise ValueError(f"address {path!r} has a NUL inside; only a leading one may be")
+    room = 108 - (encoded[0] != 0)
+    if len(encoded) > room:
+        raise ValueError(
+            f"the Unix socket path {path!r} has {len(encoded)} bytes; "
+            f"at most {room} fit"
+        )
+    return encoded
+
+
+def _host_and_port(address: Tuple[Any, ...]) -> Tuple[str, int]:
+    if len(address) not in (2, 3, 4):
+        raise ValueError(f"address is {address!r}; (host, port) is needed")
+    host, port = address[:2]
+    if not isinstance(host, str):
+        raise TypeError(f"the host is {host!r}; a str is needed")
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"the port is {port!r}; an int is needed")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"the port is {port}; it must be from 0 to 65535")
+    if "\0" in host:
+        raise ValueError(f"the host is {host!r}; it must not hold a NUL")
+    if len(address) == 4 and address[3] and "%" not in host:
+        host = f"{host}%{address[3]}"
+    return host or "0.0.0.0", port
+
+
+def _resolve(host: str, port: int) -> list[Tuple[Any, ...]]:
+    """What getaddrinfo says, numbers first, since those do not block."""
+    try:
+        return socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
+    except OSError:
+        pass
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        text = f"the name {host!r} does not resolve: {error.strerror}"
+        raise socket.gaierror(error.errno, text) from None
+    except UnicodeError as error:
+        raise ValueError(f"the host is {host!r}; it is no name: {error}") from None
+
+
+def check_address(address: Any) -> None:
+    """Raise for what can never be an address. Names are not resolved."""
+    if isinstance(address, tuple):
+        _host_and_port(address)
+    elif isinstance(address, (str, os.PathLike)):
+        _path(address)
+    else:
+        raise TypeError(f"address is {address!r}; (host, port) or a path is needed")
+
+
+def endpoints(address: Any, *, listen: bool) -> Tuple[Any, int, Any]:
+    """A `pmx_endpoint[]`, its length, and what must live as long as it."""
+    if isinstance(address, (str, os.PathLike)):
+        path = _path(address)
+        keep = ffi.new("char[]", path)
+        made = ffi.new("pmx_endpoint[1]")
+        made[0].path = keep
+        made[0].path_size = len(path)
+        return made, 1, keep
+    check_address(address)
+    host, port = _host_and_port(address)
+    found = [
+        result
+        for result in _resolve(host, port)
+        if result[0] in (socket.AF_INET, socket.AF_INET6)
+    ]
+    if listen:
+        ipv4 = [result for result in found if result[0] == socket.AF_INET]
+        found = (ipv4 or found)[:1]
+    made = ffi.new("pmx_endpoint[]", max(len(found), 1))
+    keeps = []
+    for index, result in enumerate(found):
+        name = result[4]
+        text = name[0]
+        if result[0] == socket.AF_INET6 and name[3] and "%" not in text:
+            text = f"{text}%{name[3]}"
+        keep = ffi.new("char[]", text.encode("ascii"))
+        keeps.append(keep)
+        made[index].host = keep
+        made[index].port = name[1]
+    return made, len(found), keeps
+
+
+def from_core(c: Any) -> Union[Tuple[str, int], str]:
+    """What a `pmx_address` says: (host, port), or a path."""
+    if c.family == 4:
+        return socket.inet_ntop(socket.AF_INET, bytes(c.ip)[:4]), c.port
+    if c.family == 6:
+        host = socket.inet_ntop(socket.AF_INET6, bytes(c.ip))
+        return (f"{host}%{c.scope}" if c.scope else host), c.port
+    return os.fsdecode(ffi.buffer(c.path, c.path_size)[:]) if c.path_size else ""
+
+
+def show(address: Any) -> str:
+    """An address as the command line writes it: HOST:PORT or unix:PATH."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
+    return "unix:" + os.fspath(address).replace("\0", "@")

@@ -1,0 +1,333 @@
+"""One harvest's messages, as columns and as Python objects.
+
+A batch lies in an arena: payloads back to back and their offsets, as Apache
+Arrow lays out binary columns. The exporter of an arena (a cffi buffer) is made
+when a column is first read, and every view, slice and array of it keeps the
+exporter alive. So a weak reference to the exporter tells, and nothing else
+does, whether anybody may still look: only then is an arena used again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Tuple
+
+from ._core import ffi, lib
+from .connection import Connection, as_bytes
+
+if TYPE_CHECKING:
+    from .mux import Mux
+
+__all__ = ["Batch"]
+
+
+class Arena:
+    """The memory of a batch, which views of it keep alive."""
+
+    __slots__ = ("base", "c", "exporter", "offsets", "slots")
+
+    def __init__(self, c: Any) -> None:
+        self.c = ffi.gc(c, lib.pmx_arena_free, c.total)
+        self.base = int(ffi.cast("uintptr_t", c))
+        self.exporter: Optional[weakref.ref[Any]] = None
+        rows = c.rows
+        self.slots = memoryview(ffi.buffer(c.slots, 4 * rows)).cast("I")
+        self.offsets = memoryview(ffi.buffer(c.offsets, 4 * rows + 4)).cast("i")
+
+    @classmethod
+    def new(cls, capacity: int, rows: int) -> Arena:
+        """An arena of that many bytes and rows."""
+        c = lib.pmx_arena_new(capacity, rows)
+        if not c:
+            raise MemoryError(f"an arena of {capacity} bytes and {rows} rows")
+        return cls(c)
+
+    def held(self) -> bool:
+        """Whether a view of it may be alive."""
+        return self.exporter is not None and self.exporter() is not None
+
+    def view(self, start: Any, size: int) -> memoryview:
+        """A read-only view of its bytes."""
+        exporter = self.exporter and self.exporter()
+        if exporter is None:
+            exporter = ffi.buffer(self.c, self.c.total)
+            self.exporter = weakref.ref(exporter)
+        at = int(ffi.cast("uintptr_t", start)) - self.base
+        return memoryview(exporter)[at : at + size].toreadonly()
+
+
+class Cut:
+    """In the log: one reply to each message of a batch, cut from one buffer."""
+
+    __slots__ = ("arena", "bounds", "data", "rows", "width")
+
+    def __init__(
+        self, arena: Arena, rows: int, data: bytes, bounds: Any, width: int
+    ) -> None:
+        self.arena = arena
+        self.rows = rows
+        self.data = data
+        self.bounds = bounds
+        self.width = width
+
+
+class Batch:
+    """What one harvest brought.
+
+    Messages are rows; `opened`, `drained`, `ended` and `closed` are lists of
+    what happened to connections. After the next harvest, access through the
+    batch raises ValueError; a view that was taken before stays valid, and
+    unchanged, for as long as it lives.
+
+    Attributes:
+        opened: connections that are new.
+        drained: connections whose output fell from over high water to under
+            low water.
+        ended: connections whose peer ended its stream (`half_open=True` only).
+        closed: `(connection, OSError or None)` for every connection that has
+            ended, your own closes included; None is an ordinary end.
+    """
+
+    __slots__ = (
+        "_arena",
+        "_conns",
+        "_messages",
+        "_mux",
+        "_replied",
+        "_rows",
+        "closed",
+        "drained",
+        "ended",
+        "opened",
+    )
+
+    def __init__(self, mux: Mux, arena: Arena, rows: int) -> None:
+        self._mux = mux
+        self._arena = arena
+        self._rows = rows
+        self._replied = False
+        self._conns: Optional[List[Connection]] = None
+        self._messages: Optional[List[bytes]] = None
+        self.opened: List[Connection] = []
+        self.drained: List[Connection] = []
+        self.ended: List[Connection] = []
+        self.closed: List[Tuple[Connection, Optional[OSError]]] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"<Batch of {self._rows} messages, {len(self.opened)} opened, "
+            f"{len(self.closed)} closed>"
+        )
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __bool__(self) -> bool:
+        """Whether there is anything in it, messages or not."""
+        return bool(
+            self._rows or self.opened or self.drained or self.ended or self.closed
+        )
+
+    def __iter__(self) -> Iterator[Tuple[Connection, bytes]]:
+        """Each message, as (connection, bytes)."""
+        self._check()
+        return zip(self.conns, self.messages)
+
+    def _check(self) -> None:
+        mux = self._mux
+        mux._check()
+        if mux._batch is not self:
+            raise ValueError(
+                "this batch is over: the mux has harvested again, or closed; "
+                "take what you need before that"
+            )
+
+    # --- rows -----------------------------------------------------------
+
+    @property
+    def conns(self) -> List[Connection]:
+        """The connection of each message: a list, one row a message."""
+        conns = self._conns
+        if conns is None:
+            self._check()
+            table = self._mux._table
+            slots = self._arena.slots
+            if self._rows == 1:
+                conns = [table[slots[0]]]
+            else:
+                conns = [table[slot] for slot in slots[: self._rows].tolist()]
+            self._conns = conns
+        return conns
+
+    @property
+    def messages(self) -> List[bytes]:
+        """Each message's payload: a list of bytes."""
+        messages = self._messages
+        if messages is None:
+            self._check()
+            self._messages = messages = self._cut()
+        return messages
+
+    def _cut(self) -> List[bytes]:
+        arena, rows = self._arena, self._rows
+        if not rows:
+            return []
+        offsets = arena.offsets
+        data = ffi.buffer(arena.c.data, offsets[rows])[:]
+        if rows == 1:
+            return [data]
+        size = arena.c.uniform
+        if size and size != 0xFFFFFFFF:
+            return [data[at : at + size] for at in range(0, len(data), size)]
+        ends = offsets[: rows + 1].tolist()
+        return [data[a:b] for a, b in zip(ends, ends[1:])]
+
+    # --- columns --------------------------------------------------------
+
+    @property
+    def data(self) -> memoryview:
+        """Every payload, back to back, as a read-only view; no copy.
+
+        It stays valid and unchanged for as long as it, a slice or an array of
+        it lives.
+        """
+        self._check()
+        return self._arena.view(
+            self._arena.c.data, self._arena.offsets[self._rows] if self._rows else 0
+        )
+
+    @property
+    def offsets(self) -> memoryview:
+        """Where messages begin: int32, one more than there are messages.
+
+        Message k is ``data[offsets[k]:offsets[k + 1]]``.
+        """
+        self._check()
+        view = self._arena.view(self._arena.c.offsets, 4 * (self._rows + 1))
+        return view.cast("i")
+
+    @property
+    def ids(self) -> memoryview:
+        """The connection's id of each message: uint64."""
+        self._check()
+        return self._arena.view(self._arena.c.ids, 8 * self._rows).cast("Q")
+
+    # --- replies --------------------------------------------------------
+
+    def _first_reply(self) -> None:
+        self._check()
+        if self._replied:
+            raise RuntimeError("this batch has had its reply; one is all it takes")
+
+    def reply(self, replies: Sequence[Any]) -> None:
+        """Answer every message, each with one frame.
+
+        Args:
+            replies: one bytes-like or None (no answer) for each message.
+
+        Raises:
+            ValueError: the wrong number of replies, or one whose size its
+                connection's framing cannot carry; nothing is sent.
+            TypeError: a reply that is not bytes-like; nothing is sent.
+            RuntimeError: the batch was answered before.
+        """
+        self._first_reply()
+        replies = list(replies)
+        if len(replies) != self._rows:
+            raise ValueError(
+                f"{len(replies)} replies to {self._rows} messages; "
+                "give one for each, None for no answer"
+            )
+        conns = self.conns
+        who = [conn.id for conn in conns]
+        if set(map(type, replies)) - {bytes}:
+            pairs = [
+                (id, as_bytes(reply))
+                for id, reply in zip(who, replies)
+                if reply is not None
+            ]
+            who = [id for id, _ in pairs]
+            replies = [reply for _, reply in pairs]
+        mux = self._mux
+        if mux._reply_limit < 2**62:
+            for id, reply in zip(who, replies):
+                mux._check_reply(id, len(reply))
+        self._replied = True
+        mux._who += who
+        mux._what += replies
+
+    def reply_data(self, data: Any, offsets: Any = None) -> None:
+        """Answer every message from one buffer.
+
+        Args:
+            data: bytes-like; what it holds now is sent.
+            offsets: where answers begin: a list, or a contiguous int32 or
+                int64 buffer, one more than there are messages, not falling,
+                not necessarily from 0. None cuts `data` as the batch is, and
+                `data` must then be as long as `batch.data`.
+
+        Raises:
+            ValueError: offsets that do not fit, data of the wrong length, or
+                a size that a framing cannot carry; nothing is sent.
+            RuntimeError: the batch was answered before.
+        """
+        self._first_reply()
+        data = as_bytes(data)
+        rows, arena = self._rows, self._arena
+        if offsets is None:
+            size = arena.offsets[rows] if rows else 0
+            if len(data) != size:
+                raise ValueError(
+                    f"data has {len(data)} bytes, the batch {size}; "
+                    "give offsets where they differ"
+                )
+            bounds, width = arena.c.offsets, 4
+        else:
+            bounds, width = _bounds(offsets, rows, len(data))
+        mux = self._mux
+        if mux._reply_limit < 2**62:
+            pointer = "int32_t *" if width == 4 else "int64_t *"
+            at = ffi.cast(pointer, bounds)
+            for k, conn in enumerate(self.conns):
+                mux._check_reply(conn.id, at[k + 1] - at[k])
+        self._replied = True
+        if rows:
+            mux._log_special(Cut(arena, rows, data, bounds, width))
+
+
+def _bounds(offsets: Any, rows: int, size: int) -> Tuple[Any, int]:
+    """Offsets as the core takes them: a C array that is ours, and its width."""
+    if isinstance(offsets, (list, tuple)):
+        width = 8
+        try:
+            bounds = ffi.new("int64_t[]", list(offsets))
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"offsets must be ints: {error}") from None
+        count = len(offsets)
+    else:
+        try:
+            view = memoryview(offsets)
+        except TypeError:
+            raise TypeError(
+                f"offsets is a {type(offsets).__name__}; a list, or a buffer of "
+                "int32 or int64 is needed"
+            ) from None
+        code = view.format.lstrip("@=<")
+        if view.ndim != 1 or not view.c_contiguous or code not in ("i", "l", "q"):
+            raise ValueError(
+                f"offsets has format {view.format!r} in {view.ndim} dimensions; "
+                "contiguous int32 or int64 in one dimension is needed"
+            )
+        width, count = view.itemsize, view.shape[0]
+        kind = "int32_t[]" if width == 4 else "int64_t[]"
+        bounds = ffi.new(kind, count)
+        ffi.memmove(bounds, view, width * count)
+    if count != rows + 1:
+        raise ValueError(f"{count} offsets for {rows} messages; {rows + 1} are needed")
+    wrong = lib.pmx_check_offsets(bounds, width, rows, size)
+    if wrong >= 0:
+        raise ValueError(
+            f"offsets[{wrong}] is {bounds[wrong]}; offsets must not fall and must "
+            f"stay within 0 and {size}"
+        )
+    return bounds, width

@@ -1,0 +1,272 @@
+"""One connection, as handlers see it."""
+
+from __future__ import annotations
+
+import types
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Generator, Optional
+
+from ._core import ffi, lib
+from .addresses import from_core
+from .errors import ConnectionClosed
+
+if TYPE_CHECKING:
+    from .coroutines import Task
+    from .mux import Mux
+
+__all__ = ["Connection"]
+
+# Where a connection stands; `send` asks for no more than "is it 0".
+OPEN = 0
+GONE = 1  # its end is being reported: what is sent is discarded
+SEND_ENDED = 2  # send_eof() was called
+CLOSED = 3  # closed by us, or reported as closed
+
+# Operations stand in the top four bits of an id in the log.
+SEND_EOF = lib.PMX_SEND_EOF << 60
+CLOSE = lib.PMX_CLOSE << 60
+ABORT = lib.PMX_ABORT << 60
+PAUSE = lib.PMX_PAUSE << 60
+RESUME = lib.PMX_RESUME << 60
+
+
+def as_bytes(data: Any) -> bytes:
+    """The bytes of a bytes-like object as they are now."""
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, str):
+        raise TypeError(f"a str cannot be sent, encode it: {data[:40]!r}")
+    try:
+        return bytes(memoryview(data))
+    except TypeError:
+        raise TypeError(
+            f"a {type(data).__name__} cannot be sent; bytes-like data is needed"
+        ) from None
+
+
+class Connection:
+    """A connection of a mux.
+
+    The same object stands for it everywhere, from `opened` to `closed`, and
+    its `id` is never given to another. Everything but the plain attributes
+    raises RuntimeError outside the mux's thread and process.
+
+    Attributes:
+        id: an int that no other connection of this mux ever has.
+        mux: the `Mux` it belongs to.
+        state: None, and yours to use.
+    """
+
+    __slots__ = ("_names", "_status", "_task", "id", "mux", "state")
+
+    def __init__(self, mux: Mux, id: int) -> None:
+        self.id = id
+        self.mux = mux
+        self.state: Any = None
+        self._status = OPEN
+        self._task: Optional[Task] = None
+        self._names: Any = None
+
+    def __repr__(self) -> str:
+        status = "closed" if self.closed else "open"
+        return f"<Connection {self.id >> 32}/{self.id & 0xFFFFFFFF} {status}>"
+
+    # --- what it is -----------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, by this side or by a reported end."""
+        return self._status == CLOSED or self._status == GONE
+
+    @property
+    def peer(self) -> Any:
+        """The other side: (host, port), or a path, "" where it has none.
+
+        Readable after the end too.
+        """
+        return self._addresses()[0]
+
+    @property
+    def local(self) -> Any:
+        """This side: (host, port), or a path, "" where it has none."""
+        return self._addresses()[1]
+
+    def _addresses(self) -> Any:
+        names = self._names
+        if names is None:
+            self.mux._check()
+            pair = ffi.new("pmx_address[2]")
+            if lib.pmx_addresses(self.mux._c, self.id, pair) < 0:
+                return "", ""
+            return from_core(pair[0]), from_core(pair[1])
+        if isinstance(names, bytes):  # as the core left them when it ended
+            pair = ffi.cast("pmx_address *", ffi.from_buffer(names))
+            names = self._names = from_core(pair[0]), from_core(pair[1])
+        return names
+
+    @property
+    def queued(self) -> int:
+        """Bytes sent that the kernel has not yet taken, 0 once it ended."""
+        return self.mux._queued(self.id)
+
+    # --- what it does ---------------------------------------------------
+
+    def send(self, data: Any) -> None:
+        """Queue a message, as one frame of the connection's framing.
+
+        It leaves when the handler has seen the whole batch, at the next
+        harvest at the latest, in the order of all that is sent.
+
+        Args:
+            data: bytes-like; what it holds now is sent.
+
+        Raises:
+            ConnectionClosed: after `close`, `abort` or `send_eof`, and once
+                the end of the connection has been reported.
+            TypeError: for what is not bytes-like; a str must be encoded.
+            ValueError: for a size that the framing cannot carry.
+            RuntimeError: outside the mux's thread or process.
+        """
+        mux = self.mux
+        if mux._owner != get_ident():
+            mux._check()
+        if type(data) is not bytes:
+            data = as_bytes(data)
+        if self._status > GONE:
+            raise self._refusal()
+        if len(data) > mux._large:
+            mux._take_large(self.id, data)
+        else:
+            mux._who.append(self.id)
+            mux._what.append(data)
+            if len(mux._who) > 8192:
+                mux._submit()
+
+    def send_eof(self) -> None:
+        """Flush, then end the stream to the peer; reading goes on."""
+        self.mux._check()
+        if self._status == OPEN:
+            self._status = SEND_ENDED
+            self.mux._log(self.id | SEND_EOF)
+
+    def close(self) -> None:
+        """Flush, end the stream, and close once the peer has ended too.
+
+        What the peer still sends is read and dropped. All of it takes at most
+        `Limits.close_timeout` seconds; then the connection is reset and
+        reported with ETIMEDOUT.
+        """
+        self.mux._check()
+        if self._status != CLOSED:
+            self._stop_input()
+            self.mux._log(self.id | CLOSE)
+
+    def abort(self) -> None:
+        """Drop what is queued and reset the connection."""
+        self.mux._check()
+        self._stop_input()
+        self.mux._log(self.id | ABORT)
+
+    def _stop_input(self) -> None:
+        """We closed it: no further message reaches a handler."""
+        self._status = CLOSED
+        if self._task is not None:
+            self._task.over = True
+            self._task.inbox = None
+
+    def pause(self) -> None:
+        """Read nothing more until `resume`; buffered messages wait too."""
+        self.mux._check()
+        self.mux._log(self.id | PAUSE)
+
+    def resume(self) -> None:
+        """Read again after `pause`."""
+        self.mux._check()
+        self.mux._log(self.id | RESUME)
+
+    def _refusal(self) -> ConnectionClosed:
+        text = "send_eof() was called" if self._status == SEND_ENDED else "is closed"
+        return ConnectionClosed(f"{self!r}: {text}", connection=self)
+
+    # --- in its coroutine -----------------------------------------------
+
+    def _own_task(self, what: str) -> Task:
+        task = self._task
+        if task is None or self.mux._running is not task:
+            raise RuntimeError(
+                f"{what} belongs to the coroutine handler of its connection; "
+                "inside asyncio use pymux.aio"
+            )
+        return task
+
+    @types.coroutine
+    def recv(
+        self, timeout: Optional[float] = None
+    ) -> Generator[Any, Any, Optional[bytes]]:
+        """Wait for the next message, in this connection's coroutine.
+
+        Args:
+            timeout: seconds to wait, None for ever.
+
+        Returns:
+            The message, or None once the peer has ended its stream.
+
+        Raises:
+            TimeoutError: nothing came in time; the connection is as before.
+            ConnectionClosed: it was lost, and every message has been taken.
+            RuntimeError: in another coroutine than its own.
+        """
+        task = self._own_task("recv()")
+        if task.inbox or task.over:
+            return task.take()
+        if timeout is not None:
+            task.time_out(timeout)
+        task.waiting = "recv"
+        message: Optional[bytes] = yield task
+        return message
+
+    @types.coroutine
+    def drain(self) -> Generator[Any, Any, None]:
+        """Wait until output is under low water, if it is over high water.
+
+        Raises:
+            ConnectionClosed: the connection was lost.
+            RuntimeError: in another coroutine than its own.
+        """
+        task = self._own_task("drain()")
+        if task.lost is not None:
+            raise task.closed_error()
+        if self._status == CLOSED or self.queued <= task.high_water:
+            return
+        task.waiting = "drain"
+        yield task
+
+    def __aiter__(self) -> Connection:
+        """Each message, until the peer ends its stream."""
+        return self
+
+    @types.coroutine
+    def __anext__(self) -> Generator[Any, Any, bytes]:
+        task = self._own_task("iteration")
+        if task.inbox or task.over:
+            message = task.take()
+        else:
+            task.waiting = "recv"
+            message = yield task
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+
+def keep_names(conn: Connection, names: Any) -> None:
+    """Keep the addresses of a connection that has ended.
+
+    Paths lie in memory of the core, so they are read now; numbers later.
+    """
+    if not names:
+        conn._names = conn._names or ("", "")
+    elif names[0].family == 1 or names[1].family == 1:
+        conn._names = from_core(names[0]), from_core(names[1])
+    else:
+        conn._names = ffi.buffer(names, 2 * ffi.sizeof("pmx_address"))[:]
+

@@ -1,0 +1,295 @@
+"""Coroutine handlers: stepped by the mux, without asyncio.
+
+A `Task` stands for one connection's coroutine. What pymux's awaitables yield
+is the task itself, having noted in it what is waited for, or a `Wait` for
+those that belong to no connection; anything else was awaited from elsewhere
+and cannot work here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import types
+from collections import deque
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Deque, Generator, Optional
+
+from ._core import ffi, lib
+from .connection import CLOSED, Connection
+from .errors import ConnectionClosed
+from .framing import seconds
+
+if TYPE_CHECKING:
+    from .mux import Mux, Timer
+
+__all__ = ["Task", "sleep", "to_thread"]
+
+HOLD = lib.PMX_HOLD << 60
+RELEASE = lib.PMX_RELEASE << 60
+ROW_COST = 64  # bytes that a message not taken counts beside its length
+
+FOREIGN = (
+    "this awaitable is not pymux's: a coroutine handler awaits recv(), drain(), "
+    "pymux.sleep() and pymux.to_thread(); to use asyncio, serve with pymux.aio"
+)
+
+
+class Wait:
+    """What `sleep` and `to_thread` yield: how to begin, given the task."""
+
+    __slots__ = ("begin", "what")
+
+    def __init__(self, what: str, begin: Callable[[Task], None]) -> None:
+        self.what = what
+        self.begin = begin
+
+
+class Task:
+    """One connection's coroutine, its messages, and what it waits for."""
+
+    __slots__ = (
+        "_high",
+        "_low",
+        "conn",
+        "coroutine",
+        "held",
+        "inbox",
+        "inbox_size",
+        "lost",
+        "mux",
+        "over",
+        "owner",
+        "timer",
+        "waiting",
+    )
+
+    def __init__(self, conn: Connection, coroutine: Any, owner: Any) -> None:
+        self.conn = conn
+        self.mux: Mux = conn.mux
+        self.coroutine: Coroutine[Any, Any, Any] = coroutine
+        self.owner = owner  # the dispatcher, told when it ends
+        self.inbox: Optional[Deque[bytes]] = None
+        self.inbox_size = 0
+        self.held = False
+        self.over = False  # no more messages come
+        self.lost: Optional[BaseException] = None  # why, where it was lost
+        self.waiting: Optional[str] = None
+        self.timer: Optional[Timer] = None
+        self._high = -1
+        self._low = -1
+
+    # --- limits ---------------------------------------------------------
+
+    @property
+    def high_water(self) -> int:
+        """The connection's own, asked for once."""
+        if self._high < 0:
+            rules = ffi.new("pmx_policy *")
+            if lib.pmx_policy_of(self.mux._c, self.conn.id, rules) < 0:
+                return 0
+            self._high, self._low = rules.high_water, rules.low_water
+        return self._high
+
+    # --- messages -------------------------------------------------------
+
+    def deliver(self, data: bytes) -> None:
+        """A message came."""
+        if self.waiting == "recv":
+            self.resume(data)
+            return
+        if self.inbox is None:
+            self.inbox = deque()
+        self.inbox.append(data)
+        self.inbox_size += len(data) + ROW_COST
+        if not self.held and self.inbox_size > self.high_water:
+            self.held = True
+            self.mux._log(self.conn.id | HOLD)
+
+    def take(self) -> Optional[bytes]:
+        """The next message; what the end is, where there are none."""
+        if self.inbox:
+            data = self.inbox.popleft()
+            self.inbox_size -= len(data) + ROW_COST
+            if not self.inbox:
+                self.inbox = None
+            if self.held and self.inbox_size <= self._low:
+                self.held = False
+                self.mux._log(self.conn.id | RELEASE)
+            return data
+        if self.lost is not None or self.conn._status == CLOSED:
+            raise self.closed_error()
+        return None
+
+    def closed_error(self) -> ConnectionClosed:
+        """What recv and drain raise once the connection is lost."""
+        lost = self.lost
+        number = getattr(lost, "errno", None)
+        text = f"{self.conn!r}: {lost}" if lost else f"{self.conn!r} is closed"
+        args = (number, text) if number is not None else (text,)
+        error = ConnectionClosed(*args, connection=self.conn)
+        error.__cause__ = lost
+        return error
+
+    # --- waiting ----------------------------------------------------------
+
+    def time_out(self, timeout: float) -> None:
+        """Let what is waited for next end with a TimeoutError."""
+        if seconds("timeout", timeout) == 0:
+            raise TimeoutError("recv(): there is no message now")
+        self.timer = self.mux.call_later(timeout, self._timed_out, timeout)
+
+    def _timed_out(self, timeout: float) -> None:
+        self.timer = None
+        if self.waiting == "recv":
+            self.throw(TimeoutError(f"recv(): no message within {timeout} seconds"))
+
+    def drained(self) -> None:
+        """Output fell under low water."""
+        if self.waiting == "drain":
+            self.resume(None)
+
+    def end(self, error: Optional[BaseException], gone: bool) -> None:
+        """The stream has ended (error None), or the connection is lost."""
+        self.over = True
+        if gone and error is not None and self.lost is None:
+            self.lost = error
+        if self.waiting == "recv":
+            if self.lost is not None or self.conn._status == CLOSED:
+                self.throw(self.closed_error())
+            else:
+                self.resume(None)
+        elif self.waiting == "drain" and gone:
+            self.throw(self.closed_error())
+
+    # --- stepping ---------------------------------------------------------
+
+    def resume(self, value: Any) -> None:
+        """Step the coroutine with what it waited for."""
+        self._step(self.coroutine.send, value)
+
+    def throw(self, error: BaseException) -> None:
+        """Step the coroutine with an error where it waits."""
+        self._step(self.coroutine.throw, error)
+
+    def _step(self, step: Callable[[Any], Any], value: Any) -> None:
+        mux = self.mux
+        self.waiting = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        outer, mux._running = mux._running, self
+        try:
+            while True:
+                wanted = step(value)
+                if wanted is self and self.waiting is not None:
+                    return
+                if type(wanted) is Wait:
+                    self.waiting = wanted.what
+                    wanted.begin(self)
+                    return
+                step, value = self.coroutine.throw, RuntimeError(FOREIGN)
+        except StopIteration:
+            self.owner.finished(self, None)
+        except BaseException as error:
+            self.owner.finished(self, error)
+        finally:
+            mux._running = outer
+
+    def abandon(self) -> None:
+        """Close the coroutine where it waits."""
+        self.waiting = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        try:
+            self.coroutine.close()
+        except BaseException as error:
+            self.owner.finished(self, error)
+        else:
+            self.owner.finished(self, None)
+
+
+# --- awaitables that belong to no connection --------------------------------
+
+
+@types.coroutine
+def sleep(delay: float) -> Generator[Any, Any, None]:
+    """Wait for so many seconds, in a coroutine handler.
+
+    >>> async def handler(conn):
+    ...     await sleep(0.5)
+    ...     conn.send(b"sorry for the delay")
+    """
+    seconds("delay", delay)
+    if delay is None:
+        raise TypeError("delay is None; seconds are needed")
+
+    def begin(task: Task) -> None:
+        task.timer = task.mux.call_later(delay, wake, task)
+
+    def wake(task: Task) -> None:
+        task.timer = None
+        task.resume(None)
+
+    yield Wait("sleep", begin)
+
+
+class Workers:
+    """Daemon threads for `to_thread`: an abandoned call holds up no exit."""
+
+    def __init__(self, most: int = 32) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._most = most
+        self._threads = 0
+        self._busy = 0
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Have a thread call `job`, a new one where all are busy."""
+        with self._lock:
+            self._busy += 1
+            more = self._busy > self._threads and self._threads < self._most
+            self._threads += more
+        self._jobs.put(job)
+        if more:
+            name = f"pymux-to_thread-{self._threads}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
+            with self._lock:
+                self._busy -= 1
+
+
+WORKERS = Workers()
+
+
+@types.coroutine
+def to_thread(fn: Callable[..., Any], *args: Any) -> Generator[Any, Any, Any]:
+    """Call ``fn(*args)`` in another thread and wait for what it returns.
+
+    >>> async def handler(conn):
+    ...     async for message in conn:
+    ...         conn.send(await to_thread(bytes.upper, message))
+    """
+    if not callable(fn):
+        raise TypeError(f"fn is {fn!r}; a callable is needed")
+
+    def begin(task: Task) -> None:
+        def job() -> None:
+            try:
+                done, value = task.resume, fn(*args)
+            except BaseException as error:
+                done, value = task.throw, error
+            with contextlib.suppress(RuntimeError):  # the mux is closed: abandoned
+                task.mux.call_threadsafe(finish, done, value)
+
+        def finish(done: Callable[[Any], None], value: Any) -> None:
+            if task.waiting == "to_thread":
+                done(value)
+
+        WORKERS.submit(job)
+
+    return (yield Wait("to_thread", begin))

@@ -1,0 +1,38 @@
+"""The exceptions that are pymux's own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Optional
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["BackendUnavailable", "ConnectionClosed"]
+
+
+class ConnectionClosed(ConnectionError):
+    """The connection has ended, or this side of it.
+
+    Raised by `send` after the end, and by a coroutine's `recv` and `drain`
+    when the connection was lost. A handler need not catch it: one that escapes
+    is the normal end of the connection it names.
+
+    Attributes:
+        connection: the connection that has ended.
+        errno: why it was lost, or None where it ended in an ordinary way. The
+            `OSError` itself is the `__cause__`.
+    """
+
+    def __init__(self, *args: Any, connection: Optional[Connection] = None) -> None:
+        super().__init__(*args)
+        self.connection = connection
+
+
+class BackendUnavailable(OSError):
+    """This machine lacks the backend that was asked for; the text says why."""
+
+
+def error_from(number: int) -> Optional[OSError]:
+    """The OSError of an errno, of the subclass that fits; None for 0."""
+    return OSError(number, os.strerror(number)) if number else None

@@ -1,0 +1,255 @@
+"""How a stream is cut into messages, and what a connection may use.
+
+All are frozen values: they can be shared, compared and kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+from ._core import ffi, lib
+
+__all__ = ["Fixed", "Framing", "LengthPrefix", "Limits", "Lines", "Raw"]
+
+LARGEST = 2**31 - 1  # offsets of a batch are int32
+NEVER = -1
+
+
+def _size(name: str, value: Any, least: int = 1, most: int = LARGEST) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; an int from {least} to {most} is needed")
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value}; it must be from {least} to {most}")
+
+
+def seconds(name: str, value: Any) -> int:
+    """A duration in seconds, or None for none, as nanoseconds rounded up."""
+    if value is None:
+        return NEVER
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {value!r}; seconds or None are needed")
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"{name} is {value}; it must be 0 or more seconds, or None")
+    return min(math.ceil(min(value, 1e9) * 1e9), 10**18)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """No framing: a message is whatever one receive brings, never empty.
+
+    >>> Raw()
+    Raw()
+    """
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Messages end with a delimiter, which is not part of them.
+
+    Args:
+        delimiter: 1 to 16 bytes. A trailing ``\\r`` stays with the message
+            unless the delimiter is ``b"\\r\\n"``. Replies are not searched.
+        max_size: the largest message in bytes; a longer one ends its
+            connection with `EMSGSIZE`.
+
+    A stream that ends behind an unterminated line delivers that line.
+
+    >>> Lines(b"\\r\\n").max_size
+    65536
+    """
+
+    delimiter: bytes = b"\n"
+    max_size: int = 65536
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.delimiter, bytes):
+            raise TypeError(f"delimiter is {self.delimiter!r}; bytes are needed")
+        if not 1 <= len(self.delimiter) <= 16:
+            raise ValueError(
+                f"delimiter {self.delimiter!r} has {len(self.delimiter)} bytes; "
+                "1 to 16 are needed"
+            )
+        _size("max_size", self.max_size)
+
+
+@dataclass(frozen=True)
+class LengthPrefix:
+    """Each message comes behind its length.
+
+    Args:
+        width: bytes of the length: 1, 2, 4 or 8.
+        byteorder: ``"big"`` or ``"little"``.
+        max_size: the largest payload in bytes; a longer one, or a length that
+            claims one, ends its connection with `EMSGSIZE`.
+
+    >>> LengthPrefix(2, "little")
+    LengthPrefix(width=2, byteorder='little', max_size=1048576)
+    """
+
+    width: int = 4
+    byteorder: str = "big"
+    max_size: int = 1048576
+
+    def __post_init__(self) -> None:
+        if self.width not in (1, 2, 4, 8) or isinstance(self.width, bool):
+            raise ValueError(f"width is {self.width!r}; it must be 1, 2, 4 or 8")
+        if self.byteorder not in ("big", "little"):
+            raise ValueError(
+                f"byteorder is {self.byteorder!r}; it must be 'big' or 'little'"
+            )
+        _size("max_size", self.max_size)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Every message has the same size.
+
+    Args:
+        size: bytes of every message, both ways.
+
+    >>> Fixed(16).size
+    16
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        _size("size", self.size)
+
+
+Framing = Union[Raw, Lines, LengthPrefix, Fixed]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the connections of a listener, or an outgoing one, may use.
+
+    Args:
+        max_connections: open at once, of a listener; then accepting pauses and
+            peers wait in the backlog. None: as many as there are descriptors.
+        high_water: bytes of queued output over which reading pauses.
+        low_water: bytes under which it goes on; at most `high_water`.
+        max_output: bytes of queued output; what would pass it ends the
+            connection with `ENOBUFS`. Output that finds the queue empty is
+            taken whatever its size.
+        idle_timeout: seconds in which nothing was received and nothing taken
+            by the kernel, then `ETIMEDOUT`; None: for ever.
+        close_timeout: seconds that `close()` may take to flush and to hear the
+            peer's end, then the connection is reset; None: for ever.
+
+    >>> Limits(idle_timeout=60).high_water
+    65536
+    """
+
+    max_connections: Optional[int] = None
+    high_water: int = 65536
+    low_water: int = 16384
+    max_output: int = 16777216
+    idle_timeout: Optional[float] = None
+    close_timeout: Optional[float] = 30.0
+
+    def __init__(
+        self,
+        *,
+        max_connections: Optional[int] = None,
+        high_water: int = 65536,
+        low_water: int = 16384,
+        max_output: int = 16777216,
+        idle_timeout: Optional[float] = None,
+        close_timeout: Optional[float] = 30.0,
+    ) -> None:
+        if max_connections is not None:
+            _size("max_connections", max_connections)
+        most = 2**62
+        _size("high_water", high_water, 0, most)
+        _size("low_water", low_water, 0, most)
+        _size("max_output", max_output, 1, most)
+        if low_water > high_water:
+            raise ValueError(
+                f"low_water is {low_water}; it must be at most high_water, {high_water}"
+            )
+        seconds("idle_timeout", idle_timeout)
+        seconds("close_timeout", close_timeout)
+        fields = {
+            "max_connections": max_connections,
+            "high_water": high_water,
+            "low_water": low_water,
+            "max_output": max_output,
+            "idle_timeout": idle_timeout,
+            "close_timeout": close_timeout,
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+
+def fill_framing(c: Any, framing: Optional[Framing]) -> None:
+    """Write a framing into a `pmx_framing`."""
+    if framing is None or isinstance(framing, Raw):
+        c.kind = lib.PMX_RAW
+    elif isinstance(framing, Lines):
+        c.kind = lib.PMX_LINES
+        c.width = len(framing.delimiter)
+        ffi.memmove(c.delimiter, framing.delimiter, len(framing.delimiter))
+        c.max_size = framing.max_size
+    elif isinstance(framing, LengthPrefix):
+        c.kind = lib.PMX_PREFIX
+        c.width = framing.width
+        c.little = framing.byteorder == "little"
+        c.max_size = framing.max_size
+    elif isinstance(framing, Fixed):
+        c.kind = lib.PMX_FIXED
+        c.max_size = framing.size
+    else:
+        raise TypeError(
+            f"framing is {framing!r}; Raw(), Lines(), LengthPrefix(), Fixed(size) "
+            "or None is needed"
+        )
+
+
+def policy(
+    framing: Optional[Framing],
+    limits: Optional[Limits],
+    *,
+    half_open: bool = False,
+    timeout: Optional[float] = None,
+) -> Any:
+    """A `pmx_policy` from what the user said."""
+    if limits is None:
+        limits = Limits()
+    elif not isinstance(limits, Limits):
+        raise TypeError(f"limits is {limits!r}; a pymux.Limits or None is needed")
+    c = ffi.new("pmx_policy *")
+    fill_framing(c.framing, framing)
+    c.max_connections = min(limits.max_connections or 0, 2**32 - 1)
+    c.half_open = bool(half_open)
+    c.high_water = limits.high_water
+    c.low_water = limits.low_water
+    c.max_output = limits.max_output
+    c.idle_ns = seconds("idle_timeout", limits.idle_timeout)
+    c.close_ns = seconds("close_timeout", limits.close_timeout)
+    c.connect_ns = seconds("timeout", timeout)
+    return c
+
+
+def longest_reply(framing: Optional[Framing]) -> int:
+    """The length up to which any reply fits this framing without a check."""
+    if isinstance(framing, Fixed):
+        return -1
+    if isinstance(framing, LengthPrefix) and framing.width < 8:
+        return int(256**framing.width - 1)
+    return 2**63
+
+
+def check_reply(c: Any, size: int) -> None:
+    """Raise ValueError where a reply of this size does not fit the framing."""
+    if c.kind == lib.PMX_FIXED and size != c.max_size:
+        raise ValueError(
+            f"a message of {size} bytes; Fixed({c.max_size}) takes {c.max_size}"
+        )
+    if c.kind == lib.PMX_PREFIX and size >= 256**c.width:
+        raise ValueError(
+            f"a message of {size} bytes; a length prefix of width {c.width} "
+            f"holds at most {256**c.width - 1}"
+        )

@@ -1,0 +1,360 @@
+"""The four forms of a handler, and how each is called.
+
+A dispatcher is made once for a server and called with every batch: all
+`opened`, then the messages in batch order, then `drained`, then `closed`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any, Callable, Optional, Set, Type
+
+from ._core import lib
+from .batch import Batch
+from .connection import CLOSED, SEND_ENDED, Connection, as_bytes
+from .coroutines import Task
+from .errors import ConnectionClosed
+from .framing import seconds
+from .mux import Mux
+
+__all__ = ["batched", "dispatcher_for"]
+
+FAIL = lib.PMX_FAIL << 60
+CLOSE = lib.PMX_CLOSE << 60
+METHODS = ("opened", "received", "drained", "closed")
+MARK = "_pymux_batched"
+
+log = logging.getLogger("pymux")
+OnError = Callable[[Optional[Connection], BaseException], Any]
+
+
+def batched(
+    handler: Any = None, *, min_messages: int = 1, max_delay: float = 0.0
+) -> Any:
+    """Mark a batch handler: it is called once a harvest, with the batch.
+
+    Args:
+        handler: the function, or an object's method `received`.
+        min_messages: wait in the harvest for so many messages,
+        max_delay: but at most so many seconds after the first.
+
+    >>> @batched(min_messages=256, max_delay=0.002)
+    ... def upper(batch):
+    ...     batch.reply_data(bytes(batch.data).upper())
+    """
+    if isinstance(min_messages, bool) or not isinstance(min_messages, int):
+        raise TypeError(f"min_messages is {min_messages!r}; an int is needed")
+    if min_messages < 1:
+        raise ValueError(f"min_messages is {min_messages}; 1 or more is needed")
+    delay = max(seconds("max_delay", max_delay), 0)
+
+    def mark(fn: Any) -> Any:
+        if not callable(fn) or inspect.isclass(fn):
+            raise TypeError(f"batched marks a function, not {fn!r}")
+        if _is_async(fn):
+            raise TypeError(f"a batch handler cannot be async: {fn!r}")
+        try:
+            setattr(fn, MARK, (min_messages, delay))
+        except AttributeError:  # a built-in, a bound method
+
+            def call(batch: Batch) -> Any:
+                return fn(batch)
+
+            setattr(call, MARK, (min_messages, delay))
+            return call
+        return fn
+
+    return mark if handler is None else mark(handler)
+
+
+def _is_async(fn: Any) -> bool:
+    return (
+        inspect.iscoroutinefunction(fn)
+        or inspect.isasyncgenfunction(fn)
+        or inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+    )
+
+
+def dispatcher_for(handler: Any) -> Type[Dispatcher]:
+    """Which form a handler has.
+
+    Raises:
+        TypeError: none of the four.
+    """
+    if inspect.isclass(handler):
+        raise TypeError(
+            f"the handler is the class {handler.__name__}; "
+            f"give an object of it: {handler.__name__}()"
+        )
+    if getattr(handler, MARK, None):
+        return BatchDispatcher
+    methods = [name for name in METHODS if callable(getattr(handler, name, None))]
+    if methods:
+        for name in methods:
+            if _is_async(getattr(handler, name)):
+                raise TypeError(
+                    f"{type(handler).__name__}.{name} is async; an object's methods "
+                    "are plain ones, a coroutine handler is one `async def`"
+                )
+        return ObjectDispatcher
+    if inspect.isasyncgenfunction(handler):
+        raise TypeError(
+            f"{handler!r} is an async generator; send with conn.send() instead of yield"
+        )
+    if _is_async(handler):
+        return CoroutineDispatcher
+    if callable(handler):
+        return FunctionDispatcher
+    raise TypeError(
+        f"the handler is {handler!r}; a function, a coroutine function, a batched "
+        "function or an object with opened, received, drained or closed is needed"
+    )
+
+
+class Dispatcher:
+    """What the forms have in common."""
+
+    half_open = False
+    min_messages = 1
+    delay_ns = 0
+
+    def __init__(self, mux: Mux, handler: Any, on_error: Optional[OnError]) -> None:
+        self.mux = mux
+        self.handler = handler
+        self.on_error = on_error
+
+    def __call__(self, batch: Batch) -> None:
+        """Dispatch one batch."""
+        if batch._rows:
+            self.messages(batch)
+
+    def messages(self, batch: Batch) -> None:
+        """Dispatch the messages of a batch that has some."""
+        raise NotImplementedError
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything here still runs, though no connection is left."""
+        return False
+
+    def abandon(self) -> None:
+        """End what still runs."""
+
+    # --- calling ----------------------------------------------------------
+
+    def each(self, batch: Batch, handler: Callable[[Connection, bytes], Any]) -> None:
+        """The hot loop: no call but the handler's, for a small reply."""
+        mux = self.mux
+        who, what, large = mux._who, mux._what, mux._large
+        for conn, data in zip(batch.conns, batch.messages):
+            if conn._status == CLOSED:
+                continue
+            try:
+                reply = handler(conn, data)
+                if reply is None:
+                    continue
+                if type(reply) is bytes and not conn._status and len(reply) <= large:
+                    who.append(conn.id)
+                    what.append(reply)
+                else:
+                    self.reply(conn, reply)
+            except BaseException as error:
+                self.failed(conn, error)
+
+    def once(self, batch: Batch, handler: Callable[[Batch], Any]) -> None:
+        """Every connection with a row ends where it raises."""
+        try:
+            handler(batch)
+        except ConnectionClosed as error:
+            self.failed(batch.conns[0], error)
+        except Exception as error:
+            for conn in set(batch.conns):
+                self.end(conn, error)
+            self.report(None, error)
+
+    # --- errors -----------------------------------------------------------
+
+    def report(self, conn: Optional[Connection], error: BaseException) -> None:
+        """Log an error of a handler, once, or give it to on_error."""
+        if self.on_error is None:
+            of = f"of {conn!r}" if conn is not None else "of a batch or timer"
+            log.error("the handler %s raised", of, exc_info=error)
+            return
+        try:
+            self.on_error(conn, error)
+        except Exception as second:
+            log.error("on_error raised", exc_info=second)
+
+    def failed(self, conn: Connection, error: BaseException) -> None:
+        """A handler raised: its connection ends, flushed; unless what it
+        raised is the end of a connection, which needs nothing more."""
+        if not isinstance(error, Exception):
+            raise error
+        if isinstance(error, ConnectionClosed):
+            named = error.connection
+            if named is not None and named.mux is self.mux:
+                named.close()
+            return
+        self.end(conn, error)
+        self.report(conn, error)
+
+    def end(self, conn: Connection, error: BaseException) -> None:
+        """Have a connection end with ECONNABORTED, caused by `error`."""
+        if conn._status != CLOSED:
+            conn._status = CLOSED
+            self.mux._causes[conn.id] = error
+            self.mux._log(conn.id | FAIL)
+
+    # --- replies ----------------------------------------------------------
+
+    def reply(self, conn: Connection, data: Any) -> None:
+        """Send what a handler returned for a message of `conn`, in any state
+        of it: what the very call that closed it returns is still sent."""
+        data = as_bytes(data)
+        mux = self.mux
+        if conn._status == CLOSED:
+            closing = conn.id | CLOSE
+            who = mux._who
+            for at in range(len(who) - 1, -1, -1):
+                if who[at] == closing:
+                    mux._check_reply(conn.id, len(data))
+                    who.insert(at, conn.id)
+                    mux._what.insert(at, data)
+                    return
+        elif conn._status != SEND_ENDED:
+            mux._take_large(conn.id, data)
+
+
+class FunctionDispatcher(Dispatcher):
+    """`def handler(conn, data)`, once a message."""
+
+    def messages(self, batch: Batch) -> None:
+        """Call it for each; what it returns is sent when it returns."""
+        self.each(batch, self.handler)
+
+
+class BatchDispatcher(Dispatcher):
+    """`@batched def handler(batch)`, once a harvest."""
+
+    def __init__(self, mux: Mux, handler: Any, on_error: Optional[OnError]) -> None:
+        super().__init__(mux, handler, on_error)
+        self.min_messages, self.delay_ns = getattr(handler, MARK)
+
+    def messages(self, batch: Batch) -> None:
+        """Call it with the batch."""
+        self.once(batch, self.handler)
+
+
+class ObjectDispatcher(Dispatcher):
+    """An object with `opened`, `received`, `drained`, `closed`."""
+
+    def __init__(self, mux: Mux, handler: Any, on_error: Optional[OnError]) -> None:
+        super().__init__(mux, handler, on_error)
+        methods = {name: getattr(handler, name, None) for name in METHODS}
+        self.opened = methods["opened"]
+        self.received = methods["received"]
+        self.drained = methods["drained"]
+        self.closed = methods["closed"]
+        mark = getattr(self.received, MARK, None)
+        self.whole = mark is not None
+        if mark:
+            self.min_messages, self.delay_ns = mark
+
+    def __call__(self, batch: Batch) -> None:
+        """Dispatch one batch."""
+        if self.opened and batch.opened:
+            for conn in batch.opened:
+                self.call(conn, self.opened, conn)
+        if batch._rows and self.received:
+            if self.whole:
+                self.once(batch, self.received)
+            else:
+                self.each(batch, self.received)
+        if self.drained and batch.drained:
+            for conn in batch.drained:
+                if conn._status != CLOSED:
+                    self.call(conn, self.drained, conn)
+        if self.closed and batch.closed:
+            for conn, error in batch.closed:
+                self.call(conn, self.closed, conn, error)
+
+    def call(self, conn: Connection, method: Callable[..., Any], *args: Any) -> None:
+        """Call a method that answers nothing."""
+        try:
+            method(*args)
+        except BaseException as error:
+            self.failed(conn, error)
+
+
+class CoroutineDispatcher(Dispatcher):
+    """`async def handler(conn)`, once a connection."""
+
+    half_open = True
+
+    def __init__(self, mux: Mux, handler: Any, on_error: Optional[OnError]) -> None:
+        super().__init__(mux, handler, on_error)
+        self.orphans: Set[Task] = set()  # they run on, their connections gone
+
+    def __call__(self, batch: Batch) -> None:
+        """Step every coroutine that something happened to."""
+        for conn in batch.opened:
+            conn._task = task = Task(conn, self.handler(conn), self)
+            task.resume(None)
+        if batch._rows:
+            for conn, data in zip(batch.conns, batch.messages):
+                task_ = conn._task
+                if task_ is not None and conn._status != CLOSED:
+                    task_.deliver(data)
+        for conn in batch.drained:
+            if conn._task is not None:
+                conn._task.drained()
+        for conn in batch.ended:
+            if conn._task is not None:
+                conn._task.end(None, False)
+        for conn, error in batch.closed:
+            ended = conn._task
+            if ended is not None:
+                self.orphans.add(ended)
+                ended.end(error, True)
+
+    def finished(self, task: Task, error: Optional[BaseException]) -> None:
+        """A coroutine has returned or raised: its connection closes."""
+        conn = task.conn
+        conn._task = None
+        self.orphans.discard(task)
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        if error is not None and isinstance(error, RuntimeError):
+            error = explained(error)
+        if error is not None and not isinstance(error, ConnectionClosed):
+            self.failed(conn, error)
+        elif conn._status != CLOSED:
+            conn.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether coroutines outlive their connections."""
+        return bool(self.orphans)
+
+    def abandon(self) -> None:
+        """Close the coroutines that are left at their await."""
+        for conn in self.mux._table:
+            if conn is not None and conn._task is not None:
+                self.orphans.add(conn._task)
+        for task in list(self.orphans):
+            task.abandon()
+
+
+def explained(error: RuntimeError) -> RuntimeError:
+    """asyncio's own complaint does not say what to do about it."""
+    if "no running event loop" not in str(error):
+        return error
+    better = RuntimeError(
+        "asyncio has no running loop here: a coroutine handler runs on the mux; "
+        "to use asyncio in it, serve with pymux.aio"
+    )
+    better.__cause__ = error
+    return better
+
+

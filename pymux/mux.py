@@ -1,0 +1,1052 @@
+"""The mux: the C core's turn, and what Python keeps around it.
+
+Output is a log: two lists, whom and what, that `send`, `close`, `pause` and
+replies append to. A harvest hands the log to the core, which sends, waits,
+receives and frames, and comes back with one batch. So there is one call into C
+a turn, however many messages; each call drops the GIL, and beside a computing
+thread each drop costs up to a switch interval.
+
+Signals: a handler may raise at any call. What has been received is in the
+core until the batch has been handed over (`_unreturned`), and what was in the
+log is dropped from it in the same breath as the core has taken it.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import math
+import os
+import signal
+import threading
+import time
+import warnings
+import weakref
+from array import array
+from collections import deque
+from dataclasses import dataclass
+from threading import get_ident
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple
+
+from ._core import ffi, lib
+from .addresses import endpoints, from_core, show
+from .batch import Arena, Batch, Cut
+from .connection import (
+    CLOSED,
+    GONE,
+    OPEN,
+    Connection,
+    as_bytes,
+    keep_names,
+)
+from .errors import BackendUnavailable, error_from
+from .framing import Framing, Limits, check_reply, longest_reply, policy, seconds
+
+__all__ = ["Listener", "Mux", "Stats", "Timer", "backends"]
+
+KNOWN_BACKENDS = ("epoll", "kqueue", "poll", "select")
+BACKLOG = 4096
+LARGE_PIECE = 8192  # sent by reference rather than joined with the others
+SUBMIT_OVER = 4194304  # bytes of large pieces in the log before it is handed over
+NS = 1_000_000_000
+
+
+# --- backends ------------------------------------------------------------
+
+
+def _backend_reasons() -> Dict[str, Optional[str]]:
+    """Every known backend: None where it works here, else why it does not."""
+    built = []
+    while lib.pmx_backend_name(len(built)):
+        built.append(ffi.string(lib.pmx_backend_name(len(built))).decode())
+    reasons: Dict[str, Optional[str]] = {}
+    for name in built:
+        error = lib.pmx_backend_probe(name.encode())
+        reasons[name] = os.strerror(-error) if error else None
+    for name in KNOWN_BACKENDS:
+        reasons.setdefault(name, "this operating system does not offer it")
+    return reasons
+
+
+def backends() -> Tuple[str, ...]:
+    """The backends that really work on this machine, best first, by trying.
+
+    >>> "select" in backends()
+    True
+    """
+    return tuple(name for name, reason in _backend_reasons().items() if not reason)
+
+
+def _compiler() -> str:
+    """What the core was compiled with."""
+    return str(ffi.string(lib.pmx_compiler()).decode())
+
+
+def _select_limit() -> str:
+    limit = lib.pmx_select_limit()
+    others = [name for name in backends() if name != "select"]
+    instead = f"; use {' or '.join(others)}" if others else ""
+    return f"select holds no descriptor from {limit} on (FD_SETSIZE){instead}"
+
+
+def choose_backend(backend: Optional[str]) -> Optional[bytes]:
+    """The backend's name for the core, None for the best; raises for no name."""
+    name = backend if backend is not None else os.environ.get("PYMUX_BACKEND") or None
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise TypeError(f"backend is {name!r}; a str or None is needed")
+    if name not in KNOWN_BACKENDS:
+        raise ValueError(
+            f"backend is {name!r}; known are {', '.join(KNOWN_BACKENDS)}"
+        )
+    return name.encode()
+
+
+# --- small things ----------------------------------------------------------
+
+
+@dataclass
+class Stats:
+    """Figures of a mux, since it was made unless it says otherwise.
+
+    Attributes:
+        backend: its name.
+        connections: open now.
+        listeners: open now.
+        accepted: connections that came in.
+        connected: outgoing connections that were made.
+        closed: connections that ended, or could not be made.
+        reset: of those, by a reset of either side.
+        refused: accepted, but closed at once since the backend was full.
+        messages_in: frames received.
+        messages_out: frames accepted for sending.
+        bytes_in: received.
+        bytes_out: taken by the kernel.
+        queued: bytes now waiting for the kernel.
+        discarded: bytes accepted for sending whose connection was gone.
+        harvests: turns.
+        buffers: bytes of memory now used for queued output and unfinished
+            frames; an idle connection has none.
+        arenas_held: batches' memory that cannot be used again yet, since a
+            view of it is alive.
+        accept_pauses: how often accepting had to pause.
+    """
+
+    backend: str
+    connections: int = 0
+    listeners: int = 0
+    accepted: int = 0
+    connected: int = 0
+    closed: int = 0
+    reset: int = 0
+    refused: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    queued: int = 0
+    discarded: int = 0
+    harvests: int = 0
+    buffers: int = 0
+    arenas_held: int = 0
+    accept_pauses: int = 0
+
+
+_COUNTED = tuple(
+    name for name in Stats.__dataclass_fields__ if name not in ("backend", "arenas_held")
+)
+
+
+class Timer:
+    """A call that a mux makes later; `cancel()` makes it not to."""
+
+    __slots__ = ("_args", "_fn", "_mux", "_when")
+
+    def __init__(
+        self, mux: Mux, when: float, fn: Optional[Callable[..., Any]], args: Any
+    ) -> None:
+        self._mux = mux
+        self._when = when
+        self._fn = fn
+        self._args = args
+
+    def cancel(self) -> None:
+        """Forget the call; nothing where it was made already."""
+        if self._fn is not None:
+            self._fn = self._args = None
+            self._mux._cancelled += 1
+
+    def __lt__(self, other: Timer) -> bool:
+        return self._when < other._when
+
+
+class Listener:
+    """A listening socket of a mux."""
+
+    __slots__ = ("_id", "_mux", "address")
+
+    def __init__(self, mux: Mux, id: int, address: Any) -> None:
+        self._mux = mux
+        self._id = id
+        #: (host, port) with the port that was really bound, or the path
+        self.address = address
+
+    def __repr__(self) -> str:
+        return f"<Listener {show(self.address)}>"
+
+    def close(self) -> None:
+        """Stop listening; its connections live on. A second call does nothing."""
+        self._mux._check()
+        if self._id:
+            lib.pmx_unlisten(self._mux._c, self._id)
+            self._id = 0
+
+
+class Shared:
+    """In the log: one message to many connections."""
+
+    __slots__ = ("data", "ids")
+
+    def __init__(self, ids: Any, data: bytes) -> None:
+        self.ids = ids
+        self.data = data
+
+
+_MUXES: weakref.WeakSet[Mux] = weakref.WeakSet()
+_FORKED = -1
+
+
+def _after_fork() -> None:
+    for mux in list(_MUXES):
+        mux._owner = _FORKED
+        mux._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# --- the mux ---------------------------------------------------------------
+
+
+class Mux:
+    """Many connections, harvested together.
+
+    It belongs to this process and to the thread of its first harvest;
+    elsewhere every call but `wakeup` and `call_threadsafe` raises
+    RuntimeError.
+
+    Args:
+        backend: a name of `backends()`; None takes the environment's
+            ``PYMUX_BACKEND``, else the best that works.
+        arena_size: about how many bytes one harvest takes in.
+        max_messages: how many messages one harvest takes in at most.
+        spin: seconds to poll before blocking, ``"auto"`` to adapt.
+
+    Raises:
+        ValueError: a backend nobody knows, or a size out of range.
+        BackendUnavailable: a backend that this machine lacks.
+
+    >>> with Mux() as mux:
+    ...     listener = mux.listen(("127.0.0.1", 0))
+    ...     conn = mux.connect(listener.address)
+    ...     len(mux.harvest(0))
+    0
+    """
+
+    def __init__(
+        self,
+        backend: Optional[str] = None,
+        *,
+        arena_size: int = 262144,
+        max_messages: int = 4096,
+        spin: Any = 0.0,
+    ) -> None:
+        self._c: Any = None
+        for name, value, most in (
+            ("arena_size", arena_size, 2**30),
+            ("max_messages", max_messages, 2**24),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} is {value!r}; an int is needed")
+            if not 1 <= value <= most:
+                raise ValueError(f"{name} is {value}; it must be from 1 to {most}")
+        spin_ns = -1 if spin == "auto" else seconds("spin", spin)
+        if spin_ns < 0 and spin != "auto":
+            raise TypeError(f"spin is {spin!r}; seconds or 'auto' are needed")
+        name_ = choose_backend(backend)
+        place = ffi.new("pmx_mux **")
+        error = lib.pmx_open(
+            place, ffi.NULL if name_ is None else name_, max_messages, arena_size, spin_ns
+        )
+        if error:
+            self._cannot_open(backend, -error)
+        self._c = place[0]
+        self._name = str(ffi.string(lib.pmx_name(self._c)).decode())
+        self._counts = lib.pmx_counts(self._c)
+        self._owner: Optional[int] = None
+        self._lock = threading.RLock()  # _c against wakeup() of other threads
+        self._last_stats: Optional[Stats] = None
+
+        self._arena_shape = arena_size, max_messages
+        self._arena = Arena.new(arena_size, max_messages)
+        self._resting: List[Arena] = []
+        self._exporters: List[weakref.ref[Any]] = []
+        self._adopted: Optional[Arena] = None  # a large frame's, for one batch
+
+        self._turn = ffi.new("pmx_turn *")
+        self._turn.mux = self._c
+        self._blocks = ffi.new("pmx_block[]", 8)
+
+        self._who: List[int] = []
+        self._what: List[Any] = []
+        self._specials = 0
+        self._accounted = 0  # how much of the log is in _logged
+        self._logged: Dict[int, int] = {}
+        self._large = LARGE_PIECE
+        self._large_bytes = 0
+        self._reply_limit = 2**63
+
+        self._table: List[Any] = []
+        self._batch: Optional[Batch] = None
+        self._unreturned = False
+        self._causes: Dict[int, BaseException] = {}
+        self._running: Any = None  # the coroutine that runs
+        self._dispatching = False
+        self._close_asked = False
+
+        self._timers: List[Timer] = []
+        self._cancelled = 0
+        self._calls: Deque[Tuple[Callable[..., Any], Any]] = deque()
+        self._woken = False
+        self._on_callback_error: Optional[Callable[[BaseException], None]] = None
+        self._signal_fd: Optional[int] = None
+        _MUXES.add(self)
+
+    @staticmethod
+    def _cannot_open(backend: Optional[str], number: int) -> None:
+        name = backend or os.environ.get("PYMUX_BACKEND") or "any"
+        if name == "select" and number == errno.ENOSPC:
+            raise BackendUnavailable(number, f"backend select: {_select_limit()}")
+        reason = _backend_reasons().get(name) or os.strerror(number)
+        if number in (errno.ENOMEM, errno.ENFILE, errno.EMFILE):
+            raise OSError(number, os.strerror(number))
+        raise BackendUnavailable(
+            number,
+            f"backend {name} is unavailable: {reason}; "
+            f"these work here: {', '.join(backends())}",
+        )
+
+    def __repr__(self) -> str:
+        if self._c is None:
+            return f"<Mux {self._name}, closed>"
+        return f"<Mux {self._name}, {self._counts.connections} connections>"
+
+    def __enter__(self) -> Mux:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_c", None) is not None:
+            if not lib.pmx_forked(self._c):
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            self._free()
+
+    # --- whose it is ----------------------------------------------------
+
+    def _check(self) -> None:
+        """Raise where this thread or process may not use the mux."""
+        owner = self._owner
+        if owner == get_ident():
+            if self._c is None:
+                raise RuntimeError("the mux is closed")
+            return
+        if owner == _FORKED:
+            raise RuntimeError(
+                "this mux belongs to the process that made it; "
+                "after a fork, make one of your own"
+            )
+        if self._c is None:
+            raise RuntimeError("the mux is closed")
+        if owner is not None:
+            raise RuntimeError(
+                "this mux belongs to the thread of its first harvest; "
+                "other threads may use call_threadsafe() and wakeup()"
+            )
+
+    def _adopt_thread(self) -> None:
+        """Make this thread the owner: for those who take turns (`Client`)."""
+        if self._owner != _FORKED:
+            self._owner = get_ident()
+        self._check()
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend in use."""
+        return self._name
+
+    def close(self) -> None:
+        """Close everything at once; inside a handler, when its dispatch ends.
+
+        Output that the kernel takes now is sent; a connection with more than
+        that is reset, so that its peer does not take the part for the whole.
+        In a forked child only memory and descriptors are freed.
+        """
+        if self._c is None:
+            return
+        if self._owner == _FORKED:
+            self._free()
+            return
+        self._check()
+        if self._dispatching:
+            self._close_asked = True
+            return
+        try:
+            self._submit()
+        finally:
+            self._free()
+
+    def _free(self) -> None:
+        with self._lock:
+            c, self._c = self._c, None
+            last = self._read_stats()
+            last.connections = last.listeners = last.queued = last.buffers = 0
+            self._last_stats = last
+            self._batch = None
+            if self._restore_signals():
+                lib.pmx_close(c)
+        for conn in self._table:
+            if conn is not None:
+                conn._status = CLOSED
+                conn._names = conn._names or ("", "")
+        self._table.clear()
+        self._who.clear()
+        self._what.clear()
+        self._timers.clear()
+        self._calls.clear()
+        self._resting.clear()
+
+    # --- connections ----------------------------------------------------
+
+    def listen(
+        self,
+        address: Any,
+        *,
+        framing: Optional[Framing] = None,
+        limits: Optional[Limits] = None,
+        backlog: Optional[int] = None,
+        reuse_port: bool = False,
+        half_open: bool = False,
+        mode: int = 0o600,
+    ) -> Listener:
+        """Listen on an address; who connects shows up in `Batch.opened`.
+
+        Args:
+            address: (host, port), or the path of a Unix socket. Port 0 picks
+                one; "" is every IPv4 interface, "::" both protocols.
+            framing: of every connection; None is `Raw()`.
+            limits: of every connection; None is `Limits()`.
+            backlog: how many may wait to be accepted; None is 4096. The OS
+                caps it.
+            reuse_port: let several processes listen on one port.
+            half_open: report the peer's end of stream in `Batch.ended` and
+                leave the connection open for sending.
+            mode: permissions of a Unix socket's file.
+
+        Raises:
+            ValueError, TypeError: an argument that cannot be.
+            OSError: the address is in use, not permitted, not this machine's.
+        """
+        self._check()
+        if backlog is None:
+            backlog = BACKLOG
+        elif isinstance(backlog, bool) or not isinstance(backlog, int):
+            raise TypeError(f"backlog is {backlog!r}; an int or None is needed")
+        elif not 0 <= backlog < 2**31:
+            raise ValueError(f"backlog is {backlog}; it must be 0 or more")
+        if isinstance(mode, bool) or not isinstance(mode, int):
+            raise TypeError(f"mode is {mode!r}; an int like 0o600 is needed")
+        if not 0 <= mode <= 0o777:
+            raise ValueError(f"mode is {mode:#o}; it must be from 0 to 0o777")
+        rules = policy(framing, limits, half_open=half_open)
+        where, _, _keep = endpoints(address, listen=True)
+        id_ = ffi.new("uint64_t *")
+        error = lib.pmx_listen(
+            self._c, where, rules, backlog, bool(reuse_port), mode, id_
+        )
+        if error < 0:
+            raise self._os_error(-error, show(address))
+        self._note_framing(framing)
+        name = ffi.new("pmx_address *")
+        lib.pmx_listener_address(self._c, id_[0], name)
+        return Listener(self, id_[0], from_core(name))
+
+    def connect(
+        self,
+        address: Any,
+        *,
+        framing: Optional[Framing] = None,
+        limits: Optional[Limits] = None,
+        half_open: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Connection:
+        """Connect, without waiting.
+
+        A harvest reports what became of it: in `Batch.opened`, or in
+        `Batch.closed` with the error. A name is resolved here and now, which
+        blocks; its addresses are tried in order.
+
+        Args:
+            address: (host, port), or the path of a Unix socket.
+            framing: None is `Raw()`.
+            limits: None is `Limits()`.
+            half_open: as for `listen`.
+            timeout: seconds it may take; None leaves it to the OS.
+
+        Returns:
+            The connection; what is sent before it opens is queued.
+
+        Raises:
+            ValueError, TypeError: an argument that cannot be.
+            OSError: the name does not resolve, or no descriptor can be had.
+        """
+        self._check()
+        rules = policy(framing, limits, half_open=half_open, timeout=timeout)
+        where, count, _keep = endpoints(address, listen=False)
+        id_ = ffi.new("uint64_t *")
+        error = lib.pmx_connect(self._c, where, count, rules, id_)
+        if error < 0:
+            raise self._os_error(-error, show(address))
+        self._note_framing(framing)
+        return self._conn(id_[0])
+
+    def _os_error(self, number: int, address: str) -> OSError:
+        if number == errno.ENOSPC and self._name == "select":
+            return BackendUnavailable(number, _select_limit())
+        return OSError(number, os.strerror(number), address)
+
+    def _note_framing(self, framing: Optional[Framing]) -> None:
+        self._reply_limit = min(self._reply_limit, longest_reply(framing))
+        self._large = min(LARGE_PIECE, self._reply_limit)
+
+    def _conn(self, id: int) -> Connection:
+        """The Connection of an id, made when it is first seen."""
+        slot = id & 0xFFFFFFFF
+        table = self._table
+        while slot >= len(table):
+            table.append(None)
+        conn = table[slot]
+        if conn is None or conn.id != id:
+            conn = table[slot] = Connection(self, id)
+        return conn  # type: ignore[no-any-return]
+
+    # --- the log ----------------------------------------------------------
+
+    def _log(self, who: int) -> None:
+        self._who.append(who)
+        self._what.append(b"")
+
+    def _log_special(self, special: Any) -> None:
+        self._who.append(0)
+        self._what.append(special)
+        self._specials += 1
+
+    def _check_reply(self, id: int, size: int) -> None:
+        if size > self._reply_limit:
+            rules = ffi.new("pmx_policy *")
+            if not lib.pmx_policy_of(self._c, id, rules):
+                check_reply(rules.framing, size)
+
+    def _take_large(self, id: int, data: bytes) -> None:
+        """Log a piece that wants a look: at its framing's limit, or at how
+        much the log holds, which must stay bounded inside a handler too."""
+        self._check_reply(id, len(data))
+        self._who.append(id)
+        self._what.append(data)
+        if len(data) > LARGE_PIECE:
+            self._large_bytes += len(data)
+            if self._large_bytes > SUBMIT_OVER:
+                self._submit()
+
+    def send_many(self, conns: Iterable[Connection], data: Any) -> int:
+        """Send one message to many connections.
+
+        Slow readers share one copy of it.
+
+        Args:
+            conns: connections of this mux; those that no longer take output
+                are passed over.
+            data: bytes-like; what it holds now is sent.
+
+        Returns:
+            How many took it.
+        """
+        self._check()
+        data = as_bytes(data)
+        ids = []
+        for conn in conns:
+            if conn.mux is not self:
+                raise ValueError(f"{conn!r} belongs to another mux")
+            if conn._status == OPEN:
+                ids.append(conn.id)
+        if len(data) > self._reply_limit:
+            for id in ids:
+                self._check_reply(id, len(data))
+        if ids:
+            self._log_special(Shared(array("Q", ids), data))
+            self._large_bytes += len(data)
+            if self._large_bytes > SUBMIT_OVER:
+                self._submit()
+        return len(ids)
+
+    def _queued(self, id: int) -> int:
+        """What the core has queued, and what is still in the log for it."""
+        self._check()
+        who, what, logged = self._who, self._what, self._logged
+        for at in range(self._accounted, len(who)):
+            piece = what[at]
+            if type(piece) is bytes:
+                if piece:
+                    logged[who[at]] = logged.get(who[at], 0) + len(piece)
+            elif type(piece) is Shared:
+                for one in piece.ids:
+                    logged[one] = logged.get(one, 0) + len(piece.data)
+            else:
+                wide = "int32_t *" if piece.width == 4 else "int64_t *"
+                bounds = ffi.cast(wide, piece.bounds)
+                for k in range(piece.rows):
+                    one = piece.arena.c.ids[k]
+                    size = bounds[k + 1] - bounds[k]
+                    logged[one] = logged.get(one, 0) + size
+        self._accounted = len(who)
+        return int(lib.pmx_queued(self._c, id)) + logged.get(id, 0)
+
+    def _lay_out(self, count: int) -> Any:
+        """The log's first `count` entries as blocks; what they point into."""
+        who, what = self._who[:count], self._what[:count]
+        keep: List[Any] = []
+        n = start = 0
+        if self._specials:
+            for at, piece in enumerate(what):
+                if type(piece) is bytes:
+                    continue
+                if at > start:
+                    n = self._add_pieces(n, who[start:at], what[start:at], keep)
+                n = self._add_special(n, piece, keep)
+                start = at + 1
+        if start < count:
+            n = self._add_pieces(n, who[start:], what[start:], keep)
+        self._turn.blocks = self._blocks
+        self._turn.block_count = n
+        return keep
+
+    def _block(self, n: int) -> Any:
+        if n == len(self._blocks):
+            more = ffi.new("pmx_block[]", 2 * n)
+            ffi.memmove(more, self._blocks, n * ffi.sizeof("pmx_block"))
+            self._blocks = more
+        return self._blocks[n]
+
+    def _add_pieces(
+        self, n: int, who: List[int], what: List[Any], keep: List[Any]
+    ) -> int:
+        lengths = list(map(len, what))
+        if len(what) > 1 and max(lengths) > LARGE_PIECE:
+            start = 0
+            for at, size in enumerate(lengths):
+                if size > LARGE_PIECE:
+                    if at > start:
+                        n = self._add_pieces(n, who[start:at], what[start:at], keep)
+                    n = self._add_pieces(n, [who[at]], [what[at]], keep)
+                    start = at + 1
+            if start == len(what):
+                return n
+            who, what, lengths = who[start:], what[start:], lengths[start:]
+        block = self._block(n)
+        data = b"".join(what) if len(what) > 1 else what[0]
+        ids = ffi.from_buffer("uint64_t[]", array("Q", who))
+        sizes = ffi.from_buffer("int64_t[]", array("q", lengths))
+        bytes_ = ffi.from_buffer(data)
+        keep += (ids, sizes, bytes_)
+        block.cut = lib.PMX_LENGTHS
+        block.count = len(who)
+        block.ids = ids
+        block.bounds = sizes
+        block.data = ffi.cast("uint8_t *", bytes_)
+        block.size = len(data)
+        return n + 1
+
+    def _add_special(self, n: int, piece: Any, keep: List[Any]) -> int:
+        block = self._block(n)
+        data = ffi.from_buffer(piece.data)
+        keep += (piece, data)
+        block.data = ffi.cast("uint8_t *", data)
+        block.size = len(piece.data)
+        if type(piece) is Cut:
+            wide = piece.width == 4
+            block.cut = lib.PMX_OFFSETS32 if wide else lib.PMX_OFFSETS64
+            block.count = piece.rows
+            block.ids = piece.arena.c.ids
+            block.bounds = piece.bounds
+        else:
+            ids = ffi.from_buffer("uint64_t[]", piece.ids)
+            keep.append(ids)
+            block.cut = lib.PMX_SHARED
+            block.count = len(piece.ids)
+            block.ids = ids
+        return n + 1
+
+    def _forget_log(self, count: int) -> None:
+        """Drop what the core has taken over. Calls nothing before the log is
+        short again, so that no signal handler can run in between."""
+        del self._who[:count], self._what[:count]
+        self._specials = self._large_bytes = self._accounted = 0
+        self._logged = {}
+
+    def _submit(self) -> None:
+        """Hand the log to the core, which sends what can be sent."""
+        count = len(self._who)
+        if count:
+            _keep = self._lay_out(count)
+            try:
+                lib.pmx_submit(self._turn)
+            finally:
+                self._forget_log(count)
+
+    # --- harvesting -------------------------------------------------------
+
+    def harvest(
+        self,
+        timeout: Optional[float] = None,
+        *,
+        min_messages: int = 1,
+        max_delay: float = 0.0,
+    ) -> Batch:
+        """Send what is queued, wait, and take in everything that is ready.
+
+        Returns when there is anything to report, at the timeout, at a
+        `wakeup`, or after running a due timer or threadsafe call; then the
+        batch may be empty. A signal whose handler does not raise does not end
+        it; if one raises, the next harvest returns what was received.
+
+        Args:
+            timeout: seconds; 0 does not wait, None waits for ever.
+            min_messages: once there is a message, wait for so many,
+            max_delay: but at most so many seconds.
+
+        Returns:
+            A `Batch`, valid until the next harvest.
+
+        Raises:
+            RuntimeError: inside a handler or timer, in another thread than
+                the first harvest's, after `close()`, in a forked child.
+            ValueError: a negative timeout.
+        """
+        deadline = None
+        if timeout is not None:
+            span = seconds("timeout", timeout)
+            deadline = time.monotonic() + span / NS
+        if min_messages != 1 or max_delay:
+            if isinstance(min_messages, bool) or not isinstance(min_messages, int):
+                raise TypeError(f"min_messages is {min_messages!r}; an int is needed")
+            if min_messages < 1:
+                raise ValueError(f"min_messages is {min_messages}; 1 or more is needed")
+            delay = max(seconds("max_delay", max_delay), 0)
+        else:
+            delay = 0
+        return self._harvest(deadline, min(min_messages, 2**32 - 1), delay)
+
+    def _harvest(
+        self, deadline: Optional[float], min_messages: int, delay_ns: int
+    ) -> Batch:
+        if self._owner != get_ident() or self._c is None:
+            self._check()
+            self._owner = get_ident()
+        if self._dispatching:
+            raise RuntimeError("harvest() cannot be called in a handler or timer")
+        if self._unreturned:
+            return self._hand_over()
+        self._forget_batch()
+        if self._arena.held():
+            self._take_another_arena()
+        turn = self._turn
+        turn.min_messages = min_messages
+        turn.max_delay_ns = delay_ns
+        while True:
+            turn.timeout_ns = span = self._span(deadline)
+            if span and self._signal_fd is None:
+                self._watch_signals()
+            turn.arena = self._arena.c
+            count = len(self._who)
+            if count:
+                keep = self._lay_out(count)
+            else:
+                turn.block_count = 0
+                keep = None
+            try:
+                reason = lib.pmx_harvest(turn)
+            finally:
+                self._forget_log(count)
+                self._unreturned = True
+            del keep
+            if reason < 0:
+                self._unreturned = False
+                raise OSError(-reason, os.strerror(-reason))
+            ran = self._run_due() if self._timers or self._calls else False
+            if reason & 1 or ran or self._woken or span == 0:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            self._unreturned = False
+        self._woken = False
+        return self._hand_over()
+
+    def _span(self, deadline: Optional[float]) -> int:
+        """Nanoseconds until the deadline or the next timer; -1 for ever."""
+        if self._calls:
+            return 0
+        timers = self._timers
+        while timers and timers[0]._fn is None:
+            heapq.heappop(timers)
+            self._cancelled -= 1
+        if timers and (deadline is None or timers[0]._when < deadline):
+            deadline = timers[0]._when
+        if deadline is None:
+            return -1
+        return max(math.ceil((deadline - time.monotonic()) * NS), 0)
+
+    def _forget_batch(self) -> None:
+        """The dispatch of the last batch has ended."""
+        batch, self._batch = self._batch, None
+        adopted, self._adopted = self._adopted, None
+        if adopted is not None and adopted.held():
+            self._keep_count(adopted)
+        if batch is not None:
+            for conn, _ in batch.closed:
+                conn._status = CLOSED
+                slot = conn.id & 0xFFFFFFFF
+                if self._table[slot] is conn:
+                    self._table[slot] = None
+
+    def _keep_count(self, arena: Arena) -> None:
+        """Of an arena that is let go while a view of it lives."""
+        self._exporters = [ref for ref in self._exporters if ref() is not None]
+        if arena.exporter is not None:
+            self._exporters.append(arena.exporter)
+
+    def _take_another_arena(self) -> None:
+        """A view holds the arena: rest it, take one that nobody holds."""
+        held = self._arena
+        self._keep_count(held)
+        for at, arena in enumerate(self._resting):
+            if not arena.held():
+                del self._resting[at]
+                self._arena = arena
+                break
+        else:
+            self._arena = Arena.new(*self._arena_shape)
+        if len(self._resting) < 4:  # others live and die with their views
+            self._resting.append(held)
+
+    def _hand_over(self) -> Batch:
+        """The batch that the core has received. May be begun again, where a
+        signal's handler raised half-way."""
+        turn = self._turn
+        if turn.reason & lib.PMX_LARGE and self._adopted is None:
+            self._adopted = Arena(turn.arena)
+        batch = Batch(self, self._adopted or self._arena, turn.messages)
+        if turn.reason & lib.PMX_OTHER_ROWS:
+            self._fill(batch, turn)
+        self._batch = batch
+        self._unreturned = False
+        return batch
+
+    def _fill(self, batch: Batch, turn: Any) -> None:
+        conn = self._conn
+        batch.opened = [conn(turn.opened[k]) for k in range(turn.opened_count)]
+        batch.drained = [conn(turn.drained[k]) for k in range(turn.drained_count)]
+        batch.ended = [conn(turn.ended[k]) for k in range(turn.ended_count)]
+        for k in range(turn.closed_count):
+            row = turn.closed[k]
+            gone = conn(row.id)
+            error = error_from(row.error)
+            if error is not None:
+                error.__cause__ = self._causes.pop(row.id, None)
+            if gone._status != CLOSED:
+                gone._status = GONE
+            keep_names(gone, row.names)
+            batch.closed.append((gone, error))
+
+    # --- waking, timers ---------------------------------------------------
+
+    def wakeup(self) -> None:
+        """Make the harvest that waits, or the next one, return.
+
+        Any thread may call it; after `close()` it does nothing.
+        """
+        if self._owner == _FORKED:
+            self._check()
+        with self._lock:
+            if self._c is not None and not self._woken:
+                self._woken = True
+                lib.pmx_wakeup(self._c)
+
+    def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
+        """Call ``fn(*args)`` in the mux's thread, in its next harvest.
+
+        Any thread may call it.
+
+        Raises:
+            RuntimeError: the mux is closed.
+        """
+        if not callable(fn):
+            raise TypeError(f"fn is {fn!r}; a callable is needed")
+        if self._owner == _FORKED:
+            self._check()
+        with self._lock:
+            if self._c is None:
+                raise RuntimeError("the mux is closed")
+            self._calls.append((fn, args))
+            lib.pmx_wakeup(self._c)
+
+    def call_later(self, delay: float, fn: Callable[..., Any], *args: Any) -> Timer:
+        """Call ``fn(*args)`` during a harvest, `delay` seconds from now.
+
+        Returns:
+            A `Timer`; its `cancel()` forgets the call.
+        """
+        self._check()
+        if isinstance(delay, bool) or not isinstance(delay, (int, float)):
+            raise TypeError(f"delay is {delay!r}; seconds are needed")
+        if math.isnan(delay):
+            raise ValueError("delay is nan; seconds are needed")
+        if not callable(fn):
+            raise TypeError(f"fn is {fn!r}; a callable is needed")
+        timer = Timer(self, time.monotonic() + min(max(delay, 0), 1e9), fn, args)
+        if self._cancelled > 64 and self._cancelled > len(self._timers) // 2:
+            self._timers = [one for one in self._timers if one._fn is not None]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def _run_due(self) -> bool:
+        """Run what is due; whether anything was."""
+        ran = False
+        for _ in range(len(self._calls)):
+            fn, args = self._calls.popleft()
+            self._run(fn, args)
+            ran = True
+        now = time.monotonic()
+        while self._timers and self._timers[0]._when <= now:
+            timer = heapq.heappop(self._timers)
+            fn, args = timer._fn, timer._args
+            timer._fn = timer._args = None
+            if fn is None:
+                self._cancelled -= 1
+            else:
+                self._run(fn, args)
+                ran = True
+        return ran
+
+    def _run(self, fn: Any, args: Any) -> None:
+        was, self._dispatching = self._dispatching, True
+        try:
+            fn(*args)
+        except Exception as error:
+            if self._on_callback_error is None:
+                raise
+            self._on_callback_error(error)
+        finally:
+            self._dispatching = was
+            if self._close_asked and not was:
+                self._close_asked = False
+                self.close()
+
+    # --- signals ----------------------------------------------------------
+
+    def _watch_signals(self) -> None:
+        """Let a signal wake a wait that it came just before, which would
+        sleep it out. Only the main thread can, and not over another's."""
+        self._signal_fd = -1
+        if threading.current_thread() is not threading.main_thread():
+            return
+        fd = lib.pmx_wakeup_fd(self._c)
+        try:
+            before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+        except ValueError:  # not the main interpreter
+            return
+        if before != -1:
+            signal.set_wakeup_fd(before)
+        else:
+            self._signal_fd = fd
+
+    def _restore_signals(self) -> bool:
+        """Whether our descriptor may be closed: no signal writes to it."""
+        fd, self._signal_fd = self._signal_fd, -1
+        if fd is None or fd == -1:
+            return True
+        if threading.current_thread() is not threading.main_thread():
+            return False  # dropped, and collected in another thread: leak it
+        now = signal.set_wakeup_fd(-1)
+        if now != fd:  # somebody else's by now
+            signal.set_wakeup_fd(now)
+        return True
+
+    # --- looking inside ---------------------------------------------------
+
+    def fileno(self) -> int:
+        """The poller's descriptor, for another event loop to watch.
+
+        It is readable when a harvest would have something, except for the
+        work that `next_timeout()` tells of.
+
+        Raises:
+            BackendUnavailable: poll and select have none.
+        """
+        self._check()
+        fd = lib.pmx_fileno(self._c)
+        if fd < 0:
+            able = [name for name in backends() if name in ("epoll", "kqueue")]
+            raise BackendUnavailable(
+                -fd,
+                f"backend {self._name} has no descriptor to watch; "
+                f"use {' or '.join(able) or 'epoll or kqueue'}",
+            )
+        return int(fd)
+
+    def next_timeout(self) -> Optional[float]:
+        """Seconds until a harvest is needed whatever `fileno()` says.
+
+        0 where there is something to do now (buffered messages, unsent
+        output), None where there is nothing to wait for.
+        """
+        self._check()
+        if self._who or self._unreturned:
+            return 0.0
+        ours = self._span(None)
+        core = lib.pmx_next_timeout(self._c)
+        spans = [span for span in (ours, core) if span >= 0]
+        return min(spans) / NS if spans else None
+
+    def stats(self) -> Stats:
+        """Figures of this mux; after `close()`, the last ones."""
+        if self._last_stats is not None:
+            return self._last_stats
+        self._check()
+        return self._read_stats()
+
+    def _read_stats(self) -> Stats:
+        counts = self._counts
+        stats = Stats(self._name, **{name: getattr(counts, name) for name in _COUNTED})
+        stats.arenas_held = sum(ref() is not None for ref in self._exporters)
+        for arena in (self._arena, self._adopted):
+            if arena is not None and arena.held():
+                stats.arenas_held += 1
+        stats.queued += sum(len(p) for p in self._what if type(p) is bytes)
+        return stats
+
+

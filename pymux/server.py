@@ -1,0 +1,352 @@
+"""A server: a mux, a listener, a handler, and a thread to run them in."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import threading
+import time
+from typing import Any, Callable, List, Optional
+
+from ._core import lib
+from .addresses import check_address
+from .batch import Batch
+from .framing import Framing, Limits, policy, seconds
+from .handlers import OnError, dispatcher_for
+from .mux import Mux, Stats, Timer, choose_backend
+
+__all__ = ["Server", "serve"]
+
+DEFAULT_ADDRESS = ("127.0.0.1", 8093)
+
+
+class Server:
+    """Serves a handler on an address.
+
+    Arguments are checked here; binding happens in `start`, `run` or `with`,
+    and raises there. A server has one life.
+
+    Args:
+        handler: one of the four forms: a function, a coroutine function, a
+            `batched` function, an object with `opened`, `received`, ...
+        address: (host, port), or the path of a Unix socket.
+        framing: how streams are cut into messages; None is `Raw()`.
+        limits: what a connection may use; None is `Limits()`.
+        backend: None takes the best that works.
+        backlog: how many may wait to be accepted; None is 4096.
+        reuse_port: let several processes listen on one port.
+        mode: permissions of a Unix socket's file.
+        drain_timeout: seconds that `stop` gives connections to finish.
+        spin: seconds to poll before blocking, or ``"auto"``.
+        on_error: called with (connection or None, exception) instead of
+            logging what a handler raised.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be.
+
+    >>> with Server(lambda conn, data: data.upper(), ("127.0.0.1", 0)) as server:
+    ...     host, port = server.address
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        address: Any = DEFAULT_ADDRESS,
+        *,
+        framing: Optional[Framing] = None,
+        limits: Optional[Limits] = None,
+        backend: Optional[str] = None,
+        backlog: Optional[int] = None,
+        reuse_port: bool = False,
+        mode: int = 0o600,
+        drain_timeout: float = 5.0,
+        spin: Any = 0.0,
+        on_error: Optional[OnError] = None,
+    ) -> None:
+        self._form = dispatcher_for(handler)
+        self._handler = handler
+        self._where = address
+        self._listen = {
+            "framing": framing,
+            "limits": limits,
+            "backlog": backlog,
+            "reuse_port": reuse_port,
+            "mode": mode,
+        }
+        policy(framing, limits)  # raises for what it cannot be
+        check_address(address)
+        choose_backend(backend)
+        seconds("drain_timeout", drain_timeout)
+        if spin != "auto":
+            seconds("spin", spin)
+        if on_error is not None and not callable(on_error):
+            raise TypeError(f"on_error is {on_error!r}; a callable or None is needed")
+        self._backend = backend
+        self._spin = spin
+        self._drain_timeout = drain_timeout
+        self._on_error = on_error
+
+        self._lock = threading.RLock()
+        self._mux: Optional[Mux] = None
+        self._address: Any = None
+        self._thread: Optional[threading.Thread] = None
+        self._thread_id: Optional[int] = None
+        self._ended = threading.Event()
+        self._fatal: Optional[BaseException] = None
+        self._stop_by: Optional[float] = None  # monotonic, once stop was called
+        self._reset_timer: Optional[Timer] = None
+        self._out_of_time = False
+
+    def __repr__(self) -> str:
+        return f"<Server {self._address or self._where}>"
+
+    # --- life -------------------------------------------------------------
+
+    def _bind(self) -> None:
+        """Make the mux and listen; raises in the caller."""
+        with self._lock:
+            if self._mux is not None:
+                raise RuntimeError(
+                    "this server was started before; a server has one life, "
+                    "make a new one"
+                )
+            mux = Mux(self._backend, spin=self._spin)
+            try:
+                listener = mux.listen(
+                    self._where, half_open=self._form.half_open, **self._listen
+                )
+            except BaseException:
+                mux.close()
+                raise
+            self._mux = mux
+            self._address = listener.address
+        self._dispatcher = self._form(mux, self._handler, self._on_error)
+        mux._on_callback_error = lambda error: self._dispatcher.report(None, error)
+
+    def start(self) -> Server:
+        """Bind, and serve in a daemon thread of its own.
+
+        Returns:
+            The server, which accepts already.
+
+        Raises:
+            OSError: the address cannot be had.
+            RuntimeError: it was started before.
+        """
+        self._bind()
+        self._thread = threading.Thread(
+            target=self._run_in_thread, name=f"pymux {self._address}", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def run(self) -> None:
+        """Bind, and serve in this thread until `stop`.
+
+        Raises:
+            OSError: the address cannot be had.
+            RuntimeError: it was started before.
+            KeyboardInterrupt, SystemExit: raised by a handler or a signal.
+        """
+        self._bind()
+        self._serve()
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *exc: Any) -> None:
+        self.stop()
+
+    def _run_in_thread(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            self._fatal = error
+
+    def _serve(self) -> None:
+        mux = self._mux
+        assert mux is not None
+        self._thread_id = threading.get_ident()
+        try:
+            self._loop(mux, self._dispatcher)
+        finally:
+            self._dispatcher.abandon()
+            with self._lock:
+                mux.close()
+            self._ended.set()
+
+    def _loop(self, mux: Mux, dispatcher: Any) -> None:
+        minimum, delay = dispatcher.min_messages, dispatcher.delay_ns
+        while True:
+            batch = mux._harvest(None, minimum, delay)
+            if batch:
+                self._dispatch(mux, dispatcher, batch)
+                if mux._c is None:
+                    return
+            if self._stop_by is not None and self._is_over(mux, dispatcher):
+                return
+
+    def _dispatch(self, mux: Mux, dispatcher: Any, batch: Batch) -> None:
+        mux._dispatching = True
+        try:
+            dispatcher(batch)
+        finally:
+            mux._dispatching = False
+        if mux._close_asked:
+            mux._close_asked = False
+            mux.close()
+
+    # --- stopping -----------------------------------------------------------
+
+    def stop(self, drain_timeout: Optional[float] = None) -> None:
+        """Finish: accept who waits, answer what has arrived, close.
+
+        Then the rest is reset, after `drain_timeout` seconds. Returns when the
+        server has ended, but at once in its own thread (a handler, a signal
+        handler). Any thread may call it, and again: the smaller timeout holds.
+
+        Args:
+            drain_timeout: seconds; None is the server's.
+
+        Raises:
+            RuntimeError: the server was never started.
+            BaseException: what ended the server's thread, if anything did.
+        """
+        if drain_timeout is None:
+            drain_timeout = self._drain_timeout
+        seconds("drain_timeout", drain_timeout)
+        with self._lock:
+            mux = self._mux
+            if mux is None:
+                raise RuntimeError("this server was not started")
+            by = time.monotonic() + (1e9 if drain_timeout is None else drain_timeout)
+            if mux._c is not None:
+                mux.call_threadsafe(self._begin_stop, by)
+        if threading.get_ident() == self._thread_id:
+            return
+        self._ended.wait()
+        if self._thread is not None:
+            self._thread.join()
+        fatal, self._fatal = self._fatal, None
+        if fatal is not None:
+            raise fatal
+
+    def _begin_stop(self, by: float) -> None:
+        """In the mux's thread: stop by then, or sooner if told so before."""
+        mux = self._mux
+        assert mux is not None
+        if self._stop_by is not None and self._stop_by <= by:
+            return
+        self._stop_by = by
+        lib.pmx_drain(mux._c)
+        if self._reset_timer is not None:
+            self._reset_timer.cancel()
+        left = by - time.monotonic()
+        self._reset_timer = mux.call_later(max(left, 0), self._reset_rest)
+
+    def _reset_rest(self) -> None:
+        """Out of time: reset every connection that is left."""
+        mux = self._mux
+        assert mux is not None
+        self._out_of_time = True
+        mux._submit()
+        lib.pmx_reset_all(mux._c, errno.ETIMEDOUT)
+
+    def _is_over(self, mux: Mux, dispatcher: Any) -> bool:
+        counts = mux._counts
+        if counts.listeners or counts.connections or mux._who:
+            return False
+        if lib.pmx_next_timeout(mux._c) == 0:
+            return False  # an end is still to be reported
+        return self._out_of_time or not dispatcher.busy
+
+    # --- from any thread ------------------------------------------------------
+
+    @property
+    def address(self) -> Any:
+        """(host, port) as it was bound, or the path; readable after the end.
+
+        Raises:
+            RuntimeError: it was not started.
+        """
+        if self._mux is None:
+            raise RuntimeError("this server was not started; it has no address yet")
+        return self._address
+
+    def stats(self) -> Stats:
+        """Figures of the mux; after the end, the last ones.
+
+        Raises:
+            RuntimeError: it was not started.
+        """
+        with self._lock:
+            if self._mux is None:
+                raise RuntimeError("this server was not started; it has no figures yet")
+            return self._mux._last_stats or self._mux._read_stats()
+
+    def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
+        """Call ``fn(mux, *args)`` in the server's thread.
+
+        Raises:
+            RuntimeError: the server is not running.
+        """
+        if not callable(fn):
+            raise TypeError(f"fn is {fn!r}; a callable is needed")
+        with self._lock:
+            if self._mux is None:
+                raise RuntimeError("this server was not started")
+            self._mux.call_threadsafe(fn, self._mux, *args)
+
+
+def _run_until_signal(
+    server: Server, on_ready: Optional[Callable[[Server], Any]] = None
+) -> Stats:
+    """Run a server in this thread until SIGINT or SIGTERM, then drain it.
+
+    In the main thread both signals are caught meanwhile: the first drains, a
+    second resets at once.
+    """
+    server._bind()
+    restore: List[Any] = []
+    asked: List[int] = []
+
+    def on_signal(number: int, frame: Any) -> None:
+        asked.append(number)
+        server.stop(0 if len(asked) > 1 else None)
+
+    server._thread_id = threading.get_ident()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            restore.append((number, signal.signal(number, on_signal)))
+    try:
+        if on_ready is not None:
+            on_ready(server)
+        server._serve()
+    finally:
+        for number, before in restore:
+            signal.signal(number, before)
+        if server._mux is not None and server._mux._c is not None:
+            server._mux.close()
+            server._ended.set()
+    return server.stats()
+
+
+def serve(handler: Any, address: Any = DEFAULT_ADDRESS, **options: Any) -> Stats:
+    """Serve in this thread until SIGINT or SIGTERM, then drain.
+
+    It prints nothing.
+
+    Args:
+        handler: one of the four forms.
+        address: (host, port), or the path of a Unix socket.
+        options: those of `Server`.
+
+    Returns:
+        The final `Stats`.
+
+    Raises:
+        OSError: the address cannot be had.
+        TypeError, ValueError: an argument that cannot be.
+    """
+    return _run_until_signal(Server(handler, address, **options))
+
