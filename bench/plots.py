@@ -26,7 +26,16 @@ pyplot.rcParams.update(
         "legend.frameon": False,
     }
 )
-FAMILY_MAPS = {"c": "Greys", "pymux": "autumn", "peer": "winter"}
+# Black for C, warm for pymux, cold and muted for the others.
+PALETTES = {
+    "c": ["#000000", "#777777"],
+    "pymux": ["#a50000", "#e0301e", "#f57c2b", "#f9b233"],
+    "peer": [
+        "#1f77b4", "#0b3c5d", "#17becf", "#2ca02c", "#7fbf7b", "#9467bd",
+        "#5b3a8c", "#8c6d4f", "#708090", "#b07aa1", "#4e8a8b", "#a0a0c8",
+    ],
+}  # fmt: skip
+MARKERS = "os^vDPX<>*hd"
 FAMILIES = {c.name: c.family for c in CONTENDERS}
 PINGPONG = (1, 10, 100, 1000, 10000)
 
@@ -45,26 +54,35 @@ def draw(summary: Summary, source: Path) -> list[Path]:
     return made
 
 
-def colours(names: list[str]) -> dict[str, Any]:
-    """Black for C, warm for pymux, cold for the others."""
-    chosen: dict[str, Any] = {}
-    for family, map_name in FAMILY_MAPS.items():
-        members = [n for n in names if FAMILIES.get(n, "peer") == family]
-        shades = pyplot.get_cmap(map_name)
-        for i, name in enumerate(members):
-            place = i / max(1, len(members) - 1)
-            place = 1.0 - 0.4 * place if family == "c" else 0.75 * place
-            chosen[name] = shades(place)
-    return chosen
+def places() -> dict[str, int]:
+    """Each contender's place in its family: the same in every plot."""
+    found: dict[str, int] = {}
+    for family in PALETTES:
+        members = [n for n, f in FAMILIES.items() if f == family]
+        found.update({name: place for place, name in enumerate(members)})
+    return found
+
+
+PLACES = places()
+
+
+def colour(name: str) -> str:
+    """A contender's colour."""
+    palette = PALETTES[FAMILIES.get(name, "peer")]
+    return palette[PLACES.get(name, 0) % len(palette)]
 
 
 def style(name: str) -> dict[str, Any]:
     """Of a line: pymux and C stand out."""
     family = FAMILIES.get(name, "peer")
-    look = {"label": name, "marker": "o", "markersize": 3}
-    look["linewidth"] = 1.1 if family == "peer" else 2.2
-    look["linestyle"] = "--" if family == "c" else "-"
-    return look
+    return {
+        "label": name,
+        "color": colour(name),
+        "marker": MARKERS[PLACES.get(name, 0) % len(MARKERS)],
+        "markersize": 4,
+        "linewidth": 1.1 if family == "peer" else 2.2,
+        "linestyle": "--" if family == "c" else "-",
+    }
 
 
 def is_main(name: str) -> bool:
@@ -86,21 +104,21 @@ def throughput(summary: Summary) -> Any:
         return None
     figure, axes = pyplot.subplots(figsize=(8, 5))
     names = names_in(summary, [f"pingpong-{n}" for n in points])
-    shades = colours(names)
     for name in names:
         values = [summary.value(f"pingpong-{n}", name, "per_second") for n in points]
         there = [(n, v.median) for n, v in zip(points, values) if v]
         if not there:
             continue
         xs, ys = zip(*there)
-        axes.plot(xs, ys, color=shades[name], **style(name))
+        axes.plot(xs, ys, **style(name))
         if len(there) < len(points) and there[-1][0] < points[-1]:
-            axes.plot(xs[-1], ys[-1], "x", ms=11, mew=2, color=shades[name])
+            axes.plot(xs[-1], ys[-1], "x", ms=11, mew=2, color=colour(name))
             note = (5, -12)
             axes.annotate(
                 f"{name} ends", there[-1], note, textcoords="offset points", size=8
             )
     axes.set(xscale="log", xlabel="connections", ylabel="messages/s", ylim=(0, None))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_title("Ping-pong, 64 B: messages a second against connections")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -111,14 +129,13 @@ def bars(
 ) -> Any:
     """Horizontal bars, stacked; the first contender on top."""
     figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.28 * len(names)))
-    shades = colours(names)
     left = [0.0] * len(names)
     for i, (label, values) in enumerate(parts.items()):
         axes.barh(
             names,
             values,
             left=None if log else left,
-            color=[shades[name] for name in names],
+            color=[colour(name) for name in names],
             alpha=1.0 if i == 0 else 0.4,
             label=label,
         )
@@ -166,13 +183,12 @@ def latency(summary: Summary) -> Any:
     size = (4.5 * len(shown) + 1, 4.5)
     figure, axes = pyplot.subplots(1, len(shown), figsize=size, sharey=True)
     names = names_in(summary, shown)
-    shades = colours(names)
     for panel, scenario in zip([axes] if len(shown) == 1 else axes, shown):
         for name in names:
             values = [summary.value(scenario, name, p) for p in LATENCIES]
             ys = [v.median for v in values if v]
             if len(ys) == len(LATENCIES):
-                panel.plot(LATENCIES, ys, color=shades[name], **style(name))
+                panel.plot(LATENCIES, ys, **style(name))
         panel.set(yscale="log", title=scenario, ylabel="latency, microseconds")
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle("Latency, from the time each message was due")
@@ -214,7 +230,6 @@ def growth(summary: Summary) -> Any:
     for panel, (kind, steps) in zip([axes] if len(kinds) == 1 else axes, kinds.items()):
         scenarios = {step: f"grow-{kind}-{step}" for step in steps}
         names = names_in(summary, list(scenarios.values()))
-        shades = colours(names)
         for name in names:
             there = [
                 (step, value.median)
@@ -223,15 +238,7 @@ def growth(summary: Summary) -> Any:
             ]
             if there:
                 xs, ys = zip(*there)
-                panel.plot(
-                    xs,
-                    ys,
-                    marker="o",
-                    ms=3,
-                    color=shades[name],
-                    label=name,
-                    **style(name),
-                )
+                panel.plot(xs, ys, **style(name))
         panel.set(xscale="log", yscale="log", xlabel=labels[kind])
         panel.set(ylabel="server CPU, us a message")
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -94,8 +94,10 @@ def machine_line(summary: Summary) -> str:
 def details(summary: Summary, scenario: str) -> str:
     """One scenario: every contender, every figure."""
     header = ["contender", "per second", "p50 us", "p99 us", "p99.9 us"]
-    header += ["user us", "system us", "RSS MiB", "load CPU"]
+    header += ["user us", "system us", "RSS MiB"]
     has_memory = scenario == "memory"
+    is_open_loop = scenario.startswith("rate-")
+    header.append("sent late, p99 us" if is_open_loop else "load CPU")
     if has_memory:
         header.insert(1, "bytes/conn")
     rows, notes = [], []
@@ -113,8 +115,12 @@ def details(summary: Summary, scenario: str) -> str:
             value = summary.value(scenario, name, figure)
             cells.append(number(value.median) if value else "-")
         load = summary.value(scenario, name, "load_cpu")
-        mark = "*" if load and load.median >= LOAD_BOUND else ""
-        cells.append(f"{load.median:.0%}{mark}" if load else "-")
+        if is_open_loop:
+            late = summary.value(scenario, name, "lag_p99")
+            cells.append(number(late.median) if late else "-")
+        elif load:
+            mark = "*" if load.median >= LOAD_BOUND else ""
+            cells.append(f"{load.median:.0%}{mark}")
         rows.append(cells)
     title = f"### {scenario}: {summary.report['scenarios'][scenario]}"
     parts = [title, grid(header, rows)] if rows else [title]

@@ -22,6 +22,7 @@ from .scenarios import CAPACITY, Scenario
 START_TIMEOUT = 20.0  # seconds for a server to say that it listens
 START_TYPICAL = 0.25  # seconds in which most do, and end
 CONNECT_TYPICAL = 80e-6  # seconds a connection
+BURST_TYPICAL = 20.0  # seconds: dropped connects are tried again, ever later
 
 
 @dataclass
@@ -56,7 +57,14 @@ class Plan:
             * scenario.total
             for scenario in self.scenarios
         )
-        return self.runs() * each + connections * CONNECT_TYPICAL
+        bursts = sum(
+            len(self.contenders[scenario.name]) * self.rounds_of(scenario)
+            for scenario in self.scenarios
+            if scenario.mode == "burst"
+        )
+        return (
+            self.runs() * each + connections * CONNECT_TYPICAL + bursts * BURST_TYPICAL
+        )
 
 
 def pinned(command: list[str], cpu: int | None) -> list[str]:

@@ -50,6 +50,8 @@ def figure(result: Result, name: str) -> float | None:
     if name in LATENCIES:
         latency = result["latency_us"] or result["open_us"]
         return latency[name] if latency else None
+    if name == "lag_p99":
+        return result["lag_us"]["p99"] if result["lag_us"] else None
     if name == "memory":
         return memory(result)
     if name in ("user_us", "system_us", "cpu_us"):
