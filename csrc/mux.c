@@ -405,10 +405,10 @@ static void serve_ready(pmx_mux *mux)
 
 /* Every listener is closed: from now on no connection has more input than
  * what has arrived. */
-static void drain_all(pmx_mux *mux)
+static int drain_all(pmx_mux *mux)
 {
     if (mux->draining != 1 || mux->stats.listeners)
-        return;
+        return 0;
     mux->draining = 2;
     for (uint32_t slot = 0; slot < mux->slots; slot++) {
         pmx__conn *c = pmx__slot(mux, slot);
@@ -419,6 +419,7 @@ static void drain_all(pmx_mux *mux)
         else
             pmx__limit_input(mux, slot);
     }
+    return PMX_DRAINED;
 }
 
 void pmx_reset_all(pmx_mux *mux, int error)
@@ -501,7 +502,7 @@ int pmx_harvest(pmx_turn *t)
         ask_for_errors(mux);
         pmx__redial(mux);
         pmx__accept_all(mux);
-        drain_all(mux);
+        reason |= drain_all(mux);
         if (mux->rows && delayed == INT64_MAX)
             delayed = mux->now + t->max_delay_ns;
     } while (!reason && mux->now < end && !enough(mux, t, delayed));

@@ -118,7 +118,8 @@ enum pmx_reason {
     PMX_WOKEN = 2,              /* by pmx_wakeup() or a signal's byte */
     PMX_INTERRUPTED = 4,        /* by a signal */
     PMX_OTHER_ROWS = 8,         /* opened, ended, drained or closed */
-    PMX_LARGE = 16              /* the arena is a new one, the caller's */
+    PMX_LARGE = 16,             /* the arena is a new one, the caller's */
+    PMX_DRAINED = 32            /* the listeners were closed by pmx_drain() */
 };
 
 typedef struct {

@@ -49,6 +49,7 @@ BACKLOG = 4096
 LARGE_PIECE = 8192  # sent by reference rather than joined with the others
 SUBMIT_OVER = 4194304  # bytes of large pieces in the log before it is handed over
 NS = 1_000_000_000
+REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
 
 
 # --- backends ------------------------------------------------------------
@@ -796,7 +797,7 @@ class Mux:
                 self._unreturned = False
                 raise OSError(-reason, os.strerror(-reason))
             ran = self._run_due() if self._timers or self._calls else False
-            if reason & 1 or ran or self._woken or span == 0:
+            if reason & REPORT or ran or self._woken or span == 0:
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 break
