@@ -1,6 +1,7 @@
-"""How every pymux server here is served."""
+"""How every pymux server here is served: in the main thread, as by pymux.serve."""
 
 import threading
+import time
 
 from common import HOST, announce, arguments
 
@@ -12,14 +13,23 @@ FRAMINGS = {"raw": pymux.Raw(), "lines": pymux.Lines()}
 def serve(handler, framing=None, payload="upper"):
     """Serve until killed; `framing` overrules the command line's."""
     args = arguments(payload)
-    spin = "auto" if args.spin == "auto" else float(args.spin or 0)
-    with pymux.Server(
+    server = pymux.Server(
         handler,
         (HOST, args.port),
         framing=framing or FRAMINGS[args.framing],
         backend=args.backend,
         backlog=args.backlog or None,
-        spin=spin,
-    ) as server:
-        announce(server.address)
-        threading.Event().wait()
+        spin="auto" if args.spin == "auto" else float(args.spin or 0),
+    )
+    threading.Thread(target=announce_bound, args=(server,), daemon=True).start()
+    server.run()
+
+
+def announce_bound(server):
+    """Announce the address once there is one; then this thread is gone."""
+    while True:
+        try:
+            announce(server.address)
+            return
+        except RuntimeError:  # not bound yet
+            time.sleep(0.001)
