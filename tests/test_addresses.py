@@ -1,5 +1,6 @@
 """Addresses: TCP over IPv4 and IPv6, names, Unix socket paths, abstract ones."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -347,22 +348,18 @@ def test_a_path_of_this_very_mux_is_in_use(mux, path):
 
 
 def test_a_living_socket_with_a_full_backlog_is_in_use(mux, path):
-    crowd = []
-    with socket.socket(socket.AF_UNIX) as alive:
+    with contextlib.ExitStack() as crowd:
+        alive = crowd.enter_context(socket.socket(socket.AF_UNIX))
         alive.bind(str(path))
         alive.listen(0)
-        try:
-            while len(crowd) < 100:
-                crowd.append(socket.socket(socket.AF_UNIX))
-                crowd[-1].setblocking(False)
-                crowd[-1].connect(str(path))
-        except BlockingIOError:
-            pass
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(100):
+                sock = crowd.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                sock.connect(str(path))
         with pytest.raises(OSError) as caught:
             mux.listen(path)
         assert caught.value.errno == errno.EADDRINUSE
-        for sock in crowd:
-            sock.close()
 
 
 def test_a_file_that_is_no_socket_is_in_use_and_kept(mux, path):

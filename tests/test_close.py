@@ -10,6 +10,7 @@ import pytest
 import pymux
 
 from .util import (
+    Harvested,
     assert_idle,
     fill,
     harvest_until,
@@ -18,7 +19,6 @@ from .util import (
     recv_all,
     recv_exactly,
     until_end,
-    wait_until,
 )
 
 LARGE = 3_900_000
@@ -376,10 +376,11 @@ def test_close_after_send_eof_waits_for_nothing_but_the_peer(mux, raw):
 
 def test_nothing_is_left_open_after_all_kinds_of_ends(mux):
     ends = [pair(mux) for _ in range(9)]
+    acc = Harvested()
     for k, (conn, peer) in enumerate(ends):
         (conn.close, conn.abort, conn.send_eof)[k % 3]()
-        mux.harvest(0)
+        acc.add(mux.harvest(0))
         peer.close()
-    harvest_until(mux, lambda acc: len(acc.closed) == 9)
+    harvest_until(mux, lambda acc: len(acc.closed) == 9, into=acc)
     mux.harvest(0)
-    wait_until(lambda: mux.stats().connections == 0)
+    assert mux.stats().connections == 0

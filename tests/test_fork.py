@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import socket
 import warnings
 
 import pytest
@@ -181,7 +182,7 @@ def test_the_peer_sees_the_end_although_a_child_holds_the_descriptor(mux):
         conn.close()
         mux.harvest(0)
         assert recv_all(peer) == b"bye"
-        peer.close()
+        peer.shutdown(socket.SHUT_RDWR)  # the child holds this one too
         harvest_until(mux, lambda acc: acc.is_closed(conn))
         assert_idle(mux)
 

@@ -104,7 +104,7 @@ def talk(mux, framing, pieces, answer):
     with peer:
         peer.settimeout(10)
         # The peer of a connection that has ended already cannot send any more.
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             for piece in pieces:
                 peer.sendall(piece)
                 harvest(0)

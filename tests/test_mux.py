@@ -207,7 +207,7 @@ def test_stats_are_as_before_when_all_is_closed(mux):
     before = mux.stats()
     conn, peer = pair(mux, pymux.Lines())
     with peer:
-        peer.sendall(b"unfinished" * 10_000)
+        peer.sendall(b"unfinished" * 5_000)
         mux.harvest(0)
         conn.send(b"x" * 8_000_000)
         mux.harvest(0)

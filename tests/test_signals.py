@@ -1,6 +1,8 @@
 """Signals while a mux waits: none is slept out, none loses anything."""
 
 import contextlib
+import itertools
+import random
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 import pymux
 
-from .util import harvest_until, pair, recv_exactly
+from .util import harvest_until, pair, recv_exactly, until_end
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="no interval timers here"
@@ -82,6 +84,16 @@ def test_a_handler_that_raises_leaves_the_harvest(mux):
     mux.harvest(0)  # the mux is as it was
 
 
+def test_after_a_handler_has_raised_the_next_harvest_waits_again(mux):
+    with on_alarm(raise_alarm):
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(Alarm):
+            mux.harvest(LONG)
+    start = time.monotonic()
+    mux.harvest(0.05)
+    assert time.monotonic() - start >= 0.05
+
+
 def test_a_handler_that_raises_loses_no_message(mux):
     conn, peer = pair(mux, pymux.Lines())
     _other, quiet = pair(mux, pymux.Lines())  # so that the delay is not cut short
@@ -148,6 +160,65 @@ def test_under_a_storm_of_raising_handlers_every_byte_arrives_once(mux):
             got += batch.messages
         sender.join()
     assert got == lines
+
+
+def storm(mux, act, send, rounds=3000):
+    """Call send() many times, with signals whose handler calls act() anywhere in it."""
+    rng = random.Random(4)
+    armed = []
+
+    def handler(number, frame):
+        if armed:
+            armed.clear()
+            act()
+
+    with on_alarm(handler):
+        for k in range(rounds):
+            with contextlib.suppress(Alarm):
+                armed.append(1)
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 20e-6))
+                for _ in range(10):
+                    send()
+                armed.clear()
+            if k % 100 == 0:
+                mux.harvest(0)
+    mux.harvest(0)
+
+
+def test_a_handler_may_send_while_a_send_is_under_way(mux):
+    main, main_peer = pair(mux)
+    other, other_peer = pair(mux)
+    with main_peer, other_peer:
+        sent = []
+
+        def act():
+            other.send(b"o")
+            sent.append(1)
+
+        storm(mux, act, lambda: main.send(b"m"))
+        assert recv_exactly(main_peer, 30_000) == b"m" * 30_000
+        assert recv_exactly(other_peer, len(sent)) == b"o" * len(sent)
+
+
+def test_a_handler_that_raises_in_a_send_mixes_no_streams(mux):
+    ends = [pair(mux) for _ in range(2)]
+    turn = itertools.cycle([(ends[0][0], b"0"), (ends[1][0], b"1")])
+
+    def send():
+        conn, data = next(turn)
+        conn.send(data)
+
+    def act():
+        raise Alarm
+
+    storm(mux, act, send)
+    for k, (conn, peer) in enumerate(ends):
+        conn.close()
+        mux.harvest(0)
+        data, error = until_end(peer)
+        peer.close()
+        assert set(data) == {ord(str(k))}
+        assert error is None
 
 
 def test_a_signal_ends_a_delay_and_keeps_the_rows(mux):
