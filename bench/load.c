@@ -45,6 +45,7 @@ struct span {
     struct usage server_from, server_until;
     struct rusage load_from, load_until;
     uint64_t from, until;
+    double busy_from, busy_until; /* of the whole machine */
     struct memory memory, base;
     unsigned base_conns;
 };
@@ -100,6 +101,7 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 
 static void span_begin(struct span *s)
 {
+    s->busy_from = proc_machine_busy();
     s->server_from = proc_usage(opt.pid);
     getrusage(RUSAGE_SELF, &s->load_from);
     s->from = now_ns();
@@ -112,6 +114,7 @@ static void span_end(struct span *s)
     s->until = now_ns();
     getrusage(RUSAGE_SELF, &s->load_until);
     s->server_until = proc_usage(opt.pid);
+    s->busy_until = proc_machine_busy();
 }
 
 /* Warms up, measures, and waits for the answers that are still due. */
@@ -224,6 +227,10 @@ static void print_server(const struct span *s)
 static void report(const struct span *s, long long drops)
 {
     double seconds = (double)(s->until - s->from) / 1e9;
+    double user = between(s->load_from.ru_utime, s->load_until.ru_utime);
+    double system = between(s->load_from.ru_stime, s->load_until.ru_stime);
+    double server = s->server_until.cpu - s->server_from.cpu;
+    double others = s->busy_until - s->busy_from - server - user - system;
 
     printf("{\"mode\": \"%s\", \"conns\": %u, \"size\": \"%s\", \"depth\": %u, "
            "\"rate\": %.1f, \"seconds\": %.6f, \"messages\": %llu, "
@@ -240,9 +247,8 @@ static void report(const struct span *s, long long drops)
            (unsigned long long)run.faults[UNANSWERED], run.error, drops,
            (unsigned long long)pace.bytes);
     print_server(s);
-    printf(", \"load\": {\"user\": %.6f, \"system\": %.6f}, \"latency_us\": ",
-           between(s->load_from.ru_utime, s->load_until.ru_utime),
-           between(s->load_from.ru_stime, s->load_until.ru_stime));
+    printf(", \"load\": {\"user\": %.6f, \"system\": %.6f}, \"others_cpu\": %.3f, "
+           "\"latency_us\": ", user, system, others > 0 ? others : 0.0);
     hist_print(&run.latency);
     printf(", \"lag_us\": ");
     hist_print(&pace.lag);

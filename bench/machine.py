@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from . import build
 
@@ -39,19 +40,26 @@ def _cpu_list(text: str) -> set[int]:
     return cpus
 
 
-@functools.cache
-def cores() -> tuple[int | None, int | None]:
-    """A CPU for the server and one for the load: of different cores if any are.
+class Cpus(NamedTuple):
+    """Who runs where, as lists for taskset; None where there is but one CPU."""
 
-    (None, None) where there is but one: then nothing is pinned.
-    """
+    server: str | None
+    load: str | None
+    unpinned: str | None  # for a server that may use more than one
+
+
+@functools.cache
+def cpus() -> Cpus:
+    """CPUs for server and load: of different cores if any are."""
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
-        return None, None
+        return Cpus(None, None, None)
     server = usable[0]
     topology = f"/sys/devices/system/cpu/cpu{server}/topology/thread_siblings_list"
     siblings = _cpu_list(_read(topology))
-    return server, next((c for c in usable[1:] if c not in siblings), usable[1])
+    load = next((c for c in usable[1:] if c not in siblings), usable[1])
+    several = [c for c in usable if c != load or len(usable) == 2]
+    return Cpus(str(server), str(load), ",".join(map(str, several)))
 
 
 def _cpu_model() -> str:
@@ -64,7 +72,6 @@ def _cpu_model() -> str:
 def facts() -> dict[str, object]:
     """What a reader needs to judge the figures by."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    server, load = cores()
     return {
         "cpu": _cpu_model(),
         "cpus": len(os.sched_getaffinity(0)),
@@ -76,8 +83,8 @@ def facts() -> dict[str, object]:
         "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         "somaxconn": _read("/proc/sys/net/core/somaxconn"),
         "load_average": os.getloadavg()[0],
-        "server_cpu": server,
-        "load_cpu": load,
+        "server_cpu": cpus().server,
+        "load_cpu": cpus().load,
     }
 
 

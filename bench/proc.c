@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 uint64_t now_ns(void)
 {
@@ -64,6 +65,19 @@ struct memory proc_memory(pid_t pid)
         m.threads = (int)read_field(pid, "status", "Threads:");
     }
     return m;
+}
+
+double proc_machine_busy(void)
+{
+    unsigned long long t[8] = {0}; /* 3 and 4 are idle and waiting for I/O */
+    FILE *file = fopen("/proc/stat", "r");
+    if (!file)
+        return 0.0;
+    int found = fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu %llu",
+                       &t[0], &t[1], &t[2], &t[3], &t[4], &t[5], &t[6], &t[7]);
+    fclose(file);
+    double ticks = (double)(t[0] + t[1] + t[2] + t[5] + t[6] + t[7]);
+    return found == 8 ? ticks / (double)sysconf(_SC_CLK_TCK) : 0.0;
 }
 
 long long proc_listen_drops(void)

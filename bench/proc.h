@@ -19,6 +19,10 @@ struct memory {
 struct usage proc_usage(pid_t pid);
 struct memory proc_memory(pid_t pid);
 
+/* Seconds that all CPUs of the machine have worked, for anybody or for another
+ * virtual machine, since boot; 0 where the system does not tell. */
+double proc_machine_busy(void);
+
 /* Connections that the kernel dropped because a backlog was full, since boot
  * and on the whole machine; -1 where it does not tell. */
 long long proc_listen_drops(void);

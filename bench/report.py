@@ -83,11 +83,14 @@ def machine_line(summary: Summary) -> str:
         version if name in ("python", "cc") else f"{name} {version}"
         for name, version in versions.items()
     )
+    usual, worst = summary.others()
     return (
         f"Measured {summary.report['date'][:10]} on {facts['cpu']}, {facts['cpus']} "
         f"CPUs{virtual}, {facts['memory_gib']} GiB, {facts['system']}; {listed}. "
         f"Server on CPU {facts['server_cpu']}, load on CPU {facts['load_cpu']}; "
-        f"{plan['rounds']} interleaved rounds of {plan['seconds']} s, medians."
+        f"{plan['rounds']} interleaved rounds of {plan['seconds']} s, medians. "
+        f"Other processes took {usual:.0%} of a CPU in the median run, {worst:.0%} or "
+        "more in every tenth."
     )
 
 

@@ -67,9 +67,9 @@ class Plan:
         )
 
 
-def pinned(command: list[str], cpu: int | None) -> list[str]:
-    """The command on one CPU; as it is where there is but one."""
-    return command if cpu is None else ["taskset", "-c", str(cpu), *command]
+def pinned(command: list[str], cpus: str | None) -> list[str]:
+    """The command on these CPUs; as it is where there is but one."""
+    return command if cpus is None else ["taskset", "-c", cpus, *command]
 
 
 @contextmanager
@@ -124,17 +124,17 @@ def run_once(
     scenario: Scenario, contender: Contender, plan: Plan, rate: float
 ) -> dict[str, Any]:
     """One contender, once: a fresh server, a load, a record."""
-    server_cpu, load_cpu = machine.cores()
+    cpus = machine.cpus()
     command = contender.command(scenario.framing, scenario.server)
-    command = pinned(command, server_cpu)
+    command = pinned(command, cpus.server if scenario.pinned else cpus.unpinned)
     record: dict[str, Any] = {"server": shlex.join(command), "refused": None}
     try:
         with server(command) as (process, port, errors):
             options = scenario.load_options(plan.seconds, plan.warmup, rate)
             options += ["--port", str(port), "--pid", str(process.pid)]
-            if scenario.share and load_cpu is not None:
+            if scenario.share and cpus.load is not None:
                 options.append("--spin")  # it has a CPU for itself: sends on time
-            load = pinned([str(build.load()), *options], load_cpu)
+            load = pinned([str(build.load()), *options], cpus.load)
             record["load"] = shlex.join(load)
             done = subprocess.run(load, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -165,9 +165,9 @@ def run_plan(plan: Plan, step: Callable[[str, str, int], None]) -> dict[str, Any
     machine_facts = machine.facts()
     build.load()
     build.epoll()
-    server_cpu, _ = machine.cores()
-    if server_cpu is not None:  # this process must not disturb the server
-        os.sched_setaffinity(0, os.sched_getaffinity(0) - {server_cpu})
+    cpus = machine.cpus()
+    if cpus.server is not None:  # this process must not disturb the server
+        os.sched_setaffinity(0, os.sched_getaffinity(0) - {int(cpus.server)})
     runs: list[dict[str, Any]] = []
     for scenario in plan.scenarios:
         stopped: set[str] = set()  # what cannot work will not work next time

@@ -27,6 +27,7 @@ class Scenario:
     slow: int = 0
     share: float = 0.0  # of the slowest contender's CAPACITY: an open loop
     server: tuple[str, ...] = BACKLOG
+    pinned: bool = True  # the server on one CPU; else on all
     figure: str = "per_second"
     groups: tuple[str, ...] = ("base",)
     only: tuple[str, ...] = ("*",)  # names within the groups, as globs
@@ -156,6 +157,7 @@ SCENARIOS = (
         "compute",
         "100 connections beside a thread that computes without a pause",
         server=(*BACKLOG, "--compute"),
+        pinned=False,  # on one CPU, who holds the GIL would also hold the CPU
         only=("[!c]*",),
     ),
     Scenario(

@@ -96,6 +96,18 @@ class Summary:
         ]
         return list(dict.fromkeys(names))
 
+    def others(self) -> tuple[float, float]:
+        """CPUs that other processes kept busy: the median run, the worst tenth."""
+        shares = sorted(
+            result["others_cpu"] / result["seconds"]
+            for rounds in self.rounds.values()
+            for result in rounds.values()
+            if result["seconds"]
+        )
+        if not shares:
+            return 0.0, 0.0
+        return statistics.median(shares), shares[len(shares) * 9 // 10]
+
     def value(self, scenario: str, contender: str, name: str) -> Spread | None:
         """The figure's median, least and greatest; None where no round counts."""
         results = list(self.rounds.get((scenario, contender), {}).values())
