@@ -420,6 +420,7 @@ def connect(
     seconds("timeout", timeout)
     mux = Mux(arena_size=65536, max_messages=256)
     try:
+        mux._adopt_thread()
         conn = mux.connect(
             address,
             framing=framing,

@@ -707,14 +707,14 @@ def test_connect_whose_output_nobody_reads(pymux_command):
     assert process.stderr.read() == b"cannot write to standard output: Broken pipe\n"
 
 
-def test_connect_whose_input_is_a_directory(pymux_command, tmp_path):
+def test_connect_whose_input_cannot_be_read(pymux_command, tmp_path):
     with util.serving(lambda conn, data: data) as server:
-        directory = os.open(tmp_path, os.O_RDONLY)
-        try:
-            process = pymux_command("connect", show(server.address), stdin=directory)
-        finally:
-            os.close(directory)
-        assert one_line(process) == (1, "cannot read standard input: Is a directory")
+        with open(tmp_path / "output", "wb") as file:
+            process = pymux_command("connect", show(server.address), stdin=file)
+        assert one_line(process) == (
+            1,
+            "cannot read standard input: Bad file descriptor",
+        )
 
 
 def test_connect_whose_input_is_closed(pymux_command):

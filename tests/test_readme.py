@@ -47,7 +47,7 @@ class Block(NamedTuple):
 def blocks():
     """All fenced blocks of the README."""
     found = []
-    pattern = r"(?:^<!-- test: (.*) -->\n)?^```(\w*)\n(.*?)^```$"
+    pattern = r"(?:^<!-- test: ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```$"
     for match in re.finditer(pattern, README, re.MULTILINE | re.DOTALL):
         how, language, text = match.groups()
         line = README.count("\n", 0, match.start(2)) + 1
