@@ -86,6 +86,7 @@ static int frame_of_carry(pmx__conn *c, pmx__frame *frame)
         carry->size) {
         frame->head = 0;
         frame->size = frame->whole = (size_t)carry->size;
+        carry->scanned = 0;
         if (frame->size > f->max_size)
             return -EMSGSIZE;
         found = 1;
@@ -347,12 +348,11 @@ static void drop_input(pmx_mux *mux, uint32_t slot)
 int pmx__take_in(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__DONE)
+        return 0;               /* it is not on the ready list any more */
     size_t allowance = (size_t)mux->arena_size / mux->ready_count;
     if (allowance < PMX__SHARE)
         allowance = PMX__SHARE;
-
-    if (c->flags & PMX__DONE)
-        return 0;
     if (c->flags & PMX__FRAMES && !pmx__blocked(c) && deliver_carry(mux, slot))
         return 1;
     while (c->flags & PMX__CAN_READ && !pmx__blocked(c) &&

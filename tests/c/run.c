@@ -1,0 +1,113 @@
+/* Runs the tests: all, or those whose name holds the argument. */
+#include "pymux.h"
+#include "test.h"
+
+#include <dirent.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SECONDS = 60 };          /* for one test, on a very slow machine */
+
+static const test_case *const all[] = {
+    frame_tests, memory_tests, poller_tests, framing_tests, large_tests,
+    send_tests, block_tests, op_tests, close_tests,
+};
+
+const char *test_backend;
+static char name[128];
+static jmp_buf stopped;
+static int passed, failed;
+
+void test_failed(const char *file, int line, const char *what)
+{
+    test_fail_at = 0;
+    fprintf(stderr, "FAILED %s\n    %s:%d: %s\n", name, file, line, what);
+    longjmp(stopped, 1);
+}
+
+void test_differ(const char *file, int line, const char *what, long long is,
+                 long long wanted)
+{
+    char text[256];
+    snprintf(text, sizeof text, "%s is %lld, not %lld", what, is, wanted);
+    test_failed(file, line, text);
+}
+
+int test_descriptors(void)
+{
+    DIR *directory = opendir("/dev/fd");
+    int count = 0;
+    while (directory && readdir(directory))
+        count++;
+    if (directory)
+        closedir(directory);
+    return count;
+}
+
+int64_t test_cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void too_long(int signal_number)
+{
+    (void)signal_number;
+    (void)!write(2, "TOO LONG: ", 10);
+    (void)!write(2, name, strlen(name));
+    (void)!write(2, "\n", 1);
+    _exit(1);
+}
+
+static void run(const test_case *test, const char *only)
+{
+    snprintf(name, sizeof name, "%s%s%s", test->name,
+             test_backend ? " on " : "", test_backend ? test_backend : "");
+    if (only && !strstr(name, only))
+        return;
+    volatile int before = test_descriptors();
+    alarm(SECONDS);
+    if (setjmp(stopped)) {
+        failed++;
+        return;
+    }
+    test->run();
+    alarm(0);
+    if (test_descriptors() != before)
+        test_differ(test->name, 0, "descriptors open", test_descriptors(),
+                    before);
+    passed++;
+}
+
+int main(int argc, char **argv)
+{
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    signal(SIGALRM, too_long);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        for (const test_case *test = all[i]; test->name; test++) {
+            const char *backend = NULL;
+            uint32_t index = 0;
+            while (test->everywhere && (backend = pmx_backend_name(index++)))
+                if (!pmx_backend_probe(backend)) {
+                    test_backend = backend;
+                    run(test, argc > 1 ? argv[1] : NULL);
+                }
+            test_backend = NULL;
+            if (!test->everywhere)
+                run(test, argc > 1 ? argv[1] : NULL);
+        }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    printf("%ld ms\n", (long)(end.tv_sec - begin.tv_sec) * 1000 +
+                           (end.tv_nsec - begin.tv_nsec) / 1000000);
+    printf("%d passed, %d failed\n", passed, failed);
+    fflush(stdout);
+    if (failed)
+        _exit(1);               /* a stopped test leaks: nothing to report */
+    return !passed;
+}

@@ -1,0 +1,60 @@
+/*
+ * The harness: a test is a function, which ends at the first CHECK that does
+ * not hold. After each one as many descriptors must be open as before.
+ */
+#ifndef TEST_H
+#define TEST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    const char *name;
+    void (*run)(void);
+    int everywhere;             /* once for each backend */
+} test_case;
+
+#define ONCE(test) {#test, test, 0}
+#define EACH(test) {#test, test, 1}
+
+/* One a file, each ending with an empty case. */
+extern const test_case frame_tests[], memory_tests[], poller_tests[],
+    framing_tests[], large_tests[], send_tests[], queue_tests[], block_tests[],
+    op_tests[], close_tests[], lost_tests[], time_tests[], accept_tests[],
+    unix_tests[], connect_tests[], fair_tests[], slot_tests[], life_tests[],
+    drain_tests[], fail_tests[], edge_tests[];
+
+/* The backend this test is run on, NULL where it is run once. */
+extern const char *test_backend;
+
+void test_failed(const char *file, int line, const char *what)
+    __attribute__((noreturn));
+
+#define CHECK(what) \
+    do { \
+        if (!(what)) \
+            test_failed(__FILE__, __LINE__, #what); \
+    } while (0)
+
+/* Two integers that must be equal; both are shown if they are not. */
+void test_differ(const char *file, int line, const char *what, long long is,
+                 long long wanted) __attribute__((noreturn));
+
+#define EQUAL(is, wanted) \
+    do { \
+        long long is_ = (long long)(is), wanted_ = (long long)(wanted); \
+        if (is_ != wanted_) \
+            test_differ(__FILE__, __LINE__, #is, is_, wanted_); \
+    } while (0)
+
+int test_descriptors(void);
+int64_t test_cpu_ns(void);      /* that this process has used */
+
+/* Allocations of the core: fail the nth from now (0: none). */
+extern long test_fail_at;
+extern long test_allocations;   /* so far */
+void *test_malloc(size_t size);
+void *test_calloc(size_t count, size_t size);
+void *test_realloc(void *memory, size_t size);
+
+#endif

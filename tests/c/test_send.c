@@ -1,0 +1,271 @@
+/* Echo, partial sends, and who is slow to read. */
+#include "world.h"
+
+#include <string.h>
+#include <unistd.h>
+
+static void what_comes_is_sent_back(void)
+{
+    enum { COUNT = 50 };
+    world w;
+    int peers[COUNT];
+    uint64_t ids[COUNT];
+    buffer sent[COUNT], got[COUNT];
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    w.echo = 1;
+    for (int i = 0; i < COUNT; i++)
+        ids[i] = meet(&w, &peers[i]);
+    memset(sent, 0, sizeof sent);
+    memset(got, 0, sizeof got);
+    size_t total = 0;
+    for (uint32_t round = 0; round < 20; round++) {
+        for (int i = 0; i < COUNT; i++) {
+            size_t at = sent[i].size;
+            fill(&sent[i], 1 + (round * 31 + (uint32_t)i * 7) % 900, round);
+            put(peers[i], sent[i].bytes + at, sent[i].size - at);
+        }
+        total = 0;
+        for (int i = 0; i < COUNT; i++)
+            total += sent[i].size;
+        UNTIL(&w, pmx_counts(w.mux)->bytes_out == total);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        EQUAL(get(peers[i], &got[i]), 1);
+        CHECK(same(&sent[i], &got[i]));
+        release(&sent[i]);
+        release(&got[i]);
+        close(peers[i]);
+    }
+    UNTIL(&w, w.closed_count == COUNT);
+    for (int i = 0; i < COUNT; i++)
+        EQUAL(error_of(&w, ids[i]), 0);
+    const pmx_stats *s = pmx_counts(w.mux);
+    EQUAL(s->accepted, COUNT);
+    EQUAL(s->closed, COUNT);
+    EQUAL(s->bytes_in, total);
+    EQUAL(s->messages_in, w.message_count);
+    EQUAL(s->messages_out, w.message_count);
+    EQUAL(s->discarded, 0);
+    EQUAL(s->reset, 0);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* Take in slowly, until all of `sent` is there. */
+static void all_comes(world *w, int peer, const buffer *sent)
+{
+    buffer got = {0};
+    UNTIL_DOING(w, got.size >= sent->size,
+                CHECK(get_at_most(peer, &got, 30000) == 1));
+    CHECK(same(sent, &got));
+    release(&got);
+}
+
+static void four_megabytes_reach_a_slow_reader(void)
+{
+    world w;
+    int peer;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    buffer sent = {0};
+    fill(&sent, 4 << 20, 1);
+    say(&w, id, sent.bytes, sent.size);
+    turn(&w, 0);
+    CHECK(pmx_queued(w.mux, id) > 0);
+    EQUAL(pmx_queued(w.mux, id), pmx_counts(w.mux)->queued);
+    all_comes(&w, peer, &sent);
+    EQUAL(pmx_queued(w.mux, id), 0);
+    EQUAL(has(&w.drained, id), 1);
+    close(peer);
+    UNTIL(&w, closed(&w, id));
+    release(&sent);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* Small and large pieces, before and while some are queued, framed. */
+static void pieces_of_all_sizes_leave_in_order(void)
+{
+    static const size_t sizes[] = {1, 4095, 10, 4096, 0, 5000, 20, 3, 100000,
+                                   70000, 1, 1, 60000, 4000, 4000, 4000};
+    pmx_policy policies[] = {raw(), prefix(4, 0, 1 << 20),
+                             lines("\r\n", 1 << 20)};
+    for (int k = 0; k < 3; k++) {
+        world w;
+        int peer;
+        world_serve(&w, &policies[k]);
+        uint64_t id = meet_small(&w, &peer);
+        buffer sent = {0};
+        for (uint32_t i = 0; i < 200; i++) {
+            size_t size = sizes[i % 16];
+            uint8_t head[8];
+            append(&sent, head,
+                   pmx__frame_head(&policies[k].framing, size, head));
+            size_t at = sent.size;
+            fill(&sent, size, i);
+            say(&w, id, sent.bytes + at, size);
+            append(&sent, policies[k].framing.delimiter,
+                   policies[k].framing.kind == PMX_LINES ? 2 : 0);
+            if (i % 50 == 20)
+                turn(&w, 0);
+        }
+        all_comes(&w, peer, &sent);
+        close(peer);
+        UNTIL(&w, closed(&w, id));
+        release(&sent);
+        world_is_clean(&w);
+        world_end(&w);
+    }
+}
+
+static void thousands_of_tiny_pieces_leave_together(void)
+{
+    world w;
+    int peer;
+    pmx_policy p = prefix(1, 0, 255);
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    buffer sent = {0}, got = {0};
+    for (int i = 0; i < 100000; i++) {
+        append(&sent, "\1x", 2);
+        say(&w, id, "x", 1);
+    }
+    turn(&w, 0);
+    get(peer, &got);
+    UNTIL_DOING(&w, got.size >= sent.size, get(peer, &got));
+    CHECK(same(&sent, &got));
+    EQUAL(pmx_counts(w.mux)->messages_out, 100000);
+    close(peer);
+    UNTIL(&w, closed(&w, id));
+    release(&sent);
+    release(&got);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void drained_is_told_once_below_low_water(void)
+{
+    world w;
+    int peer;
+    pmx_policy p = raw();
+    p.high_water = 1000000;
+    p.low_water = 500000;
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    buffer sent = {0}, got = {0};
+    fill(&sent, 6000000, 1);
+    say(&w, id, sent.bytes, sent.size);
+    turn(&w, 0);
+    CHECK(pmx_queued(w.mux, id) > p.high_water);
+    while (!w.drained.count) {
+        CHECK(get_at_most(peer, &got, 100000) == 1);
+        turn(&w, 0);
+        EQUAL(w.drained.count,
+              pmx_queued(w.mux, id) <= p.low_water ? 1 : 0);
+    }
+    UNTIL_DOING(&w, got.size == sent.size, get(peer, &got));
+    EQUAL(has(&w.drained, id), 1);
+    /* under high water nobody is told */
+    say(&w, id, sent.bytes, 999999);
+    got.size = 0;
+    UNTIL_DOING(&w, got.size == 999999, get(peer, &got));
+    EQUAL(has(&w.drained, id), 1);
+    close(peer);
+    UNTIL(&w, closed(&w, id));
+    release(&sent);
+    release(&got);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void reading_stops_while_output_is_over_high_water(void)
+{
+    world w;
+    int peer;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    buffer sent = {0}, got = {0};
+    fill(&sent, 6000000, 1);
+    say(&w, id, sent.bytes, sent.size);
+    turn(&w, 0);
+    put_text(peer, "hello");
+    for (int i = 0; i < 5; i++)
+        turn(&w, MS);
+    EQUAL(w.message_count, 0);
+    UNTIL_DOING(&w, w.message_count == 1, get(peer, &got));
+    CHECK(pmx_queued(w.mux, id) <= p.low_water);
+    UNTIL_DOING(&w, got.size == sent.size, get(peer, &got));
+    close(peer);
+    UNTIL(&w, closed(&w, id));
+    release(&sent);
+    release(&got);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void output_beyond_max_output_ends_the_connection(void)
+{
+    world w;
+    int peer, other;
+    pmx_policy p = raw();
+    p.max_output = 6000000;
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer), second = meet(&w, &other);
+    buffer much = {0};
+    fill(&much, 7000000, 1);
+    say(&w, id, much.bytes, much.size);         /* finds the queue empty */
+    say_text(&w, second, "still here");
+    turn(&w, 0);
+    CHECK(!closed(&w, id));
+    uint64_t queued = pmx_queued(w.mux, id);
+    CHECK(queued);
+    say(&w, id, much.bytes, (size_t)(p.max_output + 1 - queued));
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ENOBUFS);
+    EQUAL(pmx_counts(w.mux)->reset, 1);
+    CHECK(pmx_counts(w.mux)->discarded > queued);
+    buffer got = {0};
+    UNTIL_DOING(&w, got.size == 10, get(other, &got));
+    release(&got);
+    release(&much);
+    close(peer);
+    close(other);
+    UNTIL(&w, closed(&w, second));
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void what_is_sent_in_one_log_counts_for_max_output(void)
+{
+    world w;
+    int peer;
+    pmx_policy p = raw();
+    p.max_output = 1000;
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    buffer much = {0};
+    fill(&much, 2000, 1);
+    say(&w, id, much.bytes, 900);
+    say(&w, id, much.bytes, 101);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ENOBUFS);
+    release(&much);
+    close(peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+const test_case send_tests[] = {
+    EACH(what_comes_is_sent_back),
+    EACH(four_megabytes_reach_a_slow_reader),
+    EACH(pieces_of_all_sizes_leave_in_order),
+    EACH(thousands_of_tiny_pieces_leave_together),
+    EACH(drained_is_told_once_below_low_water),
+    EACH(reading_stops_while_output_is_over_high_water),
+    EACH(output_beyond_max_output_ends_the_connection),
+    EACH(what_is_sent_in_one_log_counts_for_max_output),
+    {0},
+};

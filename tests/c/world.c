@@ -1,0 +1,361 @@
+#include "world.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* --- buffers ----------------------------------------------------------- */
+
+void append(buffer *b, const void *bytes, size_t size)
+{
+    while (b->room - b->size < size) {
+        b->room = b->room ? 2 * b->room : 256;
+        b->bytes = realloc(b->bytes, b->room);
+        CHECK(b->bytes);
+    }
+    if (size)
+        memcpy(b->bytes + b->size, bytes, size);
+    b->size += size;
+}
+
+void release(buffer *b)
+{
+    free(b->bytes);
+    *b = (buffer){0};
+}
+
+void fill(buffer *b, size_t size, uint32_t seed)
+{
+    uint32_t x = seed * 2654435761u + 1;
+    for (size_t i = 0; i < size; i++) {
+        x = x * 1664525u + 1013904223u;
+        uint8_t byte = (uint8_t)(x >> 24);
+        append(b, &byte, 1);
+    }
+}
+
+int same(const buffer *a, const buffer *b)
+{
+    return a->size == b->size &&
+           (!a->size || !memcmp(a->bytes, b->bytes, a->size));
+}
+
+int is_text_of(const buffer *b, const char *text)
+{
+    return b->size == strlen(text) &&
+           (!b->size || !memcmp(b->bytes, text, b->size));
+}
+
+static void append_id(id_list *list, uint64_t id)
+{
+    if (list->count == list->room) {
+        list->room = list->room ? 2 * list->room : 64;
+        list->ids = realloc(list->ids, list->room * sizeof *list->ids);
+        CHECK(list->ids);
+    }
+    list->ids[list->count++] = id;
+}
+
+/* --- policies ---------------------------------------------------------- */
+
+pmx_policy raw(void)
+{
+    pmx_policy p;
+    memset(&p, 0, sizeof p);
+    p.framing.max_size = 65536;
+    p.high_water = 65536;
+    p.low_water = 16384;
+    p.max_output = 16777216;
+    p.idle_ns = -1;
+    p.close_ns = 30000 * MS;
+    p.connect_ns = -1;
+    return p;
+}
+
+pmx_policy lines(const char *delimiter, uint32_t max_size)
+{
+    pmx_policy p = raw();
+    p.framing.kind = PMX_LINES;
+    p.framing.width = (uint32_t)strlen(delimiter);
+    p.framing.max_size = max_size;
+    memcpy(p.framing.delimiter, delimiter, p.framing.width);
+    return p;
+}
+
+pmx_policy prefix(uint32_t width, int little, uint32_t max_size)
+{
+    pmx_policy p = raw();
+    p.framing.kind = PMX_PREFIX;
+    p.framing.width = width;
+    p.framing.little = (uint32_t)little;
+    p.framing.max_size = max_size;
+    return p;
+}
+
+pmx_policy fixed(uint32_t size)
+{
+    pmx_policy p = raw();
+    p.framing.kind = PMX_FIXED;
+    p.framing.max_size = size;
+    return p;
+}
+
+/* --- life -------------------------------------------------------------- */
+
+void world_begin(world *w, uint32_t max_messages, uint64_t arena_size)
+{
+    memset(w, 0, sizeof *w);
+    EQUAL(pmx_open(&w->mux, test_backend, max_messages, arena_size, 0), 0);
+    w->arena = pmx_arena_new(arena_size, max_messages);
+    CHECK(w->arena);
+}
+
+void world_listen(world *w, const pmx_policy *policy)
+{
+    pmx_endpoint at = {.host = "127.0.0.1"};
+    pmx_address name;
+    EQUAL(pmx_listen(w->mux, &at, policy, 4096, 0, 0600, &w->listener), 0);
+    EQUAL(pmx_listener_address(w->mux, w->listener, &name), 0);
+    w->port = name.port;
+}
+
+void world_serve(world *w, const pmx_policy *policy)
+{
+    world_begin(w, 4096, 262144);
+    world_listen(w, policy);
+}
+
+void world_end(world *w)
+{
+    pmx_close(w->mux);
+    pmx_arena_free(w->arena);
+    pmx_arena_free(w->large);
+    release(&w->ids);
+    release(&w->lengths);
+    release(&w->out);
+    release(&w->in);
+    free(w->messages);
+    free(w->opened.ids);
+    free(w->ended.ids);
+    free(w->drained.ids);
+    free(w->closed);
+    memset(w, 0, sizeof *w);
+}
+
+void world_is_clean(world *w)
+{
+    const pmx_stats *s = pmx_counts(w->mux);
+    turn(w, 0);
+    EQUAL(s->connections, 0);
+    EQUAL(s->queued, 0);
+    EQUAL(s->buffers, 0);
+    EQUAL(w->mux->ready_count, 0);
+    EQUAL(w->mux->report_count, 0);
+    EQUAL(w->mux->sources, 0);
+}
+
+/* --- the turn ---------------------------------------------------------- */
+
+static void record_message(world *w, uint32_t k)
+{
+    const pmx_arena *a = w->t.arena;
+    size_t size = (size_t)(a->offsets[k + 1] - a->offsets[k]);
+    const uint8_t *bytes = a->data + a->offsets[k];
+    CHECK(a->offsets[k + 1] >= a->offsets[k]);
+    CHECK(a->slots[k] == (uint32_t)a->ids[k]);
+    CHECK(a->uniform == UINT32_MAX || a->uniform == size);
+    w->bytes += size;
+    if (w->echo)
+        say(w, a->ids[k], bytes, size);
+    if (w->forget)
+        return;
+    if (w->message_count == w->message_room) {
+        w->message_room = w->message_room ? 2 * w->message_room : 256;
+        w->messages = realloc(w->messages,
+                              w->message_room * sizeof *w->messages);
+        CHECK(w->messages);
+    }
+    w->messages[w->message_count++] =
+        (message){a->ids[k], w->in.size, size, w->turns};
+    append(&w->in, bytes, size);
+}
+
+static void record_closed(world *w, const pmx_closed *row)
+{
+    CHECK(!closed(w, row->id));
+    CHECK(row->slot == (uint32_t)row->id);
+    if (w->closed_count == w->closed_room) {
+        w->closed_room = w->closed_room ? 2 * w->closed_room : 64;
+        w->closed = realloc(w->closed, w->closed_room * sizeof *w->closed);
+        CHECK(w->closed);
+    }
+    ending *e = &w->closed[w->closed_count++];
+    memset(e, 0, sizeof *e);
+    e->id = row->id;
+    e->error = row->error;
+    e->turn = w->turns;
+    if (row->names) {
+        e->peer = row->names[0];
+        e->local = row->names[1];
+    }
+}
+
+int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
+            int64_t max_delay_ns)
+{
+    pmx_block block = {
+        .cut = PMX_LENGTHS, .count = w->log_count,
+        .ids = (const uint64_t *)(const void *)w->ids.bytes,
+        .bounds = w->lengths.bytes,
+        .data = w->out.bytes, .size = w->out.size,
+    };
+    w->turns++;
+    w->t = (pmx_turn){
+        .mux = w->mux, .arena = w->arena, .blocks = &block,
+        .block_count = w->log_count ? 1 : 0, .min_messages = min_messages,
+        .timeout_ns = timeout_ns, .max_delay_ns = max_delay_ns,
+    };
+    int reason = pmx_harvest(&w->t);
+    w->log_count = 0;
+    w->ids.size = w->lengths.size = w->out.size = 0;
+    if (reason < 0)
+        return reason;
+    EQUAL(w->t.reason, reason);
+    if (reason & PMX_LARGE) {
+        CHECK(w->t.arena != w->arena);
+        pmx_arena_free(w->large);
+        w->large = w->t.arena;
+    } else {
+        CHECK(w->t.arena == w->arena);
+    }
+    for (uint32_t k = 0; k < w->t.opened_count; k++)
+        append_id(&w->opened, w->t.opened[k]);
+    for (uint32_t k = 0; k < w->t.messages; k++)
+        record_message(w, k);
+    for (uint32_t k = 0; k < w->t.ended_count; k++)
+        append_id(&w->ended, w->t.ended[k]);
+    for (uint32_t k = 0; k < w->t.drained_count; k++)
+        append_id(&w->drained, w->t.drained[k]);
+    for (uint32_t k = 0; k < w->t.closed_count; k++)
+        record_closed(w, &w->t.closed[k]);
+    return reason;
+}
+
+int turn(world *w, int64_t timeout_ns)
+{
+    return turn_of(w, timeout_ns, 1, 0);
+}
+
+int64_t deadline(void)
+{
+    return pmx__now() + 20000 * MS;
+}
+
+/* --- the log ----------------------------------------------------------- */
+
+void say(world *w, uint64_t id, const void *bytes, size_t size)
+{
+    int64_t length = (int64_t)size;
+    append(&w->ids, &id, sizeof id);
+    append(&w->lengths, &length, sizeof length);
+    append(&w->out, bytes, size);
+    w->log_count++;
+}
+
+void say_text(world *w, uint64_t id, const char *text)
+{
+    say(w, id, text, strlen(text));
+}
+
+void do_op(world *w, uint64_t id, enum pmx_op op)
+{
+    say(w, id | (uint64_t)op << PMX_OP_SHIFT, NULL, 0);
+}
+
+/* --- what is known ----------------------------------------------------- */
+
+int has(const id_list *list, uint64_t id)
+{
+    int count = 0;
+    for (size_t i = 0; i < list->count; i++)
+        count += list->ids[i] == id;
+    return count;
+}
+
+const ending *closed(const world *w, uint64_t id)
+{
+    for (size_t i = 0; i < w->closed_count; i++)
+        if (w->closed[i].id == id)
+            return &w->closed[i];
+    return NULL;
+}
+
+int error_of(const world *w, uint64_t id)
+{
+    const ending *e = closed(w, id);
+    return e ? e->error : -1;
+}
+
+buffer received_by(const world *w, uint64_t id)
+{
+    buffer all = {0};
+    for (size_t i = 0; i < w->message_count; i++)
+        if (w->messages[i].id == id)
+            append(&all, w->in.bytes + w->messages[i].at,
+                   w->messages[i].size);
+    return all;
+}
+
+size_t messages_of(const world *w, uint64_t id)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < w->message_count; i++)
+        count += w->messages[i].id == id;
+    return count;
+}
+
+const message *message_of(const world *w, uint64_t id, size_t k)
+{
+    for (size_t i = 0; i < w->message_count; i++)
+        if (w->messages[i].id == id && !k--)
+            return &w->messages[i];
+    return NULL;
+}
+
+int is_text(const world *w, const message *m, const char *text)
+{
+    return m && m->size == strlen(text) &&
+           !memcmp(w->in.bytes + m->at, text, m->size);
+}
+
+/* --- counting waits ---------------------------------------------------- */
+
+long wait_count;
+int wait_result;
+static const pmx__poller *counted;
+
+static int counting_wait(void *state, pmx__event *events, int room,
+                         int64_t timeout_ns)
+{
+    wait_count++;
+    if (wait_result) {
+        int result = wait_result;
+        wait_result = 0;
+        return result;
+    }
+    return counted->wait(state, events, room, timeout_ns);
+}
+
+void count_waits(world *w)
+{
+    static pmx__poller counting;
+    counted = w->mux->poller;
+    counting = *counted;
+    counting.wait = counting_wait;
+    w->mux->poller = &counting;
+    wait_count = 0;
+    wait_result = 0;
+}

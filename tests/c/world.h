@@ -1,0 +1,131 @@
+/*
+ * A mux with what tests need around it: a log to write to, everything that was
+ * reported so far, and plain sockets as peers, non-blocking, in this thread.
+ */
+#ifndef WORLD_H
+#define WORLD_H
+
+#include "mux.h"
+#include "test.h"
+
+typedef struct {
+    uint8_t *bytes;
+    size_t size, room;
+} buffer;
+
+typedef struct {
+    uint64_t id;
+    size_t at, size;            /* in world.in */
+    int turn;
+} message;
+
+typedef struct {
+    uint64_t id;
+    int error;
+    pmx_address peer, local;
+    int turn;
+} ending;
+
+typedef struct {
+    uint64_t *ids;
+    size_t count, room;
+} id_list;
+
+typedef struct {
+    pmx_mux *mux;
+    pmx_arena *arena, *large;   /* ours, and one that was handed over */
+    pmx_turn t;
+    uint64_t listener;
+    uint32_t port;
+    int turns;
+    int echo;                   /* send back what comes */
+    int forget;                 /* keep no messages, count their bytes */
+    uint64_t bytes;
+
+    buffer ids, lengths, out;   /* the log */
+    uint32_t log_count;
+
+    buffer in;                  /* what was received */
+    message *messages;
+    size_t message_count, message_room;
+    id_list opened, ended, drained;
+    ending *closed;
+    size_t closed_count, closed_room;
+} world;
+
+/* Policies: no limits but the defaults. */
+pmx_policy raw(void);
+pmx_policy lines(const char *delimiter, uint32_t max_size);
+pmx_policy prefix(uint32_t width, int little, uint32_t max_size);
+pmx_policy fixed(uint32_t size);
+
+void world_begin(world *w, uint32_t max_messages, uint64_t arena_size);
+/* world_begin and a listener on 127.0.0.1. */
+void world_serve(world *w, const pmx_policy *policy);
+void world_listen(world *w, const pmx_policy *policy);
+void world_end(world *w);
+/* Everything must be as if nothing had been: no connection, no memory. */
+void world_is_clean(world *w);
+
+/* One harvest, with what is in the log; the reason, and all is recorded. */
+int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
+            int64_t max_delay_ns);
+int turn(world *w, int64_t timeout_ns);
+#define MS INT64_C(1000000)
+
+/* Turns until something holds: at least one, and for a bounded time. */
+int64_t deadline(void);
+#define UNTIL_DOING(w, what, doing) \
+    do { \
+        int64_t until_ = deadline(); \
+        do { \
+            doing; \
+            turn(w, MS); \
+            if (pmx__now() > until_) \
+                test_failed(__FILE__, __LINE__, "in time: " #what); \
+        } while (!(what)); \
+    } while (0)
+#define UNTIL(w, what) UNTIL_DOING(w, what, (void)0)
+
+void say(world *w, uint64_t id, const void *bytes, size_t size);
+void say_text(world *w, uint64_t id, const char *text);
+void do_op(world *w, uint64_t id, enum pmx_op op);
+
+/* What is known of a connection. */
+int has(const id_list *list, uint64_t id);
+const ending *closed(const world *w, uint64_t id);
+int error_of(const world *w, uint64_t id);      /* -1: not closed */
+/* The received bytes of one connection put together. */
+buffer received_by(const world *w, uint64_t id);
+size_t messages_of(const world *w, uint64_t id);
+const message *message_of(const world *w, uint64_t id, size_t k);
+int is_text(const world *w, const message *m, const char *text);
+
+/* Peers. */
+int call(const world *w);                       /* connected, non-blocking */
+int call_small(const world *w);                 /* with a small buffer */
+int call_port(uint32_t port, int small);
+uint64_t meet(world *w, int *peer);             /* call, and its id */
+uint64_t meet_small(world *w, int *peer);
+void put(int peer, const void *bytes, size_t size);
+void put_text(int peer, const char *text);
+/* What it takes now of bytes[*at..size); 1 when that was the last. */
+int put_some(int peer, const buffer *bytes, size_t *at);
+/* What is there now; 1: more may come, 0: the end, -errno. */
+int get(int peer, buffer *into);
+int get_at_most(int peer, buffer *into, size_t size);
+void reset_peer(int peer);
+int is_text_of(const buffer *b, const char *text);
+
+void append(buffer *b, const void *bytes, size_t size);
+void release(buffer *b);
+/* Bytes that are different wherever one looks. */
+void fill(buffer *b, size_t size, uint32_t seed);
+int same(const buffer *a, const buffer *b);
+
+/* Count the waits of a mux, and let them fail. */
+extern long wait_count;
+extern int wait_result;         /* returned once instead, if not 0 */
+void count_waits(world *w);
+
+#endif
