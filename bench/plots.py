@@ -111,7 +111,9 @@ def throughput(summary: Summary) -> Any:
             continue
         xs, ys = zip(*there)
         axes.plot(xs, ys, **style(name))
-        if len(there) < len(points) and there[-1][0] < points[-1]:
+        if any(
+            (f"pingpong-{n}", name) in summary.refused for n in points if n > xs[-1]
+        ):
             axes.plot(xs[-1], ys[-1], "x", ms=11, mew=2, color=colour(name))
             note = (5, -12)
             axes.annotate(
@@ -178,6 +180,7 @@ def latency(summary: Summary) -> Any:
     """Percentiles at the fixed rates; of the ping-pong where there are none."""
     shown = [s for s in ("rate-50", "rate-80") if s in summary.scenarios()]
     shown = shown or [s for s in ("pingpong-100",) if s in summary.scenarios()]
+    shown = [s for s in shown if any(key[0] == s for key in summary.rounds)]
     if not shown:
         return None
     size = (4.5 * len(shown) + 1, 4.5)

@@ -26,6 +26,8 @@ COLUMNS = (
     ("memory", "memory", "bytes/idle conn"),
 )
 
+SMALL = 5  # a run of so few scenarios has a column for each
+
 
 def number(value: float) -> str:
     """Three digits at least, thousands separated."""
@@ -60,6 +62,9 @@ def table(summary: Summary) -> str:
     """The main table: a line a contender, a column a scenario."""
     present = summary.scenarios()
     columns = [c for c in COLUMNS if c[0] in present]
+    if len({c[0] for c in columns}) < len(present) <= SMALL:
+        known = {c[0] for c in columns}
+        columns += [(s, "per_second", f"{s}, 1/s") for s in present if s not in known]
     names = dict.fromkeys(n for c in columns for n in summary.contenders(c[0]))
     rows = []
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -11,7 +12,6 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,13 @@ from .contenders import Contender
 from .scenarios import CAPACITY, Scenario
 
 START_TIMEOUT = 20.0  # seconds for a server to say that it listens
+LOAD_TIMEOUT = 300.0  # seconds: it has limits of its own, far below
 START_TYPICAL = 0.25  # seconds in which most do, and end
 CONNECT_TYPICAL = 80e-6  # seconds a connection
 BURST_TYPICAL = 20.0  # seconds: dropped connects are tried again, ever later
+
+
+Step = Callable[[str, str, int], None]  # scenario, contender, round
 
 
 @dataclass
@@ -72,7 +76,7 @@ def pinned(command: list[str], cpus: str | None) -> list[str]:
     return command if cpus is None else ["taskset", "-c", cpus, *command]
 
 
-@contextmanager
+@contextlib.contextmanager
 def server(command: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], int, Any]]:
     """A running server, its port, and the file of what it says on stderr."""
     with tempfile.TemporaryFile() as errors:
@@ -136,14 +140,16 @@ def run_once(
                 options.append("--spin")  # it has a CPU for itself: sends on time
             load = pinned([str(build.load()), *options], cpus.load)
             record["load"] = shlex.join(load)
-            done = subprocess.run(load, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                load, capture_output=True, text=True, check=False, timeout=LOAD_TIMEOUT
+            )
             if done.returncode:
                 raise RuntimeError(done.stderr.strip())
             record["result"] = json.loads(done.stdout)
             record["refused"] = refusal(record["result"], contender)
             if record["refused"] and process.poll() is not None:
                 record["refused"] += f"; the server died: {last_line(errors)}"
-    except RuntimeError as error:
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
         record["refused"] = str(error)
     return record
 
@@ -160,7 +166,29 @@ def rate_of(scenario: Scenario, runs: list[dict[str, Any]]) -> float:
     return scenario.share * slowest
 
 
-def run_plan(plan: Plan, step: Callable[[str, str, int], None]) -> dict[str, Any]:
+def run_scenario(
+    scenario: Scenario, plan: Plan, runs: list[dict[str, Any]], step: Step
+) -> None:
+    """Add all rounds of a scenario to the runs."""
+    stopped: set[str] = set()  # what cannot work will not work next time
+    rate = rate_of(scenario, runs)
+    if scenario.share and not rate:
+        plan.skipped[scenario.name] = f"nobody's rate under {CAPACITY} is known"
+        return
+    for number in range(plan.rounds_of(scenario)):
+        order = plan.contenders[scenario.name]
+        for contender in order if number % 2 == 0 else reversed(order):
+            step(scenario.name, contender.name, number)
+            if contender.name in stopped:
+                continue
+            record = run_once(scenario, contender, plan, rate)
+            if "result" not in record or incomplete(record["result"]):
+                stopped.add(contender.name)
+            head = {"scenario": scenario.name, "contender": contender.name}
+            runs.append({**head, "round": number, **record})
+
+
+def run_plan(plan: Plan, step: Step) -> dict[str, Any]:
     """Run everything; `step` hears of each run before it starts."""
     machine_facts = machine.facts()
     build.load()
@@ -169,23 +197,9 @@ def run_plan(plan: Plan, step: Callable[[str, str, int], None]) -> dict[str, Any
     if cpus.server is not None:  # this process must not disturb the server
         os.sched_setaffinity(0, os.sched_getaffinity(0) - {int(cpus.server)})
     runs: list[dict[str, Any]] = []
-    for scenario in plan.scenarios:
-        stopped: set[str] = set()  # what cannot work will not work next time
-        rate = rate_of(scenario, runs)
-        if scenario.share and not rate:
-            plan.skipped[scenario.name] = f"nobody's rate under {CAPACITY} is known"
-            continue
-        for number in range(plan.rounds_of(scenario)):
-            order = plan.contenders[scenario.name]
-            for contender in order if number % 2 == 0 else reversed(order):
-                step(scenario.name, contender.name, number)
-                if contender.name in stopped:
-                    continue
-                record = run_once(scenario, contender, plan, rate)
-                if "result" not in record or incomplete(record["result"]):
-                    stopped.add(contender.name)
-                head = {"scenario": scenario.name, "contender": contender.name}
-                runs.append({**head, "round": number, **record})
+    with contextlib.suppress(KeyboardInterrupt):  # what was measured is kept
+        for scenario in plan.scenarios:
+            run_scenario(scenario, plan, runs, step)
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
         "date": now.isoformat(timespec="seconds"),
