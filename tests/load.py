@@ -112,9 +112,9 @@ def slow(backend, form="function", size=64 * MIB):
         process.go()
     assert figures["bytes"] == size
     # What a harvest reads may come on top of high water.
-    assert peak.queued <= limits.high_water + (256 << 10)
+    assert peak.queued <= limits.high_water + (256 << 10), f"{peak.queued} queued"
     grown = peak.resident - before if before else 0
-    assert grown <= limits.max_output + MARGIN
+    assert grown <= limits.max_output + MARGIN, f"{grown} bytes more"
     return {
         "MiB each way": size / MIB,
         "KiB queued at most": peak.queued / 1024,

@@ -91,7 +91,7 @@ def test_within_a_harvest_the_order_is_opened_messages_drained_closed(
                 late.sendall(b"late\n")
                 speaks.sendall(b"speaks\n")
                 leaves.close()
-                left -= len(util.recv_exactly(drains, min(left, 100_000)))
+                left -= len(drains.recv(100_000))
             util.settle(server)
             leaves = late
         util.wait_until(lambda: log.of("drained"))
@@ -171,7 +171,7 @@ def test_drained_is_called_when_output_fell_to_low_water(backend, tmp_path):
         util.connect(server.address) as sock,
     ):
         sock.sendall(b"go")
-        util.wait_until(lambda: 0 < server.stats().queued < 1 << 20)
+        util.wait_until(lambda: server.stats().bytes_out > 0)
         util.settle(server)
         assert log.of("drained") == []
         util.recv_exactly(sock, 1 << 20)
@@ -363,8 +363,10 @@ def test_closed_is_called_once_for_each_connection(backend):
             sock = util.connect(server.address)
             sock.sendall(b"go")
             (util.reset if k % 2 else socket.socket.close)(sock)
-        util.wait_until(lambda: len(log.of("opened")) == len(log.of("closed")) == 20)
-    assert len({conn for conn, _ in log.of("closed")}) == 20
+    opened = [conn for conn, _ in log.of("opened")]
+    closed = [conn for conn, _ in log.of("closed")]
+    assert len(opened) == len(set(opened)) == server.stats().accepted >= 10
+    assert sorted(conn.id for conn in opened) == sorted(conn.id for conn in closed)
 
 
 def test_received_may_be_batched(backend, tmp_path):

@@ -213,16 +213,46 @@ def test_stats_count_what_was_served(backend):
     assert (stats.queued, stats.discarded, stats.reset) == (0, 0, 0)
 
 
-def test_stats_may_be_asked_before_and_after_its_life(backend):
-    server = pymux.Server(echo, ("127.0.0.1", 0), backend=backend)
-    before = server.stats()
-    assert (before.accepted, before.listeners, before.connections) == (0, 0, 0)
-    with server:
+def test_stats_count_what_waits_for_the_kernel_once(backend, tmp_path):
+    size = 1 << 20
+    with (
+        util.serving(lambda conn, data: b"x" * size, backend, tmp_path / "s") as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"go")
+        util.wait_until(lambda: server.stats().bytes_out > 0)
+        util.wait_until(
+            lambda: server.stats().queued + server.stats().bytes_out == size
+        )
+        assert len(util.recv_exactly(sock, size)) == size
+        util.wait_until(lambda: server.stats().queued == 0)
+
+
+def test_stats_after_its_life_are_the_last_ones(backend):
+    with util.serving(echo, backend) as server:
         util.everything(server.address, b"go")
-    after = server.stats()
-    assert (after.accepted, after.closed, after.messages_in) == (1, 1, 1)
-    assert (after.listeners, after.connections) == (0, 0)
-    assert after.backend == backend
+    stats = server.stats()
+    assert (stats.accepted, stats.closed, stats.messages_in) == (1, 1, 1)
+    assert (stats.listeners, stats.connections) == (0, 0)
+    assert stats.backend == backend
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda server: server.stop(),
+        lambda server: server.stats(),
+        lambda server: server.address,
+        lambda server: server.call_threadsafe(print),
+    ],
+    ids=["stop", "stats", "address", "call_threadsafe"],
+)
+def test_before_it_is_started_there_is_nothing_to_ask_it_for(backend, ask):
+    server = pymux.Server(echo, ("127.0.0.1", 0), backend=backend)
+    with pytest.raises(RuntimeError, match="not started"):
+        ask(server)
+    with server:
+        assert util.everything(server.address, b"go") == b"go"
 
 
 def test_call_threadsafe_gives_the_mux_first_in_the_servers_thread(backend):
