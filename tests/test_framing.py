@@ -468,3 +468,13 @@ def test_a_frame_behind_an_error_is_not_delivered(mux):
         mux, pymux.LengthPrefix(1, max_size=4), b"\2ok" + b"\5xxxxx" + b"\2no"
     )
     assert (frames, error) == ([b"ok"], errno.EMSGSIZE)
+
+
+def test_a_half_open_connection_ends_with_the_error_too(mux):
+    conn, peer = pair(mux, pymux.Fixed(2), half_open=True)
+    with peer:
+        peer.sendall(b"abc")
+        peer.shutdown(socket.SHUT_WR)
+        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+        assert acc.payloads == [b"ab"]
+        assert acc.errno(conn) == errno.EPROTO

@@ -99,8 +99,12 @@ def test_many_wakeups_are_one(mux):
 
 def test_a_timer_ends_the_wait(mux):
     ran = []
-    mux.call_later(0.02, ran.append, 1)
-    took, batch = elapsed(lambda: mux.harvest(LONG))
+
+    def call():
+        mux.call_later(0.02, ran.append, 1)
+        return mux.harvest(LONG)
+
+    took, batch = elapsed(call)
     assert 0.02 <= took < LONG / 2
     assert ran == [1]
     assert len(batch) == 0
@@ -202,7 +206,7 @@ def test_a_delay_starts_with_the_first_message(mux, two):
     took, batch = elapsed(lambda: mux.harvest(LONG, min_messages=9, max_delay=0.05))
     timer.join()
     assert batch.messages == [b"1"]
-    assert took >= 0.14
+    assert took >= 0.12  # the timer began a moment before
 
 
 def test_enough_messages_end_the_delay(mux, two):

@@ -150,6 +150,7 @@ def test_the_errors_are_what_one_would_catch():
         (lambda: pymux.LengthPrefix(3), "3"),
         (lambda: pymux.LengthPrefix(0), "0"),
         (lambda: pymux.LengthPrefix(16), "16"),
+        (lambda: pymux.LengthPrefix("4"), "'4'"),
         (lambda: pymux.LengthPrefix(4, "middle"), "middle"),
         (lambda: pymux.LengthPrefix(max_size=-7), "-7"),
         (lambda: pymux.Fixed(0), "0"),
@@ -175,7 +176,6 @@ def test_a_value_out_of_range_is_named_in_a_value_error(make, shown):
     [
         lambda: pymux.Lines("\n"),
         lambda: pymux.Lines(max_size="many"),
-        lambda: pymux.LengthPrefix("4"),
         lambda: pymux.Fixed("4"),
         lambda: pymux.Fixed(2.5),
         lambda: pymux.Limits(high_water="64k"),
