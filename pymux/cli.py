@@ -33,7 +33,7 @@ from .server import Server, _run_until_signal
 
 if TYPE_CHECKING:
     from .framing import Framing
-    from .server import Stats
+    from .mux import Stats
 
 DEFAULT_ADDRESS = "127.0.0.1:8093"
 
@@ -403,6 +403,8 @@ def run_serve(args: argparse.Namespace) -> int:
         raise Failure(describe(error, address)) from None
     except ValueError as error:
         raise Failure(one_line(error)) from None
+    if sys.stdout is not None and sys.stdout.isatty():
+        say("")  # behind the ^C
     say(totals(stats))
     return 0
 

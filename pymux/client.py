@@ -13,7 +13,7 @@ import math
 import os
 import select
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -64,7 +64,7 @@ class _Inbox:
     __slots__ = ("_packs", "_row", "size")
 
     def __init__(self) -> None:
-        self._packs: deque[tuple[bytes, memoryview]] = deque()
+        self._packs: deque[tuple[bytes, Sequence[int]]] = deque()
         self._row = 0  # the next one of the first pack
         self.size = 0
 
@@ -73,10 +73,15 @@ class _Inbox:
 
     def add(self, batch: Batch) -> None:
         """Copy the messages of a batch, which has at least one."""
+        rows = len(batch)
         data = bytes(batch.data)
-        offsets = memoryview(bytes(batch.offsets)).cast("i")
+        offsets: Sequence[int]
+        if rows == 1:
+            offsets = (0, len(data))
+        else:
+            offsets = memoryview(bytes(batch.offsets)).cast("i")
         self._packs.append((data, offsets))
-        self.size += len(data) + _ROW_COST * len(batch) + _PACK_COST
+        self.size += len(data) + _ROW_COST * rows + _PACK_COST
 
     def pop(self) -> bytes:
         """The oldest message."""
@@ -276,9 +281,9 @@ class Client:
         # Input that nobody has read would turn the close into a reset, which
         # destroys what is still on its way to the peer.
         for _ in range(_CLOSE_TURNS):
-            before = mux.stats().bytes_in
+            before = mux._counts.bytes_in
             mux.harvest(0)
-            if conn.closed or mux.stats().bytes_in == before:
+            if conn.closed or mux._counts.bytes_in == before:
                 break
 
     def __enter__(self) -> Client:
@@ -366,7 +371,7 @@ class Client:
                 )
             batch = harvest_after_progress(self._mux, left, nap)
             nap = min(2 * nap, LAST_NAP)
-        if self._lost or self._mux.stats().discarded:
+        if self._lost or self._mux._counts.discarded:
             raise self._gone("cannot send")
 
     def _gone(self, what: str) -> ConnectionClosed:
