@@ -186,6 +186,13 @@ int pmx__blocked(const pmx__conn *c)
            (c->flags & (PMX__HELD | PMX__OVER) && !(c->flags & PMX__LOST));
 }
 
+/* Nobody reads it, nor has frames of it to come: a lost peer is the end. */
+int pmx__unread(const pmx__conn *c)
+{
+    return c->flags & PMX__PAUSED ||
+           (c->flags & PMX__ENDED && !(c->flags & PMX__FRAMES));
+}
+
 int pmx__has_work(const pmx__conn *c)
 {
     if (c->flags & PMX__DONE)
@@ -499,7 +506,7 @@ void pmx__lost(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & (PMX__CONNECTING | PMX__DONE))
         return;
-    if (c->flags & (PMX__PAUSED | PMX__ENDED)) {
+    if (pmx__unread(c)) {
         int error = pmx__sock_error(c->sock);
         if (error) {
             pmx__finish(mux, slot, error, 0);

@@ -259,6 +259,8 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             break;
         }
     }
+    if (l->can_accept && mux->opened_count == mux->max_rows)
+        mux->capped = 1;
     return tried;
 }
 
@@ -383,8 +385,10 @@ fail:
 void pmx__connected(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if (mux->opened_count == mux->max_rows)
-        return;                 /* no row to report it in: next turn */
+    if (mux->opened_count == mux->max_rows) {
+        mux->capped = 1;        /* no row to report it in: next turn */
+        return;
+    }
     int error = pmx__dialled(c->sock);
     c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ);
     if (error == -ENOTCONN)

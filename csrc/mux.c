@@ -218,6 +218,12 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* INT64_MAX: for ever. */
+static int64_t after(int64_t at, int64_t span)
+{
+    return span > INT64_MAX - at ? INT64_MAX : at + span;
+}
+
 /* When the mux itself must act, whatever the descriptors say. */
 static int64_t next_act(const pmx_mux *mux)
 {
@@ -233,13 +239,13 @@ static int64_t next_act(const pmx_mux *mux)
 
 static int nothing_to_wait_for(const pmx_mux *mux)
 {
-    return mux->ready_count || mux->report_count || mux->draining == 1 ||
-           pmx__accepting(mux);
+    return mux->ready_count || mux->draining == 1 || pmx__accepting(mux) ||
+           (mux->report_count && !mux->rows);   /* rows that gather: later */
 }
 
 int64_t pmx_next_timeout(const pmx_mux *mux)
 {
-    if (nothing_to_wait_for(mux) || mux->ending_count)
+    if (nothing_to_wait_for(mux) || mux->report_count || mux->ending_count)
         return 0;
     int64_t at = next_act(mux);
     if (at == INT64_MAX)
@@ -261,7 +267,7 @@ static int spin(pmx_mux *mux, int64_t until)
         span = SPIN_MOST_NS;
     if (!span)
         return 0;
-    int64_t end = earlier(pmx__now() + span, until);
+    int64_t end = earlier(after(pmx__now(), span), until);
     int n;
     do {
         n = mux->poller->wait(mux->poll_state, mux->events, PMX__EVENTS, 0);
@@ -344,7 +350,7 @@ static void ask_for_errors(pmx_mux *mux)
             c->flags & (PMX__WATCH_IN | PMX__WATCH_OUT))
             continue;
         int error = pmx__sock_error(c->sock);
-        if (error && c->flags & (PMX__PAUSED | PMX__ENDED))
+        if (error && pmx__unread(c))
             pmx__finish(mux, slot, error, 0);
         else if (error)
             pmx__lost_to(mux, slot, error);
@@ -479,9 +485,8 @@ int pmx_harvest(pmx_turn *t)
     begin_batch(mux, t->arena);
     close_ending(mux);
 
-    int64_t end = t->timeout_ns < 0 ||
-                  t->timeout_ns > INT64_MAX - mux->now
-                      ? INT64_MAX : mux->now + t->timeout_ns;
+    int64_t end =
+        t->timeout_ns < 0 ? INT64_MAX : after(mux->now, t->timeout_ns);
     int64_t delayed = INT64_MAX;        /* until when a batch may gather */
     int reason = 0;
     do {
@@ -504,7 +509,7 @@ int pmx_harvest(pmx_turn *t)
         pmx__accept_all(mux);
         reason |= drain_all(mux);
         if (mux->rows && delayed == INT64_MAX)
-            delayed = mux->now + t->max_delay_ns;
+            delayed = after(mux->now, t->max_delay_ns);
     } while (!reason && mux->now < end && !enough(mux, t, delayed));
     return report(mux, t, reason);
 }

@@ -240,6 +240,7 @@ void pmx__ready(pmx_mux *mux, uint32_t slot);
 void pmx__unready(pmx_mux *mux, uint32_t slot);
 int pmx__has_work(const pmx__conn *c);
 int pmx__blocked(const pmx__conn *c);
+int pmx__unread(const pmx__conn *c);
 void pmx__watch(pmx_mux *mux, uint32_t slot);
 void pmx__touch(pmx_mux *mux, uint32_t slot);
 void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due);

@@ -44,7 +44,7 @@ static void send_failed(pmx_mux *mux, uint32_t slot, int error)
     c->flags |= PMX__SEND_FAILED | PMX__LOST;
     c->flags &= ~(uint32_t)PMX__OVER;
     pmx__queue_drop(mux, c);
-    if (c->flags & (PMX__PAUSED | PMX__ENDED | PMX__CLOSING)) {
+    if (c->flags & PMX__CLOSING || pmx__unread(c)) {
         pmx__finish(mux, slot, error, 0);
         return;
     }

@@ -57,10 +57,11 @@ static int epoll_add(void *state, int fd, uint64_t token, uint32_t what)
 {
     state_t *s = state;
     struct epoll_event event = {
-        .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
+        .events = EPOLLRDHUP | EPOLLPRI | EPOLLET |
+                  (what & PMX__IN ? EPOLLIN : 0u) |
+                  (what & PMX__OUT ? EPOLLOUT : 0u),
         .data.u64 = token,
     };
-    (void)what;
     return epoll_ctl(s->fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
 }
 

@@ -14,7 +14,7 @@ enum { SECONDS = 60 };          /* for one test, on a very slow machine */
 
 static const test_case *const all[] = {
     frame_tests, memory_tests, poller_tests, framing_tests, large_tests,
-    send_tests, block_tests, op_tests, close_tests,
+    send_tests, block_tests, op_tests, close_tests, lost_tests, time_tests,
 };
 
 const char *test_backend;
@@ -71,6 +71,7 @@ static void run(const test_case *test, const char *only)
     if (only && !strstr(name, only))
         return;
     volatile int before = test_descriptors();
+    time_t begun = time(NULL);
     alarm(SECONDS);
     if (setjmp(stopped)) {
         failed++;
@@ -82,6 +83,8 @@ static void run(const test_case *test, const char *only)
         test_differ(test->name, 0, "descriptors open", test_descriptors(),
                     before);
     passed++;
+    if (time(NULL) - begun > 1)
+        printf("slow: %s\n", name);
 }
 
 int main(int argc, char **argv)

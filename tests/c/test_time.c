@@ -1,0 +1,301 @@
+/* Deadlines and waits. */
+#include "world.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void an_idle_connection_times_out(void)
+{
+    world w;
+    int peer, busy;
+    pmx_policy p = raw();
+    p.idle_ns = 40 * MS;
+    world_serve(&w, &p);
+    int64_t before = pmx__now();
+    uint64_t id = meet(&w, &peer), second = meet(&w, &busy);
+    buffer got = {0};
+    UNTIL_DOING(&w, closed(&w, id), put_text(busy, "x"));
+    CHECK(pmx__now() - before >= 40 * MS);
+    EQUAL(error_of(&w, id), ETIMEDOUT);
+    EQUAL(get(peer, &got), -ECONNRESET);
+    CHECK(!closed(&w, second));
+    /* one turn sleeps until then, however long it may */
+    count_waits(&w);
+    turn(&w, 5000 * MS);
+    CHECK(closed(&w, second) || w.t.messages);
+    UNTIL(&w, closed(&w, second));
+    CHECK(wait_count < 12);
+    close(peer);
+    close(busy);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void the_idle_clock_stands_still_while_paused(void)
+{
+    world w;
+    int peer;
+    pmx_policy p = raw();
+    p.idle_ns = 30 * MS;
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    do_op(&w, id, PMX_PAUSE);
+    do_op(&w, id, PMX_HOLD);
+    turn(&w, 0);
+    do_op(&w, id, PMX_RESUME);
+    int64_t before = pmx__now();
+    while (pmx__now() - before < 60 * MS)
+        turn(&w, 20 * MS);
+    CHECK(!closed(&w, id));
+    do_op(&w, id, PMX_RELEASE);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ETIMEDOUT);
+    close(peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* What the kernel takes counts, what waits for a reader does not. */
+static void the_idle_clock_runs_while_output_is_unread(void)
+{
+    world w;
+    int peer;
+    pmx_policy p = raw();
+    p.idle_ns = 40 * MS;
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    buffer much = {0};
+    fill(&much, 6000000, 1);
+    say(&w, id, much.bytes, much.size);
+    UNTIL_DOING(&w, closed(&w, id), put_text(peer, "unread"));
+    EQUAL(error_of(&w, id), ETIMEDOUT);
+    close(peer);
+    release(&much);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void deadlines_stay_in_order_over_pauses(void)
+{
+    enum { COUNT = 30 };
+    world w;
+    int peers[COUNT];
+    uint64_t ids[COUNT];
+    pmx_policy p = raw();
+    p.idle_ns = 60000 * MS;
+    world_serve(&w, &p);
+    for (int i = 0; i < COUNT; i++)
+        ids[i] = meet(&w, &peers[i]);
+    uint32_t x = 3;
+    for (int step = 0; step < 600; step++) {
+        x = x * 1664525u + 1013904223u;
+        int i = (int)(x >> 8) % COUNT;
+        static const enum pmx_op ops[] = {PMX_PAUSE, PMX_RESUME, PMX_HOLD,
+                                          PMX_RELEASE};
+        if (x >> 30 == 0)
+            put_text(peers[i], "x");
+        else
+            do_op(&w, ids[i], ops[x >> 20 & 3]);
+        turn(&w, 0);
+        pmx__rules *rules = pmx__slot(w.mux, (uint32_t)ids[0])->rules;
+        pmx__list *list = &rules->due[PMX__IDLE_DUE];
+        uint32_t last = PMX__NONE;
+        int64_t since = 0;
+        int count = 0;
+        for (uint32_t at = list->head; at != PMX__NONE;
+             at = pmx__slot(w.mux, at)->due_next) {
+            const pmx__conn *c = pmx__slot(w.mux, at);
+            CHECK(c->since >= since);
+            CHECK(!(c->flags & (PMX__PAUSED | PMX__HELD)));
+            EQUAL(c->due_prev, last);
+            since = c->since;
+            last = at;
+            count++;
+        }
+        EQUAL(list->tail, last);
+        for (int k = 0; k < COUNT; k++)
+            count += !!(pmx__slot(w.mux, (uint32_t)ids[k])->flags &
+                        (PMX__PAUSED | PMX__HELD));
+        EQUAL(count, COUNT);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        do_op(&w, ids[i], PMX_ABORT);
+        close(peers[i]);
+    }
+    UNTIL(&w, w.closed_count == COUNT);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void a_harvest_waits_as_long_as_told(void)
+{
+    static const int64_t spans[] = {0, 1, 1000, 100000, 1500000, 5 * MS};
+    world w;
+    world_begin(&w, 100, 10000);
+    for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
+        int64_t before = pmx__now();
+        EQUAL(turn(&w, spans[i]), 0);
+        CHECK(pmx__now() - before >= spans[i]);
+    }
+    EQUAL(pmx_next_timeout(w.mux), -1);
+    world_end(&w);
+}
+
+static void a_batch_gathers_until_min_messages_or_max_delay(void)
+{
+    world w;
+    int peer, silent;
+    pmx_policy p = lines("\n", 100);
+    world_serve(&w, &p);
+    (void)meet(&w, &peer);
+    (void)meet(&w, &silent);
+    put_text(peer, "1\n");
+    int64_t before = pmx__now();
+    turn_of(&w, -1, 5, 30 * MS);
+    EQUAL(w.t.messages, 1);
+    CHECK(pmx__now() - before >= 30 * MS);
+    put_text(peer, "1\n2\n3\n4\n5\n");
+    turn_of(&w, -1, 5, 60000 * MS);
+    EQUAL(w.t.messages, 5);
+    put_text(peer, "1\n");
+    turn_of(&w, 10 * MS, 5, INT64_MAX);         /* the timeout holds */
+    EQUAL(w.t.messages, 1);
+    put_text(peer, "1\n");
+    put_text(silent, "1\n");                    /* a row from everybody */
+    turn_of(&w, -1, 5, 60000 * MS);
+    if (w.t.messages == 1)
+        turn_of(&w, -1, 5, 60000 * MS);
+    CHECK(w.t.messages >= 1);
+    put_text(peer, "1\n");
+    pmx_wakeup(w.mux);
+    CHECK(turn_of(&w, -1, 5, 60000 * MS) & PMX_WOKEN);
+    close(peer);
+    close(silent);
+    UNTIL(&w, w.closed_count == 2);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* What else there is to report waits with the batch, asleep. */
+static void a_batch_that_gathers_does_not_spin(void)
+{
+    world w;
+    int peer, silent, leaves;
+    pmx_policy p = lines("\n", 100);
+    world_serve(&w, &p);
+    (void)meet(&w, &peer);
+    (void)meet(&w, &silent);
+    uint64_t id = meet(&w, &leaves);
+    put_text(peer, "1\n");
+    close(leaves);
+    count_waits(&w);
+    turn_of(&w, -1, 5, 40 * MS);
+    UNTIL(&w, closed(&w, id));
+    CHECK(wait_count < 60);
+    close(peer);
+    close(silent);
+    UNTIL(&w, w.closed_count == 3);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void *wake(void *mux)
+{
+    for (int i = 0; i < 100; i++)
+        pmx_wakeup(mux);
+    return NULL;
+}
+
+static void another_thread_wakes_a_waiting_mux(void)
+{
+    static const char *const kinds[] = {"socketpair", "pipe"};
+    for (int i = 0; i < 2; i++) {
+        world w;
+        pthread_t thread;
+        setenv("PYMUX_WAKEUP", kinds[i], 1);
+        world_begin(&w, 100, 10000);
+        unsetenv("PYMUX_WAKEUP");
+        EQUAL(pthread_create(&thread, NULL, wake, w.mux), 0);
+        EQUAL(turn(&w, -1), PMX_WOKEN);
+        pthread_join(thread, NULL);
+        (void)turn(&w, 0);
+        EQUAL(turn(&w, 0), 0);          /* all of them are taken */
+        for (int k = 0; k < 300000; k++)
+            EQUAL(pmx_wakeup(w.mux), 0);        /* more than it holds */
+        while (turn(&w, 0) & PMX_WOKEN)
+            ;
+        EQUAL(write(pmx_wakeup_fd(w.mux), "x", 1), 1);
+        EQUAL(turn(&w, -1), PMX_WOKEN);
+        world_end(&w);
+    }
+}
+
+static void spinning_finds_what_blocking_finds(void)
+{
+    static const int64_t spins[] = {-1, 20000, 1000000};
+    for (int i = 0; i < 3; i++) {
+        world w;
+        int peer;
+        pmx_policy p = raw();
+        memset(&w, 0, sizeof w);
+        EQUAL(pmx_open(&w.mux, test_backend, 100, 10000, spins[i]), 0);
+        w.arena = pmx_arena_new(10000, 100);
+        world_listen(&w, &p);
+        w.echo = 1;
+        (void)meet(&w, &peer);
+        for (int k = 0; k < 600; k++) {
+            buffer got = {0};
+            put_text(peer, "x");
+            while (!got.size) {
+                turn(&w, 2 * MS);
+                get(peer, &got);
+            }
+            release(&got);
+        }
+        int64_t before = pmx__now();
+        turn(&w, 3 * MS);
+        CHECK(pmx__now() - before >= 3 * MS);
+        close(peer);
+        UNTIL(&w, w.closed_count == 1);
+        world_is_clean(&w);
+        world_end(&w);
+    }
+}
+
+static void an_interrupted_wait_keeps_what_it_has(void)
+{
+    world w;
+    int peer;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    count_waits(&w);
+    wait_result = -EINTR;
+    put_text(peer, "x");
+    EQUAL(turn(&w, -1), PMX_INTERRUPTED);
+    UNTIL(&w, w.message_count == 1);
+    wait_result = -EBADF;
+    EQUAL(turn(&w, -1), -EBADF);
+    put_text(peer, "y");
+    UNTIL(&w, w.message_count == 2);
+    close(peer);
+    UNTIL(&w, closed(&w, id));
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+const test_case time_tests[] = {
+    EACH(an_idle_connection_times_out),
+    EACH(the_idle_clock_stands_still_while_paused),
+    EACH(the_idle_clock_runs_while_output_is_unread),
+    ONCE(deadlines_stay_in_order_over_pauses),
+    EACH(a_harvest_waits_as_long_as_told),
+    EACH(a_batch_gathers_until_min_messages_or_max_delay),
+    EACH(a_batch_that_gathers_does_not_spin),
+    EACH(another_thread_wakes_a_waiting_mux),
+    EACH(spinning_finds_what_blocking_finds),
+    EACH(an_interrupted_wait_keeps_what_it_has),
+    {0},
+};
