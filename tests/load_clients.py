@@ -29,11 +29,10 @@ def say(**what):
 class Stream:
     """One client of an echo: what it still has to send, and what is to come back."""
 
-    def __init__(self, address, messages, rng, doomed=False):
+    def __init__(self, address, messages, rng):
         self.sock = socket.create_connection(address)
         self.sock.setblocking(False)
         self.random = rng
-        self.doomed = doomed  # it resets in the middle of it all
         self.left = messages
         self.unsent = b""
         self.owed = bytearray()  # sent, and not yet come back
@@ -106,10 +105,10 @@ def many(address, clients, messages, resets, seed):
     left_to_reset = resets
     last = started
     while open_count:
-        if left_to_reset and rng.random() < 0.5:
-            left_to_reset -= 1
-            doomed.append(Stream(address, messages, rng, doomed=True))
-        if doomed and rng.random() < 0.5:
+        coming = min(left_to_reset, rng.randrange(2 + resets // 25))
+        left_to_reset -= coming
+        doomed += [Stream(address, messages, rng) for _ in range(coming)]
+        for _ in range(rng.randrange(len(doomed) + 1)):
             doomed.pop(rng.randrange(len(doomed))).reset()
         progress = [stream.send() for stream in doomed + sending]
         sending = [stream for stream in sending if stream.has_more]
