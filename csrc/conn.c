@@ -487,8 +487,16 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     if (queued || !(c->flags & PMX__SEND_ENDED))
         return;
     if (c->flags & PMX__CLOSING && c->flags & PMX__RESET_LAST) {
-        pmx__finish(mux, slot, c->error, 1);
-        return;
+        /* a reset throws away what the peer does not have yet */
+        if (!pmx__unacknowledged(c->sock)) {
+            pmx__finish(mux, slot, c->error, 1);
+            return;
+        }
+        if (!(c->flags & PMX__UNACKED)) {
+            c->flags |= PMX__UNACKED;
+            mux->unacked++;
+            mux->ask_at = mux->now + PMX__ACK_NS;
+        }
     }
     if (!(c->flags & (PMX__SHUT | PMX__SEND_FAILED))) {
         pmx__shutdown_write(c->sock);
@@ -600,8 +608,10 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     }
     pmx__unready(mux, slot);
     undue(mux, slot);
+    if (c->flags & PMX__UNACKED)
+        mux->unacked--;
     c->flags |= PMX__DONE;
-    c->flags &= ~(uint32_t)(PMX__LISTED | PMX__ENDING);
+    c->flags &= ~(uint32_t)(PMX__LISTED | PMX__ENDING | PMX__UNACKED);
     pmx__watch(mux, slot);
     mux->stats.closed++;
     if (reset || c->error == ECONNRESET)

@@ -224,6 +224,15 @@ static int64_t after(int64_t at, int64_t span)
     return span > INT64_MAX - at ? INT64_MAX : at + span;
 }
 
+/* What no event tells is asked for, now and then: errors of connections that
+ * are not read, where the poller cannot watch for errors alone, and whether
+ * the peer has acknowledged what was sent before a reset. */
+static int must_ask(const pmx_mux *mux)
+{
+    return mux->unacked || (!mux->poller->watches_errors &&
+                            mux->stats.connections > mux->sources);
+}
+
 /* When the mux itself must act, whatever the descriptors say. */
 static int64_t next_act(const pmx_mux *mux)
 {
@@ -232,7 +241,7 @@ static int64_t next_act(const pmx_mux *mux)
         at = earlier(at, mux->accept_again);
     if (mux->redial_at)
         at = earlier(at, mux->redial_at);
-    if (!mux->poller->watches_errors && mux->stats.connections > mux->sources)
+    if (must_ask(mux))
         at = earlier(at, mux->ask_at);
     return at;
 }
@@ -337,20 +346,20 @@ static int note_events(pmx_mux *mux, int count)
     return woken;
 }
 
-/* Some pollers cannot watch for errors alone: ask those who watch nothing. */
-static void ask_for_errors(pmx_mux *mux)
+static void ask_sockets(pmx_mux *mux)
 {
-    if (mux->poller->watches_errors ||
-        mux->stats.connections <= mux->sources || mux->now < mux->ask_at)
+    if (!must_ask(mux) || mux->now < mux->ask_at)
         return;
-    mux->ask_at = mux->now + PMX__RETRY_NS;
+    mux->ask_at = mux->now + (mux->unacked ? PMX__ACK_NS : PMX__RETRY_NS);
     for (uint32_t slot = 0; slot < mux->slots; slot++) {
         pmx__conn *c = pmx__slot(mux, slot);
-        if (!(c->flags & PMX__LISTED) ||
+        if (c->flags & PMX__UNACKED)
+            pmx__settle(mux, slot);
+        if (!(c->flags & PMX__LISTED) || mux->poller->watches_errors ||
             c->flags & (PMX__WATCH_IN | PMX__WATCH_OUT))
             continue;
         int error = pmx__sock_error(c->sock);
-        if (error && pmx__unread(c))
+        if (error && c->flags & (PMX__PAUSED | PMX__ENDED))
             pmx__finish(mux, slot, error, 0);
         else if (error)
             pmx__lost_to(mux, slot, error);
@@ -504,7 +513,7 @@ int pmx_harvest(pmx_turn *t)
 
         serve_ready(mux);
         pmx__expire(mux);
-        ask_for_errors(mux);
+        ask_sockets(mux);
         pmx__redial(mux);
         pmx__accept_all(mux);
         reason |= drain_all(mux);

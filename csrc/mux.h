@@ -30,6 +30,7 @@ enum {
     PMX__GENERATIONS = 1 << 28, /* then a slot is retired */
 };
 #define PMX__RETRY_NS INT64_C(100000000)    /* accept again after EMFILE */
+#define PMX__ACK_NS INT64_C(10000000)       /* is it acknowledged by now? */
 #define PMX__REDIAL_NS INT64_C(10000000)    /* a Unix backlog that was full */
 
 /* Output that waits for the kernel. */
@@ -98,6 +99,7 @@ enum pmx__flags {
     PMX__WATCH_OUT = 1 << 26,
     PMX__WATCH_DROP = 1 << 27,
     PMX__COUNTED = 1 << 28,     /* among the open connections */
+    PMX__UNACKED = 1 << 30,     /* reset once the peer has it all */
     PMX__DISOWNED = 1 << 29,    /* nobody was told of it: no report */
 };
 
@@ -184,7 +186,8 @@ struct pmx_mux {
     uint32_t next_listener;
     int64_t accept_again;       /* accepting is paused until then, or 0 */
     int64_t redial_at;          /* or 0 */
-    int64_t ask_at;             /* when paused sockets are asked for errors */
+    int64_t ask_at;             /* when sockets are asked, see ask_sockets() */
+    uint32_t unacked;           /* connections to reset once acknowledged */
     int draining;               /* 1: closing the listeners, 2: closed */
 
     pmx__list ready;

@@ -23,6 +23,9 @@
 #include <sched.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
+#ifdef __linux__
+#include <linux/sockios.h>
+#endif
 #include <sys/stat.h>
 #include <unistd.h>
 #endif
@@ -222,8 +225,9 @@ static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode)
     if (path)                   /* so that it is never wider, on Linux */
         (void)fchmod(sock, (mode_t)mode);
     if (bind(sock, &target->to.any, target->size)) {
-        if (errno != EADDRINUSE || !path || !is_stale(target, identity))
-            return -errno;
+        int error = -errno;
+        if (error != -EADDRINUSE || !path || !is_stale(target, identity))
+            return error;
         pmx__unlink_if(path, identity);
         if (bind(sock, &target->to.any, target->size))
             return -errno;
@@ -412,6 +416,25 @@ size_t pmx__arrived(pmx_sock sock)
 #else
     int n = 0;
     return ioctl(sock, FIONREAD, &n) || n < 0 ? 0 : (size_t)n;
+#endif
+}
+
+size_t pmx__unacknowledged(pmx_sock sock)
+{
+#if defined(SIOCOUTQ)
+    int n = 0;
+    return ioctl(sock, SIOCOUTQ, &n) || n < 0 ? 0 : (size_t)n;
+#elif defined(FIONWRITE)
+    int n = 0;
+    return ioctl(sock, FIONWRITE, &n) || n < 0 ? 0 : (size_t)n;
+#elif defined(SO_NWRITE)
+    int n = 0;
+    socklen_t size = sizeof n;
+    return getsockopt(sock, SOL_SOCKET, SO_NWRITE, &n, &size) || n < 0
+               ? 0 : (size_t)n;
+#else
+    (void)sock;
+    return 0;
 #endif
 }
 

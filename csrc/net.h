@@ -66,6 +66,8 @@ int64_t pmx__send(pmx_sock sock, const void *from, size_t size);
 int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count);
 /* Bytes that wait to be received. */
 size_t pmx__arrived(pmx_sock sock);
+/* Bytes sent that the peer has not acknowledged; 0 where the OS cannot tell. */
+size_t pmx__unacknowledged(pmx_sock sock);
 /* The pending error, taken: 0 or an errno. */
 int pmx__sock_error(pmx_sock sock);
 void pmx__shutdown_write(pmx_sock sock);

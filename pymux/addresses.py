@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -13,7 +14,7 @@ __all__ = ["Address", "check_address", "endpoints", "from_core", "show"]
 
 Address = Union[str, "os.PathLike[str]", Tuple[Any, ...]]
 
-_LOOKS_LIKE_HOST_AND_PORT = re.compile(r"[^/\0]*:\d+\Z")
+_LOOKS_LIKE_HOST_AND_PORT = re.compile(r"[^/\0]*:[^/\0]*\Z")
 
 
 def _path(address: Union[str, os.PathLike[str]]) -> bytes:
@@ -26,7 +27,8 @@ def _path(address: Union[str, os.PathLike[str]]) -> bytes:
         host, _, port = path.rpartition(":")
         raise ValueError(
             f"address {path!r} is a str, which is a Unix socket's path; "
-            f"for TCP give ({host.strip('[]')!r}, {port}), or './{path}' for a path"
+            f"for TCP give ({host.strip('[]')!r}, {port or 'port'}), "
+            f"or './{path}' for a path"
         )
     encoded = os.fsencode(path)
     if b"\0" in encoded[1:]:
@@ -59,14 +61,13 @@ def _host_and_port(address: Tuple[Any, ...]) -> Tuple[str, int]:
 
 def _resolve(host: str, port: int) -> list[Tuple[Any, ...]]:
     """What getaddrinfo says, numbers first, since those do not block."""
-    try:
+    name = host.encode() if host.isascii() else host  # bytes need no idna codec
+    with contextlib.suppress(OSError):
         return socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
         )
-    except OSError:
-        pass
     try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         text = f"the name {host!r} does not resolve: {error.strerror}"
         raise socket.gaierror(error.errno, text) from None

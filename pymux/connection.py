@@ -35,7 +35,9 @@ def as_bytes(data: Any) -> bytes:
     if isinstance(data, bytes):
         return data
     if isinstance(data, str):
-        raise TypeError(f"a str cannot be sent, encode it: {data[:40]!r}")
+        raise TypeError(
+            f"a str cannot be sent; bytes-like data is needed, encode it: {data[:40]!r}"
+        )
     try:
         return bytes(memoryview(data))
     except TypeError:
@@ -95,14 +97,22 @@ class Connection:
         names = self._names
         if names is None:
             self.mux._check()
-            pair = ffi.new("pmx_address[2]")
-            if lib.pmx_addresses(self.mux._c, self.id, pair) < 0:
-                return "", ""
-            return from_core(pair[0]), from_core(pair[1])
+            return self._ask_addresses()
         if isinstance(names, bytes):  # as the core left them when it ended
             pair = ffi.cast("pmx_address *", ffi.from_buffer(names))
             names = self._names = from_core(pair[0]), from_core(pair[1])
         return names
+
+    def _ask_addresses(self) -> Any:
+        pair = ffi.new("pmx_address[2]")
+        if lib.pmx_addresses(self.mux._c, self.id, pair) < 0:
+            return "", ""
+        return from_core(pair[0]), from_core(pair[1])
+
+    def _keep_addresses(self) -> None:
+        """The mux is about to close."""
+        if self._names is None:
+            self._names = self._ask_addresses()
 
     @property
     def queued(self) -> int:

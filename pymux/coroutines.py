@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, Coroutine, Deque, Generator, Op
 from ._core import ffi, lib
 from .connection import CLOSED, Connection
 from .errors import ConnectionClosed
-from .framing import seconds
+from .framing import seconds as nanoseconds
 
 if TYPE_CHECKING:
     from .mux import Mux, Timer
@@ -135,7 +135,7 @@ class Task:
 
     def time_out(self, timeout: float) -> None:
         """Let what is waited for next end with a TimeoutError."""
-        if seconds("timeout", timeout) == 0:
+        if nanoseconds("timeout", timeout) == 0:
             raise TimeoutError("recv(): there is no message now")
         self.timer = self.mux.call_later(timeout, self._timed_out, timeout)
 
@@ -214,19 +214,19 @@ class Task:
 
 
 @types.coroutine
-def sleep(delay: float) -> Generator[Any, Any, None]:
+def sleep(seconds: float) -> Generator[Any, Any, None]:
     """Wait for so many seconds, in a coroutine handler.
 
     >>> async def handler(conn):
     ...     await sleep(0.5)
     ...     conn.send(b"sorry for the delay")
     """
-    seconds("delay", delay)
-    if delay is None:
-        raise TypeError("delay is None; seconds are needed")
+    if seconds is None:
+        raise TypeError("seconds is None; a number is needed")
+    nanoseconds("seconds", seconds)
 
     def begin(task: Task) -> None:
-        task.timer = task.mux.call_later(delay, wake, task)
+        task.timer = task.mux.call_later(seconds, wake, task)
 
     def wake(task: Task) -> None:
         task.timer = None

@@ -13,6 +13,7 @@ log is dropped from it in the same breath as the core has taken it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import heapq
 import math
@@ -104,6 +105,42 @@ def choose_backend(backend: Optional[str]) -> Optional[bytes]:
     return name.encode()
 
 
+# --- arguments ---------------------------------------------------------------
+
+
+def check_spin(spin: Any) -> int:
+    """Nanoseconds to poll before blocking, -1 to adapt."""
+    if spin == "auto":
+        return -1
+    if spin is None or isinstance(spin, (str, bool)):
+        raise ValueError(f"spin is {spin!r}; 0 or more seconds, or 'auto', is needed")
+    try:
+        return seconds("spin", spin)
+    except ValueError:
+        raise ValueError(
+            f"spin is {spin!r}; 0 or more seconds, or 'auto', is needed"
+        ) from None
+
+
+def check_backlog(backlog: Optional[int]) -> int:
+    """How many may wait to be accepted."""
+    if backlog is None:
+        return BACKLOG
+    if isinstance(backlog, bool) or not isinstance(backlog, int):
+        raise TypeError(f"backlog is {backlog!r}; an int or None is needed")
+    if not 0 <= backlog < 2**31:
+        raise ValueError(f"backlog is {backlog}; it must be 0 or more")
+    return backlog
+
+
+def check_mode(mode: int) -> None:
+    """Permissions of a Unix socket's file."""
+    if isinstance(mode, bool) or not isinstance(mode, int):
+        raise TypeError(f"mode is {mode!r}; an int like 0o600 is needed")
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"mode is {mode:#o}; it must be from 0 to 0o777")
+
+
 # --- small things ----------------------------------------------------------
 
 
@@ -180,6 +217,46 @@ class Timer:
 
     def __lt__(self, other: Timer) -> bool:
         return self._when < other._when
+
+
+class SignalFds:
+    """Whose descriptor the interpreter writes to when a signal comes.
+
+    The mux that waited last has it; one that closes gives it back to the one
+    before, or to who had it before the first.
+    """
+
+    def __init__(self) -> None:
+        self._ours: List[int] = []
+        self._before = -1
+
+    def add(self, fd: int, forced: bool) -> int:
+        """Take it over for `fd`; -1 where that cannot be, or where it is
+        somebody else's than a mux's and not forced."""
+        try:
+            before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+        except ValueError:  # not the main interpreter
+            return -1
+        if before not in self._ours:
+            if before != -1 and not forced:
+                signal.set_wakeup_fd(before)
+                return -1
+            self._before = before
+        self._ours.append(fd)
+        return fd
+
+    def remove(self, fd: int) -> None:
+        """Give it back."""
+        self._ours.remove(fd)
+        now = signal.set_wakeup_fd(-1)
+        if now == fd:
+            now = self._ours[-1] if self._ours else self._before
+        if now != -1:
+            with contextlib.suppress(ValueError, OSError):  # it was closed
+                signal.set_wakeup_fd(now)
+
+
+SIGNALS = SignalFds()
 
 
 class Listener:
@@ -273,9 +350,7 @@ class Mux:
                 raise TypeError(f"{name} is {value!r}; an int is needed")
             if not 1 <= value <= most:
                 raise ValueError(f"{name} is {value}; it must be from 1 to {most}")
-        spin_ns = -1 if spin == "auto" else seconds("spin", spin)
-        if spin_ns < 0 and spin != "auto":
-            raise TypeError(f"spin is {spin!r}; seconds or 'auto' are needed")
+        spin_ns = check_spin(spin)
         name_ = choose_backend(backend)
         place = ffi.new("pmx_mux **")
         error = lib.pmx_open(
@@ -323,6 +398,8 @@ class Mux:
         self._woken = False
         self._on_callback_error: Optional[Callable[[BaseException], None]] = None
         self._signal_fd: Optional[int] = None
+        self._takes_signals = False  # even from somebody else: `serve`
+        self._lends_signals = False  # after each wait, since threads take turns
         _MUXES.add(self)
 
     @staticmethod
@@ -380,6 +457,7 @@ class Mux:
 
     def _adopt_thread(self) -> None:
         """Make this thread the owner: for those who take turns (`Client`)."""
+        self._lends_signals = True
         if self._owner != _FORKED:
             self._owner = get_ident()
         self._check()
@@ -411,6 +489,10 @@ class Mux:
             self._free()
 
     def _free(self) -> None:
+        if self._owner != _FORKED:
+            for conn in self._table:
+                if conn is not None:
+                    conn._keep_addresses()
         with self._lock:
             c, self._c = self._c, None
             last = self._read_stats()
@@ -422,7 +504,6 @@ class Mux:
         for conn in self._table:
             if conn is not None:
                 conn._status = CLOSED
-                conn._names = conn._names or ("", "")
         self._table.clear()
         self._who.clear()
         self._what.clear()
@@ -462,16 +543,8 @@ class Mux:
             OSError: the address is in use, not permitted, not this machine's.
         """
         self._check()
-        if backlog is None:
-            backlog = BACKLOG
-        elif isinstance(backlog, bool) or not isinstance(backlog, int):
-            raise TypeError(f"backlog is {backlog!r}; an int or None is needed")
-        elif not 0 <= backlog < 2**31:
-            raise ValueError(f"backlog is {backlog}; it must be 0 or more")
-        if isinstance(mode, bool) or not isinstance(mode, int):
-            raise TypeError(f"mode is {mode!r}; an int like 0o600 is needed")
-        if not 0 <= mode <= 0o777:
-            raise ValueError(f"mode is {mode:#o}; it must be from 0 to 0o777")
+        backlog = check_backlog(backlog)
+        check_mode(mode)
         rules = policy(framing, limits, half_open=half_open)
         where, _, _keep = endpoints(address, listen=True)
         id_ = ffi.new("uint64_t *")
@@ -768,8 +841,10 @@ class Mux:
             self._owner = get_ident()
         if self._dispatching:
             raise RuntimeError("harvest() cannot be called in a handler or timer")
-        if self._unreturned:
-            return self._hand_over()
+        if self._unreturned:  # a signal's handler, or a timer's call, raised
+            if self._turn.reason & lib.PMX_ROWS:
+                return self._hand_over()
+            self._unreturned = False
         self._forget_batch()
         if self._arena.held():
             self._take_another_arena()
@@ -792,6 +867,8 @@ class Mux:
             finally:
                 self._forget_log(count)
                 self._unreturned = True
+                if self._lends_signals:
+                    self._restore_signals()
             del keep
             if reason < 0:
                 self._unreturned = False
@@ -971,30 +1048,21 @@ class Mux:
 
     def _watch_signals(self) -> None:
         """Let a signal wake a wait that it came just before, which would
-        sleep it out. Only the main thread can, and not over another's."""
+        sleep it out. Only the main thread can."""
         self._signal_fd = -1
-        if threading.current_thread() is not threading.main_thread():
-            return
-        fd = lib.pmx_wakeup_fd(self._c)
-        try:
-            before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-        except ValueError:  # not the main interpreter
-            return
-        if before != -1:
-            signal.set_wakeup_fd(before)
-        else:
-            self._signal_fd = fd
+        if threading.current_thread() is threading.main_thread():
+            self._signal_fd = SIGNALS.add(
+                lib.pmx_wakeup_fd(self._c), self._takes_signals
+            )
 
     def _restore_signals(self) -> bool:
         """Whether our descriptor may be closed: no signal writes to it."""
-        fd, self._signal_fd = self._signal_fd, -1
+        fd, self._signal_fd = self._signal_fd, None
         if fd is None or fd == -1:
             return True
         if threading.current_thread() is not threading.main_thread():
             return False  # dropped, and collected in another thread: leak it
-        now = signal.set_wakeup_fd(-1)
-        if now != fd:  # somebody else's by now
-            signal.set_wakeup_fd(now)
+        SIGNALS.remove(fd)
         return True
 
     # --- looking inside ---------------------------------------------------
@@ -1047,7 +1115,8 @@ class Mux:
         for arena in (self._arena, self._adopted):
             if arena is not None and arena.held():
                 stats.arenas_held += 1
-        stats.queued += sum(len(p) for p in self._what if type(p) is bytes)
+        if self._owner == get_ident():  # else the core may be taking the log
+            stats.queued += sum(len(p) for p in self._what if type(p) is bytes)
         return stats
 
 

@@ -13,7 +13,15 @@ from .addresses import check_address
 from .batch import Batch
 from .framing import Framing, Limits, policy, seconds
 from .handlers import OnError, dispatcher_for
-from .mux import Mux, Stats, Timer, choose_backend
+from .mux import (
+    Mux,
+    Stats,
+    Timer,
+    check_backlog,
+    check_mode,
+    check_spin,
+    choose_backend,
+)
 
 __all__ = ["Server", "serve"]
 
@@ -77,8 +85,9 @@ class Server:
         check_address(address)
         choose_backend(backend)
         seconds("drain_timeout", drain_timeout)
-        if spin != "auto":
-            seconds("spin", spin)
+        check_spin(spin)
+        check_backlog(backlog)
+        check_mode(mode)
         if on_error is not None and not callable(on_error):
             raise TypeError(f"on_error is {on_error!r}; a callable or None is needed")
         self._backend = backend
@@ -208,8 +217,9 @@ class Server:
         Args:
             drain_timeout: seconds; None is the server's.
 
+        Before the start it does nothing.
+
         Raises:
-            RuntimeError: the server was never started.
             BaseException: what ended the server's thread, if anything did.
         """
         if drain_timeout is None:
@@ -218,7 +228,7 @@ class Server:
         with self._lock:
             mux = self._mux
             if mux is None:
-                raise RuntimeError("this server was not started")
+                return
             by = time.monotonic() + (1e9 if drain_timeout is None else drain_timeout)
             if mux._c is not None:
                 mux.call_threadsafe(self._begin_stop, by)
@@ -274,14 +284,10 @@ class Server:
         return self._address
 
     def stats(self) -> Stats:
-        """Figures of the mux; after the end, the last ones.
-
-        Raises:
-            RuntimeError: it was not started.
-        """
+        """Figures of the mux: zeros before the start, after the end the last."""
         with self._lock:
             if self._mux is None:
-                raise RuntimeError("this server was not started; it has no figures yet")
+                return Stats(self._backend or "")
             return self._mux._last_stats or self._mux._read_stats()
 
     def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
@@ -307,6 +313,8 @@ def _run_until_signal(
     second resets at once.
     """
     server._bind()
+    assert server._mux is not None
+    server._mux._takes_signals = True
     restore: List[Any] = []
     asked: List[int] = []
 

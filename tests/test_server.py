@@ -240,12 +240,10 @@ def test_stats_after_its_life_are_the_last_ones(backend):
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda server: server.stop(),
-        lambda server: server.stats(),
         lambda server: server.address,
         lambda server: server.call_threadsafe(print),
     ],
-    ids=["stop", "stats", "address", "call_threadsafe"],
+    ids=["address", "call_threadsafe"],
 )
 def test_before_it_is_started_there_is_nothing_to_ask_it_for(backend, ask):
     server = pymux.Server(echo, ("127.0.0.1", 0), backend=backend)
