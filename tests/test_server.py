@@ -228,21 +228,21 @@ def test_stats_count_what_waits_for_the_kernel_once(backend, tmp_path):
         util.wait_until(lambda: server.stats().queued == 0)
 
 
-def test_stats_after_its_life_are_the_last_ones(backend):
-    with util.serving(echo, backend) as server:
+def test_stats_may_be_asked_before_and_after_its_life(backend):
+    server = pymux.Server(echo, ("127.0.0.1", 0), backend=backend)
+    before = server.stats()
+    assert (before.accepted, before.listeners, before.connections) == (0, 0, 0)
+    with server:
         util.everything(server.address, b"go")
-    stats = server.stats()
-    assert (stats.accepted, stats.closed, stats.messages_in) == (1, 1, 1)
-    assert (stats.listeners, stats.connections) == (0, 0)
-    assert stats.backend == backend
+    after = server.stats()
+    assert (after.accepted, after.closed, after.messages_in) == (1, 1, 1)
+    assert (after.listeners, after.connections) == (0, 0)
+    assert after.backend == backend
 
 
 @pytest.mark.parametrize(
     "ask",
-    [
-        lambda server: server.address,
-        lambda server: server.call_threadsafe(print),
-    ],
+    [lambda server: server.address, lambda server: server.call_threadsafe(print)],
     ids=["address", "call_threadsafe"],
 )
 def test_before_it_is_started_there_is_nothing_to_ask_it_for(backend, ask):

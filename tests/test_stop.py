@@ -376,6 +376,13 @@ def test_after_its_end_it_does_nothing(backend):
     server.stop()
 
 
+def test_before_the_start_it_does_nothing(backend):
+    server = pymux.Server(lambda conn, data: data, ("127.0.0.1", 0), backend=backend)
+    server.stop()
+    with server:
+        assert util.everything(server.address, b"go") == b"go"
+
+
 def test_closed_is_called_for_every_connection(backend, tmp_path):
     log = Log()
     with (
