@@ -30,6 +30,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="default: 3, or 5 with --full")
     parser.add_argument("--seconds", type=float, help="of each run: 0.35, or 1")
     parser.add_argument("--warmup", type=float, help="before each: 0.1, or 0.25")
+    parser.add_argument(
+        "--retries", type=int, default=0, help="of a run that others disturbed"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE.json")
     parser.add_argument("--list", action="store_true", help="show names, run nothing")
     return parser.parse_args(words)
@@ -80,6 +83,7 @@ def make_plan(args: argparse.Namespace) -> runner.Plan:
         rounds=args.rounds or (5 if args.full else 3),
         seconds=args.seconds or (1.0 if args.full else 0.35),
         warmup=args.warmup or (0.25 if args.full else 0.1),
+        retries=args.retries,
         skipped=skipped,
     )
 
