@@ -170,7 +170,7 @@ def test_messages_not_taken_pause_reading(backend, tmp_path):
 
 def test_many_empty_messages_not_taken_pause_reading_too(backend, tmp_path):
     """Each counts 64 bytes more than its length."""
-    gate, total = util.Gate(), 1 << 20
+    gate, total = util.Gate(), 1 << 18
 
     async def handler(conn):
         await gate.wait()
