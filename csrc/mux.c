@@ -408,13 +408,13 @@ static void serve_ready(pmx_mux *mux)
             if (pmx__take_in(mux, slot))
                 mux->full = 1;
         }
-        if (mux->full && pmx__has_work(c))
-            break;              /* it stays first */
+        if (mux->full && pmx__has_work(c) && c->row_turn != mux->turn)
+            break;              /* it had nothing yet, and stays first */
         pmx__unready(mux, slot);
-        if (mux->full)
-            break;
         if (pmx__has_work(c))
             pmx__ready(mux, slot);
+        if (mux->full)
+            break;
     }
 }
 
