@@ -40,7 +40,7 @@ def _build(name: str, sources: list[Path]) -> Path:
         return program
     OUTPUT.mkdir(exist_ok=True)
     fresh = OUTPUT / f"{name}.{os.getpid()}"  # never half a program
-    command = [*compiler(), *FLAGS.split(), "-o", fresh, *sources]
+    command = [*compiler(), *FLAGS.split(), "-o", str(fresh), *map(str, sources)]
     subprocess.run(command, check=True)
     fresh.replace(program)
     return program

@@ -178,9 +178,10 @@ def cpu(summary: Summary) -> Any:
 
 def latency(summary: Summary) -> Any:
     """Percentiles at the fixed rates; of the ping-pong where there are none."""
-    shown = [s for s in ("rate-50", "rate-80") if s in summary.scenarios()]
-    shown = shown or [s for s in ("pingpong-100",) if s in summary.scenarios()]
-    shown = [s for s in shown if any(key[0] == s for key in summary.rounds)]
+    measured = {scenario for scenario, _ in summary.rounds}
+    rates: list[str] = ["rate-50", "rate-80"]
+    shown = [name for name in rates if name in measured]
+    shown = shown or list({"pingpong-100"} & measured)
     if not shown:
         return None
     size = (4.5 * len(shown) + 1, 4.5)

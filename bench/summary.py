@@ -7,7 +7,7 @@ import os
 import statistics
 from typing import Any, NamedTuple
 
-Result = dict[str, Any]
+Result = dict[str, Any]  # of one run, as load.c printed it
 LATENCIES = ("p50", "p90", "p99", "p99.9", "max")
 LOAD_BOUND = 0.95  # of its CPU: beyond it the load generator sets the pace
 
@@ -42,26 +42,26 @@ def memory(result: Result) -> float:
     """Resident bytes a connection, beyond those that were there first."""
     server = result["server"]
     grown = server["rss_kib"] - server["base_rss_kib"]
-    return 1024.0 * grown / (result["conns"] - server["base_conns"])
+    return float(1024.0 * grown / (result["conns"] - server["base_conns"]))
 
 
 def figure(result: Result, name: str) -> float | None:
     """One figure of one run."""
     if name in LATENCIES:
         latency = result["latency_us"] or result["open_us"]
-        return latency[name] if latency else None
+        return float(latency[name]) if latency else None
     if name == "lag_p99":
-        return result["lag_us"]["p99"] if result["lag_us"] else None
+        return float(result["lag_us"]["p99"]) if result["lag_us"] else None
     if name == "memory":
         return memory(result)
     if name in ("user_us", "system_us", "cpu_us"):
         user, system = cpu_split([result])
         return {"user_us": user, "system_us": system, "cpu_us": user + system}[name]
     if name == "rss_mib":
-        return result["server"]["rss_kib"] / 1024
+        return float(result["server"]["rss_kib"]) / 1024
     if name == "load_cpu":
         load = result["load"]
-        return (load["user"] + load["system"]) / (result["seconds"] or 1)
+        return float(load["user"] + load["system"]) / (result["seconds"] or 1)
     return float(result[name])
 
 
@@ -130,8 +130,10 @@ class Summary:
         """
         ours, theirs = self.rounds.get(one, {}), self.rounds.get(other, {})
         if name.endswith("_us"):
-            a, b = self.value(*one, name), self.value(*other, name)
-            return a.median / b.median if a and b and b.median else None
+            mine, its = self.value(*one, name), self.value(*other, name)
+            if mine is None or its is None or not its.median:
+                return None
+            return mine.median / its.median
         ratios = []
         for number in ours.keys() & theirs.keys():
             a, b = figure(ours[number], name), figure(theirs[number], name)
