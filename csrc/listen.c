@@ -408,7 +408,8 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     free(c->at.route);
     c->at.peer = peer;
     c->flags &= ~(uint32_t)PMX__CONNECTING;
-    c->flags |= PMX__CAN_READ;          /* it may have come meanwhile */
+    /* what has come meanwhile, its end too, had this one event */
+    c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
     mux->stats.connected++;
     pmx__opened(mux, slot);
     if (c->flags & PMX__CLOSING)

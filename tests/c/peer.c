@@ -12,7 +12,7 @@ int call_port(uint32_t port, int small)
 {
     struct sockaddr_in to;
     int peer = socket(AF_INET, SOCK_STREAM, 0);
-    int size = 4096, on = 1;
+    int size = 32768, on = 1;
     CHECK(peer >= 0);
     memset(&to, 0, sizeof to);
     to.sin_family = AF_INET;

@@ -50,10 +50,8 @@ static int64_t time_of(uint32_t size, const pmx_policy *p)
 
 static void a_large_frame_takes_time_in_proportion(void)
 {
-    pmx_policy policies[] = {
-        prefix(4, 0, 1 << 24), lines("\r\n", 1 << 24), lines("\n", 1 << 24),
-    };
-    for (size_t i = 0; i < 3; i++) {
+    pmx_policy policies[] = {prefix(4, 0, 1 << 24), lines("\r\n", 1 << 24)};
+    for (size_t i = 0; i < 2; i++) {
         int64_t small = time_of(1 << 20, &policies[i]);
         int64_t large = time_of(1 << 24, &policies[i]);
         CHECK(large < 80 * small + 500 * MS);   /* the square would be 256 */

@@ -245,13 +245,13 @@ static void spinning_finds_what_blocking_finds(void)
         world_listen(&w, &p);
         w.echo = 1;
         (void)meet(&w, &peer);
-        for (int k = 0; k < 600; k++) {
+        for (int k = 0; k < 300; k++) {
             buffer got = {0};
             put_text(peer, "x");
-            while (!got.size) {
-                turn(&w, 2 * MS);
-                get(peer, &got);
-            }
+            UNTIL(&w, w.t.messages);
+            turn(&w, 0);
+            EQUAL(get(peer, &got), 1);
+            EQUAL(got.size, 1);
             release(&got);
         }
         int64_t before = pmx__now();

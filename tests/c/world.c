@@ -9,13 +9,21 @@
 
 /* --- buffers ----------------------------------------------------------- */
 
+static void make_room(buffer *b, size_t size)
+{
+    size_t room = b->room ? b->room : 256;
+    while (room - b->size < size)
+        room *= 2;
+    if (room == b->room)
+        return;
+    b->bytes = realloc(b->bytes, room);
+    b->room = room;
+    CHECK(b->bytes);
+}
+
 void append(buffer *b, const void *bytes, size_t size)
 {
-    while (b->room - b->size < size) {
-        b->room = b->room ? 2 * b->room : 256;
-        b->bytes = realloc(b->bytes, b->room);
-        CHECK(b->bytes);
-    }
+    make_room(b, size);
     if (size)
         memcpy(b->bytes + b->size, bytes, size);
     b->size += size;
@@ -30,11 +38,13 @@ void release(buffer *b)
 void fill(buffer *b, size_t size, uint32_t seed)
 {
     uint32_t x = seed * 2654435761u + 1;
+    make_room(b, size);
+    uint8_t *to = b->bytes + b->size;
     for (size_t i = 0; i < size; i++) {
         x = x * 1664525u + 1013904223u;
-        uint8_t byte = (uint8_t)(x >> 24);
-        append(b, &byte, 1);
+        to[i] = (uint8_t)(x >> 24);
     }
+    b->size += size;
 }
 
 int same(const buffer *a, const buffer *b)

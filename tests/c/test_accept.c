@@ -1,0 +1,270 @@
+/* Listeners and who they let in. */
+#include "world.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static void a_burst_is_accepted_whole(void)
+{
+    enum { COUNT = 400 };
+    world w;
+    int peers[COUNT];
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    for (int i = 0; i < COUNT; i++)
+        peers[i] = call(&w);
+    UNTIL(&w, w.opened.count == COUNT);
+    EQUAL(pmx_counts(w.mux)->accepted, COUNT);
+    EQUAL(pmx_counts(w.mux)->connections, COUNT);
+    for (int i = 0; i < COUNT; i++)
+        close(peers[i]);
+    UNTIL(&w, w.closed_count == COUNT);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void at_max_connections_peers_wait(void)
+{
+    world w;
+    int peers[5];
+    pmx_policy p = raw();
+    p.max_connections = 2;
+    world_serve(&w, &p);
+    for (int i = 0; i < 5; i++)
+        peers[i] = call(&w);
+    UNTIL(&w, w.opened.count == 2);
+    count_waits(&w);
+    turn(&w, 30 * MS);
+    EQUAL(w.opened.count, 2);
+    CHECK(wait_count < 4);
+    EQUAL(pmx_counts(w.mux)->accept_pauses, 1);
+    put_text(peers[4], "waiting");      /* and so does what they say */
+    for (size_t i = 0; i < 5; i++) {
+        EQUAL(pmx_counts(w.mux)->connections, i < 4 ? 2 : 1);
+        close(peers[i]);
+        size_t wanted = i + 3 < 5 ? i + 3 : 5;
+        UNTIL(&w, w.closed_count == i + 1 && w.opened.count == wanted);
+    }
+    EQUAL(w.message_count, 1);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static int limit_descriptors(struct rlimit *before)
+{
+    int next = open("/dev/null", O_RDONLY);
+    close(next);
+    CHECK(!getrlimit(RLIMIT_NOFILE, before));
+    struct rlimit now = *before;
+    now.rlim_cur = (rlim_t)next;
+    CHECK(!setrlimit(RLIMIT_NOFILE, &now));
+    return next;
+}
+
+static void without_descriptors_accepting_pauses(void)
+{
+    world w;
+    int peer, waiting;
+    struct rlimit before;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    waiting = call(&w);
+    limit_descriptors(&before);
+    count_waits(&w);
+    UNTIL(&w, pmx_counts(w.mux)->accept_pauses == 1);
+    int64_t cpu = test_cpu_ns();
+    wait_count = 0;
+    turn(&w, 250 * MS);
+    CHECK(wait_count < 10);             /* every 100 ms it tries again */
+    CHECK(test_cpu_ns() - cpu < 100 * MS);
+    EQUAL(w.opened.count, 1);
+    put_text(peer, "x");                /* the others are served */
+    UNTIL(&w, w.message_count == 1);
+    /* a descriptor that is closed is used at once */
+    do_op(&w, id, PMX_ABORT);
+    UNTIL(&w, w.opened.count == 2);
+    /* at the limit a connect() is refused to its caller */
+    pmx_endpoint at = {.host = "127.0.0.1", .port = w.port};
+    uint64_t none;
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &none), -EMFILE);
+    pmx_mux *mux;
+    EQUAL(pmx_open(&mux, test_backend, 10, 1000, 0), -EMFILE);
+    EQUAL(pmx_listen(w.mux, &at, &p, 10, 0, 0, &none), -EMFILE);
+    setrlimit(RLIMIT_NOFILE, &before);
+    turn(&w, 0);
+    CHECK(!closed(&w, none));
+    close(peer);
+    close(waiting);
+    UNTIL(&w, w.closed_count == 2);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void accepting_is_tried_again_by_itself(void)
+{
+    world w;
+    int waiting;
+    struct rlimit before;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    waiting = call(&w);
+    limit_descriptors(&before);
+    UNTIL(&w, pmx_counts(w.mux)->accept_pauses == 1);
+    setrlimit(RLIMIT_NOFILE, &before);
+    UNTIL(&w, w.opened.count == 1);
+    close(waiting);
+    UNTIL(&w, w.closed_count == 1);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* What select cannot hold is closed and counted, and harms nobody. */
+static void descriptors_beyond_selects_sets_are_refused(void)
+{
+    world w;
+    int peer, other, limit = (int)pmx_select_limit();
+    struct rlimit before, more;
+    pmx_policy p = raw();
+    test_backend = "select";
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    CHECK(!getrlimit(RLIMIT_NOFILE, &before));
+    more = before;
+    more.rlim_cur = before.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &more);
+    int taken[2048], count = 0, last = 0;
+    CHECK(limit < 2048);
+    while (last >= 0 && last < limit - 1 && count < 2048)
+        last = taken[count++] = open("/dev/null", O_RDONLY);
+    if (last >= limit - 1) {
+        other = call(&w);
+        UNTIL(&w, pmx_counts(w.mux)->refused == 1);
+        EQUAL(w.opened.count, 1);
+        pmx_endpoint at = {.host = "127.0.0.1", .port = w.port};
+        uint64_t none;
+        EQUAL(pmx_connect(w.mux, &at, 1, &p, &none), -ENOSPC);
+        put_text(peer, "x");
+        UNTIL(&w, w.message_count == 1);
+        close(other);
+    }
+    while (count)
+        close(taken[--count]);
+    setrlimit(RLIMIT_NOFILE, &before);
+    close(peer);
+    UNTIL(&w, closed(&w, id));
+    world_is_clean(&w);
+    world_end(&w);
+    test_backend = NULL;
+}
+
+static void a_port_in_use_is_refused(void)
+{
+    world w;
+    uint64_t second;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    pmx_endpoint at = {.host = "127.0.0.1", .port = w.port};
+    EQUAL(pmx_listen(w.mux, &at, &p, 10, 0, 0, &second), -EADDRINUSE);
+    EQUAL(pmx_counts(w.mux)->listeners, 1);
+    EQUAL(pmx_unlisten(w.mux, w.listener), 0);
+    EQUAL(pmx_unlisten(w.mux, w.listener), -ENOENT);
+    EQUAL(pmx_listen(w.mux, &at, &p, 10, 0, 0, &second), 0);
+    CHECK(second != w.listener);
+    p.framing.kind = 77;
+    EQUAL(pmx_listen(w.mux, &at, &p, 10, 0, 0, &second), -EINVAL);
+    p = raw();
+    at.host = "no number";
+    EQUAL(pmx_listen(w.mux, &at, &p, 10, 0, 0, &second), -EINVAL);
+    world_end(&w);
+}
+
+static void a_port_can_be_shared(void)
+{
+    world w;
+    uint64_t first, second;
+    pmx_address name;
+    pmx_policy p = raw();
+    world_begin(&w, 100, 10000);
+    pmx_endpoint at = {.host = "127.0.0.1"};
+    EQUAL(pmx_listen(w.mux, &at, &p, 10, 1, 0, &first), 0);
+    EQUAL(pmx_listener_address(w.mux, first, &name), 0);
+    at.port = name.port;
+    EQUAL(pmx_listen(w.mux, &at, &p, 10, 1, 0, &second), 0);
+    world_end(&w);
+}
+
+static void listeners_have_rules_of_their_own(void)
+{
+    world w;
+    int peer;
+    pmx_policy p = raw(), q = lines("\n", 10), is;
+    pmx_address name;
+    uint64_t second;
+    world_serve(&w, &p);
+    pmx_endpoint at = {.host = "127.0.0.1"};
+    EQUAL(pmx_listen(w.mux, &at, &q, 10, 0, 0, &second), 0);
+    EQUAL(pmx_listener_address(w.mux, second, &name), 0);
+    uint64_t id = meet(&w, &peer);
+    EQUAL(pmx_policy_of(w.mux, id, &is), 0);
+    CHECK(!memcmp(&is, &p, sizeof p));
+    int other = call_port(name.port, 0);
+    UNTIL(&w, w.opened.count == 2);
+    EQUAL(pmx_unlisten(w.mux, second), 0);      /* its rules live on */
+    EQUAL(pmx_policy_of(w.mux, w.opened.ids[1], &is), 0);
+    CHECK(!memcmp(&is, &q, sizeof q));
+    put_text(other, "a\nb\n");
+    UNTIL(&w, w.message_count == 2);
+    close(peer);
+    close(other);
+    UNTIL(&w, w.closed_count == 2);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void an_ipv6_listener_takes_ipv6(void)
+{
+    world w;
+    pmx_policy p = raw();
+    pmx_address names[2];
+    uint64_t id;
+    world_begin(&w, 100, 10000);
+    pmx_endpoint at = {.host = "::1"};
+    if (pmx_listen(w.mux, &at, &p, 10, 0, 0, &w.listener) == 0) {
+        EQUAL(pmx_listener_address(w.mux, w.listener, &names[0]), 0);
+        EQUAL(names[0].family, 6);
+        at.port = names[0].port;
+        EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+        UNTIL(&w, w.opened.count == 2);
+        EQUAL(pmx_addresses(w.mux, id, names), 0);
+        EQUAL(names[0].family, 6);
+        EQUAL(names[0].port, at.port);
+        EQUAL(names[0].ip[15], 1);
+        EQUAL(names[1].family, 6);
+        uint64_t other = w.opened.ids[w.opened.ids[0] == id];
+        uint32_t port = names[1].port;
+        EQUAL(pmx_addresses(w.mux, other, names), 0);
+        EQUAL(names[0].port, port);
+        do_op(&w, id, PMX_CLOSE);
+        UNTIL(&w, w.closed_count == 2);
+        EQUAL(closed(&w, other)->peer.family, 6);
+        EQUAL(closed(&w, other)->peer.port, port);
+    }
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+const test_case accept_tests[] = {
+    EACH(a_burst_is_accepted_whole),
+    EACH(at_max_connections_peers_wait),
+    EACH(without_descriptors_accepting_pauses),
+    EACH(accepting_is_tried_again_by_itself),
+    ONCE(descriptors_beyond_selects_sets_are_refused),
+    ONCE(a_port_in_use_is_refused),
+    ONCE(a_port_can_be_shared),
+    ONCE(listeners_have_rules_of_their_own),
+    EACH(an_ipv6_listener_takes_ipv6),
+    {0},
+};

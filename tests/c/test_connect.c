@@ -1,0 +1,217 @@
+/* Outgoing connections. */
+#include "world.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A port that refuses: bound, and nobody listens. */
+static int refusing(uint32_t *port)
+{
+    struct sockaddr_in name;
+    socklen_t size = sizeof name;
+    int sock = socket(AF_INET, SOCK_STREAM, 0);
+    memset(&name, 0, sizeof name);
+    name.sin_family = AF_INET;
+    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(!bind(sock, (struct sockaddr *)&name, sizeof name));
+    CHECK(!getsockname(sock, (struct sockaddr *)&name, &size));
+    *port = ntohs(name.sin_port);
+    return sock;
+}
+
+static int listening(uint32_t *port, int backlog)
+{
+    int sock = refusing(port);
+    CHECK(!listen(sock, backlog));
+    return sock;
+}
+
+static void a_connection_opens_and_talks(void)
+{
+    world w;
+    pmx_policy p = raw();
+    pmx_address names[2];
+    uint64_t id;
+    world_serve(&w, &p);
+    pmx_endpoint at = {.host = "127.0.0.1", .port = w.port};
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    EQUAL(pmx_addresses(w.mux, id, names), 0);
+    EQUAL(names[0].port, w.port);
+    CHECK(!has(&w.opened, id));
+    UNTIL(&w, w.opened.count == 2);
+    EQUAL(has(&w.opened, id), 1);
+    EQUAL(pmx_addresses(w.mux, id, names), 0);
+    EQUAL(names[0].port, w.port);
+    CHECK(names[1].port);
+    uint64_t other = w.opened.ids[w.opened.ids[0] == id];
+    say_text(&w, id, "there");
+    UNTIL(&w, messages_of(&w, other) == 1);
+    say_text(&w, other, "and back");
+    UNTIL(&w, messages_of(&w, id) == 1);
+    do_op(&w, id, PMX_CLOSE);
+    UNTIL(&w, w.closed_count == 2);
+    EQUAL(closed(&w, id)->peer.port, w.port);
+    EQUAL(pmx_counts(w.mux)->connected, 1);
+    EQUAL(pmx_counts(w.mux)->accepted, 1);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void a_refused_connection_is_reported(void)
+{
+    world w;
+    pmx_policy p = raw();
+    uint32_t port;
+    uint64_t id;
+    int sock = refusing(&port);
+    world_begin(&w, 100, 10000);
+    pmx_endpoint at = {.host = "127.0.0.1", .port = port};
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    say_text(&w, id, "never said");
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ECONNREFUSED);
+    EQUAL(w.opened.count, 0);
+    EQUAL(pmx_counts(w.mux)->discarded, 10);
+    close(sock);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void the_next_address_is_tried(void)
+{
+    world w;
+    pmx_policy p = raw();
+    uint32_t port;
+    uint64_t id;
+    int sock = refusing(&port);
+    world_serve(&w, &p);
+    pmx_endpoint at[] = {
+        {.host = "127.0.0.1", .port = port},
+        {.path = "/nowhere/at/all", .path_size = 15},
+        {.host = "127.0.0.1", .port = port},
+        {.host = "127.0.0.1", .port = w.port},
+        {.host = "127.0.0.1", .port = port},
+    };
+    EQUAL(pmx_connect(w.mux, at, 5, &p, &id), 0);
+    say_text(&w, id, "here");
+    UNTIL(&w, w.message_count == 1);
+    CHECK(has(&w.opened, id));
+    do_op(&w, id, PMX_CLOSE);
+    UNTIL(&w, closed(&w, id));
+    /* of several errors the last is told */
+    EQUAL(pmx_connect(w.mux, at, 2, &p, &id), 0);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ENOENT);
+    EQUAL(pmx_connect(w.mux, &at[1], 2, &p, &id), 0);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ECONNREFUSED);
+    close(sock);
+    UNTIL(&w, w.closed_count == 4);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void a_connect_times_out(void)
+{
+    world w;
+    pmx_policy p = raw();
+    uint32_t port;
+    uint64_t id = 0;
+    int sock = listening(&port, 0);     /* a full backlog drops the rest */
+    p.connect_ns = 40 * MS;
+    world_begin(&w, 100, 10000);
+    pmx_endpoint at = {.host = "127.0.0.1", .port = port};
+    for (int i = 0; i < 8; i++)
+        EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    int64_t before = pmx__now();
+    UNTIL(&w, closed(&w, id));
+    CHECK(pmx__now() - before >= 30 * MS);
+    EQUAL(error_of(&w, id), ETIMEDOUT);
+    CHECK(!has(&w.opened, id));
+    for (size_t i = 0; i < w.opened.count; i++)
+        do_op(&w, w.opened.ids[i], PMX_ABORT);
+    UNTIL(&w, w.closed_count == 8);
+    close(sock);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* The other side says something and ends before we know that we are
+ * connected: one event tells all of it. */
+static void what_comes_with_the_connection_is_not_lost(void)
+{
+    world w;
+    pmx_policy p = raw();
+    uint32_t port;
+    uint64_t id;
+    int sock = listening(&port, 5);
+    world_begin(&w, 100, 10000);
+    pmx_endpoint at = {.host = "127.0.0.1", .port = port};
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    int peer = accept(sock, NULL, NULL);
+    put_text(peer, "welcome");
+    shutdown(peer, SHUT_WR);
+    UNTIL(&w, closed(&w, id));
+    CHECK(is_text(&w, message_of(&w, id, 0), "welcome"));
+    EQUAL(error_of(&w, id), 0);
+    close(peer);
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    peer = accept(sock, NULL, NULL);
+    reset_peer(peer);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ECONNRESET);
+    close(sock);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void many_connect_at_once(void)
+{
+    enum { COUNT = 200 };
+    world w;
+    pmx_policy p = raw();
+    uint64_t ids[COUNT];
+    world_begin(&w, 7, 262144);         /* and few rows to tell it in */
+    world_listen(&w, &p);
+    pmx_endpoint at = {.host = "127.0.0.1", .port = w.port};
+    for (int i = 0; i < COUNT; i++)
+        EQUAL(pmx_connect(w.mux, &at, 1, &p, &ids[i]), 0);
+    UNTIL(&w, w.opened.count == 2 * COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        EQUAL(has(&w.opened, ids[i]), 1);
+        do_op(&w, ids[i], PMX_CLOSE);
+    }
+    UNTIL(&w, w.closed_count == 2 * COUNT);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void what_makes_no_sense_is_refused(void)
+{
+    world w;
+    uint64_t id;
+    pmx_policy p = raw();
+    world_begin(&w, 100, 10000);
+    pmx_endpoint at = {.host = "not a number", .port = 1};
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), -EINVAL);
+    EQUAL(pmx_connect(w.mux, &at, 0, &p, &id), -EINVAL);
+    EQUAL(pmx_connect(w.mux, &at, UINT32_MAX, &p, &id), -EINVAL);
+    p.framing.max_size = UINT32_MAX;
+    at.host = "127.0.0.1";
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), -EINVAL);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+const test_case connect_tests[] = {
+    EACH(a_connection_opens_and_talks),
+    EACH(a_refused_connection_is_reported),
+    EACH(the_next_address_is_tried),
+    EACH(a_connect_times_out),
+    EACH(what_comes_with_the_connection_is_not_lost),
+    EACH(many_connect_at_once),
+    ONCE(what_makes_no_sense_is_refused),
+    {0},
+};
