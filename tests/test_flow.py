@@ -62,7 +62,7 @@ def test_reading_goes_on_under_low_water(mux, stuck):
     peer.sendall(b"not yet")
     assert_idle(mux, 0.02)
     reader = read_in_thread(peer, BIG)
-    harvest_until(mux, lambda acc: acc.received(conn) == b"not yet")
+    harvest_until(mux, lambda acc: acc.received(conn) == b"not yet" and not conn.queued)
     reader.join()
 
 
@@ -81,6 +81,7 @@ def test_drained_is_reported_once_when_output_has_fallen(mux, stuck):
     reader = read_in_thread(peer, BIG)
     acc = harvest_until(mux, lambda acc: acc.drained)
     assert conn.queued <= 16384
+    harvest_until(mux, lambda acc: not conn.queued, into=acc)
     reader.join()
     for _ in range(3):
         acc.add(mux.harvest(0))
@@ -224,7 +225,9 @@ def test_your_resume_does_not_lift_the_pause_for_output(mux, stuck):
     peer.sendall(b"held by output")
     assert_idle(mux, 0.05)
     reader = read_in_thread(peer, BIG)
-    harvest_until(mux, lambda acc: acc.received(conn) == b"held by output")
+    harvest_until(
+        mux, lambda acc: acc.received(conn) == b"held by output" and not conn.queued
+    )
     reader.join()
 
 

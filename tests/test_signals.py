@@ -136,6 +136,18 @@ def test_a_handler_that_raises_loses_no_output(mux):
         assert recv_exactly(peer, 24) == b"queued before the signal"
 
 
+def raise_in_pymux(number, frame):
+    """A handler that raises only where a batch cannot be lost by the test itself."""
+    while frame is not None:
+        if frame.f_code.co_filename == pymux.Mux.harvest.__code__.co_filename:
+            raise Alarm
+        frame = frame.f_back
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython" or sys.version_info < (3, 11),
+    reason="a handler may run between any two instructions here, `return` included",
+)
 def test_under_a_storm_of_raising_handlers_every_byte_arrives_once(mux):
     _conn, peer = pair(mux, pymux.Lines())
     lines = [b"%d" % k for k in range(3000)]
@@ -143,21 +155,19 @@ def test_under_a_storm_of_raising_handlers_every_byte_arrives_once(mux):
         target=lambda: [peer.sendall(line + b"\n") for line in lines]
     )
     got, alarms = [], 0
-    with peer, on_alarm(raise_alarm):
+    with peer, on_alarm(raise_in_pymux):
         sender.start()
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
         deadline = time.monotonic() + 20
         while len(got) < len(lines) or not alarms:
-            assert time.monotonic() < deadline
-            signal.setitimer(signal.ITIMER_REAL, 0.0005)
+            assert time.monotonic() < deadline, (len(got), alarms)
             try:
-                try:
-                    batch = mux.harvest(0.02)
-                finally:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+                batch = mux.harvest(0.02)
             except Alarm:
                 alarms += 1
                 continue
             got += batch.messages
+        signal.setitimer(signal.ITIMER_REAL, 0)
         sender.join()
     assert got == lines
 
@@ -211,14 +221,14 @@ def test_a_handler_that_raises_in_a_send_mixes_no_streams(mux):
     def act():
         raise Alarm
 
-    storm(mux, act, send)
-    for k, (conn, peer) in enumerate(ends):
-        conn.close()
-        mux.harvest(0)
-        data, error = until_end(peer)
-        peer.close()
-        assert set(data) == {ord(str(k))}
-        assert error is None
+    with ends[0][1], ends[1][1]:
+        storm(mux, act, send)
+        for k, (conn, peer) in enumerate(ends):
+            conn.close()
+            mux.harvest(0)
+            data, error = until_end(peer)
+            assert set(data) == {ord(str(k))}
+            assert error is None
 
 
 def test_a_signal_ends_a_delay_and_keeps_the_rows(mux):
