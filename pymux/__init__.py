@@ -8,6 +8,7 @@
 b'HELLO'
 """
 
+from .backends import backends
 from .batch import Batch
 from .client import Client, connect
 from .connection import Connection
@@ -15,8 +16,10 @@ from .coroutines import sleep, to_thread
 from .errors import BackendUnavailable, ConnectionClosed
 from .framing import Fixed, LengthPrefix, Limits, Lines, Raw
 from .handlers import batched
-from .mux import Listener, Mux, Stats, Timer, backends
+from .mux import Listener, Mux
 from .server import Server, serve
+from .stats import Stats
+from .timers import Timer
 
 __version__ = "0.1.0"
 

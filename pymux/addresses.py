@@ -6,18 +6,18 @@ import contextlib
 import os
 import re
 import socket
-from typing import Any, Tuple, Union
+from typing import Any, Union
 
 from ._core import ffi
 
 __all__ = ["Address", "check_address", "endpoints", "from_core", "show"]
 
-Address = Union[str, "os.PathLike[str]", Tuple[Any, ...]]
+Address = Union[str, "os.PathLike[str]", tuple[Any, ...]]
 
 _LOOKS_LIKE_HOST_AND_PORT = re.compile(r"[^/\0]*:[^/\0]*\Z")
 
 
-def _path(address: Union[str, os.PathLike[str]]) -> bytes:
+def _path(address: str | os.PathLike[str]) -> bytes:
     path = os.fspath(address)
     if not isinstance(path, str):
         raise TypeError(f"address is {address!r}; (host, port) or a str path is needed")
@@ -32,7 +32,9 @@ def _path(address: Union[str, os.PathLike[str]]) -> bytes:
         )
     encoded = os.fsencode(path)
     if b"\0" in encoded[1:]:
-        raise ValueError(f"address {path!r} has a NUL inside; only a leading one may be")
+        raise ValueError(
+            f"address {path!r} has a NUL inside; only a leading one may be"
+        )
     room = 108 - (encoded[0] != 0)
     if len(encoded) > room:
         raise ValueError(
@@ -42,7 +44,7 @@ def _path(address: Union[str, os.PathLike[str]]) -> bytes:
     return encoded
 
 
-def _host_and_port(address: Tuple[Any, ...]) -> Tuple[str, int]:
+def _host_and_port(address: tuple[Any, ...]) -> tuple[str, int]:
     if len(address) not in (2, 3, 4):
         raise ValueError(f"address is {address!r}; (host, port) is needed")
     host, port = address[:2]
@@ -59,7 +61,7 @@ def _host_and_port(address: Tuple[Any, ...]) -> Tuple[str, int]:
     return host or "0.0.0.0", port
 
 
-def _resolve(host: str, port: int) -> list[Tuple[Any, ...]]:
+def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
     """What getaddrinfo says, numbers first, since those do not block."""
     name = host.encode() if host.isascii() else host  # bytes need no idna codec
     with contextlib.suppress(OSError):
@@ -85,7 +87,7 @@ def check_address(address: Any) -> None:
         raise TypeError(f"address is {address!r}; (host, port) or a path is needed")
 
 
-def endpoints(address: Any, *, listen: bool) -> Tuple[Any, int, Any]:
+def endpoints(address: Any, *, listen: bool) -> tuple[Any, int, Any]:
     """A `pmx_endpoint[]`, its length, and what must live as long as it."""
     if isinstance(address, (str, os.PathLike)):
         path = _path(address)
@@ -118,14 +120,15 @@ def endpoints(address: Any, *, listen: bool) -> Tuple[Any, int, Any]:
     return made, len(found), keeps
 
 
-def from_core(c: Any) -> Union[Tuple[str, int], str]:
+def from_core(c: Any) -> tuple[str, int] | str:
     """What a `pmx_address` says: (host, port), or a path."""
     if c.family == 4:
         return socket.inet_ntop(socket.AF_INET, bytes(c.ip)[:4]), c.port
     if c.family == 6:
         host = socket.inet_ntop(socket.AF_INET6, bytes(c.ip))
         return (f"{host}%{c.scope}" if c.scope else host), c.port
-    return os.fsdecode(ffi.buffer(c.path, c.path_size)[:]) if c.path_size else ""
+    path = ffi.buffer(c.path, c.path_size)[:] if c.path_size else b""
+    return os.fsdecode(bytes(path))
 
 
 def show(address: Any) -> str:

@@ -1,74 +1,19 @@
-"""One harvest's messages, as columns and as Python objects.
-
-A batch lies in an arena: payloads back to back and their offsets, as Apache
-Arrow lays out binary columns. The exporter of an arena (a cffi buffer) is made
-when a column is first read, and every view, slice and array of it keeps the
-exporter alive. So a weak reference to the exporter tells, and nothing else
-does, whether anybody may still look: only then is an arena used again.
-"""
+"""One harvest's messages, as columns and as Python objects."""
 
 from __future__ import annotations
 
-import weakref
-from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Tuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ._core import ffi, lib
 from .connection import Connection, as_bytes
+from .log import Cut
 
 if TYPE_CHECKING:
+    from .arena import Arena
     from .mux import Mux
 
 __all__ = ["Batch"]
-
-
-class Arena:
-    """The memory of a batch, which views of it keep alive."""
-
-    __slots__ = ("base", "c", "exporter", "offsets", "slots")
-
-    def __init__(self, c: Any) -> None:
-        self.c = ffi.gc(c, lib.pmx_arena_free, c.total)
-        self.base = int(ffi.cast("uintptr_t", c))
-        self.exporter: Optional[weakref.ref[Any]] = None
-        rows = c.rows
-        self.slots = memoryview(ffi.buffer(c.slots, 4 * rows)).cast("I")
-        self.offsets = memoryview(ffi.buffer(c.offsets, 4 * rows + 4)).cast("i")
-
-    @classmethod
-    def new(cls, capacity: int, rows: int) -> Arena:
-        """An arena of that many bytes and rows."""
-        c = lib.pmx_arena_new(capacity, rows)
-        if not c:
-            raise MemoryError(f"an arena of {capacity} bytes and {rows} rows")
-        return cls(c)
-
-    def held(self) -> bool:
-        """Whether a view of it may be alive."""
-        return self.exporter is not None and self.exporter() is not None
-
-    def view(self, start: Any, size: int) -> memoryview:
-        """A read-only view of its bytes."""
-        exporter = self.exporter and self.exporter()
-        if exporter is None:
-            exporter = ffi.buffer(self.c, self.c.total)
-            self.exporter = weakref.ref(exporter)
-        at = int(ffi.cast("uintptr_t", start)) - self.base
-        return memoryview(exporter)[at : at + size].toreadonly()
-
-
-class Cut:
-    """In the log: one reply to each message of a batch, cut from one buffer."""
-
-    __slots__ = ("arena", "bounds", "data", "rows", "width")
-
-    def __init__(
-        self, arena: Arena, rows: int, data: bytes, bounds: Any, width: int
-    ) -> None:
-        self.arena = arena
-        self.rows = rows
-        self.data = data
-        self.bounds = bounds
-        self.width = width
 
 
 class Batch:
@@ -106,12 +51,12 @@ class Batch:
         self._arena = arena
         self._rows = rows
         self._replied = False
-        self._conns: Optional[List[Connection]] = None
-        self._messages: Optional[List[bytes]] = None
-        self.opened: List[Connection] = []
-        self.drained: List[Connection] = []
-        self.ended: List[Connection] = []
-        self.closed: List[Tuple[Connection, Optional[OSError]]] = []
+        self._conns: list[Connection] | None = None
+        self._messages: list[bytes] | None = None
+        self.opened: list[Connection] = []
+        self.drained: list[Connection] = []
+        self.ended: list[Connection] = []
+        self.closed: list[tuple[Connection, OSError | None]] = []
 
     def __repr__(self) -> str:
         return (
@@ -128,7 +73,7 @@ class Batch:
             self._rows or self.opened or self.drained or self.ended or self.closed
         )
 
-    def __iter__(self) -> Iterator[Tuple[Connection, bytes]]:
+    def __iter__(self) -> Iterator[tuple[Connection, bytes]]:
         """Each message, as (connection, bytes)."""
         self._check()
         return zip(self.conns, self.messages)
@@ -145,7 +90,7 @@ class Batch:
     # --- rows -----------------------------------------------------------
 
     @property
-    def conns(self) -> List[Connection]:
+    def conns(self) -> list[Connection]:
         """The connection of each message: a list, one row a message."""
         conns = self._conns
         if conns is None:
@@ -160,7 +105,7 @@ class Batch:
         return conns
 
     @property
-    def messages(self) -> List[bytes]:
+    def messages(self) -> list[bytes]:
         """Each message's payload: a list of bytes."""
         messages = self._messages
         if messages is None:
@@ -168,7 +113,7 @@ class Batch:
             self._messages = messages = self._cut()
         return messages
 
-    def _cut(self) -> List[bytes]:
+    def _cut(self) -> list[bytes]:
         arena, rows = self._arena, self._rows
         if not rows:
             return []
@@ -292,10 +237,10 @@ class Batch:
                 mux._check_reply(conn.id, at[k + 1] - at[k])
         self._replied = True
         if rows:
-            mux._log_special(Cut(arena, rows, data, bounds, width))
+            mux._log.special(Cut(arena, rows, data, bounds, width))
 
 
-def _bounds(offsets: Any, rows: int, size: int) -> Tuple[Any, int]:
+def _bounds(offsets: Any, rows: int, size: int) -> tuple[Any, int]:
     """Offsets as the core takes them: a C array that is ours, and its width."""
     if isinstance(offsets, (list, tuple)):
         width = 8
@@ -318,7 +263,7 @@ def _bounds(offsets: Any, rows: int, size: int) -> Tuple[Any, int]:
                 f"offsets has format {view.format!r} in {view.ndim} dimensions; "
                 "contiguous int32 or int64 in one dimension is needed"
             )
-        width, count = view.itemsize, view.shape[0]
+        width, count = view.itemsize, len(view)
         kind = "int32_t[]" if width == 4 else "int64_t[]"
         bounds = ffi.new(kind, count)
         ffi.memmove(bounds, view, width * count)

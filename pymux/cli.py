@@ -24,16 +24,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ._console import Failure, Terminal, on_terminal, one_line, say
 from ._talk import talk
 from .addresses import show
+from .backends import compiler, reasons
 from .batch import Batch
 from .errors import BackendUnavailable
 from .framing import Fixed, LengthPrefix, Limits, Lines, Raw
 from .handlers import batched
-from .mux import Mux, _backend_reasons, _compiler
+from .mux import Mux
 from .server import Server, _run_until_signal
 
 if TYPE_CHECKING:
     from .framing import Framing
-    from .mux import Stats
+    from .stats import Stats
 
 DEFAULT_ADDRESS = "127.0.0.1:8093"
 
@@ -138,7 +139,7 @@ def parse_backend(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: pymux knows none of that name.
     """
-    known = _backend_reasons()
+    known = reasons()
     if text not in known:
         raise argparse.ArgumentTypeError(
             f"unknown backend {text!r} (known: {', '.join(known)})"
@@ -282,10 +283,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     backend = os.environ.get("PYMUX_BACKEND")
-    if args.command != "info" and backend and backend not in _backend_reasons():
+    if args.command != "info" and backend and backend not in reasons():
         parser.error(
             f"PYMUX_BACKEND: unknown backend {backend!r} "
-            f"(known: {', '.join(_backend_reasons())})"
+            f"(known: {', '.join(reasons())})"
         )
     if args.command == "connect" and isinstance(args.address.value, tuple):
         host, port = args.address.value
@@ -481,20 +482,20 @@ def run_connect(args: argparse.Namespace) -> int:
 
 def run_info(args: argparse.Namespace) -> int:
     """`pymux info`: what a report of a problem should say."""
-    reasons = _backend_reasons()
+    known = reasons()
     rows = [
         ("pymux", _version()),
         ("python", f"{platform.python_implementation()} {platform.python_version()}"),
         *(
             (f"backend {name}", "works" if reason is None else f"missing: {reason}")
-            for name, reason in reasons.items()
+            for name, reason in known.items()
         ),
         (
             "kernel",
             " ".join([platform.system(), platform.release(), platform.machine()]),
         ),
         ("descriptors", _descriptor_limit()),
-        ("compiler", _compiler()),
+        ("compiler", compiler()),
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Generator
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generator, Optional
+from typing import TYPE_CHECKING, Any
 
 from ._core import ffi, lib
 from .addresses import from_core
@@ -26,6 +27,7 @@ CLOSED = 3  # closed by us, or reported as closed
 SEND_EOF = lib.PMX_SEND_EOF << 60
 CLOSE = lib.PMX_CLOSE << 60
 ABORT = lib.PMX_ABORT << 60
+SUBMIT_PIECES = 8192  # in the log, then it is handed to the core
 PAUSE = lib.PMX_PAUSE << 60
 RESUME = lib.PMX_RESUME << 60
 
@@ -66,7 +68,7 @@ class Connection:
         self.mux = mux
         self.state: Any = None
         self._status = OPEN
-        self._task: Optional[Task] = None
+        self._task: Task | None = None
         self._names: Any = None
 
     def __repr__(self) -> str:
@@ -149,7 +151,7 @@ class Connection:
         else:
             mux._who.append(self.id)
             mux._what.append(data)
-            if len(mux._who) > 8192:
+            if len(mux._who) > SUBMIT_PIECES:
                 mux._submit()
 
     def send_eof(self) -> None:
@@ -157,7 +159,7 @@ class Connection:
         self.mux._check()
         if self._status == OPEN:
             self._status = SEND_ENDED
-            self.mux._log(self.id | SEND_EOF)
+            self.mux._log.op(self.id | SEND_EOF)
 
     def close(self) -> None:
         """Flush, end the stream, and close once the peer has ended too.
@@ -169,13 +171,13 @@ class Connection:
         self.mux._check()
         if self._status != CLOSED:
             self._stop_input()
-            self.mux._log(self.id | CLOSE)
+            self.mux._log.op(self.id | CLOSE)
 
     def abort(self) -> None:
         """Drop what is queued and reset the connection."""
         self.mux._check()
         self._stop_input()
-        self.mux._log(self.id | ABORT)
+        self.mux._log.op(self.id | ABORT)
 
     def _stop_input(self) -> None:
         """We closed it: no further message reaches a handler."""
@@ -187,12 +189,12 @@ class Connection:
     def pause(self) -> None:
         """Read nothing more until `resume`; buffered messages wait too."""
         self.mux._check()
-        self.mux._log(self.id | PAUSE)
+        self.mux._log.op(self.id | PAUSE)
 
     def resume(self) -> None:
         """Read again after `pause`."""
         self.mux._check()
-        self.mux._log(self.id | RESUME)
+        self.mux._log.op(self.id | RESUME)
 
     def _refusal(self) -> ConnectionClosed:
         text = "send_eof() was called" if self._status == SEND_ENDED else "is closed"
@@ -210,9 +212,7 @@ class Connection:
         return task
 
     @types.coroutine
-    def recv(
-        self, timeout: Optional[float] = None
-    ) -> Generator[Any, Any, Optional[bytes]]:
+    def recv(self, timeout: float | None = None) -> Generator[Any, Any, bytes | None]:
         """Wait for the next message, in this connection's coroutine.
 
         Args:
@@ -232,7 +232,7 @@ class Connection:
         if timeout is not None:
             task.time_out(timeout)
         task.waiting = "recv"
-        message: Optional[bytes] = yield task
+        message: bytes | None = yield task
         return message
 
     @types.coroutine
@@ -279,4 +279,3 @@ def keep_names(conn: Connection, names: Any) -> None:
         conn._names = from_core(names[0]), from_core(names[1])
     else:
         conn._names = ffi.buffer(names, 2 * ffi.sizeof("pmx_address"))[:]
-

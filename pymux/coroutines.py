@@ -13,7 +13,8 @@ import queue
 import threading
 import types
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, Deque, Generator, Optional
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Callable
 
 from ._core import ffi, lib
 from .connection import CLOSED, Connection
@@ -21,7 +22,8 @@ from .errors import ConnectionClosed
 from .framing import seconds as nanoseconds
 
 if TYPE_CHECKING:
-    from .mux import Mux, Timer
+    from .mux import Mux
+    from .timers import Timer
 
 __all__ = ["Task", "sleep", "to_thread"]
 
@@ -69,13 +71,13 @@ class Task:
         self.mux: Mux = conn.mux
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
         self.owner = owner  # the dispatcher, told when it ends
-        self.inbox: Optional[Deque[bytes]] = None
+        self.inbox: deque[bytes] | None = None
         self.inbox_size = 0
         self.held = False
         self.over = False  # no more messages come
-        self.lost: Optional[BaseException] = None  # why, where it was lost
-        self.waiting: Optional[str] = None
-        self.timer: Optional[Timer] = None
+        self.lost: BaseException | None = None  # why, where it was lost
+        self.waiting: str | None = None
+        self.timer: Timer | None = None
         self._high = -1
         self._low = -1
 
@@ -104,9 +106,9 @@ class Task:
         self.inbox_size += len(data) + ROW_COST
         if not self.held and self.inbox_size > self.high_water:
             self.held = True
-            self.mux._log(self.conn.id | HOLD)
+            self.mux._log.op(self.conn.id | HOLD)
 
-    def take(self) -> Optional[bytes]:
+    def take(self) -> bytes | None:
         """The next message; what the end is, where there are none."""
         if self.inbox:
             data = self.inbox.popleft()
@@ -115,7 +117,7 @@ class Task:
                 self.inbox = None
             if self.held and self.inbox_size <= self._low:
                 self.held = False
-                self.mux._log(self.conn.id | RELEASE)
+                self.mux._log.op(self.conn.id | RELEASE)
             return data
         if self.lost is not None or self.conn._status == CLOSED:
             raise self.closed_error()
@@ -149,7 +151,7 @@ class Task:
         if self.waiting == "drain":
             self.resume(None)
 
-    def end(self, error: Optional[BaseException], gone: bool) -> None:
+    def end(self, error: BaseException | None, gone: bool) -> None:
         """The stream has ended (error None), or the connection is lost."""
         self.over = True
         if gone and error is not None and self.lost is None:
@@ -280,7 +282,8 @@ def to_thread(fn: Callable[..., Any], *args: Any) -> Generator[Any, Any, Any]:
     def begin(task: Task) -> None:
         def job() -> None:
             try:
-                done, value = task.resume, fn(*args)
+                value = fn(*args)
+                done: Callable[[Any], None] = task.resume
             except BaseException as error:
                 done, value = task.throw, error
             with contextlib.suppress(RuntimeError):  # the mux is closed: abandoned

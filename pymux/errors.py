@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -24,7 +24,7 @@ class ConnectionClosed(ConnectionError):
             `OSError` itself is the `__cause__`.
     """
 
-    def __init__(self, *args: Any, connection: Optional[Connection] = None) -> None:
+    def __init__(self, *args: Any, connection: Connection | None = None) -> None:
         super().__init__(*args)
         self.connection = connection
 
@@ -33,6 +33,6 @@ class BackendUnavailable(OSError):
     """This machine lacks the backend that was asked for; the text says why."""
 
 
-def error_from(number: int) -> Optional[OSError]:
+def error_from(number: int) -> OSError | None:
     """The OSError of an errno, of the subclass that fits; None for 0."""
     return OSError(number, os.strerror(number)) if number else None

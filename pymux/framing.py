@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Union
 
 from ._core import ffi, lib
 
@@ -143,22 +143,22 @@ class Limits:
     65536
     """
 
-    max_connections: Optional[int] = None
+    max_connections: int | None = None
     high_water: int = 65536
     low_water: int = 16384
     max_output: int = 16777216
-    idle_timeout: Optional[float] = None
-    close_timeout: Optional[float] = 30.0
+    idle_timeout: float | None = None
+    close_timeout: float | None = 30.0
 
     def __init__(
         self,
         *,
-        max_connections: Optional[int] = None,
+        max_connections: int | None = None,
         high_water: int = 65536,
         low_water: int = 16384,
         max_output: int = 16777216,
-        idle_timeout: Optional[float] = None,
-        close_timeout: Optional[float] = 30.0,
+        idle_timeout: float | None = None,
+        close_timeout: float | None = 30.0,
     ) -> None:
         if max_connections is not None:
             _size("max_connections", max_connections)
@@ -184,7 +184,7 @@ class Limits:
             object.__setattr__(self, name, value)
 
 
-def fill_framing(c: Any, framing: Optional[Framing]) -> None:
+def fill_framing(c: Any, framing: Framing | None) -> None:
     """Write a framing into a `pmx_framing`."""
     if framing is None or isinstance(framing, Raw):
         c.kind = lib.PMX_RAW
@@ -209,11 +209,11 @@ def fill_framing(c: Any, framing: Optional[Framing]) -> None:
 
 
 def policy(
-    framing: Optional[Framing],
-    limits: Optional[Limits],
+    framing: Framing | None,
+    limits: Limits | None,
     *,
     half_open: bool = False,
-    timeout: Optional[float] = None,
+    timeout: float | None = None,
 ) -> Any:
     """A `pmx_policy` from what the user said."""
     if limits is None:
@@ -233,7 +233,7 @@ def policy(
     return c
 
 
-def longest_reply(framing: Optional[Framing]) -> int:
+def longest_reply(framing: Framing | None) -> int:
     """The length up to which any reply fits this framing without a check."""
     if isinstance(framing, Fixed):
         return -1

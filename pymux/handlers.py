@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import Any, Callable, Optional, Set, Type
+from typing import Any, Callable, Optional
 
 from ._core import lib
 from .batch import Batch
@@ -24,6 +24,7 @@ FAIL = lib.PMX_FAIL << 60
 CLOSE = lib.PMX_CLOSE << 60
 METHODS = ("opened", "received", "drained", "closed")
 MARK = "_pymux_batched"
+CALL = "__call__"
 
 log = logging.getLogger("pymux")
 OnError = Callable[[Optional[Connection], BaseException], Any]
@@ -72,11 +73,11 @@ def _is_async(fn: Any) -> bool:
     return (
         inspect.iscoroutinefunction(fn)
         or inspect.isasyncgenfunction(fn)
-        or inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+        or inspect.iscoroutinefunction(getattr(type(fn), CALL, None))
     )
 
 
-def dispatcher_for(handler: Any) -> Type[Dispatcher]:
+def dispatcher_for(handler: Any) -> type[Dispatcher]:
     """Which form a handler has.
 
     Raises:
@@ -119,7 +120,7 @@ class Dispatcher:
     min_messages = 1
     delay_ns = 0
 
-    def __init__(self, mux: Mux, handler: Any, on_error: Optional[OnError]) -> None:
+    def __init__(self, mux: Mux, handler: Any, on_error: OnError | None) -> None:
         self.mux = mux
         self.handler = handler
         self.on_error = on_error
@@ -175,7 +176,7 @@ class Dispatcher:
 
     # --- errors -----------------------------------------------------------
 
-    def report(self, conn: Optional[Connection], error: BaseException) -> None:
+    def report(self, conn: Connection | None, error: BaseException) -> None:
         """Log an error of a handler, once, or give it to on_error."""
         if self.on_error is None:
             of = f"of {conn!r}" if conn is not None else "of a batch or timer"
@@ -204,7 +205,7 @@ class Dispatcher:
         if conn._status != CLOSED:
             conn._status = CLOSED
             self.mux._causes[conn.id] = error
-            self.mux._log(conn.id | FAIL)
+            self.mux._log.op(conn.id | FAIL)
 
     # --- replies ----------------------------------------------------------
 
@@ -214,14 +215,8 @@ class Dispatcher:
         data = as_bytes(data)
         mux = self.mux
         if conn._status == CLOSED:
-            closing = conn.id | CLOSE
-            who = mux._who
-            for at in range(len(who) - 1, -1, -1):
-                if who[at] == closing:
-                    mux._check_reply(conn.id, len(data))
-                    who.insert(at, conn.id)
-                    mux._what.insert(at, data)
-                    return
+            mux._check_reply(conn.id, len(data))
+            mux._log.insert_before(conn.id | CLOSE, conn.id, data)
         elif conn._status != SEND_ENDED:
             mux._take_large(conn.id, data)
 
@@ -237,7 +232,7 @@ class FunctionDispatcher(Dispatcher):
 class BatchDispatcher(Dispatcher):
     """`@batched def handler(batch)`, once a harvest."""
 
-    def __init__(self, mux: Mux, handler: Any, on_error: Optional[OnError]) -> None:
+    def __init__(self, mux: Mux, handler: Any, on_error: OnError | None) -> None:
         super().__init__(mux, handler, on_error)
         self.min_messages, self.delay_ns = getattr(handler, MARK)
 
@@ -249,7 +244,7 @@ class BatchDispatcher(Dispatcher):
 class ObjectDispatcher(Dispatcher):
     """An object with `opened`, `received`, `drained`, `closed`."""
 
-    def __init__(self, mux: Mux, handler: Any, on_error: Optional[OnError]) -> None:
+    def __init__(self, mux: Mux, handler: Any, on_error: OnError | None) -> None:
         super().__init__(mux, handler, on_error)
         methods = {name: getattr(handler, name, None) for name in METHODS}
         self.opened = methods["opened"]
@@ -292,9 +287,9 @@ class CoroutineDispatcher(Dispatcher):
 
     half_open = True
 
-    def __init__(self, mux: Mux, handler: Any, on_error: Optional[OnError]) -> None:
+    def __init__(self, mux: Mux, handler: Any, on_error: OnError | None) -> None:
         super().__init__(mux, handler, on_error)
-        self.orphans: Set[Task] = set()  # they run on, their connections gone
+        self.orphans: set[Task] = set()  # they run on, their connections gone
 
     def __call__(self, batch: Batch) -> None:
         """Step every coroutine that something happened to."""
@@ -318,7 +313,7 @@ class CoroutineDispatcher(Dispatcher):
                 self.orphans.add(ended)
                 ended.end(error, True)
 
-    def finished(self, task: Task, error: Optional[BaseException]) -> None:
+    def finished(self, task: Task, error: BaseException | None) -> None:
         """A coroutine has returned or raised: its connection closes."""
         conn = task.conn
         conn._task = None
@@ -356,5 +351,3 @@ def explained(error: RuntimeError) -> RuntimeError:
     )
     better.__cause__ = error
     return better
-
-

@@ -1,10 +1,9 @@
 """The mux: the C core's turn, and what Python keeps around it.
 
-Output is a log: two lists, whom and what, that `send`, `close`, `pause` and
-replies append to. A harvest hands the log to the core, which sends, waits,
-receives and frames, and comes back with one batch. So there is one call into C
-a turn, however many messages; each call drops the GIL, and beside a computing
-thread each drop costs up to a switch interval.
+A harvest hands the output log to the core, which sends, waits, receives and
+frames, and comes back with one batch. So there is one call into C a turn,
+however many messages; each call drops the GIL, and beside a computing thread
+each drop costs up to a switch interval.
 
 Signals: a handler may raise at any call. What has been received is in the
 core until the batch has been handed over (`_unreturned`), and what was in the
@@ -13,99 +12,36 @@ log is dropped from it in the same breath as the core has taken it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import heapq
 import math
 import os
-import signal
 import threading
 import time
 import warnings
 import weakref
-from array import array
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
 from threading import get_ident
-from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable
 
 from ._core import ffi, lib
 from .addresses import endpoints, from_core, show
-from .batch import Arena, Batch, Cut
-from .connection import (
-    CLOSED,
-    GONE,
-    OPEN,
-    Connection,
-    as_bytes,
-    keep_names,
-)
+from .arena import Arena, Arenas
+from .backends import backends, choose, select_limit, unavailable
+from .batch import Batch
+from .connection import CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
 from .errors import BackendUnavailable, error_from
 from .framing import Framing, Limits, check_reply, longest_reply, policy, seconds
+from .log import LARGE_PIECE, Log, Shared
+from .signals import SIGNALS
+from .stats import COUNTED, Stats
+from .timers import NS, Timer, Timers
 
-__all__ = ["Listener", "Mux", "Stats", "Timer", "backends"]
+__all__ = ["Listener", "Mux"]
 
-KNOWN_BACKENDS = ("epoll", "kqueue", "poll", "select")
 BACKLOG = 4096
-LARGE_PIECE = 8192  # sent by reference rather than joined with the others
 SUBMIT_OVER = 4194304  # bytes of large pieces in the log before it is handed over
-NS = 1_000_000_000
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
-
-
-# --- backends ------------------------------------------------------------
-
-
-def _backend_reasons() -> Dict[str, Optional[str]]:
-    """Every known backend: None where it works here, else why it does not."""
-    built = []
-    while lib.pmx_backend_name(len(built)):
-        built.append(ffi.string(lib.pmx_backend_name(len(built))).decode())
-    reasons: Dict[str, Optional[str]] = {}
-    for name in built:
-        error = lib.pmx_backend_probe(name.encode())
-        reasons[name] = os.strerror(-error) if error else None
-    for name in KNOWN_BACKENDS:
-        reasons.setdefault(name, "this operating system does not offer it")
-    return reasons
-
-
-def backends() -> Tuple[str, ...]:
-    """The backends that really work on this machine, best first, by trying.
-
-    >>> "select" in backends()
-    True
-    """
-    return tuple(name for name, reason in _backend_reasons().items() if not reason)
-
-
-def _compiler() -> str:
-    """What the core was compiled with."""
-    return str(ffi.string(lib.pmx_compiler()).decode())
-
-
-def _select_limit() -> str:
-    limit = lib.pmx_select_limit()
-    others = [name for name in backends() if name != "select"]
-    instead = f"; use {' or '.join(others)}" if others else ""
-    return f"select holds no descriptor from {limit} on (FD_SETSIZE){instead}"
-
-
-def choose_backend(backend: Optional[str]) -> Optional[bytes]:
-    """The backend's name for the core, None for the best; raises for no name."""
-    name = backend if backend is not None else os.environ.get("PYMUX_BACKEND") or None
-    if name is None:
-        return None
-    if not isinstance(name, str):
-        raise TypeError(f"backend is {name!r}; a str or None is needed")
-    if name not in KNOWN_BACKENDS:
-        raise ValueError(
-            f"backend is {name!r}; known are {', '.join(KNOWN_BACKENDS)}"
-        )
-    return name.encode()
-
-
-# --- arguments ---------------------------------------------------------------
 
 
 def check_spin(spin: Any) -> int:
@@ -122,7 +58,7 @@ def check_spin(spin: Any) -> int:
         ) from None
 
 
-def check_backlog(backlog: Optional[int]) -> int:
+def check_backlog(backlog: int | None) -> int:
     """How many may wait to be accepted."""
     if backlog is None:
         return BACKLOG
@@ -139,124 +75,6 @@ def check_mode(mode: int) -> None:
         raise TypeError(f"mode is {mode!r}; an int like 0o600 is needed")
     if not 0 <= mode <= 0o777:
         raise ValueError(f"mode is {mode:#o}; it must be from 0 to 0o777")
-
-
-# --- small things ----------------------------------------------------------
-
-
-@dataclass
-class Stats:
-    """Figures of a mux, since it was made unless it says otherwise.
-
-    Attributes:
-        backend: its name.
-        connections: open now.
-        listeners: open now.
-        accepted: connections that came in.
-        connected: outgoing connections that were made.
-        closed: connections that ended, or could not be made.
-        reset: of those, by a reset of either side.
-        refused: accepted, but closed at once since the backend was full.
-        messages_in: frames received.
-        messages_out: frames accepted for sending.
-        bytes_in: received.
-        bytes_out: taken by the kernel.
-        queued: bytes now waiting for the kernel.
-        discarded: bytes accepted for sending whose connection was gone.
-        harvests: turns.
-        buffers: bytes of memory now used for queued output and unfinished
-            frames; an idle connection has none.
-        arenas_held: batches' memory that cannot be used again yet, since a
-            view of it is alive.
-        accept_pauses: how often accepting had to pause.
-    """
-
-    backend: str
-    connections: int = 0
-    listeners: int = 0
-    accepted: int = 0
-    connected: int = 0
-    closed: int = 0
-    reset: int = 0
-    refused: int = 0
-    messages_in: int = 0
-    messages_out: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    queued: int = 0
-    discarded: int = 0
-    harvests: int = 0
-    buffers: int = 0
-    arenas_held: int = 0
-    accept_pauses: int = 0
-
-
-_COUNTED = tuple(
-    name for name in Stats.__dataclass_fields__ if name not in ("backend", "arenas_held")
-)
-
-
-class Timer:
-    """A call that a mux makes later; `cancel()` makes it not to."""
-
-    __slots__ = ("_args", "_fn", "_mux", "_when")
-
-    def __init__(
-        self, mux: Mux, when: float, fn: Optional[Callable[..., Any]], args: Any
-    ) -> None:
-        self._mux = mux
-        self._when = when
-        self._fn = fn
-        self._args = args
-
-    def cancel(self) -> None:
-        """Forget the call; nothing where it was made already."""
-        if self._fn is not None:
-            self._fn = self._args = None
-            self._mux._cancelled += 1
-
-    def __lt__(self, other: Timer) -> bool:
-        return self._when < other._when
-
-
-class SignalFds:
-    """Whose descriptor the interpreter writes to when a signal comes.
-
-    The mux that waited last has it; one that closes gives it back to the one
-    before, or to who had it before the first.
-    """
-
-    def __init__(self) -> None:
-        self._ours: List[int] = []
-        self._before = -1
-
-    def add(self, fd: int, forced: bool) -> int:
-        """Take it over for `fd`; -1 where that cannot be, or where it is
-        somebody else's than a mux's and not forced."""
-        try:
-            before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-        except ValueError:  # not the main interpreter
-            return -1
-        if before not in self._ours:
-            if before != -1 and not forced:
-                signal.set_wakeup_fd(before)
-                return -1
-            self._before = before
-        self._ours.append(fd)
-        return fd
-
-    def remove(self, fd: int) -> None:
-        """Give it back."""
-        self._ours.remove(fd)
-        now = signal.set_wakeup_fd(-1)
-        if now == fd:
-            now = self._ours[-1] if self._ours else self._before
-        if now != -1:
-            with contextlib.suppress(ValueError, OSError):  # it was closed
-                signal.set_wakeup_fd(now)
-
-
-SIGNALS = SignalFds()
 
 
 class Listener:
@@ -281,16 +99,6 @@ class Listener:
             self._id = 0
 
 
-class Shared:
-    """In the log: one message to many connections."""
-
-    __slots__ = ("data", "ids")
-
-    def __init__(self, ids: Any, data: bytes) -> None:
-        self.ids = ids
-        self.data = data
-
-
 _MUXES: weakref.WeakSet[Mux] = weakref.WeakSet()
 _FORKED = -1
 
@@ -303,9 +111,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-# --- the mux ---------------------------------------------------------------
 
 
 class Mux:
@@ -335,7 +140,7 @@ class Mux:
 
     def __init__(
         self,
-        backend: Optional[str] = None,
+        backend: str | None = None,
         *,
         arena_size: int = 262144,
         max_messages: int = 4096,
@@ -351,70 +156,44 @@ class Mux:
             if not 1 <= value <= most:
                 raise ValueError(f"{name} is {value}; it must be from 1 to {most}")
         spin_ns = check_spin(spin)
-        name_ = choose_backend(backend)
+        name_ = choose(backend)
         place = ffi.new("pmx_mux **")
         error = lib.pmx_open(
-            place, ffi.NULL if name_ is None else name_, max_messages, arena_size, spin_ns
+            place, name_ or ffi.NULL, max_messages, arena_size, spin_ns
         )
         if error:
-            self._cannot_open(backend, -error)
+            raise unavailable(backend, -error)
         self._c = place[0]
         self._name = str(ffi.string(lib.pmx_name(self._c)).decode())
         self._counts = lib.pmx_counts(self._c)
-        self._owner: Optional[int] = None
+        self._owner: int | None = None
         self._lock = threading.RLock()  # _c against wakeup() of other threads
-        self._last_stats: Optional[Stats] = None
+        self._last_stats: Stats | None = None
 
-        self._arena_shape = arena_size, max_messages
-        self._arena = Arena.new(arena_size, max_messages)
-        self._resting: List[Arena] = []
-        self._exporters: List[weakref.ref[Any]] = []
-        self._adopted: Optional[Arena] = None  # a large frame's, for one batch
-
+        self._arenas = Arenas(arena_size, max_messages)
         self._turn = ffi.new("pmx_turn *")
         self._turn.mux = self._c
-        self._blocks = ffi.new("pmx_block[]", 8)
-
-        self._who: List[int] = []
-        self._what: List[Any] = []
-        self._specials = 0
-        self._accounted = 0  # how much of the log is in _logged
-        self._logged: Dict[int, int] = {}
-        self._large = LARGE_PIECE
-        self._large_bytes = 0
-        self._reply_limit = 2**63
-
-        self._table: List[Any] = []
-        self._batch: Optional[Batch] = None
+        self._table: list[Any] = []  # connections, by slot
+        self._batch: Batch | None = None
         self._unreturned = False
-        self._causes: Dict[int, BaseException] = {}
+        self._causes: dict[int, BaseException] = {}
+
+        self._log = Log()
+        self._who, self._what = self._log.who, self._log.what
+        self._large = LARGE_PIECE  # a longer piece goes through _take_large()
+        self._reply_limit = 2**63  # a longer one may not fit its framing
+
         self._running: Any = None  # the coroutine that runs
         self._dispatching = False
         self._close_asked = False
-
-        self._timers: List[Timer] = []
-        self._cancelled = 0
-        self._calls: Deque[Tuple[Callable[..., Any], Any]] = deque()
+        self._timers = Timers()
+        self._calls: deque[tuple[Callable[..., Any], Any]] = deque()
         self._woken = False
-        self._on_callback_error: Optional[Callable[[BaseException], None]] = None
-        self._signal_fd: Optional[int] = None
+        self._on_callback_error: Callable[[BaseException], None] | None = None
+        self._signal_fd: int | None = None
         self._takes_signals = False  # even from somebody else: `serve`
         self._lends_signals = False  # after each wait, since threads take turns
         _MUXES.add(self)
-
-    @staticmethod
-    def _cannot_open(backend: Optional[str], number: int) -> None:
-        name = backend or os.environ.get("PYMUX_BACKEND") or "any"
-        if name == "select" and number == errno.ENOSPC:
-            raise BackendUnavailable(number, f"backend select: {_select_limit()}")
-        reason = _backend_reasons().get(name) or os.strerror(number)
-        if number in (errno.ENOMEM, errno.ENFILE, errno.EMFILE):
-            raise OSError(number, os.strerror(number))
-        raise BackendUnavailable(
-            number,
-            f"backend {name} is unavailable: {reason}; "
-            f"these work here: {', '.join(backends())}",
-        )
 
     def __repr__(self) -> str:
         if self._c is None:
@@ -430,7 +209,9 @@ class Mux:
     def __del__(self) -> None:
         if getattr(self, "_c", None) is not None:
             if not lib.pmx_forked(self._c):
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+                warnings.warn(
+                    f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
+                )
             self._free()
 
     # --- whose it is ----------------------------------------------------
@@ -507,9 +288,8 @@ class Mux:
         self._table.clear()
         self._who.clear()
         self._what.clear()
-        self._timers.clear()
+        self._timers = Timers()
         self._calls.clear()
-        self._resting.clear()
 
     # --- connections ----------------------------------------------------
 
@@ -517,9 +297,9 @@ class Mux:
         self,
         address: Any,
         *,
-        framing: Optional[Framing] = None,
-        limits: Optional[Limits] = None,
-        backlog: Optional[int] = None,
+        framing: Framing | None = None,
+        limits: Limits | None = None,
+        backlog: int | None = None,
         reuse_port: bool = False,
         half_open: bool = False,
         mode: int = 0o600,
@@ -562,10 +342,10 @@ class Mux:
         self,
         address: Any,
         *,
-        framing: Optional[Framing] = None,
-        limits: Optional[Limits] = None,
+        framing: Framing | None = None,
+        limits: Limits | None = None,
         half_open: bool = False,
-        timeout: Optional[float] = None,
+        timeout: float | None = None,
     ) -> Connection:
         """Connect, without waiting.
 
@@ -599,10 +379,10 @@ class Mux:
 
     def _os_error(self, number: int, address: str) -> OSError:
         if number == errno.ENOSPC and self._name == "select":
-            return BackendUnavailable(number, _select_limit())
+            return BackendUnavailable(number, select_limit())
         return OSError(number, os.strerror(number), address)
 
-    def _note_framing(self, framing: Optional[Framing]) -> None:
+    def _note_framing(self, framing: Framing | None) -> None:
         self._reply_limit = min(self._reply_limit, longest_reply(framing))
         self._large = min(LARGE_PIECE, self._reply_limit)
 
@@ -617,18 +397,10 @@ class Mux:
             conn = table[slot] = Connection(self, id)
         return conn  # type: ignore[no-any-return]
 
-    # --- the log ----------------------------------------------------------
-
-    def _log(self, who: int) -> None:
-        self._who.append(who)
-        self._what.append(b"")
-
-    def _log_special(self, special: Any) -> None:
-        self._who.append(0)
-        self._what.append(special)
-        self._specials += 1
+    # --- output -----------------------------------------------------------
 
     def _check_reply(self, id: int, size: int) -> None:
+        """Raise ValueError where a message does not fit its framing."""
         if size > self._reply_limit:
             rules = ffi.new("pmx_policy *")
             if not lib.pmx_policy_of(self._c, id, rules):
@@ -641,8 +413,8 @@ class Mux:
         self._who.append(id)
         self._what.append(data)
         if len(data) > LARGE_PIECE:
-            self._large_bytes += len(data)
-            if self._large_bytes > SUBMIT_OVER:
+            self._log.large += len(data)
+            if self._log.large > SUBMIT_OVER:
                 self._submit()
 
     def send_many(self, conns: Iterable[Connection], data: Any) -> int:
@@ -670,131 +442,32 @@ class Mux:
             for id in ids:
                 self._check_reply(id, len(data))
         if ids:
-            self._log_special(Shared(array("Q", ids), data))
-            self._large_bytes += len(data)
-            if self._large_bytes > SUBMIT_OVER:
+            self._log.special(Shared(ids, data))
+            self._log.large += len(data)
+            if self._log.large > SUBMIT_OVER:
                 self._submit()
         return len(ids)
 
     def _queued(self, id: int) -> int:
-        """What the core has queued, and what is still in the log for it."""
+        """What the core has queued for it, and what is still in the log."""
         self._check()
-        who, what, logged = self._who, self._what, self._logged
-        for at in range(self._accounted, len(who)):
-            piece = what[at]
-            if type(piece) is bytes:
-                if piece:
-                    logged[who[at]] = logged.get(who[at], 0) + len(piece)
-            elif type(piece) is Shared:
-                for one in piece.ids:
-                    logged[one] = logged.get(one, 0) + len(piece.data)
-            else:
-                wide = "int32_t *" if piece.width == 4 else "int64_t *"
-                bounds = ffi.cast(wide, piece.bounds)
-                for k in range(piece.rows):
-                    one = piece.arena.c.ids[k]
-                    size = bounds[k + 1] - bounds[k]
-                    logged[one] = logged.get(one, 0) + size
-        self._accounted = len(who)
-        return int(lib.pmx_queued(self._c, id)) + logged.get(id, 0)
-
-    def _lay_out(self, count: int) -> Any:
-        """The log's first `count` entries as blocks; what they point into."""
-        who, what = self._who[:count], self._what[:count]
-        keep: List[Any] = []
-        n = start = 0
-        if self._specials:
-            for at, piece in enumerate(what):
-                if type(piece) is bytes:
-                    continue
-                if at > start:
-                    n = self._add_pieces(n, who[start:at], what[start:at], keep)
-                n = self._add_special(n, piece, keep)
-                start = at + 1
-        if start < count:
-            n = self._add_pieces(n, who[start:], what[start:], keep)
-        self._turn.blocks = self._blocks
-        self._turn.block_count = n
-        return keep
-
-    def _block(self, n: int) -> Any:
-        if n == len(self._blocks):
-            more = ffi.new("pmx_block[]", 2 * n)
-            ffi.memmove(more, self._blocks, n * ffi.sizeof("pmx_block"))
-            self._blocks = more
-        return self._blocks[n]
-
-    def _add_pieces(
-        self, n: int, who: List[int], what: List[Any], keep: List[Any]
-    ) -> int:
-        lengths = list(map(len, what))
-        if len(what) > 1 and max(lengths) > LARGE_PIECE:
-            start = 0
-            for at, size in enumerate(lengths):
-                if size > LARGE_PIECE:
-                    if at > start:
-                        n = self._add_pieces(n, who[start:at], what[start:at], keep)
-                    n = self._add_pieces(n, [who[at]], [what[at]], keep)
-                    start = at + 1
-            if start == len(what):
-                return n
-            who, what, lengths = who[start:], what[start:], lengths[start:]
-        block = self._block(n)
-        data = b"".join(what) if len(what) > 1 else what[0]
-        ids = ffi.from_buffer("uint64_t[]", array("Q", who))
-        sizes = ffi.from_buffer("int64_t[]", array("q", lengths))
-        bytes_ = ffi.from_buffer(data)
-        keep += (ids, sizes, bytes_)
-        block.cut = lib.PMX_LENGTHS
-        block.count = len(who)
-        block.ids = ids
-        block.bounds = sizes
-        block.data = ffi.cast("uint8_t *", bytes_)
-        block.size = len(data)
-        return n + 1
-
-    def _add_special(self, n: int, piece: Any, keep: List[Any]) -> int:
-        block = self._block(n)
-        data = ffi.from_buffer(piece.data)
-        keep += (piece, data)
-        block.data = ffi.cast("uint8_t *", data)
-        block.size = len(piece.data)
-        if type(piece) is Cut:
-            wide = piece.width == 4
-            block.cut = lib.PMX_OFFSETS32 if wide else lib.PMX_OFFSETS64
-            block.count = piece.rows
-            block.ids = piece.arena.c.ids
-            block.bounds = piece.bounds
-        else:
-            ids = ffi.from_buffer("uint64_t[]", piece.ids)
-            keep.append(ids)
-            block.cut = lib.PMX_SHARED
-            block.count = len(piece.ids)
-            block.ids = ids
-        return n + 1
-
-    def _forget_log(self, count: int) -> None:
-        """Drop what the core has taken over. Calls nothing before the log is
-        short again, so that no signal handler can run in between."""
-        del self._who[:count], self._what[:count]
-        self._specials = self._large_bytes = self._accounted = 0
-        self._logged = {}
+        return int(lib.pmx_queued(self._c, id)) + self._log.queued(id)
 
     def _submit(self) -> None:
         """Hand the log to the core, which sends what can be sent."""
         count = len(self._who)
         if count:
-            _keep = self._lay_out(count)
+            _keep = self._log.lay_out(self._turn, count)
             try:
                 lib.pmx_submit(self._turn)
             finally:
-                self._forget_log(count)
+                self._log.forget(count)
 
     # --- harvesting -------------------------------------------------------
 
     def harvest(
         self,
-        timeout: Optional[float] = None,
+        timeout: float | None = None,
         *,
         min_messages: int = 1,
         max_delay: float = 0.0,
@@ -834,7 +507,7 @@ class Mux:
         return self._harvest(deadline, min(min_messages, 2**32 - 1), delay)
 
     def _harvest(
-        self, deadline: Optional[float], min_messages: int, delay_ns: int
+        self, deadline: float | None, min_messages: int, delay_ns: int
     ) -> Batch:
         if self._owner != get_ident() or self._c is None:
             self._check()
@@ -846,26 +519,22 @@ class Mux:
                 return self._hand_over()
             self._unreturned = False
         self._forget_batch()
-        if self._arena.held():
-            self._take_another_arena()
-        turn = self._turn
+        self._arenas.make_ready()
+        log, turn = self._log, self._turn
         turn.min_messages = min_messages
         turn.max_delay_ns = delay_ns
         while True:
             turn.timeout_ns = span = self._span(deadline)
             if span and self._signal_fd is None:
                 self._watch_signals()
-            turn.arena = self._arena.c
+            turn.arena = self._arenas.current.c
+            turn.block_count = 0
             count = len(self._who)
-            if count:
-                keep = self._lay_out(count)
-            else:
-                turn.block_count = 0
-                keep = None
+            keep = log.lay_out(turn, count) if count else None
             try:
                 reason = lib.pmx_harvest(turn)
             finally:
-                self._forget_log(count)
+                log.forget(count)
                 self._unreturned = True
                 if self._lends_signals:
                     self._restore_signals()
@@ -873,7 +542,7 @@ class Mux:
             if reason < 0:
                 self._unreturned = False
                 raise OSError(-reason, os.strerror(-reason))
-            ran = self._run_due() if self._timers or self._calls else False
+            ran = self._run_due() if self._timers.heap or self._calls else False
             if reason & REPORT or ran or self._woken or span == 0:
                 break
             if deadline is not None and time.monotonic() >= deadline:
@@ -882,16 +551,14 @@ class Mux:
         self._woken = False
         return self._hand_over()
 
-    def _span(self, deadline: Optional[float]) -> int:
+    def _span(self, deadline: float | None) -> int:
         """Nanoseconds until the deadline or the next timer; -1 for ever."""
         if self._calls:
             return 0
-        timers = self._timers
-        while timers and timers[0]._fn is None:
-            heapq.heappop(timers)
-            self._cancelled -= 1
-        if timers and (deadline is None or timers[0]._when < deadline):
-            deadline = timers[0]._when
+        if self._timers.heap:
+            timer = self._timers.next()
+            if timer is not None and (deadline is None or timer < deadline):
+                deadline = timer
         if deadline is None:
             return -1
         return max(math.ceil((deadline - time.monotonic()) * NS), 0)
@@ -899,43 +566,21 @@ class Mux:
     def _forget_batch(self) -> None:
         """The dispatch of the last batch has ended."""
         batch, self._batch = self._batch, None
-        adopted, self._adopted = self._adopted, None
-        if adopted is not None and adopted.held():
-            self._keep_count(adopted)
-        if batch is not None:
+        if batch is not None and batch.closed:
             for conn, _ in batch.closed:
                 conn._status = CLOSED
                 slot = conn.id & 0xFFFFFFFF
                 if self._table[slot] is conn:
                     self._table[slot] = None
 
-    def _keep_count(self, arena: Arena) -> None:
-        """Of an arena that is let go while a view of it lives."""
-        self._exporters = [ref for ref in self._exporters if ref() is not None]
-        if arena.exporter is not None:
-            self._exporters.append(arena.exporter)
-
-    def _take_another_arena(self) -> None:
-        """A view holds the arena: rest it, take one that nobody holds."""
-        held = self._arena
-        self._keep_count(held)
-        for at, arena in enumerate(self._resting):
-            if not arena.held():
-                del self._resting[at]
-                self._arena = arena
-                break
-        else:
-            self._arena = Arena.new(*self._arena_shape)
-        if len(self._resting) < 4:  # others live and die with their views
-            self._resting.append(held)
-
     def _hand_over(self) -> Batch:
         """The batch that the core has received. May be begun again, where a
         signal's handler raised half-way."""
         turn = self._turn
-        if turn.reason & lib.PMX_LARGE and self._adopted is None:
-            self._adopted = Arena(turn.arena)
-        batch = Batch(self, self._adopted or self._arena, turn.messages)
+        arenas = self._arenas
+        if turn.reason & lib.PMX_LARGE and arenas.adopted is None:
+            arenas.adopted = Arena(turn.arena)
+        batch = Batch(self, arenas.adopted or arenas.current, turn.messages)
         if turn.reason & lib.PMX_OTHER_ROWS:
             self._fill(batch, turn)
         self._batch = batch
@@ -997,19 +642,7 @@ class Mux:
             A `Timer`; its `cancel()` forgets the call.
         """
         self._check()
-        if isinstance(delay, bool) or not isinstance(delay, (int, float)):
-            raise TypeError(f"delay is {delay!r}; seconds are needed")
-        if math.isnan(delay):
-            raise ValueError("delay is nan; seconds are needed")
-        if not callable(fn):
-            raise TypeError(f"fn is {fn!r}; a callable is needed")
-        timer = Timer(self, time.monotonic() + min(max(delay, 0), 1e9), fn, args)
-        if self._cancelled > 64 and self._cancelled > len(self._timers) // 2:
-            self._timers = [one for one in self._timers if one._fn is not None]
-            heapq.heapify(self._timers)
-            self._cancelled = 0
-        heapq.heappush(self._timers, timer)
-        return timer
+        return self._timers.add(delay, fn, args)
 
     def _run_due(self) -> bool:
         """Run what is due; whether anything was."""
@@ -1019,15 +652,9 @@ class Mux:
             self._run(fn, args)
             ran = True
         now = time.monotonic()
-        while self._timers and self._timers[0]._when <= now:
-            timer = heapq.heappop(self._timers)
-            fn, args = timer._fn, timer._args
-            timer._fn = timer._args = None
-            if fn is None:
-                self._cancelled -= 1
-            else:
-                self._run(fn, args)
-                ran = True
+        while (due := self._timers.pop_due(now)) is not None:
+            self._run(*due)
+            ran = True
         return ran
 
     def _run(self, fn: Any, args: Any) -> None:
@@ -1087,7 +714,7 @@ class Mux:
             )
         return int(fd)
 
-    def next_timeout(self) -> Optional[float]:
+    def next_timeout(self) -> float | None:
         """Seconds until a harvest is needed whatever `fileno()` says.
 
         0 where there is something to do now (buffered messages, unsent
@@ -1110,13 +737,8 @@ class Mux:
 
     def _read_stats(self) -> Stats:
         counts = self._counts
-        stats = Stats(self._name, **{name: getattr(counts, name) for name in _COUNTED})
-        stats.arenas_held = sum(ref() is not None for ref in self._exporters)
-        for arena in (self._arena, self._adopted):
-            if arena is not None and arena.held():
-                stats.arenas_held += 1
+        stats = Stats(self._name, **{name: getattr(counts, name) for name in COUNTED})
+        stats.arenas_held = self._arenas.held()
         if self._owner == get_ident():  # else the core may be taking the log
-            stats.queued += sum(len(p) for p in self._what if type(p) is bytes)
+            stats.queued += self._log.size()
         return stats
-
-

@@ -6,22 +6,22 @@ import errno
 import signal
 import threading
 import time
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable
 
 from ._core import lib
 from .addresses import check_address
+from .backends import choose
 from .batch import Batch
 from .framing import Framing, Limits, policy, seconds
 from .handlers import OnError, dispatcher_for
 from .mux import (
     Mux,
-    Stats,
-    Timer,
     check_backlog,
     check_mode,
     check_spin,
-    choose_backend,
 )
+from .stats import Stats
+from .timers import Timer
 
 __all__ = ["Server", "serve"]
 
@@ -61,20 +61,20 @@ class Server:
         handler: Any,
         address: Any = DEFAULT_ADDRESS,
         *,
-        framing: Optional[Framing] = None,
-        limits: Optional[Limits] = None,
-        backend: Optional[str] = None,
-        backlog: Optional[int] = None,
+        framing: Framing | None = None,
+        limits: Limits | None = None,
+        backend: str | None = None,
+        backlog: int | None = None,
         reuse_port: bool = False,
         mode: int = 0o600,
         drain_timeout: float = 5.0,
         spin: Any = 0.0,
-        on_error: Optional[OnError] = None,
+        on_error: OnError | None = None,
     ) -> None:
         self._form = dispatcher_for(handler)
         self._handler = handler
         self._where = address
-        self._listen = {
+        self._listen: dict[str, Any] = {
             "framing": framing,
             "limits": limits,
             "backlog": backlog,
@@ -83,7 +83,7 @@ class Server:
         }
         policy(framing, limits)  # raises for what it cannot be
         check_address(address)
-        choose_backend(backend)
+        choose(backend)
         seconds("drain_timeout", drain_timeout)
         check_spin(spin)
         check_backlog(backlog)
@@ -96,14 +96,14 @@ class Server:
         self._on_error = on_error
 
         self._lock = threading.RLock()
-        self._mux: Optional[Mux] = None
+        self._mux: Mux | None = None
         self._address: Any = None
-        self._thread: Optional[threading.Thread] = None
-        self._thread_id: Optional[int] = None
+        self._thread: threading.Thread | None = None
+        self._thread_id: int | None = None
         self._ended = threading.Event()
-        self._fatal: Optional[BaseException] = None
-        self._stop_by: Optional[float] = None  # monotonic, once stop was called
-        self._reset_timer: Optional[Timer] = None
+        self._fatal: BaseException | None = None
+        self._stop_by: float | None = None  # monotonic, once stop was called
+        self._reset_timer: Timer | None = None
         self._out_of_time = False
 
     def __repr__(self) -> str:
@@ -207,7 +207,7 @@ class Server:
 
     # --- stopping -----------------------------------------------------------
 
-    def stop(self, drain_timeout: Optional[float] = None) -> None:
+    def stop(self, drain_timeout: float | None = None) -> None:
         """Finish: accept who waits, answer what has arrived, close.
 
         Then the rest is reset, after `drain_timeout` seconds. Returns when the
@@ -305,7 +305,7 @@ class Server:
 
 
 def _run_until_signal(
-    server: Server, on_ready: Optional[Callable[[Server], Any]] = None
+    server: Server, on_ready: Callable[[Server], Any] | None = None
 ) -> Stats:
     """Run a server in this thread until SIGINT or SIGTERM, then drain it.
 
@@ -315,8 +315,8 @@ def _run_until_signal(
     server._bind()
     assert server._mux is not None
     server._mux._takes_signals = True
-    restore: List[Any] = []
-    asked: List[int] = []
+    restore: list[Any] = []
+    asked: list[int] = []
 
     def on_signal(number: int, frame: Any) -> None:
         asked.append(number)
@@ -357,4 +357,3 @@ def serve(handler: Any, address: Any = DEFAULT_ADDRESS, **options: Any) -> Stats
         TypeError, ValueError: an argument that cannot be.
     """
     return _run_until_signal(Server(handler, address, **options))
-

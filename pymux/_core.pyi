@@ -1,0 +1,99 @@
+"""The compiled core, as cffi presents it: `lib` is csrc/pymux.h."""
+
+from typing import Any
+
+class _Lib:
+    PMX_RAW: int
+    PMX_LINES: int
+    PMX_PREFIX: int
+    PMX_FIXED: int
+    PMX_SEND: int
+    PMX_SEND_EOF: int
+    PMX_CLOSE: int
+    PMX_FAIL: int
+    PMX_ABORT: int
+    PMX_PAUSE: int
+    PMX_RESUME: int
+    PMX_HOLD: int
+    PMX_RELEASE: int
+    PMX_LENGTHS: int
+    PMX_OFFSETS32: int
+    PMX_OFFSETS64: int
+    PMX_SHARED: int
+    PMX_ROWS: int
+    PMX_WOKEN: int
+    PMX_INTERRUPTED: int
+    PMX_OTHER_ROWS: int
+    PMX_LARGE: int
+    PMX_DRAINED: int
+
+    @staticmethod
+    def pmx_backend_name(index: int, /) -> Any: ...
+    @staticmethod
+    def pmx_backend_probe(name: Any, /) -> int: ...
+    @staticmethod
+    def pmx_compiler() -> Any: ...
+    @staticmethod
+    def pmx_select_limit() -> int: ...
+    @staticmethod
+    def pmx_open(
+        mux: Any, backend: Any, max_messages: int, arena_size: int, spin_ns: int, /
+    ) -> int: ...
+    @staticmethod
+    def pmx_close(mux: Any, /) -> None: ...
+    @staticmethod
+    def pmx_name(mux: Any, /) -> Any: ...
+    @staticmethod
+    def pmx_fileno(mux: Any, /) -> int: ...
+    @staticmethod
+    def pmx_forked(mux: Any, /) -> int: ...
+    @staticmethod
+    def pmx_counts(mux: Any, /) -> Any: ...
+    @staticmethod
+    def pmx_listen(
+        mux: Any,
+        endpoint: Any,
+        policy: Any,
+        backlog: int,
+        reuse_port: int,
+        mode: int,
+        listener: Any,
+        /,
+    ) -> int: ...
+    @staticmethod
+    def pmx_unlisten(mux: Any, listener: int, /) -> int: ...
+    @staticmethod
+    def pmx_listener_address(mux: Any, listener: int, name: Any, /) -> int: ...
+    @staticmethod
+    def pmx_connect(
+        mux: Any, endpoints: Any, count: int, policy: Any, id: Any, /
+    ) -> int: ...
+    @staticmethod
+    def pmx_addresses(mux: Any, id: int, names: Any, /) -> int: ...
+    @staticmethod
+    def pmx_policy_of(mux: Any, id: int, policy: Any, /) -> int: ...
+    @staticmethod
+    def pmx_queued(mux: Any, id: int, /) -> int: ...
+    @staticmethod
+    def pmx_harvest(turn: Any, /) -> int: ...
+    @staticmethod
+    def pmx_submit(turn: Any, /) -> int: ...
+    @staticmethod
+    def pmx_next_timeout(mux: Any, /) -> int: ...
+    @staticmethod
+    def pmx_drain(mux: Any, /) -> None: ...
+    @staticmethod
+    def pmx_reset_all(mux: Any, error: int, /) -> None: ...
+    @staticmethod
+    def pmx_wakeup_fd(mux: Any, /) -> int: ...
+    @staticmethod
+    def pmx_wakeup(mux: Any, /) -> int: ...
+    @staticmethod
+    def pmx_check_offsets(offsets: Any, width: int, n: int, size: int, /) -> int: ...
+    @staticmethod
+    def pmx_arena_new(capacity: int, rows: int, /) -> Any: ...
+    @staticmethod
+    def pmx_arena_free(arena: Any, /) -> None: ...
+
+ffi: Any
+lib: _Lib

@@ -1,0 +1,190 @@
+"""The output log: what was done to connections since the last harvest.
+
+Two lists, whom and what: an append to each is all that `send` costs. The core
+takes the log over as blocks: small pieces joined, with their lengths; large
+ones, replies cut from one buffer, and one message for many, each by reference.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+from ._core import ffi, lib
+
+__all__ = ["Cut", "Log", "Shared"]
+
+LARGE_PIECE = 8192  # sent by reference rather than joined with the others
+
+
+class Cut:
+    """In the log: one reply to each message of a batch, cut from one buffer."""
+
+    __slots__ = ("arena", "bounds", "data", "rows", "width")
+
+    def __init__(
+        self, arena: Any, rows: int, data: bytes, bounds: Any, width: int
+    ) -> None:
+        self.arena = arena
+        self.rows = rows
+        self.data = data
+        self.bounds = bounds  # rows + 1 offsets, `width` bytes each
+        self.width = width
+
+    def sizes(self) -> Any:
+        """(id, size) of each reply."""
+        at = ffi.cast("int32_t *" if self.width == 4 else "int64_t *", self.bounds)
+        ids = self.arena.c.ids
+        return ((ids[k], at[k + 1] - at[k]) for k in range(self.rows))
+
+    def fill(self, block: Any) -> None:
+        """Say it to the core."""
+        block.cut = lib.PMX_OFFSETS32 if self.width == 4 else lib.PMX_OFFSETS64
+        block.count = self.rows
+        block.ids = self.arena.c.ids
+        block.bounds = self.bounds
+
+
+class Shared:
+    """In the log: one message to many connections."""
+
+    __slots__ = ("data", "ids")
+
+    def __init__(self, ids: list[int], data: bytes) -> None:
+        self.ids = ffi.new("uint64_t[]", ids)
+        self.data = data
+
+    def sizes(self) -> Any:
+        """(id, size) for each connection."""
+        return ((one, len(self.data)) for one in self.ids)
+
+    def fill(self, block: Any) -> None:
+        """Say it to the core."""
+        block.cut = lib.PMX_SHARED
+        block.count = len(self.ids)
+        block.ids = self.ids
+
+
+class Log:
+    """What was done, in order; `who` holds ids with an operation on top."""
+
+    __slots__ = ("_blocks", "_logged", "_seen", "large", "specials", "what", "who")
+
+    def __init__(self) -> None:
+        self.who: list[int] = []
+        self.what: list[Any] = []
+        self.specials = 0  # how many of `what` are no bytes
+        self.large = 0  # bytes that went in as large pieces
+        self._blocks = ffi.new("pmx_block[]", 8)
+        self._seen = 0  # how much of the log is in _logged
+        self._logged: dict[int, int] = {}
+
+    def op(self, who: int) -> None:
+        """An operation without bytes."""
+        self.who.append(who)
+        self.what.append(b"")
+
+    def special(self, what: Any) -> None:
+        """A reply to a batch, or a message to many."""
+        self.who.append(0)
+        self.what.append(what)
+        self.specials += 1
+
+    def queued(self, id: int) -> int:
+        """Bytes logged for a connection. Each entry is looked at once."""
+        who, what, logged = self.who, self.what, self._logged
+        for at in range(self._seen, len(who)):
+            piece = what[at]
+            if type(piece) is bytes:
+                if piece:
+                    logged[who[at]] = logged.get(who[at], 0) + len(piece)
+            else:
+                for one, size in piece.sizes():
+                    logged[one] = logged.get(one, 0) + size
+        self._seen = len(who)
+        return logged.get(id, 0)
+
+    def size(self) -> int:
+        """Bytes logged in all, but for replies to batches."""
+        return sum(len(piece) for piece in self.what if type(piece) is bytes)
+
+    def insert_before(self, marker: int, who: int, what: bytes) -> bool:
+        """Put a piece in front of the last `marker`; whether there is one."""
+        for at in range(len(self.who) - 1, -1, -1):
+            if self.who[at] == marker:
+                self.who.insert(at, who)
+                self.what.insert(at, what)
+                self._seen, self._logged = 0, {}
+                return True
+        return False
+
+    def lay_out(self, turn: Any, count: int) -> Any:
+        """Say the first `count` entries to the core.
+
+        Returns:
+            What must live until the core has taken them over.
+        """
+        who, what = self.who[:count], self.what[:count]
+        keep: list[Any] = []
+        n = start = 0
+        if self.specials:
+            for at, piece in enumerate(what):
+                if type(piece) is bytes:
+                    continue
+                if at > start:
+                    n = self._add_pieces(n, who[start:at], what[start:at], keep)
+                block = self._add(n, piece.data, keep)
+                piece.fill(block)
+                keep.append(piece)
+                n += 1
+                start = at + 1
+        if start < count:
+            n = self._add_pieces(n, who[start:], what[start:], keep)
+        turn.blocks = self._blocks
+        turn.block_count = n
+        return keep
+
+    def _add(self, n: int, data: bytes, keep: list[Any]) -> Any:
+        """The n-th block, with its data set."""
+        if n == len(self._blocks):
+            more = ffi.new("pmx_block[]", 2 * n)
+            ffi.memmove(more, self._blocks, n * ffi.sizeof("pmx_block"))
+            self._blocks = more
+        block = self._blocks[n]
+        block.data = pointer = ffi.from_buffer("uint8_t[]", data)
+        block.size = len(data)
+        keep.append(pointer)
+        return block
+
+    def _add_pieces(
+        self, n: int, who: list[int], what: list[bytes], keep: list[Any]
+    ) -> int:
+        """Blocks for pieces: the small ones joined, each large one alone."""
+        sizes = list(map(len, what))
+        if len(what) > 1 and max(sizes) > LARGE_PIECE:
+            start = 0
+            for at, size in enumerate(sizes):
+                if size > LARGE_PIECE:
+                    if at > start:
+                        n = self._add_pieces(n, who[start:at], what[start:at], keep)
+                    n = self._add_pieces(n, [who[at]], [what[at]], keep)
+                    start = at + 1
+            if start == len(what):
+                return n
+            who, what, sizes = who[start:], what[start:], sizes[start:]
+        block = self._add(n, b"".join(what) if len(what) > 1 else what[0], keep)
+        ids = ffi.from_buffer("uint64_t[]", array("Q", who))
+        lengths = ffi.from_buffer("int64_t[]", array("q", sizes))
+        keep += (ids, lengths)
+        block.cut = lib.PMX_LENGTHS
+        block.count = len(who)
+        block.ids = ids
+        block.bounds = lengths
+        return n + 1
+
+    def forget(self, count: int) -> None:
+        """Drop what the core has taken over. Nothing is called before the
+        lists are short again, so no signal's handler runs in between."""
+        del self.who[:count], self.what[:count]
+        self.specials = self.large = self._seen = 0
+        self._logged = {}

@@ -1,0 +1,61 @@
+"""The figures of a mux."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Stats"]
+
+
+@dataclass
+class Stats:
+    """Figures of a mux, since it was made unless it says otherwise.
+
+    Attributes:
+        backend: its name.
+        connections: open now.
+        listeners: open now.
+        accepted: connections that came in.
+        connected: outgoing connections that were made.
+        closed: connections that ended, or could not be made.
+        reset: of those, by a reset of either side.
+        refused: accepted, but closed at once since the backend was full.
+        messages_in: frames received.
+        messages_out: frames accepted for sending.
+        bytes_in: received.
+        bytes_out: taken by the kernel.
+        queued: bytes now waiting for the kernel.
+        discarded: bytes accepted for sending whose connection was gone.
+        harvests: turns.
+        buffers: bytes of memory now used for queued output and unfinished
+            frames; an idle connection has none.
+        arenas_held: batches' memory that cannot be used again yet, since a
+            view of it is alive.
+        accept_pauses: how often accepting had to pause.
+    """
+
+    backend: str
+    connections: int = 0
+    listeners: int = 0
+    accepted: int = 0
+    connected: int = 0
+    closed: int = 0
+    reset: int = 0
+    refused: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    queued: int = 0
+    discarded: int = 0
+    harvests: int = 0
+    buffers: int = 0
+    arenas_held: int = 0
+    accept_pauses: int = 0
+
+
+COUNTED = tuple(
+    name
+    for name in Stats.__dataclass_fields__
+    if name not in ("backend", "arenas_held")
+)

@@ -1,0 +1,84 @@
+"""Calls that a mux makes later: at a time, or for another thread."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from typing import Any, Callable
+
+__all__ = ["Timer", "Timers"]
+
+NS = 1_000_000_000
+
+
+class Timer:
+    """A call that a mux makes later; `cancel()` makes it not to."""
+
+    __slots__ = ("_args", "_fn", "_timers", "_when")
+
+    def __init__(
+        self, timers: Timers, when: float, fn: Callable[..., Any], args: Any
+    ) -> None:
+        self._timers = timers
+        self._when = when
+        self._fn: Callable[..., Any] | None = fn
+        self._args = args
+
+    def cancel(self) -> None:
+        """Forget the call; nothing where it was made already."""
+        if self._fn is not None:
+            self._fn = self._args = None
+            self._timers.cancelled += 1
+
+    def __lt__(self, other: Timer) -> bool:
+        return self._when < other._when
+
+
+class Timers:
+    """The timers of a mux, the next one first.
+
+    A cancelled timer stays until its time, or until most are cancelled: a
+    timeout for each message must neither cost a search nor fill the memory.
+    """
+
+    __slots__ = ("cancelled", "heap")
+
+    def __init__(self) -> None:
+        self.heap: list[Timer] = []
+        self.cancelled = 0
+
+    def add(self, delay: float, fn: Callable[..., Any], args: Any) -> Timer:
+        """A timer for so many seconds from now."""
+        if isinstance(delay, bool) or not isinstance(delay, (int, float)):
+            raise TypeError(f"delay is {delay!r}; seconds are needed")
+        if math.isnan(delay):
+            raise ValueError("delay is nan; seconds are needed")
+        if not callable(fn):
+            raise TypeError(f"fn is {fn!r}; a callable is needed")
+        if self.cancelled > 64 and self.cancelled > len(self.heap) // 2:
+            self.heap = [timer for timer in self.heap if timer._fn is not None]
+            heapq.heapify(self.heap)
+            self.cancelled = 0
+        timer = Timer(self, time.monotonic() + min(max(delay, 0), 1e9), fn, args)
+        heapq.heappush(self.heap, timer)
+        return timer
+
+    def next(self) -> float | None:
+        """When the next one is due (monotonic), None where there is none."""
+        heap = self.heap
+        while heap and heap[0]._fn is None:
+            heapq.heappop(heap)
+            self.cancelled -= 1
+        return heap[0]._when if heap else None
+
+    def pop_due(self, now: float) -> tuple[Callable[..., Any], Any] | None:
+        """The call of a timer that is due, taken out."""
+        when = self.next()
+        if when is None or when > now:
+            return None
+        timer = heapq.heappop(self.heap)
+        fn, args = timer._fn, timer._args
+        timer._fn = timer._args = None
+        assert fn is not None
+        return fn, args
