@@ -49,6 +49,12 @@ class Contender:
         return [*start, "--framing", framing, *self.options, *options]
 
 
+def is_main(name: str) -> bool:
+    """Not one of pymux's variants of backend or spin."""
+    groups = {contender.name: contender.group for contender in CONTENDERS}
+    return groups.get(name, "base") in ("base", "lines")
+
+
 def _pymux(form: str, suffix: str = "", **fields: object) -> Contender:
     name, file = f"pymux-{form}{suffix}", f"pymux_{form}.py"
     return Contender(name, file, ("pymux-io",), **fields)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 
-from .contenders import CONTENDERS
+from .contenders import CONTENDERS, is_main
 from .scenarios import CONNS, DEPTHS, SIZES
 from .summary import LATENCIES, Summary
 
@@ -83,12 +83,6 @@ def style(name: str) -> dict[str, Any]:
         "linewidth": 1.1 if family == "peer" else 2.2,
         "linestyle": "--" if family == "c" else "-",
     }
-
-
-def is_main(name: str) -> bool:
-    """Not one of pymux's variants of backend or spin."""
-    groups = {c.name: c.group for c in CONTENDERS}
-    return groups.get(name, "base") in ("base", "lines")
 
 
 def names_in(summary: Summary, scenarios: list[str]) -> list[str]:

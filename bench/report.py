@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from . import targets
+from .contenders import is_main
 from .summary import LOAD_BOUND, Spread, Summary
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -27,6 +28,7 @@ COLUMNS = (
 )
 
 SMALL = 5  # a run of so few scenarios has a column for each
+MANY = 20  # of more contenders, variants are left to the scenarios' own tables
 
 
 def number(value: float) -> str:
@@ -66,6 +68,8 @@ def table(summary: Summary) -> str:
         known = {c[0] for c in columns}
         columns += [(s, "per_second", f"{s}, 1/s") for s in present if s not in known]
     names = dict.fromkeys(n for c in columns for n in summary.contenders(c[0]))
+    if len(names) > MANY:
+        names = dict.fromkeys(filter(is_main, names))
     rows = []
     for name in names:
         cells = []

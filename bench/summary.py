@@ -31,10 +31,10 @@ def cpu_split(results: list[Result]) -> tuple[float, float]:
     total = sum(r["server"]["cpu"] for r in results)
     user = sum(r["server"]["user_ticks"] for r in results)
     system = sum(r["server"]["system_ticks"] for r in results)
-    if not messages or not user + system:
+    if not messages:
         return 0.0, 0.0
     each = 1e6 * total / messages
-    share = user / (user + system)
+    share = user / (user + system) if user + system else 0.0
     return each * share, each * (1 - share)
 
 
