@@ -312,8 +312,8 @@ static int receive_into_carry(pmx_mux *mux, uint32_t slot, size_t *allowance)
     return deliver_carry(mux, slot);
 }
 
-static int receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
-                              size_t room)
+static void receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
+                               size_t room)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     pmx_arena *a = mux->arena;
@@ -322,7 +322,7 @@ static int receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
     size_t asked = at_most(room - before, *allowance);
     int64_t n = pmx__recv(c->sock, at + before, asked);
     if (!received(mux, slot, n, asked))
-        return 0;
+        return;
     *allowance -= (size_t)n;
     if (c->rules->is.framing.kind == PMX_RAW) {
         add_row(mux, slot, (size_t)n);
@@ -332,7 +332,6 @@ static int receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
         frame_in_arena(mux, slot, before + (size_t)n,
                        before ? c->carry->scanned : 0);
     }
-    return 0;
 }
 
 /* A closing connection's input is read and dropped. */
@@ -343,16 +342,11 @@ static void drop_input(pmx_mux *mux, uint32_t slot)
     (void)received(mux, slot, n, PMX__SHARE);
 }
 
-/* Receive what the connection's share of this turn allows, into the batch;
- * 1 when the batch is full and the turn is over. */
-int pmx__take_in(pmx_mux *mux, uint32_t slot)
+/* Receive into the batch what is left of the connection's share; 1 when the
+ * batch is full and the turn is over. */
+static int take_in(pmx_mux *mux, uint32_t slot, size_t *allowance)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if (c->flags & PMX__DONE)
-        return 0;               /* it is not on the ready list any more */
-    size_t allowance = (size_t)mux->arena_size / mux->ready_count;
-    if (allowance < PMX__SHARE)
-        allowance = PMX__SHARE;
     if (c->flags & PMX__FRAMES && !pmx__blocked(c) && deliver_carry(mux, slot))
         return 1;
     while (c->flags & PMX__CAN_READ && !pmx__blocked(c) &&
@@ -367,25 +361,46 @@ int pmx__take_in(pmx_mux *mux, uint32_t slot)
         }
         if (no_rows_left(mux))
             return 1;
-        size_t room = (size_t)(mux->arena->capacity - mux->arena->size);
-        size_t carried = c->carry ? (size_t)c->carry->size : 0;
         if (c->flags & PMX__LIMITED)
-            allowance = at_most(allowance, c->left);
-        int full;
-        if (carried > PMX__SMALL_CARRY || (carried && room < 2 * carried))
-            full = receive_into_carry(mux, slot, &allowance);
-        else if (room < at_most(PMX__SMALL_PIECE, (size_t)mux->arena_size))
-            return mux->rows ? 1 : 0;
-        else
-            full = receive_into_arena(mux, slot, &allowance, room);
-        if (full)
-            return 1;
-        if (!allowance) {
+            *allowance = at_most(*allowance, c->left);
+        if (!*allowance) {
             mux->capped = 1;
             return 0;
         }
-        if (!(c->flags & (PMX__TO_THE_END | PMX__LIMITED)))
+        size_t room = (size_t)(mux->arena->capacity - mux->arena->size);
+        size_t carried = c->carry ? (size_t)c->carry->size : 0;
+        size_t before = *allowance;
+        if (carried > PMX__SMALL_CARRY || (carried && room < 2 * carried)) {
+            if (receive_into_carry(mux, slot, allowance))
+                return 1;
+        } else if (room < at_most(PMX__SMALL_PIECE, (size_t)mux->arena_size)) {
+            return mux->rows ? 1 : 0;
+        } else {
+            receive_into_arena(mux, slot, allowance, room);
+            if (before - *allowance == room - carried && *allowance &&
+                mux->rows)
+                return 1;       /* cut short by the batch's end */
+        }
+        if (*allowance && !(c->flags & (PMX__TO_THE_END | PMX__LIMITED)))
             return 0;
     }
     return 0;
+}
+
+/* A turn's work with one connection's input. Who stays first, since the batch
+ * is full, has the rest of its share in the next turn: what is left of a batch
+ * would always fall to the same ones. */
+int pmx__take_in(pmx_mux *mux, uint32_t slot)
+{
+    if (pmx__slot(mux, slot)->flags & PMX__DONE)
+        return 0;               /* it is not on the ready list any more */
+    size_t allowance = (size_t)mux->arena_size / mux->ready_count;
+    if (allowance < PMX__SHARE)
+        allowance = PMX__SHARE;
+    if (mux->cut_short == slot)
+        allowance = mux->cut_left;
+    int full = take_in(mux, slot, &allowance);
+    mux->cut_short = full ? slot : PMX__NONE;
+    mux->cut_left = allowance;
+    return full;
 }

@@ -36,6 +36,7 @@ int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
     mux->spin_ns = pmx__usable_cpus() > 1 ? spin_ns : 0;
     mux->forks = pmx__forks();
     mux->turn = 1;
+    mux->cut_short = PMX__NONE;
     mux->free = mux->ready = mux->report =
         (pmx__list){PMX__NONE, PMX__NONE};
     error = -ENOMEM;

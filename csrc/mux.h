@@ -192,6 +192,8 @@ struct pmx_mux {
 
     pmx__list ready;
     uint32_t ready_count;
+    uint32_t cut_short;         /* whom a full batch kept from its share, */
+    size_t cut_left;            /* and what is left of that */
     pmx__list report;
     uint32_t report_count;
     uint32_t sources;           /* connections that may bring messages */

@@ -1,0 +1,163 @@
+/* Fairness: whoever is always ready gets as much as the others. */
+#include "world.h"
+
+#include <string.h>
+#include <unistd.h>
+
+enum { PEERS = 100 };
+
+/* Bytes served to each of many peers that always have more to say. */
+static void serve_all(const pmx_policy *p, const buffer *said,
+                      uint32_t max_messages, uint64_t arena_size,
+                      uint64_t target)
+{
+    world w;
+    int peers[PEERS];
+    size_t at[PEERS] = {0};
+    uint64_t ids[PEERS], served[PEERS] = {0}, total = 0;
+    world_begin(&w, max_messages, arena_size);
+    world_listen(&w, p);
+    for (int i = 0; i < PEERS; i++)
+        ids[i] = meet(&w, &peers[i]);
+    w.forget = 1;
+    int64_t until = deadline();
+    while (total < target) {
+        for (int i = 0; i < PEERS; i++)
+            while (put_some(peers[i], said, &at[i]))
+                at[i] = 0;
+        turn(&w, 0);
+        for (uint32_t k = 0; k < w.t.messages; k++) {
+            const pmx_arena *a = w.t.arena;
+            int32_t size = a->offsets[k + 1] - a->offsets[k];
+            CHECK(a->slots[k] < PEERS);
+            served[a->slots[k]] += (uint64_t)size;
+            total += (uint64_t)size;
+        }
+        CHECK(pmx__now() < until);
+    }
+    uint64_t least = UINT64_MAX, most = 0;
+    for (int i = 0; i < PEERS; i++) {
+        least = served[i] < least ? served[i] : least;
+        most = served[i] > most ? served[i] : most;
+        do_op(&w, ids[i], PMX_ABORT);
+    }
+    /* one share apart, and what a share may be too large by */
+    CHECK(most <= least + least / 4 + 2 * PMX__SHARE);
+    turn(&w, 0);
+    for (int i = 0; i < PEERS; i++)
+        close(peers[i]);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void always_ready_peers_are_served_alike(void)
+{
+    buffer said = {0};
+    pmx_policy p = raw();
+    fill(&said, 100000, 1);
+    serve_all(&p, &said, 4096, 262144, 100 << 20);
+    release(&said);
+}
+
+/* Framing leaves room in the batch that is less than a share: whoever gets
+ * that must not be the same ones each time. */
+static void always_ready_peers_are_served_alike_in_frames(void)
+{
+    buffer said = {0};
+    pmx_policy p = lines("\n", 1000);
+    for (int i = 0; i < 10000; i++)
+        append(&said, "012345678\n", 10);
+    serve_all(&p, &said, 40000, 262144, 40 << 20);
+    release(&said);
+}
+
+static void always_ready_peers_are_served_alike_in_few_rows(void)
+{
+    buffer said = {0};
+    pmx_policy p = lines("\n", 5000);
+    for (int i = 0; i < 100; i++) {
+        for (int k = 0; k < 999; k++)
+            append(&said, "x", 1);
+        append(&said, "\n", 1);
+    }
+    serve_all(&p, &said, 50, 262144, 20 << 20);
+    release(&said);
+}
+
+static void always_ready_peers_are_served_alike_in_a_small_arena(void)
+{
+    buffer said = {0};
+    pmx_policy p = raw();
+    fill(&said, 100000, 1);
+    serve_all(&p, &said, 4096, 10000, 10 << 20);
+    release(&said);
+}
+
+/* One that floods does not hold up one that says a word. */
+static void a_flood_does_not_hold_up_a_word(void)
+{
+    world w;
+    int flood, quiet;
+    size_t at = 0;
+    pmx_policy p = lines("\n", 1000);
+    world_begin(&w, 100, 262144);
+    world_listen(&w, &p);
+    buffer said = {0};
+    for (int i = 0; i < 50000; i++)
+        append(&said, "0123456789\n", 11);
+    (void)meet(&w, &flood);
+    uint64_t id = meet(&w, &quiet);
+    w.forget = 1;
+    for (int round = 0; round < 20; round++) {
+        if (put_some(flood, &said, &at))
+            at = 0;
+        put_text(quiet, "word\n");
+        int turns = 0, found = 0;
+        while (!found) {
+            turn(&w, MS);
+            for (uint32_t k = 0; k < w.t.messages; k++)
+                found |= w.t.arena->ids[k] == id;
+            CHECK(turns++ < 500);
+        }
+    }
+    release(&said);
+    close(flood);
+    close(quiet);
+    UNTIL(&w, w.closed_count == 2);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* A stream alone gets the whole batch, not only a share of it. */
+static void a_stream_alone_gets_the_whole_batch(void)
+{
+    world w;
+    int peer;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    buffer said = {0};
+    size_t at = 0, most = 0;
+    fill(&said, 4 << 20, 1);
+    UNTIL_DOING(&w, w.in.size == said.size, {
+        put_some(peer, &said, &at);
+        most = w.t.arena->size > most ? (size_t)w.t.arena->size : most;
+    });
+    CHECK(same(&said, &w.in));
+    CHECK(most > PMX__SHARE);
+    close(peer);
+    UNTIL(&w, closed(&w, id));
+    release(&said);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+const test_case fair_tests[] = {
+    EACH(always_ready_peers_are_served_alike),
+    EACH(always_ready_peers_are_served_alike_in_frames),
+    EACH(always_ready_peers_are_served_alike_in_few_rows),
+    EACH(always_ready_peers_are_served_alike_in_a_small_arena),
+    EACH(a_flood_does_not_hold_up_a_word),
+    EACH(a_stream_alone_gets_the_whole_batch),
+    {0},
+};
