@@ -128,7 +128,7 @@ def from_core(c: Any) -> tuple[str, int] | str:
         host = socket.inet_ntop(socket.AF_INET6, bytes(c.ip))
         return (f"{host}%{c.scope}" if c.scope else host), c.port
     path = ffi.buffer(c.path, c.path_size)[:] if c.path_size else b""
-    return os.fsdecode(bytes(path))
+    return str(os.fsdecode(path))
 
 
 def show(address: Any) -> str:
@@ -136,4 +136,4 @@ def show(address: Any) -> str:
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
-    return "unix:" + os.fspath(address).replace("\0", "@")
+    return "unix:" + str(os.fspath(address)).replace("\0", "@")

@@ -68,7 +68,7 @@ class Shared:
 class Log:
     """What was done, in order; `who` holds ids with an operation on top."""
 
-    __slots__ = ("_blocks", "_logged", "_seen", "large", "specials", "what", "who")
+    __slots__ = ("_blocks", "_logged", "large", "seen", "specials", "what", "who")
 
     def __init__(self) -> None:
         self.who: list[int] = []
@@ -76,7 +76,7 @@ class Log:
         self.specials = 0  # how many of `what` are no bytes
         self.large = 0  # bytes that went in as large pieces
         self._blocks = ffi.new("pmx_block[]", 8)
-        self._seen = 0  # how much of the log is in _logged
+        self.seen = 0  # how many entries are counted in _logged
         self._logged: dict[int, int] = {}
 
     def op(self, who: int) -> None:
@@ -92,8 +92,11 @@ class Log:
 
     def queued(self, id: int) -> int:
         """Bytes logged for a connection. Each entry is looked at once."""
-        who, what, logged = self.who, self.what, self._logged
-        for at in range(self._seen, len(who)):
+        who, what = self.who, self.what
+        if not self.seen:
+            self._logged = {}
+        logged = self._logged
+        for at in range(self.seen, len(who)):
             piece = what[at]
             if type(piece) is bytes:
                 if piece:
@@ -101,7 +104,7 @@ class Log:
             else:
                 for one, size in piece.sizes():
                     logged[one] = logged.get(one, 0) + size
-        self._seen = len(who)
+        self.seen = len(who)
         return logged.get(id, 0)
 
     def size(self) -> int:
@@ -114,7 +117,7 @@ class Log:
             if self.who[at] == marker:
                 self.who.insert(at, who)
                 self.what.insert(at, what)
-                self._seen, self._logged = 0, {}
+                self.seen = 0
                 return True
         return False
 
@@ -181,10 +184,3 @@ class Log:
         block.ids = ids
         block.bounds = lengths
         return n + 1
-
-    def forget(self, count: int) -> None:
-        """Drop what the core has taken over. Nothing is called before the
-        lists are short again, so no signal's handler runs in between."""
-        del self.who[:count], self.what[:count]
-        self.specials = self.large = self._seen = 0
-        self._logged = {}

@@ -455,13 +455,15 @@ class Mux:
 
     def _submit(self) -> None:
         """Hand the log to the core, which sends what can be sent."""
-        count = len(self._who)
+        log = self._log
+        count = len(log.who)
         if count:
-            _keep = self._log.lay_out(self._turn, count)
+            _keep = log.lay_out(self._turn, count)
             try:
                 lib.pmx_submit(self._turn)
             finally:
-                self._log.forget(count)
+                del log.who[:count], log.what[:count]
+                log.large = log.specials = log.seen = 0
 
     # --- harvesting -------------------------------------------------------
 
@@ -533,9 +535,10 @@ class Mux:
             keep = log.lay_out(turn, count) if count else None
             try:
                 reason = lib.pmx_harvest(turn)
-            finally:
-                log.forget(count)
+            finally:  # nothing is called here before all of it is noted
+                del log.who[:count], log.what[:count]
                 self._unreturned = True
+                log.large = log.specials = log.seen = 0
                 if self._lends_signals:
                     self._restore_signals()
             del keep
