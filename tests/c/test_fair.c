@@ -55,7 +55,7 @@ static void always_ready_peers_are_served_alike(void)
     buffer said = {0};
     pmx_policy p = raw();
     fill(&said, 100000, 1);
-    serve_all(&p, &said, 4096, 262144, 100 << 20);
+    serve_all(&p, &said, 4096, 262144, 50 << 20);
     release(&said);
 }
 
@@ -67,7 +67,7 @@ static void always_ready_peers_are_served_alike_in_frames(void)
     pmx_policy p = lines("\n", 1000);
     for (int i = 0; i < 10000; i++)
         append(&said, "012345678\n", 10);
-    serve_all(&p, &said, 40000, 262144, 40 << 20);
+    serve_all(&p, &said, 40000, 262144, 24 << 20);
     release(&said);
 }
 
@@ -80,7 +80,7 @@ static void always_ready_peers_are_served_alike_in_few_rows(void)
             append(&said, "x", 1);
         append(&said, "\n", 1);
     }
-    serve_all(&p, &said, 50, 262144, 20 << 20);
+    serve_all(&p, &said, 50, 262144, 12 << 20);
     release(&said);
 }
 
@@ -89,7 +89,7 @@ static void always_ready_peers_are_served_alike_in_a_small_arena(void)
     buffer said = {0};
     pmx_policy p = raw();
     fill(&said, 100000, 1);
-    serve_all(&p, &said, 4096, 10000, 10 << 20);
+    serve_all(&p, &said, 4096, 10000, 7 << 20);
     release(&said);
 }
 

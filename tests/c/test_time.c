@@ -222,7 +222,7 @@ static void another_thread_wakes_a_waiting_mux(void)
         pthread_join(thread, NULL);
         (void)turn(&w, 0);
         EQUAL(turn(&w, 0), 0);          /* all of them are taken */
-        for (int k = 0; k < 300000; k++)
+        for (int k = 0; k < 70000; k++)
             EQUAL(pmx_wakeup(w.mux), 0);        /* more than it holds */
         while (turn(&w, 0) & PMX_WOKEN)
             ;
