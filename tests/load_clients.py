@@ -138,26 +138,29 @@ def slow(address, size):
     with socket.create_connection(address) as sock:
         say(connected=1)
         started = time.monotonic()
-        sock.settimeout(PATIENCE)
+        sock.setblocking(False)
+        watch = selectors.DefaultSelector()
+        watch.register(sock, selectors.EVENT_READ)
         length = len(BLOB) - 7  # no power of two: a block out of place shows
         pattern = memoryview(BLOB[:length] * 2)
         sent = received = 0
         while received < size:
             if sent < size:
                 at = sent % length
-                sock.setblocking(False)
                 try:
                     sent += sock.send(pattern[at : at + min(length, size - sent)])
                     if sent == size:
                         sock.shutdown(socket.SHUT_WR)
                     continue
                 except BlockingIOError:
-                    sock.settimeout(PATIENCE)
+                    pass
+            assert watch.select(PATIENCE), "nothing comes back any more"
             data = sock.recv(65536)
             assert data, f"the stream ended after {received} of {size} bytes"
             at = received % length
             assert data == pattern[at : at + len(data)], f"wrong after {received}"
             received += len(data)
+        assert watch.select(PATIENCE), "the stream does not end"
         assert sock.recv(1) == b"", "more came back than was sent"
     say(bytes=received, seconds=time.monotonic() - started)
 
