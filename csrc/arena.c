@@ -59,6 +59,7 @@ void pmx__arena_reset(pmx_arena *arena)
     arena->size = 0;
     arena->scanned = 0;
     arena->uniform = UINT32_MAX;
+    arena->gap = arena->no_gaps = 0;
     arena->offsets[0] = 0;
 }
 
@@ -109,6 +110,30 @@ void pmx__carry_drop(pmx_mux *mux, pmx__conn *c)
     mux->stats.buffers -= c->carry->total;
     free(c->carry);
     c->carry = NULL;
+}
+
+/* How many messages there are follows from where the last one ends. */
+void pmx_close_gaps(pmx_arena *arena)
+{
+    uint32_t gap = arena->gap;
+    uint64_t to = 0;
+    arena->no_gaps = 1;
+    arena->gap = 0;
+    if (!gap)
+        return;
+    for (uint32_t k = 0; (uint64_t)arena->offsets[k] < arena->size; k++) {
+        /* what stands before message k is closed up, from k on it is not */
+        uint64_t from = (uint64_t)arena->offsets[k];
+        uint64_t size = (uint64_t)arena->offsets[k + 1] - from - gap;
+        memmove(arena->data + to, arena->data + from, (size_t)size);
+        arena->offsets[k] = (int32_t)to;
+        to += size;
+        if ((uint64_t)arena->offsets[k + 1] == arena->size) {
+            arena->offsets[k + 1] = (int32_t)to;
+            break;
+        }
+    }
+    arena->size = to;
 }
 
 int64_t pmx_check_offsets(const void *offsets, uint32_t width, uint64_t n,

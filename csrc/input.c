@@ -24,12 +24,13 @@ static int no_rows_left(const pmx_mux *mux)
     return mux->rows == mux->max_rows;
 }
 
-/* One row: the bytes are in place, `size` of them behind arena->size. */
+/* One row: the bytes are in place, `size` of them behind arena->size, and
+ * behind them the gap, where there is one. */
 static void add_row(pmx_mux *mux, uint32_t slot, size_t size)
 {
     pmx_arena *a = mux->arena;
     pmx__conn *c = pmx__slot(mux, slot);
-    a->size += size;
+    a->size += size + a->gap;
     a->ids[mux->rows] = pmx__id(slot, c);
     a->slots[mux->rows] = slot;
     if (!mux->rows)
@@ -42,6 +43,22 @@ static void add_row(pmx_mux *mux, uint32_t slot, size_t size)
         c->row_turn = mux->turn;
         mux->row_conns++;
     }
+}
+
+/* Whether a frame's delimiter stays behind it: a batch is either all with
+ * gaps, of one width, or has none. The first row decides; one that differs
+ * has what is there closed up. */
+static uint32_t gap_for(pmx_mux *mux, const pmx_framing *f, size_t tail)
+{
+    pmx_arena *a = mux->arena;
+    uint32_t gap = f->kind == PMX_LINES && tail == f->width ? f->width : 0;
+    if (a->no_gaps)
+        return 0;
+    if (!mux->rows)
+        a->gap = gap;
+    if (a->gap != gap || !gap)
+        pmx_close_gaps(a);
+    return a->gap;
 }
 
 /* Input is over and every frame is delivered: now the connection may end. */
@@ -140,11 +157,13 @@ static int deliver_carry(pmx_mux *mux, uint32_t slot)
                 return 0;
             }
         } else {
-            if (frame.size > a->capacity - a->size)
+            uint32_t gap = gap_for(mux, &c->rules->is.framing,
+                                   frame.whole - frame.head - frame.size);
+            if (frame.size + gap > a->capacity - a->size)
                 return 1;
-            if (frame.size)
+            if (frame.size + gap)
                 memcpy(a->data + a->size, c->carry->data + frame.head,
-                       frame.size);
+                       frame.size + gap);
             add_row(mux, slot, frame.size);
             c->carry->data += frame.whole;
             c->carry->capacity -= frame.whole;
@@ -260,9 +279,10 @@ static void frame_in_arena(pmx_mux *mux, uint32_t slot, size_t size,
             c->flags |= PMX__FRAMES;
             break;
         }
+        uint32_t gap = gap_for(mux, f, frame.whole - frame.head - frame.size);
         uint8_t *to = mux->arena->data + mux->arena->size;
-        if (frame.size && to != at + frame.head)
-            memmove(to, at + frame.head, frame.size);
+        if (to != at + frame.head)
+            memmove(to, at + frame.head, frame.size + gap);
         add_row(mux, slot, frame.size);
         at += frame.whole;
         found = 0;

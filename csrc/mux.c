@@ -369,9 +369,10 @@ static void ask_sockets(pmx_mux *mux)
 
 /* --- the turn ---------------------------------------------------------- */
 
-static void begin_batch(pmx_mux *mux, pmx_arena *arena)
+static void begin_batch(pmx_mux *mux, pmx_arena *arena, uint32_t gaps)
 {
     pmx__arena_reset(arena);
+    arena->no_gaps = !gaps;
     for (uint32_t i = 0; i < mux->closed_count; i++)
         pmx__conn_free(mux, mux->closed[i].slot);
     mux->arena = arena;
@@ -473,6 +474,8 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
         reason |= PMX_OTHER_ROWS | PMX_ROWS;
     if (mux->rows)
         reason |= PMX_ROWS;
+    if (mux->arena->gap)
+        reason |= PMX_GAPS;
     t->reason = (uint32_t)reason;
     return reason;
 }
@@ -492,7 +495,7 @@ int pmx_harvest(pmx_turn *t)
     int error = pmx_submit(t);
     if (error)
         return error;
-    begin_batch(mux, t->arena);
+    begin_batch(mux, t->arena, t->leave_gaps);
     close_ending(mux);
 
     int64_t end =
@@ -522,4 +525,28 @@ int pmx_harvest(pmx_turn *t)
             delayed = after(mux->now, t->max_delay_ns);
     } while (!reason && mux->now < end && !enough(mux, t, delayed));
     return report(mux, t, reason);
+}
+
+int64_t pmx_exchange(pmx_turn *t, int64_t timeout_ns, uint32_t count,
+                     const uint8_t *ids, const uint8_t *lengths,
+                     const uint8_t *data, uint64_t size)
+{
+    int64_t length = (int64_t)size;
+    pmx_block block = {
+        .cut = PMX_LENGTHS,
+        .count = count,
+        .ids = ids,
+        .bounds = count == 1 ? (const void *)&length : lengths,
+        .data = data,
+        .size = size,
+    };
+    t->timeout_ns = timeout_ns;
+    if (count) {
+        t->blocks = &block;
+        t->block_count = 1;
+    }
+    int reason = pmx_harvest(t);
+    t->blocks = NULL;
+    t->block_count = 0;
+    return reason < 0 ? reason : reason | (int64_t)t->messages << 8;
 }

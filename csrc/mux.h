@@ -162,6 +162,7 @@ typedef struct {
     uint32_t next;
     uint32_t share;             /* the block it is shared through, + 1 */
     uint8_t head_size;
+    uint8_t framed;             /* data is as it goes out, any frames of it */
     uint8_t head[8];
 } pmx__piece;
 

@@ -25,10 +25,11 @@ static int grow(void *array, uint32_t *room, size_t item)
     return 0;
 }
 
-static const uint8_t *tail_of(const pmx__conn *c, size_t *size)
+static const uint8_t *tail_of(const pmx__conn *c, const pmx__piece *p,
+                              size_t *size)
 {
     const pmx_framing *f = &c->rules->is.framing;
-    *size = f->kind == PMX_LINES ? f->width : 0;
+    *size = f->kind == PMX_LINES && !p->framed ? f->width : 0;
     return f->delimiter;
 }
 
@@ -77,7 +78,7 @@ static int queue_frame(pmx_mux *mux, pmx__conn *c, const pmx__piece *p,
                        size_t skip)
 {
     size_t tail_size;
-    const uint8_t *tail = tail_of(c, &tail_size);
+    const uint8_t *tail = tail_of(c, p, &tail_size);
     int error = 0;
 
     if (skip < p->head_size) {
@@ -138,8 +139,6 @@ static void add_copy(pmx_mux *mux, gather_t *g, const uint8_t *bytes,
 static uint32_t gather(pmx_mux *mux, const pmx__conn *c, uint32_t first,
                        gather_t *g)
 {
-    size_t tail_size;
-    const uint8_t *tail = tail_of(c, &tail_size);
     uint32_t at = first;
 
     g->count = 0;
@@ -147,6 +146,8 @@ static uint32_t gather(pmx_mux *mux, const pmx__conn *c, uint32_t first,
     g->end = NULL;
     while (at != PMX__NONE) {
         const pmx__piece *p = &mux->pieces[at];
+        size_t tail_size;
+        const uint8_t *tail = tail_of(c, p, &tail_size);
         int alone = at == first && p->next == PMX__NONE;
         int by_reference =
             p->size >= PMX__SMALL_PIECE ||
@@ -171,10 +172,10 @@ static uint32_t gather(pmx_mux *mux, const pmx__conn *c, uint32_t first,
 static void queue_rest(pmx_mux *mux, uint32_t slot, uint32_t at, size_t skip)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    size_t tail_size;
-    (void)tail_of(c, &tail_size);
     for (; at != PMX__NONE; at = mux->pieces[at].next) {
         const pmx__piece *p = &mux->pieces[at];
+        size_t tail_size;
+        (void)tail_of(c, p, &tail_size);
         size_t whole = p->head_size + p->size + tail_size;
         if (skip >= whole) {
             skip -= whole;
@@ -252,8 +253,9 @@ static int add_piece(pmx_mux *mux, uint32_t slot, const pmx__piece *piece,
     return 0;
 }
 
+/* One frame, or as many as stand in data as they go out (framed > 0). */
 static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
-                     size_t size, uint32_t share)
+                     size_t size, uint32_t share, uint32_t framed)
 {
     pmx__conn *c = pmx__find(mux, id);
     if (!c) {
@@ -261,14 +263,17 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
         return;
     }
     uint32_t slot = (uint32_t)id;
+    const pmx_framing *f = &c->rules->is.framing;
     pmx__piece piece;
     size_t tail_size;
-    (void)tail_of(c, &tail_size);
-    piece.head_size = pmx__frame_head(&c->rules->is.framing, size, piece.head);
+    piece.framed = framed || f->kind == PMX_RAW;
+    piece.head_size =
+        piece.framed ? 0 : pmx__frame_head(f, size, piece.head);
     piece.data = data;
     piece.size = size;
     piece.share = share;
     piece.next = PMX__NONE;
+    (void)tail_of(c, &piece, &tail_size);
     size_t whole = piece.head_size + size + tail_size;
     if (c->flags & (PMX__DONE | PMX__SEND_ENDED | PMX__SEND_FAILED)) {
         mux->stats.discarded += whole;
@@ -283,7 +288,7 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
         pmx__finish(mux, slot, ENOBUFS, 1);
         return;
     }
-    mux->stats.messages_out++;
+    mux->stats.messages_out += framed ? framed : 1;
     if (queued + whole > c->rules->is.high_water &&
         !(c->flags & PMX__OVER)) {
         c->flags |= PMX__OVER;
@@ -318,24 +323,40 @@ static void log_op(pmx_mux *mux, uint64_t id, enum pmx_op op)
     }
 }
 
-static void log_block(pmx_mux *mux, const pmx_block *b, uint32_t share)
+/* Items of a column that need not be aligned. */
+static uint64_t item64(const void *column, uint32_t k)
+{
+    uint64_t value;
+    memcpy(&value, (const uint8_t *)column + (size_t)k * 8, 8);
+    return value;
+}
+
+static uint64_t item32(const void *column, uint32_t k)
+{
+    uint32_t value;
+    memcpy(&value, (const uint8_t *)column + (size_t)k * 4, 4);
+    return value;
+}
+
+/* Pieces with their bounds. */
+static void log_pieces(pmx_mux *mux, const pmx_block *b, uint32_t share)
 {
     uint64_t begin = 0, end = 0;
     for (uint32_t k = 0; k < b->count; k++) {
-        uint64_t id = b->ids[k] & PMX_ID_MASK;
-        enum pmx_op op = (enum pmx_op)(b->ids[k] >> PMX_OP_SHIFT);
+        uint64_t id = item64(b->ids, k) & PMX_ID_MASK;
+        enum pmx_op op = (enum pmx_op)(item64(b->ids, k) >> PMX_OP_SHIFT);
         switch (b->cut) {
         case PMX_LENGTHS:
             begin = end;
-            end += (uint64_t)((const int64_t *)b->bounds)[k];
+            end += item64(b->bounds, k);
             break;
         case PMX_OFFSETS32:
-            begin = (uint64_t)((const int32_t *)b->bounds)[k];
-            end = (uint64_t)((const int32_t *)b->bounds)[k + 1];
+            begin = item32(b->bounds, k);
+            end = item32(b->bounds, k + 1);
             break;
         case PMX_OFFSETS64:
-            begin = (uint64_t)((const int64_t *)b->bounds)[k];
-            end = (uint64_t)((const int64_t *)b->bounds)[k + 1];
+            begin = item64(b->bounds, k);
+            end = item64(b->bounds, k + 1);
             break;
         default:
             end = b->size;
@@ -344,7 +365,37 @@ static void log_block(pmx_mux *mux, const pmx_block *b, uint32_t share)
         if (op != PMX_SEND)
             log_op(mux, id, op);
         else if (begin <= end && end <= b->size)
-            log_send(mux, id, b->data + begin, (size_t)(end - begin), share);
+            log_send(mux, id, b->data + begin, (size_t)(end - begin), share,
+                     0);
+    }
+}
+
+/* Lines as they go out: those in a row for one connection are one piece, as
+ * long as what may be queued bounds them as it would one by one. */
+static void log_lines(pmx_mux *mux, const pmx_block *b)
+{
+    const pmx_framing *lines = b->bounds;
+    const uint8_t *at = b->data, *end = b->data + b->size;
+    for (uint32_t k = 0; k < b->count;) {
+        uint64_t id = item64(b->ids, k);
+        const pmx__conn *c = pmx__find(mux, id);
+        uint64_t most = c ? c->rules->is.max_output / 2 : 0;
+        const uint8_t *begin = at;
+        uint32_t count = 0;
+        do {
+            pmx__frame frame;
+            uint64_t scanned = 0;
+            if (pmx__next_frame(lines, at, (size_t)(end - at), &scanned,
+                                &frame) <= 0)
+                break;
+            if (count && (size_t)(at - begin) + frame.whole > most)
+                break;
+            at += frame.whole;
+            count++;
+        } while (++k < b->count && item64(b->ids, k) == id);
+        if (!count)
+            return;             /* fewer lines than ids */
+        log_send(mux, id, begin, (size_t)(at - begin), 0, count);
     }
 }
 
@@ -357,8 +408,11 @@ int pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
         memset(mux->shares, 0, count * sizeof *mux->shares);
     mux->piece_count = mux->dirty_count = 0;
     for (uint32_t i = 0; i < count; i++)
-        log_block(mux, &blocks[i],
-                  blocks[i].cut == PMX_SHARED ? i + 1 : 0);
+        if (blocks[i].cut == PMX_DELIMITED)
+            log_lines(mux, &blocks[i]);
+        else
+            log_pieces(mux, &blocks[i],
+                       blocks[i].cut == PMX_SHARED ? i + 1 : 0);
     for (uint32_t i = 0; i < mux->dirty_count; i++)
         send_dirty(mux, &mux->dirty[i]);
     for (uint32_t i = 0; i < count; i++)

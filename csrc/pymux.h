@@ -77,7 +77,9 @@ enum pmx_cut {
     PMX_LENGTHS,                /* bounds: int64_t[count], the lengths */
     PMX_OFFSETS32,              /* bounds: int32_t[count + 1], the offsets */
     PMX_OFFSETS64,              /* bounds: int64_t[count + 1] */
-    PMX_SHARED                  /* the whole of data, for each id */
+    PMX_SHARED,                 /* the whole of data, for each id */
+    PMX_DELIMITED               /* bounds: a pmx_framing, Lines, which is the
+                                   ids'; data: lines as they go out */
 };
 
 /* A stretch of the output log: what is done to ids[k], with piece k of data.
@@ -85,14 +87,15 @@ enum pmx_cut {
 typedef struct {
     uint32_t cut;               /* enum pmx_cut */
     uint32_t count;
-    const uint64_t *ids;
-    const void *bounds;
+    const void *ids;            /* uint64_t[count], aligned or not */
+    const void *bounds;         /* likewise */
     const uint8_t *data;
     uint64_t size;              /* of data, in bytes */
 } pmx_block;
 
 /* One batch: columns, then payloads back to back, in one piece of memory.
- * Message k is data[offsets[k]] up to data[offsets[k + 1]]. */
+ * Message k is data[offsets[k]] up to data[offsets[k + 1]]; while gap is not
+ * 0, `gap` bytes less. pmx_close_gaps() takes them out. */
 typedef struct {
     uint64_t total;             /* bytes of this whole block */
     uint64_t capacity;          /* of data */
@@ -100,6 +103,8 @@ typedef struct {
     uint64_t scanned;           /* (an unfinished frame) searched so far */
     uint32_t rows;              /* room for so many messages */
     uint32_t uniform;           /* every message has this length, or ~0 */
+    uint32_t gap;               /* bytes of delimiter left behind each */
+    uint32_t no_gaps;           /* there are to be none */
     uint64_t *ids;
     int32_t *offsets;
     uint32_t *slots;
@@ -119,6 +124,7 @@ enum pmx_reason {
     PMX_INTERRUPTED = 4,        /* by a signal */
     PMX_OTHER_ROWS = 8,         /* opened, ended, drained or closed */
     PMX_LARGE = 16,             /* the arena is a new one, the caller's */
+    PMX_GAPS = 64,              /* each message has its delimiter behind it */
     PMX_DRAINED = 32            /* the listeners were closed by pmx_drain() */
 };
 
@@ -130,6 +136,7 @@ typedef struct {
     const pmx_block *blocks;    /* in: the log */
     uint32_t block_count;
     uint32_t min_messages;
+    uint32_t leave_gaps;        /* leave the delimiters of lines in place */
     int64_t timeout_ns;         /* -1: for ever */
     int64_t max_delay_ns;
     uint32_t messages;          /* out: how many of each */
@@ -199,6 +206,13 @@ uint64_t pmx_queued(const pmx_mux *mux, uint64_t id);
 
 /* One turn: send, wait, receive, close, accept, report. */
 int pmx_harvest(pmx_turn *turn);
+/* The same with a log of `count` pieces: so many uint64_t ids and int64_t
+ * lengths (one piece has the size of data), aligned or not. What a struct's
+ * fields would cost the caller to set costs more than arguments do.
+ * Returns reasons | messages << 8, or -errno. */
+int64_t pmx_exchange(pmx_turn *turn, int64_t timeout_ns, uint32_t count,
+                     const uint8_t *ids, const uint8_t *lengths,
+                     const uint8_t *data, uint64_t size);
 /* Only the first step of a turn: take over the log and send. */
 int pmx_submit(pmx_turn *turn);
 /* Nanoseconds until a harvest has work that no descriptor tells of; -1. */
@@ -216,6 +230,7 @@ int pmx_wakeup(const pmx_mux *mux);
 int64_t pmx_check_offsets(const void *offsets, uint32_t width, uint64_t n,
                           uint64_t size);
 
+void pmx_close_gaps(pmx_arena *arena);
 pmx_arena *pmx_arena_new(uint64_t capacity, uint32_t rows);
 void pmx_arena_free(pmx_arena *arena);
 /* cdef end */

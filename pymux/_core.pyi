@@ -20,11 +20,13 @@ class _Lib:
     PMX_OFFSETS32: int
     PMX_OFFSETS64: int
     PMX_SHARED: int
+    PMX_DELIMITED: int
     PMX_ROWS: int
     PMX_WOKEN: int
     PMX_INTERRUPTED: int
     PMX_OTHER_ROWS: int
     PMX_LARGE: int
+    PMX_GAPS: int
     PMX_DRAINED: int
 
     @staticmethod
@@ -77,6 +79,17 @@ class _Lib:
     @staticmethod
     def pmx_harvest(turn: Any, /) -> int: ...
     @staticmethod
+    def pmx_exchange(
+        turn: Any,
+        timeout_ns: int,
+        count: int,
+        ids: Any,
+        lengths: Any,
+        data: Any,
+        size: int,
+        /,
+    ) -> int: ...
+    @staticmethod
     def pmx_submit(turn: Any, /) -> int: ...
     @staticmethod
     def pmx_next_timeout(mux: Any, /) -> int: ...
@@ -90,6 +103,8 @@ class _Lib:
     def pmx_wakeup(mux: Any, /) -> int: ...
     @staticmethod
     def pmx_check_offsets(offsets: Any, width: int, n: int, size: int, /) -> int: ...
+    @staticmethod
+    def pmx_close_gaps(arena: Any, /) -> None: ...
     @staticmethod
     def pmx_arena_new(capacity: int, rows: int, /) -> Any: ...
     @staticmethod

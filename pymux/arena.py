@@ -79,6 +79,7 @@ class Arenas:
             self._leave(adopted)
         held = self.current
         if not held.held():
+            held.exporter = None
             return
         self._leave(held)
         for at, arena in enumerate(self._resting):

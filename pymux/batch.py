@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from ._core import ffi, lib
 from .connection import Connection, as_bytes
-from .log import Cut
+from .log import LARGE_PIECE, Cut, Joined
 
 if TYPE_CHECKING:
     from .arena import Arena
     from .mux import Mux
 
 __all__ = ["Batch"]
+
+LARGEST = 2**62  # no framing that has a limit has one over this
 
 
 class Batch:
@@ -36,6 +42,7 @@ class Batch:
     __slots__ = (
         "_arena",
         "_conns",
+        "_delimiter",
         "_messages",
         "_mux",
         "_replied",
@@ -46,17 +53,29 @@ class Batch:
         "opened",
     )
 
-    def __init__(self, mux: Mux, arena: Arena, rows: int) -> None:
+    opened: list[Connection]
+    drained: list[Connection]
+    ended: list[Connection]
+    closed: list[tuple[Connection, OSError | None]]
+
+    def __init__(
+        self, mux: Mux, arena: Arena, rows: int, delimiter: bytes | None
+    ) -> None:
         self._mux = mux
+        self._delimiter = delimiter  # stands behind each message, where there is one
         self._arena = arena
         self._rows = rows
         self._replied = False
         self._conns: list[Connection] | None = None
         self._messages: list[bytes] | None = None
-        self.opened: list[Connection] = []
-        self.drained: list[Connection] = []
-        self.ended: list[Connection] = []
-        self.closed: list[tuple[Connection, OSError | None]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        """Most batches open and close nothing: those lists are made when they
+        are asked for."""
+        if name not in ("opened", "drained", "ended", "closed"):
+            raise AttributeError(name)
+        setattr(self, name, [])
+        return getattr(self, name)
 
     def __repr__(self) -> str:
         return (
@@ -117,15 +136,28 @@ class Batch:
         arena, rows = self._arena, self._rows
         if not rows:
             return []
-        offsets = arena.offsets
-        data = ffi.buffer(arena.c.data, offsets[rows])[:]
+        delimiter = self._delimiter
+        data: bytes = ffi.buffer(arena.c.data, arena.offsets[rows])[:]
         if rows == 1:
-            return [data]
+            return [data[: -len(delimiter)] if delimiter else data]
         size = arena.c.uniform
-        if size and size != 0xFFFFFFFF:
-            return [data[at : at + size] for at in range(0, len(data), size)]
-        ends = offsets[: rows + 1].tolist()
+        if 0 < size <= UNIFORM:
+            return cut_evenly(data, size, len(delimiter or b""))
+        if delimiter:
+            messages = data.split(delimiter)
+            messages.pop()
+            return messages
+        self._mux._leave_gaps = True
+        ends = arena.offsets[: rows + 1].tolist()
         return [data[a:b] for a, b in zip(ends, ends[1:])]
+
+    def _close_gaps(self) -> None:
+        """The columns are asked for: payloads back to back, from now on too."""
+        self._check()
+        self._mux._leave_gaps = False
+        if self._delimiter is not None:
+            lib.pmx_close_gaps(self._arena.c)
+            self._delimiter = None
 
     # --- columns --------------------------------------------------------
 
@@ -136,7 +168,7 @@ class Batch:
         It stays valid and unchanged for as long as it, a slice or an array of
         it lives.
         """
-        self._check()
+        self._close_gaps()
         return self._arena.view(
             self._arena.c.data, self._arena.offsets[self._rows] if self._rows else 0
         )
@@ -147,7 +179,7 @@ class Batch:
 
         Message k is ``data[offsets[k]:offsets[k + 1]]``.
         """
-        self._check()
+        self._close_gaps()
         view = self._arena.view(self._arena.c.offsets, 4 * (self._rows + 1))
         return view.cast("i")
 
@@ -183,23 +215,37 @@ class Batch:
                 f"{len(replies)} replies to {self._rows} messages; "
                 "give one for each, None for no answer"
             )
-        conns = self.conns
-        who = [conn.id for conn in conns]
         if set(map(type, replies)) - {bytes}:
-            pairs = [
-                (id, as_bytes(reply))
-                for id, reply in zip(who, replies)
-                if reply is not None
-            ]
-            who = [id for id, _ in pairs]
-            replies = [reply for _, reply in pairs]
+            replies = [None if one is None else as_bytes(one) for one in replies]
         mux = self._mux
-        if mux._reply_limit < 2**62:
-            for id, reply in zip(who, replies):
-                mux._check_reply(id, len(reply))
+        if mux._reply_limit < LARGEST:
+            for conn, reply in zip(self.conns, replies):
+                if reply is not None and len(reply) > mux._reply_limit:
+                    mux._check_reply(conn.id, len(reply))
         self._replied = True
-        mux._who += who
-        mux._what += replies
+        if None in replies:
+            pairs = [pair for pair in zip(self.conns, replies) if pair[1] is not None]
+            mux._log.who += [conn.id for conn, _ in pairs]
+            mux._log.what += [reply for _, reply in pairs]
+        elif replies:
+            self._answer(replies)
+
+    def _answer(self, replies: list[bytes]) -> None:
+        """Log one reply to each message, all of them bytes."""
+        log, lines, rows = self._mux._log, self._mux._lines, self._rows
+        if rows == 1 or len(replies[0]) > LARGE_PIECE:
+            log.who += [conn.id for conn in self.conns]
+            log.what += replies
+            return
+        if lines is not None:
+            replies.append(b"")
+            data = lines.delimiter.join(replies)
+            replies.pop()
+            if data.count(lines.delimiter) == rows:
+                log.special(Joined(self._arena, rows, data, lines))
+                return
+        sizes = ffi.from_buffer("int64_t[]", array("q", list(map(len, replies))))
+        log.special(Cut(self._arena, rows, b"".join(replies), sizes, 0))
 
     def reply_data(self, data: Any, offsets: Any = None) -> None:
         """Answer every message from one buffer.
@@ -220,6 +266,7 @@ class Batch:
         data = as_bytes(data)
         rows, arena = self._rows, self._arena
         if offsets is None:
+            self._close_gaps()
             size = arena.offsets[rows] if rows else 0
             if len(data) != size:
                 raise ValueError(
@@ -230,7 +277,7 @@ class Batch:
         else:
             bounds, width = _bounds(offsets, rows, len(data))
         mux = self._mux
-        if mux._reply_limit < 2**62:
+        if mux._reply_limit < LARGEST:
             pointer = "int32_t *" if width == 4 else "int64_t *"
             at = ffi.cast(pointer, bounds)
             for k, conn in enumerate(self.conns):
@@ -238,6 +285,26 @@ class Batch:
         self._replied = True
         if rows:
             mux._log.special(Cut(arena, rows, data, bounds, width))
+
+
+UNIFORM = 256  # messages all of one size up to this are cut by struct
+AT_ONCE = 64
+
+
+@lru_cache(maxsize=64)
+def _even(size: int, gap: int) -> Struct:
+    return Struct(f"{size}s{gap}x" * AT_ONCE)
+
+
+def cut_evenly(data: bytes, size: int, gap: int) -> list[bytes]:
+    """Messages of one size: many cut by one call, the rest one by one."""
+    step = size + gap
+    whole = len(data) // (step * AT_ONCE) * step * AT_ONCE
+    if not whole:
+        return [data[at : at + size] for at in range(0, len(data), step)]
+    messages = list(chain.from_iterable(_even(size, gap).iter_unpack(data[:whole])))
+    messages += [data[at : at + size] for at in range(whole, len(data), step)]
+    return messages
 
 
 def _bounds(offsets: Any, rows: int, size: int) -> tuple[Any, int]:

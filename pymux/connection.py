@@ -146,13 +146,26 @@ class Connection:
             data = as_bytes(data)
         if self._status > GONE:
             raise self._refusal()
+        log = mux._log
+        if log.pending:
+            log.merge()
         if len(data) > mux._large:
             mux._take_large(self.id, data)
         else:
-            mux._who.append(self.id)
-            mux._what.append(data)
-            if len(mux._who) > SUBMIT_PIECES:
+            log.who.append(self.id)
+            log.what.append(data)
+            if len(log.who) > SUBMIT_PIECES:
                 mux._submit()
+
+    def _answer(self, data: bytes) -> None:
+        """Log what a handler returned, in whatever state it left this: what
+        the very call that closed it returns is still sent."""
+        log = self.mux._log
+        if self._status == CLOSED:
+            log.insert_before(self.id | CLOSE, self.id, data)
+        elif self._status != SEND_ENDED:
+            log.who.append(self.id)
+            log.what.append(data)
 
     def send_eof(self) -> None:
         """Flush, then end the stream to the peer; reading goes on."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 from ._core import lib
 from .batch import Batch
-from .connection import CLOSED, SEND_ENDED, Connection, as_bytes
+from .connection import CLOSED, GONE, OPEN, Connection, as_bytes
 from .coroutines import Task
 from .errors import ConnectionClosed
 from .framing import seconds
@@ -21,7 +22,6 @@ from .mux import Mux
 __all__ = ["batched", "dispatcher_for"]
 
 FAIL = lib.PMX_FAIL << 60
-CLOSE = lib.PMX_CLOSE << 60
 METHODS = ("opened", "received", "drained", "closed")
 MARK = "_pymux_batched"
 CALL = "__call__"
@@ -145,23 +145,63 @@ class Dispatcher:
     # --- calling ----------------------------------------------------------
 
     def each(self, batch: Batch, handler: Callable[[Connection, bytes], Any]) -> None:
-        """The hot loop: no call but the handler's, for a small reply."""
-        mux = self.mux
-        who, what, large = mux._who, mux._what, mux._large
-        for conn, data in zip(batch.conns, batch.messages):
-            if conn._status == CLOSED:
-                continue
-            try:
-                reply = handler(conn, data)
-                if reply is None:
+        """Call it for each message. Replies gather beside the log, and go in
+        as one when nothing else was logged meanwhile."""
+        log = self.mux._log
+        before = len(log.who)
+        rows = iter(zip(batch.conns, batch.messages))
+        log.rows, log.pending = batch.conns, []
+        try:
+            while not self.some(rows, handler):
+                pass
+            if (
+                len(log.pending) == batch._rows
+                and len(log.who) == before
+                and None not in log.pending
+            ):
+                replies, log.pending = log.pending, []
+                batch._answer(replies)
+        finally:
+            log.merge()
+
+    def some(
+        self,
+        rows: Iterator[tuple[Connection, bytes]],
+        handler: Callable[[Connection, bytes], Any],
+    ) -> bool:
+        """The hot loop: no call but the handler's, for a small reply. False
+        where the handler raised, and there may be rows left."""
+        log, large = self.mux._log, self.mux._large
+        conn = log.rows[0]
+        try:
+            for conn, data in rows:
+                if conn._status == CLOSED:
+                    log.pending.append(None)
                     continue
-                if type(reply) is bytes and not conn._status and len(reply) <= large:
-                    who.append(conn.id)
-                    what.append(reply)
-                else:
-                    self.reply(conn, reply)
-            except BaseException as error:
-                self.failed(conn, error)
+                reply = handler(conn, data)
+                if reply is not None and (
+                    type(reply) is not bytes or len(reply) > large
+                ):
+                    reply = self.large(conn, reply)
+                log.pending.append(reply)
+        except BaseException as error:
+            log.pending.append(None)
+            self.failed(conn, error)
+            return False
+        return True
+
+    def large(self, conn: Connection, reply: Any) -> bytes | None:
+        """A reply that is no bytes, or that wants a look: the bytes, or None
+        where they have gone into the log already."""
+        mux = self.mux
+        data = as_bytes(reply)
+        if len(data) <= mux._large:
+            return data
+        mux._check_reply(conn.id, len(data))
+        if conn._status not in (OPEN, GONE):
+            return data
+        mux._take_large(conn.id, data)
+        return None
 
     def once(self, batch: Batch, handler: Callable[[Batch], Any]) -> None:
         """Every connection with a row ends where it raises."""
@@ -206,19 +246,6 @@ class Dispatcher:
             conn._status = CLOSED
             self.mux._causes[conn.id] = error
             self.mux._log.op(conn.id | FAIL)
-
-    # --- replies ----------------------------------------------------------
-
-    def reply(self, conn: Connection, data: Any) -> None:
-        """Send what a handler returned for a message of `conn`, in any state
-        of it: what the very call that closed it returns is still sent."""
-        data = as_bytes(data)
-        mux = self.mux
-        if conn._status == CLOSED:
-            mux._check_reply(conn.id, len(data))
-            mux._log.insert_before(conn.id | CLOSE, conn.id, data)
-        elif conn._status != SEND_ENDED:
-            mux._take_large(conn.id, data)
 
 
 class FunctionDispatcher(Dispatcher):

@@ -11,9 +11,11 @@ from array import array
 from typing import Any
 
 from ._core import ffi, lib
+from .framing import Lines, fill_framing
 
 __all__ = ["Cut", "Log", "Shared"]
 
+CUTS = {0: lib.PMX_LENGTHS, 4: lib.PMX_OFFSETS32, 8: lib.PMX_OFFSETS64}
 LARGE_PIECE = 8192  # sent by reference rather than joined with the others
 
 
@@ -28,21 +30,80 @@ class Cut:
         self.arena = arena
         self.rows = rows
         self.data = data
-        self.bounds = bounds  # rows + 1 offsets, `width` bytes each
+        self.bounds = bounds  # rows + 1 offsets of `width` bytes; 0: lengths
         self.width = width
 
     def sizes(self) -> Any:
         """(id, size) of each reply."""
         at = ffi.cast("int32_t *" if self.width == 4 else "int64_t *", self.bounds)
         ids = self.arena.c.ids
+        if self.width == 0:
+            return ((ids[k], at[k]) for k in range(self.rows))
         return ((ids[k], at[k + 1] - at[k]) for k in range(self.rows))
 
     def fill(self, block: Any) -> None:
         """Say it to the core."""
-        block.cut = lib.PMX_OFFSETS32 if self.width == 4 else lib.PMX_OFFSETS64
+        block.cut = CUTS[self.width]
         block.count = self.rows
         block.ids = self.arena.c.ids
         block.bounds = self.bounds
+
+
+class Delimiter:
+    """The one delimiter of a mux whose connections all speak the same lines.
+
+    Then lines are cut by `split` and put together by `join`. One that can
+    overlap itself, like ``aa``, could be found where it does not begin.
+    """
+
+    __slots__ = ("c", "delimiter", "framing")
+
+    def __init__(self, framing: Lines) -> None:
+        self.framing = framing
+        self.delimiter = framing.delimiter
+        self.c = ffi.new("pmx_framing *")
+        fill_framing(self.c, framing)
+        self.c.max_size = 2**31 - 1  # replies are not held to it
+
+    @classmethod
+    def of(cls, framing: Any) -> Delimiter | None:
+        """Of a framing, None where it has none of that kind."""
+        if not isinstance(framing, Lines):
+            return None
+        text = framing.delimiter
+        if any(text[:n] == text[-n:] for n in range(1, len(text))):
+            return None
+        return cls(framing)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Delimiter) and self.delimiter == other.delimiter
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Joined:
+    """In the log: one reply to each message of a batch, each with its delimiter."""
+
+    __slots__ = ("arena", "data", "lines", "rows")
+
+    def __init__(self, arena: Any, rows: int, data: bytes, lines: Delimiter) -> None:
+        self.arena = arena
+        self.rows = rows
+        self.data = data
+        self.lines = lines
+
+    def sizes(self) -> Any:
+        """(id, size) of each reply."""
+        pieces = self.data.split(self.lines.delimiter)
+        ids = self.arena.c.ids
+        return ((ids[k], len(pieces[k])) for k in range(self.rows))
+
+    def fill(self, block: Any) -> None:
+        """Say it to the core."""
+        block.cut = lib.PMX_DELIMITED
+        block.count = self.rows
+        block.ids = self.arena.c.ids
+        block.bounds = self.lines.c
 
 
 class Shared:
@@ -68,30 +129,56 @@ class Shared:
 class Log:
     """What was done, in order; `who` holds ids with an operation on top."""
 
-    __slots__ = ("_blocks", "_logged", "large", "seen", "specials", "what", "who")
+    __slots__ = (
+        "_blocks",
+        "_logged",
+        "large",
+        "pending",
+        "rows",
+        "seen",
+        "specials",
+        "what",
+        "who",
+    )
 
     def __init__(self) -> None:
         self.who: list[int] = []
         self.what: list[Any] = []
         self.specials = 0  # how many of `what` are no bytes
         self.large = 0  # bytes that went in as large pieces
+        self.pending: list[Any] = []  # replies to rows[:len(pending)], not in yet
+        self.rows: list[Any] = []
         self._blocks = ffi.new("pmx_block[]", 8)
         self.seen = 0  # how many entries are counted in _logged
         self._logged: dict[int, int] = {}
 
     def op(self, who: int) -> None:
         """An operation without bytes."""
+        if self.pending:
+            self.merge()
         self.who.append(who)
         self.what.append(b"")
 
     def special(self, what: Any) -> None:
         """A reply to a batch, or a message to many."""
+        if self.pending:
+            self.merge()
         self.who.append(0)
         self.what.append(what)
         self.specials += 1
 
+    def merge(self) -> None:
+        """Something else is about to be logged: first the replies so far."""
+        pending, rows = self.pending, self.rows
+        self.pending, self.rows = [], rows[len(pending) :]
+        for conn, reply in zip(rows, pending):
+            if reply is not None:
+                conn._answer(reply)
+
     def queued(self, id: int) -> int:
         """Bytes logged for a connection. Each entry is looked at once."""
+        if self.pending:
+            self.merge()
         who, what = self.who, self.what
         if not self.seen:
             self._logged = {}

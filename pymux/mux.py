@@ -21,6 +21,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from struct import Struct
 from threading import get_ident
 from typing import Any, Callable
 
@@ -32,7 +33,7 @@ from .batch import Batch
 from .connection import CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
 from .errors import BackendUnavailable, error_from
 from .framing import Framing, Limits, check_reply, longest_reply, policy, seconds
-from .log import LARGE_PIECE, Log, Shared
+from .log import LARGE_PIECE, Delimiter, Log, Shared
 from .signals import SIGNALS
 from .stats import COUNTED, Stats
 from .timers import NS, Timer, Timers
@@ -42,6 +43,8 @@ __all__ = ["Listener", "Mux"]
 BACKLOG = 4096
 SUBMIT_OVER = 4194304  # bytes of large pieces in the log before it is handed over
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
+LARGE, GAPS, OTHER_ROWS = lib.PMX_LARGE, lib.PMX_GAPS, lib.PMX_OTHER_ROWS
+ONE_ID = Struct("@Q").pack
 
 
 def check_spin(spin: Any) -> int:
@@ -182,6 +185,10 @@ class Mux:
         self._who, self._what = self._log.who, self._log.what
         self._large = LARGE_PIECE  # a longer piece goes through _take_large()
         self._reply_limit = 2**63  # a longer one may not fit its framing
+        self._lines: Delimiter | None = None  # where every framing is the same
+        self._framings = 0
+        self._leave_gaps = True  # delimiters between messages: see batch.py
+        self._told: Any = None  # what the turn's fields say
 
         self._running: Any = None  # the coroutine that runs
         self._dispatching = False
@@ -383,6 +390,11 @@ class Mux:
         return OSError(number, os.strerror(number), address)
 
     def _note_framing(self, framing: Framing | None) -> None:
+        lines = Delimiter.of(framing)
+        same = self._lines is not None and lines == self._lines
+        self._lines = lines if same or not self._framings else None
+        self._framings += 1
+        self._told = None
         self._reply_limit = min(self._reply_limit, longest_reply(framing))
         self._large = min(LARGE_PIECE, self._reply_limit)
 
@@ -410,6 +422,8 @@ class Mux:
         """Log a piece that wants a look: at its framing's limit, or at how
         much the log holds, which must stay bounded inside a handler too."""
         self._check_reply(id, len(data))
+        if self._log.pending:
+            self._log.merge()
         self._who.append(id)
         self._what.append(data)
         if len(data) > LARGE_PIECE:
@@ -456,6 +470,8 @@ class Mux:
     def _submit(self) -> None:
         """Hand the log to the core, which sends what can be sent."""
         log = self._log
+        if log.pending:
+            log.merge()
         count = len(log.who)
         if count:
             _keep = log.lay_out(self._turn, count)
@@ -517,42 +533,54 @@ class Mux:
         if self._dispatching:
             raise RuntimeError("harvest() cannot be called in a handler or timer")
         if self._unreturned:  # a signal's handler, or a timer's call, raised
-            if self._turn.reason & lib.PMX_ROWS:
-                return self._hand_over()
+            turn = self._turn
+            if turn.reason & lib.PMX_ROWS:
+                return self._hand_over(turn.reason | turn.messages << 8)
             self._unreturned = False
-        self._forget_batch()
-        self._arenas.make_ready()
-        log, turn = self._log, self._turn
-        turn.min_messages = min_messages
-        turn.max_delay_ns = delay_ns
+        if self._batch is not None:
+            self._forget_batch()
+        log, turn, arenas = self._log, self._turn, self._arenas
+        if arenas.current.exporter is not None or arenas.adopted is not None:
+            arenas.make_ready()
+        told = (arenas.current, min_messages, delay_ns, self._leave_gaps)
+        if told != self._told:  # to set a field costs as much as a call
+            turn.arena = arenas.current.c
+            turn.min_messages = min_messages
+            turn.max_delay_ns = delay_ns
+            turn.leave_gaps = self._leave_gaps and self._lines is not None
+            self._told = told
         while True:
-            turn.timeout_ns = span = self._span(deadline)
+            span = self._span(deadline)
             if span and self._signal_fd is None:
                 self._watch_signals()
-            turn.arena = self._arenas.current.c
-            turn.block_count = 0
-            count = len(self._who)
-            keep = log.lay_out(turn, count) if count else None
+            count = len(log.who)
+            ids = lengths = data = b""
+            keep = None
+            if count == 1 and not log.specials:
+                ids, data = ONE_ID(log.who[0]), log.what[0]
+            elif count:
+                keep = log.lay_out(turn, count)
             try:
-                reason = lib.pmx_harvest(turn)
+                result = lib.pmx_exchange(
+                    turn, span, count and not keep, ids, lengths, data, len(data)
+                )
             finally:  # nothing is called here before all of it is noted
                 del log.who[:count], log.what[:count]
                 self._unreturned = True
                 log.large = log.specials = log.seen = 0
                 if self._lends_signals:
                     self._restore_signals()
-            del keep
-            if reason < 0:
+            if result < 0:
                 self._unreturned = False
-                raise OSError(-reason, os.strerror(-reason))
+                raise OSError(-result, os.strerror(-result))
             ran = self._run_due() if self._timers.heap or self._calls else False
-            if reason & REPORT or ran or self._woken or span == 0:
+            if result & REPORT or ran or self._woken or span == 0:
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 break
             self._unreturned = False
         self._woken = False
-        return self._hand_over()
+        return self._hand_over(result)
 
     def _span(self, deadline: float | None) -> int:
         """Nanoseconds until the deadline or the next timer; -1 for ever."""
@@ -576,16 +604,17 @@ class Mux:
                 if self._table[slot] is conn:
                     self._table[slot] = None
 
-    def _hand_over(self) -> Batch:
+    def _hand_over(self, result: int) -> Batch:
         """The batch that the core has received. May be begun again, where a
         signal's handler raised half-way."""
-        turn = self._turn
         arenas = self._arenas
-        if turn.reason & lib.PMX_LARGE and arenas.adopted is None:
-            arenas.adopted = Arena(turn.arena)
-        batch = Batch(self, arenas.adopted or arenas.current, turn.messages)
-        if turn.reason & lib.PMX_OTHER_ROWS:
-            self._fill(batch, turn)
+        if result & LARGE and arenas.adopted is None:
+            arenas.adopted = Arena(self._turn.arena)
+            self._told = None
+        delimiter = self._lines.delimiter if self._lines and result & GAPS else None
+        batch = Batch(self, arenas.adopted or arenas.current, result >> 8, delimiter)
+        if result & OTHER_ROWS:
+            self._fill(batch, self._turn)
         self._batch = batch
         self._unreturned = False
         return batch
