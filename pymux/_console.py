@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
 from typing import Any
 
 PROMPT = ">>: "
@@ -64,7 +65,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self._line_buffer: Callable[[], str] = str
-        self._answered = threading.Event()
+        self._answered: SimpleQueue[None] = SimpleQueue()  # see _talk._Reader
         self._prompting = False
         self._midline = False
         self._attributes: Any = None
@@ -113,10 +114,13 @@ class Terminal:
             finally:
                 self._prompting = False
             if line:
-                self._answered.clear()
+                with contextlib.suppress(Empty):
+                    while True:
+                        self._answered.get_nowait()
                 yield line.encode(encoding, "surrogateescape")
                 # Most answers are here at once, and then stand before the prompt.
-                self._answered.wait(_ANSWER_PATIENCE)
+                with contextlib.suppress(Empty):
+                    self._answered.get(timeout=_ANSWER_PATIENCE)
 
     def show(self, data: bytes) -> None:
         """Print an answer; where a prompt stands, above it."""
@@ -127,4 +131,4 @@ class Terminal:
             self._midline = False
             data = _ERASE_LINE + data + end + prompt
         write(data)
-        self._answered.set()
+        self._answered.put(None)

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from ._console import Failure, Terminal, write
@@ -177,7 +178,11 @@ def _payloads(blocks: Iterator[bytes], limit: int) -> Iterator[list[bytes]]:
 
 
 class _Reader(threading.Thread):
-    """Takes lists of messages from a source that blocks, a few ahead."""
+    """Takes lists of messages from a source that blocks, a few ahead.
+
+    The main thread may be interrupted anywhere, so it touches no lock here that is
+    written in Python: an interrupted `threading.Condition` raises anything.
+    """
 
     def __init__(
         self, source: Iterator[list[bytes]], wake: Callable[[], object]
@@ -185,17 +190,30 @@ class _Reader(threading.Thread):
         super().__init__(name="pymux-stdin", daemon=True)
         self._source = source
         self._wake = wake
-        self._room = threading.Semaphore(_BLOCKS_AHEAD)
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(_BLOCKS_AHEAD):
+            self._room.put(None)
         self._ready: deque[list[bytes]] = deque()
         self._failure: Failure | None = None
 
+    def start(self) -> None:
+        """Start the thread; signals are for the one that starts it."""
+        if not hasattr(signal, "pthread_sigmask"):
+            super().start()
+            return
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}
+        )
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     def run(self) -> None:
         """The thread: ends with an empty list, at the end of input or an error."""
-        if hasattr(signal, "pthread_sigmask"):  # Ctrl-C is for the main thread
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             for messages in self._source:
-                self._room.acquire()
+                self._room.get()
                 self._ready.append(messages)
                 self._wake()
         except Failure as failure:
@@ -213,7 +231,7 @@ class _Reader(threading.Thread):
             return None
         messages = self._ready.popleft()
         if messages:
-            self._room.release()
+            self._room.put(None)
         elif self._failure is not None:
             raise self._failure
         return messages
