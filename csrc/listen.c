@@ -264,14 +264,6 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
     return tried;
 }
 
-/* While the mux drains, who waits is taken in, then the listener closed. */
-static void drain_listener(pmx_mux *mux, pmx__listener *l)
-{
-    int waiting = l->can_accept && !l->full && !mux->accept_again;
-    if (!waiting)
-        pmx__close_listener(mux, l, 0);
-}
-
 void pmx__accept_all(pmx_mux *mux)
 {
     uint32_t budget = PMX__ACCEPTS;
@@ -285,8 +277,6 @@ void pmx__accept_all(pmx_mux *mux)
         if (!l->rules)
             continue;
         budget -= accept_from(mux, l, budget);
-        if (mux->draining)
-            drain_listener(mux, l);
     }
 }
 

@@ -420,11 +420,12 @@ static void serve_ready(pmx_mux *mux)
     }
 }
 
-/* Every listener is closed: from now on no connection has more input than
- * what has arrived. */
+/* Nobody waits to be accepted any more: from now on no connection has more
+ * input than what has arrived, and nobody can connect. In this order, so that
+ * who finds the listener closed knows that nothing later is read. */
 static int drain_all(pmx_mux *mux)
 {
-    if (mux->draining != 1 || mux->stats.listeners)
+    if (mux->draining != 1 || pmx__accepting(mux))
         return 0;
     mux->draining = 2;
     for (uint32_t slot = 0; slot < mux->slots; slot++) {
@@ -436,6 +437,9 @@ static int drain_all(pmx_mux *mux)
         else
             pmx__limit_input(mux, slot);
     }
+    for (uint32_t i = 0; i < mux->listener_count; i++)
+        if (mux->listeners[i].rules)
+            pmx__close_listener(mux, &mux->listeners[i], 0);
     return PMX_DRAINED;
 }
 
@@ -485,8 +489,10 @@ int pmx_submit(pmx_turn *t)
     pmx_mux *mux = t->mux;
     if (pmx_forked(mux))
         return -EPERM;
+    uint32_t count = t->block_count;
+    t->block_count = 0;         /* taken over, once */
     mux->now = pmx__now();
-    return pmx__take_log(mux, t->blocks, t->block_count);
+    return pmx__take_log(mux, t->blocks, count);
 }
 
 int pmx_harvest(pmx_turn *t)
@@ -546,7 +552,5 @@ int64_t pmx_exchange(pmx_turn *t, int64_t timeout_ns, uint32_t count,
         t->block_count = 1;
     }
     int reason = pmx_harvest(t);
-    t->blocks = NULL;
-    t->block_count = 0;
     return reason < 0 ? reason : reason | (int64_t)t->messages << 8;
 }
