@@ -319,19 +319,6 @@ def test_a_reply_that_its_framing_cannot_hold_says_so(
         assert part in str(error)
 
 
-class Ends:
-    """An echo that keeps the error each connection ended with."""
-
-    def __init__(self):
-        self.errors = []
-
-    def received(self, conn, data):
-        return data
-
-    def closed(self, conn, error):
-        self.errors.append(error and error.errno)
-
-
 TOO_LONG = {
     "a line": (pymux.Lines(max_size=8), b"good\n", b"toolong--\n"),
     "a line without an end": (pymux.Lines(max_size=8), b"good\n", b"x" * 5000),
@@ -356,7 +343,7 @@ TOO_LONG = {
 @pytest.mark.parametrize("case", TOO_LONG)
 def test_a_frame_that_is_too_long_ends_its_connection_and_no_other(backend, case):
     framing, good, bad = TOO_LONG[case]
-    handler = Ends()
+    handler = util.Ends()
     with (
         util.serving(handler, backend, framing=framing) as server,
         util.connect(server.address) as other,
@@ -364,8 +351,8 @@ def test_a_frame_that_is_too_long_ends_its_connection_and_no_other(backend, case
         with util.connect(server.address) as sock:
             sock.sendall(good + bad)
             assert util.until_end(sock)[0] == good
-        util.wait_until(lambda: handler.errors)
-        assert handler.errors == [errno.EMSGSIZE]
+        util.wait_until(lambda: handler.ended)
+        assert handler.errors() == [errno.EMSGSIZE]
         other.sendall(good)
         assert util.recv_exactly(other, len(good)) == good
 
@@ -373,7 +360,7 @@ def test_a_frame_that_is_too_long_ends_its_connection_and_no_other(backend, case
 def test_an_endless_line_takes_no_more_room_than_its_max_size(backend):
     framing = pymux.Lines(max_size=1000)
     with (
-        util.serving(Ends(), backend, framing=framing) as server,
+        util.serving(util.Ends(), backend, framing=framing) as server,
         util.connect(server.address) as sock,
     ):
         sock.settimeout(10)
@@ -385,11 +372,11 @@ def test_an_endless_line_takes_no_more_room_than_its_max_size(backend):
 
 
 def test_a_frame_cut_off_by_the_end_of_the_stream_is_an_error(backend):
-    handler = Ends()
+    handler = util.Ends()
     with util.serving(handler, backend, framing=pymux.Fixed(4)) as server:
         with util.connect(server.address) as sock:
             sock.sendall(b"goodcut")
             sock.shutdown(socket.SHUT_WR)
             assert util.until_end(sock)[0] == b"good"
-        util.wait_until(lambda: handler.errors)
-    assert handler.errors == [errno.EPROTO]
+        util.wait_until(lambda: handler.ended)
+    assert handler.errors() == [errno.EPROTO]

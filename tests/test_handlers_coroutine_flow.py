@@ -209,3 +209,39 @@ def test_connection_closed_that_escapes_is_not_logged(backend):
             util.reset(sock)
         util.wait_until(lambda: server.stats().connections == 0)
         assert server.stats().accepted == 3
+
+
+IDLE = pymux.Limits(high_water=20_000, low_water=5_000, idle_timeout=0.05)
+
+
+def test_a_silent_peer_is_an_error_of_recv(backend):
+    caught = []
+
+    async def handler(conn):
+        try:
+            await conn.recv()
+        except pymux.ConnectionClosed as error:
+            caught.append(error.errno)
+
+    with (
+        util.serving(handler, backend, limits=IDLE) as server,
+        util.connect(server.address),
+    ):
+        util.wait_until(lambda: caught)
+    assert caught == [errno.ETIMEDOUT]
+
+
+def test_the_idle_clock_stands_still_while_messages_are_not_taken(backend):
+    async def handler(conn):
+        await pymux.sleep(0.2)
+        size = 0
+        while size < 30_000:
+            size += len(await conn.recv())
+        conn.send(b"all")
+
+    with (
+        util.serving(handler, backend, limits=IDLE) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(bytes(30_000))
+        assert util.recv_all(sock) == b"all"

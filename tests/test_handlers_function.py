@@ -280,6 +280,21 @@ def test_an_answer_to_a_gone_peer_is_discarded_silently(backend):
         util.wait_until(lambda: server.stats().connections == 0)
 
 
+def test_a_reset_behind_messages_drops_none_of_them(backend):
+    seen = []
+    with util.serving(
+        lambda conn, data: seen.append(data) or data, backend, framing=LINES
+    ) as server:
+        sock = util.connect(server.address)
+        util.wait_until(lambda: server.stats().connections == 1)
+        with util.held(server):
+            sock.sendall(b"a\nb\n")
+            util.reset(sock)
+        util.wait_until(lambda: server.stats().connections == 0)
+        util.settle(server)
+    assert seen == [b"a", b"b"]
+
+
 def test_connection_closed_that_escapes_is_the_normal_end_of_the_one_it_names(
     backend,
 ):

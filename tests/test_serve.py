@@ -184,6 +184,34 @@ def test_no_signal_is_slept_out_before_the_wait(backend, tmp_path):
         assert child.communicate(timeout=10) == ("", "")
 
 
+RUN = """
+import sys
+import pymux
+
+def handler(conn, data):
+    return data
+
+try:
+    pymux.Server(handler, sys.argv[1], backend=sys.argv[2]).run()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_leaves_run_as_a_keyboard_interrupt(backend, tmp_path):
+    path = tmp_path / "s"
+    with (
+        util.python("-c", RUN, path, backend) as child,
+        util.connect_when_up(path) as sock,
+    ):
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=10) == ("interrupted\n", "")
+        assert util.until_end(sock)[0] == b""
+        assert not path.exists()
+
+
 def test_serve_prints_nothing_and_serves_until_the_signal(backend, tmp_path):
     path = tmp_path / "s"
     with util.python("-c", BUSY, path, backend) as child:

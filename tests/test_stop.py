@@ -2,9 +2,7 @@
 
 import contextlib
 import errno
-import os
 import socket
-import threading
 import time
 
 import pytest
@@ -32,32 +30,6 @@ def server(request, backend, tmp_path):
         yield server
 
 
-@contextlib.contextmanager
-def stuck(server):
-    """A client whose long answer is under way, and which does not read it."""
-    with util.connect(server.address) as sock:
-        sock.sendall(b"long\n")
-        util.recv_exactly(sock, 1)
-        yield sock
-
-
-class Log:
-    """An object handler that keeps how its connections ended."""
-
-    def __init__(self):
-        self.open = []
-        self.ended = []
-
-    def opened(self, conn):
-        self.open.append(conn)
-
-    def received(self, conn, data):
-        return answer(data)
-
-    def closed(self, conn, error):
-        self.ended.append((conn, error))
-
-
 def test_who_is_in_the_backlog_is_accepted_and_answered(server):
     with contextlib.ExitStack() as stack:
         with util.then_stopped(server):
@@ -68,6 +40,23 @@ def test_who_is_in_the_backlog_is_accepted_and_answered(server):
                 sock.sendall(b"a%d\n" % k)
         for k, sock in enumerate(socks):
             assert util.recv_all(sock) == b"A%d\n" % k
+
+
+def test_the_backlog_is_accepted_even_over_max_connections(backend, tmp_path):
+    limits = pymux.Limits(max_connections=1)
+    with (
+        util.serving(
+            lambda conn, data: data.upper(), backend, tmp_path / "s", limits=limits
+        ) as server,
+        util.connect(server.address) as inside,
+        util.connect(server.address) as waiting,
+    ):
+        util.wait_until(lambda: server.stats().connections == 1)
+        waiting.sendall(b"hello")
+        util.settle(server)
+        server.stop()
+        assert util.until_end(inside) == (b"", None)
+        assert util.until_end(waiting) == (b"HELLO", None)
 
 
 def test_what_had_arrived_is_answered(server):
@@ -108,7 +97,7 @@ def test_an_unfinished_line_is_a_last_message(server):
 
 
 def test_an_unfinished_frame_is_an_error_after_the_answers(backend, tmp_path):
-    log = Log()
+    log = util.Ends(answer)
     with (
         util.serving(
             log, backend, tmp_path / "s", framing=pymux.LengthPrefix(1)
@@ -119,12 +108,13 @@ def test_an_unfinished_frame_is_an_error_after_the_answers(backend, tmp_path):
             sock.sendall(b"\1a\5unf")
         assert util.until_end(sock)[0] == b"\1A"
         util.wait_until(lambda: log.ended)
-    ((_conn, error),) = log.ended
-    assert error.errno == errno.EPROTO
+    assert log.errors() == [errno.EPROTO]
 
 
 def test_nothing_later_is_read(server, tmp_path):
-    with stuck(server) as sock:
+    with util.connect(server.address) as sock:
+        sock.sendall(b"long\n")
+        util.recv_exactly(sock, 1)
         util.in_server(server, lambda mux: server.stop())
         util.wait_until(lambda: not (tmp_path / "s").exists())
         sock.sendall(b"late\n")
@@ -177,6 +167,53 @@ def test_clients_need_not_close_for_the_stop_to_end(backend):
         assert util.recv_all(sock) == b"LAST"
 
 
+def paused(backend, path, then=lambda server, conn: None):
+    """(log, seconds, end) of a stop with a connection that the server had paused."""
+    log = util.Ends(answer)
+    with (
+        util.serving(log, backend, path, drain_timeout=1) as server,
+        util.connect(path) as sock,
+    ):
+        util.wait_until(lambda: log.open)
+        util.in_server(server, lambda mux: log.open[0].pause())
+        then(sock, log.open[0])
+        before = time.monotonic()
+        server.stop()
+        return log, time.monotonic() - before, util.until_end(sock)
+
+
+def test_a_paused_connection_without_input_closes_at_once(backend, tmp_path):
+    log, seconds, end = paused(backend, tmp_path / "s")
+    assert seconds < 0.9
+    assert end == (b"", None)
+    assert log.errors() == [None]
+
+
+def test_input_of_a_paused_connection_is_answered_if_it_is_resumed(backend, tmp_path):
+    def send_and_resume(sock, conn):
+        sock.sendall(b"late")
+        conn.mux.call_threadsafe(conn.mux.call_later, 0.05, conn.resume)
+
+    log, seconds, end = paused(backend, tmp_path / "s", send_and_resume)
+    assert seconds < 0.9
+    assert end == (b"LATE", None)
+    assert log.errors() == [None]
+
+
+def test_input_that_nobody_takes_in_time_is_an_error(backend, tmp_path):
+    log, _, end = paused(backend, tmp_path / "s", lambda sock, conn: sock.send(b"x"))
+    assert end[0] == b""
+    assert log.errors() == [errno.ETIMEDOUT]
+
+
+def test_timers_do_not_hold_it_up(backend):
+    with util.serving(lambda conn, data: data, backend, drain_timeout=60) as server:
+        util.in_server(server, lambda mux: mux.call_later(3600, print))
+        before = time.monotonic()
+        server.stop()
+        assert time.monotonic() - before < SOON
+
+
 def test_a_coroutine_sees_the_end_and_may_send_and_return(backend):
     async def handler(conn):
         assert await conn.recv() is None
@@ -214,191 +251,6 @@ def test_a_coroutine_gets_what_it_had_not_taken_before_the_end(backend):
     assert got == [b"a", b"b", b"c", None]
 
 
-def test_after_its_time_the_rest_is_reset_and_counted(backend, tmp_path):
-    log = Log()
-    with (
-        util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
-        stuck(server),
-        stuck(server),
-        util.connect(server.address),
-    ):
-        util.wait_until(lambda: len(log.open) == 3)
-        before = time.monotonic()
-        server.stop(drain_timeout=0.05)
-        assert 0.049 <= time.monotonic() - before < SOON
-        assert server.stats().reset == 2
-        assert server.stats().connections == 0
-    assert {conn for conn, _ in log.ended} == set(log.open)
-    assert len(log.ended) == 3
-
-
-def test_a_peer_that_is_reset_hears_of_it(backend):
-    with (
-        util.serving(
-            lambda conn, data: b"x" * (16 << 20), backend, drain_timeout=0.05
-        ) as server,
-        util.connect(server.address) as sock,
-    ):
-        sock.sendall(b"long")
-        util.recv_exactly(sock, 1)
-        server.stop()
-        assert util.until_end(sock)[1] == errno.ECONNRESET
-
-
-def test_the_servers_own_drain_timeout_holds_where_stop_names_none(backend, tmp_path):
-    with (
-        util.serving(
-            Log(), backend, tmp_path / "s", framing=LINES, drain_timeout=0.05
-        ) as server,
-        stuck(server),
-    ):
-        before = time.monotonic()
-        server.stop()
-        assert 0.049 <= time.monotonic() - before < SOON
-    assert server.stats().reset == 1
-
-
-def test_no_time_at_all_resets_at_once(backend, tmp_path):
-    with (
-        util.serving(Log(), backend, tmp_path / "s", framing=LINES) as server,
-        stuck(server),
-    ):
-        before = time.monotonic()
-        server.stop(drain_timeout=0)
-        assert time.monotonic() - before < SOON
-    assert server.stats().reset == 1
-
-
-def test_after_its_time_a_coroutine_is_closed_at_its_await(backend):
-    ended = []
-
-    async def handler(conn):
-        try:
-            await pymux.sleep(3600)
-        finally:
-            ended.append("finally")
-
-    with util.serving(handler, backend) as server, util.connect(server.address):
-        util.wait_until(lambda: server.stats().connections == 1)
-        before = time.monotonic()
-        server.stop(drain_timeout=0.05)
-        assert time.monotonic() - before < SOON
-        assert ended == ["finally"]
-
-
-def test_after_its_time_a_call_in_a_thread_is_abandoned(backend):
-    gate, ended = util.Gate(), []
-
-    async def handler(conn):
-        try:
-            await gate.wait()
-        finally:
-            ended.append("finally")
-
-    with util.serving(handler, backend) as server, util.connect(server.address):
-        assert gate.reached.wait(10)
-        before = time.monotonic()
-        server.stop(drain_timeout=0.05)
-        assert time.monotonic() - before < SOON
-        assert ended == ["finally"]
-        gate.open()
-
-
-ABANDON = """
-import sys, time
-import pymux
-
-async def handler(conn):
-    conn.send(b"x")
-    await pymux.to_thread(time.sleep, 3600)
-
-with pymux.Server(handler, sys.argv[1], backend=sys.argv[2]) as server:
-    sys.stdin.readline()
-    server.stop(0.05)
-"""
-
-
-def test_an_abandoned_call_does_not_hold_up_the_end_of_the_process(backend, tmp_path):
-    with (
-        util.python("-c", ABANDON, tmp_path / "s", backend) as child,
-        util.connect_when_up(tmp_path / "s") as sock,
-    ):
-        assert sock.recv(1) == b"x"
-        assert child.communicate("\n", timeout=20) == ("", "")
-    assert child.returncode == 0
-
-
-def test_from_a_handler_it_returns_at_once_and_the_answer_is_sent(backend):
-    took = []
-
-    def handler(conn, data):
-        before = time.monotonic()
-        server.stop()
-        took.append(time.monotonic() - before)
-        return data.upper()
-
-    with util.serving(handler, backend, drain_timeout=60) as server:
-        with util.connect(server.address) as sock:
-            sock.sendall(b"stop")
-            assert util.recv_all(sock) == b"STOP"
-        server.stop()
-    assert took[0] < SOON
-
-
-def test_any_number_of_threads_may_call_it(backend):
-    with util.serving(lambda conn, data: data, backend) as server:
-        threads = [threading.Thread(target=server.stop) for _ in range(5)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(10)
-            assert not thread.is_alive()
-
-
-@pytest.mark.parametrize("timeouts", [(60, 0.05), (0.05, 60)])
-def test_of_two_calls_the_smaller_timeout_holds(backend, tmp_path, timeouts):
-    first, second = timeouts
-    with (
-        util.serving(Log(), backend, tmp_path / "s", framing=LINES) as server,
-        stuck(server),
-    ):
-        before = time.monotonic()
-        util.in_server(server, lambda mux: server.stop(first))
-        server.stop(second)
-        assert time.monotonic() - before < SOON
-        assert server.stats().reset == 1
-
-
-def test_after_its_end_it_does_nothing(backend):
-    with util.serving(lambda conn, data: data, backend) as server:
-        server.stop()
-        server.stop(0)
-    server.stop()
-
-
-def test_before_the_start_it_does_nothing(backend):
-    server = pymux.Server(lambda conn, data: data, ("127.0.0.1", 0), backend=backend)
-    server.stop()
-    with server:
-        assert util.everything(server.address, b"go") == b"go"
-
-
-def test_closed_is_called_for_every_connection(backend, tmp_path):
-    log = Log()
-    with (
-        util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
-        contextlib.ExitStack() as stack,
-    ):
-        stack.enter_context(stuck(server))
-        for _ in range(5):
-            stack.enter_context(util.connect(server.address))
-        with util.then_stopped(server):
-            stack.enter_context(util.connect(server.address)).sendall(b"a\n")
-        server.stop(0.05)
-        assert len(log.open) == 7
-        assert sorted(c.id for c in log.open) == sorted(c.id for c, _ in log.ended)
-
-
 def test_it_ends_the_wait_for_more_messages(backend):
     handler = pymux.batched(
         lambda batch: batch.reply(batch.messages), min_messages=100, max_delay=30
@@ -415,7 +267,7 @@ def test_it_ends_the_wait_for_more_messages(backend):
 
 
 def test_connections_that_the_server_made_end_too(backend):
-    log = Log()
+    log = util.Ends(answer)
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(10)
         with util.serving(log, backend, drain_timeout=60) as server:
@@ -427,17 +279,6 @@ def test_connections_that_the_server_made_end_too(backend):
                 server.stop()
                 assert util.recv_all(peer) == b""
     assert [conn for conn, _ in log.ended] == log.open
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
-def test_when_it_returns_every_descriptor_is_closed(backend, tmp_path):
-    before = set(os.listdir("/proc/self/fd"))
-    with util.serving(Log(), backend, tmp_path / "s", framing=LINES) as server:
-        for _ in range(3):
-            util.everything(server.address, b"a\n")
-        with stuck(server):
-            server.stop(0)
-        assert set(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

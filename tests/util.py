@@ -103,6 +103,28 @@ def then_stopped(server):
     return held(server, server.stop)
 
 
+class Ends:
+    """An object handler that answers, and keeps which connections came and ended."""
+
+    def __init__(self, answer=bytes):
+        self.answer = answer
+        self.open = []  # Connection
+        self.ended = []  # (Connection, what `closed` was given)
+
+    def opened(self, conn):
+        self.open.append(conn)
+
+    def received(self, conn, data):
+        return self.answer(data)
+
+    def closed(self, conn, error):
+        self.ended.append((conn, error))
+
+    def errors(self):
+        """The errno of each end, or None, in order."""
+        return [error and error.errno for _, error in self.ended]
+
+
 class Gate:
     """Where a coroutine handler waits until the test lets it on."""
 

@@ -1,0 +1,243 @@
+"""stop: its time, what is left when it is over, and who may call it."""
+
+import contextlib
+import errno
+import os
+import threading
+import time
+
+import pytest
+
+import pymux
+from tests import util
+
+LINES = pymux.Lines()
+LONG = 1 << 20  # bytes, more than a Unix socket takes at once
+SOON = 5  # seconds, far under the patience of these tests' servers
+
+
+def answer(data):
+    """The message in capitals; a long answer to `long`."""
+    return b"x" * (LONG - 1) if data == b"long" else data.upper()
+
+
+def answering(backend, path, **options):
+    """A server on a Unix socket that answers lines."""
+    return util.serving(
+        util.Ends(answer), backend, path, framing=pymux.Lines(), **options
+    )
+
+
+@contextlib.contextmanager
+def stuck(server):
+    """A client whose long answer is under way, and which does not read it."""
+    with util.connect(server.address) as sock:
+        sock.sendall(b"long\n")
+        util.recv_exactly(sock, 1)
+        yield sock
+
+
+def test_after_its_time_the_rest_is_reset_and_counted(backend, tmp_path):
+    log = util.Ends(answer)
+    with (
+        util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
+        stuck(server),
+        stuck(server),
+        util.connect(server.address),
+    ):
+        util.wait_until(lambda: len(log.open) == 3)
+        before = time.monotonic()
+        server.stop(drain_timeout=0.05)
+        assert 0.049 <= time.monotonic() - before < SOON
+        assert server.stats().reset == 2
+        assert server.stats().connections == 0
+    assert {conn for conn, _ in log.ended} == set(log.open)
+    assert len(log.ended) == 3
+
+
+def test_a_peer_that_is_reset_hears_of_it(backend):
+    with (
+        util.serving(
+            lambda conn, data: b"x" * (16 << 20), backend, drain_timeout=0.05
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"long")
+        util.recv_exactly(sock, 1)
+        server.stop()
+        assert util.until_end(sock)[1] == errno.ECONNRESET
+
+
+def test_the_servers_own_drain_timeout_holds_where_stop_names_none(backend, tmp_path):
+    with (
+        util.serving(
+            util.Ends(answer),
+            backend,
+            tmp_path / "s",
+            framing=LINES,
+            drain_timeout=0.05,
+        ) as server,
+        stuck(server),
+    ):
+        before = time.monotonic()
+        server.stop()
+        assert 0.049 <= time.monotonic() - before < SOON
+    assert server.stats().reset == 1
+
+
+def test_no_time_at_all_resets_at_once(backend, tmp_path):
+    with (
+        util.serving(
+            util.Ends(answer), backend, tmp_path / "s", framing=LINES
+        ) as server,
+        stuck(server),
+    ):
+        before = time.monotonic()
+        server.stop(drain_timeout=0)
+        assert time.monotonic() - before < SOON
+    assert server.stats().reset == 1
+
+
+def test_after_its_time_a_coroutine_is_closed_at_its_await(backend):
+    ended = []
+
+    async def handler(conn):
+        try:
+            await pymux.sleep(3600)
+        finally:
+            ended.append("finally")
+
+    with util.serving(handler, backend) as server, util.connect(server.address):
+        util.wait_until(lambda: server.stats().connections == 1)
+        before = time.monotonic()
+        server.stop(drain_timeout=0.05)
+        assert time.monotonic() - before < SOON
+        assert ended == ["finally"]
+
+
+def test_after_its_time_a_call_in_a_thread_is_abandoned(backend):
+    gate, ended = util.Gate(), []
+
+    async def handler(conn):
+        try:
+            await gate.wait()
+        finally:
+            ended.append("finally")
+
+    with util.serving(handler, backend) as server, util.connect(server.address):
+        assert gate.reached.wait(10)
+        before = time.monotonic()
+        server.stop(drain_timeout=0.05)
+        assert time.monotonic() - before < SOON
+        assert ended == ["finally"]
+        gate.open()
+
+
+ABANDON = """
+import sys, time
+import pymux
+
+async def handler(conn):
+    conn.send(b"x")
+    await pymux.to_thread(time.sleep, 3600)
+
+with pymux.Server(handler, sys.argv[1], backend=sys.argv[2]) as server:
+    sys.stdin.readline()
+    server.stop(0.05)
+"""
+
+
+def test_an_abandoned_call_does_not_hold_up_the_end_of_the_process(backend, tmp_path):
+    with (
+        util.python("-c", ABANDON, tmp_path / "s", backend) as child,
+        util.connect_when_up(tmp_path / "s") as sock,
+    ):
+        assert sock.recv(1) == b"x"
+        assert child.communicate("\n", timeout=20) == ("", "")
+    assert child.returncode == 0
+
+
+def test_from_a_handler_it_returns_at_once_and_the_answer_is_sent(backend):
+    took = []
+
+    def handler(conn, data):
+        before = time.monotonic()
+        server.stop()
+        took.append(time.monotonic() - before)
+        return data.upper()
+
+    with util.serving(handler, backend, drain_timeout=60) as server:
+        with util.connect(server.address) as sock:
+            sock.sendall(b"stop")
+            assert util.recv_all(sock) == b"STOP"
+        server.stop()
+    assert took[0] < SOON
+
+
+def test_any_number_of_threads_may_call_it(backend):
+    with util.serving(lambda conn, data: data, backend) as server:
+        threads = [threading.Thread(target=server.stop) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("timeouts", [(60, 0.05), (0.05, 60)])
+def test_of_two_calls_the_smaller_timeout_holds(backend, tmp_path, timeouts):
+    first, second = timeouts
+    with (
+        util.serving(
+            util.Ends(answer), backend, tmp_path / "s", framing=LINES
+        ) as server,
+        stuck(server),
+    ):
+        before = time.monotonic()
+        util.in_server(server, lambda mux: server.stop(first))
+        server.stop(second)
+        assert time.monotonic() - before < SOON
+        assert server.stats().reset == 1
+
+
+def test_after_its_end_it_does_nothing(backend):
+    with util.serving(lambda conn, data: data, backend) as server:
+        server.stop()
+        server.stop(0)
+    server.stop()
+
+
+def test_before_the_start_it_does_nothing(backend):
+    server = pymux.Server(lambda conn, data: data, ("127.0.0.1", 0), backend=backend)
+    server.stop()
+    with server:
+        assert util.everything(server.address, b"go") == b"go"
+
+
+def test_closed_is_called_for_every_connection(backend, tmp_path):
+    log = util.Ends(answer)
+    with (
+        util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.enter_context(stuck(server))
+        for _ in range(5):
+            stack.enter_context(util.connect(server.address))
+        with util.then_stopped(server):
+            stack.enter_context(util.connect(server.address)).sendall(b"a\n")
+        server.stop(0.05)
+        assert len(log.open) == 7
+        assert sorted(c.id for c in log.open) == sorted(c.id for c, _ in log.ended)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_when_it_returns_every_descriptor_is_closed(backend, tmp_path):
+    before = set(os.listdir("/proc/self/fd"))
+    with util.serving(
+        util.Ends(answer), backend, tmp_path / "s", framing=LINES
+    ) as server:
+        for _ in range(3):
+            util.everything(server.address, b"a\n")
+        with stuck(server):
+            server.stop(0)
+        assert set(os.listdir("/proc/self/fd")) == before
