@@ -235,7 +235,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         pmx_sock sock;
         pmx__target peer;
         const pmx_policy *is = &l->rules->is;
-        if (is->max_connections &&
+        if (is->max_connections && !mux->draining &&
             l->rules->connections >= is->max_connections) {
             l->full = 1;
             mux->stats.accept_pauses++;
@@ -286,7 +286,7 @@ void pmx_drain(pmx_mux *mux)
         return;
     mux->draining = 1;
     for (uint32_t i = 0; i < mux->listener_count; i++)
-        mux->listeners[i].can_accept = 1;
+        mux->listeners[i].can_accept = 1, mux->listeners[i].full = 0;
 }
 
 /* --- connecting -------------------------------------------------------- */
