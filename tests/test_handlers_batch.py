@@ -328,6 +328,18 @@ def test_a_row_from_every_open_connection_ends_the_wait(backend):
     assert [sorted(batch) for batch in recorder.batches] == [[b"first", b"second"]]
 
 
+def test_a_full_arena_ends_the_wait(backend):
+    recorder = Recorder()
+    handler = pymux.batched(recorder, min_messages=1_000_000, max_delay=LONG)
+    sent = b"x" * 99 + b"\n"
+    with (
+        util.serving(handler, backend, framing=LINES) as server,
+        opened(server, 2) as (a, _),
+    ):
+        a.sendall(sent * 3000)
+        assert util.recv_exactly(a, 100 * 2000) == sent * 2000
+
+
 def test_a_wakeup_ends_the_wait(backend):
     recorder = Recorder()
     handler = pymux.batched(recorder, min_messages=100, max_delay=LONG)

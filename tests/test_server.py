@@ -190,6 +190,17 @@ def test_two_servers_share_a_port_by_reuse_port(backend):
         assert one.address == two.address
 
 
+@pytest.mark.parametrize("spin", [0, 0.0005, "auto"])
+def test_it_serves_whether_it_spins_or_not(backend, spin):
+    with (
+        util.serving(echo, backend, spin=spin) as server,
+        util.connect(server.address) as sock,
+    ):
+        for _ in range(20):
+            sock.sendall(b"ping")
+            assert util.recv_exactly(sock, 4) == b"ping"
+
+
 def test_the_backend_is_the_one_asked_for(backend):
     with util.serving(echo, backend) as server:
         assert server.stats().backend == backend
