@@ -72,8 +72,13 @@ class Arenas:
         if arena.exporter is not None:
             self._left.append(arena.exporter)
 
-    def make_ready(self) -> None:
-        """The last batch is over: have an arena that nobody looks at."""
+    def ready(self) -> Arena:
+        """The last batch is over: an arena that nobody looks at."""
+        if self.current.exporter is not None or self.adopted is not None:
+            self._make_ready()
+        return self.current
+
+    def _make_ready(self) -> None:
         adopted, self.adopted = self.adopted, None
         if adopted is not None:
             self._leave(adopted)

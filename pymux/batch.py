@@ -45,6 +45,7 @@ class Batch:
         "_delimiter",
         "_messages",
         "_mux",
+        "_others",
         "_replied",
         "_rows",
         "closed",
@@ -59,12 +60,18 @@ class Batch:
     closed: list[tuple[Connection, OSError | None]]
 
     def __init__(
-        self, mux: Mux, arena: Arena, rows: int, delimiter: bytes | None
+        self,
+        mux: Mux,
+        arena: Arena,
+        rows: int,
+        delimiter: bytes | None,
+        others: bool,
     ) -> None:
         self._mux = mux
         self._delimiter = delimiter  # stands behind each message, where there is one
         self._arena = arena
         self._rows = rows
+        self._others = others  # something but messages
         self._replied = False
         self._conns: list[Connection] | None = None
         self._messages: list[bytes] | None = None
@@ -88,9 +95,7 @@ class Batch:
 
     def __bool__(self) -> bool:
         """Whether there is anything in it, messages or not."""
-        return bool(
-            self._rows or self.opened or self.drained or self.ended or self.closed
-        )
+        return self._rows > 0 or self._others
 
     def __iter__(self) -> Iterator[tuple[Connection, bytes]]:
         """Each message, as (connection, bytes)."""
@@ -111,9 +116,13 @@ class Batch:
     @property
     def conns(self) -> list[Connection]:
         """The connection of each message: a list, one row a message."""
+        if self._conns is None:
+            self._check()
+        return self._take_conns()
+
+    def _take_conns(self) -> list[Connection]:
         conns = self._conns
         if conns is None:
-            self._check()
             table = self._mux._table
             slots = self._arena.slots
             if self._rows == 1:
@@ -126,9 +135,13 @@ class Batch:
     @property
     def messages(self) -> list[bytes]:
         """Each message's payload: a list of bytes."""
+        if self._messages is None:
+            self._check()
+        return self._take_messages()
+
+    def _take_messages(self) -> list[bytes]:
         messages = self._messages
         if messages is None:
-            self._check()
             self._messages = messages = self._cut()
         return messages
 
@@ -283,7 +296,9 @@ class Batch:
             for k, conn in enumerate(self.conns):
                 mux._check_reply(conn.id, at[k + 1] - at[k])
         self._replied = True
-        if rows:
+        if rows == 1 and offsets is None:
+            mux._take_large(self.conns[0].id, data)
+        elif rows:
             mux._log.special(Cut(arena, rows, data, bounds, width))
 
 

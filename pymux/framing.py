@@ -242,14 +242,24 @@ def longest_reply(framing: Framing | None) -> int:
     return 2**63
 
 
-def check_reply(c: Any, size: int) -> None:
+def framing_of(c: Any) -> Framing:
+    """What a `pmx_framing` that limits replies says."""
+    if c.kind == lib.PMX_FIXED:
+        return Fixed(c.max_size)
+    if c.kind == lib.PMX_PREFIX:
+        return LengthPrefix(c.width, "little" if c.little else "big", c.max_size)
+    return Raw()
+
+
+def check_reply(framing: Framing, size: int) -> None:
     """Raise ValueError where a reply of this size does not fit the framing."""
-    if c.kind == lib.PMX_FIXED and size != c.max_size:
+    if isinstance(framing, Fixed):
+        if size != framing.size:
+            raise ValueError(
+                f"a message of {size} bytes; Fixed({framing.size}) takes {framing.size}"
+            )
+    elif isinstance(framing, LengthPrefix) and size >= 256**framing.width:
         raise ValueError(
-            f"a message of {size} bytes; Fixed({c.max_size}) takes {c.max_size}"
-        )
-    if c.kind == lib.PMX_PREFIX and size >= 256**c.width:
-        raise ValueError(
-            f"a message of {size} bytes; a length prefix of width {c.width} "
-            f"holds at most {256**c.width - 1}"
+            f"a message of {size} bytes; a length prefix of width {framing.width} "
+            f"holds at most {256**framing.width - 1}"
         )

@@ -149,8 +149,12 @@ class Dispatcher:
         as one when nothing else was logged meanwhile."""
         log = self.mux._log
         before = len(log.who)
-        rows = iter(zip(batch.conns, batch.messages))
-        log.rows, log.pending = batch.conns, []
+        conns = batch._take_conns()
+        if len(conns) == 1:
+            self.one(conns[0], batch._take_messages()[0], handler)
+            return
+        rows = iter(zip(conns, batch._take_messages()))
+        log.rows, log.pending = conns, []
         try:
             while not self.some(rows, handler):
                 pass
@@ -163,6 +167,26 @@ class Dispatcher:
                 batch._answer(replies)
         finally:
             log.merge()
+
+    def one(
+        self,
+        conn: Connection,
+        data: bytes,
+        handler: Callable[[Connection, bytes], Any],
+    ) -> None:
+        """The same for the one message of a batch."""
+        if conn._status == CLOSED:
+            return
+        try:
+            reply = handler(conn, data)
+            if type(reply) is not bytes or len(reply) > self.mux._large:
+                if reply is None:
+                    return
+                reply = self.large(conn, reply)
+            if reply is not None:
+                conn._answer(reply)
+        except BaseException as error:
+            self.failed(conn, error)
 
     def some(
         self,

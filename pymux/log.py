@@ -8,6 +8,7 @@ ones, replies cut from one buffer, and one message for many, each by reference.
 from __future__ import annotations
 
 from array import array
+from struct import Struct
 from typing import Any
 
 from ._core import ffi, lib
@@ -15,6 +16,7 @@ from .framing import Lines, fill_framing
 
 __all__ = ["Cut", "Log", "Shared"]
 
+ONE_ID = Struct("@Q").pack
 CUTS = {0: lib.PMX_LENGTHS, 4: lib.PMX_OFFSETS32, 8: lib.PMX_OFFSETS64}
 LARGE_PIECE = 8192  # sent by reference rather than joined with the others
 
@@ -208,8 +210,27 @@ class Log:
                 return True
         return False
 
-    def lay_out(self, turn: Any, count: int) -> Any:
-        """Say the first `count` entries to the core.
+    def lay_out(self, turn: Any, count: int) -> tuple[int, bytes, bytes, bytes, Any]:
+        """The first `count` entries, as arguments for the core.
+
+        Returns:
+            How many small pieces, their ids, lengths and bytes; where the log
+            holds more than such pieces, 0, and it is in the turn's blocks.
+            Last, what must live until the core has taken them over.
+        """
+        who, what = self.who, self.what
+        if not self.specials:
+            if count == 1:
+                return 1, ONE_ID(who[0]), b"", what[0], None
+            sizes = list(map(len, what[:count]))
+            if max(sizes) <= LARGE_PIECE:
+                ids = array("Q", who[:count]).tobytes()
+                lengths = array("q", sizes).tobytes()
+                return count, ids, lengths, b"".join(what[:count]), None
+        return 0, b"", b"", b"", self.lay_out_blocks(turn, count)
+
+    def lay_out_blocks(self, turn: Any, count: int) -> Any:
+        """Say the first `count` entries to the core as blocks.
 
         Returns:
             What must live until the core has taken them over.

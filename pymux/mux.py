@@ -21,7 +21,6 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from struct import Struct
 from threading import get_ident
 from typing import Any, Callable
 
@@ -32,7 +31,16 @@ from .backends import backends, choose, select_limit, unavailable
 from .batch import Batch
 from .connection import CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
 from .errors import BackendUnavailable, error_from
-from .framing import Framing, Limits, check_reply, longest_reply, policy, seconds
+from .framing import (
+    Framing,
+    Limits,
+    Raw,
+    check_reply,
+    framing_of,
+    longest_reply,
+    policy,
+    seconds,
+)
 from .log import LARGE_PIECE, Delimiter, Log, Shared
 from .signals import SIGNALS
 from .stats import COUNTED, Stats
@@ -43,8 +51,8 @@ __all__ = ["Listener", "Mux"]
 BACKLOG = 4096
 SUBMIT_OVER = 4194304  # bytes of large pieces in the log before it is handed over
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
-LARGE, GAPS, OTHER_ROWS = lib.PMX_LARGE, lib.PMX_GAPS, lib.PMX_OTHER_ROWS
-ONE_ID = Struct("@Q").pack
+UNUSUAL = lib.PMX_LARGE | lib.PMX_OTHER_ROWS
+GAPS = lib.PMX_GAPS
 
 
 def check_spin(spin: Any) -> int:
@@ -186,6 +194,7 @@ class Mux:
         self._large = LARGE_PIECE  # a longer piece goes through _take_large()
         self._reply_limit = 2**63  # a longer one may not fit its framing
         self._lines: Delimiter | None = None  # where every framing is the same
+        self._only_framing: Framing | None = None
         self._framings = 0
         self._leave_gaps = True  # delimiters between messages: see batch.py
         self._told: Any = None  # what the turn's fields say
@@ -271,6 +280,7 @@ class Mux:
         if self._dispatching:
             self._close_asked = True
             return
+        self._close_asked = False
         try:
             self._submit()
         finally:
@@ -390,9 +400,12 @@ class Mux:
         return OSError(number, os.strerror(number), address)
 
     def _note_framing(self, framing: Framing | None) -> None:
-        lines = Delimiter.of(framing)
-        same = self._lines is not None and lines == self._lines
-        self._lines = lines if same or not self._framings else None
+        framing = framing or Raw()
+        if not self._framings:
+            self._lines = Delimiter.of(framing)
+            self._only_framing = framing
+        elif framing != self._only_framing:
+            self._lines = self._only_framing = None
         self._framings += 1
         self._told = None
         self._reply_limit = min(self._reply_limit, longest_reply(framing))
@@ -414,9 +427,12 @@ class Mux:
     def _check_reply(self, id: int, size: int) -> None:
         """Raise ValueError where a message does not fit its framing."""
         if size > self._reply_limit:
+            if self._only_framing is not None:
+                check_reply(self._only_framing, size)
+                return
             rules = ffi.new("pmx_policy *")
             if not lib.pmx_policy_of(self._c, id, rules):
-                check_reply(rules.framing, size)
+                check_reply(framing_of(rules.framing), size)
 
     def _take_large(self, id: int, data: bytes) -> None:
         """Log a piece that wants a look: at its framing's limit, or at how
@@ -474,7 +490,7 @@ class Mux:
             log.merge()
         count = len(log.who)
         if count:
-            _keep = log.lay_out(self._turn, count)
+            _keep = log.lay_out_blocks(self._turn, count)
             try:
                 lib.pmx_submit(self._turn)
             finally:
@@ -532,48 +548,45 @@ class Mux:
             self._owner = get_ident()
         if self._dispatching:
             raise RuntimeError("harvest() cannot be called in a handler or timer")
+        turn = self._turn
         if self._unreturned:  # a signal's handler, or a timer's call, raised
-            turn = self._turn
             if turn.reason & lib.PMX_ROWS:
                 return self._hand_over(turn.reason | turn.messages << 8)
             self._unreturned = False
         if self._batch is not None:
             self._forget_batch()
-        log, turn, arenas = self._log, self._turn, self._arenas
-        if arenas.current.exporter is not None or arenas.adopted is not None:
-            arenas.make_ready()
-        told = (arenas.current, min_messages, delay_ns, self._leave_gaps)
+        told = self._arenas.ready(), min_messages, delay_ns, self._leave_gaps
         if told != self._told:  # to set a field costs as much as a call
-            turn.arena = arenas.current.c
-            turn.min_messages = min_messages
-            turn.max_delay_ns = delay_ns
-            turn.leave_gaps = self._leave_gaps and self._lines is not None
-            self._told = told
+            self._tell(told)
+        log, who, what = self._log, self._who, self._what
         while True:
-            span = self._span(deadline)
+            span = -1
+            if deadline is not None or self._timers.heap or self._calls:
+                span = self._span(deadline)
             if span and self._signal_fd is None:
                 self._watch_signals()
-            count = len(log.who)
             ids = lengths = data = b""
-            keep = None
-            if count == 1 and not log.specials:
-                ids, data = ONE_ID(log.who[0]), log.what[0]
-            elif count:
-                keep = log.lay_out(turn, count)
+            pieces = 0
+            count = len(who)
+            if count:
+                pieces, ids, lengths, data, _keep = log.lay_out(turn, count)
             try:
                 result = lib.pmx_exchange(
-                    turn, span, count and not keep, ids, lengths, data, len(data)
+                    turn, span, pieces, ids, lengths, data, len(data)
                 )
             finally:  # nothing is called here before all of it is noted
-                del log.who[:count], log.what[:count]
                 self._unreturned = True
-                log.large = log.specials = log.seen = 0
+                if count:
+                    del who[:count], what[:count]
+                    log.large = log.specials = log.seen = 0
                 if self._lends_signals:
                     self._restore_signals()
             if result < 0:
                 self._unreturned = False
                 raise OSError(-result, os.strerror(-result))
             ran = self._run_due() if self._timers.heap or self._calls else False
+            if self._c is None:  # a call has closed it
+                return Batch(self, self._arenas.current, 0, None, False)
             if result & REPORT or ran or self._woken or span == 0:
                 break
             if deadline is not None and time.monotonic() >= deadline:
@@ -581,6 +594,15 @@ class Mux:
             self._unreturned = False
         self._woken = False
         return self._hand_over(result)
+
+    def _tell(self, told: Any) -> None:
+        """Set the fields of the turn that rarely change."""
+        arena, min_messages, delay_ns, leave_gaps = self._told = told
+        turn = self._turn
+        turn.arena = arena.c
+        turn.min_messages = min_messages
+        turn.max_delay_ns = delay_ns
+        turn.leave_gaps = leave_gaps and self._lines is not None
 
     def _span(self, deadline: float | None) -> int:
         """Nanoseconds until the deadline or the next timer; -1 for ever."""
@@ -597,7 +619,7 @@ class Mux:
     def _forget_batch(self) -> None:
         """The dispatch of the last batch has ended."""
         batch, self._batch = self._batch, None
-        if batch is not None and batch.closed:
+        if batch is not None and batch._others:
             for conn, _ in batch.closed:
                 conn._status = CLOSED
                 slot = conn.id & 0xFFFFFFFF
@@ -607,13 +629,19 @@ class Mux:
     def _hand_over(self, result: int) -> Batch:
         """The batch that the core has received. May be begun again, where a
         signal's handler raised half-way."""
-        arenas = self._arenas
-        if result & LARGE and arenas.adopted is None:
-            arenas.adopted = Arena(self._turn.arena)
-            self._told = None
-        delimiter = self._lines.delimiter if self._lines and result & GAPS else None
-        batch = Batch(self, arenas.adopted or arenas.current, result >> 8, delimiter)
-        if result & OTHER_ROWS:
+        arena = self._arenas.current
+        if result & UNUSUAL:
+            if result & lib.PMX_LARGE:
+                if self._arenas.adopted is None:
+                    self._arenas.adopted = Arena(self._turn.arena)
+                arena = self._arenas.adopted
+                self._told = None
+            others = bool(result & lib.PMX_OTHER_ROWS)
+        else:
+            others = False
+        lines = self._lines.delimiter if self._lines and result & GAPS else None
+        batch = Batch(self, arena, result >> 8, lines, others)
+        if others:
             self._fill(batch, self._turn)
         self._batch = batch
         self._unreturned = False
@@ -700,7 +728,6 @@ class Mux:
         finally:
             self._dispatching = was
             if self._close_asked and not was:
-                self._close_asked = False
                 self.close()
 
     # --- signals ----------------------------------------------------------

@@ -11,7 +11,6 @@ from typing import Any, Callable
 from ._core import lib
 from .addresses import check_address
 from .backends import choose
-from .batch import Batch
 from .framing import Framing, Limits, policy, seconds
 from .handlers import OnError, dispatcher_for
 from .mux import (
@@ -188,22 +187,18 @@ class Server:
         minimum, delay = dispatcher.min_messages, dispatcher.delay_ns
         while True:
             batch = mux._harvest(None, minimum, delay)
-            if batch:
-                self._dispatch(mux, dispatcher, batch)
-                if mux._c is None:
-                    return
+            if batch._rows or batch._others:
+                mux._dispatching = True
+                try:
+                    dispatcher(batch)
+                finally:
+                    mux._dispatching = False
+                if mux._close_asked:
+                    mux.close()
+            if mux._c is None:
+                return
             if self._stop_by is not None and self._is_over(mux, dispatcher):
                 return
-
-    def _dispatch(self, mux: Mux, dispatcher: Any, batch: Batch) -> None:
-        mux._dispatching = True
-        try:
-            dispatcher(batch)
-        finally:
-            mux._dispatching = False
-        if mux._close_asked:
-            mux._close_asked = False
-            mux.close()
 
     # --- stopping -----------------------------------------------------------
 
