@@ -133,7 +133,7 @@ def test_every_peer_gets_what_it_was_sent_in_program_order(
         for sock, conn in zip(socks, program.peers):
             expected = b"".join(framed(framing, data) for data in program.sent[conn])
             assert util.recv_exactly(sock, len(expected)) == expected
-        assert server.stats().queued == 0
+        util.wait_until(lambda: server.stats().queued == 0)
 
 
 def framed(framing, data):
