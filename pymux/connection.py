@@ -215,14 +215,11 @@ class Connection:
 
     # --- in its coroutine -----------------------------------------------
 
-    def _own_task(self, what: str) -> Task:
-        task = self._task
-        if task is None or self.mux._running is not task:
-            raise RuntimeError(
-                f"{what} belongs to the coroutine handler of its connection; "
-                "inside asyncio use pymux.aio"
-            )
-        return task
+    def _not_its_coroutine(self, what: str) -> RuntimeError:
+        return RuntimeError(
+            f"{what} belongs to the coroutine handler of its connection; "
+            "inside asyncio use pymux.aio"
+        )
 
     @types.coroutine
     def recv(self, timeout: float | None = None) -> Generator[Any, Any, bytes | None]:
@@ -239,7 +236,9 @@ class Connection:
             ConnectionClosed: it was lost, and every message has been taken.
             RuntimeError: in another coroutine than its own.
         """
-        task = self._own_task("recv()")
+        task = self._task
+        if task is None or self.mux._running is not task:
+            raise self._not_its_coroutine("recv()")
         if task.inbox or task.over:
             return task.take()
         if timeout is not None:
@@ -256,7 +255,9 @@ class Connection:
             ConnectionClosed: the connection was lost.
             RuntimeError: in another coroutine than its own.
         """
-        task = self._own_task("drain()")
+        task = self._task
+        if task is None or self.mux._running is not task:
+            raise self._not_its_coroutine("drain()")
         if task.lost is not None:
             raise task.closed_error()
         if self._status == CLOSED or self.queued <= task.high_water:
@@ -270,7 +271,9 @@ class Connection:
 
     @types.coroutine
     def __anext__(self) -> Generator[Any, Any, bytes]:
-        task = self._own_task("iteration")
+        task = self._task
+        if task is None or self.mux._running is not task:
+            raise self._not_its_coroutine("iteration")
         if task.inbox or task.over:
             message = task.take()
         else:

@@ -96,10 +96,7 @@ class Task:
     # --- messages -------------------------------------------------------
 
     def deliver(self, data: bytes) -> None:
-        """A message came."""
-        if self.waiting == "recv":
-            self.resume(data)
-            return
+        """A message came while the coroutine does something else."""
         if self.inbox is None:
             self.inbox = deque()
         self.inbox.append(data)
@@ -167,43 +164,57 @@ class Task:
     # --- stepping ---------------------------------------------------------
 
     def resume(self, value: Any) -> None:
-        """Step the coroutine with what it waited for."""
-        self._step(self.coroutine.send, value)
+        """Step the coroutine with what it waited for. The hot one."""
+        if self.timer is not None:
+            self._forget_timer()
+        self.waiting = None
+        mux = self.mux
+        outer, mux._running = mux._running, self
+        try:
+            wanted = self.coroutine.send(value)
+            if wanted is not self or self.waiting is None:
+                self._wait_otherwise(wanted)
+        except BaseException as error:
+            self._ended(error)
+        finally:
+            mux._running = outer
 
     def throw(self, error: BaseException) -> None:
         """Step the coroutine with an error where it waits."""
-        self._step(self.coroutine.throw, error)
-
-    def _step(self, step: Callable[[Any], Any], value: Any) -> None:
-        mux = self.mux
+        self._forget_timer()
         self.waiting = None
+        mux = self.mux
+        outer, mux._running = mux._running, self
+        try:
+            wanted = self.coroutine.throw(error)
+            if wanted is not self or self.waiting is None:
+                self._wait_otherwise(wanted)
+        except BaseException as error_:
+            self._ended(error_)
+        finally:
+            mux._running = outer
+
+    def _wait_otherwise(self, wanted: Any) -> None:
+        """For what belongs to no connection; what is not ours cannot work."""
+        while wanted is not self or self.waiting is None:
+            if type(wanted) is Wait:
+                self.waiting = wanted.what
+                wanted.begin(self)
+                return
+            wanted = self.coroutine.throw(RuntimeError(FOREIGN))
+
+    def _ended(self, error: BaseException) -> None:
+        self.owner.finished(self, None if type(error) is StopIteration else error)
+
+    def _forget_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        outer, mux._running = mux._running, self
-        try:
-            while True:
-                wanted = step(value)
-                if wanted is self and self.waiting is not None:
-                    return
-                if type(wanted) is Wait:
-                    self.waiting = wanted.what
-                    wanted.begin(self)
-                    return
-                step, value = self.coroutine.throw, RuntimeError(FOREIGN)
-        except StopIteration:
-            self.owner.finished(self, None)
-        except BaseException as error:
-            self.owner.finished(self, error)
-        finally:
-            mux._running = outer
 
     def abandon(self) -> None:
         """Close the coroutine where it waits."""
         self.waiting = None
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self._forget_timer()
         try:
             self.coroutine.close()
         except BaseException as error:

@@ -344,14 +344,24 @@ class CoroutineDispatcher(Dispatcher):
 
     def __call__(self, batch: Batch) -> None:
         """Step every coroutine that something happened to."""
-        for conn in batch.opened:
-            conn._task = task = Task(conn, self.handler(conn), self)
-            task.resume(None)
+        if batch._others:
+            for conn in batch.opened:
+                conn._task = Task(conn, self.handler(conn), self)
+                conn._task.resume(None)
         if batch._rows:
-            for conn, data in zip(batch.conns, batch.messages):
-                task_ = conn._task
-                if task_ is not None and conn._status != CLOSED:
-                    task_.deliver(data)
+            for conn, data in zip(batch._take_conns(), batch._take_messages()):
+                task = conn._task
+                if task is None or conn._status == CLOSED:
+                    continue
+                if task.waiting == "recv":
+                    task.resume(data)
+                else:
+                    task.deliver(data)
+        if batch._others:
+            self.others(batch)
+
+    def others(self, batch: Batch) -> None:
+        """What happened to connections beside messages."""
         for conn in batch.drained:
             if conn._task is not None:
                 conn._task.drained()
@@ -359,10 +369,10 @@ class CoroutineDispatcher(Dispatcher):
             if conn._task is not None:
                 conn._task.end(None, False)
         for conn, error in batch.closed:
-            ended = conn._task
-            if ended is not None:
-                self.orphans.add(ended)
-                ended.end(error, True)
+            task = conn._task
+            if task is not None:
+                self.orphans.add(task)
+                task.end(error, True)
 
     def finished(self, task: Task, error: BaseException | None) -> None:
         """A coroutine has returned or raised: its connection closes."""
