@@ -20,12 +20,14 @@ __all__ = ["Arena", "Arenas"]
 class Arena:
     """One batch's memory, which views of it keep alive."""
 
-    __slots__ = ("base", "c", "exporter", "offsets", "slots")
+    __slots__ = ("base", "c", "data", "exporter", "offsets", "slots")
 
     def __init__(self, c: Any) -> None:
         self.c = ffi.gc(c, lib.pmx_arena_free, c.total)
         self.base = int(ffi.cast("uintptr_t", c))
         self.exporter: weakref.ref[Any] | None = None
+        # for reading in here, never handed out: see view()
+        self.data = memoryview(ffi.buffer(c.data, c.capacity))
         rows = c.rows
         self.slots = memoryview(ffi.buffer(c.slots, 4 * rows)).cast("I")
         self.offsets = memoryview(ffi.buffer(c.offsets, 4 * rows + 4)).cast("i")

@@ -150,19 +150,25 @@ class Batch:
         if not rows:
             return []
         delimiter = self._delimiter
-        data: bytes = ffi.buffer(arena.c.data, arena.offsets[rows])[:]
+        end = arena.offsets[rows]
         if rows == 1:
-            return [data[: -len(delimiter)] if delimiter else data]
+            return [arena.data[: end - len(delimiter or b"")].tobytes()]
+        if end > LARGE_MESSAGE * rows:  # each copied once, not twice
+            ends = arena.offsets[: rows + 1].tolist()
+            gap = len(delimiter or b"")
+            data = arena.data
+            return [data[a : b - gap].tobytes() for a, b in zip(ends, ends[1:])]
+        blob = arena.data[:end].tobytes()
         size = arena.c.uniform
         if 0 < size <= UNIFORM:
-            return cut_evenly(data, size, len(delimiter or b""))
+            return cut_evenly(blob, size, len(delimiter or b""))
         if delimiter:
-            messages = data.split(delimiter)
+            messages = blob.split(delimiter)
             messages.pop()
             return messages
         self._mux._leave_gaps = True
         ends = arena.offsets[: rows + 1].tolist()
-        return [data[a:b] for a, b in zip(ends, ends[1:])]
+        return [blob[a:b] for a, b in zip(ends, ends[1:])]
 
     def _close_gaps(self) -> None:
         """The columns are asked for: payloads back to back, from now on too."""
@@ -302,6 +308,7 @@ class Batch:
             mux._log.special(Cut(arena, rows, data, bounds, width))
 
 
+LARGE_MESSAGE = 2048  # mean size from which one copy more costs more than a view
 UNIFORM = 256  # messages all of one size up to this are cut by struct
 AT_ONCE = 64
 
