@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -25,18 +26,21 @@ import dataclasses, json, os, sys
 import pymux
 
 print(os.getpid())
-stats = pymux.serve(lambda conn, data: data.upper(), sys.argv[1], backend=sys.argv[2])
+address = ("127.0.0.1", int(sys.argv[1]))
+stats = pymux.serve(lambda conn, data: data.upper(), address, backend=sys.argv[2])
 print(json.dumps(dataclasses.asdict(stats)))
 """
 
 
-def ping_pong(backend, path, counts, rounds):
+def ping_pong(backend, counts, rounds):
     """({system call: how often}, figures) of a server that answered all those rounds.
 
     In each round every client sends a message, and then every client gets its answer.
     """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = probe.getsockname()
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-u", "-c", SERVER, path, backend]
+    command = [sys.executable, "-u", "-c", SERVER, str(address[1]), backend]
     with (
         subprocess.Popen(
             ["strace", "-c", "-f", "-o", counts, *command],
@@ -51,9 +55,9 @@ def ping_pong(backend, path, counts, rounds):
         if not line:
             pytest.skip("strace may not trace here: " + strace.stderr.read())
         try:
-            first = stack.enter_context(util.connect_when_up(path))
+            first = stack.enter_context(util.connect_when_up(address))
             socks = [first] + [
-                stack.enter_context(util.connect(path)) for _ in range(CLIENTS - 1)
+                stack.enter_context(util.connect(address)) for _ in range(CLIENTS - 1)
             ]
             for _ in range(rounds):
                 for sock in socks:
@@ -79,9 +83,8 @@ def read_counts(path):
 
 def test_a_message_costs_two_system_calls_and_a_turn_a_few(backend, tmp_path):
     """More rounds over the same connections: what they add is what messages cost."""
-    path = str(tmp_path / "s")
-    few, few_stats = ping_pong(backend, path, tmp_path / "few", 2)
-    many, many_stats = ping_pong(backend, path, tmp_path / "many", 22)
+    few, few_stats = ping_pong(backend, tmp_path / "few", 2)
+    many, many_stats = ping_pong(backend, tmp_path / "many", 22)
     added = {name: many[name] - few.get(name, 0) for name in many}
     messages = many_stats["messages_in"] - few_stats["messages_in"]
     turns = many_stats["harvests"] - few_stats["harvests"]
