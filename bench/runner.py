@@ -132,7 +132,9 @@ def run_once(
     """One contender, once: a fresh server, a load, a record."""
     cpus = machine.cpus()
     command = contender.command(scenario.framing, scenario.server)
-    command = pinned(command, cpus.server if scenario.pinned else cpus.unpinned)
+    # spinning is off with one usable CPU, so a server that spins is not pinned
+    alone = scenario.pinned and contender.group != "spin"
+    command = pinned(command, cpus.server if alone else cpus.unpinned)
     record: dict[str, Any] = {"server": shlex.join(command), "refused": None}
     try:
         with server(command) as (process, port, errors):
