@@ -481,6 +481,7 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
     if (mux->arena->gap)
         reason |= PMX_GAPS;
     t->reason = (uint32_t)reason;
+    t->done_ns = mux->now;
     return reason;
 }
 

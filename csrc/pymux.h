@@ -145,6 +145,7 @@ typedef struct {
     uint32_t drained_count;
     uint32_t closed_count;
     uint32_t reason;            /* enum pmx_reason, as returned */
+    int64_t done_ns;            /* out: monotonic, when this returned */
     uint64_t *opened;           /* out: ids, until the next harvest */
     uint64_t *ended;
     uint64_t *drained;

@@ -41,6 +41,7 @@ from .framing import (
     policy,
     seconds,
 )
+from .gil import Gil
 from .log import LARGE_PIECE, Delimiter, Log, Shared
 from .signals import SIGNALS
 from .stats import COUNTED, Stats
@@ -184,6 +185,7 @@ class Mux:
         self._arenas = Arenas(arena_size, max_messages)
         self._turn = ffi.new("pmx_turn *")
         self._turn.mux = self._c
+        self._gil = Gil(self._turn)
         self._table: list[Any] = []  # connections, by slot
         self._batch: Batch | None = None
         self._unreturned = False
@@ -558,7 +560,8 @@ class Mux:
         told = self._arenas.ready(), min_messages, delay_ns, self._leave_gaps
         if told != self._told:  # to set a field costs as much as a call
             self._tell(told)
-        log, who, what = self._log, self._who, self._what
+        log, who, what, gil = self._log, self._who, self._what, self._gil
+        looked = False
         while True:
             span = -1
             if deadline is not None or self._timers.heap or self._calls:
@@ -571,9 +574,14 @@ class Mux:
             if count:
                 pieces, ids, lengths, data, _keep = log.lay_out(turn, count)
             try:
-                result = lib.pmx_exchange(
-                    turn, span, pieces, ids, lengths, data, len(data)
-                )
+                if gil.left and not looked:
+                    looked = True
+                    result = gil.exchange(pieces, ids, lengths, data)
+                else:
+                    result = lib.pmx_exchange(
+                        turn, span, pieces, ids, lengths, data, len(data)
+                    )
+                    gil.look()
             finally:  # nothing is called here before all of it is noted
                 self._unreturned = True
                 if count:
