@@ -123,6 +123,23 @@ def test_nothing_later_is_read(server, tmp_path):
     assert server.stats().messages_in == 1
 
 
+def test_what_comes_later_destroys_no_answer(backend):
+    """A close with input unread would be a reset, which throws away what was sent."""
+    size = 16 << 20
+    with (
+        util.serving(
+            lambda conn, data: b"x" * size, backend, drain_timeout=60
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"long")
+        util.recv_exactly(sock, 1)
+        util.in_server(server, lambda mux: server.stop())
+        util.wait_until(lambda: server.stats().listeners == 0)
+        sock.sendall(b"late" * 1000)
+        assert util.until_end(sock) == (b"x" * (size - 1), None)
+
+
 def test_nobody_can_connect_while_it_drains(backend):
     with (
         util.serving(
