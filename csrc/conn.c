@@ -311,8 +311,11 @@ void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due)
 
 void pmx__touch(pmx_mux *mux, uint32_t slot)
 {
-    if (pmx__slot(mux, slot)->due == PMX__IDLE_DUE)
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->due == PMX__IDLE_DUE)
         due_since(mux, slot, PMX__IDLE_DUE, mux->now);
+    else if (c->flags & (PMX__PAUSED | PMX__HELD) && !c->due)
+        c->since = 0;           /* what its clock has run, standing */
 }
 
 int64_t pmx__next_due(const pmx_mux *mux)
@@ -544,7 +547,10 @@ void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error)
 void pmx__peer(const pmx__conn *c, pmx__target *peer)
 {
     memset(peer, 0, sizeof *peer);
-    if (c->flags & PMX__DONE) {
+    if (c->flags & PMX__CONNECTING) {       /* or the last that was tried */
+        const pmx__route *r = c->at.route;
+        *peer = r->targets[r->next < r->count ? r->next : r->count - 1];
+    } else if (c->flags & PMX__DONE) {
         if (c->at.names)
             *peer = c->at.names->targets[0];
     } else if (c->inet4) {
@@ -562,7 +568,8 @@ static void keep_names(pmx__conn *c)
     pmx__names *names = calloc(1, sizeof *names);
     if (names) {
         pmx__peer(c, &names->targets[0]);
-        if (pmx__local(c->sock, &names->targets[1]))
+        if (c->sock == PMX__NO_SOCK ||
+            pmx__local(c->sock, &names->targets[1]))
             names->targets[1] = (pmx__target){.size = 0};
         pmx__describe(&names->targets[0], &names->names[0]);
         pmx__describe(&names->targets[1], &names->names[1]);
@@ -587,12 +594,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         return;
     if (!c->error)
         c->error = error;
-    if (c->flags & PMX__CONNECTING) {
-        free(c->at.route);
-        c->at.route = NULL;
-    } else {
-        keep_names(c);
-    }
+    keep_names(c);
     pmx__queue_drop(mux, c);
     pmx__carry_drop(mux, c);
     if (c->sock != PMX__NO_SOCK) {

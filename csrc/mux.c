@@ -198,11 +198,7 @@ int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
     if (!c)
         return -ENOENT;
     memset(mux->asked, 0, sizeof mux->asked);
-    if (c->flags & PMX__CONNECTING)
-        mux->asked[0] = c->at.route->targets[
-            c->at.route->next < c->at.route->count ? c->at.route->next : 0];
-    else
-        pmx__peer(c, &mux->asked[0]);
+    pmx__peer(c, &mux->asked[0]);
     if (c->flags & PMX__DONE && c->at.names)
         mux->asked[1] = c->at.names->targets[1];
     else if (c->sock != PMX__NO_SOCK)

@@ -244,8 +244,9 @@ class Batch:
         self._replied = True
         if None in replies:
             pairs = [pair for pair in zip(self.conns, replies) if pair[1] is not None]
-            mux._log.who += [conn.id for conn, _ in pairs]
-            mux._log.what += [reply for _, reply in pairs]
+            mux._log.settle()
+            for conn, reply in pairs:
+                mux._log.entries += (conn.id, reply)
         elif replies:
             self._answer(replies)
 
@@ -253,8 +254,8 @@ class Batch:
         """Log one reply to each message, all of them bytes."""
         log, lines, rows = self._mux._log, self._mux._lines, self._rows
         if rows == 1 or len(replies[0]) > LARGE_PIECE:
-            log.who += [conn.id for conn in self.conns]
-            log.what += replies
+            for conn, reply in zip(self.conns, replies):
+                log.entries += (conn.id, reply)
             return
         if lines is not None:
             replies.append(b"")

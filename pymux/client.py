@@ -283,7 +283,7 @@ class Client:
         for _ in range(_CLOSE_TURNS):
             before = mux._counts.bytes_in
             mux.harvest(0)
-            if conn.closed or mux._counts.bytes_in == before:
+            if not mux._counts.connections or mux._counts.bytes_in == before:
                 break
 
     def __enter__(self) -> Client:

@@ -34,7 +34,7 @@ RESUME = lib.PMX_RESUME << 60
 
 def as_bytes(data: Any) -> bytes:
     """The bytes of a bytes-like object as they are now."""
-    if isinstance(data, bytes):
+    if type(data) is bytes:  # a subclass is copied: the log asks for the type
         return data
     if isinstance(data, str):
         raise TypeError(
@@ -152,9 +152,8 @@ class Connection:
         if len(data) > mux._large:
             mux._take_large(self.id, data)
         else:
-            log.who.append(self.id)
-            log.what.append(data)
-            if len(log.who) > SUBMIT_PIECES:
+            log.entries += (self.id, data)
+            if len(log.entries) > 2 * SUBMIT_PIECES:
                 mux._submit()
 
     def _answer(self, data: bytes) -> None:
@@ -164,13 +163,13 @@ class Connection:
         if self._status == CLOSED:
             log.insert_before(self.id | CLOSE, self.id, data)
         elif self._status != SEND_ENDED:
-            log.who.append(self.id)
-            log.what.append(data)
+            log.entries += (self.id, data)
 
     def send_eof(self) -> None:
         """Flush, then end the stream to the peer; reading goes on."""
         self.mux._check()
         if self._status == OPEN:
+            self.mux._log.settle()
             self._status = SEND_ENDED
             self.mux._log.op(self.id | SEND_EOF)
 
@@ -194,6 +193,7 @@ class Connection:
 
     def _stop_input(self) -> None:
         """We closed it: no further message reaches a handler."""
+        self.mux._log.settle()  # answers given before were given to an open one
         self._status = CLOSED
         if self._task is not None:
             self._task.over = True
@@ -215,11 +215,13 @@ class Connection:
 
     # --- in its coroutine -----------------------------------------------
 
-    def _not_its_coroutine(self, what: str) -> RuntimeError:
-        return RuntimeError(
-            f"{what} belongs to the coroutine handler of its connection; "
-            "inside asyncio use pymux.aio"
-        )
+    def _cannot_wait(self, what: str) -> RuntimeError:
+        task = self._task
+        if task is not None and task.waiting is not None:
+            why = f"while the coroutine waits in {task.waiting}(): one at a time"
+        else:
+            why = "belongs to the coroutine handler of its connection"
+        return RuntimeError(f"{what} {why}; inside asyncio use pymux.aio")
 
     @types.coroutine
     def recv(self, timeout: float | None = None) -> Generator[Any, Any, bytes | None]:
@@ -237,8 +239,8 @@ class Connection:
             RuntimeError: in another coroutine than its own.
         """
         task = self._task
-        if task is None or self.mux._running is not task:
-            raise self._not_its_coroutine("recv()")
+        if task is None or self.mux._running is not task or task.waiting:
+            raise self._cannot_wait("recv()")
         if task.inbox or task.over:
             return task.take()
         if timeout is not None:
@@ -256,8 +258,8 @@ class Connection:
             RuntimeError: in another coroutine than its own.
         """
         task = self._task
-        if task is None or self.mux._running is not task:
-            raise self._not_its_coroutine("drain()")
+        if task is None or self.mux._running is not task or task.waiting:
+            raise self._cannot_wait("drain()")
         if task.lost is not None:
             raise task.closed_error()
         if self._status == CLOSED or self.queued <= task.high_water:
@@ -272,8 +274,8 @@ class Connection:
     @types.coroutine
     def __anext__(self) -> Generator[Any, Any, bytes]:
         task = self._task
-        if task is None or self.mux._running is not task:
-            raise self._not_its_coroutine("iteration")
+        if task is None or self.mux._running is not task or task.waiting:
+            raise self._cannot_wait("iteration")
         if task.inbox or task.over:
             message = task.take()
         else:

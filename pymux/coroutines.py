@@ -9,6 +9,7 @@ and cannot work here.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import types
@@ -277,6 +278,8 @@ class Workers:
 
 
 WORKERS = Workers()
+if hasattr(os, "register_at_fork"):  # threads do not live on in a child
+    os.register_at_fork(after_in_child=WORKERS.__init__)  # type: ignore[misc]
 
 
 @types.coroutine

@@ -48,6 +48,7 @@ def batched(
         raise TypeError(f"min_messages is {min_messages!r}; an int is needed")
     if min_messages < 1:
         raise ValueError(f"min_messages is {min_messages}; 1 or more is needed")
+    min_messages = min(min_messages, 2**32 - 1)
     delay = max(seconds("max_delay", max_delay), 0)
 
     def mark(fn: Any) -> Any:
@@ -148,7 +149,7 @@ class Dispatcher:
         """Call it for each message. Replies gather beside the log, and go in
         as one when nothing else was logged meanwhile."""
         log = self.mux._log
-        before = len(log.who)
+        before = len(log.entries)
         conns = batch._take_conns()
         if len(conns) == 1:
             self.one(conns[0], batch._take_messages()[0], handler)
@@ -160,7 +161,7 @@ class Dispatcher:
                 pass
             if (
                 len(log.pending) == batch._rows
-                and len(log.who) == before
+                and len(log.entries) == before
                 and None not in log.pending
             ):
                 replies, log.pending = log.pending, []
@@ -196,7 +197,7 @@ class Dispatcher:
         """The hot loop: no call but the handler's, for a small reply. False
         where the handler raised, and there may be rows left."""
         log, large = self.mux._log, self.mux._large
-        conn = log.rows[0]
+        conn: Any = None
         try:
             for conn, data in rows:
                 if conn._status == CLOSED:
@@ -266,7 +267,10 @@ class Dispatcher:
 
     def end(self, conn: Connection, error: BaseException) -> None:
         """Have a connection end with ECONNABORTED, caused by `error`."""
-        if conn._status != CLOSED:
+        self.mux._log.settle()
+        if conn._status == GONE:
+            conn._status = CLOSED  # its end has its cause, and is being reported
+        elif conn._status != CLOSED:
             conn._status = CLOSED
             self.mux._causes[conn.id] = error
             self.mux._log.op(conn.id | FAIL)
@@ -346,7 +350,12 @@ class CoroutineDispatcher(Dispatcher):
         """Step every coroutine that something happened to."""
         if batch._others:
             for conn in batch.opened:
-                conn._task = Task(conn, self.handler(conn), self)
+                try:
+                    coroutine = self.handler(conn)
+                except BaseException as error:
+                    self.failed(conn, error)
+                    continue
+                conn._task = Task(conn, coroutine, self)
                 conn._task.resume(None)
         if batch._rows:
             for conn, data in zip(batch._take_conns(), batch._take_messages()):

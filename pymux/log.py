@@ -1,6 +1,7 @@
 """The output log: what was done to connections since the last harvest.
 
-Two lists, whom and what: an append to each is all that `send` costs. The core
+One list, whom and what in turns: to extend it by both is all that `send` costs,
+and one step, so that no signal's handler finds one without the other. The core
 takes the log over as blocks: small pieces joined, with their lengths; large
 ones, replies cut from one buffer, and one message for many, each by reference.
 """
@@ -129,24 +130,27 @@ class Shared:
 
 
 class Log:
-    """What was done, in order; `who` holds ids with an operation on top."""
+    """What was done, in order.
+
+    Attributes:
+        entries: ids with an operation on top, each before what it is done with.
+        pending: what a handler has returned so far for `rows`, not logged yet.
+    """
 
     __slots__ = (
         "_blocks",
         "_logged",
+        "entries",
         "large",
         "pending",
         "rows",
         "seen",
         "specials",
-        "what",
-        "who",
     )
 
     def __init__(self) -> None:
-        self.who: list[int] = []
-        self.what: list[Any] = []
-        self.specials = 0  # how many of `what` are no bytes
+        self.entries: list[Any] = []
+        self.specials = 0  # how many of them are no bytes
         self.large = 0  # bytes that went in as large pieces
         self.pending: list[Any] = []  # replies to rows[:len(pending)], not in yet
         self.rows: list[Any] = []
@@ -158,15 +162,13 @@ class Log:
         """An operation without bytes."""
         if self.pending:
             self.merge()
-        self.who.append(who)
-        self.what.append(b"")
+        self.entries += (who, b"")
 
     def special(self, what: Any) -> None:
         """A reply to a batch, or a message to many."""
         if self.pending:
             self.merge()
-        self.who.append(0)
-        self.what.append(what)
+        self.entries += (0, what)
         self.specials += 1
 
     def merge(self) -> None:
@@ -177,38 +179,51 @@ class Log:
             if reply is not None:
                 conn._answer(reply)
 
+    def settle(self) -> None:
+        """A connection is about to change its status: first the replies so far."""
+        if self.pending:
+            self.merge()
+
     def queued(self, id: int) -> int:
         """Bytes logged for a connection. Each entry is looked at once."""
         if self.pending:
             self.merge()
-        who, what = self.who, self.what
+        entries = self.entries
         if not self.seen:
             self._logged = {}
         logged = self._logged
-        for at in range(self.seen, len(who)):
-            piece = what[at]
+        for at in range(self.seen, len(entries), 2):
+            who, piece = entries[at : at + 2]
             if type(piece) is bytes:
                 if piece:
-                    logged[who[at]] = logged.get(who[at], 0) + len(piece)
+                    logged[who] = logged.get(who, 0) + len(piece)
             else:
                 for one, size in piece.sizes():
                     logged[one] = logged.get(one, 0) + size
-        self.seen = len(who)
+        self.seen = len(entries)
         return logged.get(id, 0)
 
     def size(self) -> int:
         """Bytes logged in all, but for replies to batches."""
-        return sum(len(piece) for piece in self.what if type(piece) is bytes)
+        return sum(len(piece) for piece in self.entries[1::2] if type(piece) is bytes)
 
     def insert_before(self, marker: int, who: int, what: bytes) -> bool:
         """Put a piece in front of the last `marker`; whether there is one."""
-        for at in range(len(self.who) - 1, -1, -1):
-            if self.who[at] == marker:
-                self.who.insert(at, who)
-                self.what.insert(at, what)
+        entries = self.entries
+        for at in range(len(entries) - 2, -1, -2):
+            if entries[at] == marker:
+                entries[at:at] = (who, what)
                 self.seen = 0
                 return True
         return False
+
+    def ready_to_submit(self) -> int:
+        """How many entries may leave inside a handler: none from the first
+        close on, before which its handler's answer may yet have to go."""
+        for at in range(0, len(self.entries), 2):
+            if self.entries[at] >> 60 == lib.PMX_CLOSE:
+                return at
+        return len(self.entries)
 
     def lay_out(self, turn: Any, count: int) -> tuple[int, bytes, bytes, bytes, Any]:
         """The first `count` entries, as arguments for the core.
@@ -218,15 +233,16 @@ class Log:
             holds more than such pieces, 0, and it is in the turn's blocks.
             Last, what must live until the core has taken them over.
         """
-        who, what = self.who, self.what
+        entries = self.entries
         if not self.specials:
-            if count == 1:
-                return 1, ONE_ID(who[0]), b"", what[0], None
-            sizes = list(map(len, what[:count]))
+            if count == 2:
+                return 1, ONE_ID(entries[0]), b"", entries[1], None
+            what = entries[1:count:2]
+            sizes = list(map(len, what))
             if max(sizes) <= LARGE_PIECE:
-                ids = array("Q", who[:count]).tobytes()
+                ids = array("Q", entries[0:count:2]).tobytes()
                 lengths = array("q", sizes).tobytes()
-                return count, ids, lengths, b"".join(what[:count]), None
+                return count // 2, ids, lengths, b"".join(what), None
         return 0, b"", b"", b"", self.lay_out_blocks(turn, count)
 
     def lay_out_blocks(self, turn: Any, count: int) -> Any:
@@ -235,7 +251,7 @@ class Log:
         Returns:
             What must live until the core has taken them over.
         """
-        who, what = self.who[:count], self.what[:count]
+        who, what = self.entries[0:count:2], self.entries[1:count:2]
         keep: list[Any] = []
         n = start = 0
         if self.specials:
@@ -249,7 +265,7 @@ class Log:
                 keep.append(piece)
                 n += 1
                 start = at + 1
-        if start < count:
+        if start < len(what):
             n = self._add_pieces(n, who[start:], what[start:], keep)
         turn.blocks = self._blocks
         turn.block_count = n

@@ -192,7 +192,6 @@ class Mux:
         self._causes: dict[int, BaseException] = {}
 
         self._log = Log()
-        self._who, self._what = self._log.who, self._log.what
         self._large = LARGE_PIECE  # a longer piece goes through _take_large()
         self._reply_limit = 2**63  # a longer one may not fit its framing
         self._lines: Delimiter | None = None  # where every framing is the same
@@ -203,6 +202,7 @@ class Mux:
 
         self._running: Any = None  # the coroutine that runs
         self._dispatching = False
+        self._in_core = False
         self._close_asked = False
         self._timers = Timers()
         self._calls: deque[tuple[Callable[..., Any], Any]] = deque()
@@ -279,7 +279,7 @@ class Mux:
             self._free()
             return
         self._check()
-        if self._dispatching:
+        if self._dispatching or self._in_core:
             self._close_asked = True
             return
         self._close_asked = False
@@ -289,7 +289,7 @@ class Mux:
             self._free()
 
     def _free(self) -> None:
-        if self._owner != _FORKED:
+        if self._owner != _FORKED:  # in a child, the parent's are its own
             for conn in self._table:
                 if conn is not None:
                     conn._keep_addresses()
@@ -305,8 +305,7 @@ class Mux:
             if conn is not None:
                 conn._status = CLOSED
         self._table.clear()
-        self._who.clear()
-        self._what.clear()
+        self._log.entries.clear()
         self._timers = Timers()
         self._calls.clear()
 
@@ -440,10 +439,8 @@ class Mux:
         """Log a piece that wants a look: at its framing's limit, or at how
         much the log holds, which must stay bounded inside a handler too."""
         self._check_reply(id, len(data))
-        if self._log.pending:
-            self._log.merge()
-        self._who.append(id)
-        self._what.append(data)
+        self._log.settle()
+        self._log.entries += (id, data)
         if len(data) > LARGE_PIECE:
             self._log.large += len(data)
             if self._log.large > SUBMIT_OVER:
@@ -487,17 +484,20 @@ class Mux:
 
     def _submit(self) -> None:
         """Hand the log to the core, which sends what can be sent."""
+        if self._in_core:
+            return  # a signal's handler: the harvest is at it
         log = self._log
-        if log.pending:
-            log.merge()
-        count = len(log.who)
+        log.settle()
+        count = log.ready_to_submit() if self._dispatching else len(log.entries)
         if count:
             _keep = log.lay_out_blocks(self._turn, count)
             try:
                 lib.pmx_submit(self._turn)
             finally:
-                del log.who[:count], log.what[:count]
-                log.large = log.specials = log.seen = 0
+                del log.entries[:count]
+                log.large = log.seen = 0
+                if not log.entries:
+                    log.specials = 0
 
     # --- harvesting -------------------------------------------------------
 
@@ -548,7 +548,7 @@ class Mux:
         if self._owner != get_ident() or self._c is None:
             self._check()
             self._owner = get_ident()
-        if self._dispatching:
+        if self._dispatching or self._in_core:
             raise RuntimeError("harvest() cannot be called in a handler or timer")
         turn = self._turn
         if self._unreturned:  # a signal's handler, or a timer's call, raised
@@ -560,35 +560,45 @@ class Mux:
         told = self._arenas.ready(), min_messages, delay_ns, self._leave_gaps
         if told != self._told:  # to set a field costs as much as a call
             self._tell(told)
-        log, who, what, gil = self._log, self._who, self._what, self._gil
+        log, entries, gil = self._log, self._log.entries, self._gil
         looked = False
         while True:
             span = -1
             if deadline is not None or self._timers.heap or self._calls:
                 span = self._span(deadline)
-            if span and self._signal_fd is None:
+            fd = self._signal_fd
+            if span and fd != SIGNALS.holder and fd != -1:
                 self._watch_signals()
             ids = lengths = data = b""
             pieces = 0
-            count = len(who)
-            if count:
-                pieces, ids, lengths, data, _keep = log.lay_out(turn, count)
+            self._in_core = True  # a signal's handler may send, not submit or close
             try:
-                if gil.left and not looked:
-                    looked = True
-                    result = gil.exchange(pieces, ids, lengths, data)
-                else:
-                    result = lib.pmx_exchange(
-                        turn, span, pieces, ids, lengths, data, len(data)
-                    )
-                    gil.look()
-            finally:  # nothing is called here before all of it is noted
-                self._unreturned = True
+                count = len(entries)
                 if count:
-                    del who[:count], what[:count]
-                    log.large = log.specials = log.seen = 0
+                    pieces, ids, lengths, data, _keep = log.lay_out(turn, count)
+                try:
+                    if gil.left and not looked:
+                        looked = True
+                        result = gil.exchange(pieces, ids, lengths, data)
+                    else:
+                        result = lib.pmx_exchange(
+                            turn, span, pieces, ids, lengths, data, len(data)
+                        )
+                        gil.look()
+                finally:  # nothing is called here before all of it is noted
+                    self._unreturned = True
+                    if count:
+                        del entries[:count]
+                        log.large = log.seen = 0
+                        if not entries:  # else a signal's handler has sent
+                            log.specials = 0
+            finally:
+                self._in_core = False
                 if self._lends_signals:
                     self._restore_signals()
+            if self._close_asked:  # by a signal's handler
+                self.close()
+                return Batch(self, self._arenas.current, 0, None, False)
             if result < 0:
                 self._unreturned = False
                 raise OSError(-result, os.strerror(-result))
@@ -716,6 +726,8 @@ class Mux:
         """Run what is due; whether anything was."""
         ran = False
         for _ in range(len(self._calls)):
+            if not self._calls:  # one of them has closed the mux
+                break
             fn, args = self._calls.popleft()
             self._run(fn, args)
             ran = True
@@ -788,7 +800,7 @@ class Mux:
         output), None where there is nothing to wait for.
         """
         self._check()
-        if self._who or self._unreturned:
+        if self._log.entries or self._unreturned:
             return 0.0
         ours = self._span(None)
         core = lib.pmx_next_timeout(self._c)
@@ -797,10 +809,14 @@ class Mux:
 
     def stats(self) -> Stats:
         """Figures of this mux; after `close()`, the last ones."""
-        if self._last_stats is not None:
-            return self._last_stats
-        self._check()
-        return self._read_stats()
+        if self._last_stats is None:
+            self._check()
+        return self._figures()
+
+    def _figures(self) -> Stats:
+        """The same, for any thread."""
+        with self._lock:
+            return self._last_stats or self._read_stats()
 
     def _read_stats(self) -> Stats:
         counts = self._counts

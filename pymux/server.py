@@ -178,10 +178,12 @@ class Server:
         try:
             self._loop(mux, self._dispatcher)
         finally:
-            self._dispatcher.abandon()
-            with self._lock:
-                mux.close()
-            self._ended.set()
+            try:
+                self._dispatcher.abandon()
+            finally:
+                with self._lock:
+                    mux.close()
+                self._ended.set()
 
     def _loop(self, mux: Mux, dispatcher: Any) -> None:
         minimum, delay = dispatcher.min_messages, dispatcher.delay_ns
@@ -256,10 +258,13 @@ class Server:
         self._out_of_time = True
         mux._submit()
         lib.pmx_reset_all(mux._c, errno.ETIMEDOUT)
+        if mux._counts.listeners:  # who still waits there comes and goes
+            self._reset_timer = mux.call_later(0, self._reset_rest)
 
     def _is_over(self, mux: Mux, dispatcher: Any) -> bool:
         counts = mux._counts
-        if counts.listeners or counts.connections or mux._who:
+        mux._submit()  # the next harvest may have nothing to wake it
+        if counts.listeners or counts.connections:
             return False
         if lib.pmx_next_timeout(mux._c) == 0:
             return False  # an end is still to be reported
@@ -283,7 +288,7 @@ class Server:
         with self._lock:
             if self._mux is None:
                 return Stats(self._backend or "")
-            return self._mux._last_stats or self._mux._read_stats()
+            return self._mux._figures()
 
     def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
         """Call ``fn(mux, *args)`` in the server's thread.

@@ -16,6 +16,7 @@ class SignalFds:
     def __init__(self) -> None:
         self._ours: list[int] = []
         self._before = -1
+        self.holder = -1  # the one of ours that it is now
 
     def add(self, fd: int, forced: bool) -> int:
         """Take it over for `fd`; -1 where that cannot be, or where it is
@@ -26,10 +27,15 @@ class SignalFds:
             return -1
         if before not in self._ours:
             if before != -1 and not forced:
+                if fd in self._ours:
+                    self._ours.remove(fd)
                 signal.set_wakeup_fd(before)
                 return -1
             self._before = before
+        if fd in self._ours:
+            self._ours.remove(fd)
         self._ours.append(fd)
+        self.holder = fd
         return fd
 
     def remove(self, fd: int) -> None:
@@ -38,6 +44,7 @@ class SignalFds:
         now = signal.set_wakeup_fd(-1)
         if now == fd:
             now = self._ours[-1] if self._ours else self._before
+        self.holder = now if now in self._ours else -1
         if now != -1:
             with contextlib.suppress(ValueError, OSError):  # it was closed
                 signal.set_wakeup_fd(now)
