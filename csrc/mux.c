@@ -128,6 +128,7 @@ void pmx_close(pmx_mux *mux)
     free(mux->scratch);
     free(mux->pieces);
     free(mux->dirty);
+    free(mux->wire);
     free(mux->shares);
     free(mux);
 }

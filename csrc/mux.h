@@ -222,6 +222,8 @@ struct pmx_mux {
     pmx__shared **shares;       /* by block */
     uint32_t share_room;
     uint8_t *scratch;           /* PMX__SHARE bytes */
+    uint8_t *wire;              /* runs of frames as they go out */
+    size_t wire_used, wire_room;
 
     int64_t now;
     int64_t spin_ns, spin_now;

@@ -338,30 +338,83 @@ static uint64_t item32(const void *column, uint32_t k)
     return value;
 }
 
+/* Where piece k of a block begins and ends; `end` is that of the one before. */
+static void bounds_of(const pmx_block *b, uint32_t k, uint64_t *begin,
+                      uint64_t *end)
+{
+    switch (b->cut) {
+    case PMX_LENGTHS:
+        *begin = *end;
+        *end += item64(b->bounds, k);
+        break;
+    case PMX_OFFSETS32:
+        *begin = item32(b->bounds, k);
+        *end = item32(b->bounds, k + 1);
+        break;
+    case PMX_OFFSETS64:
+        *begin = item64(b->bounds, k);
+        *end = item64(b->bounds, k + 1);
+        break;
+    default:
+        *begin = 0;
+        *end = b->size;
+        break;
+    }
+}
+
+/* Small frames in a row for one connection are put together at once, as they
+ * go out; how many there were, from piece k on. */
+static uint32_t log_run(pmx_mux *mux, const pmx_block *b, uint32_t k,
+                        uint64_t *end)
+{
+    uint64_t id = item64(b->ids, k);
+    const pmx__conn *c = pmx__find(mux, id);
+    if (!c || b->cut == PMX_SHARED || k + 1 == b->count ||
+        item64(b->ids, k + 1) != id)
+        return 0;
+    const pmx_framing *f = &c->rules->is.framing;
+    size_t tail = f->kind == PMX_LINES ? f->width : 0;
+    uint8_t *from = mux->wire + mux->wire_used;
+    uint8_t *to = from, *most = mux->wire + mux->wire_room;
+    uint64_t bound = c->rules->is.max_output / 2;
+    uint32_t count = 0;
+    do {
+        uint64_t begin, stop = *end;
+        bounds_of(b, k, &begin, &stop);
+        size_t size = (size_t)(stop - begin);
+        if (begin > stop || stop > b->size || size >= PMX__SMALL_PIECE ||
+            (size_t)(most - to) < 8 + size + tail ||
+            (uint64_t)(to - from) + 8 + size + tail > bound)
+            break;
+        to += pmx__frame_head(f, size, to);
+        if (size)
+            memcpy(to, b->data + begin, size);
+        to += size;
+        if (tail)
+            memcpy(to, f->delimiter, tail);
+        to += tail;
+        *end = stop;
+        count++;
+    } while (++k < b->count && item64(b->ids, k) == id);
+    if (count) {
+        mux->wire_used += (size_t)(to - from);
+        log_send(mux, id, from, (size_t)(to - from), 0, count);
+    }
+    return count;
+}
+
 /* Pieces with their bounds. */
 static void log_pieces(pmx_mux *mux, const pmx_block *b, uint32_t share)
 {
     uint64_t begin = 0, end = 0;
-    for (uint32_t k = 0; k < b->count; k++) {
+    for (uint32_t k = 0; k < b->count;) {
         uint64_t id = item64(b->ids, k) & PMX_ID_MASK;
         enum pmx_op op = (enum pmx_op)(item64(b->ids, k) >> PMX_OP_SHIFT);
-        switch (b->cut) {
-        case PMX_LENGTHS:
-            begin = end;
-            end += item64(b->bounds, k);
-            break;
-        case PMX_OFFSETS32:
-            begin = item32(b->bounds, k);
-            end = item32(b->bounds, k + 1);
-            break;
-        case PMX_OFFSETS64:
-            begin = item64(b->bounds, k);
-            end = item64(b->bounds, k + 1);
-            break;
-        default:
-            end = b->size;
-            break;
-        }
+        uint32_t run = op == PMX_SEND ? log_run(mux, b, k, &end) : 0;
+        k += run;
+        if (run)
+            continue;
+        bounds_of(b, k++, &begin, &end);
         if (op != PMX_SEND)
             log_op(mux, id, op);
         else if (begin <= end && end <= b->size)
@@ -399,6 +452,23 @@ static void log_lines(pmx_mux *mux, const pmx_block *b)
     }
 }
 
+/* Room for runs of small frames; where it cannot be had, or would be much,
+ * they go one by one. It is made before any of it is pointed into. */
+static void make_wire(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
+{
+    enum { MOST = 1 << 22 };
+    uint64_t wanted = 0;
+    mux->wire_used = 0;
+    for (uint32_t i = 0; i < count && wanted <= MOST; i++)
+        if (blocks[i].cut < PMX_SHARED && blocks[i].count > 1)
+            wanted += blocks[i].size + 24 * (uint64_t)blocks[i].count;
+    if (wanted <= mux->wire_room || wanted > MOST)
+        return;
+    free(mux->wire);
+    mux->wire = malloc((size_t)wanted);
+    mux->wire_room = mux->wire ? (size_t)wanted : 0;
+}
+
 int pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
 {
     while (mux->share_room < count)
@@ -407,6 +477,7 @@ int pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
     if (count)
         memset(mux->shares, 0, count * sizeof *mux->shares);
     mux->piece_count = mux->dirty_count = 0;
+    make_wire(mux, blocks, count);
     for (uint32_t i = 0; i < count; i++)
         if (blocks[i].cut == PMX_DELIMITED)
             log_lines(mux, &blocks[i]);

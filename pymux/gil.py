@@ -48,26 +48,24 @@ class Gil:
 
     Attributes:
         left: for so many turns, look for what is ready without giving it up.
+        turns: how many have given it up.
     """
 
-    LOOK_EVERY = 8  # turns
+    LOOK_EVERY = 7  # turns, of eight: a mask
     LATE_NS = 1_000_000  # between the core's return and ours others had the GIL
     LASTS = 256  # turns that the finding holds for
 
-    __slots__ = ("_address", "_call", "_turn", "_turns", "left")
+    __slots__ = ("_address", "_call", "_turn", "left", "turns")
 
     def __init__(self, turn: Any) -> None:
         self.left = 0
         self._turn = turn
         self._address = int(ffi.cast("uintptr_t", turn))
-        self._turns = 0
+        self.turns = 0
         self._call: Callable[..., int] | None = None
 
     def look(self) -> None:
-        """After a call that gave the GIL up."""
-        self._turns += 1
-        if self._turns % self.LOOK_EVERY:
-            return
+        """After a call that gave the GIL up, now and then."""
         if time.monotonic_ns() - self._turn.done_ns > self.LATE_NS:
             self._call = self._call or exchange_holding_the_gil()
             self.left = self.LASTS if self._call else 0

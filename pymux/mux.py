@@ -54,6 +54,7 @@ SUBMIT_OVER = 4194304  # bytes of large pieces in the log before it is handed ov
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
 UNUSUAL = lib.PMX_LARGE | lib.PMX_OTHER_ROWS
 GAPS = lib.PMX_GAPS
+EXCHANGE = lib.pmx_exchange
 
 
 def check_spin(spin: Any) -> int:
@@ -581,10 +582,12 @@ class Mux:
                         looked = True
                         result = gil.exchange(pieces, ids, lengths, data)
                     else:
-                        result = lib.pmx_exchange(
+                        result = EXCHANGE(
                             turn, span, pieces, ids, lengths, data, len(data)
                         )
-                        gil.look()
+                        gil.turns += 1
+                        if not gil.turns & gil.LOOK_EVERY:
+                            gil.look()
                 finally:  # nothing is called here before all of it is noted
                     self._unreturned = True
                     if count:
