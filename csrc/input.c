@@ -407,7 +407,7 @@ static void drop_input(pmx_mux *mux, uint32_t slot)
 
 /* Receive into the batch what is left of the connection's share; 1 when the
  * batch is full and the turn is over. */
-static int take_in(pmx_mux *mux, uint32_t slot, size_t *allowance)
+static int take_in(pmx_mux *mux, uint32_t slot, size_t allowance)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & PMX__FRAMES && !pmx__blocked(c) && deliver_carry(mux, slot))
@@ -425,34 +425,37 @@ static int take_in(pmx_mux *mux, uint32_t slot, size_t *allowance)
         if (no_rows_left(mux))
             return 1;
         if (c->flags & PMX__LIMITED)
-            *allowance = at_most(*allowance, c->left);
-        if (!*allowance) {
+            allowance = at_most(allowance, c->left);
+        if (!allowance) {
             mux->capped = 1;
             return 0;
         }
         size_t room = (size_t)(mux->arena->capacity - mux->arena->size);
         size_t carried = c->carry ? (size_t)c->carry->size : 0;
-        size_t before = *allowance;
+        size_t before = allowance;
         if (carried > PMX__SMALL_CARRY || (carried && room < 2 * carried)) {
-            if (receive_into_carry(mux, slot, allowance))
+            if (receive_into_carry(mux, slot, &allowance))
                 return 1;
         } else if (room < at_most(PMX__SMALL_PIECE, (size_t)mux->arena_size)) {
             return mux->rows ? 1 : 0;
         } else {
-            receive_into_arena(mux, slot, allowance, room);
-            if (before - *allowance == room - carried && *allowance &&
-                mux->rows)
-                return 1;       /* cut short by the batch's end */
+            receive_into_arena(mux, slot, &allowance, room);
+            if (before - allowance == room - carried && allowance &&
+                mux->rows && mux->arena_size >= PMX__SHARE) {
+                mux->cut_short = slot;
+                mux->cut_left = allowance;
+                return 1;
+            }
         }
-        if (*allowance && !(c->flags & (PMX__TO_THE_END | PMX__LIMITED)))
+        if (allowance && !(c->flags & (PMX__TO_THE_END | PMX__LIMITED)))
             return 0;
     }
     return 0;
 }
 
-/* A turn's work with one connection's input. Who stays first, since the batch
- * is full, has the rest of its share in the next turn: what is left of a batch
- * would always fall to the same ones. */
+/* A turn's work with one connection's input. Whom the batch's end cuts short
+ * stays first and has the rest of its share in the next turn: else what is
+ * left of a batch would always fall to the same ones. */
 int pmx__take_in(pmx_mux *mux, uint32_t slot)
 {
     if (pmx__slot(mux, slot)->flags & PMX__DONE)
@@ -462,8 +465,6 @@ int pmx__take_in(pmx_mux *mux, uint32_t slot)
         allowance = PMX__SHARE;
     if (mux->cut_short == slot)
         allowance = mux->cut_left;
-    int full = take_in(mux, slot, &allowance);
-    mux->cut_short = full ? slot : PMX__NONE;
-    mux->cut_left = allowance;
-    return full;
+    mux->cut_short = PMX__NONE;
+    return take_in(mux, slot, allowance);
 }

@@ -357,7 +357,7 @@ static void ask_sockets(pmx_mux *mux)
             c->flags & (PMX__WATCH_IN | PMX__WATCH_OUT))
             continue;
         int error = pmx__sock_error(c->sock);
-        if (error && c->flags & (PMX__PAUSED | PMX__ENDED))
+        if (error && pmx__unread(c))
             pmx__finish(mux, slot, error, 0);
         else if (error)
             pmx__lost_to(mux, slot, error);
@@ -407,7 +407,8 @@ static void serve_ready(pmx_mux *mux)
             if (pmx__take_in(mux, slot))
                 mux->full = 1;
         }
-        if (mux->full && pmx__has_work(c) && c->row_turn != mux->turn)
+        if (mux->full && pmx__has_work(c) &&
+            (c->row_turn != mux->turn || mux->cut_short == slot))
             break;              /* it had nothing yet, and stays first */
         pmx__unready(mux, slot);
         if (pmx__has_work(c))

@@ -193,7 +193,7 @@ struct pmx_mux {
 
     pmx__list ready;
     uint32_t ready_count;
-    uint32_t cut_short;         /* whom a full batch kept from its share, */
+    uint32_t cut_short;         /* whom a batch's end kept from its share, */
     size_t cut_left;            /* and what is left of that */
     pmx__list report;
     uint32_t report_count;
