@@ -512,13 +512,14 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
 
 /* The poller tells of an error or a hang-up. Who reads finds out by reading;
  * who does not must be told, and an automatic pause has no purpose left. */
-void pmx__lost(pmx_mux *mux, uint32_t slot)
+void pmx__lost(pmx_mux *mux, uint32_t slot, int error)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & (PMX__CONNECTING | PMX__DONE))
         return;
     if (pmx__unread(c)) {
-        int error = pmx__sock_error(c->sock);
+        if (!error)
+            error = pmx__sock_error(c->sock);
         if (error) {
             pmx__finish(mux, slot, error, 0);
             return;
@@ -526,7 +527,7 @@ void pmx__lost(pmx_mux *mux, uint32_t slot)
         c->flags |= PMX__HUNG;
         pmx__watch(mux, slot);
     } else {
-        pmx__lost_to(mux, slot, 0);
+        pmx__lost_to(mux, slot, error);
     }
 }
 

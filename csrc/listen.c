@@ -379,7 +379,10 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
         mux->capped = 1;        /* no row to report it in: next turn */
         return;
     }
-    int error = pmx__dialled(c->sock);
+    int told = !(c->flags & PMX__CLOSING);      /* else it is the closing's */
+    int error = told && c->error ? -c->error : pmx__dialled(c->sock);
+    if (told)
+        c->error = 0;
     c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ);
     if (error == -ENOTCONN)
         return;                 /* not yet */

@@ -312,6 +312,8 @@ static void note_connection(pmx_mux *mux, const pmx__event *event)
         return;
     if (c->flags & PMX__CONNECTING) {
         c->flags |= PMX__CAN_WRITE;
+        if (event->error && !c->error)
+            c->error = event->error;
     } else {
         if (event->what & PMX__IN)
             c->flags |= PMX__CAN_READ;
@@ -320,7 +322,7 @@ static void note_connection(pmx_mux *mux, const pmx__event *event)
         if (event->what & PMX__OUT)
             c->flags |= PMX__CAN_WRITE;
         if (event->what & PMX__ERROR)
-            pmx__lost(mux, slot);
+            pmx__lost(mux, slot, event->error);
     }
     if (pmx__has_work(c))
         pmx__ready(mux, slot);

@@ -262,7 +262,7 @@ void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
 void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
 void pmx__end_sending(pmx_mux *mux, uint32_t slot);
 void pmx__settle(pmx_mux *mux, uint32_t slot);
-void pmx__lost(pmx_mux *mux, uint32_t slot);
+void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);

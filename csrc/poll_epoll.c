@@ -122,8 +122,7 @@ static int epoll_wait_(void *state, pmx__event *events, int room,
             what |= PMX__LAST;
         if (e & (EPOLLHUP | EPOLLERR))
             what |= PMX__ERROR;
-        events[i].token = s->events[i].data.u64;
-        events[i].what = what;
+        events[i] = (pmx__event){s->events[i].data.u64, what, 0};
     }
     return n;
 }

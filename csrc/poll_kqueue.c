@@ -7,6 +7,13 @@
  * EV_EOF on the read filter is the peer's end, with data perhaps still to be
  * read before it; fflags then holds the socket's error, if any. Tokens are
  * kept by descriptor, since udata is not 64 bits wide everywhere.
+ *
+ * Linux has no kqueue but libraries that emulate it: libkqueue 2.7 (2026-07,
+ * https://github.com/mheily/libkqueue) takes the error off the socket to put
+ * it into fflags, does not tell of an end that comes with data, gives out a
+ * descriptor that never becomes readable, and loses events where more than
+ * 256 descriptors are ready at once. Before 2.4 it cannot watch both
+ * directions of one descriptor, which the probe finds out.
  */
 #include "poller.h"
 
@@ -21,7 +28,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROOM = 1024 };
+#ifdef __linux__
+enum { ROOM = 1024, EMULATED = 1 };
+#else
+enum { ROOM = 1024, EMULATED = 0 };
+#endif
 
 typedef struct {
     int fd;
@@ -137,19 +148,22 @@ static int kqueue_wait(void *state, pmx__event *events, int room,
         if (e->ident >= s->tokens_room)
             continue;
         uint32_t what = e->filter == EVFILT_WRITE ? PMX__OUT : PMX__IN;
+        int32_t error = e->flags & EV_EOF ? (int32_t)e->fflags : 0;
         if (e->flags & EV_EOF)
-            what |= PMX__IN | PMX__LAST | (e->fflags ? PMX__ERROR : 0);
+            what |= PMX__IN | PMX__LAST | (error ? PMX__ERROR : 0);
         if (e->flags & EV_ERROR)
             what |= PMX__IN | PMX__OUT | PMX__LAST | PMX__ERROR;
-        events[count].token = s->tokens[e->ident];
-        events[count++].what = what;
+        if (EMULATED && what & PMX__IN)
+            what |= PMX__LAST;
+        events[count++] = (pmx__event){
+            s->tokens[e->ident], what, error == EPIPE ? ECONNRESET : error};
     }
     return count;
 }
 
 static int kqueue_fileno(const void *state)
 {
-    return ((const state_t *)state)->fd;
+    return EMULATED ? -ENOTSUP : ((const state_t *)state)->fd;
 }
 
 const pmx__poller pmx__kqueue = {

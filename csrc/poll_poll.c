@@ -141,8 +141,7 @@ static int poll_wait(void *state, pmx__event *events, int room,
             what |= PMX__OUT;
         if (e & (POLLHUP | POLLERR | POLLNVAL))
             what |= PMX__LAST | PMX__ERROR;
-        events[n].token = s->tokens[at];
-        events[n++].what = what;
+        events[n++] = (pmx__event){s->tokens[at], what, 0};
     }
     s->next = at;
     return n;

@@ -174,8 +174,8 @@ static int collect(state_t *s, pmx__event *events, int room)
             uint32_t place = s->places[find(s, sets[k].set->fd_array[at])];
             if (!place)
                 continue;
-            events[n].token = s->entries[place - 1].token;
-            events[n++].what = sets[k].what;
+            events[n++] = (pmx__event){s->entries[place - 1].token,
+                                       sets[k].what, 0};
         }
     }
     s->next++;
@@ -196,8 +196,7 @@ static int collect(state_t *s, pmx__event *events, int room)
             what |= PMX__OUT;
         if (!what)
             continue;
-        events[n].token = e->token;
-        events[n++].what = what;
+        events[n++] = (pmx__event){e->token, what, 0};
     }
     s->next = at;
     return n;

@@ -44,7 +44,7 @@ int pmx_backend_probe(const char *name)
 {
     const pmx__poller *poller;
     void *state;
-    pmx__event event;
+    pmx__event events[4];
     pmx_sock pair[2];
     int error = pmx__net_start();
     if (!error)
@@ -54,12 +54,17 @@ int pmx_backend_probe(const char *name)
     error = pmx__wakeup_open(pair);
     if (error)
         goto close_poller;
-    error = poller->add(state, pair[0], 7, PMX__IN);
+    /* both directions of one descriptor, unless it is a pipe's end */
+    uint32_t what = 0;
+    uint32_t wanted = pmx__sock_error(pair[0]) ? PMX__IN : PMX__IN | PMX__OUT;
+    error = poller->add(state, pair[0], 7, wanted);
     if (error)
         goto close_pair;
     pmx__wakeup_send(pair);
-    int n = poller->wait(state, &event, 1, 0);
-    error = n == 1 && event.token == 7 ? 0 : n < 0 ? n : -ENOSYS;
+    int n = poller->wait(state, events, 4, 0);
+    for (int i = 0; i < n; i++)
+        what |= events[i].token == 7 ? events[i].what : 0;
+    error = (what & wanted) == wanted ? 0 : n < 0 ? n : -ENOSYS;
     poller->del(state, pair[0]);
 close_pair:
     pmx__wakeup_close(pair);

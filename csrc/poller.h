@@ -11,7 +11,8 @@
  * error cannot be masked and would wake it for ever.
  *
  * PMX__LAST in an event says that the stream may end behind what is there:
- * receive until nothing comes. A wait that finds more than fits reports the
+ * receive until nothing comes. With PMX__ERROR may come the socket's error,
+ * which is then perhaps not to be had from the socket any more. A wait that finds more than fits reports the
  * rest first the next time, so that nobody starves.
  *
  * All return >= 0 or -errno.
@@ -38,6 +39,7 @@ enum pmx__what {
 typedef struct {
     uint64_t token;
     uint32_t what;
+    int32_t error;              /* 0, or the socket's error if it is known */
 } pmx__event;
 
 typedef struct {

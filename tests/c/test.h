@@ -48,6 +48,7 @@ void test_differ(const char *file, int line, const char *what, long long is,
     } while (0)
 
 int test_descriptors(void);
+void test_settle(void);         /* until their number stays as it is */
 int64_t test_cpu_ns(void);      /* that this process has used */
 
 /* Allocations of the core: fail the nth from now (0: none). */

@@ -8,7 +8,7 @@
 
 static void a_burst_is_accepted_whole(void)
 {
-    enum { COUNT = 400 };
+    enum { COUNT = 240 };
     world w;
     int peers[COUNT];
     pmx_policy p = raw();
@@ -52,15 +52,31 @@ static void at_max_connections_peers_wait(void)
     world_end(&w);
 }
 
-static int limit_descriptors(struct rlimit *before)
+static int fillers[1024], filler_count;
+
+/* No descriptor is to be had but those that are closed from now on. */
+static void limit_descriptors(struct rlimit *before)
 {
-    int next = open("/dev/null", O_RDONLY);
-    close(next);
+    test_settle();
+    int last = fcntl(0, F_DUPFD, 300);  /* beyond all that are in use */
+    close(last);
+    for (filler_count = 0; filler_count < 1024;) {
+        int filler = dup(0);
+        fillers[filler_count++] = filler;
+        if (filler >= last)
+            break;
+    }
     CHECK(!getrlimit(RLIMIT_NOFILE, before));
     struct rlimit now = *before;
-    now.rlim_cur = (rlim_t)next;
+    now.rlim_cur = (rlim_t)last + 1;
     CHECK(!setrlimit(RLIMIT_NOFILE, &now));
-    return next;
+}
+
+static void unlimit_descriptors(const struct rlimit *before)
+{
+    setrlimit(RLIMIT_NOFILE, before);
+    while (filler_count)
+        close(fillers[--filler_count]);
 }
 
 static void without_descriptors_accepting_pauses(void)
@@ -93,7 +109,7 @@ static void without_descriptors_accepting_pauses(void)
     pmx_mux *mux;
     EQUAL(pmx_open(&mux, test_backend, 10, 1000, 0), -EMFILE);
     EQUAL(pmx_listen(w.mux, &at, &p, 10, 0, 0, &none), -EMFILE);
-    setrlimit(RLIMIT_NOFILE, &before);
+    unlimit_descriptors(&before);
     turn(&w, 0);
     CHECK(!closed(&w, none));
     close(peer);
@@ -113,7 +129,7 @@ static void accepting_is_tried_again_by_itself(void)
     waiting = call(&w);
     limit_descriptors(&before);
     UNTIL(&w, pmx_counts(w.mux)->accept_pauses == 1);
-    setrlimit(RLIMIT_NOFILE, &before);
+    unlimit_descriptors(&before);
     UNTIL(&w, w.opened.count == 1);
     close(waiting);
     UNTIL(&w, w.closed_count == 1);

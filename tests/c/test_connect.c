@@ -169,7 +169,7 @@ static void what_comes_with_the_connection_is_not_lost(void)
 
 static void many_connect_at_once(void)
 {
-    enum { COUNT = 200 };
+    enum { COUNT = 100 };
     world w;
     pmx_policy p = raw();
     uint64_t ids[COUNT];
