@@ -369,7 +369,7 @@ static uint32_t log_run(pmx_mux *mux, const pmx_block *b, uint32_t k,
 {
     uint64_t id = item64(b->ids, k);
     const pmx__conn *c = pmx__find(mux, id);
-    if (!c || b->cut == PMX_SHARED || k + 1 == b->count ||
+    if (!c || !mux->wire || b->cut == PMX_SHARED || k + 1 == b->count ||
         item64(b->ids, k + 1) != id)
         return 0;
     const pmx_framing *f = &c->rules->is.framing;
