@@ -184,11 +184,11 @@ def test_clients_need_not_close_for_the_stop_to_end(backend):
         assert util.recv_all(sock) == b"LAST"
 
 
-def paused(backend, path, then=lambda server, conn: None):
+def paused(backend, path, then=lambda sock, conn: None, drain_timeout=1):
     """(log, seconds, end) of a stop with a connection that the server had paused."""
     log = util.Ends(answer)
     with (
-        util.serving(log, backend, path, drain_timeout=1) as server,
+        util.serving(log, backend, path, drain_timeout=drain_timeout) as server,
         util.connect(path) as sock,
     ):
         util.wait_until(lambda: log.open)
@@ -218,7 +218,9 @@ def test_input_of_a_paused_connection_is_answered_if_it_is_resumed(backend, tmp_
 
 
 def test_input_that_nobody_takes_in_time_is_an_error(backend, tmp_path):
-    log, _, end = paused(backend, tmp_path / "s", lambda sock, conn: sock.send(b"x"))
+    log, _, end = paused(
+        backend, tmp_path / "s", lambda sock, conn: sock.send(b"x"), drain_timeout=0.05
+    )
     assert end[0] == b""
     assert log.errors() == [errno.ETIMEDOUT]
 
