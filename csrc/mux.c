@@ -250,6 +250,16 @@ static int nothing_to_wait_for(const pmx_mux *mux)
            (mux->report_count && !mux->rows);   /* rows that gather: later */
 }
 
+/* Whether a connection waits for the answers to its last messages; one that
+ * was reset since stands in the list, but has ended already. */
+static int somebody_ends(const pmx_mux *mux)
+{
+    for (uint32_t i = 0; i < mux->ending_count; i++)
+        if (pmx__slot(mux, mux->ending[i])->flags & PMX__ENDING)
+            return 1;
+    return 0;
+}
+
 int64_t pmx_next_timeout(const pmx_mux *mux)
 {
     if (nothing_to_wait_for(mux) || mux->report_count || mux->ending_count)

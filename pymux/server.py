@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 import threading
@@ -227,7 +228,7 @@ class Server:
             if mux is None:
                 return
             by = time.monotonic() + (1e9 if drain_timeout is None else drain_timeout)
-            if mux._c is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed already
                 mux.call_threadsafe(self._begin_stop, by)
         if threading.get_ident() == self._thread_id:
             return
