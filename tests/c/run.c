@@ -20,7 +20,7 @@ static const test_case *const all[] = {
     frame_tests, memory_tests, poller_tests, framing_tests, large_tests,
     send_tests, block_tests, op_tests, close_tests, lost_tests, time_tests,
     accept_tests, unix_tests, connect_tests, fair_tests, slot_tests,
-    life_tests, drain_tests, fail_tests,
+    life_tests, drain_tests, fail_tests, wire_tests,
 };
 
 const char *test_backend;

@@ -34,11 +34,12 @@ static void comes_out(world *w, const char *stream, size_t size, size_t cut,
 }
 
 static void at_every_cut(const pmx_policy *p, uint64_t arena_size,
-                         uint32_t rows, const char *stream, size_t size,
-                         const char *wanted)
+                         uint32_t rows, int gaps, const char *stream,
+                         size_t size, const char *wanted)
 {
     world w;
     world_begin(&w, rows, arena_size);
+    w.gaps = gaps;
     world_listen(&w, p);
     for (size_t cut = 0; cut < size; cut++)
         comes_out(&w, stream, size, cut, wanted);
@@ -50,10 +51,13 @@ static void at_every_cut(const pmx_policy *p, uint64_t arena_size,
 static void expect(const pmx_policy *p, const char *stream, size_t size,
                    const char *wanted)
 {
-    at_every_cut(p, 262144, 4096, stream, size, wanted);
-    at_every_cut(p, 262144, 1, stream, size, wanted);
-    at_every_cut(p, 16, 4096, stream, size, wanted);
-    at_every_cut(p, 16, 2, stream, size, wanted);
+    int gaps = p->framing.kind == PMX_LINES;
+    at_every_cut(p, 262144, 4096, 0, stream, size, wanted);
+    at_every_cut(p, 262144, 1, gaps, stream, size, wanted);
+    at_every_cut(p, 16, 4096, gaps, stream, size, wanted);
+    at_every_cut(p, 16, 2, 0, stream, size, wanted);
+    if (gaps)
+        at_every_cut(p, 262144, 4096, 1, stream, size, wanted);
 }
 
 static void lines_come_whole(void)
@@ -61,6 +65,8 @@ static void lines_come_whole(void)
     pmx_policy p = lines("\n", 40);
     expect(&p, "a\n\nbc\nlonger than the arena of 16\nlast", 38,
            "a||bc|longer than the arena of 16|last|");
+    expect(&p, "0123456789abcdef\n0123456789abcde\n", 33,
+           "0123456789abcdef|0123456789abcde|");
     p = lines("\r\n", 40);
     expect(&p, "a\r\n\r\r\nb\rc\r", 10, "a|\r|b\rc\r|");
 }

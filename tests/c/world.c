@@ -172,9 +172,15 @@ void world_is_clean(world *w)
 static void record_message(world *w, uint32_t k)
 {
     const pmx_arena *a = w->t.arena;
-    size_t size = (size_t)(a->offsets[k + 1] - a->offsets[k]);
+    CHECK(a->offsets[k + 1] >= a->offsets[k] + (int32_t)a->gap);
+    size_t size = (size_t)(a->offsets[k + 1] - a->offsets[k]) - a->gap;
     const uint8_t *bytes = a->data + a->offsets[k];
-    CHECK(a->offsets[k + 1] >= a->offsets[k]);
+    if (a->gap) {
+        pmx_policy is;
+        EQUAL(pmx_policy_of(w->mux, a->ids[k], &is), 0);
+        EQUAL(is.framing.width, a->gap);
+        CHECK(!memcmp(bytes + size, is.framing.delimiter, a->gap));
+    }
     CHECK(a->slots[k] == (uint32_t)a->ids[k]);
     CHECK(a->uniform == UINT32_MAX || a->uniform == size);
     w->bytes += size;
@@ -227,6 +233,7 @@ int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
         .mux = w->mux, .arena = w->arena, .blocks = &block,
         .block_count = w->log_count ? 1 : 0, .min_messages = min_messages,
         .timeout_ns = timeout_ns, .max_delay_ns = max_delay_ns,
+        .leave_gaps = (uint32_t)w->gaps,
     };
     int reason = pmx_harvest(&w->t);
     w->log_count = 0;
@@ -234,6 +241,8 @@ int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
     if (reason < 0)
         return reason;
     EQUAL(w->t.reason, reason);
+    EQUAL(!!(reason & PMX_GAPS), w->t.arena->gap > 0);
+    CHECK(w->gaps || !w->t.arena->gap);
     if (reason & PMX_LARGE) {
         CHECK(w->t.arena != w->arena);
         pmx_arena_free(w->large);

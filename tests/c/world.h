@@ -40,6 +40,7 @@ typedef struct {
     int turns;
     int echo;                   /* send back what comes */
     int forget;                 /* keep no messages, count their bytes */
+    int gaps;                   /* leave delimiters in place */
     uint64_t bytes;
 
     buffer ids, lengths, out;   /* the log */
