@@ -262,7 +262,7 @@ static int somebody_ends(const pmx_mux *mux)
 
 int64_t pmx_next_timeout(const pmx_mux *mux)
 {
-    if (nothing_to_wait_for(mux) || mux->report_count || mux->ending_count)
+    if (nothing_to_wait_for(mux) || mux->report_count || somebody_ends(mux))
         return 0;
     int64_t at = next_act(mux);
     if (at == INT64_MAX)
