@@ -265,6 +265,31 @@ def test_a_descriptor_that_a_child_still_holds_leaves_no_stale_events(mux):
             assert acc.closed == []
 
 
+def watched(mux):
+    """How many descriptors the epoll instance of a mux watches."""
+    with open(f"/proc/self/fdinfo/{mux.fileno()}") as lines:
+        return sum(line.startswith("tfd:") for line in lines)
+
+
+@pytest.mark.skipif("epoll" not in pymux.backends(), reason="looks into an epoll")
+def test_a_closed_connection_leaves_the_poller_although_a_child_holds_it():
+    # close(2) alone does not: the registration belongs to what the child holds too.
+    with pymux.Mux("epoll") as mux:
+        mux.harvest(0)
+        before = watched(mux)
+        ends = [pair(mux) for _ in range(3)]
+        listener = mux.listen(("127.0.0.1", 0))
+        mux.harvest(0)
+        assert watched(mux) == before + 4
+        with idle_child():
+            for conn, peer in ends:
+                conn.abort()
+                peer.close()
+            listener.close()
+            mux.harvest(0)
+            assert watched(mux) == before
+
+
 # -- a signal slept out ------------------------------------------------------------
 
 
