@@ -197,6 +197,7 @@ void pmx__end_input(pmx_mux *mux, uint32_t slot)
             pmx__watch(mux, slot);
     } else if (c->carry && c->rules->is.framing.kind == PMX_LINES) {
         c->flags |= PMX__FRAMES;    /* an unterminated last line */
+        pmx__watch(mux, slot);
         pmx__ready(mux, slot);
     } else if (c->carry) {
         protocol_error(mux, slot, EPROTO);
@@ -388,6 +389,9 @@ static void receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
         return;
     *allowance -= (size_t)n;
     if (c->rules->is.framing.kind == PMX_RAW) {
+        (void)gap_for(mux, &c->rules->is.framing, 0);
+        if (a->data + a->size != at)
+            memmove(a->data + a->size, at, (size_t)n);
         add_row(mux, slot, (size_t)n);
     } else {
         if (before)

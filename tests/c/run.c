@@ -21,9 +21,11 @@ static const test_case *const all[] = {
     send_tests, block_tests, op_tests, close_tests, lost_tests, time_tests,
     accept_tests, unix_tests, connect_tests, fair_tests, slot_tests,
     life_tests, drain_tests, fail_tests, wire_tests,
+    random_tests,
 };
 
 const char *test_backend;
+char test_note[64];
 static char name[128];
 static jmp_buf stopped;
 static int passed, failed;
@@ -34,7 +36,8 @@ static int settles_late;        /* an emulated kqueue closes what it has used
 void test_failed(const char *file, int line, const char *what)
 {
     test_fail_at = 0;
-    fprintf(stderr, "FAILED %s\n    %s:%d: %s\n", name, file, line, what);
+    fprintf(stderr, "FAILED %s %s\n    %s:%d: %s\n", name, test_note, file,
+            line, what);
     longjmp(stopped, 1);
 }
 
@@ -93,6 +96,7 @@ static void run(const test_case *test, const char *only)
         return;
     volatile int before = test_descriptors();
     int64_t begun = pmx__now();
+    test_note[0] = 0;
     alarm(SECONDS);
     if (setjmp(stopped)) {
         failed++;

@@ -22,7 +22,7 @@ extern const test_case frame_tests[], memory_tests[], poller_tests[],
     framing_tests[], large_tests[], send_tests[], queue_tests[], block_tests[],
     op_tests[], close_tests[], lost_tests[], time_tests[], accept_tests[],
     unix_tests[], connect_tests[], fair_tests[], slot_tests[], life_tests[],
-    drain_tests[], fail_tests[], wire_tests[];
+    drain_tests[], fail_tests[], wire_tests[], random_tests[];
 
 /* The backend this test is run on, NULL where it is run once. */
 extern const char *test_backend;
@@ -46,6 +46,8 @@ void test_differ(const char *file, int line, const char *what, long long is,
         if (is_ != wanted_) \
             test_differ(__FILE__, __LINE__, #is, is_, wanted_); \
     } while (0)
+
+extern char test_note[64];      /* shown where a test fails */
 
 int test_descriptors(void);
 void test_settle(void);         /* until their number stays as it is */

@@ -99,6 +99,39 @@ static void a_mixed_batch_has_no_gaps(void)
     }
 }
 
+/* Bytes that have no delimiter fill a batch to its end, and no further. */
+static void raw_bytes_behind_lines_stay_within_the_batch(void)
+{
+    world w;
+    int speaker, flood;
+    pmx_policy p = lines("\n", 100), q = raw();
+    buffer said = {0};
+    world_begin(&w, 100, 10000);
+    w.gaps = 1;
+    world_listen(&w, &p);
+    (void)meet(&w, &speaker);
+    world_listen(&w, &q);
+    uint64_t id = meet(&w, &flood);
+    fill(&said, 200000, 1);
+    size_t at = 0;
+    for (int whole = 0; !whole;) {
+        put_text(speaker, "a\nb\n");
+        put_some(flood, &said, &at);
+        turn(&w, MS);
+        CHECK(w.arena->size <= w.arena->capacity);
+        buffer all = received_by(&w, id);
+        CHECK(all.size <= said.size);
+        whole = same(&all, &said);
+        CHECK(whole || all.size < said.size);
+        release(&all);
+    }
+    release(&said);
+    hang_up(&w, speaker);
+    hang_up(&w, flood);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 static void delimited_replies_go_out_as_they_are(void)
 {
     world w;
@@ -242,6 +275,7 @@ static void an_exchange_is_a_harvest_with_a_log(void)
 const test_case wire_tests[] = {
     EACH(delimiters_stay_where_everybody_has_the_same),
     ONCE(a_mixed_batch_has_no_gaps),
+    ONCE(raw_bytes_behind_lines_stay_within_the_batch),
     ONCE(delimited_replies_go_out_as_they_are),
     ONCE(runs_of_small_frames_keep_order_and_frames),
     ONCE(runs_are_held_to_max_output),
