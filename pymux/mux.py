@@ -203,7 +203,8 @@ class Mux:
 
         self._running: Any = None  # the coroutine that runs
         self._dispatching = False
-        self._in_core = False
+        self._harvesting = False
+        self._in_core = False  # then the log is not to be submitted
         self._close_asked = False
         self._timers = Timers()
         self._calls: deque[tuple[Callable[..., Any], Any]] = deque()
@@ -280,10 +281,15 @@ class Mux:
             self._free()
             return
         self._check()
-        if self._dispatching or self._in_core:
+        if self._dispatching or self._harvesting:
             self._close_asked = True
-            return
+        else:
+            self._close_now()
+
+    def _close_now(self) -> None:
         self._close_asked = False
+        if self._c is None:
+            return
         try:
             self._submit()
         finally:
@@ -549,8 +555,21 @@ class Mux:
         if self._owner != get_ident() or self._c is None:
             self._check()
             self._owner = get_ident()
-        if self._dispatching or self._in_core:
+        if self._dispatching or self._harvesting:
             raise RuntimeError("harvest() cannot be called in a handler or timer")
+        try:
+            self._harvesting = True  # a signal's handler may neither close nor harvest
+            return self._harvest_once(deadline, min_messages, delay_ns)
+        finally:  # whatever a signal's handler that raised has left behind
+            self._harvesting = self._in_core = self._dispatching = False
+            if self._close_asked:
+                self._close_now()
+
+    def _harvest_once(
+        self, deadline: float | None, min_messages: int, delay_ns: int
+    ) -> Batch:
+        if self._c is None:  # a signal's handler closed it just now
+            self._check()
         turn = self._turn
         if self._unreturned:  # a signal's handler, or a timer's call, raised
             if turn.reason & lib.PMX_ROWS:
@@ -572,8 +591,8 @@ class Mux:
                 self._watch_signals()
             ids = lengths = data = b""
             pieces = 0
-            self._in_core = True  # a signal's handler may send, not submit or close
             try:
+                self._in_core = True  # a signal's handler may send, no more
                 count = len(entries)
                 if count:
                     pieces, ids, lengths, data, _keep = log.lay_out(turn, count)
@@ -600,7 +619,7 @@ class Mux:
                 if self._lends_signals:
                     self._restore_signals()
             if self._close_asked:  # by a signal's handler
-                self.close()
+                self._close_now()
                 return Batch(self, self._arenas.current, 0, None, False)
             if result < 0:
                 self._unreturned = False
@@ -751,18 +770,17 @@ class Mux:
         finally:
             self._dispatching = was
             if self._close_asked and not was:
-                self.close()
+                self._close_now()
 
     # --- signals ----------------------------------------------------------
 
     def _watch_signals(self) -> None:
         """Let a signal wake a wait that it came just before, which would
         sleep it out. Only the main thread can."""
-        self._signal_fd = -1
+        fd = -1
         if threading.current_thread() is threading.main_thread():
-            self._signal_fd = SIGNALS.add(
-                lib.pmx_wakeup_fd(self._c), self._takes_signals
-            )
+            fd = SIGNALS.add(lib.pmx_wakeup_fd(self._c), self._takes_signals)
+        self._signal_fd = fd  # last: a handler that raised before is no refusal
 
     def _restore_signals(self) -> bool:
         """Whether our descriptor may be closed: no signal writes to it."""

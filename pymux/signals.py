@@ -25,7 +25,8 @@ class SignalFds:
             before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         except ValueError:  # not the main interpreter
             return -1
-        if before not in self._ours:
+        # A handler may have raised in here before: then it is ours already.
+        if before != fd and before not in self._ours:
             if before != -1 and not forced:
                 if fd in self._ours:
                     self._ours.remove(fd)

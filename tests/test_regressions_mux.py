@@ -214,3 +214,13 @@ def test_a_client_that_closes_on_much_unread_input_destroys_nothing_it_sent():
                 client.send(data)
                 client.close()
                 assert util.until_end(peer) == (data, None)
+
+
+def test_whom_a_connection_was_for_is_known_before_its_failure_is_reported(
+    mux, tmp_path
+):
+    conn = mux.connect(tmp_path / "nobody")  # fails at once, is reported later
+    assert conn.peer == str(tmp_path / "nobody")
+    acc = util.harvest_until(mux, lambda acc: acc.closed)
+    assert acc.errno(conn) == errno.ENOENT
+    assert conn.peer == str(tmp_path / "nobody")
