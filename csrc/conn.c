@@ -246,107 +246,6 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
     mux->poller->mod(mux->poll_state, c->sock, pmx__id(slot, c), what);
 }
 
-/* --- deadlines --------------------------------------------------------- */
-
-static int64_t span_of(const pmx__rules *rules, enum pmx__due due)
-{
-    switch (due) {
-    case PMX__CONNECT_DUE: return rules->is.connect_ns;
-    case PMX__IDLE_DUE: return rules->is.idle_ns;
-    case PMX__CLOSE_DUE: return rules->is.close_ns;
-    default: return -1;
-    }
-}
-
-static void undue(pmx_mux *mux, uint32_t slot)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    if (!c->due)
-        return;
-    pmx__list *list = &c->rules->due[c->due];
-    if (c->due_prev == PMX__NONE)
-        list->head = c->due_next;
-    else
-        pmx__slot(mux, c->due_prev)->due_next = c->due_next;
-    if (c->due_next == PMX__NONE)
-        list->tail = c->due_prev;
-    else
-        pmx__slot(mux, c->due_next)->due_prev = c->due_prev;
-    c->due = PMX__NOT_DUE;
-}
-
-/* Put it behind the last one that is not younger: at the tail, nearly always,
- * but for a connection whose clock stood still. */
-static void due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
-                      int64_t since)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    undue(mux, slot);
-    c->since = since;
-    if (span_of(c->rules, due) < 0)
-        return;
-    pmx__list *list = &c->rules->due[due];
-    uint32_t before = list->tail;
-    while (before != PMX__NONE && pmx__slot(mux, before)->since > since)
-        before = pmx__slot(mux, before)->due_prev;
-    uint32_t after =
-        before == PMX__NONE ? list->head : pmx__slot(mux, before)->due_next;
-    c->due = (uint8_t)due;
-    c->due_prev = before;
-    c->due_next = after;
-    if (before == PMX__NONE)
-        list->head = slot;
-    else
-        pmx__slot(mux, before)->due_next = slot;
-    if (after == PMX__NONE)
-        list->tail = slot;
-    else
-        pmx__slot(mux, after)->due_prev = slot;
-}
-
-void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due)
-{
-    due_since(mux, slot, due, mux->now);
-}
-
-void pmx__touch(pmx_mux *mux, uint32_t slot)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    if (c->due == PMX__IDLE_DUE)
-        due_since(mux, slot, PMX__IDLE_DUE, mux->now);
-    else if (c->flags & (PMX__PAUSED | PMX__HELD) && !c->due)
-        c->since = 0;           /* what its clock has run, standing */
-}
-
-int64_t pmx__next_due(const pmx_mux *mux)
-{
-    int64_t first = INT64_MAX;
-    for (const pmx__rules *r = mux->rules; r; r = r->next)
-        for (int due = PMX__CONNECT_DUE; due < PMX__DUES; due++) {
-            uint32_t head = r->due[due].head;
-            if (head == PMX__NONE)
-                continue;
-            int64_t at = pmx__slot(mux, head)->since;
-            int64_t span = span_of(r, (enum pmx__due)due);
-            at = span > INT64_MAX - at ? INT64_MAX : at + span;
-            if (at < first)
-                first = at;
-        }
-    return first;
-}
-
-void pmx__expire(pmx_mux *mux)
-{
-    for (pmx__rules *r = mux->rules; r; r = r->next)
-        for (int due = PMX__CONNECT_DUE; due < PMX__DUES; due++) {
-            int64_t span = span_of(r, (enum pmx__due)due);
-            uint32_t head;
-            while ((head = r->due[due].head) != PMX__NONE &&
-                   mux->now - pmx__slot(mux, head)->since >= span)
-                pmx__finish(mux, head, ETIMEDOUT, 1);
-        }
-}
-
 enum { STOPPED = PMX__PAUSED | PMX__HELD };     /* the idle clock stands */
 
 /* --- reports ----------------------------------------------------------- */
@@ -375,7 +274,7 @@ void pmx__opened(pmx_mux *mux, uint32_t slot)
     mux->stats.connections++;
     pmx__set_due(mux, slot, PMX__IDLE_DUE);
     if (c->flags & STOPPED) {
-        undue(mux, slot);
+        pmx__undue(mux, slot);
         c->since = 0;           /* what its clock has run */
     }
     pmx__watch(mux, slot);
@@ -418,7 +317,7 @@ void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag)
     if (c->flags & PMX__DONE)
         return;
     if (!(c->flags & STOPPED) && c->due == PMX__IDLE_DUE) {
-        undue(mux, slot);
+        pmx__undue(mux, slot);
         c->since = mux->now - c->since;     /* what it had run */
     }
     c->flags |= flag;
@@ -432,7 +331,7 @@ void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag)
         return;
     c->flags &= ~flag;
     if (!(c->flags & (STOPPED | PMX__CLOSING | PMX__CONNECTING)) && !c->due)
-        due_since(mux, slot, PMX__IDLE_DUE, mux->now - c->since);
+        pmx__due_since(mux, slot, PMX__IDLE_DUE, mux->now - c->since);
     pmx__watch(mux, slot);
     if (pmx__has_work(c))
         pmx__ready(mux, slot);
@@ -610,7 +509,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         c->sock = PMX__NO_SOCK;
     }
     pmx__unready(mux, slot);
-    undue(mux, slot);
+    pmx__undue(mux, slot);
     if (c->flags & PMX__UNACKED)
         mux->unacked--;
     c->flags |= PMX__DONE;

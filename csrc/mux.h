@@ -250,10 +250,6 @@ int pmx__has_work(const pmx__conn *c);
 int pmx__blocked(const pmx__conn *c);
 int pmx__unread(const pmx__conn *c);
 void pmx__watch(pmx_mux *mux, uint32_t slot);
-void pmx__touch(pmx_mux *mux, uint32_t slot);
-void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due);
-int64_t pmx__next_due(const pmx_mux *mux);
-void pmx__expire(pmx_mux *mux);
 void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what);
 void pmx__report(pmx_mux *mux);
 void pmx__opened(pmx_mux *mux, uint32_t slot);
@@ -266,6 +262,15 @@ void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
+
+/* due.c: deadlines */
+void pmx__touch(pmx_mux *mux, uint32_t slot);
+void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due);
+int64_t pmx__next_due(const pmx_mux *mux);
+void pmx__expire(pmx_mux *mux);
+void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
+                    int64_t since);
+void pmx__undue(pmx_mux *mux, uint32_t slot);
 
 /* frame.c */
 typedef struct {
