@@ -106,13 +106,16 @@ static void the_last_of_the_queue_closes_the_connection(void)
     world w;
     int peer;
     pmx_policy p = raw();
+    p.half_open = 1;
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer);
     buffer sent = {0}, got = {0};
     fill(&sent, 6000000, 1);
     shutdown(peer, SHUT_WR);
+    UNTIL(&w, has(&w.ended, id));
     say(&w, id, sent.bytes, sent.size);
     turn(&w, 0);
+    CHECK(pmx_queued(w.mux, id));
     do_op(&w, id, PMX_CLOSE);
     UNTIL_DOING(&w, closed(&w, id), get(peer, &got));
     EQUAL(error_of(&w, id), 0);
