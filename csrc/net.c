@@ -203,7 +203,7 @@ void pmx__unlink_if(const char *path, const uint64_t identity[2])
 /* Whether the path is a socket that nobody listens on any more. */
 static int is_stale(const pmx__target *target, uint64_t identity[2])
 {
-    pmx_sock sock;
+    pmx_sock sock = PMX__NO_SOCK;
     if (pmx__file_identity(target->to.un.sun_path, identity) ||
         open_sock(target, &sock))
         return 0;
@@ -245,7 +245,7 @@ static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode)
 int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
                 uint32_t mode, pmx_sock *sock)
 {
-    pmx_sock s;
+    pmx_sock s = PMX__NO_SOCK;
     int error = open_sock(target, &s);
     if (error)
         return error;
@@ -291,7 +291,7 @@ fail:
 
 int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
 {
-    pmx_sock s;
+    pmx_sock s = PMX__NO_SOCK;
     do {
         peer->size = sizeof peer->to;
 #ifdef __linux__
@@ -318,7 +318,7 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
 
 int pmx__dial(const pmx__target *target, pmx_sock *sock)
 {
-    pmx_sock s;
+    pmx_sock s = PMX__NO_SOCK;
     int error = open_sock(target, &s);
     if (error)
         return error;

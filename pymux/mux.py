@@ -211,6 +211,7 @@ class Mux:
         self._woken = False
         self._on_callback_error: Callable[[BaseException], None] | None = None
         self._signal_fd: int | None = None
+        self._wakeup_fd = lib.pmx_wakeup_fd(self._c)
         self._takes_signals = False  # even from somebody else: `serve`
         self._lends_signals = False  # after each wait, since threads take turns
         _MUXES.add(self)
@@ -779,13 +780,13 @@ class Mux:
         sleep it out. Only the main thread can."""
         fd = -1
         if threading.current_thread() is threading.main_thread():
-            fd = SIGNALS.add(lib.pmx_wakeup_fd(self._c), self._takes_signals)
+            fd = SIGNALS.add(self._wakeup_fd, self._takes_signals)
         self._signal_fd = fd  # last: a handler that raised before is no refusal
 
     def _restore_signals(self) -> bool:
         """Whether our descriptor may be closed: no signal writes to it."""
-        fd, self._signal_fd = self._signal_fd, None
-        if fd is None or fd == -1:
+        fd, self._signal_fd = self._wakeup_fd, None
+        if fd not in SIGNALS.ours:  # a handler that raised may have left it there
             return True
         if threading.current_thread() is not threading.main_thread():
             return False  # dropped, and collected in another thread: leak it

@@ -14,41 +14,43 @@ class SignalFds:
     """
 
     def __init__(self) -> None:
-        self._ours: list[int] = []
+        self.ours: list[int] = []
         self._before = -1
         self.holder = -1  # the one of ours that it is now
 
     def add(self, fd: int, forced: bool) -> int:
         """Take it over for `fd`; -1 where that cannot be, or where it is
         somebody else's than a mux's and not forced."""
+        if fd not in self.ours:  # first: a handler may raise behind any call
+            self.ours.append(fd)
         try:
             before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
         except ValueError:  # not the main interpreter
+            self.ours.remove(fd)
             return -1
-        # A handler may have raised in here before: then it is ours already.
-        if before != fd and before not in self._ours:
+        if before not in self.ours:
             if before != -1 and not forced:
-                if fd in self._ours:
-                    self._ours.remove(fd)
                 signal.set_wakeup_fd(before)
+                self.ours.remove(fd)
                 return -1
             self._before = before
-        if fd in self._ours:
-            self._ours.remove(fd)
-        self._ours.append(fd)
+        if self.ours[-1] != fd:
+            self.ours.remove(fd)
+            self.ours.append(fd)
         self.holder = fd
         return fd
 
     def remove(self, fd: int) -> None:
         """Give it back."""
-        self._ours.remove(fd)
         now = signal.set_wakeup_fd(-1)
+        rest = [one for one in self.ours if one != fd]
         if now == fd:
-            now = self._ours[-1] if self._ours else self._before
-        self.holder = now if now in self._ours else -1
+            now = rest[-1] if rest else self._before
+        self.holder = now if now in rest else -1
         if now != -1:
             with contextlib.suppress(ValueError, OSError):  # it was closed
                 signal.set_wakeup_fd(now)
+        self.ours = rest
 
 
 SIGNALS = SignalFds()
