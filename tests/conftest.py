@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import time
 
 import pytest
@@ -11,6 +12,11 @@ import pymux
 
 DESCRIPTORS = "/proc/self/fd"
 LEAK_PATIENCE = 2.0  # seconds a thread that is ending may take to close
+
+# A shell starts a background job with SIGINT ignored, and so would be the servers
+# that tests stop with it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=pymux.backends())
