@@ -544,21 +544,21 @@ int pmx_harvest(pmx_turn *t)
     return report(mux, t, reason);
 }
 
-int64_t pmx_exchange(pmx_turn *t, int64_t timeout_ns, uint32_t count,
-                     const uint8_t *ids, const uint8_t *lengths,
+int64_t pmx_exchange(pmx_turn *t, int64_t timeout_ns, uint64_t shape,
+                     const void *ids, const void *bounds,
                      const uint8_t *data, uint64_t size)
 {
     int64_t length = (int64_t)size;
     pmx_block block = {
-        .cut = PMX_LENGTHS,
-        .count = count,
+        .cut = (uint32_t)(shape >> PMX_CUT_SHIFT),
+        .count = (uint32_t)shape,
         .ids = ids,
-        .bounds = count == 1 ? (const void *)&length : lengths,
+        .bounds = shape == 1 ? &length : bounds,
         .data = data,
         .size = size,
     };
     t->timeout_ns = timeout_ns;
-    if (count) {
+    if (shape) {
         t->blocks = &block;
         t->block_count = 1;
     }

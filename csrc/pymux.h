@@ -207,12 +207,12 @@ uint64_t pmx_queued(const pmx_mux *mux, uint64_t id);
 
 /* One turn: send, wait, receive, close, accept, report. */
 int pmx_harvest(pmx_turn *turn);
-/* The same with a log of `count` pieces: so many uint64_t ids and int64_t
- * lengths (one piece has the size of data), aligned or not. What a struct's
- * fields would cost the caller to set costs more than arguments do.
+/* The same with a log of one block, whose cut and count are `shape`: the cut
+ * from bit 32 on. One piece with PMX_LENGTHS has the size of data. What a
+ * struct's fields would cost the caller to set costs more than arguments do.
  * Returns reasons | messages << 8, or -errno. */
-int64_t pmx_exchange(pmx_turn *turn, int64_t timeout_ns, uint32_t count,
-                     const uint8_t *ids, const uint8_t *lengths,
+int64_t pmx_exchange(pmx_turn *turn, int64_t timeout_ns, uint64_t shape,
+                     const void *ids, const void *bounds,
                      const uint8_t *data, uint64_t size);
 /* Only the first step of a turn: take over the log and send. */
 int pmx_submit(pmx_turn *turn);
@@ -237,6 +237,7 @@ void pmx_arena_free(pmx_arena *arena);
 /* cdef end */
 
 #define PMX_OP_SHIFT 60
+#define PMX_CUT_SHIFT 32
 #define PMX_ID_MASK ((UINT64_C(1) << PMX_OP_SHIFT) - 1)
 
 #endif

@@ -82,9 +82,9 @@ class _Lib:
     def pmx_exchange(
         turn: Any,
         timeout_ns: int,
-        count: int,
+        shape: int,
         ids: Any,
-        lengths: Any,
+        bounds: Any,
         data: Any,
         size: int,
         /,

@@ -10,6 +10,10 @@ slices live): only then is an arena used again.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import chain
+from struct import Struct
 from typing import Any
 
 from ._core import ffi, lib
@@ -17,33 +21,131 @@ from ._core import ffi, lib
 __all__ = ["Arena", "Arenas"]
 
 
-class Arena:
-    """One batch's memory, which views of it keep alive."""
+LARGE_MESSAGE = 2048  # mean size from which one copy more costs more than a view
+UNIFORM = 256  # messages all of one size up to this are cut by struct,
+AT_ONCE = 64  # at most so many by one
+RUN = 4  # rows a connection from which those of one are looked up together
 
-    __slots__ = ("base", "c", "data", "exporter", "offsets", "slots")
+
+class Arena:
+    """One batch's memory, which views of it keep alive.
+
+    Attributes:
+        ids, ends: where the core has the columns of ids and of offsets.
+    """
+
+    __slots__ = (
+        "_at",
+        "_data",
+        "_slots",
+        "_total",
+        "c",
+        "ends",
+        "exporter",
+        "ids",
+        "offsets",
+    )
 
     def __init__(self, c: Any) -> None:
-        self.c = ffi.gc(c, lib.pmx_arena_free, c.total)
-        self.base = int(ffi.cast("uintptr_t", c))
+        self._total = c.total
+        self.c = ffi.gc(c, lib.pmx_arena_free, self._total)
         self.exporter: weakref.ref[Any] | None = None
+        self.ids = c.ids
+        self.ends = c.offsets
+        base = address(c)
+        self._at = (
+            address(c.data) - base,
+            address(self.ends) - base,
+            (address(self.ids) - base),
+        )
         # for reading in here, never handed out: see view()
-        self.data = memoryview(ffi.buffer(c.data, c.capacity))
         rows = c.rows
-        self.slots = memoryview(ffi.buffer(c.slots, 4 * rows)).cast("I")
-        self.offsets = memoryview(ffi.buffer(c.offsets, 4 * rows + 4)).cast("i")
+        self._data = memoryview(ffi.buffer(c.data, c.capacity))
+        self._slots = memoryview(ffi.buffer(c.slots, 4 * rows)).cast("I")
+        self.offsets = memoryview(ffi.buffer(self.ends, 4 * rows + 4)).cast("i")
+
+    # --- views, to be handed out ------------------------------------------
 
     def held(self) -> bool:
         """Whether a view of it may be alive."""
         return self.exporter is not None and self.exporter() is not None
 
-    def view(self, start: Any, size: int) -> memoryview:
-        """A read-only view of `size` bytes from a pointer into it."""
+    def view(self, column: int, size: int) -> memoryview:
+        """A read-only view of the first `size` bytes of a column: DATA, ..."""
         exporter = None if self.exporter is None else self.exporter()
         if exporter is None:
-            exporter = ffi.buffer(self.c, self.c.total)
+            exporter = ffi.buffer(self.c, self._total)
             self.exporter = weakref.ref(exporter)
-        at = int(ffi.cast("uintptr_t", start)) - self.base
+        at = self._at[column]
         return memoryview(exporter)[at : at + size].toreadonly()
+
+    # --- a batch, as objects ------------------------------------------------
+
+    def only(self, table: list[Any], gap: bytes | None) -> tuple[Any, bytes]:
+        """The connection and the bytes of the only row."""
+        end = self.offsets[1]
+        if gap:
+            end -= len(gap)
+        return table[self._slots[0]], self._data[:end].tobytes()
+
+    def conns(self, table: list[Any], rows: int) -> list[Any]:
+        """The connection of each row."""
+        if rows == 1:
+            return [table[self._slots[0]]]
+        slots = self._slots[:rows].tolist()
+        return [table[slot] for slot in slots]
+
+    def messages(self, rows: int, gap: bytes | None) -> list[bytes]:
+        """The bytes of each row; `gap` stands behind each, where it does."""
+        width = len(gap) if gap else 0
+        end = self.offsets[rows] if rows else 0
+        if rows <= 1:
+            return [self._data[: end - width].tobytes()] if rows else []
+        if end > LARGE_MESSAGE * rows:  # each copied once, not twice
+            return list(self.each_message(rows, gap))
+        size = self.c.uniform
+        if 0 < size <= UNIFORM:
+            return cut_evenly(self._data, rows, size, width)
+        blob = self._data[:end].tobytes()
+        if gap:
+            messages = blob.split(gap)
+            messages.pop()
+            return messages
+        ends = self.offsets[: rows + 1].tolist()
+        return [blob[a:b] for a, b in zip(ends, ends[1:])]
+
+    def each_message(self, rows: int, gap: bytes | None) -> Iterator[bytes]:
+        """The same, one by one."""
+        width = len(gap) if gap else 0
+        data, ends = self._data, self.offsets[: rows + 1].tolist()
+        return (data[a : b - width].tobytes() for a, b in zip(ends, ends[1:]))
+
+
+DATA, OFFSETS, IDS = range(3)  # columns
+
+
+def address(pointer: Any) -> int:
+    """A pointer as a number."""
+    return int(ffi.cast("uintptr_t", pointer))
+
+
+@lru_cache(maxsize=512)
+def _even(size: int, gap: int, count: int) -> Struct:
+    return Struct(f"{size}s{gap}x" * count if gap else f"{size}s" * count)
+
+
+def cut_evenly(data: Any, rows: int, size: int, gap: int) -> list[bytes]:
+    """Messages of one size, up to AT_ONCE of them cut by one call."""
+    step = size + gap
+    rest = rows % AT_ONCE
+    whole = (rows - rest) * step
+    messages: list[bytes] = []
+    if whole:
+        cut = _even(size, gap, AT_ONCE).iter_unpack(data[:whole])
+        messages = list(chain.from_iterable(cut))
+    if rest:
+        messages += _even(size, gap, rest).unpack_from(data, whole)
+    return messages
 
 
 class Arenas:
@@ -74,29 +176,32 @@ class Arenas:
         if arena.exporter is not None:
             self._left.append(arena.exporter)
 
+    def free_current(self) -> bool:
+        """The last batch is over: whether nobody looks at its arena any more."""
+        exporter = self.current.exporter
+        if exporter is not None and exporter() is not None:
+            return False
+        self.current.exporter = None
+        return True
+
     def ready(self) -> Arena:
         """The last batch is over: an arena that nobody looks at."""
-        if self.current.exporter is not None or self.adopted is not None:
-            self._make_ready()
-        return self.current
-
-    def _make_ready(self) -> None:
         adopted, self.adopted = self.adopted, None
         if adopted is not None:
             self._leave(adopted)
+        if self.free_current():
+            return self.current
         held = self.current
-        if not held.held():
-            held.exporter = None
-            return
         self._leave(held)
         for at, arena in enumerate(self._resting):
             if not arena.held():
                 self._resting[at] = held
                 self.current = arena
-                return
+                return arena
         self.current = self._new()
         if len(self._resting) < self.REST:
             self._resting.append(held)
+        return self.current
 
     def held(self) -> int:
         """How many arenas have views that live."""

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import chain
-from struct import Struct
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ._core import ffi, lib
+from .arena import DATA, IDS, OFFSETS, Arena
 from .connection import Connection, as_bytes
-from .log import LARGE_PIECE, Cut, Joined
+from .log import OFFSETS32, OFFSETS64, Block
 
 if TYPE_CHECKING:
-    from .arena import Arena
     from .mux import Mux
 
 __all__ = ["Batch"]
-
-LARGEST = 2**62  # no framing that has a limit has one over this
 
 
 class Batch:
@@ -42,7 +37,7 @@ class Batch:
     __slots__ = (
         "_arena",
         "_conns",
-        "_delimiter",
+        "_gap",
         "_messages",
         "_mux",
         "_others",
@@ -64,13 +59,13 @@ class Batch:
         mux: Mux,
         arena: Arena,
         rows: int,
-        delimiter: bytes | None,
+        gap: bytes | None,
         others: bool,
     ) -> None:
         self._mux = mux
-        self._delimiter = delimiter  # stands behind each message, where there is one
         self._arena = arena
         self._rows = rows
+        self._gap = gap  # stands behind each message, where there is one
         self._others = others  # something but messages
         self._replied = False
         self._conns: list[Connection] | None = None
@@ -103,6 +98,8 @@ class Batch:
         return zip(self.conns, self.messages)
 
     def _check(self) -> None:
+        """Raise where the batch is over, or not this thread's. The hot methods
+        look for themselves whether that would raise."""
         mux = self._mux
         mux._check()
         if mux._batch is not self:
@@ -123,12 +120,7 @@ class Batch:
     def _take_conns(self) -> list[Connection]:
         conns = self._conns
         if conns is None:
-            table = self._mux._table
-            slots = self._arena.slots
-            if self._rows == 1:
-                conns = [table[slots[0]]]
-            else:
-                conns = [table[slot] for slot in slots[: self._rows].tolist()]
+            conns = self._arena.conns(self._mux._table, self._rows)
             self._conns = conns
         return conns
 
@@ -142,41 +134,24 @@ class Batch:
     def _take_messages(self) -> list[bytes]:
         messages = self._messages
         if messages is None:
-            self._messages = messages = self._cut()
+            messages = self._arena.messages(self._rows, self._gap)
+            self._messages = messages
+            if self._gap is None and self._rows > 1:
+                self._mux._want_gaps(True)
         return messages
 
-    def _cut(self) -> list[bytes]:
-        arena, rows = self._arena, self._rows
-        if not rows:
-            return []
-        delimiter = self._delimiter
-        end = arena.offsets[rows]
-        if rows == 1:
-            return [arena.data[: end - len(delimiter or b"")].tobytes()]
-        if end > LARGE_MESSAGE * rows:  # each copied once, not twice
-            ends = arena.offsets[: rows + 1].tolist()
-            gap = len(delimiter or b"")
-            data = arena.data
-            return [data[a : b - gap].tobytes() for a, b in zip(ends, ends[1:])]
-        blob = arena.data[:end].tobytes()
-        size = arena.c.uniform
-        if 0 < size <= UNIFORM:
-            return cut_evenly(blob, size, len(delimiter or b""))
-        if delimiter:
-            messages = blob.split(delimiter)
-            messages.pop()
-            return messages
-        self._mux._leave_gaps = True
-        ends = arena.offsets[: rows + 1].tolist()
-        return [blob[a:b] for a, b in zip(ends, ends[1:])]
-
-    def _close_gaps(self) -> None:
-        """The columns are asked for: payloads back to back, from now on too."""
-        self._check()
-        self._mux._leave_gaps = False
-        if self._delimiter is not None:
-            lib.pmx_close_gaps(self._arena.c)
-            self._delimiter = None
+    def _columns(self) -> Arena:
+        """The arena, when columns are asked for: payloads back to back, from
+        now on too."""
+        mux = self._mux
+        if mux._batch is not self or mux._owner != get_ident():
+            self._check()
+        if mux._leave_gaps:
+            mux._want_gaps(False)
+            if self._gap is not None:
+                lib.pmx_close_gaps(self._arena.c)
+                self._gap = None
+        return self._arena
 
     # --- columns --------------------------------------------------------
 
@@ -187,10 +162,8 @@ class Batch:
         It stays valid and unchanged for as long as it, a slice or an array of
         it lives.
         """
-        self._close_gaps()
-        return self._arena.view(
-            self._arena.c.data, self._arena.offsets[self._rows] if self._rows else 0
-        )
+        rows, arena = self._rows, self._columns()
+        return arena.view(DATA, arena.offsets[rows] if rows else 0)
 
     @property
     def offsets(self) -> memoryview:
@@ -198,20 +171,20 @@ class Batch:
 
         Message k is ``data[offsets[k]:offsets[k + 1]]``.
         """
-        self._close_gaps()
-        view = self._arena.view(self._arena.c.offsets, 4 * (self._rows + 1))
-        return view.cast("i")
+        return self._columns().view(OFFSETS, 4 * (self._rows + 1)).cast("i")
 
     @property
     def ids(self) -> memoryview:
         """The connection's id of each message: uint64."""
         self._check()
-        return self._arena.view(self._arena.c.ids, 8 * self._rows).cast("Q")
+        return self._arena.view(IDS, 8 * self._rows).cast("Q")
 
     # --- replies --------------------------------------------------------
 
     def _first_reply(self) -> None:
-        self._check()
+        mux = self._mux
+        if mux._batch is not self or mux._owner != get_ident():
+            self._check()
         if self._replied:
             raise RuntimeError("this batch has had its reply; one is all it takes")
 
@@ -228,44 +201,35 @@ class Batch:
             RuntimeError: the batch was answered before.
         """
         self._first_reply()
-        replies = list(replies)
+        if type(replies) is not list:
+            replies = list(replies)
         if len(replies) != self._rows:
             raise ValueError(
                 f"{len(replies)} replies to {self._rows} messages; "
                 "give one for each, None for no answer"
             )
-        if set(map(type, replies)) - {bytes}:
-            replies = [None if one is None else as_bytes(one) for one in replies]
         mux = self._mux
-        if mux._reply_limit < LARGEST:
-            for conn, reply in zip(self.conns, replies):
-                if reply is not None and len(reply) > mux._reply_limit:
-                    mux._check_reply(conn.id, len(reply))
-        self._replied = True
-        if None in replies:
-            pairs = [pair for pair in zip(self.conns, replies) if pair[1] is not None]
-            mux._log.settle()
-            for conn, reply in pairs:
-                mux._log.entries += (conn.id, reply)
-        elif replies:
-            self._answer(replies)
-
-    def _answer(self, replies: list[bytes]) -> None:
-        """Log one reply to each message, all of them bytes."""
-        log, lines, rows = self._mux._log, self._mux._lines, self._rows
-        if rows == 1 or len(replies[0]) > LARGE_PIECE:
-            for conn, reply in zip(self.conns, replies):
-                log.entries += (conn.id, reply)
+        log = mux._log
+        if not replies:
+            self._replied = True
             return
-        if lines is not None:
-            replies.append(b"")
-            data = lines.delimiter.join(replies)
-            replies.pop()
-            if data.count(lines.delimiter) == rows:
-                log.special(Joined(self._arena, rows, data, lines))
+        try:  # to join them finds out what they are
+            if mux._fit(replies):
+                log.answer(self._arena, replies, mux._lines)
+                self._replied = True
                 return
-        sizes = ffi.from_buffer("int64_t[]", array("q", list(map(len, replies))))
-        log.special(Cut(self._arena, rows, b"".join(replies), sizes, 0))
+        except TypeError:
+            pass
+        conns = self.conns
+        replies = [None if one is None else as_bytes(one) for one in replies]
+        for conn, reply in zip(conns, replies):
+            if reply is not None and len(reply) > mux._reply_limit:
+                mux._check_reply(conn.id, len(reply))
+        self._replied = True
+        log.settle()
+        for conn, reply in zip(conns, replies):
+            if reply is not None:
+                log.entries += (conn.id, reply)
 
     def reply_data(self, data: Any, offsets: Any = None) -> None:
         """Answer every message from one buffer.
@@ -283,55 +247,33 @@ class Batch:
             RuntimeError: the batch was answered before.
         """
         self._first_reply()
-        data = as_bytes(data)
+        if type(data) is not bytes:
+            data = as_bytes(data)
         rows, arena = self._rows, self._arena
         if offsets is None:
-            self._close_gaps()
+            if self._gap is not None:
+                self._columns()
             size = arena.offsets[rows] if rows else 0
             if len(data) != size:
                 raise ValueError(
                     f"data has {len(data)} bytes, the batch {size}; "
                     "give offsets where they differ"
                 )
-            bounds, width = arena.c.offsets, 4
+            bounds, cut = arena.ends, OFFSETS32
         else:
-            bounds, width = _bounds(offsets, rows, len(data))
+            bounds, cut = _bounds(offsets, rows, len(data))
         mux = self._mux
-        if mux._reply_limit < LARGEST:
-            pointer = "int32_t *" if width == 4 else "int64_t *"
-            at = ffi.cast(pointer, bounds)
+        if offsets is not None and len(data) > mux._reply_limit:
             for k, conn in enumerate(self.conns):
-                mux._check_reply(conn.id, at[k + 1] - at[k])
+                mux._check_reply(conn.id, bounds[k + 1] - bounds[k])
         self._replied = True
-        if rows == 1 and offsets is None:
-            mux._take_large(self.conns[0].id, data)
-        elif rows:
-            mux._log.special(Cut(arena, rows, data, bounds, width))
-
-
-LARGE_MESSAGE = 2048  # mean size from which one copy more costs more than a view
-UNIFORM = 256  # messages all of one size up to this are cut by struct
-AT_ONCE = 64
-
-
-@lru_cache(maxsize=64)
-def _even(size: int, gap: int) -> Struct:
-    return Struct(f"{size}s{gap}x" * AT_ONCE)
-
-
-def cut_evenly(data: bytes, size: int, gap: int) -> list[bytes]:
-    """Messages of one size: many cut by one call, the rest one by one."""
-    step = size + gap
-    whole = len(data) // (step * AT_ONCE) * step * AT_ONCE
-    if not whole:
-        return [data[at : at + size] for at in range(0, len(data), step)]
-    messages = list(chain.from_iterable(_even(size, gap).iter_unpack(data[:whole])))
-    messages += [data[at : at + size] for at in range(whole, len(data), step)]
-    return messages
+        if rows:
+            keep = arena, bounds
+            mux._log.special(Block(cut | rows, arena.ids, bounds, data, keep))
 
 
 def _bounds(offsets: Any, rows: int, size: int) -> tuple[Any, int]:
-    """Offsets as the core takes them: a C array that is ours, and its width."""
+    """Offsets as the core takes them: a C array that is ours, and its cut."""
     if isinstance(offsets, (list, tuple)):
         width = 8
         try:
@@ -365,4 +307,4 @@ def _bounds(offsets: Any, rows: int, size: int) -> tuple[Any, int]:
             f"offsets[{wrong}] is {bounds[wrong]}; offsets must not fall and must "
             f"stay within 0 and {size}"
         )
-    return bounds, width
+    return bounds, OFFSETS32 if width == 4 else OFFSETS64

@@ -33,9 +33,9 @@ def exchange_holding_the_gil() -> Callable[..., int] | None:
         ctypes.c_int64,
         ctypes.c_void_p,
         ctypes.c_int64,
-        ctypes.c_uint32,
-        ctypes.c_char_p,
-        ctypes.c_char_p,
+        ctypes.c_uint64,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
         ctypes.c_char_p,
         ctypes.c_uint64,
     )
@@ -70,8 +70,12 @@ class Gil:
             self._call = self._call or exchange_holding_the_gil()
             self.left = self.LASTS if self._call else 0
 
-    def exchange(self, pieces: int, ids: bytes, lengths: bytes, data: bytes) -> int:
+    def exchange(self, shape: int, ids: Any, bounds: Any, data: bytes) -> int:
         """`pmx_exchange`, without waiting and with the GIL kept."""
         self.left -= 1
         assert self._call is not None
-        return self._call(self._address, 0, pieces, ids, lengths, data, len(data))
+        if type(ids) is not bytes:
+            ids = int(ffi.cast("uintptr_t", ids))
+        if type(bounds) is not bytes:
+            bounds = int(ffi.cast("uintptr_t", bounds))
+        return self._call(self._address, 0, shape, ids, bounds, data, len(data))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 from ._core import lib
+from .arena import Arena
 from .batch import Batch
 from .connection import CLOSED, GONE, OPEN, Connection, as_bytes
 from .coroutines import Task
@@ -22,6 +23,7 @@ from .mux import Mux
 __all__ = ["batched", "dispatcher_for"]
 
 FAIL = lib.PMX_FAIL << 60
+GAPS = lib.PMX_GAPS
 METHODS = ("opened", "received", "drained", "closed")
 MARK = "_pymux_batched"
 CALL = "__call__"
@@ -129,10 +131,15 @@ class Dispatcher:
     def __call__(self, batch: Batch) -> None:
         """Dispatch one batch."""
         if batch._rows:
-            self.messages(batch)
+            self.messages(batch._arena, batch._rows, batch._gap)
 
-    def messages(self, batch: Batch) -> None:
-        """Dispatch the messages of a batch that has some."""
+    def plain(self, result: int) -> None:
+        """Dispatch a harvest that brought nothing but messages."""
+        mux = self.mux
+        self.messages(mux._arena, result >> 8, mux._gap if result & GAPS else None)
+
+    def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
+        """Dispatch messages: `rows` of them, in an arena, `gap` behind each."""
         raise NotImplementedError
 
     @property
@@ -145,27 +152,34 @@ class Dispatcher:
 
     # --- calling ----------------------------------------------------------
 
-    def each(self, batch: Batch, handler: Callable[[Connection, bytes], Any]) -> None:
+    def each(
+        self,
+        arena: Arena,
+        rows: int,
+        gap: bytes | None,
+        handler: Callable[[Connection, bytes], Any],
+    ) -> None:
         """Call it for each message. Replies gather beside the log, and go in
         as one when nothing else was logged meanwhile."""
-        log = self.mux._log
-        before = len(log.entries)
-        conns = batch._take_conns()
-        if len(conns) == 1:
-            self.one(conns[0], batch._take_messages()[0], handler)
+        mux = self.mux
+        if rows == 1:
+            self.one(*arena.only(mux._table, gap), handler)
             return
-        rows = iter(zip(conns, batch._take_messages()))
+        log = mux._log
+        before = len(log.entries)
+        conns = arena.conns(mux._table, rows)
+        pairs = zip(conns, arena.messages(rows, gap))
         log.rows, log.pending = conns, []
         try:
-            while not self.some(rows, handler):
+            while not self.some(pairs, handler):
                 pass
-            if (
-                len(log.pending) == batch._rows
-                and len(log.entries) == before
-                and None not in log.pending
-            ):
-                replies, log.pending = log.pending, []
-                batch._answer(replies)
+            replies = log.pending
+            if len(replies) == rows and len(log.entries) == before:
+                log.pending = []
+                try:
+                    log.answer(arena, replies, mux._lines)
+                except TypeError:  # there are messages without an answer
+                    log.pending = replies
         finally:
             log.merge()
 
@@ -191,7 +205,7 @@ class Dispatcher:
 
     def some(
         self,
-        rows: Iterator[tuple[Connection, bytes]],
+        pairs: Iterator[tuple[Connection, bytes]],
         handler: Callable[[Connection, bytes], Any],
     ) -> bool:
         """The hot loop: no call but the handler's, for a small reply. False
@@ -199,13 +213,13 @@ class Dispatcher:
         log, large = self.mux._log, self.mux._large
         conn: Any = None
         try:
-            for conn, data in rows:
+            for conn, data in pairs:
                 if conn._status == CLOSED:
                     log.pending.append(None)
                     continue
                 reply = handler(conn, data)
-                if reply is not None and (
-                    type(reply) is not bytes or len(reply) > large
+                if (type(reply) is not bytes or len(reply) > large) and (
+                    reply is not None
                 ):
                     reply = self.large(conn, reply)
                 log.pending.append(reply)
@@ -279,9 +293,9 @@ class Dispatcher:
 class FunctionDispatcher(Dispatcher):
     """`def handler(conn, data)`, once a message."""
 
-    def messages(self, batch: Batch) -> None:
+    def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
         """Call it for each; what it returns is sent when it returns."""
-        self.each(batch, self.handler)
+        self.each(arena, rows, gap, self.handler)
 
 
 class BatchDispatcher(Dispatcher):
@@ -291,9 +305,14 @@ class BatchDispatcher(Dispatcher):
         super().__init__(mux, handler, on_error)
         self.min_messages, self.delay_ns = getattr(handler, MARK)
 
-    def messages(self, batch: Batch) -> None:
-        """Call it with the batch."""
-        self.once(batch, self.handler)
+    def __call__(self, batch: Batch) -> None:
+        """Call it with a batch that has messages."""
+        if batch._rows:
+            self.once(batch, self.handler)
+
+    def plain(self, result: int) -> None:
+        """Call it with the batch, which is to be made yet."""
+        self.once(self.mux._hand_over(result), self.handler)
 
 
 class ObjectDispatcher(Dispatcher):
@@ -303,7 +322,7 @@ class ObjectDispatcher(Dispatcher):
         super().__init__(mux, handler, on_error)
         methods = {name: getattr(handler, name, None) for name in METHODS}
         self.opened = methods["opened"]
-        self.received = methods["received"]
+        self.received: Any = methods["received"]
         self.drained = methods["drained"]
         self.closed = methods["closed"]
         mark = getattr(self.received, MARK, None)
@@ -320,7 +339,7 @@ class ObjectDispatcher(Dispatcher):
             if self.whole:
                 self.once(batch, self.received)
             else:
-                self.each(batch, self.received)
+                self.messages(batch._arena, batch._rows, batch._gap)
         if self.drained and batch.drained:
             for conn in batch.drained:
                 if conn._status != CLOSED:
@@ -328,6 +347,17 @@ class ObjectDispatcher(Dispatcher):
         if self.closed and batch.closed:
             for conn, error in batch.closed:
                 self.call(conn, self.closed, conn, error)
+
+    def plain(self, result: int) -> None:
+        """Dispatch a harvest that brought nothing but messages."""
+        if self.whole:
+            self.once(self.mux._hand_over(result), self.received)
+        elif self.received:
+            super().plain(result)
+
+    def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
+        """Call `received` for each; what it returns is sent when it returns."""
+        self.each(arena, rows, gap, self.received)
 
     def call(self, conn: Connection, method: Callable[..., Any], *args: Any) -> None:
         """Call a method that answers nothing."""
@@ -357,17 +387,22 @@ class CoroutineDispatcher(Dispatcher):
                     continue
                 conn._task = Task(conn, coroutine, self)
                 conn._task.resume(None)
-        if batch._rows:
-            for conn, data in zip(batch._take_conns(), batch._take_messages()):
-                task = conn._task
-                if task is None or conn._status == CLOSED:
-                    continue
-                if task.waiting == "recv":
-                    task.resume(data)
-                else:
-                    task.deliver(data)
+        super().__call__(batch)
         if batch._others:
             self.others(batch)
+
+    def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
+        """Step the coroutines that wait for a message, and keep the others'."""
+        mux = self.mux
+        conns = arena.conns(mux._table, rows)
+        for conn, data in zip(conns, arena.messages(rows, gap)):
+            task = conn._task
+            if task is None or conn._status == CLOSED:
+                continue
+            if task.waiting == "recv":
+                task.resume(data)
+            else:
+                task.deliver(data)
 
     def others(self, batch: Batch) -> None:
         """What happened to connections beside messages."""

@@ -9,47 +9,66 @@ ones, replies cut from one buffer, and one message for many, each by reference.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
+from itertools import repeat
+from operator import sub
 from struct import Struct
 from typing import Any
 
 from ._core import ffi, lib
 from .framing import Lines, fill_framing
 
-__all__ = ["Cut", "Log", "Shared"]
+__all__ = ["Block", "Log"]
 
 ONE_ID = Struct("@Q").pack
-CUTS = {0: lib.PMX_LENGTHS, 4: lib.PMX_OFFSETS32, 8: lib.PMX_OFFSETS64}
 LARGE_PIECE = 8192  # sent by reference rather than joined with the others
+COUNT = 2**32 - 1  # of a shape; its cut stands above
+LENGTHS = lib.PMX_LENGTHS << 32
+OFFSETS32 = lib.PMX_OFFSETS32 << 32
+OFFSETS64 = lib.PMX_OFFSETS64 << 32
+SHARED = lib.PMX_SHARED << 32
+DELIMITED = lib.PMX_DELIMITED << 32
 
 
-class Cut:
-    """In the log: one reply to each message of a batch, cut from one buffer."""
+class Block:
+    """In the log: many pieces in one, as the core takes them.
 
-    __slots__ = ("arena", "bounds", "data", "rows", "width")
+    Attributes:
+        shape: how they are cut, and how many there are.
+        ids: whose they are: a buffer of uint64.
+        bounds: where they begin and end; what that is depends on the cut. One
+            piece with the cut of lengths needs none.
+        data: the bytes of all.
+        keep: what `ids` and `bounds` lie in.
+    """
 
-    def __init__(
-        self, arena: Any, rows: int, data: bytes, bounds: Any, width: int
-    ) -> None:
-        self.arena = arena
-        self.rows = rows
+    __slots__ = ("bounds", "data", "ids", "keep", "shape")
+
+    def __init__(self, shape: int, ids: Any, bounds: Any, data: bytes, keep: Any):
+        self.shape = shape
+        self.ids = ids
+        self.bounds = bounds
         self.data = data
-        self.bounds = bounds  # rows + 1 offsets of `width` bytes; 0: lengths
-        self.width = width
+        self.keep = keep
 
-    def sizes(self) -> Any:
-        """(id, size) of each reply."""
-        at = ffi.cast("int32_t *" if self.width == 4 else "int64_t *", self.bounds)
-        ids = self.arena.c.ids
-        if self.width == 0:
-            return ((ids[k], at[k]) for k in range(self.rows))
-        return ((ids[k], at[k + 1] - at[k]) for k in range(self.rows))
-
-    def fill(self, block: Any) -> None:
-        """Say it to the core."""
-        block.cut = CUTS[self.width]
-        block.count = self.rows
-        block.ids = self.arena.c.ids
-        block.bounds = self.bounds
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """(id, size) of each piece."""
+        count = self.shape & COUNT
+        cut = self.shape - count
+        ids = ffi.unpack(ffi.cast("uint64_t *", self.ids), count)
+        if cut == SHARED:
+            return zip(ids, repeat(len(self.data)))
+        if cut == DELIMITED:
+            delimiter = ffi.cast("pmx_framing *", self.bounds)
+            text = ffi.buffer(delimiter.delimiter, delimiter.width)[:]
+            return zip(ids, map(len, self.data.split(text)))
+        if self.shape == 1:
+            return zip(ids, (len(self.data),))
+        if cut == LENGTHS:
+            return zip(ids, memoryview(self.bounds).cast("q"))
+        kind = "int32_t *" if cut == OFFSETS32 else "int64_t *"
+        ends = ffi.unpack(ffi.cast(kind, self.bounds), count + 1)
+        return zip(ids, map(sub, ends[1:], ends))
 
 
 class Delimiter:
@@ -82,51 +101,6 @@ class Delimiter:
         return isinstance(other, Delimiter) and self.delimiter == other.delimiter
 
     __hash__ = None  # type: ignore[assignment]
-
-
-class Joined:
-    """In the log: one reply to each message of a batch, each with its delimiter."""
-
-    __slots__ = ("arena", "data", "lines", "rows")
-
-    def __init__(self, arena: Any, rows: int, data: bytes, lines: Delimiter) -> None:
-        self.arena = arena
-        self.rows = rows
-        self.data = data
-        self.lines = lines
-
-    def sizes(self) -> Any:
-        """(id, size) of each reply."""
-        pieces = self.data.split(self.lines.delimiter)
-        ids = self.arena.c.ids
-        return ((ids[k], len(pieces[k])) for k in range(self.rows))
-
-    def fill(self, block: Any) -> None:
-        """Say it to the core."""
-        block.cut = lib.PMX_DELIMITED
-        block.count = self.rows
-        block.ids = self.arena.c.ids
-        block.bounds = self.lines.c
-
-
-class Shared:
-    """In the log: one message to many connections."""
-
-    __slots__ = ("data", "ids")
-
-    def __init__(self, ids: list[int], data: bytes) -> None:
-        self.ids = ffi.new("uint64_t[]", ids)
-        self.data = data
-
-    def sizes(self) -> Any:
-        """(id, size) for each connection."""
-        return ((one, len(self.data)) for one in self.ids)
-
-    def fill(self, block: Any) -> None:
-        """Say it to the core."""
-        block.cut = lib.PMX_SHARED
-        block.count = len(self.ids)
-        block.ids = self.ids
 
 
 class Log:
@@ -170,6 +144,29 @@ class Log:
             self.merge()
         self.entries += (0, what)
         self.specials += 1
+
+    def answer(self, arena: Any, replies: list[Any], lines: Delimiter | None) -> None:
+        """One reply to each row of the batch that stands in an arena.
+
+        Raises:
+            TypeError: a reply that is not bytes-like; nothing is logged.
+        """
+        rows = len(replies)
+        if rows == 1 and type(replies[0]) is bytes:
+            self.special(Block(1, arena.ids, b"", replies[0], arena))
+            return
+        if lines is not None:
+            data = lines.delimiter.join([*replies, b""])
+            if data.count(lines.delimiter) == rows:
+                keep = arena, lines
+                self.special(Block(DELIMITED | rows, arena.ids, lines.c, data, keep))
+                return
+        data = b"".join(replies)
+        sizes = list(map(len, replies))
+        if sum(sizes) != len(data):
+            raise TypeError("a view of other items than bytes")
+        bounds = array("q", sizes).tobytes()
+        self.special(Block(LENGTHS | rows, arena.ids, bounds, data, arena))
 
     def merge(self) -> None:
         """Something else is about to be logged: first the replies so far."""
@@ -225,24 +222,27 @@ class Log:
                 return at
         return len(self.entries)
 
-    def lay_out(self, turn: Any, count: int) -> tuple[int, bytes, bytes, bytes, Any]:
+    def lay_out(self, turn: Any, count: int) -> tuple[int, Any, Any, bytes, Any]:
         """The first `count` entries, as arguments for the core.
 
         Returns:
-            How many small pieces, their ids, lengths and bytes; where the log
-            holds more than such pieces, 0, and it is in the turn's blocks.
-            Last, what must live until the core has taken them over.
+            Shape, ids, bounds and data of the one block that they are; where
+            they are more than one, a shape of 0, and they are in the turn's
+            blocks. Last, what must live until the core has taken them over.
         """
         entries = self.entries
+        if count == 2:
+            what = entries[1]
+            if type(what) is bytes:
+                return 1, ONE_ID(entries[0]), b"", what, None
+            return what.shape, what.ids, what.bounds, what.data, what
         if not self.specials:
-            if count == 2:
-                return 1, ONE_ID(entries[0]), b"", entries[1], None
-            what = entries[1:count:2]
-            sizes = list(map(len, what))
+            pieces = entries[1:count:2]
+            sizes = list(map(len, pieces))
             if max(sizes) <= LARGE_PIECE:
                 ids = array("Q", entries[0:count:2]).tobytes()
-                lengths = array("q", sizes).tobytes()
-                return count // 2, ids, lengths, b"".join(what), None
+                bounds = array("q", sizes).tobytes()
+                return count // 2, ids, bounds, b"".join(pieces), None
         return 0, b"", b"", b"", self.lay_out_blocks(turn, count)
 
     def lay_out_blocks(self, turn: Any, count: int) -> Any:
@@ -260,10 +260,8 @@ class Log:
                     continue
                 if at > start:
                     n = self._add_pieces(n, who[start:at], what[start:at], keep)
-                block = self._add(n, piece.data, keep)
-                piece.fill(block)
-                keep.append(piece)
-                n += 1
+                block = piece.shape, piece.ids, piece.bounds, piece.data
+                n = self._add(n, *block, keep)
                 start = at + 1
         if start < len(what):
             n = self._add_pieces(n, who[start:], what[start:], keep)
@@ -271,17 +269,24 @@ class Log:
         turn.block_count = n
         return keep
 
-    def _add(self, n: int, data: bytes, keep: list[Any]) -> Any:
-        """The n-th block, with its data set."""
+    def _add(
+        self, n: int, shape: int, ids: Any, bounds: Any, data: bytes, keep: list[Any]
+    ) -> int:
+        """The n-th block; how many there are now."""
         if n == len(self._blocks):
             more = ffi.new("pmx_block[]", 2 * n)
             ffi.memmove(more, self._blocks, n * ffi.sizeof("pmx_block"))
             self._blocks = more
+        if shape == 1:  # as for `pmx_exchange`: the one has all of data
+            bounds = ONE_ID(len(data))
         block = self._blocks[n]
-        block.data = pointer = ffi.from_buffer("uint8_t[]", data)
+        block.cut = shape >> 32
+        block.count = shape & COUNT
+        block.ids = _pointer(ids, keep)
+        block.bounds = _pointer(bounds, keep)
+        block.data = _pointer(data, keep)
         block.size = len(data)
-        keep.append(pointer)
-        return block
+        return n + 1
 
     def _add_pieces(
         self, n: int, who: list[int], what: list[bytes], keep: list[Any]
@@ -299,12 +304,14 @@ class Log:
             if start == len(what):
                 return n
             who, what, sizes = who[start:], what[start:], sizes[start:]
-        block = self._add(n, b"".join(what) if len(what) > 1 else what[0], keep)
-        ids = ffi.from_buffer("uint64_t[]", array("Q", who))
-        lengths = ffi.from_buffer("int64_t[]", array("q", sizes))
-        keep += (ids, lengths)
-        block.cut = lib.PMX_LENGTHS
-        block.count = len(who)
-        block.ids = ids
-        block.bounds = lengths
-        return n + 1
+        data = b"".join(what) if len(what) > 1 else what[0]
+        ids, bounds = array("Q", who).tobytes(), array("q", sizes).tobytes()
+        return self._add(n, len(who), ids, bounds, data, keep)
+
+
+def _pointer(what: Any, keep: list[Any]) -> Any:
+    """Where bytes are; what is a pointer already is one. Both are kept."""
+    if type(what) is bytes:
+        what = ffi.from_buffer("uint8_t[]", what)
+    keep.append(what)
+    return what

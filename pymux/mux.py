@@ -32,6 +32,7 @@ from .batch import Batch
 from .connection import CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
 from .errors import BackendUnavailable, error_from
 from .framing import (
+    Fixed,
     Framing,
     Limits,
     Raw,
@@ -42,7 +43,7 @@ from .framing import (
     seconds,
 )
 from .gil import Gil
-from .log import LARGE_PIECE, Delimiter, Log, Shared
+from .log import LARGE_PIECE, SHARED, Block, Delimiter, Log
 from .signals import SIGNALS
 from .stats import COUNTED, Stats
 from .timers import NS, Timer, Timers
@@ -50,6 +51,7 @@ from .timers import NS, Timer, Timers
 __all__ = ["Listener", "Mux"]
 
 BACKLOG = 4096
+UNLIMITED = 2**63
 SUBMIT_OVER = 4194304  # bytes of large pieces in the log before it is handed over
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
 UNUSUAL = lib.PMX_LARGE | lib.PMX_OTHER_ROWS
@@ -184,6 +186,7 @@ class Mux:
         self._last_stats: Stats | None = None
 
         self._arenas = Arenas(arena_size, max_messages)
+        self._arena = self._arenas.current
         self._turn = ffi.new("pmx_turn *")
         self._turn.mux = self._c
         self._gil = Gil(self._turn)
@@ -194,12 +197,14 @@ class Mux:
 
         self._log = Log()
         self._large = LARGE_PIECE  # a longer piece goes through _take_large()
-        self._reply_limit = 2**63  # a longer one may not fit its framing
+        self._reply_limit = UNLIMITED  # a longer one may not fit its framing
         self._lines: Delimiter | None = None  # where every framing is the same
         self._only_framing: Framing | None = None
+        self._gap: bytes | None = None  # the delimiter there
         self._framings = 0
         self._leave_gaps = True  # delimiters between messages: see batch.py
-        self._told: Any = None  # what the turn's fields say
+        self._stale = True  # what the turn's fields say, beside these two:
+        self._min_messages = self._delay_ns = -1
 
         self._running: Any = None  # the coroutine that runs
         self._dispatching = False
@@ -415,8 +420,9 @@ class Mux:
             self._only_framing = framing
         elif framing != self._only_framing:
             self._lines = self._only_framing = None
+        self._gap = self._lines.delimiter if self._lines else None
         self._framings += 1
-        self._told = None
+        self._stale = True
         self._reply_limit = min(self._reply_limit, longest_reply(framing))
         self._large = min(LARGE_PIECE, self._reply_limit)
 
@@ -442,6 +448,16 @@ class Mux:
             rules = ffi.new("pmx_policy *")
             if not lib.pmx_policy_of(self._c, id, rules):
                 check_reply(framing_of(rules.framing), size)
+
+    def _fit(self, replies: list[Any]) -> bool:
+        """Whether these small replies surely fit the framings, whichever are
+        whose."""
+        if self._reply_limit >= UNLIMITED:
+            return len(replies[0]) <= LARGE_PIECE
+        only = self._only_framing
+        if isinstance(only, Fixed):
+            return set(map(len, replies)) == {only.size}
+        return max(map(len, replies)) <= min(self._reply_limit, LARGE_PIECE)
 
     def _take_large(self, id: int, data: bytes) -> None:
         """Log a piece that wants a look: at its framing's limit, or at how
@@ -479,7 +495,8 @@ class Mux:
             for id in ids:
                 self._check_reply(id, len(data))
         if ids:
-            self._log.special(Shared(ids, data))
+            whose = ffi.new("uint64_t[]", ids)
+            self._log.special(Block(SHARED | len(ids), whose, b"", data, None))
             self._log.large += len(data)
             if self._log.large > SUBMIT_OVER:
                 self._submit()
@@ -548,11 +565,18 @@ class Mux:
             delay = max(seconds("max_delay", max_delay), 0)
         else:
             delay = 0
-        return self._harvest(deadline, min(min_messages, 2**32 - 1), delay)
+        batch: Batch = self._harvest(deadline, min(min_messages, 2**32 - 1), delay)
+        return batch
 
     def _harvest(
-        self, deadline: float | None, min_messages: int, delay_ns: int
-    ) -> Batch:
+        self,
+        deadline: float | None,
+        min_messages: int,
+        delay_ns: int,
+        bare: bool = False,
+    ) -> Any:
+        """A `Batch`; or, where bare and there is nothing but messages, what
+        `pmx_exchange` returned, for `_rows`."""
         if self._owner != get_ident() or self._c is None:
             self._check()
             self._owner = get_ident()
@@ -560,27 +584,40 @@ class Mux:
             raise RuntimeError("harvest() cannot be called in a handler or timer")
         try:
             self._harvesting = True  # a signal's handler may neither close nor harvest
-            return self._harvest_once(deadline, min_messages, delay_ns)
+            result = self._take_turns(deadline, min_messages, delay_ns)
+            if self._c is None:  # a call, or a signal's handler, has closed it
+                return Batch(self, self._arena, 0, None, False)
+            if bare and not result & UNUSUAL:
+                self._unreturned = False
+                return result
+            return self._hand_over(result)
         finally:  # whatever a signal's handler that raised has left behind
             self._harvesting = self._in_core = self._dispatching = False
             if self._close_asked:
                 self._close_now()
 
-    def _harvest_once(
+    def _take_turns(
         self, deadline: float | None, min_messages: int, delay_ns: int
-    ) -> Batch:
+    ) -> int:
+        """Turns of the core, until there is a reason to return: what
+        `pmx_exchange` returned."""
         if self._c is None:  # a signal's handler closed it just now
             self._check()
         turn = self._turn
         if self._unreturned:  # a signal's handler, or a timer's call, raised
             if turn.reason & lib.PMX_ROWS:
-                return self._hand_over(turn.reason | turn.messages << 8)
+                return int(turn.reason | turn.messages << 8)
             self._unreturned = False
         if self._batch is not None:
             self._forget_batch()
-        told = self._arenas.ready(), min_messages, delay_ns, self._leave_gaps
-        if told != self._told:  # to set a field costs as much as a call
-            self._tell(told)
+        if self._arena.exporter is not None and not self._arenas.free_current():
+            self._stale = True
+        if (
+            self._stale
+            or min_messages != self._min_messages
+            or delay_ns != self._delay_ns
+        ):
+            self._tell(min_messages, delay_ns)
         log, entries, gil = self._log, self._log.entries, self._gil
         looked = False
         while True:
@@ -590,20 +627,20 @@ class Mux:
             fd = self._signal_fd
             if span and fd != SIGNALS.holder and fd != -1:
                 self._watch_signals()
-            ids = lengths = data = b""
-            pieces = 0
+            shape = 0
+            ids = bounds = data = b""
             try:
                 self._in_core = True  # a signal's handler may send, no more
                 count = len(entries)
                 if count:
-                    pieces, ids, lengths, data, _keep = log.lay_out(turn, count)
+                    shape, ids, bounds, data, _keep = log.lay_out(turn, count)
                 try:
                     if gil.left and not looked:
                         looked = True
-                        result = gil.exchange(pieces, ids, lengths, data)
+                        result = gil.exchange(shape, ids, bounds, data)
                     else:
                         result = EXCHANGE(
-                            turn, span, pieces, ids, lengths, data, len(data)
+                            turn, span, shape, ids, bounds, data, len(data)
                         )
                         gil.turns += 1
                         if not gil.turns & gil.LOOK_EVERY:
@@ -621,29 +658,37 @@ class Mux:
                     self._restore_signals()
             if self._close_asked:  # by a signal's handler
                 self._close_now()
-                return Batch(self, self._arenas.current, 0, None, False)
+                return 0
             if result < 0:
                 self._unreturned = False
                 raise OSError(-result, os.strerror(-result))
             ran = self._run_due() if self._timers.heap or self._calls else False
             if self._c is None:  # a call has closed it
-                return Batch(self, self._arenas.current, 0, None, False)
+                return 0
             if result & REPORT or ran or self._woken or span == 0:
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 break
             self._unreturned = False
         self._woken = False
-        return self._hand_over(result)
+        return int(result)
 
-    def _tell(self, told: Any) -> None:
-        """Set the fields of the turn that rarely change."""
-        arena, min_messages, delay_ns, leave_gaps = self._told = told
+    def _tell(self, min_messages: int, delay_ns: int) -> None:
+        """Set the fields of the turn that rarely change: to set one costs as
+        much as a call."""
+        self._arena = self._arenas.ready()
         turn = self._turn
-        turn.arena = arena.c
-        turn.min_messages = min_messages
-        turn.max_delay_ns = delay_ns
-        turn.leave_gaps = leave_gaps and self._lines is not None
+        turn.arena = self._arena.c
+        turn.min_messages = self._min_messages = min_messages
+        turn.max_delay_ns = self._delay_ns = delay_ns
+        turn.leave_gaps = self._leave_gaps and self._lines is not None
+        self._stale = False
+
+    def _want_gaps(self, wanted: bool) -> None:
+        """Whether the batches to come are to have their delimiters in place."""
+        if wanted is not self._leave_gaps:
+            self._leave_gaps = wanted
+            self._stale = True
 
     def _span(self, deadline: float | None) -> int:
         """Nanoseconds until the deadline or the next timer; -1 for ever."""
@@ -670,18 +715,17 @@ class Mux:
     def _hand_over(self, result: int) -> Batch:
         """The batch that the core has received. May be begun again, where a
         signal's handler raised half-way."""
-        arena = self._arenas.current
+        arena = self._arena
+        others = False
         if result & UNUSUAL:
             if result & lib.PMX_LARGE:
                 if self._arenas.adopted is None:
                     self._arenas.adopted = Arena(self._turn.arena)
                 arena = self._arenas.adopted
-                self._told = None
+                self._stale = True
             others = bool(result & lib.PMX_OTHER_ROWS)
-        else:
-            others = False
-        lines = self._lines.delimiter if self._lines and result & GAPS else None
-        batch = Batch(self, arena, result >> 8, lines, others)
+        gap = self._gap if result & GAPS else None
+        batch = Batch(self, arena, result >> 8, gap, others)
         if others:
             self._fill(batch, self._turn)
         self._batch = batch

@@ -25,6 +25,7 @@ from .timers import Timer
 
 __all__ = ["Server", "serve"]
 
+REASONS = 255  # what is more than these has messages
 DEFAULT_ADDRESS = ("127.0.0.1", 8093)
 
 
@@ -189,15 +190,17 @@ class Server:
     def _loop(self, mux: Mux, dispatcher: Any) -> None:
         minimum, delay = dispatcher.min_messages, dispatcher.delay_ns
         while True:
-            batch = mux._harvest(None, minimum, delay)
-            if batch._rows or batch._others:
+            what = mux._harvest(None, minimum, delay, True)
+            try:
                 mux._dispatching = True
-                try:
-                    dispatcher(batch)
-                finally:
-                    mux._dispatching = False
-                if mux._close_asked:
-                    mux.close()
+                if type(what) is not int:
+                    dispatcher(what)
+                elif what > REASONS:
+                    dispatcher.plain(what)
+            finally:
+                mux._dispatching = False
+            if mux._close_asked:
+                mux.close()
             if mux._c is None:
                 return
             if self._stop_by is not None and self._is_over(mux, dispatcher):
