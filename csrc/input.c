@@ -149,7 +149,7 @@ static int deliver_carry(pmx_mux *mux, uint32_t slot)
         c->flags |= PMX__FRAMES;
         if (no_rows_left(mux))
             return 1;
-        if (frame.size >= PMX__SHARE || frame.whole > mux->arena_size) {
+        if (frame.size >= PMX__LARGE_FRAME || frame.whole > mux->arena_size) {
             if (mux->rows)
                 return 1;       /* it comes first in the next turn */
             if (adopt(mux, slot, &frame)) {

@@ -19,6 +19,19 @@
 
 /* --- life -------------------------------------------------------------- */
 
+/* glibc maps every block over 128 KiB until it has seen one freed: from then
+ * on blocks up to that size come from its heap, which is trimmed when twice
+ * as much is free. A handler that makes some large objects each turn would
+ * have their pages mapped and cleared every time: with 64 KiB messages that
+ * was up to 40% of a server's CPU (measured). One block shows it, at the
+ * price of up to 2 MiB of free memory that stay with the process. */
+static void keep_freed_memory(void)
+{
+    enum { SIZE = 1 << 20 };
+    void *volatile block = malloc(SIZE);
+    free(block);
+}
+
 int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
              uint64_t arena_size, int64_t spin_ns)
 {
@@ -28,6 +41,7 @@ int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
     if (!max_messages || max_messages > 1u << 24 || !arena_size ||
         arena_size > INT32_MAX)
         return -EINVAL;
+    keep_freed_memory();
     pmx_mux *mux = calloc(1, sizeof *mux);
     if (!mux)
         return -ENOMEM;
@@ -546,7 +560,7 @@ int pmx_harvest(pmx_turn *t)
 
 int64_t pmx_exchange(pmx_turn *t, int64_t timeout_ns, uint64_t shape,
                      const void *ids, const void *bounds,
-                     const uint8_t *data, uint64_t size)
+                     const void *data, uint64_t size)
 {
     int64_t length = (int64_t)size;
     pmx_block block = {

@@ -13,10 +13,13 @@
 #define PMX__WAKEUP_TOKEN UINT64_MAX
 
 enum {
-    /* A connection's share of a turn is at least this, and so is a frame that
-     * is handed over in its own memory rather than copied: about what a
-     * socket's receive queue holds. */
-    PMX__SHARE = 65536,
+    /* A connection's share of a turn is at least this: about what a socket's
+     * receive queue holds, and a little more, so that a message of 64 KiB
+     * comes with its framing, and a receive that it does not fill tells that
+     * there is no more. */
+    PMX__SHARE = 65536 + 4096,
+    /* A frame from here on is handed over in its own memory, not copied. */
+    PMX__LARGE_FRAME = 65536,
     /* A carry up to this is copied in front of what is received next; a
      * larger one is received into. Bounds the copying, saves allocations. */
     PMX__SMALL_CARRY = 2048,

@@ -373,6 +373,7 @@ static uint32_t log_run(pmx_mux *mux, const pmx_block *b, uint32_t k,
         item64(b->ids, k + 1) != id)
         return 0;
     const pmx_framing *f = &c->rules->is.framing;
+    const uint8_t *data = b->data;
     size_t tail = f->kind == PMX_LINES ? f->width : 0;
     uint8_t *from = mux->wire + mux->wire_used;
     uint8_t *to = from, *most = mux->wire + mux->wire_room;
@@ -388,7 +389,7 @@ static uint32_t log_run(pmx_mux *mux, const pmx_block *b, uint32_t k,
             break;
         to += pmx__frame_head(f, size, to);
         if (size)
-            memcpy(to, b->data + begin, size);
+            memcpy(to, data + begin, size);
         to += size;
         if (tail)
             memcpy(to, f->delimiter, tail);
@@ -403,9 +404,24 @@ static uint32_t log_run(pmx_mux *mux, const pmx_block *b, uint32_t k,
     return count;
 }
 
-/* Pieces with their bounds. */
+/* Pieces wherever they are. */
+static void log_spans(pmx_mux *mux, const pmx_block *b)
+{
+    for (uint32_t k = 0; k < b->count; k++) {
+        uint64_t id = item64(b->ids, k) & PMX_ID_MASK;
+        enum pmx_op op = (enum pmx_op)(item64(b->ids, k) >> PMX_OP_SHIFT);
+        const uint8_t *const *data = b->data;
+        if (op == PMX_SEND)
+            log_send(mux, id, data[k], (size_t)item64(b->bounds, k), 0, 0);
+        else
+            log_op(mux, id, op);
+    }
+}
+
+/* Pieces of one buffer, with their bounds. */
 static void log_pieces(pmx_mux *mux, const pmx_block *b, uint32_t share)
 {
+    const uint8_t *data = b->data;
     uint64_t begin = 0, end = 0;
     for (uint32_t k = 0; k < b->count;) {
         uint64_t id = item64(b->ids, k) & PMX_ID_MASK;
@@ -418,8 +434,7 @@ static void log_pieces(pmx_mux *mux, const pmx_block *b, uint32_t share)
         if (op != PMX_SEND)
             log_op(mux, id, op);
         else if (begin <= end && end <= b->size)
-            log_send(mux, id, b->data + begin, (size_t)(end - begin), share,
-                     0);
+            log_send(mux, id, data + begin, (size_t)(end - begin), share, 0);
     }
 }
 
@@ -428,7 +443,7 @@ static void log_pieces(pmx_mux *mux, const pmx_block *b, uint32_t share)
 static void log_lines(pmx_mux *mux, const pmx_block *b)
 {
     const pmx_framing *lines = b->bounds;
-    const uint8_t *at = b->data, *end = b->data + b->size;
+    const uint8_t *at = b->data, *end = at + b->size;
     for (uint32_t k = 0; k < b->count;) {
         uint64_t id = item64(b->ids, k);
         const pmx__conn *c = pmx__find(mux, id);
@@ -479,11 +494,12 @@ int pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
     mux->piece_count = mux->dirty_count = 0;
     make_wire(mux, blocks, count);
     for (uint32_t i = 0; i < count; i++)
-        if (blocks[i].cut == PMX_DELIMITED)
-            log_lines(mux, &blocks[i]);
-        else
-            log_pieces(mux, &blocks[i],
-                       blocks[i].cut == PMX_SHARED ? i + 1 : 0);
+        switch (blocks[i].cut) {
+        case PMX_DELIMITED: log_lines(mux, &blocks[i]); break;
+        case PMX_SPANS: log_spans(mux, &blocks[i]); break;
+        case PMX_SHARED: log_pieces(mux, &blocks[i], i + 1); break;
+        default: log_pieces(mux, &blocks[i], 0); break;
+        }
     for (uint32_t i = 0; i < mux->dirty_count; i++)
         send_dirty(mux, &mux->dirty[i]);
     for (uint32_t i = 0; i < count; i++)

@@ -78,8 +78,10 @@ enum pmx_cut {
     PMX_OFFSETS32,              /* bounds: int32_t[count + 1], the offsets */
     PMX_OFFSETS64,              /* bounds: int64_t[count + 1] */
     PMX_SHARED,                 /* the whole of data, for each id */
-    PMX_DELIMITED               /* bounds: a pmx_framing, Lines, which is the
+    PMX_DELIMITED,              /* bounds: a pmx_framing, Lines, which is the
                                    ids'; data: lines as they go out */
+    PMX_SPANS                   /* bounds: int64_t[count], the lengths; data:
+                                   uint8_t *[count], where each begins */
 };
 
 /* A stretch of the output log: what is done to ids[k], with piece k of data.
@@ -89,7 +91,7 @@ typedef struct {
     uint32_t count;
     const void *ids;            /* uint64_t[count], aligned or not */
     const void *bounds;         /* likewise */
-    const uint8_t *data;
+    const void *data;
     uint64_t size;              /* of data, in bytes */
 } pmx_block;
 
@@ -213,7 +215,7 @@ int pmx_harvest(pmx_turn *turn);
  * Returns reasons | messages << 8, or -errno. */
 int64_t pmx_exchange(pmx_turn *turn, int64_t timeout_ns, uint64_t shape,
                      const void *ids, const void *bounds,
-                     const uint8_t *data, uint64_t size);
+                     const void *data, uint64_t size);
 /* Only the first step of a turn: take over the log and send. */
 int pmx_submit(pmx_turn *turn);
 /* Nanoseconds until a harvest has work that no descriptor tells of; -1. */

@@ -21,6 +21,7 @@ class _Lib:
     PMX_OFFSETS64: int
     PMX_SHARED: int
     PMX_DELIMITED: int
+    PMX_SPANS: int
     PMX_ROWS: int
     PMX_WOKEN: int
     PMX_INTERRUPTED: int

@@ -10,7 +10,7 @@ slices live): only then is an arena used again.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
 from struct import Struct
@@ -102,7 +102,7 @@ class Arena:
         if rows <= 1:
             return [self._data[: end - width].tobytes()] if rows else []
         if end > LARGE_MESSAGE * rows:  # each copied once, not twice
-            return list(self.each_message(rows, gap))
+            return list(self._one_by_one(rows, width))
         size = self.c.uniform
         if 0 < size <= UNIFORM:
             return cut_evenly(self._data, rows, size, width)
@@ -114,9 +114,14 @@ class Arena:
         ends = self.offsets[: rows + 1].tolist()
         return [blob[a:b] for a, b in zip(ends, ends[1:])]
 
-    def each_message(self, rows: int, gap: bytes | None) -> Iterator[bytes]:
-        """The same, one by one."""
-        width = len(gap) if gap else 0
+    def cut(self, rows: int, gap: bytes | None) -> Iterable[bytes]:
+        """The same, to be gone through once: large ones are made only then, so
+        that each is answered, and its memory used again, while in the cache."""
+        if self.offsets[rows] > LARGE_MESSAGE * rows:
+            return self._one_by_one(rows, len(gap) if gap else 0)
+        return self.messages(rows, gap)
+
+    def _one_by_one(self, rows: int, width: int) -> Iterator[bytes]:
         data, ends = self._data, self.offsets[: rows + 1].tolist()
         return (data[a : b - width].tobytes() for a, b in zip(ends, ends[1:]))
 

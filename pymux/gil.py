@@ -36,7 +36,7 @@ def exchange_holding_the_gil() -> Callable[..., int] | None:
         ctypes.c_uint64,
         ctypes.c_void_p,
         ctypes.c_void_p,
-        ctypes.c_char_p,
+        ctypes.c_void_p,
         ctypes.c_uint64,
     )
     function: Callable[..., int] = kind(address)
@@ -70,12 +70,13 @@ class Gil:
             self._call = self._call or exchange_holding_the_gil()
             self.left = self.LASTS if self._call else 0
 
-    def exchange(self, shape: int, ids: Any, bounds: Any, data: bytes) -> int:
+    def exchange(self, shape: int, ids: Any, bounds: Any, data: Any) -> int:
         """`pmx_exchange`, without waiting and with the GIL kept."""
         self.left -= 1
         assert self._call is not None
-        if type(ids) is not bytes:
-            ids = int(ffi.cast("uintptr_t", ids))
-        if type(bounds) is not bytes:
-            bounds = int(ffi.cast("uintptr_t", bounds))
-        return self._call(self._address, 0, shape, ids, bounds, data, len(data))
+        size = len(data)
+        ids, bounds, data = (
+            one if type(one) is bytes else int(ffi.cast("uintptr_t", one))
+            for one in (ids, bounds, data)
+        )
+        return self._call(self._address, 0, shape, ids, bounds, data, size)

@@ -18,7 +18,8 @@ from .connection import CLOSED, GONE, OPEN, Connection, as_bytes
 from .coroutines import Task
 from .errors import ConnectionClosed
 from .framing import seconds
-from .mux import Mux
+from .log import LARGE_PIECE
+from .mux import SUBMIT_OVER, Mux
 
 __all__ = ["batched", "dispatcher_for"]
 
@@ -168,13 +169,13 @@ class Dispatcher:
         log = mux._log
         before = len(log.entries)
         conns = arena.conns(mux._table, rows)
-        pairs = zip(conns, arena.messages(rows, gap))
+        pairs = zip(conns, arena.cut(rows, gap))
         log.rows, log.pending = conns, []
         try:
             while not self.some(pairs, handler):
                 pass
             replies = log.pending
-            if len(replies) == rows and len(log.entries) == before:
+            if len(replies) == rows and not log.large and len(log.entries) == before:
                 log.pending = []
                 try:
                     log.answer(arena, replies, mux._lines)
@@ -234,13 +235,16 @@ class Dispatcher:
         where they have gone into the log already."""
         mux = self.mux
         data = as_bytes(reply)
-        if len(data) <= mux._large:
+        size = len(data)
+        if size > mux._reply_limit:
+            mux._check_reply(conn.id, size)
+        if size <= LARGE_PIECE:
             return data
-        mux._check_reply(conn.id, len(data))
-        if conn._status not in (OPEN, GONE):
-            return data
-        mux._take_large(conn.id, data)
-        return None
+        if mux._log.large + size > SUBMIT_OVER and conn._status in (OPEN, GONE):
+            mux._take_large(conn.id, data)
+            return None
+        mux._log.large += size
+        return data
 
     def once(self, batch: Batch, handler: Callable[[Batch], Any]) -> None:
         """Every connection with a row ends where it raises."""
@@ -395,7 +399,7 @@ class CoroutineDispatcher(Dispatcher):
         """Step the coroutines that wait for a message, and keep the others'."""
         mux = self.mux
         conns = arena.conns(mux._table, rows)
-        for conn, data in zip(conns, arena.messages(rows, gap)):
+        for conn, data in zip(conns, arena.cut(rows, gap)):
             task = conn._task
             if task is None or conn._status == CLOSED:
                 continue

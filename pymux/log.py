@@ -28,6 +28,7 @@ OFFSETS32 = lib.PMX_OFFSETS32 << 32
 OFFSETS64 = lib.PMX_OFFSETS64 << 32
 SHARED = lib.PMX_SHARED << 32
 DELIMITED = lib.PMX_DELIMITED << 32
+SPANS = lib.PMX_SPANS << 32
 
 
 class Block:
@@ -222,7 +223,7 @@ class Log:
                 return at
         return len(self.entries)
 
-    def lay_out(self, turn: Any, count: int) -> tuple[int, Any, Any, bytes, Any]:
+    def lay_out(self, turn: Any, count: int) -> tuple[int, Any, Any, Any, Any]:
         """The first `count` entries, as arguments for the core.
 
         Returns:
@@ -239,10 +240,15 @@ class Log:
         if not self.specials:
             pieces = entries[1:count:2]
             sizes = list(map(len, pieces))
-            if max(sizes) <= LARGE_PIECE:
+            large = sum(sizes) > LARGE_PIECE * len(pieces)
+            if large or max(sizes) <= LARGE_PIECE:
                 ids = array("Q", entries[0:count:2]).tobytes()
                 bounds = array("q", sizes).tobytes()
-                return count // 2, ids, bounds, b"".join(pieces), None
+                if not large:
+                    return count // 2, ids, bounds, b"".join(pieces), None
+                keep = [ffi.from_buffer(one) for one in pieces]
+                spans = ffi.new("char *[]", keep)
+                return SPANS | count // 2, ids, bounds, spans, keep
         return 0, b"", b"", b"", self.lay_out_blocks(turn, count)
 
     def lay_out_blocks(self, turn: Any, count: int) -> Any:

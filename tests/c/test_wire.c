@@ -272,6 +272,37 @@ static void an_exchange_is_a_harvest_with_a_log(void)
     world_end(&w);
 }
 
+/* Operations among them, a frame of nothing, and more than a socket takes. */
+static void pieces_wherever_they_are_go_out_in_order(void)
+{
+    world w;
+    int peer, ended = 1;
+    pmx_policy p = lines("\n", 100);
+    buffer large = {0}, got = {0}, wanted = {0};
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    fill(&large, 3000000, 7);
+    const uint64_t ids[5] = {id, id, id, id,
+                             id | (uint64_t)PMX_SEND_EOF << PMX_OP_SHIFT};
+    const int64_t sizes[5] = {2, (int64_t)large.size, 0, 3, 0};
+    const void *spans[5] = {"ab", large.bytes, NULL, "cde", NULL};
+    pmx_turn t = {.mux = w.mux, .arena = w.arena, .min_messages = 1};
+    CHECK(pmx_exchange(&t, 0, (uint64_t)PMX_SPANS << PMX_CUT_SHIFT | 5, ids,
+                       sizes, spans, 5) >= 0);
+    EQUAL(w.mux->stats.messages_out, 4);
+    append(&wanted, "ab\n", 3);
+    append(&wanted, large.bytes, large.size);
+    append(&wanted, "\n\ncde\n", 6);
+    UNTIL_DOING(&w, ended <= 0, ended = get(peer, &got));
+    CHECK(same(&got, &wanted));
+    release(&large);
+    release(&got);
+    release(&wanted);
+    hang_up(&w, peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 const test_case wire_tests[] = {
     EACH(delimiters_stay_where_everybody_has_the_same),
     ONCE(a_mixed_batch_has_no_gaps),
@@ -280,5 +311,6 @@ const test_case wire_tests[] = {
     ONCE(runs_of_small_frames_keep_order_and_frames),
     ONCE(runs_are_held_to_max_output),
     EACH(an_exchange_is_a_harvest_with_a_log),
+    EACH(pieces_wherever_they_are_go_out_in_order),
     {0},
 };
