@@ -67,6 +67,9 @@ CONTENDERS = (
     Contender("c-epoll", "epoll.c", framing="raw"),
     Contender("c-epoll-lines", "epoll.c", group="lines", framing="lines"),
     *(_pymux(form) for form in FORMS),
+    Contender(
+        "pymux-columns", "pymux_columns.py", ("pymux-io", "numpy"), group="lines"
+    ),
     Contender("uvloop-protocol", "uvloop_protocol.py", ("uvloop",)),
     Contender("uvloop-tuned", "uvloop_tuned.py", ("uvloop",), group="lines"),
     Contender("uvloop-streams", "uvloop_streams.py", ("uvloop",)),

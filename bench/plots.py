@@ -29,7 +29,7 @@ pyplot.rcParams.update(
 # Black for C, warm for pymux, cold and muted for the others.
 PALETTES = {
     "c": ["#000000", "#777777"],
-    "pymux": ["#a50000", "#e0301e", "#f57c2b", "#f9b233"],
+    "pymux": ["#a50000", "#e0301e", "#f57c2b", "#f9b233", "#c2185b"],
     "peer": [
         "#1f77b4", "#0b3c5d", "#17becf", "#2ca02c", "#7fbf7b", "#9467bd",
         "#5b3a8c", "#8c6d4f", "#708090", "#b07aa1", "#4e8a8b", "#a0a0c8",

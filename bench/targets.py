@@ -78,7 +78,8 @@ def _targets(judge: _Judge) -> Iterator[Target]:
         who, hundred = f"pymux-{form}", "pingpong-100"
         yield judge.plain(hundred, who, wanted, "user_us")
         yield judge.ratio(hundred, who, wanted / 1.1, UVLOOP, "user_us", False)
-    yield judge.ratio("lines", "pymux-batch", 0.85, C)
+    for form in ("batch", "columns"):  # bytes.upper, and as C does it: by vectors
+        yield judge.ratio("lines", f"pymux-{form}", 0.85, C)
     yield judge.ratio("lines", "pymux-list", 1.2, TUNED)
     yield judge.ratio("lines", "pymux-function", 0.95, TUNED)
     yield judge.ratio("lines", "pymux-function", 20.0, "uvloop-streams")

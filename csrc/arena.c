@@ -16,7 +16,7 @@ static size_t columns_size(uint32_t rows)
 {
     size_t n = rows;
     return n * sizeof(uint64_t) + (n + 2) / 2 * 2 * sizeof(int32_t) +
-           (n + 1) / 2 * 2 * sizeof(uint32_t);
+           2 * ((n + 1) / 2 * 2 * sizeof(uint32_t));
 }
 
 /* Point the columns at their places behind the header. */
@@ -29,6 +29,8 @@ static void lay_out(pmx_arena *arena)
     arena->offsets = (int32_t *)(void *)at;
     at += (rows + 2) / 2 * 2 * sizeof(int32_t);
     arena->slots = (uint32_t *)(void *)at;
+    at += (rows + 1) / 2 * 2 * sizeof(uint32_t);
+    arena->runs = (uint32_t *)(void *)at;
     at += (rows + 1) / 2 * 2 * sizeof(uint32_t);
     arena->data = at;
     arena->capacity = arena->total - (uint64_t)(at - (uint8_t *)arena);
@@ -60,6 +62,7 @@ void pmx__arena_reset(pmx_arena *arena)
     arena->scanned = 0;
     arena->uniform = UINT32_MAX;
     arena->gap = arena->no_gaps = 0;
+    arena->run_count = 0;
     arena->offsets[0] = 0;
 }
 

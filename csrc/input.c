@@ -24,6 +24,23 @@ static int no_rows_left(const pmx_mux *mux)
     return mux->rows == mux->max_rows;
 }
 
+/* So many rows of a connection follow those that there are. */
+static void note_rows(pmx_mux *mux, uint32_t slot, uint32_t count)
+{
+    pmx_arena *a = mux->arena;
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (mux->rows && a->slots[mux->rows - 1] == slot)
+        a->runs[a->run_count - 1] += count;
+    else
+        a->runs[a->run_count++] = count;
+    mux->rows += count;
+    mux->stats.messages_in += count;
+    if (c->row_turn != mux->turn) {
+        c->row_turn = mux->turn;
+        mux->row_conns++;
+    }
+}
+
 /* One row: the bytes are in place, `size` of them behind arena->size, and
  * behind them the gap, where there is one. */
 static void add_row(pmx_mux *mux, uint32_t slot, size_t size)
@@ -37,12 +54,8 @@ static void add_row(pmx_mux *mux, uint32_t slot, size_t size)
         a->uniform = (uint32_t)size;
     else if (a->uniform != size)
         a->uniform = UINT32_MAX;
-    a->offsets[++mux->rows] = (int32_t)a->size;
-    mux->stats.messages_in++;
-    if (c->row_turn != mux->turn) {
-        c->row_turn = mux->turn;
-        mux->row_conns++;
-    }
+    a->offsets[mux->rows + 1] = (int32_t)a->size;
+    note_rows(mux, slot, 1);
 }
 
 /* Whether a frame's delimiter stays behind it: a batch is either all with
@@ -295,12 +308,7 @@ static uint8_t *lines_in_place(pmx_mux *mux, uint32_t slot, uint8_t *at,
     a->gap = 1;
     a->uniform = uniform;
     a->size = (uint64_t)(at - data);
-    mux->rows = row;
-    mux->stats.messages_in += row - first;
-    if (c->row_turn != mux->turn) {
-        c->row_turn = mux->turn;
-        mux->row_conns++;
-    }
+    note_rows(mux, slot, row - first);
     return at;
 }
 

@@ -19,19 +19,6 @@
 
 /* --- life -------------------------------------------------------------- */
 
-/* glibc maps every block over 128 KiB until it has seen one freed: from then
- * on blocks up to that size come from its heap, which is trimmed when twice
- * as much is free. A handler that makes some large objects each turn would
- * have their pages mapped and cleared every time: with 64 KiB messages that
- * was up to 40% of a server's CPU (measured). One block shows it, at the
- * price of up to 2 MiB of free memory that stay with the process. */
-static void keep_freed_memory(void)
-{
-    enum { SIZE = 1 << 20 };
-    void *volatile block = malloc(SIZE);
-    free(block);
-}
-
 int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
              uint64_t arena_size, int64_t spin_ns)
 {
@@ -41,7 +28,6 @@ int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
     if (!max_messages || max_messages > 1u << 24 || !arena_size ||
         arena_size > INT32_MAX)
         return -EINVAL;
-    keep_freed_memory();
     pmx_mux *mux = calloc(1, sizeof *mux);
     if (!mux)
         return -ENOMEM;
@@ -482,9 +468,24 @@ static int enough(const pmx_mux *mux, const pmx_turn *t, int64_t delayed)
            mux->now >= delayed || mux->row_conns >= mux->sources;
 }
 
+/* glibc maps every block over 128 KiB until it has seen one freed: from then
+ * on blocks up to that size come from its heap, which is trimmed when twice
+ * as much is free. A handler that makes some large objects each turn would
+ * have their pages mapped and cleared every time: with 64 KiB messages that
+ * was up to 40% of a server's CPU (measured). One block shows it, once there
+ * is so much to handle, and up to 2 MiB that are free stay with the process. */
+static void keep_freed_memory(pmx_mux *mux)
+{
+    void *volatile block = malloc(1 << 20);
+    free(block);
+    mux->keeps_memory = 1;
+}
+
 static int report(pmx_mux *mux, pmx_turn *t, int reason)
 {
     pmx__report(mux);
+    if (mux->arena->size >= PMX__LARGE_FRAME && !mux->keeps_memory)
+        keep_freed_memory(mux);
     t->messages = mux->rows;
     t->opened_count = mux->opened_count;
     t->ended_count = mux->ended_count;

@@ -228,6 +228,7 @@ struct pmx_mux {
     uint8_t *wire;              /* runs of frames as they go out */
     size_t wire_used, wire_room;
 
+    int keeps_memory;           /* see keep_freed_memory() */
     int64_t now;
     int64_t spin_ns, spin_now;
     pmx__target asked[2];       /* behind the paths of names asked for */

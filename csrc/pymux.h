@@ -107,9 +107,12 @@ typedef struct {
     uint32_t uniform;           /* every message has this length, or ~0 */
     uint32_t gap;               /* bytes of delimiter left behind each */
     uint32_t no_gaps;           /* there are to be none */
+    uint32_t run_count;         /* runs of rows of one connection, */
+    uint32_t unused;
     uint64_t *ids;
     int32_t *offsets;
     uint32_t *slots;
+    uint32_t *runs;             /* and how many rows each of them has */
     uint8_t *data;
 } pmx_arena;
 

@@ -24,7 +24,8 @@ __all__ = ["Arena", "Arenas"]
 LARGE_MESSAGE = 2048  # mean size from which one copy more costs more than a view
 UNIFORM = 256  # messages all of one size up to this are cut by struct,
 AT_ONCE = 64  # at most so many by one
-RUN = 4  # rows a connection from which those of one are looked up together
+MANY = 64  # rows from which it is seen whether they come in runs,
+RUN = 4  # and so many of a connection in a row, on average, are worth one
 
 
 class Arena:
@@ -92,8 +93,26 @@ class Arena:
         """The connection of each row."""
         if rows == 1:
             return [table[self._slots[0]]]
-        slots = self._slots[:rows].tolist()
-        return [table[slot] for slot in slots]
+        runs = self.runs(table, rows) if rows >= MANY else None
+        if runs is None:
+            return [table[slot] for slot in self._slots[:rows].tolist()]
+        conns = []
+        for conn, length in runs:
+            conns += [conn] * length
+        return conns
+
+    def runs(self, table: list[Any], rows: int) -> list[tuple[Any, int]] | None:
+        """(connection, number of rows) for the rows of one connection that
+        follow each other; None where they are too few to be worth it."""
+        count = self.c.run_count
+        if count * RUN > rows:
+            return None
+        found = []
+        at, slots = 0, self._slots
+        for length in ffi.unpack(self.c.runs, count):
+            found.append((table[slots[at]], length))
+            at += length
+        return found
 
     def messages(self, rows: int, gap: bytes | None) -> list[bytes]:
         """The bytes of each row; `gap` stands behind each, where it does."""

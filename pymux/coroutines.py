@@ -14,7 +14,7 @@ import queue
 import threading
 import types
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Callable
 
 from ._core import ffi, lib
@@ -73,7 +73,7 @@ class Task:
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
         self.owner = owner  # the dispatcher, told when it ends
         self.inbox: deque[bytes] | None = None
-        self.inbox_size = 0
+        self.inbox_size = 0  # what of it counts: not while all is being taken
         self.held = False
         self.over = False  # no more messages come
         self.lost: BaseException | None = None  # why, where it was lost
@@ -97,25 +97,50 @@ class Task:
     # --- messages -------------------------------------------------------
 
     def deliver(self, data: bytes) -> None:
-        """A message came while the coroutine does something else."""
+        """A message came."""
+        if self.waiting == "recv":
+            self.resume(data)
+        else:
+            self._keep((data,))
+
+    def deliver_all(self, messages: list[bytes]) -> None:
+        """Several came. A coroutine that waits finds them all, and only what it
+        leaves counts as input not taken."""
+        if self.waiting != "recv":
+            self._keep(messages)
+            return
+        first, *rest = messages
+        if rest:
+            self.inbox = deque(rest)
+        self.resume(first)
+        if self.inbox and self.conn._task is self:
+            rest, self.inbox = list(self.inbox), None
+            self._keep(rest)
+
+    def _keep(self, messages: Iterable[bytes]) -> None:
+        """Hold messages until the coroutine asks; reading pauses over high
+        water."""
         if self.inbox is None:
             self.inbox = deque()
-        self.inbox.append(data)
-        self.inbox_size += len(data) + ROW_COST
+        for data in messages:
+            self.inbox.append(data)
+            self.inbox_size += len(data) + ROW_COST
         if not self.held and self.inbox_size > self.high_water:
             self.held = True
             self.mux._log.op(self.conn.id | HOLD)
 
     def take(self) -> bytes | None:
         """The next message; what the end is, where there are none."""
-        if self.inbox:
-            data = self.inbox.popleft()
-            self.inbox_size -= len(data) + ROW_COST
-            if not self.inbox:
+        inbox = self.inbox
+        if inbox:
+            data = inbox.popleft()
+            if not inbox:
                 self.inbox = None
-            if self.held and self.inbox_size <= self._low:
-                self.held = False
-                self.mux._log.op(self.conn.id | RELEASE)
+            if self.inbox_size:  # it was kept
+                self.inbox_size -= len(data) + ROW_COST
+                if self.held and self.inbox_size <= self._low:
+                    self.held = False
+                    self.mux._log.op(self.conn.id | RELEASE)
             return data
         if self.lost is not None or self.conn._status == CLOSED:
             raise self.closed_error()
@@ -174,9 +199,9 @@ class Task:
         try:
             wanted = self.coroutine.send(value)
             if wanted is not self or self.waiting is None:
-                self._wait_otherwise(wanted)
+                self.wait_otherwise(wanted)
         except BaseException as error:
-            self._ended(error)
+            self.ended(error)
         finally:
             mux._running = outer
 
@@ -189,13 +214,13 @@ class Task:
         try:
             wanted = self.coroutine.throw(error)
             if wanted is not self or self.waiting is None:
-                self._wait_otherwise(wanted)
+                self.wait_otherwise(wanted)
         except BaseException as error_:
-            self._ended(error_)
+            self.ended(error_)
         finally:
             mux._running = outer
 
-    def _wait_otherwise(self, wanted: Any) -> None:
+    def wait_otherwise(self, wanted: Any) -> None:
         """For what belongs to no connection; what is not ours cannot work."""
         while wanted is not self or self.waiting is None:
             if type(wanted) is Wait:
@@ -204,7 +229,7 @@ class Task:
                 return
             wanted = self.coroutine.throw(RuntimeError(FOREIGN))
 
-    def _ended(self, error: BaseException) -> None:
+    def ended(self, error: BaseException) -> None:
         self.owner.finished(self, None if type(error) is StopIteration else error)
 
     def _forget_timer(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 from ._core import lib
-from .arena import Arena
+from .arena import MANY, Arena
 from .batch import Batch
 from .connection import CLOSED, GONE, OPEN, Connection, as_bytes
 from .coroutines import Task
@@ -398,15 +398,34 @@ class CoroutineDispatcher(Dispatcher):
     def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
         """Step the coroutines that wait for a message, and keep the others'."""
         mux = self.mux
-        conns = arena.conns(mux._table, rows)
-        for conn, data in zip(conns, arena.cut(rows, gap)):
-            task = conn._task
-            if task is None or conn._status == CLOSED:
-                continue
-            if task.waiting == "recv":
-                task.resume(data)
-            else:
-                task.deliver(data)
+        table = mux._table
+        runs = arena.runs(table, rows) if rows >= MANY else None
+        if runs is not None:
+            messages, at = arena.messages(rows, gap), 0
+            for conn, length in runs:
+                task = conn._task
+                if task is not None and conn._status != CLOSED:
+                    task.deliver_all(messages[at : at + length])
+                at += length
+            return
+        try:
+            for conn, data in zip(arena.conns(table, rows), arena.cut(rows, gap)):
+                task = conn._task
+                if task is None or conn._status == CLOSED:
+                    continue
+                if task.waiting != "recv" or task.timer is not None:
+                    task.deliver(data)
+                    continue
+                task.waiting = None  # as in Task.resume, without its call
+                mux._running = task
+                try:
+                    wanted = task.coroutine.send(data)
+                    if wanted is not task or task.waiting is None:
+                        task.wait_otherwise(wanted)
+                except BaseException as error:
+                    task.ended(error)
+        finally:
+            mux._running = None
 
     def others(self, batch: Batch) -> None:
         """What happened to connections beside messages."""

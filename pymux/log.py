@@ -156,13 +156,12 @@ class Log:
         if rows == 1 and type(replies[0]) is bytes:
             self.special(Block(1, arena.ids, b"", replies[0], arena))
             return
-        if lines is not None:
-            data = lines.delimiter.join([*replies, b""])
-            if data.count(lines.delimiter) == rows:
-                keep = arena, lines
-                self.special(Block(DELIMITED | rows, arena.ids, lines.c, data, keep))
-                return
         data = b"".join(replies)
+        if lines is not None and lines.delimiter not in data:
+            data = lines.delimiter.join([*replies, b""])
+            keep = arena, lines
+            self.special(Block(DELIMITED | rows, arena.ids, lines.c, data, keep))
+            return
         sizes = list(map(len, replies))
         if sum(sizes) != len(data):
             raise TypeError("a view of other items than bytes")
