@@ -1,14 +1,15 @@
 """The memory of batches, and who may still look at it.
 
-The exporter of an arena (a cffi buffer) is made when a column is first read;
-every view, slice and array of it keeps the exporter alive, and the exporter
-keeps the arena. So a weak reference to the exporter tells, and nothing else
-does, whether anybody may still look (`memoryview.release()` succeeds while
-slices live): only then is an arena used again.
+Each arena has one exporter (a cffi buffer), made when a column is first read;
+every view, slice and array holds a reference to it, and it keeps the arena's
+memory. So its reference count tells, and nothing else does, whether anybody
+may still look (`memoryview.release()` succeeds while slices live): only when
+nobody does is an arena used again, and never where references are not counted.
 """
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -50,7 +51,7 @@ class Arena:
     def __init__(self, c: Any) -> None:
         self._total = c.total
         self.c = ffi.gc(c, lib.pmx_arena_free, self._total)
-        self.exporter: weakref.ref[Any] | None = None
+        self.exporter: Any = None
         self.ids = c.ids
         self.ends = c.offsets
         base = address(c)
@@ -69,16 +70,14 @@ class Arena:
 
     def held(self) -> bool:
         """Whether a view of it may be alive."""
-        return self.exporter is not None and self.exporter() is not None
+        return self.exporter is not None and references(self) > ALONE
 
     def view(self, column: int, size: int) -> memoryview:
         """A read-only view of the first `size` bytes of a column: DATA, ..."""
-        exporter = None if self.exporter is None else self.exporter()
-        if exporter is None:
-            exporter = ffi.buffer(self.c, self._total)
-            self.exporter = weakref.ref(exporter)
+        if self.exporter is None:
+            self.exporter = ffi.buffer(self.c, self._total)
         at = self._at[column]
-        return memoryview(exporter)[at : at + size].toreadonly()
+        return memoryview(self.exporter)[at : at + size].toreadonly()
 
     # --- a batch, as objects ------------------------------------------------
 
@@ -146,6 +145,19 @@ class Arena:
 
 
 DATA, OFFSETS, IDS = range(3)  # columns
+COUNTS = sys.implementation.name == "cpython"
+
+
+def references(arena: Any) -> int:
+    """How many references there are to an arena's exporter."""
+    return sys.getrefcount(arena.exporter)
+
+
+class _Lone:
+    exporter = object()
+
+
+ALONE = references(_Lone) if COUNTS else -1  # with nobody's but the arena's own
 
 
 def address(pointer: Any) -> int:
@@ -196,41 +208,35 @@ class Arenas:
         return Arena(c)
 
     def _leave(self, arena: Arena) -> None:
+        """Let go of an arena that its views may keep."""
         self._left = [ref for ref in self._left if ref() is not None]
-        if arena.exporter is not None:
-            self._left.append(arena.exporter)
-
-    def free_current(self) -> bool:
-        """The last batch is over: whether nobody looks at its arena any more."""
-        exporter = self.current.exporter
-        if exporter is not None and exporter() is not None:
-            return False
-        self.current.exporter = None
-        return True
+        if arena.held():
+            self._left.append(weakref.ref(arena.exporter))
 
     def ready(self) -> Arena:
         """The last batch is over: an arena that nobody looks at."""
         adopted, self.adopted = self.adopted, None
         if adopted is not None:
             self._leave(adopted)
-        if self.free_current():
-            return self.current
         held = self.current
-        self._leave(held)
+        if not held.held():
+            return held
         for at, arena in enumerate(self._resting):
             if not arena.held():
                 self._resting[at] = held
                 self.current = arena
                 return arena
         self.current = self._new()
-        if len(self._resting) < self.REST:
+        if COUNTS and len(self._resting) < self.REST:
             self._resting.append(held)
+        else:
+            self._leave(held)
         return self.current
 
     def held(self) -> int:
         """How many arenas have views that live."""
-        held = {id(ref) for ref in self._left if ref() is not None}
-        for arena in (self.current, self.adopted):
-            if arena is not None and arena.held():
-                held.add(id(arena.exporter))
-        return len(held)
+        ours = [self.current, *self._resting]
+        if self.adopted is not None:
+            ours.append(self.adopted)
+        left = [ref for ref in self._left if ref() is not None]
+        return len(left) + sum(arena.held() for arena in ours)

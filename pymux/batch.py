@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._core import ffi, lib
 from .arena import DATA, IDS, OFFSETS, Arena
 from .connection import Connection, as_bytes
-from .log import OFFSETS32, OFFSETS64, Block
+from .log import OFFSETS32, OFFSETS64
 
 if TYPE_CHECKING:
     from .mux import Mux
@@ -269,7 +269,7 @@ class Batch:
         self._replied = True
         if rows:
             keep = arena, bounds
-            mux._log.special(Block(cut | rows, arena.ids, bounds, data, keep))
+            mux._log.special((cut | rows, arena.ids, bounds, data, keep))
 
 
 def _bounds(offsets: Any, rows: int, size: int) -> tuple[Any, int]:

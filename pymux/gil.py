@@ -43,6 +43,9 @@ def exchange_holding_the_gil() -> Callable[..., int] | None:
     return function
 
 
+LOOK_EVERY = 7  # turns, of eight: a mask
+
+
 class Gil:
     """Notices, by looking every few turns, that the GIL has to be waited for.
 
@@ -51,7 +54,6 @@ class Gil:
         turns: how many have given it up.
     """
 
-    LOOK_EVERY = 7  # turns, of eight: a mask
     LATE_NS = 1_000_000  # between the core's return and ours others had the GIL
     LASTS = 256  # turns that the finding holds for
 

@@ -193,13 +193,16 @@ class Dispatcher:
         """The same for the one message of a batch."""
         if conn._status == CLOSED:
             return
+        mux = self.mux
         try:
             reply = handler(conn, data)
-            if type(reply) is not bytes or len(reply) > self.mux._large:
+            if type(reply) is not bytes or len(reply) > mux._large:
                 if reply is None:
                     return
                 reply = self.large(conn, reply)
-            if reply is not None:
+            if conn._status == OPEN and reply is not None:
+                mux._log.entries += (conn.id, reply)
+            elif reply is not None:
                 conn._answer(reply)
         except BaseException as error:
             self.failed(conn, error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import repeat
 from operator import sub
 from struct import Struct
@@ -18,7 +19,7 @@ from typing import Any
 from ._core import ffi, lib
 from .framing import Lines, fill_framing
 
-__all__ = ["Block", "Log"]
+__all__ = ["Log"]
 
 ONE_ID = Struct("@Q").pack
 LARGE_PIECE = 8192  # sent by reference rather than joined with the others
@@ -31,45 +32,39 @@ DELIMITED = lib.PMX_DELIMITED << 32
 SPANS = lib.PMX_SPANS << 32
 
 
-class Block:
-    """In the log: many pieces in one, as the core takes them.
+# In the log: many pieces in one, as the core takes them.
+#
+#   shape   how they are cut, and how many there are
+#   ids     whose they are: a buffer of uint64
+#   bounds  where they begin and end; what that is depends on the cut, and one
+#           piece with the cut of lengths needs none
+#   data    the bytes of all
+#   keep    what ids and bounds lie in
+Block = tuple[int, Any, Any, Any, Any]
 
-    Attributes:
-        shape: how they are cut, and how many there are.
-        ids: whose they are: a buffer of uint64.
-        bounds: where they begin and end; what that is depends on the cut. One
-            piece with the cut of lengths needs none.
-        data: the bytes of all.
-        keep: what `ids` and `bounds` lie in.
-    """
 
-    __slots__ = ("bounds", "data", "ids", "keep", "shape")
+def sizes_of(block: Block) -> Iterator[tuple[int, int]]:
+    """(id, size) of each piece of a block."""
+    shape, ids, bounds, data, _ = block
+    count = shape & COUNT
+    cut = shape - count
+    whose = ffi.unpack(ffi.cast("uint64_t *", ids), count)
+    if cut == SHARED or shape == 1:
+        return zip(whose, repeat(len(data)))
+    if cut == DELIMITED:
+        delimiter = ffi.cast("pmx_framing *", bounds)
+        text = ffi.buffer(delimiter.delimiter, delimiter.width)[:]
+        return zip(whose, map(len, data.split(text)))
+    if cut == LENGTHS:
+        return zip(whose, memoryview(bounds).cast("q"))
+    kind = "int32_t *" if cut == OFFSETS32 else "int64_t *"
+    ends = ffi.unpack(ffi.cast(kind, bounds), count + 1)
+    return zip(whose, map(sub, ends[1:], ends))
 
-    def __init__(self, shape: int, ids: Any, bounds: Any, data: bytes, keep: Any):
-        self.shape = shape
-        self.ids = ids
-        self.bounds = bounds
-        self.data = data
-        self.keep = keep
 
-    def sizes(self) -> Iterator[tuple[int, int]]:
-        """(id, size) of each piece."""
-        count = self.shape & COUNT
-        cut = self.shape - count
-        ids = ffi.unpack(ffi.cast("uint64_t *", self.ids), count)
-        if cut == SHARED:
-            return zip(ids, repeat(len(self.data)))
-        if cut == DELIMITED:
-            delimiter = ffi.cast("pmx_framing *", self.bounds)
-            text = ffi.buffer(delimiter.delimiter, delimiter.width)[:]
-            return zip(ids, map(len, self.data.split(text)))
-        if self.shape == 1:
-            return zip(ids, (len(self.data),))
-        if cut == LENGTHS:
-            return zip(ids, memoryview(self.bounds).cast("q"))
-        kind = "int32_t *" if cut == OFFSETS32 else "int64_t *"
-        ends = ffi.unpack(ffi.cast(kind, self.bounds), count + 1)
-        return zip(ids, map(sub, ends[1:], ends))
+@lru_cache(maxsize=256)
+def _longs(count: int) -> Any:
+    return Struct(f"@{count}q").pack
 
 
 class Delimiter:
@@ -154,19 +149,19 @@ class Log:
         """
         rows = len(replies)
         if rows == 1 and type(replies[0]) is bytes:
-            self.special(Block(1, arena.ids, b"", replies[0], arena))
+            self.special((1, arena.ids, b"", replies[0], arena))
             return
         data = b"".join(replies)
         if lines is not None and lines.delimiter not in data:
             data = lines.delimiter.join([*replies, b""])
             keep = arena, lines
-            self.special(Block(DELIMITED | rows, arena.ids, lines.c, data, keep))
+            self.special((DELIMITED | rows, arena.ids, lines.c, data, keep))
             return
         sizes = list(map(len, replies))
         if sum(sizes) != len(data):
             raise TypeError("a view of other items than bytes")
-        bounds = array("q", sizes).tobytes()
-        self.special(Block(LENGTHS | rows, arena.ids, bounds, data, arena))
+        bounds = _longs(rows)(*sizes)
+        self.special((LENGTHS | rows, arena.ids, bounds, data, arena))
 
     def merge(self) -> None:
         """Something else is about to be logged: first the replies so far."""
@@ -195,7 +190,7 @@ class Log:
                 if piece:
                     logged[who] = logged.get(who, 0) + len(piece)
             else:
-                for one, size in piece.sizes():
+                for one, size in sizes_of(piece):
                     logged[one] = logged.get(one, 0) + size
         self.seen = len(entries)
         return logged.get(id, 0)
@@ -222,20 +217,20 @@ class Log:
                 return at
         return len(self.entries)
 
-    def lay_out(self, turn: Any, count: int) -> tuple[int, Any, Any, Any, Any]:
+    def lay_out(self, turn: Any, count: int) -> Block:
         """The first `count` entries, as arguments for the core.
 
         Returns:
-            Shape, ids, bounds and data of the one block that they are; where
-            they are more than one, a shape of 0, and they are in the turn's
-            blocks. Last, what must live until the core has taken them over.
+            The one block that they are; where they are more than one, one of
+            shape 0, and they are in the turn's blocks. It must live until the
+            core has taken them over.
         """
         entries = self.entries
         if count == 2:
             what = entries[1]
             if type(what) is bytes:
                 return 1, ONE_ID(entries[0]), b"", what, None
-            return what.shape, what.ids, what.bounds, what.data, what
+            return what  # type: ignore[no-any-return]
         if not self.specials:
             pieces = entries[1:count:2]
             sizes = list(map(len, pieces))
@@ -265,8 +260,7 @@ class Log:
                     continue
                 if at > start:
                     n = self._add_pieces(n, who[start:at], what[start:at], keep)
-                block = piece.shape, piece.ids, piece.bounds, piece.data
-                n = self._add(n, *block, keep)
+                n = self._add(n, piece, keep)
                 start = at + 1
         if start < len(what):
             n = self._add_pieces(n, who[start:], what[start:], keep)
@@ -274,14 +268,13 @@ class Log:
         turn.block_count = n
         return keep
 
-    def _add(
-        self, n: int, shape: int, ids: Any, bounds: Any, data: bytes, keep: list[Any]
-    ) -> int:
+    def _add(self, n: int, what: Block, keep: list[Any]) -> int:
         """The n-th block; how many there are now."""
         if n == len(self._blocks):
             more = ffi.new("pmx_block[]", 2 * n)
             ffi.memmove(more, self._blocks, n * ffi.sizeof("pmx_block"))
             self._blocks = more
+        shape, ids, bounds, data, whole = what
         if shape == 1:  # as for `pmx_exchange`: the one has all of data
             bounds = ONE_ID(len(data))
         block = self._blocks[n]
@@ -291,6 +284,7 @@ class Log:
         block.bounds = _pointer(bounds, keep)
         block.data = _pointer(data, keep)
         block.size = len(data)
+        keep.append(whole)
         return n + 1
 
     def _add_pieces(
@@ -311,7 +305,7 @@ class Log:
             who, what, sizes = who[start:], what[start:], sizes[start:]
         data = b"".join(what) if len(what) > 1 else what[0]
         ids, bounds = array("Q", who).tobytes(), array("q", sizes).tobytes()
-        return self._add(n, len(who), ids, bounds, data, keep)
+        return self._add(n, (len(who), ids, bounds, data, None), keep)
 
 
 def _pointer(what: Any, keep: list[Any]) -> Any:

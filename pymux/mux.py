@@ -42,8 +42,8 @@ from .framing import (
     policy,
     seconds,
 )
-from .gil import Gil
-from .log import LARGE_PIECE, SHARED, Block, Delimiter, Log
+from .gil import LOOK_EVERY, Gil
+from .log import LARGE_PIECE, ONE_ID, SHARED, Delimiter, Log
 from .signals import SIGNALS
 from .stats import COUNTED, Stats
 from .timers import NS, Timer, Timers
@@ -496,7 +496,7 @@ class Mux:
                 self._check_reply(id, len(data))
         if ids:
             whose = ffi.new("uint64_t[]", ids)
-            self._log.special(Block(SHARED | len(ids), whose, b"", data, None))
+            self._log.special((SHARED | len(ids), whose, b"", data, None))
             self._log.large += len(data)
             if self._log.large > SUBMIT_OVER:
                 self._submit()
@@ -610,10 +610,9 @@ class Mux:
             self._unreturned = False
         if self._batch is not None:
             self._forget_batch()
-        if self._arena.exporter is not None and not self._arenas.free_current():
-            self._stale = True
         if (
             self._stale
+            or (self._arena.exporter is not None and self._arena.held())
             or min_messages != self._min_messages
             or delay_ns != self._delay_ns
         ):
@@ -632,7 +631,9 @@ class Mux:
             try:
                 self._in_core = True  # a signal's handler may send, no more
                 count = len(entries)
-                if count:
+                if count == 2 and type(entries[1]) is bytes:
+                    shape, ids, data = 1, ONE_ID(entries[0]), entries[1]
+                elif count:
                     shape, ids, bounds, data, _keep = log.lay_out(turn, count)
                 try:
                     if gil.left and not looked:
@@ -642,8 +643,8 @@ class Mux:
                         result = EXCHANGE(
                             turn, span, shape, ids, bounds, data, len(data)
                         )
-                        gil.turns += 1
-                        if not gil.turns & gil.LOOK_EVERY:
+                        gil.turns = turns = gil.turns + 1
+                        if not turns & LOOK_EVERY:
                             gil.look()
                 finally:  # nothing is called here before all of it is noted
                     self._unreturned = True
@@ -671,7 +672,7 @@ class Mux:
                 break
             self._unreturned = False
         self._woken = False
-        return int(result)
+        return result
 
     def _tell(self, min_messages: int, delay_ns: int) -> None:
         """Set the fields of the turn that rarely change: to set one costs as
