@@ -20,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include "client.h"
 #include "proc.h"
@@ -46,7 +47,7 @@ struct span {
     struct rusage load_from, load_until;
     uint64_t from, until;
     double busy_from, busy_until; /* of the whole machine */
-    struct memory memory, base;
+    struct memory memory, base, after;
     unsigned base_conns;
 };
 
@@ -171,14 +172,24 @@ static void load_echo(struct span *s)
     s->memory = proc_memory(opt.pid);
 }
 
+/* Everybody at once; then nobody, and what memory the server keeps. */
 static void load_burst(struct span *s)
 {
+    const struct timespec rest = {.tv_nsec = 500000000};
     run.stop_at_failure = false;
+    s->base = proc_memory(opt.pid);
     span_begin(s);
     open_range(0, run.total, run.total);
     span_end(s);
     run.messages = run.opened;
     s->memory = proc_memory(opt.pid);
+    for (unsigned i = 0; i < run.total; i++)
+        if (run.conns[i].state == OPEN) {
+            close(run.conns[i].fd);
+            run.conns[i].state = CLOSED;
+        }
+    nanosleep(&rest, NULL);
+    s->after = proc_memory(opt.pid);
 }
 
 static void load_churn(struct span *s)
@@ -219,9 +230,11 @@ static void print_server(const struct span *s)
 
     printf("\"server\": {\"cpu\": %.6f, \"user_ticks\": %.6f, "
            "\"system_ticks\": %.6f, \"rss_kib\": %ld, \"base_rss_kib\": %ld, "
-           "\"base_conns\": %u, \"peak_kib\": %ld, \"threads\": %d}",
+           "\"after_rss_kib\": %ld, \"base_conns\": %u, \"peak_kib\": %ld, "
+           "\"threads\": %d}",
            s->server_until.cpu - s->server_from.cpu, user, system,
-           s->memory.rss, s->base.rss, s->base_conns, s->memory.peak, s->memory.threads);
+           s->memory.rss, s->base.rss, s->after.rss, s->base_conns, s->memory.peak,
+           s->memory.threads);
 }
 
 static void report(const struct span *s, long long drops)

@@ -107,7 +107,11 @@ def details(summary: Summary, scenario: str) -> str:
     """One scenario: every contender, every figure."""
     header = ["contender", "per second", "p50 us", "p99 us", "p99.9 us"]
     header += ["user us", "system us", "RSS MiB"]
+    figures = ["p50", "p99", "p99.9", "user_us", "system_us", "rss_mib"]
     has_memory = scenario == "memory"
+    if scenario == "burst":
+        header += ["before", "after all closed"]
+        figures += ["base_rss_mib", "after_rss_mib"]
     is_open_loop = scenario.startswith("rate-")
     header.append("sent late, p99 us" if is_open_loop else "load CPU")
     if has_memory:
@@ -123,7 +127,7 @@ def details(summary: Summary, scenario: str) -> str:
         if has_memory:
             cells.append(spread(summary.value(scenario, name, "memory")))
         cells.append(spread(speed))
-        for figure in ("p50", "p99", "p99.9", "user_us", "system_us", "rss_mib"):
+        for figure in figures:
             value = summary.value(scenario, name, figure)
             cells.append(number(value.median) if value else "-")
         load = summary.value(scenario, name, "load_cpu")

@@ -57,8 +57,8 @@ def figure(result: Result, name: str) -> float | None:
     if name in ("user_us", "system_us", "cpu_us"):
         user, system = cpu_split([result])
         return {"user_us": user, "system_us": system, "cpu_us": user + system}[name]
-    if name == "rss_mib":
-        return float(result["server"]["rss_kib"]) / 1024
+    if name in ("rss_mib", "base_rss_mib", "after_rss_mib"):
+        return float(result["server"][name.replace("_mib", "_kib")]) / 1024
     if name == "load_cpu":
         load = result["load"]
         return float(load["user"] + load["system"]) / (result["seconds"] or 1)

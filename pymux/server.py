@@ -199,6 +199,7 @@ class Server:
                     dispatcher.plain(what)
             finally:
                 mux._dispatching = False
+            what = None  # nothing is kept while waiting
             if mux._close_asked:
                 mux.close()
             if mux._c is None:
