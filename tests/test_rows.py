@@ -1,0 +1,139 @@
+"""Many rows at once: runs of one connection, and the ways that replies go in."""
+
+import socket
+
+import pytest
+
+import pymux
+from tests import util
+
+LINES = pymux.Lines()
+SLACK = pymux.Limits(high_water=1 << 30, max_output=1 << 30)
+MANY = [b"%d" % n for n in range(1000)]
+
+
+def talk(server, lines):
+    """What the server answers to lines that arrive together."""
+    return util.everything(server.address, as_lines(lines))
+
+
+def odd(n):
+    """Answers of every kind that there is, by turns."""
+    return [
+        b"%d" % n,
+        None,
+        bytearray(b"array %d" % n),
+        b"large %d " % n * 3000,
+        b"",
+        memoryview(b"view %d" % n),
+        b"two\nlines",
+    ][n % 7]
+
+
+def as_lines(answers):
+    return b"".join(bytes(one) + b"\n" for one in answers if one is not None)
+
+
+@pytest.mark.parametrize("form", ["function", "object", "batch", "batched object"])
+def test_answers_of_every_kind_keep_their_order(backend, form):
+    handler = util.in_form(form, lambda data: odd(int(data)))
+    with util.serving(handler, backend, framing=LINES, limits=SLACK) as server:
+        assert talk(server, MANY) == as_lines(map(odd, range(1000)))
+
+
+def test_an_answer_that_holds_the_delimiter_stays_one_answer(backend):
+    counts = []
+
+    @pymux.batched
+    def handler(batch):
+        batch.reply([b"a\nb"] * len(batch))
+        counts.append(len(batch))
+
+    with util.serving(handler, backend, framing=LINES) as server:
+        assert talk(server, MANY) == b"a\nb\n" * 1000
+        assert server.stats().messages_out == sum(counts) == 1000
+
+
+@pytest.mark.parametrize("framing", [LINES, pymux.Lines(b"ab"), pymux.Raw()])
+def test_views_of_wide_items_are_answered_with_their_bytes(backend, framing):
+    wide = memoryview(b"01234567" * 4).cast("q")
+
+    @pymux.batched
+    def handler(batch):
+        batch.reply([wide] * len(batch))
+
+    ask, end = (b"x", b"") if framing == pymux.Raw() else (b"x", framing.delimiter)
+    with util.serving(handler, backend, framing=framing) as server:
+        answer = util.everything(server.address, ask + end)
+    assert answer == wide.tobytes() + end
+
+
+def test_more_large_answers_than_the_log_holds_keep_their_order(backend):
+    def handler(conn, data):
+        return data * (1 << 18)
+
+    with util.serving(handler, backend, framing=LINES, limits=SLACK) as server:
+        sent = [b"%04d" % n for n in range(24)]
+        assert talk(server, sent) == as_lines(line * (1 << 18) for line in sent)
+
+
+def test_rows_of_several_connections_go_to_their_own(backend):
+    with util.serving(
+        lambda conn, data: b"%d:" % conn.id + data, backend, framing=LINES
+    ) as server:
+        socks = [util.connect(server.address) for _ in range(5)]
+        for sock in socks:
+            sock.sendall(as_lines(MANY))
+            sock.shutdown(socket.SHUT_WR)
+        seen = set()
+        for sock in socks:
+            with sock:
+                lines = util.recv_all(sock).split()
+            names, numbers = zip(*(line.split(b":") for line in lines))
+            assert list(numbers) == MANY
+            assert len(set(names)) == 1
+            seen.add(names[0])
+        assert len(seen) == 5
+
+
+def test_closing_in_the_middle_of_a_run_ends_delivery(backend):
+    got = []
+
+    def handler(conn, data):
+        got.append(data)
+        if data == b"500":
+            conn.close()
+        return data
+
+    with util.serving(handler, backend, framing=LINES) as server:
+        assert talk(server, MANY) == as_lines(MANY[:501])
+    assert got == MANY[:501]
+
+
+@pytest.mark.parametrize("how", ["recv", "iteration", "one by one"])
+def test_a_coroutine_finds_all_lines_of_a_run_in_order(backend, how):
+    got = []
+
+    async def handler(conn):
+        if how == "iteration":
+            async for data in conn:
+                got.append(data)
+        while how != "iteration" and (data := await conn.recv()) is not None:
+            got.append(data)
+            if how == "one by one" and len(got) < 50:
+                await pymux.sleep(0)  # the rest is kept meanwhile
+        conn.send(b"done")
+
+    limits = pymux.Limits(high_water=2000, low_water=500)
+    with util.serving(handler, backend, framing=LINES, limits=limits) as server:
+        assert talk(server, MANY) == b"done\n"
+    assert got == MANY
+
+
+def test_a_coroutine_that_returns_in_the_middle_of_a_run_ends_delivery(backend):
+    async def handler(conn):
+        for _ in range(3):
+            conn.send(await conn.recv())
+
+    with util.serving(handler, backend, framing=LINES) as server:
+        assert talk(server, MANY) == b"0\n1\n2\n"
