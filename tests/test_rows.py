@@ -54,7 +54,7 @@ def test_an_answer_that_holds_the_delimiter_stays_one_answer(backend):
         assert server.stats().messages_out == sum(counts) == 1000
 
 
-@pytest.mark.parametrize("framing", [LINES, pymux.Lines(b"ab"), pymux.Raw()])
+@pytest.mark.parametrize("framing", [LINES, pymux.Lines(b"ab"), pymux.LengthPrefix(1)])
 def test_views_of_wide_items_are_answered_with_their_bytes(backend, framing):
     wide = memoryview(b"01234567" * 4).cast("q")
 
@@ -62,10 +62,12 @@ def test_views_of_wide_items_are_answered_with_their_bytes(backend, framing):
     def handler(batch):
         batch.reply([wide] * len(batch))
 
-    ask, end = (b"x", b"") if framing == pymux.Raw() else (b"x", framing.delimiter)
+    lines = isinstance(framing, pymux.Lines)
+    before, after = (b"", framing.delimiter) if lines else (b"\x20", b"")
+    ask = (b"x" if lines else b"\x01x") + after
     with util.serving(handler, backend, framing=framing) as server:
-        answer = util.everything(server.address, ask + end)
-    assert answer == wide.tobytes() + end
+        answer = util.everything(server.address, ask * 3)
+    assert answer == (before + wide.tobytes() + after) * 3
 
 
 def test_more_large_answers_than_the_log_holds_keep_their_order(backend):
