@@ -140,8 +140,10 @@ class Arena:
         return self.messages(rows, gap)
 
     def _one_by_one(self, rows: int, width: int) -> Iterator[bytes]:
+        """Not a generator, which would be over when a signal's handler raises
+        in it, and with it the rows that are left."""
         data, ends = self._data, self.offsets[: rows + 1].tolist()
-        return (data[a : b - width].tobytes() for a, b in zip(ends, ends[1:]))
+        return map(lambda a, b: data[a : b - width].tobytes(), ends, ends[1:])
 
 
 DATA, OFFSETS, IDS = range(3)  # columns
@@ -149,15 +151,16 @@ COUNTS = sys.implementation.name == "cpython"
 
 
 def references(arena: Any) -> int:
-    """How many references there are to an arena's exporter."""
-    return sys.getrefcount(arena.exporter)
+    """How many references there are to an arena's exporter; many, where that
+    cannot be known."""
+    return sys.getrefcount(arena.exporter) if COUNTS else MANY
 
 
 class _Lone:
     exporter = object()
 
 
-ALONE = references(_Lone) if COUNTS else -1  # with nobody's but the arena's own
+ALONE = references(_Lone) if COUNTS else 0  # with nobody's but the arena's own
 
 
 def address(pointer: Any) -> int:

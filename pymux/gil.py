@@ -72,13 +72,12 @@ class Gil:
             self._call = self._call or exchange_holding_the_gil()
             self.left = self.LASTS if self._call else 0
 
-    def exchange(self, shape: int, ids: Any, bounds: Any, data: Any) -> int:
-        """`pmx_exchange`, without waiting and with the GIL kept."""
+    def arguments(self, shape: int, ids: Any, bounds: Any, data: Any) -> Any:
+        """`pmx_exchange` that keeps the GIL, and what to call it with so that
+        it does not wait. Pointers are not kept alive by this."""
         self.left -= 1
-        assert self._call is not None
-        size = len(data)
-        ids, bounds, data = (
+        ids, bounds, start = (
             one if type(one) is bytes else int(ffi.cast("uintptr_t", one))
             for one in (ids, bounds, data)
         )
-        return self._call(self._address, 0, shape, ids, bounds, data, size)
+        return self._call, self._address, 0, shape, ids, bounds, start, len(data)

@@ -169,10 +169,11 @@ class Dispatcher:
         log = mux._log
         before = len(log.entries)
         conns = arena.conns(mux._table, rows)
-        pairs = zip(conns, arena.cut(rows, gap))
+        order = iter(conns)
+        pairs = zip(order, arena.cut(rows, gap))
         log.rows, log.pending = conns, []
         try:
-            while not self.some(pairs, handler):
+            while not self.some(pairs, order, handler):
                 pass
             replies = log.pending
             if len(replies) == rows and not log.large and len(log.entries) == before:
@@ -210,12 +211,17 @@ class Dispatcher:
     def some(
         self,
         pairs: Iterator[tuple[Connection, bytes]],
+        order: Any,
         handler: Callable[[Connection, bytes], Any],
     ) -> bool:
         """The hot loop: no call but the handler's, for a small reply. False
-        where the handler raised, and there may be rows left."""
+        where the handler raised, and there may be rows left.
+
+        A signal's handler may raise anywhere in it. So what was done is told
+        by how many rows the iterator of connections has left, not by where
+        the loop stood.
+        """
         log, large = self.mux._log, self.mux._large
-        conn: Any = None
         try:
             for conn, data in pairs:
                 if conn._status == CLOSED:
@@ -228,8 +234,12 @@ class Dispatcher:
                     reply = self.large(conn, reply)
                 log.pending.append(reply)
         except BaseException as error:
-            log.pending.append(None)
-            self.failed(conn, error)
+            begun = len(log.rows) - order.__length_hint__()
+            if not begun:
+                raise
+            if len(log.pending) < begun:
+                log.pending.append(None)
+            self.failed(log.rows[begun - 1], error)
             return False
         return True
 

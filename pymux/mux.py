@@ -200,7 +200,7 @@ class Mux:
         self._reply_limit = UNLIMITED  # a longer one may not fit its framing
         self._lines: Delimiter | None = None  # where every framing is the same
         self._only_framing: Framing | None = None
-        self._gap: bytes | None = None  # the delimiter there
+        self._gap: bytes | None = None  # the delimiter that the core leaves
         self._framings = 0
         self._leave_gaps = True  # delimiters between messages: see batch.py
         self._stale = True  # what the turn's fields say, beside these two:
@@ -420,7 +420,6 @@ class Mux:
             self._only_framing = framing
         elif framing != self._only_framing:
             self._lines = self._only_framing = None
-        self._gap = self._lines.delimiter if self._lines else None
         self._framings += 1
         self._stale = True
         self._reply_limit = min(self._reply_limit, longest_reply(framing))
@@ -619,6 +618,7 @@ class Mux:
             self._tell(min_messages, delay_ns)
         log, entries, gil = self._log, self._log.entries, self._gil
         looked = False
+        result: int
         while True:
             span = -1
             if deadline is not None or self._timers.heap or self._calls:
@@ -628,6 +628,7 @@ class Mux:
                 self._watch_signals()
             shape = 0
             ids = bounds = data = b""
+            hold = None
             try:
                 self._in_core = True  # a signal's handler may send, no more
                 count = len(entries)
@@ -635,10 +636,12 @@ class Mux:
                     shape, ids, data = 1, ONE_ID(entries[0]), entries[1]
                 elif count:
                     shape, ids, bounds, data, _keep = log.lay_out(turn, count)
-                try:
-                    if gil.left and not looked:
-                        looked = True
-                        result = gil.exchange(shape, ids, bounds, data)
+                if gil.left and not looked:
+                    looked = True
+                    hold, where, *what = gil.arguments(shape, ids, bounds, data)
+                try:  # from here to the call a signal's handler cannot run
+                    if hold is not None:
+                        result = hold(where, *what)
                     else:
                         result = EXCHANGE(
                             turn, span, shape, ids, bounds, data, len(data)
@@ -682,7 +685,9 @@ class Mux:
         turn.arena = self._arena.c
         turn.min_messages = self._min_messages = min_messages
         turn.max_delay_ns = self._delay_ns = delay_ns
-        turn.leave_gaps = self._leave_gaps and self._lines is not None
+        leave = self._leave_gaps and self._lines is not None
+        turn.leave_gaps = leave
+        self._gap = self._lines.delimiter if leave and self._lines else None
         self._stale = False
 
     def _want_gaps(self, wanted: bool) -> None:
