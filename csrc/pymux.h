@@ -108,7 +108,7 @@ typedef struct {
     uint32_t gap;               /* bytes of delimiter left behind each */
     uint32_t no_gaps;           /* there are to be none */
     uint32_t run_count;         /* runs of rows of one connection, */
-    uint32_t unused;
+    uint32_t unused;            /* keeps the columns aligned */
     uint64_t *ids;
     int32_t *offsets;
     uint32_t *slots;

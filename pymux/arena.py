@@ -58,7 +58,7 @@ class Arena:
         self._at = (
             address(c.data) - base,
             address(self.ends) - base,
-            (address(self.ids) - base),
+            address(self.ids) - base,
         )
         # for reading in here, never handed out: see view()
         rows = c.rows

@@ -134,6 +134,8 @@ class Batch:
     def _take_messages(self) -> list[bytes]:
         messages = self._messages
         if messages is None:
+            if self._gap is not None and not self._arena.c.gap:
+                self._gap = None  # _columns() was interrupted
             messages = self._arena.messages(self._rows, self._gap)
             self._messages = messages
             if self._gap is None and self._rows > 1:
@@ -148,9 +150,9 @@ class Batch:
             self._check()
         if mux._leave_gaps:
             mux._want_gaps(False)
-            if self._gap is not None:
-                lib.pmx_close_gaps(self._arena.c)
-                self._gap = None
+        if self._gap is not None:
+            lib.pmx_close_gaps(self._arena.c)
+            self._gap = None
         return self._arena
 
     # --- columns --------------------------------------------------------
@@ -215,11 +217,11 @@ class Batch:
             return
         try:  # to join them finds out what they are
             if mux._fit(replies):
-                log.answer(self._arena, replies, mux._lines)
                 self._replied = True
+                log.answer(self._arena, replies, mux._lines)
                 return
         except TypeError:
-            pass
+            self._replied = False
         conns = self.conns
         replies = [None if one is None else as_bytes(one) for one in replies]
         for conn, reply in zip(conns, replies):

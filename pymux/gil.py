@@ -51,7 +51,7 @@ class Gil:
 
     Attributes:
         left: for so many turns, look for what is ready without giving it up.
-        turns: how many have given it up.
+        turns: how many harvests the core has begun.
     """
 
     LATE_NS = 1_000_000  # between the core's return and ours others had the GIL

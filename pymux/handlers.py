@@ -6,6 +6,7 @@ A dispatcher is made once for a server and called with every batch: all
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 from collections.abc import Iterator
@@ -177,13 +178,12 @@ class Dispatcher:
                 pass
             replies = log.pending
             if len(replies) == rows and not log.large and len(log.entries) == before:
-                log.pending = []
-                try:
+                with contextlib.suppress(TypeError):  # some have no answer
                     log.answer(arena, replies, mux._lines)
-                except TypeError:  # there are messages without an answer
-                    log.pending = replies
         finally:
-            log.merge()
+            if log.pending:
+                log.merge()
+            log.rows = []
 
     def one(
         self,

@@ -30,6 +30,7 @@ OFFSETS64 = lib.PMX_OFFSETS64 << 32
 SHARED = lib.PMX_SHARED << 32
 DELIMITED = lib.PMX_DELIMITED << 32
 SPANS = lib.PMX_SPANS << 32
+PLAIN = frozenset({bytes, bytearray})
 
 
 # In the log: many pieces in one, as the core takes them.
@@ -138,30 +139,34 @@ class Log:
         """A reply to a batch, or a message to many."""
         if self.pending:
             self.merge()
-        self.entries += (0, what)
         self.specials += 1
+        self.entries += (0, what)
 
     def answer(self, arena: Any, replies: list[Any], lines: Delimiter | None) -> None:
-        """One reply to each row of the batch that stands in an arena.
+        """One reply to each row of the batch that stands in an arena, which
+        are what is pending, if anything is.
 
         Raises:
             TypeError: a reply that is not bytes-like; nothing is logged.
         """
         rows = len(replies)
+        block: Block
         if rows == 1 and type(replies[0]) is bytes:
-            self.special((1, arena.ids, b"", replies[0], arena))
-            return
-        data = b"".join(replies)
-        if lines is not None and lines.delimiter not in data:
-            data = lines.delimiter.join([*replies, b""])
-            keep = arena, lines
-            self.special((DELIMITED | rows, arena.ids, lines.c, data, keep))
-            return
-        sizes = list(map(len, replies))
-        if sum(sizes) != len(data):
-            raise TypeError("a view of other items than bytes")
-        bounds = _longs(rows)(*sizes)
-        self.special((LENGTHS | rows, arena.ids, bounds, data, arena))
+            block = 1, arena.ids, b"", replies[0], arena
+        else:
+            data = b"".join(replies)
+            if lines is not None and lines.delimiter not in data:
+                data = lines.delimiter.join([*replies, b""])
+                keep = arena, lines
+                block = DELIMITED | rows, arena.ids, lines.c, data, keep
+            else:
+                if not PLAIN.issuperset(map(type, replies)):
+                    raise TypeError("views need not be as long as their bytes")
+                bounds = _longs(rows)(*map(len, replies))
+                block = LENGTHS | rows, arena.ids, bounds, data, arena
+        self.specials += 1
+        self.pending = []
+        self.entries += (0, block)
 
     def merge(self) -> None:
         """Something else is about to be logged: first the replies so far."""

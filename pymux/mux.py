@@ -575,7 +575,7 @@ class Mux:
         bare: bool = False,
     ) -> Any:
         """A `Batch`; or, where bare and there is nothing but messages, what
-        `pmx_exchange` returned, for `_rows`."""
+        `pmx_exchange` returned, for `Dispatcher.plain`."""
         if self._owner != get_ident() or self._c is None:
             self._check()
             self._owner = get_ident()
@@ -639,23 +639,29 @@ class Mux:
                 if gil.left and not looked:
                     looked = True
                     hold, where, *what = gil.arguments(shape, ids, bounds, data)
-                try:  # from here to the call a signal's handler cannot run
+                taken = True
+                try:
                     if hold is not None:
                         result = hold(where, *what)
                     else:
-                        result = EXCHANGE(
-                            turn, span, shape, ids, bounds, data, len(data)
-                        )
-                        gil.turns = turns = gil.turns + 1
-                        if not turns & LOOK_EVERY:
+                        size = len(data)
+                        result = EXCHANGE(turn, span, shape, ids, bounds, data, size)
+                        if not gil.turns & LOOK_EVERY:
                             gil.look()
+                except BaseException:  # before the core was called?
+                    taken = self._counts.harvests != gil.turns
+                    raise
                 finally:  # nothing is called here before all of it is noted
-                    self._unreturned = True
-                    if count:
-                        del entries[:count]
-                        log.large = log.seen = 0
-                        if not entries:  # else a signal's handler has sent
-                            log.specials = 0
+                    if taken:
+                        self._unreturned = True
+                        gil.turns += 1
+                        if count:
+                            del entries[:count]
+                            log.large = log.seen = 0
+                            if not entries:  # else a signal's handler has sent
+                                log.specials = 0
+                    else:
+                        turn.block_count = 0
             finally:
                 self._in_core = False
                 if self._lends_signals:
@@ -665,6 +671,7 @@ class Mux:
                 return 0
             if result < 0:
                 self._unreturned = False
+                gil.turns = self._counts.harvests
                 raise OSError(-result, os.strerror(-result))
             ran = self._run_due() if self._timers.heap or self._calls else False
             if self._c is None:  # a call has closed it

@@ -191,6 +191,8 @@ class Server:
         minimum, delay = dispatcher.min_messages, dispatcher.delay_ns
         while True:
             what = mux._harvest(None, minimum, delay, True)
+            if mux._c is None:
+                return
             try:
                 mux._dispatching = True
                 if type(what) is not int:

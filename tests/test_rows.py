@@ -1,6 +1,7 @@
 """Many rows at once: runs of one connection, and the ways that replies go in."""
 
 import socket
+import threading
 
 import pytest
 
@@ -139,3 +140,89 @@ def test_a_coroutine_that_returns_in_the_middle_of_a_run_ends_delivery(backend):
 
     with util.serving(handler, backend, framing=LINES) as server:
         assert talk(server, MANY) == b"0\n1\n2\n"
+
+
+class Struck(Exception):
+    """What a signal's handler raises."""
+
+
+def striking(name, nth):
+    """A trace function that raises at the nth line run in functions of a name."""
+    left = nth
+
+    def in_lines(frame, event, arg):
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise Struck
+        return in_lines
+
+    def in_calls(frame, event, arg):
+        wanted = frame.f_code.co_name == name and "pymux" in frame.f_code.co_filename
+        return in_lines if wanted and left > 0 else None
+
+    return in_calls
+
+
+@pytest.mark.parametrize("nth", range(1, 40))
+def test_an_exception_anywhere_between_rows_mixes_up_nobody(nth):
+    """As a signal's handler may raise it: also where a row's answer is in."""
+    failed = []
+    options = {"framing": LINES, "on_error": lambda conn, error: failed.append(error)}
+    server = pymux.Server(
+        lambda conn, data: b"%s to %d" % (data, conn.peer[1]),
+        ("127.0.0.1", 0),
+        **options,
+    )
+    threading.settrace(striking("some", nth))
+    try:
+        server.start()
+    finally:
+        threading.settrace(None)
+    socks = [util.connect(server.address) for _ in range(3)]
+    whole = 0
+    for sock in socks:
+        sock.sendall(b"1\n2\n3\n4\n")
+        sock.shutdown(socket.SHUT_WR)
+    for sock in socks:
+        with sock:
+            port = sock.getsockname()[1]
+            lines = util.until_end(sock)[0].split(b"\n")[:-1]
+        wanted = [b"%d to %d" % (n, port) for n in range(1, 5)]
+        assert lines == wanted[: len(lines)]
+        whole += lines == wanted
+    try:
+        server.stop()
+    except Struck:  # before the first row of a batch: that ends the server
+        return
+    assert whole >= 2
+    assert all(isinstance(error, Struck) for error in failed)
+
+
+def test_a_framing_noted_in_a_harvest_leaves_its_batch_alone(backend):
+    with pymux.Mux(backend) as mux:
+        listener = mux.listen(("127.0.0.1", 0), framing=LINES)
+        with util.connect(listener.address) as sock:
+            util.harvest_until(mux, lambda batch: batch.opened)
+            sock.sendall(b"ab\ncde\nf\n")
+            mux.call_threadsafe(mux.listen, ("127.0.0.1", 0))
+            while not len(batch := mux.harvest(10)):
+                pass
+            assert batch.messages == [b"ab", b"cde", b"f"]
+            assert bytes(batch.data) == b"abcdef"
+
+
+def test_a_reply_is_cut_by_its_bytes_not_by_its_items(backend):
+    np = pytest.importorskip("numpy")
+    with util.serving(
+        pymux.batched(
+            lambda batch: batch.reply(
+                [np.zeros((3, 0), "u1"), np.array([0x41424344], "<i4")][: len(batch)]
+            )
+        ),
+        backend,
+        framing=pymux.LengthPrefix(1),
+    ) as server:
+        answer = util.everything(server.address, b"\x01a\x01b")
+    assert answer in (b"\x00\x04DCBA", b"\x00\x00")
