@@ -10,6 +10,7 @@ import select
 import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -97,6 +98,13 @@ def server(command: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], int, A
             process.stdout.close()
 
 
+def shown(command: list[str]) -> str:
+    """The command as it can be pasted in a clone, wherever that is."""
+    root = f"{build.HERE.parent}{os.sep}"
+    words = ["python" if w == sys.executable else w.replace(root, "") for w in command]
+    return shlex.join(words)
+
+
 def last_line(errors: Any) -> str:
     """The last line of a server's stderr: the exception, if it died of one."""
     errors.seek(0)
@@ -135,7 +143,7 @@ def run_once(
     # spinning is off with one usable CPU, so a server that spins is not pinned
     alone = scenario.pinned and contender.group != "spin"
     command = pinned(command, cpus.server if alone else cpus.unpinned)
-    record: dict[str, Any] = {"server": shlex.join(command), "refused": None}
+    record: dict[str, Any] = {"server": shown(command), "refused": None}
     try:
         with server(command) as (process, port, errors):
             options = scenario.load_options(plan.seconds, plan.warmup, rate)
@@ -143,7 +151,7 @@ def run_once(
             if scenario.share and cpus.load is not None:
                 options.append("--spin")  # it has a CPU for itself: sends on time
             load = pinned([str(build.load()), *options], cpus.load)
-            record["load"] = shlex.join(load)
+            record["load"] = shown(load)
             done = subprocess.run(
                 load, capture_output=True, text=True, check=False, timeout=LOAD_TIMEOUT
             )
