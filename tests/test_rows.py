@@ -2,11 +2,13 @@
 
 import contextlib
 import socket
+import sys
 import threading
 
 import pytest
 
 import pymux
+from pymux.gil import exchange_holding_the_gil
 from tests import util
 
 LINES = pymux.Lines()
@@ -228,3 +230,30 @@ def test_a_reply_is_cut_by_its_bytes_not_by_its_items(backend):
     ) as server:
         answer = util.everything(server.address, b"\x01a\x01b")
     assert answer in (b"\x00\x04DCBA", b"\x00\x00")
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="the GIL is never kept here"
+)
+@pytest.mark.parametrize("nth", [1, 3, 5])
+def test_an_exception_before_the_core_is_called_loses_nothing(nth):
+    with pymux.Mux() as mux:
+        listener = mux.listen(("127.0.0.1", 0))
+        with util.connect(listener.address) as sock:
+            sock.sendall(b"question")
+            while not len(batch := mux.harvest(10)):
+                pass
+            batch.conns[0].send(b"answer")
+            mux._gil._call = exchange_holding_the_gil()
+            mux._gil.left = 8  # as beside a thread that computes
+            sys.settrace(striking("arguments", nth))
+            try:
+                with pytest.raises(Struck):
+                    mux.harvest(0)
+            finally:
+                sys.settrace(None)
+            assert mux.harvest(0).messages == []  # not once more
+            assert util.recv_exactly(sock, 6) == b"answer"
+            sock.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
