@@ -231,11 +231,8 @@ class Log:
             core has taken them over.
         """
         entries = self.entries
-        if count == 2:
-            what = entries[1]
-            if type(what) is bytes:
-                return 1, ONE_ID(entries[0]), b"", what, None
-            return what  # type: ignore[no-any-return]
+        if count == 2 and self.specials:
+            return entries[1]  # type: ignore[no-any-return]
         if not self.specials:
             pieces = entries[1:count:2]
             sizes = list(map(len, pieces))
