@@ -262,9 +262,13 @@ static int somebody_ends(const pmx_mux *mux)
 
 int64_t pmx_next_timeout(const pmx_mux *mux)
 {
-    if (nothing_to_wait_for(mux) || mux->report_count || somebody_ends(mux))
+    if (nothing_to_wait_for(mux))
+        return 0;
+    if (!mux->gathering && (mux->report_count || somebody_ends(mux)))
         return 0;
     int64_t at = next_act(mux);
+    if (mux->gathering)
+        at = earlier(at, mux->gathered_at);
     if (at == INT64_MAX)
         return -1;
     int64_t span = at - pmx__now();
@@ -389,8 +393,8 @@ static void begin_batch(pmx_mux *mux, pmx_arena *arena, uint32_t gaps)
     mux->full = mux->capped = 0;
     mux->opened_count = mux->ended_count = 0;
     mux->drained_count = mux->closed_count = 0;
+    mux->gathered_at = INT64_MAX;
     mux->turn++;
-    mux->stats.harvests++;
 }
 
 /* The answers to the last batch are in: who ended with it closes. */
@@ -460,12 +464,12 @@ void pmx_reset_all(pmx_mux *mux, int error)
             pmx__finish(mux, slot, error, 1);
 }
 
-static int enough(const pmx_mux *mux, const pmx_turn *t, int64_t delayed)
+static int enough(const pmx_mux *mux, const pmx_turn *t)
 {
     if (!mux->rows)
         return mux->opened_count || mux->report_count;
     return mux->rows >= t->min_messages || mux->full || mux->capped ||
-           mux->now >= delayed || mux->row_conns >= mux->sources;
+           mux->now >= mux->gathered_at || mux->row_conns >= mux->sources;
 }
 
 /* glibc maps every block over 128 KiB until it has seen one freed: from then
@@ -479,6 +483,15 @@ static void keep_freed_memory(pmx_mux *mux)
     void *volatile block = malloc(1 << 20);
     free(block);
     mux->keeps_memory = 1;
+}
+
+/* What there is stays for the next harvest. */
+static int put_off(pmx_turn *t)
+{
+    t->messages = t->opened_count = t->ended_count = 0;
+    t->drained_count = t->closed_count = 0;
+    t->done_ns = t->mux->now;
+    return (int)(t->reason = PMX_GATHERING);
 }
 
 static int report(pmx_mux *mux, pmx_turn *t, int reason)
@@ -527,15 +540,19 @@ int pmx_harvest(pmx_turn *t)
     int error = pmx_submit(t);
     if (error)
         return error;
-    begin_batch(mux, t->arena, t->leave_gaps);
-    close_ending(mux);
+    mux->stats.harvests++;
+    if (!mux->gathering) {
+        begin_batch(mux, t->arena, t->leave_gaps);
+        close_ending(mux);
+    }
 
-    int64_t end =
-        t->timeout_ns < 0 ? INT64_MAX : after(mux->now, t->timeout_ns);
-    int64_t delayed = INT64_MAX;        /* until when a batch may gather */
+    int64_t end = t->timeout_ns == PMX_FOR_EVER ? INT64_MAX
+                : t->timeout_ns == PMX_LOOK ? mux->now
+                : after(mux->now, t->timeout_ns);
     int reason = 0;
     do {
-        int64_t until = earlier(earlier(end, delayed), next_act(mux));
+        int64_t until =
+            earlier(earlier(end, mux->gathered_at), next_act(mux));
         if (nothing_to_wait_for(mux))
             until = 0;
         int count = wait_for_events(mux, until);
@@ -553,10 +570,13 @@ int pmx_harvest(pmx_turn *t)
         pmx__redial(mux);
         pmx__accept_all(mux);
         reason |= drain_all(mux);
-        if (mux->rows && delayed == INT64_MAX)
-            delayed = after(mux->now, t->max_delay_ns);
-    } while (!reason && mux->now < end && !enough(mux, t, delayed));
-    return report(mux, t, reason);
+        if (mux->rows && mux->gathered_at == INT64_MAX)
+            mux->gathered_at = after(mux->now, t->max_delay_ns);
+    } while (!reason && mux->now < end && !enough(mux, t));
+
+    mux->gathering = t->timeout_ns == PMX_LOOK && mux->rows && !reason &&
+                     !enough(mux, t);
+    return mux->gathering ? put_off(t) : report(mux, t, reason);
 }
 
 int64_t pmx_exchange(pmx_turn *t, int64_t timeout_ns, uint64_t shape,

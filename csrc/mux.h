@@ -211,6 +211,8 @@ struct pmx_mux {
     uint32_t row_conns;
     int full;                   /* the batch takes no more */
     int capped;                 /* a connection had its share: do not wait */
+    int gathering;              /* the last harvest left it unfinished */
+    int64_t gathered_at;        /* until when it may gather */
     uint32_t opened_count, ended_count, drained_count, closed_count;
     uint64_t *opened, *ended, *drained;
     pmx_closed *closed;

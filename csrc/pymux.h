@@ -130,7 +130,16 @@ enum pmx_reason {
     PMX_OTHER_ROWS = 8,         /* opened, ended, drained or closed */
     PMX_LARGE = 16,             /* the arena is a new one, the caller's */
     PMX_GAPS = 64,              /* each message has its delimiter behind it */
-    PMX_DRAINED = 32            /* the listeners were closed by pmx_drain() */
+    PMX_DRAINED = 32,           /* the listeners were closed by pmx_drain() */
+    PMX_GATHERING = 128         /* too few messages yet: they are kept */
+};
+
+/* Timeouts that are none. */
+enum pmx_timeout {
+    PMX_FOR_EVER = -1,
+    PMX_LOOK = -2               /* as 0, but a batch that may still gather is
+                                   kept, and the next harvest goes on with it
+                                   (the same arena, whatever the turn says) */
 };
 
 typedef struct {
@@ -142,7 +151,7 @@ typedef struct {
     uint32_t block_count;
     uint32_t min_messages;
     uint32_t leave_gaps;        /* leave the delimiters of lines in place */
-    int64_t timeout_ns;         /* -1: for ever */
+    int64_t timeout_ns;         /* or enum pmx_timeout */
     int64_t max_delay_ns;
     uint32_t messages;          /* out: how many of each */
     uint32_t opened_count;

@@ -29,6 +29,9 @@ class _Lib:
     PMX_LARGE: int
     PMX_GAPS: int
     PMX_DRAINED: int
+    PMX_GATHERING: int
+    PMX_FOR_EVER: int
+    PMX_LOOK: int
 
     @staticmethod
     def pmx_backend_name(index: int, /) -> Any: ...

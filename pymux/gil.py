@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any, Callable
 
-from ._core import ffi
+from ._core import ffi, lib
 
 __all__ = ["Gil"]
 
@@ -25,8 +25,6 @@ def exchange_holding_the_gil() -> Callable[..., int] | None:
     if sys.implementation.name != "cpython":
         return None
     import ctypes
-
-    from ._core import lib
 
     address = int(ffi.cast("uintptr_t", ffi.addressof(lib, "pmx_exchange")))
     kind = ctypes.PYFUNCTYPE(
@@ -72,12 +70,16 @@ class Gil:
             self._call = self._call or exchange_holding_the_gil()
             self.left = self.LASTS if self._call else 0
 
-    def arguments(self, shape: int, ids: Any, bounds: Any, data: Any) -> Any:
+    def arguments(
+        self, span: int, shape: int, ids: Any, bounds: Any, data: Any
+    ) -> Any:
         """`pmx_exchange` that keeps the GIL, and what to call it with so that
-        it does not wait. Pointers are not kept alive by this."""
+        it does not wait, nor ends a batch early that may still gather. Pointers
+        are not kept alive by this."""
         self.left -= 1
         ids, bounds, start = (
             one if type(one) is bytes else int(ffi.cast("uintptr_t", one))
             for one in (ids, bounds, data)
         )
-        return self._call, self._address, 0, shape, ids, bounds, start, len(data)
+        look = lib.PMX_LOOK if span else 0
+        return self._call, self._address, look, shape, ids, bounds, start, len(data)

@@ -614,7 +614,7 @@ class Mux:
             or (self._arena.exporter is not None and self._arena.held())
             or min_messages != self._min_messages
             or delay_ns != self._delay_ns
-        ):
+        ) and not turn.reason & lib.PMX_GATHERING:
             self._tell(min_messages, delay_ns)
         log, entries, gil = self._log, self._log.entries, self._gil
         looked = False
@@ -638,7 +638,7 @@ class Mux:
                     shape, ids, bounds, data, _keep = log.lay_out(turn, count)
                 if gil.left and not looked:
                     looked = True
-                    hold, where, *what = gil.arguments(shape, ids, bounds, data)
+                    hold, where, *what = gil.arguments(span, shape, ids, bounds, data)
                 taken = True
                 try:
                     if hold is not None:

@@ -1,11 +1,13 @@
 """When a harvest returns: something to report, the timeout, a wakeup, a delay."""
 
+import sys
 import threading
 import time
 
 import pytest
 
 import pymux
+from pymux.gil import exchange_holding_the_gil
 
 from .util import (
     assert_idle,
@@ -343,3 +345,18 @@ def test_closing_inside_a_timer_takes_effect_when_the_dispatch_ends(mux):
     assert seen[0] == "after close"
     with pytest.raises(RuntimeError):
         mux.harvest(0)
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="the GIL is never kept here"
+)
+def test_a_batch_gathers_beside_a_thread_that_computes_too(mux, two):
+    (_, first), _ = two
+    mux._gil._call = exchange_holding_the_gil()
+    mux._gil.left = 8  # as beside a thread that computes
+    first.sendall(b"one\n")
+    later = threading.Timer(0.05, first.sendall, [b"two\n"])
+    later.start()
+    batch = mux.harvest(LONG, min_messages=2, max_delay=LONG)
+    later.join()
+    assert batch.messages == [b"one", b"two"]

@@ -179,6 +179,60 @@ static void a_batch_gathers_until_min_messages_or_max_delay(void)
 }
 
 /* What else there is to report waits with the batch, asleep. */
+/* For a guest of another loop, which may not wait in here. */
+static void a_look_leaves_a_batch_that_may_still_gather(void)
+{
+    world w;
+    int peer, silent;
+    pmx_policy p = lines("\n", 100);
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    (void)meet(&w, &silent);
+    put_text(peer, "1\n2\n");
+    EQUAL(turn_of(&w, PMX_LOOK, 3, 60000 * MS), PMX_GATHERING);
+    EQUAL(w.t.messages, 0);
+    int64_t left = pmx_next_timeout(w.mux);
+    CHECK(left > 50000 * MS && left <= 60000 * MS);
+    EQUAL(turn_of(&w, PMX_LOOK, 3, 60000 * MS), PMX_GATHERING);
+    put_text(peer, "3\n");
+    EQUAL(turn_of(&w, PMX_LOOK, 3, 60000 * MS), PMX_ROWS);
+    EQUAL(w.t.messages, 3);
+    CHECK(is_text(&w, message_of(&w, id, 0), "1"));
+    CHECK(is_text(&w, message_of(&w, id, 2), "3"));
+    EQUAL(pmx_next_timeout(w.mux), -1);
+
+    put_text(peer, "4\n");                      /* until max_delay */
+    int64_t before = pmx__now();
+    EQUAL(turn_of(&w, PMX_LOOK, 3, 20 * MS), PMX_GATHERING);
+    while (turn_of(&w, PMX_LOOK, 3, 20 * MS) == PMX_GATHERING)
+        CHECK(pmx_next_timeout(w.mux) <= 20 * MS);
+    CHECK(pmx__now() - before >= 20 * MS);
+    EQUAL(messages_of(&w, id), 4);
+
+    put_text(peer, "5\n");                      /* until a timeout proper, */
+    EQUAL(turn_of(&w, PMX_LOOK, 3, 60000 * MS), PMX_GATHERING);
+    turn_of(&w, 0, 3, 60000 * MS);
+    EQUAL(messages_of(&w, id), 5);
+    put_text(peer, "6\n");                      /* or a wakeup, */
+    EQUAL(turn_of(&w, PMX_LOOK, 3, 60000 * MS), PMX_GATHERING);
+    pmx_wakeup(w.mux);
+    EQUAL(turn_of(&w, PMX_LOOK, 3, 60000 * MS), PMX_WOKEN | PMX_ROWS);
+    EQUAL(messages_of(&w, id), 6);
+
+    put_text(peer, "7\n");     /* or until no other can bring any: its end is
+                                   told with what came before it */
+    EQUAL(turn_of(&w, PMX_LOOK, 3, 60000 * MS), PMX_GATHERING);
+    close(silent);
+    shutdown(peer, SHUT_WR);
+    UNTIL_DOING(&w, closed(&w, id), turn_of(&w, PMX_LOOK, 3, 60000 * MS));
+    EQUAL(messages_of(&w, id), 7);
+    EQUAL(w.closed_count, 2);
+    EQUAL(pmx_next_timeout(w.mux), -1);
+    close(peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 static void a_batch_that_gathers_does_not_spin(void)
 {
     world w;
@@ -293,6 +347,7 @@ const test_case time_tests[] = {
     ONCE(deadlines_stay_in_order_over_pauses),
     EACH(a_harvest_waits_as_long_as_told),
     EACH(a_batch_gathers_until_min_messages_or_max_delay),
+    EACH(a_look_leaves_a_batch_that_may_still_gather),
     EACH(a_batch_that_gathers_does_not_spin),
     EACH(another_thread_wakes_a_waiting_mux),
     EACH(spinning_finds_what_blocking_finds),
