@@ -14,23 +14,17 @@ import queue
 import threading
 import types
 from collections import deque
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Callable
 
-from ._core import ffi, lib
 from .connection import CLOSED, Connection
-from .errors import ConnectionClosed
 from .framing import seconds as nanoseconds
+from .inbox import Inbox
 
 if TYPE_CHECKING:
-    from .mux import Mux
     from .timers import Timer
 
 __all__ = ["Task", "sleep", "to_thread"]
-
-HOLD = lib.PMX_HOLD << 60
-RELEASE = lib.PMX_RELEASE << 60
-ROW_COST = 64  # bytes that a message not taken counts beside its length
 
 FOREIGN = (
     "this awaitable is not pymux's: a coroutine handler awaits recv(), drain(), "
@@ -48,51 +42,16 @@ class Wait:
         self.begin = begin
 
 
-class Task:
-    """One connection's coroutine, its messages, and what it waits for."""
+class Task(Inbox):
+    """One connection's coroutine, and what it waits for."""
 
-    __slots__ = (
-        "_high",
-        "_low",
-        "conn",
-        "coroutine",
-        "held",
-        "inbox",
-        "inbox_size",
-        "lost",
-        "mux",
-        "over",
-        "owner",
-        "timer",
-        "waiting",
-    )
+    __slots__ = ("coroutine", "owner", "timer")
 
     def __init__(self, conn: Connection, coroutine: Any, owner: Any) -> None:
-        self.conn = conn
-        self.mux: Mux = conn.mux
+        super().__init__(conn)
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
         self.owner = owner  # the dispatcher, told when it ends
-        self.inbox: deque[bytes] | None = None
-        self.inbox_size = 0  # what of it counts: not while all is being taken
-        self.held = False
-        self.over = False  # no more messages come
-        self.lost: BaseException | None = None  # why, where it was lost
-        self.waiting: str | None = None
         self.timer: Timer | None = None
-        self._high = -1
-        self._low = -1
-
-    # --- limits ---------------------------------------------------------
-
-    @property
-    def high_water(self) -> int:
-        """The connection's own, asked for once."""
-        if self._high < 0:
-            rules = ffi.new("pmx_policy *")
-            if lib.pmx_policy_of(self.mux._c, self.conn.id, rules) < 0:
-                return 0
-            self._high, self._low = rules.high_water, rules.low_water
-        return self._high
 
     # --- messages -------------------------------------------------------
 
@@ -101,13 +60,13 @@ class Task:
         if self.waiting == "recv":
             self.resume(data)
         else:
-            self._keep((data,))
+            self.keep((data,))
 
     def deliver_all(self, messages: list[bytes]) -> None:
         """Several came. A coroutine that waits finds them all, and only what it
         leaves counts as input not taken."""
         if self.waiting != "recv":
-            self._keep(messages)
+            self.keep(messages)
             return
         first, *rest = messages
         if rest:
@@ -115,46 +74,7 @@ class Task:
         self.resume(first)
         if self.inbox and self.conn._task is self:
             rest, self.inbox = list(self.inbox), None
-            self._keep(rest)
-
-    def _keep(self, messages: Iterable[bytes]) -> None:
-        """Hold messages until the coroutine asks; reading pauses over high
-        water."""
-        if self.inbox is None:
-            self.inbox = deque()
-        for data in messages:
-            self.inbox.append(data)
-            self.inbox_size += len(data) + ROW_COST
-        if not self.held and self.inbox_size > self.high_water:
-            self.held = True
-            self.mux._log.op(self.conn.id | HOLD)
-
-    def take(self) -> bytes | None:
-        """The next message; what the end is, where there are none."""
-        inbox = self.inbox
-        if inbox:
-            data = inbox.popleft()
-            if not inbox:
-                self.inbox = None
-            if self.inbox_size:  # it was kept
-                self.inbox_size -= len(data) + ROW_COST
-                if self.held and self.inbox_size <= self._low:
-                    self.held = False
-                    self.mux._log.op(self.conn.id | RELEASE)
-            return data
-        if self.lost is not None or self.conn._status == CLOSED:
-            raise self.closed_error()
-        return None
-
-    def closed_error(self) -> ConnectionClosed:
-        """What recv and drain raise once the connection is lost."""
-        lost = self.lost
-        number = getattr(lost, "errno", None)
-        text = f"{self.conn!r}: {lost}" if lost else f"{self.conn!r} is closed"
-        args = (number, text) if number is not None else (text,)
-        error = ConnectionClosed(*args, connection=self.conn)
-        error.__cause__ = lost
-        return error
+            self.keep(rest)
 
     # --- waiting ----------------------------------------------------------
 

@@ -1,0 +1,101 @@
+"""What a coroutine handler has been brought and has not taken yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ._core import ffi, lib
+from .connection import CLOSED, Connection
+from .errors import ConnectionClosed
+
+if TYPE_CHECKING:
+    from .mux import Mux
+
+__all__ = ["Inbox"]
+
+HOLD = lib.PMX_HOLD << 60
+RELEASE = lib.PMX_RELEASE << 60
+ROW_COST = 64  # bytes that a message not taken counts beside its length
+
+
+class Inbox:
+    """One connection's messages, and what has become of it.
+
+    Who waits for them, and how, is the matter of those who derive from it.
+    """
+
+    __slots__ = (
+        "_high",
+        "_low",
+        "conn",
+        "held",
+        "inbox",
+        "inbox_size",
+        "lost",
+        "mux",
+        "over",
+        "waiting",
+    )
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self.mux: Mux = conn.mux
+        self.inbox: deque[bytes] | None = None
+        self.inbox_size = 0  # what of it counts: not while all is being taken
+        self.held = False
+        self.over = False  # no more messages come
+        self.lost: BaseException | None = None  # why, where it was lost
+        self.waiting: str | None = None  # for what
+        self._high = -1
+        self._low = -1
+
+    @property
+    def high_water(self) -> int:
+        """The connection's own, asked for once."""
+        if self._high < 0:
+            rules = ffi.new("pmx_policy *")
+            if lib.pmx_policy_of(self.mux._c, self.conn.id, rules) < 0:
+                return 0
+            self._high, self._low = rules.high_water, rules.low_water
+        return self._high
+
+    def keep(self, messages: Iterable[bytes]) -> None:
+        """Hold messages until the coroutine asks; reading pauses over high
+        water."""
+        if self.inbox is None:
+            self.inbox = deque()
+        for data in messages:
+            self.inbox.append(data)
+            self.inbox_size += len(data) + ROW_COST
+        if not self.held and self.inbox_size > self.high_water:
+            self.held = True
+            self.mux._log.op(self.conn.id | HOLD)
+
+    def take(self) -> bytes | None:
+        """The next message; what the end is, where there are none."""
+        inbox = self.inbox
+        if inbox:
+            data = inbox.popleft()
+            if not inbox:
+                self.inbox = None
+            if self.inbox_size:  # it was kept
+                self.inbox_size -= len(data) + ROW_COST
+                if self.held and self.inbox_size <= self._low:
+                    self.held = False
+                    self.mux._log.op(self.conn.id | RELEASE)
+            return data
+        if self.lost is not None or self.conn._status == CLOSED:
+            raise self.closed_error()
+        return None
+
+    def closed_error(self) -> ConnectionClosed:
+        """What recv and drain raise once the connection is lost."""
+        lost = self.lost
+        number = getattr(lost, "errno", None)
+        text = f"{self.conn!r}: {lost}" if lost else f"{self.conn!r} is closed"
+        args = (number, text) if number is not None else (text,)
+        error = ConnectionClosed(*args, connection=self.conn)
+        error.__cause__ = lost
+        return error
