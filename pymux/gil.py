@@ -70,9 +70,7 @@ class Gil:
             self._call = self._call or exchange_holding_the_gil()
             self.left = self.LASTS if self._call else 0
 
-    def arguments(
-        self, span: int, shape: int, ids: Any, bounds: Any, data: Any
-    ) -> Any:
+    def arguments(self, span: int, shape: int, ids: Any, bounds: Any, data: Any) -> Any:
         """`pmx_exchange` that keeps the GIL, and what to call it with so that
         it does not wait, nor ends a batch early that may still gather. Pointers
         are not kept alive by this."""

@@ -22,7 +22,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable
 from threading import get_ident
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ._core import ffi, lib
 from .addresses import endpoints, from_core, show
@@ -48,6 +48,9 @@ from .signals import SIGNALS
 from .stats import COUNTED, Stats
 from .timers import NS, Timer, Timers
 
+if TYPE_CHECKING:
+    from .handlers import Dispatcher
+
 __all__ = ["Listener", "Mux"]
 
 BACKLOG = 4096
@@ -56,6 +59,7 @@ SUBMIT_OVER = 4194304  # bytes of large pieces in the log before it is handed ov
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
 UNUSUAL = lib.PMX_LARGE | lib.PMX_OTHER_ROWS
 GAPS = lib.PMX_GAPS
+REASONS = 255  # what is more than these has messages
 EXCHANGE = lib.pmx_exchange
 
 
@@ -153,6 +157,8 @@ class Mux:
     0
     """
 
+    _kind = Connection  # what its connections are
+
     def __init__(
         self,
         backend: str | None = None,
@@ -234,11 +240,15 @@ class Mux:
 
     def __del__(self) -> None:
         if getattr(self, "_c", None) is not None:
-            if not lib.pmx_forked(self._c):
+            if self._is_used() and not lib.pmx_forked(self._c):
                 warnings.warn(
                     f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
                 )
             self._free()
+
+    def _is_used(self) -> bool:
+        """Whether to warn where this is dropped and not closed."""
+        return True
 
     # --- whose it is ----------------------------------------------------
 
@@ -400,7 +410,14 @@ class Mux:
         """
         self._check()
         rules = policy(framing, limits, half_open=half_open, timeout=timeout)
-        where, count, _keep = endpoints(address, listen=False)
+        found = endpoints(address, listen=False)
+        return self._dial(address, found, rules, framing)
+
+    def _dial(
+        self, address: Any, found: Any, rules: Any, framing: Framing | None
+    ) -> Connection:
+        """Connect to an address that `endpoints` has resolved."""
+        where, count, _keep = found
         id_ = ffi.new("uint64_t *")
         error = lib.pmx_connect(self._c, where, count, rules, id_)
         if error < 0:
@@ -433,7 +450,7 @@ class Mux:
             table.append(None)
         conn = table[slot]
         if conn is None or conn.id != id:
-            conn = table[slot] = Connection(self, id)
+            conn = table[slot] = self._kind(self, id)
         return conn  # type: ignore[no-any-return]
 
     # --- output -----------------------------------------------------------
@@ -714,6 +731,23 @@ class Mux:
         if deadline is None:
             return -1
         return max(math.ceil((deadline - time.monotonic()) * NS), 0)
+
+    def _serve(self, deadline: float | None, dispatcher: Dispatcher) -> None:
+        """Dispatch one harvest. May close the mux."""
+        minimum, delay = dispatcher.min_messages, dispatcher.delay_ns
+        what = self._harvest(deadline, minimum, delay, True)
+        if self._c is None:
+            return
+        try:
+            self._dispatching = True
+            if type(what) is not int:
+                dispatcher(what)
+            elif what > REASONS:
+                dispatcher.plain(what)
+        finally:
+            self._dispatching = False
+            if self._close_asked:
+                self._close_now()
 
     def _forget_batch(self) -> None:
         """The dispatch of the last batch has ended."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import signal
 import threading
-import time
 from typing import Any, Callable
 
-from ._core import lib
 from .addresses import check_address
 from .backends import choose
+from .drain import Drain, stop_time
 from .framing import Framing, Limits, policy, seconds
-from .handlers import OnError, dispatcher_for
+from .handlers import Dispatcher, OnError, dispatcher_for
 from .mux import (
     Mux,
     check_backlog,
@@ -21,15 +19,113 @@ from .mux import (
     check_spin,
 )
 from .stats import Stats
-from .timers import Timer
 
 __all__ = ["Server", "serve"]
 
-REASONS = 255  # what is more than these has messages
 DEFAULT_ADDRESS = ("127.0.0.1", 8093)
 
 
-class Server:
+class BaseServer:
+    """What a server is, whichever loop it runs in.
+
+    Arguments are checked when it is made; `_bind` listens. It has one life.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        address: Any,
+        *,
+        framing: Framing | None,
+        limits: Limits | None,
+        backend: str | None,
+        backlog: int | None,
+        reuse_port: bool,
+        mode: int,
+        drain_timeout: float | None,
+        on_error: OnError | None,
+    ) -> None:
+        self._form = dispatcher_for(handler)
+        self._handler = handler
+        self._where = address
+        self._listen: dict[str, Any] = {
+            "framing": framing,
+            "limits": limits,
+            "backlog": backlog,
+            "reuse_port": reuse_port,
+            "mode": mode,
+        }
+        policy(framing, limits)  # raises for what it cannot be
+        check_address(address)
+        choose(backend)
+        seconds("drain_timeout", drain_timeout)
+        check_backlog(backlog)
+        check_mode(mode)
+        if on_error is not None and not callable(on_error):
+            raise TypeError(f"on_error is {on_error!r}; a callable or None is needed")
+        self._backend = backend
+        self._drain_timeout = drain_timeout
+        self._on_error = on_error
+
+        self._lock = threading.RLock()
+        self._mux: Mux | None = None  # set last, when all of these are
+        self._address: Any = None
+        self._dispatcher: Dispatcher
+        self._drain: Drain
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._address or self._where}>"
+
+    def _make_mux(self) -> Mux:
+        raise NotImplementedError
+
+    def _bind(self) -> Mux:
+        """Make the mux and listen; raises in the caller."""
+        with self._lock:
+            if self._mux is not None:
+                raise RuntimeError(
+                    "this server was started before; a server has one life, "
+                    "make a new one"
+                )
+            mux = self._make_mux()
+            try:
+                listener = mux.listen(
+                    self._where, half_open=self._form.half_open, **self._listen
+                )
+            except BaseException:
+                mux.close()
+                raise
+            self._address = listener.address
+            dispatcher = self._form(mux, self._handler, self._on_error)
+            mux._on_callback_error = lambda error: dispatcher.report(None, error)
+            self._dispatcher = dispatcher
+            self._drain = Drain(mux, dispatcher)
+            self._mux = mux
+            return mux
+
+    @property
+    def address(self) -> Any:
+        """(host, port) as it was bound, or the path; readable after the end.
+
+        Raises:
+            RuntimeError: it was not started.
+        """
+        if self._mux is None:
+            raise RuntimeError("this server was not started; it has no address yet")
+        return self._address
+
+    def stats(self) -> Stats:
+        """Figures of the mux: zeros before the start, after the end the last.
+
+        Any thread may call it.
+        """
+        with self._lock:
+            if self._mux is None:
+                return Stats(self._backend or "")
+            return self._mux._figures()
+
+
+class Server(BaseServer):
     """Serves a handler on an address.
 
     Arguments are checked here; binding happens in `start`, `run` or `with`,
@@ -72,66 +168,29 @@ class Server:
         spin: Any = 0.0,
         on_error: OnError | None = None,
     ) -> None:
-        self._form = dispatcher_for(handler)
-        self._handler = handler
-        self._where = address
-        self._listen: dict[str, Any] = {
-            "framing": framing,
-            "limits": limits,
-            "backlog": backlog,
-            "reuse_port": reuse_port,
-            "mode": mode,
-        }
-        policy(framing, limits)  # raises for what it cannot be
-        check_address(address)
-        choose(backend)
-        seconds("drain_timeout", drain_timeout)
+        super().__init__(
+            handler,
+            address,
+            framing=framing,
+            limits=limits,
+            backend=backend,
+            backlog=backlog,
+            reuse_port=reuse_port,
+            mode=mode,
+            drain_timeout=drain_timeout,
+            on_error=on_error,
+        )
         check_spin(spin)
-        check_backlog(backlog)
-        check_mode(mode)
-        if on_error is not None and not callable(on_error):
-            raise TypeError(f"on_error is {on_error!r}; a callable or None is needed")
-        self._backend = backend
         self._spin = spin
-        self._drain_timeout = drain_timeout
-        self._on_error = on_error
-
-        self._lock = threading.RLock()
-        self._mux: Mux | None = None
-        self._address: Any = None
         self._thread: threading.Thread | None = None
         self._thread_id: int | None = None
         self._ended = threading.Event()
         self._fatal: BaseException | None = None
-        self._stop_by: float | None = None  # monotonic, once stop was called
-        self._reset_timer: Timer | None = None
-        self._out_of_time = False
 
-    def __repr__(self) -> str:
-        return f"<Server {self._address or self._where}>"
+    def _make_mux(self) -> Mux:
+        return Mux(self._backend, spin=self._spin)
 
     # --- life -------------------------------------------------------------
-
-    def _bind(self) -> None:
-        """Make the mux and listen; raises in the caller."""
-        with self._lock:
-            if self._mux is not None:
-                raise RuntimeError(
-                    "this server was started before; a server has one life, "
-                    "make a new one"
-                )
-            mux = Mux(self._backend, spin=self._spin)
-            try:
-                listener = mux.listen(
-                    self._where, half_open=self._form.half_open, **self._listen
-                )
-            except BaseException:
-                mux.close()
-                raise
-            self._mux = mux
-            self._address = listener.address
-        self._dispatcher = self._form(mux, self._handler, self._on_error)
-        mux._on_callback_error = lambda error: self._dispatcher.report(None, error)
 
     def start(self) -> Server:
         """Bind, and serve in a daemon thread of its own.
@@ -177,37 +236,17 @@ class Server:
         mux = self._mux
         assert mux is not None
         self._thread_id = threading.get_ident()
+        dispatcher, drain = self._dispatcher, self._drain
         try:
-            self._loop(mux, self._dispatcher)
+            while mux._c is not None and not (drain.by is not None and drain.over()):
+                mux._serve(None, dispatcher)
         finally:
             try:
-                self._dispatcher.abandon()
+                dispatcher.abandon()
             finally:
                 with self._lock:
                     mux.close()
                 self._ended.set()
-
-    def _loop(self, mux: Mux, dispatcher: Any) -> None:
-        minimum, delay = dispatcher.min_messages, dispatcher.delay_ns
-        while True:
-            what = mux._harvest(None, minimum, delay, True)
-            if mux._c is None:
-                return
-            try:
-                mux._dispatching = True
-                if type(what) is not int:
-                    dispatcher(what)
-                elif what > REASONS:
-                    dispatcher.plain(what)
-            finally:
-                mux._dispatching = False
-            what = None  # nothing is kept while waiting
-            if mux._close_asked:
-                mux.close()
-            if mux._c is None:
-                return
-            if self._stop_by is not None and self._is_over(mux, dispatcher):
-                return
 
     # --- stopping -----------------------------------------------------------
 
@@ -226,16 +265,13 @@ class Server:
         Raises:
             BaseException: what ended the server's thread, if anything did.
         """
-        if drain_timeout is None:
-            drain_timeout = self._drain_timeout
-        seconds("drain_timeout", drain_timeout)
+        by = stop_time(drain_timeout, self._drain_timeout)
         with self._lock:
             mux = self._mux
             if mux is None:
                 return
-            by = time.monotonic() + (1e9 if drain_timeout is None else drain_timeout)
             with contextlib.suppress(RuntimeError):  # it is closed already
-                mux.call_threadsafe(self._begin_stop, by)
+                mux.call_threadsafe(self._drain.begin, by)
         if threading.get_ident() == self._thread_id:
             return
         self._ended.wait()
@@ -244,58 +280,6 @@ class Server:
         fatal, self._fatal = self._fatal, None
         if fatal is not None:
             raise fatal
-
-    def _begin_stop(self, by: float) -> None:
-        """In the mux's thread: stop by then, or sooner if told so before."""
-        mux = self._mux
-        assert mux is not None
-        if self._stop_by is not None and self._stop_by <= by:
-            return
-        self._stop_by = by
-        lib.pmx_drain(mux._c)
-        if self._reset_timer is not None:
-            self._reset_timer.cancel()
-        left = by - time.monotonic()
-        self._reset_timer = mux.call_later(max(left, 0), self._reset_rest)
-
-    def _reset_rest(self) -> None:
-        """Out of time: reset every connection that is left."""
-        mux = self._mux
-        assert mux is not None
-        self._out_of_time = True
-        mux._submit()
-        lib.pmx_reset_all(mux._c, errno.ETIMEDOUT)
-        if mux._counts.listeners:  # who still waits there comes and goes
-            self._reset_timer = mux.call_later(0, self._reset_rest)
-
-    def _is_over(self, mux: Mux, dispatcher: Any) -> bool:
-        counts = mux._counts
-        mux._submit()  # the next harvest may have nothing to wake it
-        if counts.listeners or counts.connections:
-            return False
-        if lib.pmx_next_timeout(mux._c) == 0:
-            return False  # an end is still to be reported
-        return self._out_of_time or not dispatcher.busy
-
-    # --- from any thread ------------------------------------------------------
-
-    @property
-    def address(self) -> Any:
-        """(host, port) as it was bound, or the path; readable after the end.
-
-        Raises:
-            RuntimeError: it was not started.
-        """
-        if self._mux is None:
-            raise RuntimeError("this server was not started; it has no address yet")
-        return self._address
-
-    def stats(self) -> Stats:
-        """Figures of the mux: zeros before the start, after the end the last."""
-        with self._lock:
-            if self._mux is None:
-                return Stats(self._backend or "")
-            return self._mux._figures()
 
     def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
         """Call ``fn(mux, *args)`` in the server's thread.

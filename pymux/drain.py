@@ -1,0 +1,67 @@
+"""How a server stops."""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from ._core import lib
+from .framing import seconds
+from .handlers import Dispatcher
+from .mux import Mux
+from .timers import Timer
+
+__all__ = ["Drain", "stop_time"]
+
+
+class Drain:
+    """Accepts who waits, has what has arrived answered, and resets the rest
+    when the time is over. All in the mux's thread.
+
+    Attributes:
+        by: monotonic, when the time is over; None until it has begun.
+    """
+
+    def __init__(self, mux: Mux, dispatcher: Dispatcher) -> None:
+        self.by: float | None = None
+        self._mux = mux
+        self._dispatcher = dispatcher
+        self._timer: Timer | None = None
+        self._out_of_time = False
+
+    def begin(self, by: float) -> None:
+        """Stop by then, or sooner if told so before."""
+        if self.by is not None and self.by <= by:
+            return
+        self.by = by
+        lib.pmx_drain(self._mux._c)
+        if self._timer is not None:
+            self._timer.cancel()
+        left = by - time.monotonic()
+        self._timer = self._mux.call_later(max(left, 0), self._reset_rest)
+
+    def _reset_rest(self) -> None:
+        """Out of time: reset every connection that is left."""
+        mux = self._mux
+        self._out_of_time = True
+        mux._submit()
+        lib.pmx_reset_all(mux._c, errno.ETIMEDOUT)
+        if mux._counts.listeners:  # who still waits there comes and goes
+            self._timer = mux.call_later(0, self._reset_rest)
+
+    def over(self) -> bool:
+        """After a dispatch, once it has begun: whether nothing is left."""
+        mux = self._mux
+        mux._submit()  # the next harvest may have nothing to wake it
+        if mux._counts.listeners or mux._counts.connections:
+            return False
+        if lib.pmx_next_timeout(mux._c) == 0:
+            return False  # an end is still to be reported
+        return self._out_of_time or not self._dispatcher.busy
+
+
+def stop_time(drain_timeout: float | None, default: float | None) -> float:
+    """When (monotonic) a `stop` that is called now runs out of time."""
+    span = default if drain_timeout is None else drain_timeout
+    seconds("drain_timeout", span)
+    return time.monotonic() + (1e9 if span is None else span)
