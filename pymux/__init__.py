@@ -8,6 +8,8 @@
 b'HELLO'
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .backends import backends
 from .batch import Batch
 from .client import Client, connect
@@ -20,6 +22,9 @@ from .mux import Listener, Mux
 from .server import Server, serve
 from .stats import Stats
 from .timers import Timer
+
+if TYPE_CHECKING:
+    from . import aio
 
 __version__ = "0.1.0"
 
@@ -39,6 +44,7 @@ __all__ = [
     "Server",
     "Stats",
     "Timer",
+    "aio",
     "backends",
     "batched",
     "connect",
@@ -46,3 +52,12 @@ __all__ = [
     "sleep",
     "to_thread",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`pymux.aio`, imported when it is first asked for, as it needs asyncio."""
+    if name == "aio":
+        import importlib
+
+        return importlib.import_module(".aio", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import Any, Union
 
 from ._core import ffi
 
-__all__ = ["Address", "check_address", "endpoints", "from_core", "show"]
+__all__ = ["Address", "check_address", "endpoints", "from_core", "is_numeric", "show"]
 
 Address = Union[str, "os.PathLike[str]", tuple[Any, ...]]
 
@@ -85,6 +85,18 @@ def check_address(address: Any) -> None:
         _path(address)
     else:
         raise TypeError(f"address is {address!r}; (host, port) or a path is needed")
+
+
+def is_numeric(address: Any) -> bool:
+    """Whether an address is known without asking anybody for a name."""
+    if not isinstance(address, tuple):
+        return True
+    host, port = _host_and_port(address)
+    try:
+        socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return False
+    return True
 
 
 def endpoints(address: Any, *, listen: bool) -> tuple[Any, int, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import sys
 import threading
 import types
 from collections import deque
@@ -172,6 +173,15 @@ class Task(Inbox):
 # --- awaitables that belong to no connection --------------------------------
 
 
+def running_asyncio() -> Any:
+    """asyncio, where a loop of it runs in this thread; else None. The handlers
+    of pymux.aio are stepped by it, and it has to do the waiting."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or asyncio._get_running_loop() is None:
+        return None
+    return asyncio
+
+
 @types.coroutine
 def sleep(seconds: float) -> Generator[Any, Any, None]:
     """Wait for so many seconds, in a coroutine handler.
@@ -183,6 +193,9 @@ def sleep(seconds: float) -> Generator[Any, Any, None]:
     if seconds is None:
         raise TypeError("seconds is None; a number is needed")
     nanoseconds("seconds", seconds)
+    if asyncio := running_asyncio():
+        yield from asyncio.sleep(seconds).__await__()
+        return
 
     def begin(task: Task) -> None:
         task.timer = task.mux.call_later(seconds, wake, task)
@@ -237,6 +250,8 @@ def to_thread(fn: Callable[..., Any], *args: Any) -> Generator[Any, Any, Any]:
     """
     if not callable(fn):
         raise TypeError(f"fn is {fn!r}; a callable is needed")
+    if asyncio := running_asyncio():
+        return (yield from asyncio.to_thread(fn, *args).__await__())
 
     def begin(task: Task) -> None:
         def job() -> None:

@@ -397,16 +397,20 @@ class CoroutineDispatcher(Dispatcher):
         """Step every coroutine that something happened to."""
         if batch._others:
             for conn in batch.opened:
-                try:
-                    coroutine = self.handler(conn)
-                except BaseException as error:
-                    self.failed(conn, error)
-                    continue
-                conn._task = Task(conn, coroutine, self)
-                conn._task.resume(None)
+                self.begin(conn)
         super().__call__(batch)
         if batch._others:
             self.others(batch)
+
+    def begin(self, conn: Connection) -> None:
+        """A connection opened: start its coroutine."""
+        try:
+            coroutine = self.handler(conn)
+        except BaseException as error:
+            self.failed(conn, error)
+            return
+        task = conn._task = Task(conn, coroutine, self)
+        task.resume(None)
 
     def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
         """Step the coroutines that wait for a message, and keep the others'."""

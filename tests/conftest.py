@@ -10,6 +10,8 @@ import pytest
 
 import pymux
 
+from .loops import LOOPS, Loop
+
 DESCRIPTORS = "/proc/self/fd"
 LEAK_PATIENCE = 2.0  # seconds a thread that is ending may take to close
 
@@ -31,6 +33,14 @@ def mux(backend):
     mux = pymux.Mux(backend)
     yield mux
     mux.close()
+
+
+@pytest.fixture(params=LOOPS)
+def loop(request):
+    """A `Loop` of asyncio's and of uvloop's; errors it was told of fail the test."""
+    loop = Loop(request.param)
+    yield loop
+    assert loop.errors == []
 
 
 class _Records(logging.Handler):

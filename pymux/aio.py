@@ -1,0 +1,263 @@
+"""pymux inside asyncio: servers and connections in a loop that is there already.
+
+The loop may be asyncio's own or uvloop's, and runs whatever else it runs. A
+coroutine handler is an asyncio task here: `asyncio.sleep`, timeouts, task
+groups and every asyncio library work in it.
+
+>>> import asyncio, pymux
+>>> async def handler(conn):
+...     async for line in conn:
+...         await asyncio.sleep(0)
+...         conn.send(line.upper())
+>>> async def main():
+...     lines = pymux.Lines()
+...     async with pymux.aio.serve(handler, ("127.0.0.1", 0), framing=lines) as server:
+...         conn = await pymux.aio.connect(server.address, framing=lines)
+...         conn.send(b"hello")
+...         print(await conn.recv())
+...         conn.close()
+>>> asyncio.run(main())
+b'HELLO'
+
+poll and select cannot be watched by another loop: with them, `serve` and
+`connect` raise `BackendUnavailable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Generator
+from functools import partial
+from typing import Any
+
+from .addresses import check_address, endpoints, is_numeric, show
+from .backends import choose
+from .drain import stop_time
+from .framing import Framing, Limits, policy
+from .guest import GuestConnection, GuestMux, Reader, ReaderDispatcher, TaskDispatcher
+from .handlers import CoroutineDispatcher, OnError
+from .server import DEFAULT_ADDRESS, BaseServer
+
+__all__ = ["Connection", "Server", "connect", "serve"]
+
+Connection = GuestConnection
+
+
+class Server(BaseServer):
+    """A server in an asyncio loop, made by `serve`.
+
+    Awaiting it binds it and gives it back; ``async with`` also stops it. It
+    belongs to the loop's thread; `stats` may be called from any.
+    """
+
+    _mux: GuestMux | None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self._form is CoroutineDispatcher:
+            self._form = TaskDispatcher
+        self._ended: asyncio.Future[None]
+
+    def _make_mux(self) -> GuestMux:
+        return GuestMux(asyncio.get_running_loop(), self._backend)
+
+    async def _start(self) -> Server:
+        self._bind()
+        mux = self._mux
+        assert mux is not None
+        self._ended = mux.loop.create_future()
+        mux.join(self._dispatcher, self._look)
+        return self
+
+    def __await__(self) -> Generator[Any, Any, Server]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Server:
+        return self if self._mux is not None else await self._start()
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self.stop()
+
+    def _look(self) -> None:
+        """Whether it is over."""
+        mux, dispatcher = self._mux, self._dispatcher
+        assert mux is not None
+        if mux._c is not None:
+            if self._drain.by is None or not self._drain.over():
+                return
+            mux.close()
+        elif not self._ended.done():
+            dispatcher.abandon()  # who does not end by himself is cancelled
+            if not dispatcher.busy:
+                self._ended.set_result(None)
+
+    async def stop(self, drain_timeout: float | None = None) -> None:
+        """Finish: accept who waits, answer what has arrived, close.
+
+        Then the rest is reset, after `drain_timeout` seconds, and handlers
+        that still run are cancelled. Returns when the server and its handlers
+        have ended; called by one of the handlers, at once. It may be called
+        again: the smaller timeout holds. To cancel it does not undo it.
+
+        Args:
+            drain_timeout: seconds; None is the server's.
+
+        Raises:
+            OSError: what ended the server, if anything did.
+        """
+        by = stop_time(drain_timeout, self._drain_timeout)
+        mux = self._mux
+        if mux is None:
+            return
+        if mux._c is not None:
+            mux._check()
+            self._drain.begin(by)
+        form = self._dispatcher
+        if isinstance(form, TaskDispatcher) and form.runs(asyncio.current_task()):
+            return
+        await asyncio.wait([self._ended])
+        fatal, mux._fatal = mux._fatal, None
+        if fatal is not None:
+            raise fatal
+
+
+def serve(
+    handler: Any,
+    address: Any = DEFAULT_ADDRESS,
+    *,
+    framing: Framing | None = None,
+    limits: Limits | None = None,
+    backend: str | None = None,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    mode: int = 0o600,
+    drain_timeout: float = 5.0,
+    on_error: OnError | None = None,
+) -> Server:
+    """Serve in the running loop: ``await serve(...)``, or ``async with``.
+
+    Functions, batches and objects are called from the loop, and must not
+    block it. A coroutine handler is a task for each connection. To cancel it
+    closes its connection; what it raises goes to the loop's exception handler,
+    and its connection ends with ECONNABORTED.
+
+    Args:
+        handler: one of the four forms.
+        address: (host, port), or the path of a Unix socket. A name is
+            resolved here and now, which blocks.
+        framing: how streams are cut into messages; None is `Raw()`.
+        limits: what a connection may use; None is `Limits()`.
+        backend: None takes the best that works, which must be epoll or kqueue.
+        backlog: how many may wait to be accepted; None is 4096.
+        reuse_port: let several processes listen on one port.
+        mode: permissions of a Unix socket's file.
+        drain_timeout: seconds that `Server.stop` gives connections to finish.
+        on_error: called with (connection or None, exception) instead of
+            reporting what a handler raised.
+
+    Returns:
+        A `Server`, once it is awaited: then it accepts already.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be.
+        BackendUnavailable: (awaited) the backend cannot be watched by a loop.
+        OSError: (awaited) the address cannot be had.
+
+    >>> async def main():
+    ...     upper = lambda conn, data: data.upper()
+    ...     async with serve(upper, ("127.0.0.1", 0)) as server:
+    ...         return server.address[0]
+    >>> asyncio.run(main())
+    '127.0.0.1'
+    """
+    return Server(
+        handler,
+        address,
+        framing=framing,
+        limits=limits,
+        backend=backend,
+        backlog=backlog,
+        reuse_port=reuse_port,
+        mode=mode,
+        drain_timeout=drain_timeout,
+        on_error=on_error,
+    )
+
+
+# The mux of a loop's outgoing connections, by the loop's id and the backend. The
+# loop keeps it alive: it watches its descriptor until it is closed.
+_MUXES: weakref.WeakValueDictionary[tuple[int, bytes | None], GuestMux]
+_MUXES = weakref.WeakValueDictionary()
+
+
+def _mux_of(loop: asyncio.AbstractEventLoop, backend: str | None) -> GuestMux:
+    key = id(loop), choose(backend)
+    mux = _MUXES.get(key)
+    if mux is None or mux._c is None or mux.loop is not loop:
+        mux = GuestMux(loop, backend)
+        mux.join(ReaderDispatcher(mux, None, None), lambda: None)
+        _MUXES[key] = mux
+    return mux
+
+
+async def connect(
+    address: Any,
+    *,
+    framing: Framing | None = None,
+    limits: Limits | None = None,
+    timeout: float | None = None,
+    backend: str | None = None,
+) -> Connection:
+    """Connect from a task of the running loop.
+
+    Args:
+        address: (host, port), or the path of a Unix socket. A name is resolved
+            in a thread of the loop's executor, its addresses tried in order.
+        framing: None is `Raw()`.
+        limits: None is `Limits()`.
+        timeout: seconds that it may take; None leaves it to the OS.
+        backend: None takes the best that works, which must be epoll or kqueue.
+
+    Returns:
+        A `Connection`, open. `send` queues; `recv`, `drain` and iteration are
+        awaited. It stays open until it is closed: by `close()`, by leaving an
+        ``async with`` block of it, or by an error.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be.
+        TimeoutError: it took too long.
+        BackendUnavailable: the backend cannot be watched by a loop.
+        OSError: nobody answers there, or the name does not resolve.
+    """
+    loop = asyncio.get_running_loop()
+    policy(framing, limits, timeout=timeout)  # raises for what it cannot be
+    check_address(address)
+    mux = _mux_of(loop, backend)
+    resolve = partial(endpoints, address, listen=False)
+    if not is_numeric(address):
+        begun = time.monotonic()
+        look_up = loop.run_in_executor(None, resolve)
+        try:
+            found = await asyncio.wait_for(look_up, timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError(
+                f"{address[0]!r} was not resolved within {timeout} seconds"
+            ) from None
+        if timeout is not None:
+            timeout = max(timeout - (time.monotonic() - begun), 0.001)
+    else:
+        found = resolve()
+    rules = policy(framing, limits, half_open=True, timeout=timeout)
+    conn = mux._dial(address, found, rules, framing)
+    reader = conn._task = Reader(conn)
+    opening = reader.opening = loop.create_future()
+    try:
+        await opening
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, show(address)) from None
+    except asyncio.CancelledError:
+        conn.abort()
+        raise
+    return conn

@@ -1,0 +1,497 @@
+"""A mux as a guest in an asyncio loop, stock or uvloop.
+
+The loop watches the poller's descriptor and keeps one timer for what no
+descriptor tells of. Each time it calls, the mux looks once, without waiting,
+dispatches what it found, and sends the answers. Between these calls it costs
+the loop nothing.
+
+What is sent from elsewhere, by a task or another handler of the loop, goes out
+when the loop has run what was ready then: one step for all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import math
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Callable
+
+from ._core import lib
+from .arena import MANY, Arena
+from .connection import CLOSED, Connection
+from .errors import ConnectionClosed
+from .framing import seconds
+from .handlers import CoroutineDispatcher
+from .inbox import Inbox
+from .mux import Mux
+
+if TYPE_CHECKING:
+    from .batch import Batch
+    from .handlers import Dispatcher, OnError
+    from .timers import Timer
+
+__all__ = ["GuestConnection", "GuestMux", "ReaderDispatcher", "TaskDispatcher"]
+
+TICK = 1000  # a second: loops keep time in milliseconds, and may be early
+
+
+class Reader(Inbox):
+    """A connection's messages, and the tasks that wait for something of it."""
+
+    __slots__ = ("coroutine", "ends", "flushes", "gone", "opening", "task", "waiter")
+
+    mux: GuestMux
+
+    def __init__(self, conn: Connection, coroutine: Any = None) -> None:
+        super().__init__(conn)
+        self.coroutine = coroutine  # of a handler,
+        self.task: asyncio.Task[Any] | None = None  # and what steps it
+        self.gone = False
+        self.opening: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None  # for input
+        self.flushes: list[asyncio.Future[None]] = []  # for output to fall
+        self.ends: list[asyncio.Future[None]] = []  # for the end
+
+    # --- what the dispatcher tells ----------------------------------------
+
+    def deliver(self, data: bytes) -> None:
+        """A message came."""
+        self.keep((data,))
+        self.wake()
+
+    def deliver_all(self, messages: list[bytes]) -> None:
+        """Several came."""
+        self.keep(messages)
+        self.wake()
+
+    def drained(self) -> None:
+        """Output fell under low water."""
+        self._settle(self.flushes)
+
+    def end(self, error: BaseException | None, gone: bool) -> None:
+        """The stream has ended (error None), or the connection is gone."""
+        self.over = True
+        if gone and error is not None and self.lost is None:
+            self.lost = error
+        self.wake()
+        if gone:
+            self.gone = True
+            self._settle(self.flushes)
+            self._settle(self.ends)
+            if self.opening is not None and not self.opening.done():
+                error = error or OSError(errno.ECONNABORTED, "the mux was closed")
+                self.opening.set_exception(error)
+
+    def abandon(self) -> None:
+        """Cancel the handler where it waits."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def wake(self) -> None:
+        """Let who waits for input look."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+            self.mux.expect_sends()
+
+    def _settle(self, futures: list[asyncio.Future[None]]) -> None:
+        for future in futures:
+            if not future.done():
+                future.set_result(None)
+        futures.clear()
+        self.mux.expect_sends()
+
+    # --- waiting, in a task ------------------------------------------------
+
+    async def wait_for_input(self, timeout: float | None) -> None:
+        """Until there is a message or the end."""
+        if timeout is not None and seconds("timeout", timeout) == 0:
+            raise TimeoutError("recv(): there is no message now")
+        loop = self.mux.loop
+        waiter = self.waiter = loop.create_future()
+        timer = None
+        if timeout is not None:
+            timer = loop.call_later(timeout, _time_out, waiter, timeout)
+        try:
+            await waiter
+        finally:
+            self.waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    async def wait_in(self, futures: list[asyncio.Future[None]]) -> None:
+        """Until the futures of `flushes` or `ends` are settled."""
+        future = self.mux.loop.create_future()
+        futures.append(future)
+        try:
+            await future
+        finally:
+            with contextlib.suppress(ValueError):  # it is settled
+                futures.remove(future)
+
+
+def _time_out(waiter: asyncio.Future[None], timeout: float) -> None:
+    if not waiter.done():
+        error = TimeoutError(f"recv(): no message within {timeout} seconds")
+        waiter.set_exception(error)
+
+
+class GuestConnection(Connection):
+    """A connection in an asyncio loop.
+
+    As every `pymux.Connection`, but for `recv`, `drain` and iteration: those
+    are asyncio's to await, in any task of the loop, on the connections of
+    coroutine handlers and of `pymux.aio.connect`. All of it belongs to the
+    loop's thread.
+    """
+
+    __slots__ = ()
+
+    mux: GuestMux
+    _task: Reader | None  # type: ignore[assignment]
+
+    def send(self, data: Any) -> None:
+        super().send(data)
+        self.mux.touched()
+
+    def send_eof(self) -> None:
+        super().send_eof()
+        self.mux.touched()
+
+    def close(self) -> None:
+        super().close()
+        self.mux.leave_soon()
+
+    def abort(self) -> None:
+        super().abort()
+        self.mux.leave_soon()
+
+    def pause(self) -> None:
+        super().pause()
+        self.mux.touched()
+
+    def resume(self) -> None:
+        super().resume()
+        self.mux.touched()
+
+    def _stop_input(self) -> None:
+        super()._stop_input()
+        if self._task is not None:
+            self._task.wake()
+
+    def _reader(self, what: str) -> Reader:
+        self.mux._check()
+        if self._task is None:
+            raise RuntimeError(
+                f"{what} is for connections of coroutine handlers and of "
+                "pymux.aio.connect(); what comes here goes to the server's handler"
+            )
+        return self._task
+
+    # asyncio's coroutines are awaited as the base's generators are.
+    async def recv(  # type: ignore[override]
+        self, timeout: float | None = None
+    ) -> bytes | None:
+        """Wait for the next message.
+
+        Args:
+            timeout: seconds to wait, None for ever.
+
+        Returns:
+            The message, or None once the peer has ended its stream. A message
+            is taken only by a `recv` that returns it: one that is cancelled
+            leaves it.
+
+        Raises:
+            TimeoutError: nothing came in time; the connection is as before.
+            ConnectionClosed: it was lost, and every message has been taken.
+            RuntimeError: another task waits in `recv` already.
+        """
+        reader = self._reader("recv()")
+        if reader.waiter is not None:
+            raise RuntimeError("recv() while another task waits in it: one at a time")
+        if not reader.inbox and not reader.over:
+            await reader.wait_for_input(timeout)
+        message = reader.take()
+        if self.mux._log.entries:  # reading goes on
+            self.mux.touched()
+        return message
+
+    async def drain(self) -> None:  # type: ignore[override]
+        """Wait until output is under low water, if it is over high water.
+
+        Raises:
+            ConnectionClosed: the connection was lost.
+        """
+        reader = self._reader("drain()")
+        self.mux._submit()
+        if reader.lost is None and not self.closed and self.queued > reader.high_water:
+            await reader.wait_in(reader.flushes)
+        if reader.lost is not None:
+            raise reader.closed_error()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended on both sides.
+
+        After `close()`: until the output has been sent and the peer has ended
+        its stream, at most `Limits.close_timeout` seconds.
+        """
+        reader = self._task
+        if reader is not None and not reader.gone:
+            await reader.wait_in(reader.ends)
+
+    async def __anext__(self) -> bytes:  # type: ignore[override]
+        message = await self.recv()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    async def __aenter__(self) -> GuestConnection:
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        self.close()
+
+
+class GuestMux(Mux):
+    """A mux that an asyncio loop has harvested, when there is something."""
+
+    _kind = GuestConnection
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, backend: str | None = None
+    ) -> None:
+        self.loop = loop
+        self._watched = -1
+        super().__init__(backend)
+        self._owner = get_ident()
+        self._signal_fd = -1  # signals wake the loop, not the mux
+        self._dispatcher: Dispatcher
+        self._after: Callable[[], None] = lambda: None
+        self._fatal: BaseException | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._next: asyncio.Handle | None = None  # a turn without a reason to wait
+        self._flush: asyncio.Handle | None = None
+        self._to_flush = False  # tasks run next that may send
+        try:
+            self.fileno()
+        except BaseException:
+            self.close()
+            raise
+
+    def join(self, dispatcher: Dispatcher, after: Callable[[], None]) -> None:
+        """Begin: what is harvested goes to a dispatcher, and `after` is called
+        when something may have ended."""
+        self._dispatcher = dispatcher
+        self._after = after
+        self._watched = self.fileno()
+        self.loop.add_reader(self._watched, self._take_turn)
+        self.touched()
+
+    # --- turns ------------------------------------------------------------
+
+    def _take_turn(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if self._c is None:
+            return
+        try:
+            self._serve(0.0, self._dispatcher)
+        except Exception as error:  # of the harvest: handlers' have been reported
+            self._fatal = error
+            self._close_now()
+            self.loop.call_exception_handler(
+                {"message": f"{self!r} failed", "exception": error}
+            )
+        finally:
+            self._arm()
+
+    def _catch_up(self) -> None:
+        """Send what was sent from elsewhere."""
+        self._flush = None
+        self._arm()
+
+    def _arm(self) -> None:
+        """Send what there is; then the loop's timer to when a turn is due."""
+        if self._c is not None:
+            if self._log.entries:
+                self._submit()
+            if self._to_flush:
+                self._to_flush = False
+                self.touched()
+            self._set_timer(self.next_timeout())
+        self._after()
+
+    def _set_timer(self, span: float | None) -> None:
+        if span == 0:
+            if self._next is None:
+                self._next = self.loop.call_soon(self._take_turn)
+            return
+        timer = self._timer
+        if span is None:
+            if timer is not None:
+                timer.cancel()
+                self._timer = None
+            return
+        at = self.loop.time() + math.ceil(span * TICK) / TICK
+        if timer is not None:  # one that comes too early looks again
+            if self._timer_at <= at:
+                return
+            timer.cancel()
+        self._timer_at = at
+        self._timer = self.loop.call_at(at, self._time_has_come)
+
+    def _time_has_come(self) -> None:
+        self._timer = None
+        self._take_turn()
+
+    def touched(self) -> None:
+        """The log or a timer changed: see to it when the loop has run what is
+        ready now, unless a turn is under way, which does in the end."""
+        if self._flush is None and not self._dispatching and not self._harvesting:
+            self._flush = self.loop.call_soon(self._catch_up)
+
+    def expect_sends(self) -> None:
+        """Tasks were woken: what they send is to leave behind them."""
+        if self._dispatching:
+            self._to_flush = True
+        else:
+            self.touched()
+
+    def leave_soon(self) -> None:
+        """A connection was closed: its last bytes leave at once, since the
+        loop may stop before it comes to anything else."""
+        if not self._dispatching and not self._harvesting:
+            self._submit()
+            self.touched()
+
+    # --- what a mux does otherwise -----------------------------------------
+
+    def harvest(self, *args: Any, **options: Any) -> Batch:
+        """Not here: the loop has it done."""
+        raise RuntimeError("this mux is harvested by the asyncio loop it lives in")
+
+    def _span(self, deadline: float | None) -> int:
+        """For a harvest: to look, and to leave a batch that may gather, unless
+        a call is due."""
+        span = super()._span(None)
+        return span if deadline is None or not span else lib.PMX_LOOK
+
+    def _watch_signals(self) -> None:
+        self._signal_fd = -1
+
+    def call_later(self, delay: float, fn: Callable[..., Any], *args: Any) -> Timer:
+        timer = super().call_later(delay, fn, *args)
+        self.touched()
+        return timer
+
+    def _dial(self, *args: Any) -> GuestConnection:
+        conn: Any = super()._dial(*args)
+        self.touched()
+        return conn  # type: ignore[no-any-return]
+
+    def send_many(self, conns: Any, data: Any) -> int:
+        took = super().send_many(conns, data)
+        self.touched()
+        return took
+
+    def _is_used(self) -> bool:
+        """Connections that were closed may be left to the kernel."""
+        return bool(self._counts.listeners) or any(
+            conn is not None and conn._status != CLOSED for conn in self._table
+        )
+
+    def _free(self) -> None:
+        for handle in (self._timer, self._next, self._flush):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._next = self._flush = None
+        lives = not lib.pmx_forked(self._c) and not self.loop.is_closed()
+        if lives and self._watched >= 0:
+            self.loop.remove_reader(self._watched)
+        gone = [conn._task for conn in self._table if conn is not None and conn._task]
+        super()._free()
+        if lives:
+            for reader in gone:
+                reader.end(None, True)
+            self.loop.call_soon(self._after)
+
+
+class ReaderDispatcher(CoroutineDispatcher):
+    """Brings messages to the readers of their connections."""
+
+    mux: GuestMux
+
+    def begin(self, conn: Any) -> None:
+        """A connection that was dialled has opened."""
+        opening = conn._task.opening
+        if not opening.done():
+            opening.set_result(None)
+
+    def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
+        """Put each into its connection's inbox."""
+        table = self.mux._table
+        runs = arena.runs(table, rows) if rows >= MANY else None
+        if runs is not None:
+            messages, at = arena.messages(rows, gap), 0
+            for conn, length in runs:
+                if conn._task is not None and conn._status != CLOSED:
+                    conn._task.deliver_all(messages[at : at + length])
+                at += length
+            return
+        for conn, data in zip(arena.conns(table, rows), arena.cut(rows, gap)):
+            if conn._task is not None and conn._status != CLOSED:
+                conn._task.deliver(data)
+
+
+class TaskDispatcher(ReaderDispatcher):
+    """`async def handler(conn)`, each an asyncio task."""
+
+    def __init__(self, mux: GuestMux, handler: Any, on_error: OnError | None) -> None:
+        super().__init__(mux, handler, on_error)
+        self.readers: set[Any] = self.orphans  # of all that run
+
+    def begin(self, conn: Any) -> None:
+        """A connection opened: start its task."""
+        try:
+            coroutine = self.handler(conn)
+        except BaseException as error:
+            self.failed(conn, error)
+            return
+        reader = conn._task = Reader(conn, coroutine)
+        self.readers.add(reader)
+        reader.task = self.mux.loop.create_task(coroutine)
+        reader.task.add_done_callback(lambda task: self.ended(reader, task))
+        self.mux.expect_sends()
+
+    def ended(self, reader: Reader, task: asyncio.Task[Any]) -> None:
+        """A handler has returned, raised or was cancelled: its connection
+        closes."""
+        conn = reader.conn
+        conn._task = None
+        self.readers.discard(reader)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception) and not isinstance(error, ConnectionClosed):
+            self.failed(conn, error)
+        elif conn._status != CLOSED:
+            conn.close()
+        if not self.mux.loop.is_closed():
+            self.mux.touched()
+
+    def report(self, conn: Connection | None, error: BaseException) -> None:
+        """Give an error to on_error, else to the loop's exception handler."""
+        if self.on_error is not None:
+            super().report(conn, error)
+            return
+        of = f"of {conn!r}" if conn is not None else "of a timer"
+        self.mux.loop.call_exception_handler(
+            {"message": f"the handler {of} raised", "exception": error}
+        )
+
+    def runs(self, task: Any) -> bool:
+        """Whether a task is one of the handlers'."""
+        coroutine = task.get_coro()
+        return any(reader.coroutine is coroutine for reader in self.readers)
