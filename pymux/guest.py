@@ -401,7 +401,7 @@ class GuestMux(Mux):
     def _is_used(self) -> bool:
         """Connections that were closed may be left to the kernel."""
         return bool(self._counts.listeners) or any(
-            conn is not None and conn._status != CLOSED for conn in self._table
+            conn is not None and not conn.closed for conn in self._table
         )
 
     def _free(self) -> None:

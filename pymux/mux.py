@@ -240,11 +240,13 @@ class Mux:
 
     def __del__(self) -> None:
         if getattr(self, "_c", None) is not None:
-            if self._is_used() and not lib.pmx_forked(self._c):
-                warnings.warn(
-                    f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
-                )
-            self._free()
+            try:
+                if self._is_used() and not lib.pmx_forked(self._c):
+                    warnings.warn(
+                        f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
+                    )
+            finally:
+                self._free()
 
     def _is_used(self) -> bool:
         """Whether to warn where this is dropped and not closed."""
@@ -742,6 +744,7 @@ class Mux:
             self._dispatching = True
             if type(what) is not int:
                 dispatcher(what)
+                self._forget_closed(what)
             elif what > REASONS:
                 dispatcher.plain(what)
         finally:
@@ -752,12 +755,18 @@ class Mux:
     def _forget_batch(self) -> None:
         """The dispatch of the last batch has ended."""
         batch, self._batch = self._batch, None
-        if batch is not None and batch._others:
-            for conn, _ in batch.closed:
-                conn._status = CLOSED
-                slot = conn.id & 0xFFFFFFFF
-                if self._table[slot] is conn:
-                    self._table[slot] = None
+        if batch is not None:
+            self._forget_closed(batch)
+
+    def _forget_closed(self, batch: Batch) -> None:
+        """Those that it reports as closed are, for good."""
+        if not batch._others or self._c is None:
+            return
+        for conn, _ in batch.closed:
+            conn._status = CLOSED
+            slot = conn.id & 0xFFFFFFFF
+            if self._table[slot] is conn:
+                self._table[slot] = None
 
     def _hand_over(self, result: int) -> Batch:
         """The batch that the core has received. May be begun again, where a
