@@ -1,0 +1,91 @@
+"""Many sensors over pymux, their readings over HTTP, in one asyncio loop.
+
+    pip install aiohttp
+    python examples/telemetry.py [SENSORS_PORT [HTTP_PORT]]
+
+A sensor connects, sends its name as the first line and readings as the lines
+after it. `GET /` shows the last reading of each as JSON; what is POSTed to
+`/sensors/NAME` is sent to that sensor as a line. Both sides share one dictionary,
+and no lock, since there is one thread:
+
+    $ printf 'attic\n21.5\n' | nc 127.0.0.1 9000
+    $ curl 127.0.0.1:9001/
+    {"attic": {"reading": 21.5, "connected": false}}
+"""
+
+import asyncio
+import contextlib
+import sys
+
+from aiohttp import web
+
+import pymux
+
+
+class Sensor:
+    def __init__(self):
+        self.conn = None
+        self.reading = None
+
+
+sensors = {}
+
+
+async def sensor(conn):
+    """One sensor's connection, as long as it lives."""
+    name = await conn.recv(timeout=10)
+    if name is None:
+        return
+    entry = sensors.setdefault(name.decode(errors="replace"), Sensor())
+    entry.conn = conn
+    try:
+        async for line in conn:
+            try:
+                entry.reading = float(line)
+            except ValueError:
+                conn.send(b"a number is needed")
+    finally:
+        if entry.conn is conn:
+            entry.conn = None
+
+
+async def show(request):
+    return web.json_response(
+        {
+            name: {"reading": entry.reading, "connected": entry.conn is not None}
+            for name, entry in sensors.items()
+        }
+    )
+
+
+async def tell(request):
+    entry = sensors.get(request.match_info["name"])
+    if entry is None or entry.conn is None:
+        raise web.HTTPNotFound(text="no such sensor is connected\n")
+    entry.conn.send((await request.text()).encode())
+    return web.Response(text="sent\n")
+
+
+async def main(sensors_port=9000, http_port=9001):
+    app = web.Application()
+    app.add_routes([web.get("/", show), web.post("/sensors/{name}", tell)])
+    http = web.AppRunner(app)
+    await http.setup()
+    try:
+        await web.TCPSite(http, "127.0.0.1", http_port).start()
+        async with pymux.aio.serve(
+            sensor,
+            ("127.0.0.1", sensors_port),
+            framing=pymux.Lines(),
+            limits=pymux.Limits(idle_timeout=600),
+        ) as server:
+            print("sensors on port", server.address[1])
+            print("http on port", http.addresses[0][1], flush=True)
+            await asyncio.Event().wait()
+    finally:
+        await http.cleanup()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(*map(int, sys.argv[1:])))

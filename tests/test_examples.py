@@ -1,0 +1,70 @@
+"""The programs in examples/ do what they say."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+import pymux
+
+from . import util
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+
+pytestmark = [
+    pytest.mark.skipif(not EXAMPLES.exists(), reason="not a checkout: no examples"),
+    pytest.mark.skipif(os.name != "posix", reason="stopped by a signal"),
+]
+
+
+@contextlib.contextmanager
+def telemetry():
+    """(the sensors' port, the HTTP port) of the example, running."""
+    pytest.importorskip("aiohttp")
+    if not {"epoll", "kqueue"} & set(pymux.backends()):
+        pytest.skip("neither epoll nor kqueue")
+    with util.python(str(EXAMPLES / "telemetry.py"), "0", "0") as child:
+        yield [int(child.stdout.readline().split()[-1]) for _ in range(2)]
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=20) == ("", "")
+        assert child.returncode == 0
+
+
+def request(port, path="/", data=None):
+    """What the example's HTTP side answers."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, 20) as answer:
+        return answer.read().decode()
+
+
+def test_readings_that_come_over_pymux_are_shown_over_http():
+    with telemetry() as (sensors, http):
+        with util.connect(("127.0.0.1", sensors)) as sock:
+            sock.sendall(b"attic\n20\nwarm\n21.5\n")
+            assert util.recv_exactly(sock, 19) == b"a number is needed\n"
+            util.wait_until(lambda: "21.5" in request(http))
+            shown = json.loads(request(http))
+            assert shown == {"attic": {"reading": 21.5, "connected": True}}
+        util.wait_until(lambda: "false" in request(http))
+
+
+def test_what_is_posted_over_http_is_sent_over_pymux():
+    with telemetry() as (sensors, http):
+        with util.connect(("127.0.0.1", sensors)) as sock:
+            sock.sendall(b"attic\n")
+            util.wait_until(lambda: "attic" in request(http))
+            assert request(http, "/sensors/attic", b"calibrate") == "sent\n"
+            assert util.recv_exactly(sock, 10) == b"calibrate\n"
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            request(http, "/sensors/cellar", b"calibrate")
+
+
+def test_every_example_is_tested():
+    assert sys.modules[__name__].__dict__.keys() >= {
+        path.stem for path in EXAMPLES.glob("*.py")
+    }
