@@ -101,6 +101,15 @@ CONTENDERS = (
         for name, spin in (("50us", "50e-6"), ("auto", "auto"))
         for form in ("batch", "function")
     ),
+    *(
+        Contender(
+            f"pymux-aio-{form}",
+            f"pymux_aio_{form}.py",
+            ("pymux-io", "uvloop"),
+            group="backends",
+        )
+        for form in ("function", "coroutine")
+    ),
     Contender("numpy-uvloop", "numpy_uvloop.py", ("uvloop", "numpy"), group="numpy"),
     Contender(
         "numpy-function", "numpy_function.py", ("pymux-io", "numpy"), group="numpy"
