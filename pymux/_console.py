@@ -64,7 +64,7 @@ class Terminal:
     """A prompt with line editing, and answers printed around it."""
 
     def __init__(self) -> None:
-        self._line_buffer: Callable[[], str] = str
+        self._line_buffer: Callable[[], str | bytes] = str
         self._answered: SimpleQueue[None] = SimpleQueue()  # see _talk._Reader
         self._prompting = False
         self._midline = False
@@ -96,6 +96,14 @@ class Terminal:
             self._prompting = False
             write(_ERASE_LINE)
 
+    def _is_raw(self) -> bool:
+        """Whether a line's end only goes down, as under PyPy's line editor."""
+        if self._attributes is None:
+            return False
+        import termios
+
+        return not termios.tcgetattr(1)[1] & termios.OPOST
+
     def lines(self) -> Iterator[bytes]:
         """What is typed, line by line, without empty ones; for the reader's thread."""
         encoding = sys.stdin.encoding or "utf-8"
@@ -126,9 +134,13 @@ class Terminal:
         """Print an answer; where a prompt stands, above it."""
         self._midline = not data.endswith(b"\n")
         if self._prompting:
-            prompt = (PROMPT + self._line_buffer()).encode(errors="surrogateescape")
+            typed = self._line_buffer()  # PyPy's are bytes
+            if isinstance(typed, str):
+                typed = typed.encode(errors="surrogateescape")
             end = b"\n" if self._midline else b""
             self._midline = False
-            data = _ERASE_LINE + data + end + prompt
+            data = _ERASE_LINE + data + end + PROMPT.encode() + typed
+            if self._is_raw():
+                data = data.replace(b"\n", b"\r\n")
         write(data)
         self._answered.put(None)
