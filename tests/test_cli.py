@@ -741,17 +741,21 @@ class Terminal:
     # PyPy edits lines by itself and draws much for it; what it draws is not ours.
     DRAWN = re.compile(r"\x1b\[1A\n|\x1b\[[0-9;?]*[A-JL-Za-z@]|\x1b[=>]")
 
+    def shown(self):
+        """What was printed since `wait_for` has matched."""
+        if platform.python_implementation() == "PyPy":
+            return self.DRAWN.sub("", self.seen)
+        return self.seen
+
     def wait_for(self, pattern):
         """Read until what was printed since the last call matches."""
-        while not re.search(pattern, self.seen):
+        while not re.search(pattern, self.shown()):
             try:
                 self.seen += os.read(self.master, 4096).decode()
-                if platform.python_implementation() == "PyPy":
-                    self.seen = self.DRAWN.sub("", self.seen)
             except OSError as error:  # Linux's way to say that it is over
                 raise AssertionError(self.seen) from error
-        seen, self.seen = self.seen, ""
-        return seen
+        shown, self.seen = self.shown(), ""
+        return shown
 
     def close(self):
         os.close(self.master)
