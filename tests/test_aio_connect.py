@@ -211,12 +211,14 @@ def test_cancelling_connect_leaves_nothing_behind(loop, tmp_path):
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
             listener.listen(0)
-            first = await pymux.aio.connect(path)
+            open = [await pymux.aio.connect(path)]
             with pytest.raises(asyncio.TimeoutError):
                 while True:
-                    await asyncio.wait_for(pymux.aio.connect(path), 0.02)
-            await until(lambda: first.mux.stats().connections == 1)
-            first.abort()
+                    connecting = pymux.aio.connect(path)
+                    open.append(await asyncio.wait_for(connecting, 0.02))
+            await until(lambda: open[0].mux.stats().connections == len(open))
+            for conn in open:
+                conn.abort()
 
     loop.run(main())
 
@@ -315,7 +317,5 @@ def test_a_connection_that_was_never_closed_is_warned_of(loop, listening):
 
     kept = [loop.run(main())]
     with pytest.warns(ResourceWarning, match="unclosed"):
-        import gc
-
         kept.clear()
-        gc.collect()
+        util.collect()

@@ -840,9 +840,7 @@ def test_the_loop_may_end_before_the_server_has_stopped(loop):
         assert util.until_end(sock) == (b"", None)
     with pytest.warns(ResourceWarning, match="unclosed"):
         servers.clear()
-        import gc
-
-        gc.collect()
+        util.collect()
 
 
 def test_ctrl_c_in_a_handler_leaves_run(loop):

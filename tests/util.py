@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import gc
 import os
 import socket
 import struct
@@ -261,6 +262,12 @@ def reset(sock):
     """Close a TCP socket with a reset instead of an end of stream."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+def collect():
+    """Collect garbage, with what only a finalizer lets go of."""
+    for _ in range(3):
+        gc.collect()
 
 
 def wait_until(condition, timeout=10):
