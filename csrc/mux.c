@@ -209,177 +209,6 @@ int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
     return 0;
 }
 
-/* --- waiting ----------------------------------------------------------- */
-
-static int64_t earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* INT64_MAX: for ever. */
-static int64_t after(int64_t at, int64_t span)
-{
-    return span > INT64_MAX - at ? INT64_MAX : at + span;
-}
-
-/* What no event tells is asked for, now and then: errors of connections that
- * are not read, where the poller cannot watch for errors alone, and whether
- * the peer has acknowledged what was sent before a reset. */
-static int must_ask(const pmx_mux *mux)
-{
-    return mux->unacked || (!mux->poller->watches_errors &&
-                            mux->stats.connections > mux->sources);
-}
-
-/* When the mux itself must act, whatever the descriptors say. */
-static int64_t next_act(const pmx_mux *mux)
-{
-    int64_t at = pmx__next_due(mux);
-    if (mux->accept_again)
-        at = earlier(at, mux->accept_again);
-    if (mux->redial_at)
-        at = earlier(at, mux->redial_at);
-    if (must_ask(mux))
-        at = earlier(at, mux->ask_at);
-    return at;
-}
-
-static int nothing_to_wait_for(const pmx_mux *mux)
-{
-    return mux->ready_count || mux->draining == 1 || pmx__accepting(mux) ||
-           (mux->report_count && !mux->rows);   /* rows that gather: later */
-}
-
-/* Whether a connection waits for the answers to its last messages; one that
- * was reset since stands in the list, but has ended already. */
-static int somebody_ends(const pmx_mux *mux)
-{
-    for (uint32_t i = 0; i < mux->ending_count; i++)
-        if (pmx__slot(mux, mux->ending[i])->flags & PMX__ENDING)
-            return 1;
-    return 0;
-}
-
-int64_t pmx_next_timeout(const pmx_mux *mux)
-{
-    if (nothing_to_wait_for(mux))
-        return 0;
-    if (!mux->gathering && (mux->report_count || somebody_ends(mux)))
-        return 0;
-    int64_t at = next_act(mux);
-    if (mux->gathering)
-        at = earlier(at, mux->gathered_at);
-    if (at == INT64_MAX)
-        return -1;
-    int64_t span = at - pmx__now();
-    return span > 0 ? span : 0;
-}
-
-/* Poll for a while before blocking. When that adapts, a wait that ended
- * within the span doubles it, one that did not halves it, down to nothing;
- * every so often a span is tried again. */
-enum { SPIN_LEAST_NS = 2000, SPIN_MOST_NS = 50000, SPIN_TRY_EVERY = 256 };
-
-static int spin(pmx_mux *mux, int64_t until)
-{
-    int adapt = mux->spin_ns < 0;
-    int64_t span = adapt ? mux->spin_now : mux->spin_ns;
-    if (adapt && !span && mux->stats.harvests % SPIN_TRY_EVERY == 0)
-        span = SPIN_MOST_NS;
-    if (!span)
-        return 0;
-    int64_t end = earlier(after(pmx__now(), span), until);
-    int n;
-    do {
-        n = mux->poller->wait(mux->poll_state, mux->events, PMX__EVENTS, 0);
-    } while (!n && pmx__now() < end);
-    if (adapt && n > 0)
-        mux->spin_now = earlier(2 * span, SPIN_MOST_NS);
-    else if (adapt)
-        mux->spin_now = span / 2 < SPIN_LEAST_NS ? 0 : span / 2;
-    return n;
-}
-
-/* Wait until `until` (INT64_MAX: for ever; in the past: only look). */
-static int wait_for_events(pmx_mux *mux, int64_t until)
-{
-    const pmx__poller *p = mux->poller;
-    int64_t span = until == INT64_MAX ? -1 : until - mux->now;
-    if (until != INT64_MAX && span <= 0)
-        return p->wait(mux->poll_state, mux->events, PMX__EVENTS, 0);
-    if (mux->spin_ns) {
-        int n = spin(mux, until);
-        if (n)
-            return n;
-        if (span > 0 && (span = until - pmx__now()) < 0)
-            span = 0;
-    }
-    return p->wait(mux->poll_state, mux->events, PMX__EVENTS, span);
-}
-
-/* What the poller says of a connection. */
-static void note_connection(pmx_mux *mux, const pmx__event *event)
-{
-    pmx__conn *c = pmx__find(mux, event->token);
-    uint32_t slot = (uint32_t)event->token;
-    if (!c || c->flags & PMX__DONE)
-        return;
-    if (c->flags & PMX__CONNECTING) {
-        c->flags |= PMX__CAN_WRITE;
-        if (event->error && !c->error)
-            c->error = event->error;
-    } else {
-        if (event->what & PMX__IN)
-            c->flags |= PMX__CAN_READ;
-        if (event->what & PMX__LAST)
-            c->flags |= PMX__TO_THE_END;
-        if (event->what & PMX__OUT)
-            c->flags |= PMX__CAN_WRITE;
-        if (event->what & PMX__ERROR)
-            pmx__lost(mux, slot, event->error);
-    }
-    if (pmx__has_work(c))
-        pmx__ready(mux, slot);
-}
-
-/* 1 when the wakeup was among them. */
-static int note_events(pmx_mux *mux, int count)
-{
-    int woken = 0;
-    for (int i = 0; i < count; i++) {
-        const pmx__event *event = &mux->events[i];
-        if (event->token == PMX__WAKEUP_TOKEN) {
-            pmx__wakeup_drain(mux->wakeup);
-            woken = 1;
-        } else if (event->token & PMX__LISTENER_TAG) {
-            pmx__may_accept(mux, event->token);
-        } else {
-            note_connection(mux, event);
-        }
-    }
-    return woken;
-}
-
-static void ask_sockets(pmx_mux *mux)
-{
-    if (!must_ask(mux) || mux->now < mux->ask_at)
-        return;
-    mux->ask_at = mux->now + (mux->unacked ? PMX__ACK_NS : PMX__RETRY_NS);
-    for (uint32_t slot = 0; slot < mux->slots; slot++) {
-        pmx__conn *c = pmx__slot(mux, slot);
-        if (c->flags & PMX__UNACKED)
-            pmx__settle(mux, slot);
-        if (!(c->flags & PMX__LISTED) || mux->poller->watches_errors ||
-            c->flags & (PMX__WATCH_IN | PMX__WATCH_OUT))
-            continue;
-        int error = pmx__sock_error(c->sock);
-        if (error && pmx__unread(c))
-            pmx__finish(mux, slot, error, 0);
-        else if (error)
-            pmx__lost_to(mux, slot, error);
-    }
-}
-
 /* --- the turn ---------------------------------------------------------- */
 
 static void begin_batch(pmx_mux *mux, pmx_arena *arena, uint32_t gaps)
@@ -548,30 +377,30 @@ int pmx_harvest(pmx_turn *t)
 
     int64_t end = t->timeout_ns == PMX_FOR_EVER ? INT64_MAX
                 : t->timeout_ns == PMX_LOOK ? mux->now
-                : after(mux->now, t->timeout_ns);
+                : pmx__after(mux->now, t->timeout_ns);
     int reason = 0;
     do {
-        int64_t until =
-            earlier(earlier(end, mux->gathered_at), next_act(mux));
-        if (nothing_to_wait_for(mux))
+        int64_t until = pmx__earlier(end, mux->gathered_at);
+        until = pmx__earlier(until, pmx__next_act(mux));
+        if (pmx__nothing_to_wait_for(mux))
             until = 0;
-        int count = wait_for_events(mux, until);
+        int count = pmx__wait(mux, until);
         mux->now = pmx__now();
         if (count == -EINTR)
             reason |= PMX_INTERRUPTED;
         else if (count < 0)
             return count;
-        else if (note_events(mux, count))
+        else if (pmx__note_events(mux, count))
             reason |= PMX_WOKEN;
 
         serve_ready(mux);
         pmx__expire(mux);
-        ask_sockets(mux);
+        pmx__ask_sockets(mux);
         pmx__redial(mux);
         pmx__accept_all(mux);
         reason |= drain_all(mux);
         if (mux->rows && mux->gathered_at == INT64_MAX)
-            mux->gathered_at = after(mux->now, t->max_delay_ns);
+            mux->gathered_at = pmx__after(mux->now, t->max_delay_ns);
     } while (!reason && mux->now < end && !enough(mux, t));
 
     mux->gathering = t->timeout_ns == PMX_LOOK && mux->rows && !reason &&

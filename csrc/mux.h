@@ -321,6 +321,27 @@ void pmx__connected(pmx_mux *mux, uint32_t slot);
 void pmx__redial(pmx_mux *mux);
 void pmx__close_listener(pmx_mux *mux, pmx__listener *listener, int forked);
 
+/* wait.c */
+static inline int64_t pmx__earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* INT64_MAX: for ever. */
+static inline int64_t pmx__after(int64_t at, int64_t span)
+{
+    return span > INT64_MAX - at ? INT64_MAX : at + span;
+}
+int pmx__nothing_to_wait_for(const pmx_mux *mux);
+/* When the mux itself must act, whatever the descriptors say. */
+int64_t pmx__next_act(const pmx_mux *mux);
+/* Wait until `until` (INT64_MAX: for ever; in the past: only look): how many
+ * events there are in mux->events, or -errno. */
+int pmx__wait(pmx_mux *mux, int64_t until);
+/* 1 when the wakeup was among them. */
+int pmx__note_events(pmx_mux *mux, int count);
+void pmx__ask_sockets(pmx_mux *mux);
+
 /* arena.c */
 void pmx__arena_reset(pmx_arena *arena);
 /* Room for size more bytes behind data; the arena may move. */
