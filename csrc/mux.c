@@ -52,7 +52,7 @@ int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
     error = pmx__wakeup_open(mux->wakeup);
     if (error)
         goto fail_memory;
-    error = pmx__poller_open(backend, &mux->poller, &mux->poll_state);
+    error = pmx__poller_open(backend, 0, &mux->poller, &mux->poll_state);
     if (error)
         goto fail_wakeup;
     error = mux->poller->add(mux->poll_state, mux->wakeup[0],

@@ -2,6 +2,7 @@
  * epoll (Linux). Edge-triggered: one epoll_ctl when a connection comes, none
  * when it pauses or has something to send; close(2) alone does not remove a
  * descriptor that a forked child still holds, so the mux deletes it first.
+ * For a selector it is level-triggered, and the kernel does all the rest.
  *
  * Sub-millisecond waits need epoll_pwait2 (Linux 5.11), which glibc has since
  * 2.35 only, hence syscall(). Where the kernel lacks it (ENOSYS) or a sandbox
@@ -27,15 +28,17 @@ enum { ROOM = 1024 };
 
 typedef struct {
     int fd;
+    int level;
     int no_pwait2;
-    struct epoll_event events[ROOM];
+    struct epoll_event events[]; /* ROOM of them, unless level */
 } state_t;
 
-static int epoll_open(void **state)
+static int epoll_open(void **state, int level)
 {
-    state_t *s = calloc(1, sizeof *s);
+    state_t *s = calloc(1, sizeof *s + (level ? 0 : ROOM) * sizeof *s->events);
     if (!s)
         return -ENOMEM;
+    s->level = level;
     s->fd = epoll_create1(EPOLL_CLOEXEC);
     if (s->fd < 0) {
         int error = -errno;
@@ -49,26 +52,39 @@ static int epoll_open(void **state)
 static void epoll_close_(void *state)
 {
     state_t *s = state;
-    close(s->fd);
+    if (s->fd >= 0)
+        close(s->fd);
     free(s);
 }
 
-static int epoll_add(void *state, int fd, uint64_t token, uint32_t what)
+static void epoll_shut(void *state)
 {
     state_t *s = state;
+    close(s->fd);
+    s->fd = -1;
+}
+
+static int change(const state_t *s, int op, int fd, uint64_t token,
+                  uint32_t what)
+{
     struct epoll_event event = {
-        .events = EPOLLRDHUP | EPOLLPRI | EPOLLET |
+        .events = (s->level ? 0u : EPOLLRDHUP | EPOLLPRI | EPOLLET) |
                   (what & PMX__IN ? EPOLLIN : 0u) |
                   (what & PMX__OUT ? EPOLLOUT : 0u),
         .data.u64 = token,
     };
-    return epoll_ctl(s->fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+    return epoll_ctl(s->fd, op, fd, &event) ? -errno : 0;
+}
+
+static int epoll_add(void *state, int fd, uint64_t token, uint32_t what)
+{
+    return change(state, EPOLL_CTL_ADD, fd, token, what);
 }
 
 static int epoll_mod(void *state, int fd, uint64_t token, uint32_t what)
 {
-    (void)state, (void)fd, (void)token, (void)what;
-    return 0;
+    const state_t *s = state;
+    return s->level ? change(s, EPOLL_CTL_MOD, fd, token, what) : 0;
 }
 
 static int epoll_del(void *state, int fd)
@@ -78,15 +94,16 @@ static int epoll_del(void *state, int fd)
     return epoll_ctl(s->fd, EPOLL_CTL_DEL, fd, &unused) ? -errno : 0;
 }
 
-static int wait_precisely(state_t *s, int room, int64_t timeout_ns)
+static int wait_precisely(state_t *s, struct epoll_event *events, int room,
+                          int64_t timeout_ns)
 {
     struct timespec span = {
         .tv_sec = (time_t)(timeout_ns / 1000000000),
         .tv_nsec = (long)(timeout_ns % 1000000000),
     };
     if (!s->no_pwait2) {
-        long n = syscall(SYS_epoll_pwait2, s->fd, s->events, room, &span,
-                         NULL, (size_t)0);
+        long n = syscall(SYS_epoll_pwait2, s->fd, events, room, &span, NULL,
+                         (size_t)0);
         if (n >= 0 || (errno != ENOSYS && errno != EPERM))
             return n >= 0 ? (int)n : -errno;
         s->no_pwait2 = 1;
@@ -94,7 +111,16 @@ static int wait_precisely(state_t *s, int room, int64_t timeout_ns)
     struct pollfd self = {.fd = s->fd, .events = POLLIN};
     int n = ppoll(&self, 1, &span, NULL);
     if (n > 0)
-        n = epoll_wait(s->fd, s->events, room, 0);
+        n = epoll_wait(s->fd, events, room, 0);
+    return n >= 0 ? n : -errno;
+}
+
+static int wait_for(state_t *s, struct epoll_event *events, int room,
+                    int64_t timeout_ns)
+{
+    if (timeout_ns > 0)
+        return wait_precisely(s, events, room, timeout_ns);
+    int n = epoll_wait(s->fd, events, room, timeout_ns < 0 ? -1 : 0);
     return n >= 0 ? n : -errno;
 }
 
@@ -102,15 +128,7 @@ static int epoll_wait_(void *state, pmx__event *events, int room,
                        int64_t timeout_ns)
 {
     state_t *s = state;
-    if (room > ROOM)
-        room = ROOM;
-    int n;
-    if (timeout_ns > 0) {
-        n = wait_precisely(s, room, timeout_ns);
-    } else {
-        n = epoll_wait(s->fd, s->events, room, timeout_ns < 0 ? -1 : 0);
-        n = n < 0 ? -errno : n;
-    }
+    int n = wait_for(s, s->events, room < ROOM ? room : ROOM, timeout_ns);
     for (int i = 0; i < n; i++) {
         uint32_t e = s->events[i].events;
         uint32_t what = 0;
@@ -127,14 +145,33 @@ static int epoll_wait_(void *state, pmx__event *events, int room,
     return n;
 }
 
+/* Hang-up and errors come unasked for: they are told as whatever is asked
+ * for, as the standard library's selectors do. */
+static int epoll_look(void *state, pmx_ready *ready, int64_t timeout_ns)
+{
+    size_t size = ready->room * sizeof(struct epoll_event);
+    struct epoll_event *events = pmx__ready_memory(ready, size);
+    if (!events)
+        return -ENOMEM;
+    int n = wait_for(state, events, (int)ready->room, timeout_ns);
+    for (int i = 0; i < n; i++) {
+        uint32_t e = events[i].events;
+        uint64_t what = (e & ~(uint32_t)EPOLLOUT ? PMX__IN : 0u) |
+                        (e & ~(uint32_t)EPOLLIN ? PMX__OUT : 0u);
+        uint64_t others = PMX__IN | PMX__OUT;
+        ready->found[i] = (int64_t)(events[i].data.u64 & (what | ~others));
+    }
+    return n;
+}
+
 static int epoll_fileno(const void *state)
 {
     return ((const state_t *)state)->fd;
 }
 
 const pmx__poller pmx__epoll = {
-    "epoll", 1, 1,
+    "epoll", 1, 1, 0,
     epoll_open, epoll_close_, epoll_add, epoll_mod, epoll_del,
-    epoll_wait_, epoll_fileno,
+    epoll_wait_, epoll_fileno, epoll_look, epoll_shut,
 };
 #endif

@@ -1,12 +1,30 @@
 /*
  * kqueue (macOS, the BSDs). EV_CLEAR makes it edge-triggered: a filter for
- * each direction is added once. EV_RECEIPT turns the answer to each change
- * into an entry of its own, so that a failed change is told apart from a
- * pending event and no event is lost while changes are made.
+ * each direction is added once. For a selector it is left out, and a filter
+ * is added or deleted as interest comes and goes. Nothing keeps count of the
+ * filters there are: adding one that is there changes nothing, and deleting
+ * one that is not is ENOENT, which is as good.
+ *
+ * EV_RECEIPT turns the answer to each change into an entry of its own, so
+ * that a failed change is told apart from a pending event and no event is
+ * lost while changes are made. (Mac OS X 10.5, FreeBSD 8.1, DragonFly 4.5,
+ * and the newer NetBSD and OpenBSD have it.) Without it changes are made one
+ * a call, with no room for events: then an error is the call's.
  *
  * EV_EOF on the read filter is the peer's end, with data perhaps still to be
- * read before it; fflags then holds the socket's error, if any. Tokens are
- * kept by descriptor, since udata is not 64 bits wide everywhere.
+ * read before it; fflags then holds the socket's error, if any, and the
+ * socket keeps it too. EV_EOF on the write filter is that nobody reads any
+ * more, or that we have shut down writing. (kqueue(2) of FreeBSD 15, NetBSD
+ * 10, macOS 14; filt_soread and filt_sowrite of FreeBSD.) Tokens are kept by
+ * descriptor, since udata is not 64 bits wide everywhere, and an intptr_t in
+ * NetBSD before 10, void * elsewhere: 0 is either.
+ *
+ * NOTE_LOWAT is not asked for: a filter then goes by SO_RCVLOWAT, one byte,
+ * and SO_SNDLOWAT, which is what send() goes by.
+ *
+ * A kqueue is not inherited by fork(2): in the child its number is free, or
+ * somebody else's (https://github.com/python/cpython/issues/110395), so there
+ * nothing is done with it. Closing a descriptor takes its filters away.
  *
  * Linux has no kqueue but libraries that emulate it: libkqueue 2.7 (2026-07,
  * https://github.com/mheily/libkqueue) takes the error off the socket to put
@@ -34,18 +52,34 @@ enum { ROOM = 1024, EMULATED = 1 };
 enum { ROOM = 1024, EMULATED = 0 };
 #endif
 
+#ifdef __NetBSD__
+typedef size_t count_t;
+#else
+typedef int count_t;
+#endif
+
+#ifdef EV_RECEIPT
+enum { RECEIPT = EV_RECEIPT };
+#else
+enum { RECEIPT = 0 };
+#endif
+
 typedef struct {
     int fd;
-    uint64_t *tokens;           /* by descriptor */
+    int level;
+    uint32_t forks;
+    uint64_t *tokens;           /* by descriptor, unless level */
     uint32_t tokens_room;
-    struct kevent events[ROOM];
+    struct kevent events[];     /* ROOM of them, unless level */
 } state_t;
 
-static int kqueue_open(void **state)
+static int kqueue_open(void **state, int level)
 {
-    state_t *s = calloc(1, sizeof *s);
+    state_t *s = calloc(1, sizeof *s + (level ? 0 : ROOM) * sizeof *s->events);
     if (!s)
         return -ENOMEM;
+    s->level = level;
+    s->forks = pmx__forks();
     s->fd = kqueue();
     if (s->fd < 0) {
         int error = -errno;
@@ -57,37 +91,64 @@ static int kqueue_open(void **state)
     return 0;
 }
 
+static int is_ours(const state_t *s)
+{
+    return s->fd >= 0 && (EMULATED || s->forks == pmx__forks());
+}
+
+static void kqueue_shut(void *state)
+{
+    state_t *s = state;
+    if (is_ours(s))
+        close(s->fd);
+    s->fd = -1;
+}
+
 static void kqueue_close(void *state)
 {
     state_t *s = state;
-    close(s->fd);
+    kqueue_shut(s);
     free(s->tokens);
     free(s);
 }
 
-/* Apply one or two changes; the first error among the receipts. */
-static int change(state_t *s, struct kevent *changes, int count)
+/* A filter that was never added, or went with its descriptor, is deleted. */
+static int error_of(const struct kevent *made, int error)
+{
+    int gone = error == ENOENT || error == EBADF;
+    return gone && made->flags & EV_DELETE ? 0 : -error;
+}
+
+/* Apply one or two changes; the first error. What EINTR interrupts is not the
+ * changes, "all changes in the changelist have been applied" (kevent(2) of
+ * FreeBSD), and to apply them again does no harm. */
+static int change(const state_t *s, struct kevent *changes, count_t count)
 {
     struct kevent receipts[2];
     const struct timespec at_once = {0, 0};
-    int n;
-    do
-        n = kevent(s->fd, changes, count, receipts, count, &at_once);
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return -errno;
-    for (int i = 0; i < n; i++)
-        if (receipts[i].flags & EV_ERROR && receipts[i].data)
-            return -(int)receipts[i].data;
-    return 0;
+    int first = 0;
+    if (!is_ours(s))
+        return -EBADF;
+    for (count_t i = 0; i < count; i += RECEIPT ? count : 1) {
+        int n;
+        do
+            n = RECEIPT ? kevent(s->fd, changes, count, receipts, count,
+                                 &at_once)
+                        : kevent(s->fd, &changes[i], 1, NULL, 0, &at_once);
+        while (n < 0 && errno == EINTR);
+        if (n < 0) {
+            int error = RECEIPT ? -errno : error_of(&changes[i], errno);
+            first = first ? first : error;
+        }
+        for (int k = 0; k < n; k++)
+            if (receipts[k].flags & EV_ERROR && receipts[k].data && !first)
+                first = error_of(&changes[k], (int)receipts[k].data);
+    }
+    return first;
 }
 
-static int kqueue_add(void *state, int fd, uint64_t token, uint32_t what)
+static int keep_token(state_t *s, int fd, uint64_t token)
 {
-    state_t *s = state;
-    struct kevent changes[2];
-    int count = 0;
-
     if ((uint32_t)fd >= s->tokens_room) {
         uint32_t room = s->tokens_room ? s->tokens_room : 64;
         while (room <= (uint32_t)fd)
@@ -99,49 +160,72 @@ static int kqueue_add(void *state, int fd, uint64_t token, uint32_t what)
         s->tokens_room = room;
     }
     s->tokens[fd] = token;
-    if (what & PMX__IN)
-        EV_SET(&changes[count++], (uintptr_t)fd, EVFILT_READ,
-               EV_ADD | EV_CLEAR | EV_RECEIPT, 0, 0, 0);
-    if (what & PMX__OUT)
-        EV_SET(&changes[count++], (uintptr_t)fd, EVFILT_WRITE,
-               EV_ADD | EV_CLEAR | EV_RECEIPT, 0, 0, 0);
-    return change(s, changes, count);
+    return 0;
 }
 
-static int kqueue_mod(void *state, int fd, uint64_t token, uint32_t what)
+/* A change of each direction: `wanted` to be added, `rest` deleted. */
+static int set(const state_t *s, int fd, uint32_t wanted, uint32_t rest)
 {
-    (void)state, (void)fd, (void)token, (void)what;
-    return 0;
+    struct kevent changes[2];
+    const int add = EV_ADD | RECEIPT | (s->level ? 0 : EV_CLEAR);
+    const int delete = EV_DELETE | RECEIPT;
+    count_t count = 0;
+    if ((wanted | rest) & PMX__IN)
+        EV_SET(&changes[count++], (uintptr_t)fd, EVFILT_READ,
+               (uint16_t)(wanted & PMX__IN ? add : delete), 0, 0, 0);
+    if ((wanted | rest) & PMX__OUT)
+        EV_SET(&changes[count++], (uintptr_t)fd, EVFILT_WRITE,
+               (uint16_t)(wanted & PMX__OUT ? add : delete), 0, 0, 0);
+    return change(s, changes, count);
 }
 
 static int kqueue_del(void *state, int fd)
 {
+    return set(state, fd, 0, PMX__IN | PMX__OUT);
+}
+
+/* One filter may be refused where the other is not: the write end of a pipe
+ * without a reader is, with EPIPE (FreeBSD; macOS up to 10.11). */
+static int kqueue_add(void *state, int fd, uint64_t token, uint32_t what)
+{
     state_t *s = state;
-    struct kevent changes[2];
-    EV_SET(&changes[0], (uintptr_t)fd, EVFILT_READ, EV_DELETE | EV_RECEIPT,
-           0, 0, 0);
-    EV_SET(&changes[1], (uintptr_t)fd, EVFILT_WRITE, EV_DELETE | EV_RECEIPT,
-           0, 0, 0);
-    int error = change(s, changes, 2);
-    /* a filter that was never added, or went with its descriptor */
-    return error == -ENOENT || error == -EBADF ? 0 : error;
+    int error = s->level ? 0 : keep_token(s, fd, token);
+    if (!error)
+        error = set(s, fd, what, 0);
+    if (error)
+        (void)kqueue_del(s, fd);
+    return error;
+}
+
+static int kqueue_mod(void *state, int fd, uint64_t token, uint32_t what)
+{
+    const state_t *s = state;
+    (void)token;
+    return s->level ? set(s, fd, what, ~what) : 0;
+}
+
+/* NULL waits for ever, a span of zero does not wait. Some OS refuse years. */
+static int wait_for(const state_t *s, struct kevent *events, int room,
+                    int64_t timeout_ns)
+{
+    struct timespec span = {0, 0};
+    if (!is_ours(s))
+        return -EBADF;
+    if (timeout_ns > 0) {
+        int64_t seconds = timeout_ns / 1000000000;
+        span.tv_sec = seconds < 86400 ? (time_t)seconds : 86400;
+        span.tv_nsec = (long)(timeout_ns % 1000000000);
+    }
+    int n = kevent(s->fd, NULL, 0, events, (count_t)room,
+                   timeout_ns < 0 ? NULL : &span);
+    return n >= 0 ? n : -errno;
 }
 
 static int kqueue_wait(void *state, pmx__event *events, int room,
                        int64_t timeout_ns)
 {
     state_t *s = state;
-    if (room > ROOM)
-        room = ROOM;
-    struct timespec span = {0, 0};
-    if (timeout_ns > 0) {
-        span.tv_sec = (time_t)(timeout_ns / 1000000000);
-        span.tv_nsec = (long)(timeout_ns % 1000000000);
-    }
-    int n = kevent(s->fd, NULL, 0, s->events, room,
-                   timeout_ns < 0 ? NULL : &span);
-    if (n < 0)
-        return -errno;
+    int n = wait_for(s, s->events, room < ROOM ? room : ROOM, timeout_ns);
     int count = 0;
     for (int i = 0; i < n; i++) {
         const struct kevent *e = &s->events[i];
@@ -158,7 +242,22 @@ static int kqueue_wait(void *state, pmx__event *events, int room,
         events[count++] = (pmx__event){
             s->tokens[e->ident], what, error == EPIPE ? ECONNRESET : error};
     }
-    return count;
+    return n < 0 ? n : count;
+}
+
+/* A descriptor that is ready both ways is found twice. */
+static int kqueue_look(void *state, pmx_ready *ready, int64_t timeout_ns)
+{
+    struct kevent *events =
+        pmx__ready_memory(ready, ready->room * sizeof *events);
+    if (!events)
+        return -ENOMEM;
+    int n = wait_for(state, events, (int)ready->room, timeout_ns);
+    for (int i = 0; i < n; i++)
+        ready->found[i] =
+            (int64_t)events[i].ident << 2 |
+            (events[i].filter == EVFILT_WRITE ? PMX__OUT : PMX__IN);
+    return n;
 }
 
 static int kqueue_fileno(const void *state)
@@ -167,9 +266,9 @@ static int kqueue_fileno(const void *state)
 }
 
 const pmx__poller pmx__kqueue = {
-    "kqueue", 1, 1,
+    "kqueue", 1, 1, 0,
     kqueue_open, kqueue_close, kqueue_add, kqueue_mod, kqueue_del,
-    kqueue_wait, kqueue_fileno,
+    kqueue_wait, kqueue_fileno, kqueue_look, kqueue_shut,
 };
 #else
 typedef int pmx__no_kqueue;     /* a file must not be empty */

@@ -3,7 +3,8 @@
  * interest is a store. A descriptor that wants nothing is written as ~fd,
  * which poll skips: hang-up and error cannot be masked otherwise. What is
  * ready is looked for from where the last wait stopped, so that those at the
- * front do not starve the rest.
+ * front do not starve the rest. A selector waits on a copy, which costs little
+ * beside what the kernel does with each entry.
  */
 #ifndef _WIN32
 #ifdef __linux__
@@ -15,6 +16,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 typedef struct {
@@ -23,12 +25,13 @@ typedef struct {
     uint32_t count;
     uint32_t room;
     uint32_t next;              /* where to look first */
-    uint32_t *places;           /* by descriptor: its place in fds */
+    uint32_t *places;           /* by descriptor: its place in fds + 1 */
     uint32_t places_room;
 } state_t;
 
-static int poll_open(void **state)
+static int poll_open(void **state, int level)
 {
+    (void)level;
     *state = calloc(1, sizeof(state_t));
     return *state ? 0 : -ENOMEM;
 }
@@ -73,50 +76,66 @@ static int poll_add(void *state, int fd, uint64_t token, uint32_t what)
             grow(&s->fds, &s->room, s->count + 1, sizeof *s->fds))
             return -ENOMEM;
     }
-    if ((uint32_t)fd >= s->places_room &&
-        grow(&s->places, &s->places_room, (uint32_t)fd + 1,
-             sizeof *s->places))
-        return -ENOMEM;
-    s->places[fd] = s->count;
+    uint32_t known = s->places_room;
+    if ((uint32_t)fd >= known) {
+        if (grow(&s->places, &s->places_room, (uint32_t)fd + 1,
+                 sizeof *s->places))
+            return -ENOMEM;
+        memset(s->places + known, 0,
+               (s->places_room - known) * sizeof *s->places);
+    }
+    if (s->places[fd])
+        return -EEXIST;
+    s->places[fd] = s->count + 1;
     s->tokens[s->count] = token;
     set(&s->fds[s->count++], fd, what);
     return 0;
+}
+
+static int is_there(const state_t *s, int fd)
+{
+    return (uint32_t)fd < s->places_room && s->places[fd];
 }
 
 static int poll_mod(void *state, int fd, uint64_t token, uint32_t what)
 {
     state_t *s = state;
     (void)token;
-    set(&s->fds[s->places[fd]], fd, what);
+    if (!is_there(s, fd))
+        return -ENOENT;
+    set(&s->fds[s->places[fd] - 1], fd, what);
     return 0;
 }
 
 static int poll_del(void *state, int fd)
 {
     state_t *s = state;
-    uint32_t place = s->places[fd];
+    if (!is_there(s, fd))
+        return -ENOENT;
+    uint32_t place = s->places[fd] - 1;
     uint32_t last = --s->count;
+    s->places[fd] = 0;
     if (place != last) {
         int moved = s->fds[last].fd;
         s->fds[place] = s->fds[last];
         s->tokens[place] = s->tokens[last];
-        s->places[moved < 0 ? ~moved : moved] = place;
+        s->places[moved < 0 ? ~moved : moved] = place + 1;
     }
     return 0;
 }
 
-static int wait_for(state_t *s, int64_t timeout_ns)
+static int wait_for(struct pollfd *fds, uint32_t count, int64_t timeout_ns)
 {
 #if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__)
     struct timespec span = {
         .tv_sec = (time_t)(timeout_ns / 1000000000),
         .tv_nsec = (long)(timeout_ns % 1000000000),
     };
-    return ppoll(s->fds, s->count, timeout_ns < 0 ? NULL : &span, NULL);
+    return ppoll(fds, count, timeout_ns < 0 ? NULL : &span, NULL);
 #else
     int64_t ms = timeout_ns < 0 ? -1 : timeout_ns / 1000000 +
                                        (timeout_ns % 1000000 != 0);
-    return poll(s->fds, s->count, ms > INT_MAX ? INT_MAX : (int)ms);
+    return poll(fds, count, ms > INT_MAX ? INT_MAX : (int)ms);
 #endif
 }
 
@@ -124,7 +143,7 @@ static int poll_wait(void *state, pmx__event *events, int room,
                      int64_t timeout_ns)
 {
     state_t *s = state;
-    int ready = wait_for(s, timeout_ns);
+    int ready = wait_for(s->fds, s->count, timeout_ns);
     if (ready < 0)
         return -errno;
     int n = 0;
@@ -147,6 +166,47 @@ static int poll_wait(void *state, pmx__event *events, int room,
     return n;
 }
 
+static struct pollfd *copy(const state_t *s, pmx_ready *ready, uint32_t *count)
+{
+    pmx__guard();
+    size_t size = s->count * sizeof *s->fds;
+    struct pollfd *fds = pmx__ready_memory(ready, size);
+    if (fds && size)
+        memcpy(fds, s->fds, size);
+    *count = s->count;
+    pmx__unguard();
+    return fds;
+}
+
+/* Hang-up, errors and a closed descriptor come unasked for: they are told as
+ * whatever is asked for, as the standard library's selectors do. */
+static int poll_look(void *state, pmx_ready *ready, int64_t timeout_ns)
+{
+    uint32_t count;
+    struct pollfd *fds = copy(state, ready, &count);
+    if (!fds)
+        return -ENOMEM;
+    int left = wait_for(fds, count, timeout_ns);
+    if (left < 0)
+        return -errno;
+    int n = 0;
+    for (uint32_t i = 0; left && n < (int)ready->room; i++) {
+        int e = fds[i].revents, asked = fds[i].events;
+        if (!e)
+            continue;
+        left--;
+        ready->found[n++] = (int64_t)fds[i].fd << 2 |
+                            (asked & POLLIN && e & ~POLLOUT ? PMX__IN : 0) |
+                            (asked & POLLOUT && e & ~POLLIN ? PMX__OUT : 0);
+    }
+    return n;
+}
+
+static void poll_shut(void *state)
+{
+    (void)state;
+}
+
 static int poll_fileno(const void *state)
 {
     (void)state;
@@ -154,8 +214,8 @@ static int poll_fileno(const void *state)
 }
 
 const pmx__poller pmx__poll = {
-    "poll", 0, 1,
+    "poll", 0, 1, 1,
     poll_open, poll_close, poll_add, poll_mod, poll_del,
-    poll_wait, poll_fileno,
+    poll_wait, poll_fileno, poll_look, poll_shut,
 };
 #endif

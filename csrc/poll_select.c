@@ -5,9 +5,10 @@
  * errors alone (watches_errors = 0): the mux asks the sockets it paused now
  * and then.
  *
- * The sets kept are the interest; select overwrites copies. On Windows a set
- * is an array (the API says so), which is filled and read as one, its handles
- * found again by a hash; a connect that fails is told by the except set.
+ * What is kept is the interest, from which the sets of each wait are filled.
+ * On Windows a set is an array (the API says so), which is filled and read as
+ * one, its handles found again by a hash; a connect that fails is told by the
+ * except set.
  */
 #ifdef _WIN32
 #define FD_SETSIZE 4096
@@ -28,11 +29,15 @@ typedef struct {
 } entry_t;
 
 typedef struct {
+    fd_set in, out, failed;
+} sets_t;
+
+typedef struct {
     entry_t *entries;
     uint32_t count;
     uint32_t next;              /* where to look first */
     uint32_t *places;           /* hash of handle: place in entries + 1 */
-    fd_set in, out, failed;     /* as select left them */
+    sets_t sets;                /* as select left them */
 } state_t;
 
 enum { BUCKETS = 4 * FD_SETSIZE };  /* a power of two: short probes */
@@ -55,8 +60,9 @@ static uint32_t find(const state_t *s, pmx_sock sock)
     return at;
 }
 
-static int select_open(void **state)
+static int select_open(void **state, int level)
 {
+    (void)level;
     state_t *s = calloc(1, sizeof *s);
     if (!s)
         return -ENOMEM;
@@ -89,9 +95,11 @@ static int select_add(void *state, pmx_sock sock, uint64_t token,
 #endif
     if (s->count == FD_SETSIZE)
         return -ENOSPC;
+    uint32_t bucket = find(s, sock);
+    if (s->places[bucket])
+        return -EEXIST;
     s->entries[s->count] = (entry_t){sock, what, token};
-    s->places[find(s, sock)] = s->count + 1;
-    s->count++;
+    s->places[bucket] = ++s->count;
     return 0;
 }
 
@@ -99,9 +107,11 @@ static int select_mod(void *state, pmx_sock sock, uint64_t token,
                       uint32_t what)
 {
     state_t *s = state;
-    entry_t *entry = &s->entries[s->places[find(s, sock)] - 1];
-    (void)token;
-    entry->what = what;
+    uint32_t bucket = find(s, sock);
+    if (!s->places[bucket])
+        return -ENOENT;
+    s->entries[s->places[bucket] - 1].what = what;
+    s->entries[s->places[bucket] - 1].token = token;
     return 0;
 }
 
@@ -109,6 +119,8 @@ static int select_del(void *state, pmx_sock sock)
 {
     state_t *s = state;
     uint32_t hole = find(s, sock);
+    if (!s->places[hole])
+        return -ENOENT;
     uint32_t place = s->places[hole] - 1;
     uint32_t last = --s->count;
 
@@ -129,27 +141,27 @@ static int select_del(void *state, pmx_sock sock)
 }
 
 /* Fill the three sets; the highest descriptor, or -1. */
-static int fill(state_t *s)
+static int fill(const state_t *s, sets_t *sets)
 {
     int highest = -1;
-    FD_ZERO(&s->in);
-    FD_ZERO(&s->out);
-    FD_ZERO(&s->failed);
+    FD_ZERO(&sets->in);
+    FD_ZERO(&sets->out);
+    FD_ZERO(&sets->failed);
     for (uint32_t i = 0; i < s->count; i++) {
         const entry_t *e = &s->entries[i];
 #ifdef _WIN32
         if (e->what & PMX__IN)
-            s->in.fd_array[s->in.fd_count++] = e->sock;
+            sets->in.fd_array[sets->in.fd_count++] = e->sock;
         if (e->what & PMX__OUT) {
-            s->out.fd_array[s->out.fd_count++] = e->sock;
-            s->failed.fd_array[s->failed.fd_count++] = e->sock;
+            sets->out.fd_array[sets->out.fd_count++] = e->sock;
+            sets->failed.fd_array[sets->failed.fd_count++] = e->sock;
         }
         highest = 0;
 #else
         if (e->what & PMX__IN)
-            FD_SET(e->sock, &s->in);
+            FD_SET(e->sock, &sets->in);
         if (e->what & PMX__OUT)
-            FD_SET(e->sock, &s->out);
+            FD_SET(e->sock, &sets->out);
         if (e->what & (PMX__IN | PMX__OUT) && e->sock > highest)
             highest = e->sock;
 #endif
@@ -162,9 +174,9 @@ static int fill(state_t *s)
 static int collect(state_t *s, pmx__event *events, int room)
 {
     const struct { const fd_set *set; uint32_t what; } sets[] = {
-        {&s->in, PMX__IN},
-        {&s->out, PMX__OUT},
-        {&s->failed, PMX__OUT | PMX__IN | PMX__LAST | PMX__ERROR},
+        {&s->sets.in, PMX__IN},
+        {&s->sets.out, PMX__OUT},
+        {&s->sets.failed, PMX__OUT | PMX__IN | PMX__LAST | PMX__ERROR},
     };
     int n = 0;
     for (int k = 0; k < 3; k++) {
@@ -190,9 +202,9 @@ static int collect(state_t *s, pmx__event *events, int room)
          seen++, at = at + 1 < s->count ? at + 1 : 0) {
         const entry_t *e = &s->entries[at];
         uint32_t what = 0;
-        if (e->what & PMX__IN && FD_ISSET(e->sock, &s->in))
+        if (e->what & PMX__IN && FD_ISSET(e->sock, &s->sets.in))
             what |= PMX__IN;
-        if (e->what & PMX__OUT && FD_ISSET(e->sock, &s->out))
+        if (e->what & PMX__OUT && FD_ISSET(e->sock, &s->sets.out))
             what |= PMX__OUT;
         if (!what)
             continue;
@@ -203,11 +215,9 @@ static int collect(state_t *s, pmx__event *events, int room)
 }
 #endif
 
-static int select_wait(void *state, pmx__event *events, int room,
-                       int64_t timeout_ns)
+/* As select returns it, or -errno. */
+static int wait_for(sets_t *sets, int highest, int64_t timeout_ns)
 {
-    state_t *s = state;
-    int highest = fill(s);
     int64_t us = timeout_ns / 1000 + (timeout_ns % 1000 != 0);
     struct timeval span = {0};
     if (timeout_ns > 0) {
@@ -222,7 +232,7 @@ static int select_wait(void *state, pmx__event *events, int room,
         return 0;
     }
 #endif
-    int ready = select(highest + 1, &s->in, &s->out, &s->failed,
+    int ready = select(highest + 1, &sets->in, &sets->out, &sets->failed,
                        timeout_ns < 0 ? NULL : &span);
 #ifdef _WIN32
     if (ready < 0)
@@ -231,7 +241,63 @@ static int select_wait(void *state, pmx__event *events, int room,
     if (ready < 0)
         return -errno;
 #endif
-    return ready ? collect(s, events, room) : 0;
+    return ready;
+}
+
+static int select_wait(void *state, pmx__event *events, int room,
+                       int64_t timeout_ns)
+{
+    state_t *s = state;
+    int ready = wait_for(&s->sets, fill(s, &s->sets), timeout_ns);
+    return ready > 0 ? collect(s, events, room) : ready;
+}
+
+#ifdef _WIN32
+/* A handle that is both is found twice; a connect that failed is writable. */
+static int find_ready(sets_t *sets, int highest, int left, pmx_ready *ready)
+{
+    int n = 0, room = (int)ready->room;
+    (void)highest, (void)left;
+    for (u_int i = 0; i < sets->in.fd_count && n < room; i++)
+        ready->found[n++] = (int64_t)sets->in.fd_array[i] << 2 | PMX__IN;
+    for (u_int i = 0; i < sets->out.fd_count && n < room; i++)
+        ready->found[n++] = (int64_t)sets->out.fd_array[i] << 2 | PMX__OUT;
+    for (u_int i = 0; i < sets->failed.fd_count && n < room; i++)
+        if (!FD_ISSET(sets->failed.fd_array[i], &sets->out))
+            ready->found[n++] = (int64_t)sets->failed.fd_array[i] << 2 |
+                                PMX__OUT;
+    return n;
+}
+#else
+static int find_ready(sets_t *sets, int highest, int left, pmx_ready *ready)
+{
+    int n = 0;
+    for (int fd = 0; fd <= highest && left && n < (int)ready->room; fd++) {
+        int in = !!FD_ISSET(fd, &sets->in), out = !!FD_ISSET(fd, &sets->out);
+        left -= in + out;
+        if (in | out)
+            ready->found[n++] = (int64_t)fd << 2 | (in ? PMX__IN : 0) |
+                                (out ? PMX__OUT : 0);
+    }
+    return n;
+}
+#endif
+
+static int select_look(void *state, pmx_ready *ready, int64_t timeout_ns)
+{
+    sets_t *sets = pmx__ready_memory(ready, sizeof *sets);
+    if (!sets)
+        return -ENOMEM;
+    pmx__guard();
+    int highest = fill(state, sets);
+    pmx__unguard();
+    int left = wait_for(sets, highest, timeout_ns);
+    return left > 0 ? find_ready(sets, highest, left, ready) : left;
+}
+
+static void select_shut(void *state)
+{
+    (void)state;
 }
 
 static int select_fileno(const void *state)
@@ -246,7 +312,7 @@ uint32_t pmx_select_limit(void)
 }
 
 const pmx__poller pmx__select = {
-    "select", 0, 0,
+    "select", 0, 0, 1,
     select_open, select_close, select_add, select_mod, select_del,
-    select_wait, select_fileno,
+    select_wait, select_fileno, select_look, select_shut,
 };

@@ -24,14 +24,14 @@ const char *pmx_backend_name(uint32_t index)
     return index < COUNT ? pollers[index]->name : NULL;
 }
 
-int pmx__poller_open(const char *name, const pmx__poller **poller,
+int pmx__poller_open(const char *name, int level, const pmx__poller **poller,
                      void **state)
 {
     int error = -EINVAL;
     for (uint32_t i = 0; i < COUNT; i++) {
         if (name && strcmp(name, pollers[i]->name) != 0)
             continue;
-        error = pollers[i]->open(state);
+        error = pollers[i]->open(state, level);
         if (!error) {
             *poller = pollers[i];
             return 0;
@@ -48,7 +48,7 @@ int pmx_backend_probe(const char *name)
     pmx_sock pair[2];
     int error = pmx__net_start();
     if (!error)
-        error = pmx__poller_open(name, &poller, &state);
+        error = pmx__poller_open(name, 0, &poller, &state);
     if (error)
         return error;
     error = pmx__wakeup_open(pair);

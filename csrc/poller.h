@@ -12,10 +12,20 @@
  *
  * PMX__LAST in an event says that the stream may end behind what is there:
  * receive until nothing comes. With PMX__ERROR may come the socket's error,
- * which is then perhaps not to be had from the socket any more. A wait that finds more than fits reports the
- * rest first the next time, so that nobody starves.
+ * which is then perhaps not to be had from the socket any more. A wait that
+ * finds more than fits reports the rest first the next time, so that nobody
+ * starves.
  *
- * All return >= 0 or -errno.
+ * A selector (watch.c) opens its poller with `level`: then every poller is
+ * level-triggered, reports what add() and mod() ask for and nothing else, and
+ * a token is number << 2 | PMX__IN | PMX__OUT, what is asked for. look() takes
+ * the place of wait(). Several threads may be in look() at once, while others
+ * add, mod, del and shut: it waits on memory that is the caller's own, and
+ * pollers with tables of their own (`guarded`) copy them under the guard,
+ * under which they are changed.
+ *
+ * All return >= 0 or -errno. add() of what is there is -EEXIST, mod() and
+ * del() of what is not -ENOENT, where the poller or its kernel knows.
  */
 #ifndef PMX_POLLER_H
 #define PMX_POLLER_H
@@ -46,7 +56,8 @@ typedef struct {
     const char *name;
     int edge;
     int watches_errors;
-    int (*open)(void **state);
+    int guarded;
+    int (*open)(void **state, int level);
     void (*close)(void *state);
     int (*add)(void *state, pmx_sock sock, uint64_t token, uint32_t what);
     int (*mod)(void *state, pmx_sock sock, uint64_t token, uint32_t what);
@@ -56,6 +67,11 @@ typedef struct {
                 int64_t timeout_ns);
     /* a descriptor that is readable when wait() has something, or -ENOTSUP */
     int (*fileno)(const void *state);
+    /* level: fill ready->found with number << 2 | PMX__IN | PMX__OUT, from
+     * the first place on, up to ready->room of them */
+    int (*look)(void *state, pmx_ready *ready, int64_t timeout_ns);
+    /* level: let go of the descriptor now, the memory at close() */
+    void (*shut)(void *state);
 } pmx__poller;
 
 extern const pmx__poller pmx__epoll;
@@ -64,7 +80,17 @@ extern const pmx__poller pmx__poll;
 extern const pmx__poller pmx__select;
 
 /* By name, or the best that works for NULL; -EINVAL, or why it does not. */
-int pmx__poller_open(const char *name, const pmx__poller **poller,
+int pmx__poller_open(const char *name, int level, const pmx__poller **poller,
                      void **state);
+
+/* At least `size` bytes that are this wait's own, their content lost from
+ * wait to wait; NULL: no memory. */
+void *pmx__ready_memory(pmx_ready *ready, size_t size);
+
+/* The lock of all tables of guarded pollers, held for moments only. Nothing
+ * is forked off while it is held. */
+int pmx__guard_start(void);
+void pmx__guard(void);
+void pmx__unguard(void);
 
 #endif

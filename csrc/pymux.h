@@ -4,6 +4,9 @@
  * One call, pmx_harvest(), sends what is queued, waits, receives and frames
  * everything that is ready on every connection, and reports it as columns.
  *
+ * A pmx_watch tells which descriptors are ready and does nothing with them:
+ * what a selector is made of.
+ *
  * Functions return >= 0 or -errno. A mux belongs to one thread; pmx_wakeup()
  * alone may be called from any. Between the two markers stands what cffi
  * reads, so plain declarations only.
@@ -248,6 +251,39 @@ int64_t pmx_check_offsets(const void *offsets, uint32_t width, uint64_t n,
 void pmx_close_gaps(pmx_arena *arena);
 pmx_arena *pmx_arena_new(uint64_t capacity, uint32_t rows);
 void pmx_arena_free(pmx_arena *arena);
+
+/* --- a selector --------------------------------------------------------- */
+
+enum pmx_interest { PMX_READABLE = 1, PMX_WRITABLE = 2 };
+
+typedef struct pmx_watch pmx_watch;
+
+/* What a wait finds, and its memory: each waiting thread has its own. */
+typedef struct {
+    pmx_watch *watch;
+    int64_t *found;             /* number << 2 | enum pmx_interest */
+    uint64_t room;              /* of found; a wait finds so many at most */
+    int64_t left_ns;            /* of the timeout, after -EINTR */
+    void *memory;               /* the backend's */
+    uint64_t size;
+} pmx_ready;
+
+/* Level-triggered. Any thread may do anything with a watch at any time, but
+ * free it. */
+int pmx_watch_open(pmx_watch **watch, const char *backend);
+/* The kernel's part ends now, for waits under way too where the kernel says
+ * so; every later call is -EBADF. */
+void pmx_watch_shut(pmx_watch *watch);
+void pmx_watch_free(pmx_watch *watch);
+const char *pmx_watch_name(const pmx_watch *watch);
+int pmx_watch_fileno(const pmx_watch *watch);
+/* From what was wanted of a descriptor to what is, 0 being nothing. */
+int pmx_watch_set(pmx_watch *watch, int64_t number, uint32_t had,
+                  uint32_t wanted);
+pmx_ready *pmx_ready_new(pmx_watch *watch, uint64_t room);
+void pmx_ready_free(pmx_ready *ready);
+/* How many of found are filled; 0 when the time is over. */
+int pmx_ready_wait(pmx_ready *ready, int64_t timeout_ns);
 /* cdef end */
 
 #define PMX_OP_SHIFT 60

@@ -19,6 +19,7 @@ from .errors import BackendUnavailable, ConnectionClosed
 from .framing import Fixed, LengthPrefix, Limits, Lines, Raw
 from .handlers import batched
 from .mux import Listener, Mux
+from .selector import Selector
 from .server import Server, serve
 from .stats import Stats
 from .timers import Timer
@@ -41,6 +42,7 @@ __all__ = [
     "Listener",
     "Mux",
     "Raw",
+    "Selector",
     "Server",
     "Stats",
     "Timer",

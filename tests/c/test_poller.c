@@ -14,7 +14,7 @@ typedef struct {
 
 static void begin(poller *p)
 {
-    EQUAL(pmx__poller_open(test_backend, &p->is, &p->state), 0);
+    EQUAL(pmx__poller_open(test_backend, 0, &p->is, &p->state), 0);
     CHECK(!strcmp(p->is->name, test_backend));
 }
 
@@ -197,7 +197,7 @@ static void its_descriptor_is_readable_when_a_wait_has_something(void)
         pair_of(a);
         EQUAL(p.is->add(p.state, a[0], 7, PMX__IN), 0);
         (void)what_of(&p, 7);
-        EQUAL(pmx__poller_open("poll", &outer, &state), 0);
+        EQUAL(pmx__poller_open("poll", 0, &outer, &state), 0);
         EQUAL(outer->add(state, fd, 1, PMX__IN), 0);
         EQUAL(outer->wait(state, &event, 1, 0), 0);
         put_text(a[1], "x");
@@ -218,7 +218,7 @@ static void select_refuses_what_its_sets_cannot_hold(void)
     more.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &more);
     int high = fcntl(0, F_DUPFD, (int)pmx_select_limit());
-    EQUAL(pmx__poller_open("select", &s, &state), 0);
+    EQUAL(pmx__poller_open("select", 0, &s, &state), 0);
     if (high >= 0) {
         EQUAL(s->add(state, high, 1, PMX__IN), -ENOSPC);
         close(high);

@@ -1,0 +1,50 @@
+/*
+ * The guard: one lock for the tables of all selectors. It is held for a store
+ * or a copy, so one is enough, and a single one can be taken before a fork:
+ * the child then finds every table whole and the lock free.
+ */
+#include "poller.h"
+
+#ifdef _WIN32
+static SRWLOCK lock = SRWLOCK_INIT;
+
+int pmx__guard_start(void)
+{
+    return 0;
+}
+
+void pmx__guard(void)
+{
+    AcquireSRWLockExclusive(&lock);
+}
+
+void pmx__unguard(void)
+{
+    ReleaseSRWLockExclusive(&lock);
+}
+#else
+#include <pthread.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void guard_forks(void)
+{
+    (void)pthread_atfork(pmx__guard, pmx__unguard, pmx__unguard);
+}
+
+int pmx__guard_start(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    return -pthread_once(&once, guard_forks);
+}
+
+void pmx__guard(void)
+{
+    (void)pthread_mutex_lock(&lock);
+}
+
+void pmx__unguard(void)
+{
+    (void)pthread_mutex_unlock(&lock);
+}
+#endif

@@ -1,0 +1,151 @@
+/*
+ * The watch: what a selector is made of. It tells who is ready and does
+ * nothing more, so all that is here is how threads share one.
+ *
+ * epoll and kqueue are shared by nature: the kernel's table is the only one.
+ * poll and select are called with a table, which must not change under a wait
+ * that is going on: ours is changed, and copied by a wait, under the guard. A
+ * change does not reach the waits that have begun, as with the standard
+ * library's selectors.
+ */
+#include "poller.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+
+struct pmx_watch {
+    const pmx__poller *poller;
+    void *state;
+    int is_shut;
+};
+
+int pmx_watch_open(pmx_watch **place, const char *backend)
+{
+    int error = pmx__net_start();
+    if (!error)
+        error = pmx__guard_start();
+    if (error)
+        return error;
+    pmx_watch *watch = calloc(1, sizeof *watch);
+    if (!watch)
+        return -ENOMEM;
+    error = pmx__poller_open(backend, 1, &watch->poller, &watch->state);
+    if (error)
+        free(watch);
+    else
+        *place = watch;
+    return error;
+}
+
+void pmx_watch_shut(pmx_watch *watch)
+{
+    if (!watch->is_shut)
+        watch->poller->shut(watch->state);
+    watch->is_shut = 1;
+}
+
+void pmx_watch_free(pmx_watch *watch)
+{
+    watch->poller->close(watch->state);
+    free(watch);
+}
+
+const char *pmx_watch_name(const pmx_watch *watch)
+{
+    return watch->poller->name;
+}
+
+int pmx_watch_fileno(const pmx_watch *watch)
+{
+    return watch->is_shut ? -EBADF : watch->poller->fileno(watch->state);
+}
+
+static int change(const pmx_watch *w, pmx_sock sock, uint32_t had,
+                  uint32_t wanted)
+{
+    uint64_t token = (uint64_t)sock << 2 | wanted;
+    if (!wanted)
+        return had ? w->poller->del(w->state, sock) : 0;
+    return had ? w->poller->mod(w->state, sock, token, wanted)
+               : w->poller->add(w->state, sock, token, wanted);
+}
+
+int pmx_watch_set(pmx_watch *watch, int64_t number, uint32_t had,
+                  uint32_t wanted)
+{
+    pmx_sock sock = (pmx_sock)number;
+    if (watch->is_shut || number < 0 || number >> 60 ||
+        (int64_t)sock != number)
+        return -EBADF;
+    if (wanted & ~(uint32_t)(PMX_READABLE | PMX_WRITABLE))
+        return -EINVAL;
+    if (!watch->poller->guarded)
+        return change(watch, sock, had, wanted);
+    pmx__guard();
+    int error = change(watch, sock, had, wanted);
+    pmx__unguard();
+    return error;
+}
+
+pmx_ready *pmx_ready_new(pmx_watch *watch, uint64_t room)
+{
+    if (!room || room > INT_MAX / sizeof(int64_t))
+        return NULL;
+    pmx_ready *ready = calloc(1, sizeof *ready);
+    int64_t *found = malloc(room * sizeof *found);
+    if (!ready || !found) {
+        free(ready);
+        free(found);
+        return NULL;
+    }
+    ready->watch = watch;
+    ready->found = found;
+    ready->room = room;
+    return ready;
+}
+
+void pmx_ready_free(pmx_ready *ready)
+{
+    free(ready->found);
+    free(ready->memory);
+    free(ready);
+}
+
+void *pmx__ready_memory(pmx_ready *ready, size_t size)
+{
+    if (ready->memory && ready->size >= size)
+        return ready->memory;
+    free(ready->memory);
+    size += size / 2 + 64;
+    ready->memory = malloc(size);
+    ready->size = ready->memory ? size : 0;
+    return ready->memory;
+}
+
+/* A backend may wait for less than it is asked to, and a signal's handler may
+ * take a part of the time: what counts is when the wait began. */
+int pmx_ready_wait(pmx_ready *ready, int64_t timeout_ns)
+{
+    const pmx_watch *w = ready->watch;
+    int64_t end = 0;
+    if (timeout_ns > 0) {
+        int64_t now = pmx__now();
+        end = timeout_ns < INT64_MAX - now ? now + timeout_ns : INT64_MAX;
+    }
+    for (;;) {
+        if (w->is_shut)
+            return -EBADF;
+        int n = w->poller->look(w->state, ready, timeout_ns);
+        if (n > 0 || !timeout_ns)
+            return n;
+        if (timeout_ns > 0) {
+            timeout_ns = end - pmx__now();
+            timeout_ns = timeout_ns > 0 ? timeout_ns : 0;
+        }
+        if (n < 0 || !timeout_ns) {
+            ready->left_ns = timeout_ns;
+            return n;
+        }
+    }
+}

@@ -1,0 +1,372 @@
+"""A selector of the standard library's kind, on pymux's backends.
+
+The core answers in one call with a column of numbers, descriptor << 2 | what it is
+ready for, and every pair that `select` may return is made when its descriptor is
+registered: what is left to do for one that is ready is a look-up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+from collections.abc import Iterator, Mapping
+from math import ceil
+from typing import TYPE_CHECKING, Any, Callable
+
+from ._core import ffi, lib
+from .backends import choose, select_limit, unavailable
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
+__all__ = ["Selector"]
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+SUBSETS = ((), (READ,), (WRITE,), (READ, WRITE, READ | WRITE))  # of events
+ROOM = 256  # ready ones that a first wait has room for
+
+_wait = lib.pmx_ready_wait
+_set = lib.pmx_watch_set
+
+Key = selectors.SelectorKey
+# A wait's memory: for C, as a column, how many.
+Room = tuple[Any, "memoryview[int]", int]
+
+
+def number_of(fileobj: Any) -> int:
+    """The descriptor of a file object, or of a number; ValueError if it has none."""
+    if isinstance(fileobj, int):
+        number = fileobj
+    else:
+        try:
+            number = int(fileobj.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fileobj!r}") from None
+    if number < 0:
+        raise ValueError(f"Invalid file descriptor: {number}")
+    return number
+
+
+class _Map(Mapping["FileDescriptorLike", Key]):
+    """What is registered: file objects and descriptors to keys, read-only."""
+
+    def __init__(self, keys: dict[int, Key]) -> None:
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, fileobj: Any) -> Key:
+        try:
+            return self._keys[self._number(fileobj)]
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
+
+    def _number(self, fileobj: Any) -> int:
+        """Its descriptor, also where it has been closed since it was registered."""
+        try:
+            return number_of(fileobj)
+        except ValueError:
+            for key in list(self._keys.values()):
+                if key.fileobj is fileobj:
+                    return key.fd
+            raise
+
+
+class Selector(selectors.BaseSelector):
+    """A `selectors.BaseSelector` on any of pymux's backends.
+
+    It stands wherever one of the standard library's does, under asyncio too::
+
+        asyncio.SelectorEventLoop(pymux.Selector())
+
+    Any thread may register, modify and unregister while others are in `select`.
+    epoll and kqueue tell those that wait already; poll and select look at what was
+    registered when the wait began. After a fork, parent and child share an epoll, a
+    kqueue is closed in the child, poll and select go separate ways.
+
+    Args:
+        backend: a name of `backends()`; None takes the environment's
+            ``PYMUX_BACKEND``, else the best that works.
+
+    Raises:
+        ValueError: a backend nobody knows.
+        BackendUnavailable: a backend that this machine lacks.
+
+    >>> import selectors, socket
+    >>> ours, theirs = socket.socketpair()
+    >>> with Selector() as selector, ours, theirs:
+    ...     key = selector.register(ours, selectors.EVENT_READ, data="mine")
+    ...     _ = theirs.send(b"hello")
+    ...     for key, events in selector.select(timeout=5):
+    ...         print(key.data, events == selectors.EVENT_READ)
+    mine True
+    """
+
+    def __init__(self, backend: str | None = None) -> None:
+        name = choose(backend)
+        place = ffi.new("pmx_watch **")
+        error = lib.pmx_watch_open(place, name or ffi.NULL)
+        if error:
+            raise unavailable(backend, -error)
+        self._watch = ffi.gc(place[0], lib.pmx_watch_free)
+        self._backend = str(ffi.string(lib.pmx_watch_name(self._watch)).decode())
+        self._keys: dict[int, Key] = {}
+        self._map = _Map(self._keys)
+        self._closed = False
+        # descriptor << 2 | events: what select() returns for it
+        self._pairs: dict[int, tuple[Key, int]] = {}
+        self._pair_of = self._pairs.__getitem__
+        self._rooms: list[Room] = [self._room(ROOM)]  # that no thread waits with
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._keys)} registered"
+        return f"<pymux.Selector {self._backend}, {state}>"
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend.
+
+        >>> with Selector("select") as selector:
+        ...     selector.backend
+        'select'
+        """
+        return self._backend
+
+    @property
+    def fileno(self) -> Callable[[], int]:
+        """``fileno()``: the descriptor of an epoll or kqueue.
+
+        It is readable when `select` would have something. As with the standard
+        library's, a selector on poll or select has no such attribute.
+
+        Raises:
+            AttributeError: the backend has no descriptor.
+            ValueError: the selector is closed.
+
+        >>> with Selector("poll") as selector:
+        ...     hasattr(selector, "fileno")
+        False
+        """
+        number = lib.pmx_watch_fileno(self._watch)
+        if number == -errno.EBADF:
+            raise self._error(-number)
+        if number < 0:
+            raise AttributeError(f"backend {self._backend} has no descriptor")
+        return lambda: int(number)
+
+    def register(
+        self, fileobj: FileDescriptorLike, events: int, data: Any = None
+    ) -> Key:
+        """Watch a file object.
+
+        Args:
+            fileobj: a descriptor, or an object with `fileno()`.
+            events: `selectors.EVENT_READ`, `selectors.EVENT_WRITE`, or both.
+            data: anything, kept in the key.
+
+        Returns:
+            The `selectors.SelectorKey` that `select` returns for it.
+
+        Raises:
+            ValueError: events are wrong, or the file object is.
+            KeyError: it is registered already.
+            OSError: the backend cannot watch it: closed, a regular file on epoll, a
+                number over select's limit.
+
+        >>> with Selector() as selector:
+        ...     selector.register(0, 8)
+        Traceback (most recent call last):
+        ValueError: Invalid events: 8
+        """
+        check(events)
+        number = self._map._number(fileobj)
+        key = Key(fileobj, number, events, data)
+        if self._keys.setdefault(number, key) is not key:
+            raise KeyError(f"{fileobj!r} (FD {number}) is already registered")
+        self._pair(key)
+        error = _set(self._watch, number, 0, events)
+        if error:
+            self._forget(number)
+            raise self._error(-error)
+        return key
+
+    def unregister(self, fileobj: FileDescriptorLike) -> Key:
+        """Stop watching a file object; one that was closed since is no error.
+
+        Returns:
+            The key it had.
+
+        Raises:
+            KeyError: it is not registered.
+            ValueError: it is no file object.
+        """
+        key = self._map[fileobj]
+        if self._forget(key.fd) is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        _set(self._watch, key.fd, key.events, 0)
+        return key
+
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> Key:
+        """Change what a file object is watched for, and its data.
+
+        Where the backend refuses, the file object is not registered any more.
+
+        Returns:
+            The new key.
+
+        Raises:
+            KeyError: it is not registered.
+            ValueError: events are wrong, or the file object is.
+            OSError: as `register`.
+        """
+        old = self._map[fileobj]
+        if events == old.events and data is old.data:
+            return old
+        check(events)
+        key = Key(old.fileobj, old.fd, events, data)
+        self._keys[key.fd] = key
+        self._pair(key)
+        if events != old.events:
+            error = _set(self._watch, key.fd, old.events, events)
+            if error:
+                self._forget(key.fd)
+                raise self._error(-error)
+            self._unpair(key.fd, events)
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[Key, int]]:
+        """Wait until something is ready.
+
+        A signal does not end it, unless its handler raises (PEP 475).
+
+        Args:
+            timeout: seconds, rounded up to what the backend can do, on Linux
+                nanoseconds; 0 or less looks without waiting; None waits for ever.
+
+        Returns:
+            A list of ``(key, events)``, empty when the time is over. A descriptor
+            that is ready both ways may stand in two of them (kqueue).
+
+        Raises:
+            ValueError: the selector is closed.
+            OSError: a descriptor was closed (select).
+
+        >>> with Selector() as selector:
+        ...     selector.select(timeout=0)
+        []
+        """
+        if timeout is None:
+            left = -1
+        elif timeout <= 0:
+            left = 0
+        else:
+            left = ceil(timeout * 1e9)
+        try:
+            room = self._rooms.pop()
+        except IndexError:
+            room = self._room(ROOM)
+        ready, found, size = room
+        count = _wait(ready, left)
+        if not 0 <= count < size:
+            room, count = self._wait_again(room, count)
+            found = room[1]
+        try:
+            if count == 1:
+                pairs = [self._pairs[found[0]]]
+            elif count:
+                pairs = [*map(self._pair_of, found[:count].tolist())]
+            else:
+                pairs = []
+        except KeyError:  # another thread has just changed that one
+            get = self._pairs.get
+            pairs = [pair for pair in map(get, found[:count].tolist()) if pair]
+        self._rooms.append(room)
+        return pairs
+
+    def close(self) -> None:
+        """Let go of the backend; nothing is registered any more.
+
+        >>> selector = Selector()
+        >>> selector.close()
+        >>> selector.get_map() is None
+        True
+        """
+        self._closed = True
+        lib.pmx_watch_shut(self._watch)
+        self._keys.clear()
+        self._pairs.clear()
+
+    def get_key(self, fileobj: FileDescriptorLike) -> Key:
+        """The key of a registered file object.
+
+        Raises:
+            KeyError: it is not registered.
+            RuntimeError: the selector is closed.
+        """
+        if self._closed:
+            raise RuntimeError("Selector is closed")
+        return self._map[fileobj]
+
+    def get_map(self) -> Mapping[FileDescriptorLike, Key]:
+        """A read-only mapping of file objects to keys; None after `close`."""
+        return None if self._closed else self._map  # type: ignore[return-value]
+
+    # --- what is registered ---------------------------------------------
+
+    def _pair(self, key: Key) -> None:
+        """Make the pairs that `select` may return for a key."""
+        for events in SUBSETS[key.events]:
+            self._pairs[key.fd << 2 | events] = (key, events)
+
+    def _unpair(self, number: int, kept: int = 0) -> None:
+        for events in SUBSETS[READ | WRITE]:
+            if events & ~kept:
+                self._pairs.pop(number << 2 | events, None)
+
+    def _forget(self, number: int) -> Key | None:
+        key = self._keys.pop(number, None)
+        self._unpair(number)
+        return key
+
+    # --- waiting --------------------------------------------------------
+
+    def _room(self, size: int) -> Room:
+        ready = lib.pmx_ready_new(self._watch, size)
+        if not ready:
+            raise MemoryError
+        ready = ffi.gc(ready, lib.pmx_ready_free)
+        found = memoryview(ffi.buffer(ready.found, size * 8)).cast("q")
+        return ready, found, size
+
+    def _wait_again(self, room: Room, count: int) -> tuple[Room, int]:
+        """After a signal with what is left of the time; with room for all."""
+        while True:
+            ready, _, size = room
+            if count == -errno.EINTR:  # its handler has run by now
+                count = _wait(ready, ready.left_ns)
+            elif count < 0:
+                raise self._error(-count)
+            elif count == size < 2 * len(self._keys):  # two for each on kqueue
+                room = self._room(2 * len(self._keys))
+                count = _wait(room[0], 0)
+            else:
+                return room, count
+
+    def _error(self, number: int) -> Exception:
+        if self._closed:
+            return ValueError("I/O operation on closed selector")
+        if self._backend == "select" and number == errno.ENOSPC:
+            return OSError(number, f"backend select: {select_limit()}")
+        return OSError(number, os.strerror(number))
+
+
+def check(events: int) -> None:
+    """Raise where events are not what a file object can be watched for."""
+    if (not events) or (events & ~(READ | WRITE)):
+        raise ValueError(f"Invalid events: {events!r}")
