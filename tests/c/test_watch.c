@@ -1,0 +1,395 @@
+/* watch.c: who is ready, told to any thread. */
+#include "world.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { IN = PMX_READABLE, OUT = PMX_WRITABLE };
+
+typedef struct {
+    pmx_watch *is;
+    pmx_ready *ready;
+} watch;
+
+static void begin(watch *w)
+{
+    EQUAL(pmx_watch_open(&w->is, test_backend), 0);
+    CHECK(!strcmp(pmx_watch_name(w->is), test_backend));
+    w->ready = pmx_ready_new(w->is, 64);
+    CHECK(w->ready);
+}
+
+static void end(watch *w)
+{
+    pmx_ready_free(w->ready);
+    pmx_watch_free(w->is);
+}
+
+static void pair_of(int pair[2])
+{
+    CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    CHECK(!fcntl(pair[0], F_SETFL, O_NONBLOCK));
+    CHECK(!fcntl(pair[1], F_SETFL, O_NONBLOCK));
+}
+
+static void unpair(int pair[2])
+{
+    close(pair[0]);
+    close(pair[1]);
+}
+
+/* What one look says of a descriptor. */
+static int64_t what_of(watch *w, int fd)
+{
+    int64_t what = 0;
+    int n = pmx_ready_wait(w->ready, 0);
+    CHECK(n >= 0);
+    for (int i = 0; i < n; i++)
+        if (w->ready->found[i] >> 2 == fd)
+            what |= w->ready->found[i] & 3;
+    return what;
+}
+
+static int is_kqueue(void)
+{
+    return !strcmp(test_backend, "kqueue");
+}
+
+static void what_is_ready_is_told_until_it_is_taken(void)
+{
+    watch w;
+    int a[2];
+    buffer b = {0};
+    begin(&w);
+    pair_of(a);
+    EQUAL(pmx_watch_set(w.is, a[0], 0, IN), 0);
+    EQUAL(what_of(&w, a[0]), 0);
+    put_text(a[1], "x");
+    EQUAL(what_of(&w, a[0]), IN);
+    EQUAL(what_of(&w, a[0]), IN);
+    get(a[0], &b);
+    EQUAL(what_of(&w, a[0]), 0);
+    release(&b);
+    unpair(a);
+    end(&w);
+}
+
+static void what_is_wanted_is_told_and_nothing_else(void)
+{
+    static const uint32_t steps[] = {IN, OUT, IN | OUT, IN, 0, OUT, 0,
+                                     IN | OUT, OUT, IN, IN | OUT, 0};
+    watch w;
+    int a[2];
+    begin(&w);
+    pair_of(a);
+    put_text(a[1], "x");
+    uint32_t had = 0;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        EQUAL(pmx_watch_set(w.is, a[0], had, steps[i]), 0);
+        had = steps[i];
+        EQUAL(what_of(&w, a[0]), had);
+    }
+    unpair(a);
+    end(&w);
+}
+
+static void a_hang_up_is_told_as_what_is_wanted(void)
+{
+    watch w;
+    int a[2];
+    begin(&w);
+    for (uint32_t wanted = IN; wanted <= (IN | OUT); wanted++) {
+        pair_of(a);
+        EQUAL(pmx_watch_set(w.is, a[0], 0, wanted), 0);
+        close(a[1]);
+        EQUAL(what_of(&w, a[0]), wanted);
+        EQUAL(pmx_watch_set(w.is, a[0], wanted, 0), 0);
+        EQUAL(what_of(&w, a[0]), 0);
+        close(a[0]);
+    }
+    end(&w);
+}
+
+static void a_wait_finds_as_many_as_it_has_room_for(void)
+{
+    enum { COUNT = 20 };
+    watch w;
+    int pairs[COUNT][2];
+    begin(&w);
+    for (int i = 0; i < COUNT; i++) {
+        pair_of(pairs[i]);
+        put_text(pairs[i][1], "x");
+        EQUAL(pmx_watch_set(w.is, pairs[i][0], 0, IN), 0);
+    }
+    pmx_ready *small = pmx_ready_new(w.is, 4);
+    CHECK(small);
+    EQUAL(pmx_ready_wait(small, 0), 4);
+    EQUAL(pmx_ready_wait(w.ready, 0), COUNT);
+    pmx_ready_free(small);
+    for (int i = 0; i < COUNT; i++)
+        unpair(pairs[i]);
+    end(&w);
+}
+
+static void a_table_knows_what_is_in_it(void)
+{
+    watch w;
+    int a[2];
+    begin(&w);
+    pair_of(a);
+    if (is_kqueue()) {          /* to which it is all the same */
+        EQUAL(pmx_watch_set(w.is, a[0], IN, 0), 0);
+    } else {
+        EQUAL(pmx_watch_set(w.is, a[0], IN, 0), -ENOENT);
+        EQUAL(pmx_watch_set(w.is, a[0], IN, OUT), -ENOENT);
+        EQUAL(pmx_watch_set(w.is, a[0], 0, IN), 0);
+        EQUAL(pmx_watch_set(w.is, a[0], 0, IN), -EEXIST);
+        EQUAL(pmx_watch_set(w.is, a[0], IN, 0), 0);
+        EQUAL(pmx_watch_set(w.is, a[0], IN, 0), -ENOENT);
+        EQUAL(pmx_watch_set(w.is, a[1], IN, 0), -ENOENT);
+    }
+    EQUAL(what_of(&w, a[0]), 0);
+    unpair(a);
+    end(&w);
+}
+
+static void what_is_no_descriptor_is_refused(void)
+{
+    watch w;
+    begin(&w);
+    EQUAL(pmx_watch_set(w.is, -1, 0, IN), -EBADF);
+    EQUAL(pmx_watch_set(w.is, INT64_C(1) << 32, 0, IN), -EBADF);
+    EQUAL(pmx_watch_set(w.is, INT64_MAX, 0, IN), -EBADF);
+    EQUAL(pmx_watch_set(w.is, 0, 0, 4), -EINVAL);
+    end(&w);
+}
+
+static void once_shut_it_does_nothing(void)
+{
+    watch w;
+    begin(&w);
+    CHECK(pmx_watch_fileno(w.is) >= 0 ||
+          pmx_watch_fileno(w.is) == -ENOTSUP);
+    pmx_watch_shut(w.is);
+    pmx_watch_shut(w.is);
+    EQUAL(pmx_watch_fileno(w.is), -EBADF);
+    EQUAL(pmx_watch_set(w.is, 0, 0, IN), -EBADF);
+    EQUAL(pmx_watch_set(w.is, 0, IN, 0), -EBADF);
+    EQUAL(pmx_ready_wait(w.ready, -1), -EBADF);
+    end(&w);
+}
+
+static void a_watch_waits_no_less_than_asked(void)
+{
+    static const int64_t spans[] = {1, 999, 50 * 1000, 1001 * 1000,
+                                    3 * MS + 1};
+    watch w;
+    begin(&w);
+    for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
+        int64_t before = pmx__now();
+        EQUAL(pmx_ready_wait(w.ready, spans[i]), 0);
+        CHECK(pmx__now() - before >= spans[i]);
+    }
+    end(&w);
+}
+
+static void nothing(int signal_number)
+{
+    (void)signal_number;
+}
+
+static void a_signal_leaves_the_rest_of_the_time(void)
+{
+    const struct itimerval soon = {{0, 0}, {0, 5000}};
+    struct sigaction handler = {.sa_handler = nothing}, before;
+    watch w;
+    begin(&w);
+    sigaction(SIGALRM, &handler, &before);
+    alarm(0);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    EQUAL(pmx_ready_wait(w.ready, 50 * 1000 * MS), -EINTR);
+    CHECK(w.ready->left_ns > 0 && w.ready->left_ns < 50 * 1000 * MS);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    EQUAL(pmx_ready_wait(w.ready, -1), -EINTR);
+    CHECK(w.ready->left_ns < 0);
+    sigaction(SIGALRM, &before, NULL);
+    end(&w);
+}
+
+/* --- threads ----------------------------------------------------------- */
+
+enum { MANY = 200, LOOKS = 3000 };
+
+static void *look_often(void *of)
+{
+    pmx_watch *is = of;
+    pmx_ready *ready = pmx_ready_new(is, MANY);
+    int wrong = !ready;
+    for (int i = 0; i < LOOKS && !wrong; i++) {
+        int n = pmx_ready_wait(ready, i % 8 ? 0 : 1000);
+        wrong |= n < 0;
+        for (int k = 0; k < n; k++)     /* all are written, none is read */
+            wrong |= (ready->found[k] & 3) != OUT;
+    }
+    if (ready)
+        pmx_ready_free(ready);
+    return wrong ? of : NULL;
+}
+
+/* The table grows, shrinks and moves under their waits. */
+static void threads_may_wait_while_others_change_what_is_watched(void)
+{
+    pthread_t threads[3];
+    int fds[MANY];
+    watch w;
+    begin(&w);
+    CHECK(!pipe(fds));
+    for (int i = 2; i < MANY; i++)
+        CHECK((fds[i] = dup(fds[1])) >= 0);
+    for (int i = 0; i < 3; i++)
+        CHECK(!pthread_create(&threads[i], NULL, look_often, w.is));
+    for (int round = 0; round < 20; round++)
+        for (int add = 1; add >= 0; add--)
+            for (int i = 1; i < MANY; i++)
+                EQUAL(pmx_watch_set(w.is, fds[i], add ? 0 : OUT,
+                                    add ? OUT : 0), 0);
+    for (int i = 0; i < 3; i++) {
+        void *wrong;
+        CHECK(!pthread_join(threads[i], &wrong));
+        CHECK(!wrong);
+    }
+    for (int i = 0; i < MANY; i++)
+        close(fds[i]);
+    end(&w);
+}
+
+typedef struct {
+    pmx_watch *is;
+    int fd;
+    volatile int stop;
+} changer;
+
+static void *change_for_ever(void *of)
+{
+    changer *c = of;
+    while (!c->stop) {
+        (void)pmx_watch_set(c->is, c->fd, 0, OUT);
+        (void)pmx_watch_set(c->is, c->fd, OUT, 0);
+    }
+    return NULL;
+}
+
+static void a_child_finds_the_table_whole_and_the_lock_free(void)
+{
+    watch w;
+    changer c = {0};
+    pthread_t thread;
+    int a[2];
+    if (is_kqueue() || !strcmp(test_backend, "epoll"))
+        return;                 /* they have none */
+    begin(&w);
+    pair_of(a);
+    c = (changer){w.is, a[0], 0};
+    CHECK(!pthread_create(&thread, NULL, change_for_ever, &c));
+    int status = 0;
+    for (int i = 0; i < 20 && !status; i++) {
+        pid_t pid = fork();
+        CHECK(pid >= 0);
+        if (!pid) {
+            alarm(10);
+            int wrong = pmx_watch_set(w.is, a[1], 0, OUT) != 0 ||
+                        !(what_of(&w, a[1]) & OUT) ||
+                        pmx_watch_set(w.is, a[1], OUT, 0) != 0;
+            _exit(wrong);
+        }
+        CHECK(waitpid(pid, &status, 0) == pid);
+    }
+    c.stop = 1;
+    CHECK(!pthread_join(thread, NULL));
+    EQUAL(status, 0);
+    unpair(a);
+    end(&w);
+}
+
+static void a_child_leaves_the_number_of_a_kqueue_alone(void)
+{
+    watch w;
+    int status;
+    if (!is_kqueue() || pmx_backend_probe("epoll") == 0)
+        return;                 /* an emulated one is inherited */
+    begin(&w);
+    int number = pmx_watch_fileno(w.is);
+    pid_t pid = fork();
+    if (!pid) {
+        int other = dup2(0, number);
+        int wrong = pmx_ready_wait(w.ready, 0) != -EBADF ||
+                    pmx_watch_set(w.is, 0, 0, IN) != -EBADF;
+        pmx_watch_free(w.is);
+        _exit(wrong || fcntl(other, F_GETFD) < 0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid);
+    EQUAL(status, 0);
+    end(&w);
+}
+
+/* --- no memory --------------------------------------------------------- */
+
+static int all_of_it(int fd)
+{
+    pmx_watch *is;
+    pmx_ready *ready;
+    int error = pmx_watch_open(&is, test_backend);
+    if (error)
+        return error;
+    ready = pmx_ready_new(is, 64);
+    error = ready ? pmx_watch_set(is, fd, 0, OUT) : -ENOMEM;
+    if (!error)
+        error = pmx_ready_wait(ready, 0);
+    if (ready)
+        pmx_ready_free(ready);
+    pmx_watch_free(is);
+    return error;
+}
+
+static void a_watch_without_memory_says_so(void)
+{
+    int a[2], n;
+    pair_of(a);
+    for (long at = 1;; at++) {
+        CHECK(at < 20);
+        test_fail_at = at;
+        n = all_of_it(a[0]);
+        int refused = !test_fail_at;
+        test_fail_at = 0;
+        if (!refused)
+            break;
+        EQUAL(n, -ENOMEM);
+    }
+    EQUAL(n, 1);
+    CHECK(!pmx_ready_new(NULL, 0));
+    CHECK(!pmx_ready_new(NULL, UINT64_C(1) << 60));
+    unpair(a);
+}
+
+const test_case watch_tests[] = {
+    EACH(what_is_ready_is_told_until_it_is_taken),
+    EACH(what_is_wanted_is_told_and_nothing_else),
+    EACH(a_hang_up_is_told_as_what_is_wanted),
+    EACH(a_wait_finds_as_many_as_it_has_room_for),
+    EACH(a_table_knows_what_is_in_it),
+    EACH(what_is_no_descriptor_is_refused),
+    EACH(once_shut_it_does_nothing),
+    EACH(a_watch_waits_no_less_than_asked),
+    EACH(a_signal_leaves_the_rest_of_the_time),
+    EACH(threads_may_wait_while_others_change_what_is_watched),
+    EACH(a_child_finds_the_table_whole_and_the_lock_free),
+    EACH(a_child_leaves_the_number_of_a_kqueue_alone),
+    EACH(a_watch_without_memory_says_so),
+    {0},
+};

@@ -1,0 +1,553 @@
+"""`pymux.Selector` is a selector of the standard library's kind, on every backend.
+
+`python -m tests.stdlib` runs the standard library's own tests on it.
+"""
+
+import contextlib
+import gc
+import os
+import select
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+
+import pytest
+
+import pymux
+
+from .util import descriptors_allowed, descriptors_taken, in_child, wait_until
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+BOTH = READ | WRITE
+
+needs_alarm = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="no timer signals here"
+)
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+@pytest.fixture
+def selector(backend):
+    with pymux.Selector(backend) as selector:
+        yield selector
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        yield ours, theirs
+
+
+def ready(selector, timeout=0):
+    """What select() says, {file object: events}."""
+    found = {}
+    for key, events in selector.select(timeout):
+        found[key.fileobj] = found.get(key.fileobj, 0) | events
+    return found
+
+
+# --- the choice of a backend ----------------------------------------------------
+
+
+def test_a_selector_is_a_standard_one(selector, backend):
+    assert isinstance(selector, selectors.BaseSelector)
+    assert selector.backend == backend
+
+
+def test_without_a_name_the_best_is_taken(monkeypatch):
+    monkeypatch.delenv("PYMUX_BACKEND", raising=False)
+    with pymux.Selector() as selector:
+        assert selector.backend == pymux.backends()[0]
+
+
+def test_the_environment_names_the_default(monkeypatch, backend):
+    monkeypatch.setenv("PYMUX_BACKEND", backend)
+    with pymux.Selector() as selector:
+        assert selector.backend == backend
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"devpoll.*epoll, kqueue, poll, select"):
+        pymux.Selector("devpoll")
+
+
+def test_a_backend_that_is_missing_says_why():
+    missing = {"epoll", "kqueue"} - set(pymux.backends())
+    if not missing:
+        pytest.skip("every backend works here")
+    name = missing.pop()
+    with pytest.raises(pymux.BackendUnavailable, match=f"backend {name} is unavail"):
+        pymux.Selector(name)
+
+
+# --- what the standard library's do ---------------------------------------------
+
+
+def test_what_is_ready_is_told_until_it_is_taken(selector, pair):
+    ours, theirs = pair
+    key = selector.register(ours, READ, "data")
+    assert selector.select(0) == []
+    theirs.send(b"x")
+    assert selector.select() == [(key, READ)]
+    assert selector.select() == [(key, READ)]
+    ours.recv(1)
+    assert selector.select(0) == []
+
+
+@pytest.mark.parametrize("events", [READ, WRITE, BOTH])
+def test_only_what_is_wanted_is_told(selector, pair, events):
+    ours, theirs = pair
+    theirs.send(b"x")
+    selector.register(ours, events)
+    assert ready(selector) == {ours: events}
+
+
+@pytest.mark.parametrize("events", [READ, WRITE, BOTH])
+def test_a_hang_up_is_told_as_what_is_wanted(selector, pair, events):
+    ours, theirs = pair
+    selector.register(ours, events)
+    theirs.close()
+    assert ready(selector) == {ours: events}
+
+
+def test_modify_changes_what_is_wanted(selector, pair):
+    ours, theirs = pair
+    theirs.send(b"x")
+    selector.register(ours, READ, "first")
+    for events in (WRITE, BOTH, READ, BOTH, WRITE, READ):
+        key = selector.modify(ours, events, "second")
+        assert key == selector.get_key(ours) == (ours, ours.fileno(), events, "second")
+        assert ready(selector) == {ours: events}
+
+
+def test_modify_of_the_data_alone_shows_in_select(selector, pair):
+    ours, _ = pair
+    selector.register(ours, WRITE, "first")
+    key = selector.modify(ours, WRITE, "second")
+    assert key.data == "second"
+    assert selector.select(0) == [(key, WRITE)]
+    assert selector.modify(ours, WRITE, "second") is key
+
+
+def test_unregister_ends_it(selector, pair):
+    ours, _ = pair
+    key = selector.register(ours, WRITE)
+    assert selector.unregister(ours) == key
+    assert selector.select(0) == []
+    assert ours not in selector.get_map()
+
+
+def test_a_number_and_a_file_object_are_the_same(selector, pair):
+    ours, _ = pair
+    key = selector.register(ours.fileno(), WRITE)
+    assert selector.get_key(ours) is key
+    with pytest.raises(KeyError):
+        selector.register(ours, WRITE)
+    selector.unregister(ours)
+
+
+@pytest.mark.parametrize("events", [0, 4, 999999, -1])
+def test_wrong_events_are_a_value_error_and_change_nothing(selector, pair, events):
+    ours, theirs = pair
+    with pytest.raises(ValueError, match="Invalid events"):
+        selector.register(ours, events)
+    key = selector.register(theirs, WRITE)
+    with pytest.raises(ValueError, match="Invalid events"):
+        selector.modify(theirs, events)
+    assert dict(selector.get_map()) == {theirs.fileno(): key}
+
+
+@pytest.mark.parametrize("fileobj", [-1, -10, None, "x", object()])
+def test_what_is_no_file_object_is_a_value_error(selector, fileobj):
+    for call in (
+        lambda: selector.register(fileobj, READ),
+        lambda: selector.unregister(fileobj),
+        lambda: selector.modify(fileobj, READ),
+        lambda: selector.get_key(fileobj),
+    ):
+        with pytest.raises(ValueError, match="Invalid file"):
+            call()
+
+
+def test_wrong_types_are_type_errors(selector, pair):
+    ours, _ = pair
+    with pytest.raises(TypeError):
+        selector.register(ours, "r")
+    with pytest.raises(TypeError):
+        selector.select("1")
+
+
+def test_what_is_not_registered_is_a_key_error(selector, pair):
+    ours, _ = pair
+    for call in (
+        lambda: selector.unregister(ours),
+        lambda: selector.modify(ours, READ),
+        lambda: selector.get_key(ours),
+        lambda: selector.get_map()[999999],
+    ):
+        with pytest.raises(KeyError, match="is not registered"):
+            call()
+
+
+def test_the_map_is_a_live_view_that_cannot_be_changed(selector, pair):
+    ours, theirs = pair
+    view = selector.get_map()
+    assert (len(view), list(view), view.get(ours, "no")) == (0, [], "no")
+    key = selector.register(ours, READ)
+    assert (len(view), list(view), view[ours]) == (1, [ours.fileno()], key)
+    assert ours in view
+    assert theirs not in view
+    with pytest.raises(TypeError):
+        del view[ours]
+
+
+def test_a_file_closed_since_can_be_unregistered(selector):
+    ours, theirs = socket.socketpair()
+    with theirs:
+        key = selector.register(ours, READ)
+        ours.close()
+        assert selector.get_key(ours) is key
+        assert selector.unregister(ours) is key
+        assert selector.select(0) == []
+
+
+def test_a_number_used_again_can_be_registered_again(selector):
+    for _ in range(3):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            selector.register(ours, READ)
+            theirs.send(b"x")
+            assert ready(selector) == {ours: READ}
+            selector.unregister(ours)
+            ours.close()
+
+
+def test_a_backend_that_refuses_registers_nothing(selector, backend):
+    if backend not in ("epoll", "kqueue"):
+        pytest.skip("takes any number")
+    number = os.dup(0)
+    os.close(number)
+    with pytest.raises(OSError) as caught:
+        selector.register(number, READ)
+    assert caught.value.errno == 9
+    with pytest.raises(KeyError):
+        selector.get_key(number)
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="no epoll here")
+def test_epoll_refuses_a_regular_file():
+    with pymux.Selector("epoll") as selector, tempfile.TemporaryFile() as file:
+        with pytest.raises(PermissionError):
+            selector.register(file, READ)
+        assert len(selector.get_map()) == 0
+
+
+def test_modify_that_the_backend_refuses_unregisters(selector, backend):
+    if backend not in ("epoll", "kqueue"):
+        pytest.skip("takes any number")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        selector.register(ours, READ)
+        number = ours.fileno()
+        ours.close()
+        with pytest.raises(OSError):
+            selector.modify(number, WRITE)
+        assert number not in selector.get_map()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="select counts descriptors there")
+def test_select_names_its_limit(pair):
+    ours, _ = pair
+    with pymux.Selector("select") as selector, descriptors_taken(1024):
+        number = os.dup(ours.fileno())
+        try:
+            with pytest.raises(OSError, match=r"1024.*FD_SETSIZE"):
+                selector.register(number, READ)
+            with pytest.raises(KeyError):
+                selector.get_key(number)
+        finally:
+            os.close(number)
+
+
+def test_a_selector_tells_all_that_are_ready_at_once(selector, backend):
+    count = 400 if backend == "select" else 3000
+    with descriptors_allowed(count + 100):
+        reading, writing = os.pipe()
+        held = [os.dup(writing) for _ in range(count)]
+        try:
+            for number in held:
+                selector.register(number, WRITE)
+            assert ready(selector) == dict.fromkeys(held, WRITE)
+            for number in held[1:]:
+                selector.unregister(number)
+            assert ready(selector) == {held[0]: WRITE}
+        finally:
+            for number in (reading, writing, *held):
+                os.close(number)
+
+
+def test_the_descriptor_is_readable_when_select_has_something(selector, backend, pair):
+    if not hasattr(selector, "fileno"):
+        assert backend != "epoll"
+        pytest.skip("has no descriptor")
+    ours, theirs = pair
+    selector.register(ours, READ)
+    assert select.select([selector], [], [], 0)[0] == []
+    theirs.send(b"x")
+    assert select.select([selector], [], [], 5)[0] == [selector]
+
+
+# --- closing --------------------------------------------------------------------
+
+
+def test_a_closed_selector_has_nothing_and_does_nothing(backend, pair):
+    ours, _ = pair
+    selector = pymux.Selector(backend)
+    selector.register(ours, WRITE)
+    view = selector.get_map()
+    selector.close()
+    selector.close()
+    assert selector.get_map() is None
+    assert view.get(ours) is None
+    with pytest.raises(RuntimeError, match="closed"):
+        selector.get_key(ours)
+    with pytest.raises(KeyError):
+        selector.unregister(ours)
+    for call in (
+        lambda: selector.register(ours, WRITE),
+        lambda: selector.select(0),
+        lambda: selector.select(),
+    ):
+        with pytest.raises(ValueError, match="closed selector"):
+            call()
+    assert len(view) == 0
+    assert "closed" in repr(selector)
+
+
+def test_a_selector_that_is_dropped_frees_its_descriptor(backend):
+    """The fixture that counts descriptors looks after the test."""
+    selector = pymux.Selector(backend)
+    assert repr(selector) == f"<pymux.Selector {backend}, 0 registered>"
+    del selector
+    gc.collect()
+
+
+# --- time -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, -1, -0.5, False])
+def test_zero_and_less_do_not_wait(selector, pair, timeout):
+    ours, _ = pair
+    assert selector.select(timeout) == []
+    selector.register(ours, READ)
+    assert selector.select(timeout) == []
+
+
+@pytest.mark.parametrize("timeout", [1e-9, 0.000_3, 0.001, 0.0234, 1])
+def test_a_wait_is_never_shorter_than_asked(selector, timeout):
+    start = time.monotonic()
+    assert selector.select(timeout) == []
+    assert time.monotonic() - start >= timeout
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 1e30])
+def test_a_time_that_is_none_is_an_error(selector, timeout):
+    with pytest.raises((OverflowError, ValueError)):
+        selector.select(timeout)
+
+
+def test_a_wait_may_be_very_long(selector, pair):
+    ours, _ = pair
+    selector.register(ours, WRITE)
+    assert ready(selector, 9e9) == {ours: WRITE}
+
+
+# --- signals --------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def alarm(handler, seconds=0.02):
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@needs_alarm
+def test_a_signal_does_not_end_a_wait(selector):
+    calls = []
+    start = time.monotonic()
+    with alarm(lambda *_: calls.append(1)):
+        assert selector.select(0.1) == []
+    assert time.monotonic() - start >= 0.1
+    assert calls == [1]
+
+
+@needs_alarm
+def test_a_signals_handler_may_end_an_endless_wait_by_making_something_ready(
+    selector, pair
+):
+    ours, theirs = pair
+    selector.register(ours, READ)
+    with alarm(lambda *_: theirs.send(b"x")):
+        assert ready(selector, None) == {ours: READ}
+
+
+@needs_alarm
+def test_a_signals_handler_that_raises_leaves_select(selector, pair):
+    class Enough(Exception):
+        pass
+
+    def handler(*_):
+        raise Enough
+
+    ours, theirs = pair
+    selector.register(ours, READ)
+    with alarm(handler), pytest.raises(Enough):
+        selector.select()
+    theirs.send(b"x")
+    assert ready(selector) == {ours: READ}
+
+
+# --- threads --------------------------------------------------------------------
+
+
+class Thread(threading.Thread):
+    """A thread whose outcome `result()` returns or raises."""
+
+    def __init__(self, fn):
+        super().__init__(daemon=True)
+        self.fn = fn
+        self.start()
+
+    def run(self):
+        try:
+            self.outcome = (self.fn(), None)
+        except BaseException as exc:
+            self.outcome = (None, exc)
+
+    def result(self):
+        self.join(20)
+        assert not self.is_alive()
+        value, exc = self.outcome
+        if exc is not None:
+            raise exc
+        return value
+
+
+def test_a_registration_reaches_a_wait_that_has_begun(selector, backend, pair):
+    if backend not in ("epoll", "kqueue"):
+        pytest.skip("waits on what was registered before")
+    ours, _ = pair
+    waiting = Thread(lambda: ready(selector, None))
+    wait_until(lambda: not selector._rooms)  # it has taken its memory
+    selector.register(ours, WRITE)
+    assert waiting.result() == {ours: WRITE}
+
+
+def test_two_threads_may_wait_at_once(selector, pair):
+    ours, theirs = pair
+    selector.register(ours, READ)
+    waiting = [Thread(lambda: ready(selector, None)) for _ in range(2)]
+    wait_until(lambda: not selector._rooms)
+    theirs.send(b"x")
+    assert [thread.result() for thread in waiting] == [{ours: READ}] * 2
+
+
+def test_threads_may_wait_while_others_register(selector):
+    """Each of the keys that select() returns is one that was registered."""
+    reading, writing = os.pipe()
+    held = [os.dup(writing) for _ in range(100)]
+    stop = threading.Event()
+
+    def wait():
+        turns = 0
+        while not stop.is_set():
+            for key, events in selector.select(turns % 2 * 0.001):
+                assert key.fd in held
+                assert events == WRITE
+            turns += 1
+        return turns
+
+    def change(numbers):
+        for _ in range(30):
+            for number in numbers:
+                selector.register(number, WRITE)
+            for number in numbers:
+                selector.modify(number, BOTH)
+                selector.modify(number, WRITE)
+            for number in numbers:
+                selector.unregister(number)
+
+    try:
+        waiting = [Thread(wait) for _ in range(2)]
+        changing = [Thread(lambda k=k: change(held[k::2])) for k in range(2)]
+        for thread in changing:
+            thread.result()
+        stop.set()
+        for thread in waiting:
+            assert thread.result()
+        assert selector.select(0) == []
+    finally:
+        stop.set()
+        for number in (reading, writing, *held):
+            os.close(number)
+
+
+def test_one_of_two_threads_that_register_the_same_gets_a_key_error(selector, pair):
+    ours, _ = pair
+    barrier = threading.Barrier(2)
+
+    def register():
+        barrier.wait(10)
+        with contextlib.suppress(KeyError):
+            return selector.register(ours, WRITE)
+
+    for _ in range(50):
+        both = [Thread(register), Thread(register)]
+        got = [thread.result() for thread in both]
+        assert got.count(None) == 1
+        assert ready(selector) == {ours: WRITE}
+        selector.unregister(ours)
+
+
+# --- fork -----------------------------------------------------------------------
+
+
+@needs_fork
+def test_a_child_may_close_what_it_was_born_with(selector, pair):
+    ours, theirs = pair
+    selector.register(ours, READ)
+    in_child(selector.close)
+    theirs.send(b"x")
+    assert ready(selector) == {ours: READ}
+
+
+@needs_fork
+def test_a_child_may_use_a_selector_on_poll_or_select_by_itself(
+    selector, backend, pair
+):
+    if backend not in ("poll", "select"):
+        pytest.skip("shared, or not inherited")
+    ours, _ = pair
+    selector.register(ours, READ)
+
+    def child():
+        selector.modify(ours, WRITE)
+        assert ready(selector) == {ours: WRITE}
+        selector.unregister(ours)
+
+    in_child(child)
+    assert selector.select(0) == []
+    assert selector.get_key(ours).events == READ
