@@ -29,8 +29,8 @@
  * Linux has no kqueue but libraries that emulate it: libkqueue 2.7 (2026-07,
  * https://github.com/mheily/libkqueue) takes the error off the socket to put
  * it into fflags, does not tell of an end that comes with data, gives out a
- * descriptor that never becomes readable, and loses events where more than
- * 256 descriptors are ready at once. Before 2.4 it cannot watch both
+ * descriptor that never becomes readable, refuses a filter that is there, and
+ * loses events where more than 256 descriptors are ready at once. Before 2.4 it cannot watch both
  * directions of one descriptor, which the probe finds out.
  */
 #include "poller.h"
@@ -201,6 +201,8 @@ static int kqueue_mod(void *state, int fd, uint64_t token, uint32_t what)
 {
     const state_t *s = state;
     (void)token;
+    if (s->level && EMULATED)
+        (void)kqueue_del(state, fd);
     return s->level ? set(s, fd, what, ~what) : 0;
 }
 
