@@ -29,9 +29,10 @@
  * Linux has no kqueue but libraries that emulate it: libkqueue 2.7 (2026-07,
  * https://github.com/mheily/libkqueue) takes the error off the socket to put
  * it into fflags, does not tell of an end that comes with data, gives out a
- * descriptor that never becomes readable, refuses a filter that is there, and
- * loses events where more than 256 descriptors are ready at once. Before 2.4 it cannot watch both
- * directions of one descriptor, which the probe finds out.
+ * descriptor that never becomes readable, refuses to add a filter that is
+ * there, tells of 512 at once at most, and loses edges where more than 256
+ * descriptors are ready at once. Before 2.4 it cannot watch both directions
+ * of one descriptor, which the probe finds out.
  */
 #include "poller.h"
 
