@@ -224,45 +224,66 @@ static void a_signal_leaves_the_rest_of_the_time(void)
 
 /* --- threads ----------------------------------------------------------- */
 
-enum { MANY = 200, LOOKS = 3000 };
+enum { MANY = 200, LOOKS = 12000, LOOKERS = 3 };
 
+typedef struct {
+    pmx_watch *is;
+    volatile int done;
+    int wrong;
+} looker;
+
+/* All are write ends: none is found readable, and none twice in a look, as it
+ * would be by who looks while it moves in the table. */
 static void *look_often(void *of)
 {
-    pmx_watch *is = of;
-    pmx_ready *ready = pmx_ready_new(is, MANY);
-    int wrong = !ready;
-    for (int i = 0; i < LOOKS && !wrong; i++) {
-        int n = pmx_ready_wait(ready, i % 8 ? 0 : 1000);
-        wrong |= n < 0;
-        for (int k = 0; k < n; k++)     /* all are written, none is read */
-            wrong |= (ready->found[k] & 3) != OUT;
+    looker *l = of;
+    pmx_ready *ready = pmx_ready_new(l->is, 2 * MANY);
+    int seen[4 * MANY] = {0};
+    l->wrong = !ready;
+    for (int look = 1; look <= LOOKS && !l->wrong; look++) {
+        int n = pmx_ready_wait(ready, look % 8 ? 0 : 1000);
+        l->wrong |= n < 0;
+        for (int k = 0; k < n; k++) {
+            int64_t fd = ready->found[k] >> 2;
+            l->wrong |= (ready->found[k] & 3) != OUT || fd >= 4 * MANY;
+            if (!l->wrong) {
+                l->wrong = seen[fd] == look;
+                seen[fd] = look;
+            }
+        }
     }
     if (ready)
         pmx_ready_free(ready);
-    return wrong ? of : NULL;
+    l->done = 1;
+    return NULL;
 }
 
-/* The table grows, shrinks and moves under their waits. */
 static void threads_may_wait_while_others_change_what_is_watched(void)
 {
-    pthread_t threads[3];
-    int fds[MANY];
+    pthread_t threads[LOOKERS];
+    looker lookers[LOOKERS];
+    int fds[MANY], busy = LOOKERS;
     watch w;
     begin(&w);
     CHECK(!pipe(fds));
     for (int i = 2; i < MANY; i++)
         CHECK((fds[i] = dup(fds[1])) >= 0);
-    for (int i = 0; i < 3; i++)
-        CHECK(!pthread_create(&threads[i], NULL, look_often, w.is));
-    for (int round = 0; round < 20; round++)
-        for (int add = 1; add >= 0; add--)
-            for (int i = 1; i < MANY; i++)
-                EQUAL(pmx_watch_set(w.is, fds[i], add ? 0 : OUT,
-                                    add ? OUT : 0), 0);
-    for (int i = 0; i < 3; i++) {
-        void *wrong;
-        CHECK(!pthread_join(threads[i], &wrong));
-        CHECK(!wrong);
+    for (int i = 0; i < LOOKERS; i++) {
+        lookers[i] = (looker){w.is, 0, 0};
+        CHECK(!pthread_create(&threads[i], NULL, look_often, &lookers[i]));
+    }
+    while (busy) {
+        for (int i = 1; i < MANY; i++)
+            EQUAL(pmx_watch_set(w.is, fds[i], 0, OUT), 0);
+        for (int i = 1; i < MANY; i++)
+            EQUAL(pmx_watch_set(w.is, fds[i], OUT, 0), 0);
+        busy = 0;
+        for (int i = 0; i < LOOKERS; i++)
+            busy += !lookers[i].done;
+    }
+    for (int i = 0; i < LOOKERS; i++) {
+        CHECK(!pthread_join(threads[i], NULL));
+        EQUAL(lookers[i].wrong, 0);
     }
     for (int i = 0; i < MANY; i++)
         close(fds[i]);
