@@ -24,29 +24,35 @@ __all__ = ["Selector"]
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
-SUBSETS = ((), (READ,), (WRITE,), (READ, WRITE, READ | WRITE))  # of events
+BOTH = READ | WRITE
+SUBSETS = ((), (READ,), (WRITE,), (READ, WRITE, BOTH))  # of events
 ROOM = 256  # ready ones that a first wait has room for
 
 _wait = lib.pmx_ready_wait
 _set = lib.pmx_watch_set
+_unpack = ffi.unpack
 
 Key = selectors.SelectorKey
-# A wait's memory: for C, as a column, how many.
-Room = tuple[Any, "memoryview[int]", int]
+new = tuple.__new__  # what a named tuple's own __new__ calls, at half the price
+Room = tuple[Any, Any, int]  # a wait's pmx_ready *, what it finds, and how many
 
 
-def number_of(fileobj: Any) -> int:
-    """The descriptor of a file object, or of a number; ValueError if it has none."""
+def number_of(fileobj: Any, keys: dict[int, Key]) -> int:
+    """The descriptor of a file object, also where it has been closed since it was
+    registered; ValueError if it has none."""
     if isinstance(fileobj, int):
         number = fileobj
     else:
         try:
             number = int(fileobj.fileno())
         except (AttributeError, TypeError, ValueError):
-            raise ValueError(f"Invalid file object: {fileobj!r}") from None
-    if number < 0:
-        raise ValueError(f"Invalid file descriptor: {number}")
-    return number
+            number = -1
+    if number >= 0:
+        return number
+    for key in list(keys.values()):
+        if key.fileobj is fileobj:
+            return key.fd
+    raise ValueError(f"Invalid file object: {fileobj!r}")
 
 
 class _Map(Mapping["FileDescriptorLike", Key]):
@@ -59,23 +65,13 @@ class _Map(Mapping["FileDescriptorLike", Key]):
         return len(self._keys)
 
     def __getitem__(self, fileobj: Any) -> Key:
-        try:
-            return self._keys[self._number(fileobj)]
-        except KeyError:
-            raise KeyError(f"{fileobj!r} is not registered") from None
+        key = self._keys.get(number_of(fileobj, self._keys))
+        if key is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return key
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._keys)
-
-    def _number(self, fileobj: Any) -> int:
-        """Its descriptor, also where it has been closed since it was registered."""
-        try:
-            return number_of(fileobj)
-        except ValueError:
-            for key in list(self._keys.values()):
-                if key.fileobj is fileobj:
-                    return key.fd
-            raise
 
 
 class Selector(selectors.BaseSelector):
@@ -184,15 +180,17 @@ class Selector(selectors.BaseSelector):
         Traceback (most recent call last):
         ValueError: Invalid events: 8
         """
-        check(events)
-        number = self._map._number(fileobj)
-        key = Key(fileobj, number, events, data)
+        if (not events) or (events & ~BOTH):
+            raise ValueError(f"Invalid events: {events!r}")
+        number = number_of(fileobj, self._keys)
+        key = new(Key, (fileobj, number, events, data))
         if self._keys.setdefault(number, key) is not key:
             raise KeyError(f"{fileobj!r} (FD {number}) is already registered")
-        self._pair(key)
+        for subset in SUBSETS[events]:
+            self._pairs[number << 2 | subset] = (key, subset)
         error = _set(self._watch, number, 0, events)
         if error:
-            self._forget(number)
+            self._forget(key)
             raise self._error(-error)
         return key
 
@@ -206,8 +204,8 @@ class Selector(selectors.BaseSelector):
             KeyError: it is not registered.
             ValueError: it is no file object.
         """
-        key = self._map[fileobj]
-        if self._forget(key.fd) is None:
+        key = self._keys.get(number_of(fileobj, self._keys))
+        if key is None or not self._forget(key):
             raise KeyError(f"{fileobj!r} is not registered")
         _set(self._watch, key.fd, key.events, 0)
         return key
@@ -225,19 +223,26 @@ class Selector(selectors.BaseSelector):
             ValueError: events are wrong, or the file object is.
             OSError: as `register`.
         """
-        old = self._map[fileobj]
+        old = self._keys.get(number_of(fileobj, self._keys))
+        if old is None:
+            raise KeyError(f"{fileobj!r} is not registered")
         if events == old.events and data is old.data:
             return old
-        check(events)
-        key = Key(old.fileobj, old.fd, events, data)
-        self._keys[key.fd] = key
-        self._pair(key)
+        if (not events) or (events & ~BOTH):
+            raise ValueError(f"Invalid events: {events!r}")
+        number = old.fd
+        key = new(Key, (old.fileobj, number, events, data))
+        self._keys[number] = key
+        for subset in SUBSETS[events]:
+            self._pairs[number << 2 | subset] = (key, subset)
         if events != old.events:
-            error = _set(self._watch, key.fd, old.events, events)
+            error = _set(self._watch, number, old.events, events)
+            for subset in SUBSETS[old.events]:
+                if subset & ~events:
+                    self._pairs.pop(number << 2 | subset, None)
             if error:
-                self._forget(key.fd)
+                self._forget(key)
                 raise self._error(-error)
-            self._unpair(key.fd, events)
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[Key, int]]:
@@ -280,12 +285,12 @@ class Selector(selectors.BaseSelector):
             if count == 1:
                 pairs = [self._pairs[found[0]]]
             elif count:
-                pairs = [*map(self._pair_of, found[:count].tolist())]
+                pairs = [*map(self._pair_of, _unpack(found, count))]
             else:
                 pairs = []
         except KeyError:  # another thread has just changed that one
-            get = self._pairs.get
-            pairs = [pair for pair in map(get, found[:count].tolist()) if pair]
+            known = map(self._pairs.get, _unpack(found, count))
+            pairs = [pair for pair in known if pair]
         self._rooms.append(room)
         return pairs
 
@@ -319,20 +324,13 @@ class Selector(selectors.BaseSelector):
 
     # --- what is registered ---------------------------------------------
 
-    def _pair(self, key: Key) -> None:
-        """Make the pairs that `select` may return for a key."""
-        for events in SUBSETS[key.events]:
-            self._pairs[key.fd << 2 | events] = (key, events)
-
-    def _unpair(self, number: int, kept: int = 0) -> None:
-        for events in SUBSETS[READ | WRITE]:
-            if events & ~kept:
-                self._pairs.pop(number << 2 | events, None)
-
-    def _forget(self, number: int) -> Key | None:
-        key = self._keys.pop(number, None)
-        self._unpair(number)
-        return key
+    def _forget(self, key: Key) -> bool:
+        """Whether it was there. The key goes last: once it has gone, another thread
+        may register the number again."""
+        number = key.fd
+        for subset in SUBSETS[key.events]:
+            self._pairs.pop(number << 2 | subset, None)
+        return self._keys.pop(number, None) is not None
 
     # --- waiting --------------------------------------------------------
 
@@ -341,8 +339,7 @@ class Selector(selectors.BaseSelector):
         if not ready:
             raise MemoryError
         ready = ffi.gc(ready, lib.pmx_ready_free)
-        found = memoryview(ffi.buffer(ready.found, size * 8)).cast("q")
-        return ready, found, size
+        return ready, ready.found, size
 
     def _wait_again(self, room: Room, count: int) -> tuple[Room, int]:
         """After a signal with what is left of the time; with room for all."""
@@ -364,9 +361,3 @@ class Selector(selectors.BaseSelector):
         if self._backend == "select" and number == errno.ENOSPC:
             return OSError(number, f"backend select: {select_limit()}")
         return OSError(number, os.strerror(number))
-
-
-def check(events: int) -> None:
-    """Raise where events are not what a file object can be watched for."""
-    if (not events) or (events & ~(READ | WRITE)):
-        raise ValueError(f"Invalid events: {events!r}")

@@ -135,8 +135,10 @@ class Record(unittest.TestResult):
 
     def say(self, test, what, why=""):
         # a sub-test is its test's
-        test = getattr(test, "test_case", test)
-        self.file.write(json.dumps([test.id(), what, why]) + "\n")
+        self.write(getattr(test, "test_case", test).id(), what, why)
+
+    def write(self, *what):
+        self.file.write(json.dumps(what) + "\n")
         self.file.flush()
 
     def addSuccess(self, test):
@@ -174,7 +176,8 @@ def child(backend, ours, module, only, path):
     record = Record(path)
     suite.run(record)
     faulthandler.cancel_dump_traceback_later()
-    record.file.write(json.dumps(["", "made", len(made)]) + "\n")
+    record.write("", "made", len(made))
+    record.file.close()
 
 
 def flat(suite):

@@ -26,6 +26,7 @@ NAMES = [
     "backends",
     "ConnectionClosed",
     "BackendUnavailable",
+    "Selector",
 ]
 
 SIGNATURES = {
@@ -49,6 +50,11 @@ SIGNATURES = {
     "Fixed": "(size)",
     "Limits": "(*, max_connections=None, high_water=65536, low_water=16384,"
     " max_output=16777216, idle_timeout=None, close_timeout=30.0)",
+    "Selector": "(backend=None)",
+    "Selector.register": "(self, fileobj, events, data=None)",
+    "Selector.unregister": "(self, fileobj)",
+    "Selector.modify": "(self, fileobj, events, data=None)",
+    "Selector.select": "(self, timeout=None)",
     "sleep": "(seconds)",
     "to_thread": "(fn, *args)",
 }
