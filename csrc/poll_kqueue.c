@@ -7,15 +7,16 @@
  *
  * EV_RECEIPT turns the answer to each change into an entry of its own, so
  * that a failed change is told apart from a pending event and no event is
- * lost while changes are made. (Mac OS X 10.5, FreeBSD 8.1, DragonFly 4.5,
- * and the newer NetBSD and OpenBSD have it.) Without it changes are made one
- * a call, with no room for events: then an error is the call's.
+ * lost while changes are made. (Mac OS X 10.5 and FreeBSD 8.1 have it, the
+ * others since.) Without it changes are made one a call, with no room for
+ * events: then an error is the call's.
  *
  * EV_EOF on the read filter is the peer's end, with data perhaps still to be
  * read before it; fflags then holds the socket's error, if any, and the
  * socket keeps it too. EV_EOF on the write filter is that nobody reads any
  * more, or that we have shut down writing. (kqueue(2) of FreeBSD 15, NetBSD
- * 10, macOS 14; filt_soread and filt_sowrite of FreeBSD.) Tokens are kept by
+ * 10 and macOS 14; filt_sowrite_common in bsd/kern/uipc_socket.c of
+ * https://github.com/apple-oss-distributions/xnu.) Tokens are kept by
  * descriptor, since udata is not 64 bits wide everywhere, and an intptr_t in
  * NetBSD before 10, void * elsewhere: 0 is either.
  *
@@ -186,7 +187,8 @@ static int kqueue_del(void *state, int fd)
 }
 
 /* One filter may be refused where the other is not: the write end of a pipe
- * without a reader is, with EPIPE (FreeBSD; macOS up to 10.11). */
+ * without a reader is, with EPIPE (pipe_kqfilter in sys/kern/sys_pipe.c of
+ * FreeBSD 15; OS X 10.11, https://github.com/tokio-rs/mio/issues/582). */
 static int kqueue_add(void *state, int fd, uint64_t token, uint32_t what)
 {
     state_t *s = state;
@@ -207,7 +209,8 @@ static int kqueue_mod(void *state, int fd, uint64_t token, uint32_t what)
     return s->level ? set(s, fd, what, ~what) : 0;
 }
 
-/* NULL waits for ever, a span of zero does not wait. Some OS refuse years. */
+/* NULL waits for ever, a span of zero does not wait. A day at most: beyond
+ * INT32_MAX seconds FreeBSD waits for ever. */
 static int wait_for(const state_t *s, struct kevent *events, int room,
                     int64_t timeout_ns)
 {
