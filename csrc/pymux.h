@@ -284,6 +284,8 @@ pmx_ready *pmx_ready_new(pmx_watch *watch, uint64_t room);
 void pmx_ready_free(pmx_ready *ready);
 /* How many of found are filled; 0 when the time is over. */
 int pmx_ready_wait(pmx_ready *ready, int64_t timeout_ns);
+/* The same without waiting: an argument less is what a caller can feel. */
+int pmx_ready_look(pmx_ready *ready);
 /* cdef end */
 
 #define PMX_OP_SHIFT 60

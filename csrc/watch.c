@@ -149,3 +149,8 @@ int pmx_ready_wait(pmx_ready *ready, int64_t timeout_ns)
         }
     }
 }
+
+int pmx_ready_look(pmx_ready *ready)
+{
+    return pmx_ready_wait(ready, 0);
+}

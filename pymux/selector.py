@@ -29,6 +29,7 @@ SUBSETS = ((), (READ,), (WRITE,), (READ, WRITE, BOTH))  # of events
 ROOM = 256  # ready ones that a first wait has room for
 
 _wait = lib.pmx_ready_wait
+_look = lib.pmx_ready_look
 _set = lib.pmx_watch_set
 _unpack = ffi.unpack
 
@@ -266,28 +267,28 @@ class Selector(selectors.BaseSelector):
         ...     selector.select(timeout=0)
         []
         """
-        if timeout is None:
-            left = -1
-        elif timeout <= 0:
-            left = 0
-        else:
-            left = ceil(timeout * 1e9)
         try:
             room = self._rooms.pop()
         except IndexError:
             room = self._room(ROOM)
         ready, found, size = room
-        count = _wait(ready, left)
-        if not 0 <= count < size:
+        if timeout is None:
+            count = _wait(ready, -1)
+        elif timeout <= 0:
+            count = _look(ready)
+        else:
+            count = _wait(ready, ceil(timeout * 1e9))
+        if count and not 0 < count < size:
             room, count = self._wait_again(room, count)
             found = room[1]
+        if not count:
+            self._rooms.append(room)
+            return []
         try:
             if count == 1:
                 pairs = [self._pairs[found[0]]]
-            elif count:
-                pairs = [*map(self._pair_of, _unpack(found, count))]
             else:
-                pairs = []
+                pairs = [*map(self._pair_of, _unpack(found, count))]
         except KeyError:  # another thread has just changed that one
             known = map(self._pairs.get, _unpack(found, count))
             pairs = [pair for pair in known if pair]
