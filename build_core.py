@@ -31,7 +31,9 @@ def compile_args() -> list[str]:
         return []
     args = ["-std=c11", "-O3", "-fvisibility=hidden"]
     # No path of this machine in the debugging information: two builds are the same.
-    args += [f"-ffile-prefix-map={place}=." for place in sorted({str(ROOT), os.getcwd()})]
+    args += [
+        f"-ffile-prefix-map={place}=." for place in sorted({str(ROOT), os.getcwd()})
+    ]
     if sys.platform.startswith("linux"):
         args.append("-fstack-protector-strong")
         # A sanitizer sees less of what goes through the checked functions.

@@ -16,6 +16,7 @@ from .framing import Fixed, Limits, Raw
 from .mux import Mux
 
 if TYPE_CHECKING:
+    from .addresses import Address
     from .batch import Batch
     from .connection import Connection
     from .framing import Framing
@@ -30,7 +31,7 @@ _MAX_QUEUED = 256 * 1024
 _LONGEST_WAIT = 1.0
 
 
-def talk(address: object, framing: Framing, terminal: Terminal | None) -> None:
+def talk(address: Address, framing: Framing, terminal: Terminal | None) -> None:
     """Send standard input to a server and print what it answers, until it ends.
 
     Raises:

@@ -50,10 +50,10 @@ class Arena:
 
     def __init__(self, c: Any) -> None:
         self._total = c.total
-        self.c = ffi.gc(c, lib.pmx_arena_free, self._total)
+        self.c: Any = ffi.gc(c, lib.pmx_arena_free, self._total)
         self.exporter: Any = None
-        self.ids = c.ids
-        self.ends = c.offsets
+        self.ids: Any = c.ids
+        self.ends: Any = c.offsets
         base = address(c)
         self._at = (
             address(c.data) - base,
@@ -64,7 +64,8 @@ class Arena:
         rows = c.rows
         self._data = memoryview(ffi.buffer(c.data, c.capacity))
         self._slots = memoryview(ffi.buffer(c.slots, 4 * rows)).cast("I")
-        self.offsets = memoryview(ffi.buffer(self.ends, 4 * rows + 4)).cast("i")
+        ends = ffi.buffer(self.ends, 4 * rows + 4)
+        self.offsets: memoryview[int] = memoryview(ends).cast("i")
 
     # --- views, to be handed out ------------------------------------------
 
@@ -201,7 +202,7 @@ class Arenas:
         self._shape = capacity, rows
         self._resting: list[Arena] = []
         self._left: list[weakref.ref[Any]] = []  # exporters of arenas let go
-        self.current = self._new()
+        self.current: Arena = self._new()
         self.adopted: Arena | None = None
 
     def _new(self) -> Arena:

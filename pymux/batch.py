@@ -12,18 +12,23 @@ from .connection import Connection, as_bytes
 from .log import OFFSETS32, OFFSETS64
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from .mux import Mux
 
 __all__ = ["Batch"]
 
 
 class Batch:
-    """What one harvest brought.
+    """What one harvest brought, made by `Mux.harvest`.
 
     Messages are rows; `opened`, `drained`, `ended` and `closed` are lists of
-    what happened to connections. After the next harvest, access through the
-    batch raises ValueError; a view that was taken before stays valid, and
-    unchanged, for as long as it lives.
+    what happened to connections. It may hold nothing at all, and is false then;
+    one with other news than messages is true, though its `len()` is 0.
+
+    A BATCH IS VALID UNTIL THE NEXT HARVEST: then access through it raises
+    ValueError. A view that was taken before stays valid, and unchanged, for as
+    long as it lives.
 
     Attributes:
         opened: connections that are new.
@@ -32,6 +37,15 @@ class Batch:
         ended: connections whose peer ended its stream (`half_open=True` only).
         closed: `(connection, OSError or None)` for every connection that has
             ended, your own closes included; None is an ordinary end.
+
+    >>> from pymux import Lines, Mux
+    >>> with Mux() as mux:
+    ...     where = mux.listen(("127.0.0.1", 0), framing=Lines()).address
+    ...     mux.connect(where, framing=Lines()).send(b"hello")
+    ...     while not (batch := mux.harvest()).messages:
+    ...         pass
+    ...     bytes(batch.data), batch.offsets.tolist(), batch.messages
+    (b'hello', [0, 5], [b'hello'])
     """
 
     __slots__ = (
@@ -72,8 +86,7 @@ class Batch:
         self._messages: list[bytes] | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """Most batches open and close nothing: those lists are made when they
-        are asked for."""
+        """Makes the lists that most batches do not need, when asked for."""
         if name not in ("opened", "drained", "ended", "closed"):
             raise AttributeError(name)
         setattr(self, name, [])
@@ -126,7 +139,7 @@ class Batch:
 
     @property
     def messages(self) -> list[bytes]:
-        """Each message's payload: a list of bytes."""
+        """Each message's payload, framing removed: a list of bytes."""
         if self._messages is None:
             self._check()
         return self._take_messages()
@@ -177,7 +190,7 @@ class Batch:
 
     @property
     def ids(self) -> memoryview:
-        """The connection's id of each message: uint64."""
+        """The connection's id of each message: uint64, one for each."""
         self._check()
         return self._arena.view(IDS, 8 * self._rows).cast("Q")
 
@@ -190,7 +203,7 @@ class Batch:
         if self._replied:
             raise RuntimeError("this batch has had its reply; one is all it takes")
 
-    def reply(self, replies: Sequence[Any]) -> None:
+    def reply(self, replies: Sequence[Buffer | None]) -> None:
         """Answer every message, each with one frame.
 
         Args:
@@ -223,17 +236,19 @@ class Batch:
         except TypeError:
             self._replied = False
         conns = self.conns
-        replies = [None if one is None else as_bytes(one) for one in replies]
-        for conn, reply in zip(conns, replies):
+        copies = [None if one is None else as_bytes(one) for one in replies]
+        for conn, reply in zip(conns, copies):
             if reply is not None and len(reply) > mux._reply_limit:
                 mux._check_reply(conn.id, len(reply))
         self._replied = True
         log.settle()
-        for conn, reply in zip(conns, replies):
+        for conn, reply in zip(conns, copies):
             if reply is not None:
                 log.entries += (conn.id, reply)
 
-    def reply_data(self, data: Any, offsets: Any = None) -> None:
+    def reply_data(
+        self, data: Buffer, offsets: Sequence[int] | Buffer | None = None
+    ) -> None:
         """Answer every message from one buffer.
 
         Args:

@@ -23,6 +23,9 @@ from .framing import Limits, seconds
 from .mux import Mux
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from .addresses import Address
     from .batch import Batch
     from .connection import Connection
     from .framing import Framing
@@ -126,7 +129,7 @@ def harvest_after_progress(mux: Mux, timeout: float | None, nap: float) -> Batch
 class Client:
     """A connection for programs that wait for one answer at a time.
 
-    Made by `connect`. Messages are framed as the framing given there says, and
+    Made by `pymux.connect`. Messages are framed as the framing given there says, and
     handed out in order, once. One thread may use a client at a time; which thread
     may change. Leaving a `with` block closes it.
 
@@ -173,7 +176,7 @@ class Client:
 
     def send(
         self,
-        data: bytes | bytearray | memoryview,
+        data: Buffer,
         timeout: Timeout = _Default.TIMEOUT,
     ) -> None:
         """Send one message and return when the kernel took all of it.
@@ -388,7 +391,7 @@ class Client:
 
 
 def connect(
-    address: Any,
+    address: Address,
     *,
     framing: Framing | None = None,
     timeout: float | None = None,

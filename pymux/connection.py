@@ -12,6 +12,8 @@ from .addresses import from_core
 from .errors import ConnectionClosed
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from .coroutines import Task
     from .mux import Mux
 
@@ -49,7 +51,7 @@ def as_bytes(data: Any) -> bytes:
 
 
 class Connection:
-    """A connection of a mux.
+    """A connection of a mux: accepted, or made by `Mux.connect`.
 
     The same object stands for it everywhere, from `opened` to `closed`, and
     its `id` is never given to another. Everything but the plain attributes
@@ -59,13 +61,20 @@ class Connection:
         id: an int that no other connection of this mux ever has.
         mux: the `Mux` it belongs to.
         state: None, and yours to use.
+
+    >>> from pymux import Mux
+    >>> with Mux() as mux:
+    ...     conn = mux.connect(mux.listen(("127.0.0.1", 0)).address)
+    ...     conn.send(b"queued until it opens")
+    ...     conn.queued
+    21
     """
 
     __slots__ = ("_names", "_status", "_task", "id", "mux", "state")
 
     def __init__(self, mux: Mux, id: int) -> None:
-        self.id = id
-        self.mux = mux
+        self.id: int = id
+        self.mux: Mux = mux
         self.state: Any = None
         self._status = OPEN
         self._task: Task | None = None
@@ -92,7 +101,10 @@ class Connection:
 
     @property
     def local(self) -> Any:
-        """This side: (host, port), or a path, "" where it has none."""
+        """This side: (host, port), or a path, "" where it has none.
+
+        Readable after the end too.
+        """
         return self._addresses()[1]
 
     def _addresses(self) -> Any:
@@ -123,7 +135,7 @@ class Connection:
 
     # --- what it does ---------------------------------------------------
 
-    def send(self, data: Any) -> None:
+    def send(self, data: Buffer) -> None:
         """Queue a message, as one frame of the connection's framing.
 
         It leaves when the handler has seen the whole batch, at the next
@@ -166,7 +178,10 @@ class Connection:
             log.entries += (self.id, data)
 
     def send_eof(self) -> None:
-        """Flush, then end the stream to the peer; reading goes on."""
+        """Flush, then end the stream to the peer; reading goes on.
+
+        A later `send` raises `ConnectionClosed`; a second call does nothing.
+        """
         self.mux._check()
         if self._status == OPEN:
             self.mux._log.settle()
@@ -186,7 +201,10 @@ class Connection:
             self.mux._log.op(self.id | CLOSE)
 
     def abort(self) -> None:
-        """Drop what is queued and reset the connection."""
+        """Drop what is queued and reset the connection.
+
+        It is reported in `Batch.closed` with None: an end of your own.
+        """
         self.mux._check()
         self._stop_input()
         self.mux._log.op(self.id | ABORT)
@@ -200,7 +218,11 @@ class Connection:
             self._task.inbox = None
 
     def pause(self) -> None:
-        """Read nothing more until `resume`; buffered messages wait too."""
+        """Read nothing more until `resume`; buffered messages wait too.
+
+        A reset is still reported. It has nothing to do with the pause that
+        output over high water brings: reading goes on when neither holds.
+        """
         self.mux._check()
         self.mux._log.op(self.id | PAUSE)
 
@@ -235,6 +257,7 @@ class Connection:
 
         Raises:
             TimeoutError: nothing came in time; the connection is as before.
+            ValueError: a negative timeout.
             ConnectionClosed: it was lost, and every message has been taken.
             RuntimeError: in another coroutine than its own.
         """
@@ -268,7 +291,7 @@ class Connection:
         yield task
 
     def __aiter__(self) -> Connection:
-        """Each message, until the peer ends its stream."""
+        """Each message, until the peer ends its stream; raises as `recv`."""
         return self
 
     @types.coroutine

@@ -16,7 +16,7 @@ import threading
 import types
 from collections import deque
 from collections.abc import Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from .connection import CLOSED, Connection
 from .framing import seconds as nanoseconds
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .timers import Timer
 
 __all__ = ["Task", "sleep", "to_thread"]
+
+T = TypeVar("T")
 
 FOREIGN = (
     "this awaitable is not pymux's: a coroutine handler awaits recv(), drain(), "
@@ -39,8 +41,8 @@ class Wait:
     __slots__ = ("begin", "what")
 
     def __init__(self, what: str, begin: Callable[[Task], None]) -> None:
-        self.what = what
-        self.begin = begin
+        self.what: str = what
+        self.begin: Callable[[Task], None] = begin
 
 
 class Task(Inbox):
@@ -151,6 +153,7 @@ class Task(Inbox):
             wanted = self.coroutine.throw(RuntimeError(FOREIGN))
 
     def ended(self, error: BaseException) -> None:
+        """The coroutine returned, or raised `error`."""
         self.owner.finished(self, None if type(error) is StopIteration else error)
 
     def _forget_timer(self) -> None:
@@ -185,6 +188,12 @@ def running_asyncio() -> Any:
 @types.coroutine
 def sleep(seconds: float) -> Generator[Any, Any, None]:
     """Wait for so many seconds, in a coroutine handler.
+
+    Args:
+        seconds: 0 lets others go first.
+
+    Raises:
+        TypeError, ValueError: no number, or a negative one.
 
     >>> async def handler(conn):
     ...     await sleep(0.5)
@@ -241,8 +250,22 @@ if hasattr(os, "register_at_fork"):  # threads do not live on in a child
 
 
 @types.coroutine
-def to_thread(fn: Callable[..., Any], *args: Any) -> Generator[Any, Any, Any]:
+def to_thread(fn: Callable[..., T], *args: Any) -> Generator[Any, Any, T]:
     """Call ``fn(*args)`` in another thread and wait for what it returns.
+
+    For what blocks, in a coroutine handler. A server that stops does not wait
+    for a call that outlasts its drain.
+
+    Args:
+        fn: must not touch the mux or its connections: they are the mux's
+            thread's.
+        args: for it.
+
+    Returns:
+        What `fn` returned; what it raised is raised here.
+
+    Raises:
+        TypeError: `fn` cannot be called.
 
     >>> async def handler(conn):
     ...     async for message in conn:
@@ -255,6 +278,7 @@ def to_thread(fn: Callable[..., Any], *args: Any) -> Generator[Any, Any, Any]:
 
     def begin(task: Task) -> None:
         def job() -> None:
+            value: Any
             try:
                 value = fn(*args)
                 done: Callable[[Any], None] = task.resume
@@ -269,4 +293,5 @@ def to_thread(fn: Callable[..., Any], *args: Any) -> Generator[Any, Any, Any]:
 
         WORKERS.submit(job)
 
-    return (yield Wait("to_thread", begin))
+    value: T = yield Wait("to_thread", begin)
+    return value

@@ -22,15 +22,34 @@ class ConnectionClosed(ConnectionError):
         connection: the connection that has ended.
         errno: why it was lost, or None where it ended in an ordinary way. The
             `OSError` itself is the `__cause__`.
+
+    >>> import pymux
+    >>> with pymux.Mux() as mux:
+    ...     conn = mux.connect(mux.listen(("127.0.0.1", 0)).address)
+    ...     conn.close()
+    ...     try:
+    ...         conn.send(b"too late")
+    ...     except pymux.ConnectionClosed as error:
+    ...         error.connection is conn
+    True
     """
 
     def __init__(self, *args: Any, connection: Connection | None = None) -> None:
         super().__init__(*args)
-        self.connection = connection
+        self.connection: Connection | None = connection
 
 
 class BackendUnavailable(OSError):
-    """This machine lacks the backend that was asked for; the text says why."""
+    """This machine lacks the backend that was asked for; the text says why.
+
+    >>> import pymux
+    >>> for name in ("epoll", "kqueue"):
+    ...     try:
+    ...         pymux.Mux(name).close()
+    ...     except pymux.BackendUnavailable as error:
+    ...         print("no", name)
+    no ...
+    """
 
 
 def error_from(number: int) -> OSError | None:

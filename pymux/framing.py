@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 from ._core import ffi, lib
 
@@ -56,6 +56,9 @@ class Lines:
 
     A stream that ends behind an unterminated line delivers that line.
 
+    Raises:
+        TypeError, ValueError: a delimiter or a size that cannot be.
+
     >>> Lines(b"\\r\\n").max_size
     65536
     """
@@ -84,12 +87,15 @@ class LengthPrefix:
         max_size: the largest payload in bytes; a longer one, or a length that
             claims one, ends its connection with `EMSGSIZE`.
 
+    Raises:
+        TypeError, ValueError: a width, an order or a size that cannot be.
+
     >>> LengthPrefix(2, "little")
     LengthPrefix(width=2, byteorder='little', max_size=1048576)
     """
 
     width: int = 4
-    byteorder: str = "big"
+    byteorder: Literal["big", "little"] = "big"
     max_size: int = 1048576
 
     def __post_init__(self) -> None:
@@ -108,6 +114,9 @@ class Fixed:
 
     Args:
         size: bytes of every message, both ways.
+
+    Raises:
+        TypeError, ValueError: a size that cannot be.
 
     >>> Fixed(16).size
     16
@@ -138,6 +147,9 @@ class Limits:
             by the kernel, then `ETIMEDOUT`; None: for ever.
         close_timeout: seconds that `close()` may take to flush and to hear the
             peer's end, then the connection is reset; None: for ever.
+
+    Raises:
+        TypeError, ValueError: a limit that cannot be.
 
     >>> Limits(idle_timeout=60).high_water
     65536

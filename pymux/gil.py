@@ -58,10 +58,10 @@ class Gil:
     __slots__ = ("_address", "_call", "_turn", "left", "turns")
 
     def __init__(self, turn: Any) -> None:
-        self.left = 0
+        self.left: int = 0
         self._turn = turn
         self._address = int(ffi.cast("uintptr_t", turn))
-        self.turns = 0
+        self.turns: int = 0
         self._call: Callable[..., int] | None = None
 
     def look(self) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Iterator
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, TypeVar, overload
 
 from ._core import lib
 from .arena import MANY, Arena
@@ -30,10 +30,19 @@ METHODS = ("opened", "received", "drained", "closed")
 MARK = "_pymux_batched"
 CALL = "__call__"
 
-log = logging.getLogger("pymux")
+log: logging.Logger = logging.getLogger("pymux")
 OnError = Callable[[Optional[Connection], BaseException], Any]
+BatchHandler = TypeVar("BatchHandler", bound=Callable[..., Any])
 
 
+@overload
+def batched(
+    handler: BatchHandler, *, min_messages: int = 1, max_delay: float = 0.0
+) -> BatchHandler: ...
+@overload
+def batched(
+    handler: None = None, *, min_messages: int = 1, max_delay: float = 0.0
+) -> Callable[[BatchHandler], BatchHandler]: ...
 def batched(
     handler: Any = None, *, min_messages: int = 1, max_delay: float = 0.0
 ) -> Any:
@@ -43,6 +52,13 @@ def batched(
         handler: the function, or an object's method `received`.
         min_messages: wait in the harvest for so many messages,
         max_delay: but at most so many seconds after the first.
+
+    Returns:
+        The handler, marked; without one, what marks it.
+
+    Raises:
+        TypeError: what is marked is no function, or an async one.
+        ValueError: fewer messages than 1, fewer seconds than 0.
 
     >>> @batched(min_messages=256, max_delay=0.002)
     ... def upper(batch):
@@ -121,9 +137,9 @@ def dispatcher_for(handler: Any) -> type[Dispatcher]:
 class Dispatcher:
     """What the forms have in common."""
 
-    half_open = False
-    min_messages = 1
-    delay_ns = 0
+    half_open: bool = False
+    min_messages: int = 1
+    delay_ns: int = 0
 
     def __init__(self, mux: Mux, handler: Any, on_error: OnError | None) -> None:
         self.mux = mux
@@ -320,7 +336,9 @@ class BatchDispatcher(Dispatcher):
 
     def __init__(self, mux: Mux, handler: Any, on_error: OnError | None) -> None:
         super().__init__(mux, handler, on_error)
-        self.min_messages, self.delay_ns = getattr(handler, MARK)
+        mark: tuple[int, int] = getattr(handler, MARK)
+        self.min_messages: int = mark[0]
+        self.delay_ns: int = mark[1]
 
     def __call__(self, batch: Batch) -> None:
         """Call it with a batch that has messages."""
@@ -338,14 +356,15 @@ class ObjectDispatcher(Dispatcher):
     def __init__(self, mux: Mux, handler: Any, on_error: OnError | None) -> None:
         super().__init__(mux, handler, on_error)
         methods = {name: getattr(handler, name, None) for name in METHODS}
-        self.opened = methods["opened"]
+        self.opened: Any = methods["opened"]
         self.received: Any = methods["received"]
-        self.drained = methods["drained"]
-        self.closed = methods["closed"]
+        self.drained: Any = methods["drained"]
+        self.closed: Any = methods["closed"]
         mark = getattr(self.received, MARK, None)
-        self.whole = mark is not None
+        self.whole: bool = mark is not None
         if mark:
-            self.min_messages, self.delay_ns = mark
+            self.min_messages: int = mark[0]
+            self.delay_ns: int = mark[1]
 
     def __call__(self, batch: Batch) -> None:
         """Dispatch one batch."""

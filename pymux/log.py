@@ -78,9 +78,9 @@ class Delimiter:
     __slots__ = ("c", "delimiter", "framing")
 
     def __init__(self, framing: Lines) -> None:
-        self.framing = framing
-        self.delimiter = framing.delimiter
-        self.c = ffi.new("pmx_framing *")
+        self.framing: Lines = framing
+        self.delimiter: bytes = framing.delimiter
+        self.c: Any = ffi.new("pmx_framing *")
         fill_framing(self.c, framing)
         self.c.max_size = 2**31 - 1  # replies are not held to it
 
@@ -96,8 +96,6 @@ class Delimiter:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Delimiter) and self.delimiter == other.delimiter
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class Log:
@@ -121,12 +119,12 @@ class Log:
 
     def __init__(self) -> None:
         self.entries: list[Any] = []
-        self.specials = 0  # how many of them are no bytes
-        self.large = 0  # bytes that went in as large pieces
+        self.specials: int = 0  # how many of them are no bytes
+        self.large: int = 0  # bytes that went in as large pieces
         self.pending: list[Any] = []  # replies to rows[:len(pending)], not in yet
         self.rows: list[Any] = []
         self._blocks = ffi.new("pmx_block[]", 8)
-        self.seen = 0  # how many entries are counted in _logged
+        self.seen: int = 0  # how many entries are counted in _logged
         self._logged: dict[int, int] = {}
 
     def op(self, who: int) -> None:

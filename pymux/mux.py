@@ -22,10 +22,10 @@ import weakref
 from collections import deque
 from collections.abc import Iterable
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Literal
 
 from ._core import ffi, lib
-from .addresses import endpoints, from_core, show
+from .addresses import Address, endpoints, from_core, show
 from .arena import Arena, Arenas
 from .backends import backends, choose, select_limit, unavailable
 from .batch import Batch
@@ -49,6 +49,8 @@ from .stats import COUNTED, Stats
 from .timers import NS, Timer, Timers
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from .handlers import Dispatcher
 
 __all__ = ["Listener", "Mux"]
@@ -97,15 +99,24 @@ def check_mode(mode: int) -> None:
 
 
 class Listener:
-    """A listening socket of a mux."""
+    """A listening socket of a mux, made by `Mux.listen`.
+
+    Attributes:
+        address: (host, port) with the port that was really bound, or the path.
+
+    >>> with Mux() as mux:
+    ...     listener = mux.listen(("127.0.0.1", 0))
+    ...     listener.address[0]
+    ...     listener.close()
+    '127.0.0.1'
+    """
 
     __slots__ = ("_id", "_mux", "address")
 
     def __init__(self, mux: Mux, id: int, address: Any) -> None:
         self._mux = mux
         self._id = id
-        #: (host, port) with the port that was really bound, or the path
-        self.address = address
+        self.address: Any = address
 
     def __repr__(self) -> str:
         return f"<Listener {show(self.address)}>"
@@ -165,7 +176,7 @@ class Mux:
         *,
         arena_size: int = 262144,
         max_messages: int = 4096,
-        spin: Any = 0.0,
+        spin: float | Literal["auto"] = 0.0,
     ) -> None:
         self._c: Any = None
         for name, value, most in (
@@ -338,7 +349,7 @@ class Mux:
 
     def listen(
         self,
-        address: Any,
+        address: Address,
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
@@ -383,7 +394,7 @@ class Mux:
 
     def connect(
         self,
-        address: Any,
+        address: Address,
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
@@ -488,7 +499,7 @@ class Mux:
             if self._log.large > SUBMIT_OVER:
                 self._submit()
 
-    def send_many(self, conns: Iterable[Connection], data: Any) -> int:
+    def send_many(self, conns: Iterable[Connection], data: Buffer) -> int:
         """Send one message to many connections.
 
         Slow readers share one copy of it.
@@ -500,6 +511,11 @@ class Mux:
 
         Returns:
             How many took it.
+
+        Raises:
+            TypeError: for what is not bytes-like; a str must be encoded.
+            ValueError: a connection of another mux, or one whose framing
+                cannot carry it; nothing is sent.
         """
         self._check()
         data = as_bytes(data)
@@ -821,9 +837,15 @@ class Mux:
     def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
         """Call ``fn(*args)`` in the mux's thread, in its next harvest.
 
-        Any thread may call it.
+        Any thread may call it; that harvest then returns. What it raises comes
+        out of the harvest, or goes to the server's `on_error`.
+
+        Args:
+            fn: the callable.
+            args: for it.
 
         Raises:
+            TypeError: `fn` cannot be called.
             RuntimeError: the mux is closed.
         """
         if not callable(fn):
@@ -839,8 +861,20 @@ class Mux:
     def call_later(self, delay: float, fn: Callable[..., Any], *args: Any) -> Timer:
         """Call ``fn(*args)`` during a harvest, `delay` seconds from now.
 
+        What it raises comes out of the harvest, or goes to the server's
+        `on_error`.
+
+        Args:
+            delay: seconds; 0 or less means the next harvest.
+            fn: the callable.
+            args: for it.
+
         Returns:
             A `Timer`; its `cancel()` forgets the call.
+
+        Raises:
+            TypeError, ValueError: a delay that is no number; `fn` cannot be
+                called.
         """
         self._check()
         return self._timers.add(delay, fn, args)
@@ -918,8 +952,9 @@ class Mux:
     def next_timeout(self) -> float | None:
         """Seconds until a harvest is needed whatever `fileno()` says.
 
-        0 where there is something to do now (buffered messages, unsent
-        output), None where there is nothing to wait for.
+        Returns:
+            0 where there is something to do now (buffered messages, unsent
+            output), None where there is nothing to wait for.
         """
         self._check()
         if self._log.entries or self._unreturned:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, Literal
 
-from .addresses import check_address
+from .addresses import Address, check_address
 from .backends import choose
 from .drain import Drain, stop_time
 from .framing import Framing, Limits, policy, seconds
@@ -34,7 +34,7 @@ class BaseServer:
     def __init__(
         self,
         handler: Any,
-        address: Any,
+        address: Address,
         *,
         framing: Framing | None,
         limits: Limits | None,
@@ -126,7 +126,7 @@ class BaseServer:
 
 
 class Server(BaseServer):
-    """Serves a handler on an address.
+    """Serves a handler on an address, in this thread or one of its own.
 
     Arguments are checked here; binding happens in `start`, `run` or `with`,
     and raises there. A server has one life.
@@ -156,7 +156,7 @@ class Server(BaseServer):
     def __init__(
         self,
         handler: Any,
-        address: Any = DEFAULT_ADDRESS,
+        address: Address = DEFAULT_ADDRESS,
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
@@ -165,7 +165,7 @@ class Server(BaseServer):
         reuse_port: bool = False,
         mode: int = 0o600,
         drain_timeout: float = 5.0,
-        spin: Any = 0.0,
+        spin: float | Literal["auto"] = 0.0,
         on_error: OnError | None = None,
     ) -> None:
         super().__init__(
@@ -221,6 +221,7 @@ class Server(BaseServer):
         self._serve()
 
     def __enter__(self) -> Server:
+        """Start it; the end of the `with` block stops it."""
         return self.start()
 
     def __exit__(self, *exc: Any) -> None:
@@ -256,11 +257,10 @@ class Server(BaseServer):
         Then the rest is reset, after `drain_timeout` seconds. Returns when the
         server has ended, but at once in its own thread (a handler, a signal
         handler). Any thread may call it, and again: the smaller timeout holds.
+        Before the start it does nothing.
 
         Args:
             drain_timeout: seconds; None is the server's.
-
-        Before the start it does nothing.
 
         Raises:
             BaseException: what ended the server's thread, if anything did.
@@ -284,7 +284,14 @@ class Server(BaseServer):
     def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
         """Call ``fn(mux, *args)`` in the server's thread.
 
+        Any thread may call it.
+
+        Args:
+            fn: called within the next harvest, before its batch is dispatched.
+            args: for it, behind the server's `Mux`.
+
         Raises:
+            TypeError: `fn` cannot be called.
             RuntimeError: the server is not running.
         """
         if not callable(fn):
@@ -330,7 +337,7 @@ def _run_until_signal(
     return server.stats()
 
 
-def serve(handler: Any, address: Any = DEFAULT_ADDRESS, **options: Any) -> Stats:
+def serve(handler: Any, address: Address = DEFAULT_ADDRESS, **options: Any) -> Stats:
     """Serve in this thread until SIGINT or SIGTERM, then drain.
 
     It prints nothing.
@@ -346,5 +353,8 @@ def serve(handler: Any, address: Any = DEFAULT_ADDRESS, **options: Any) -> Stats
     Raises:
         OSError: the address cannot be had.
         TypeError, ValueError: an argument that cannot be.
+        KeyboardInterrupt, SystemExit: raised by a handler.
+
+    >>> serve(lambda conn, data: data.upper())  # doctest: +SKIP
     """
     return _run_until_signal(Server(handler, address, **options))

@@ -16,7 +16,7 @@ class SignalFds:
     def __init__(self) -> None:
         self.ours: list[int] = []
         self._before = -1
-        self.holder = -1  # the one of ours that it is now
+        self.holder: int = -1  # the one of ours that it is now
 
     def add(self, fd: int, forced: bool) -> int:
         """Take it over for `fd`; -1 where that cannot be, or where it is

@@ -32,6 +32,12 @@ class Stats:
         arenas_held: batches' memory that cannot be used again yet, since a
             view of it is alive.
         accept_pauses: how often accepting had to pause.
+
+    >>> from pymux import Mux
+    >>> with Mux() as mux:
+    ...     listener = mux.listen(("127.0.0.1", 0))
+    ...     mux.stats().listeners
+    1
     """
 
     backend: str

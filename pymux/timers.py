@@ -13,7 +13,16 @@ NS = 1_000_000_000
 
 
 class Timer:
-    """A call that a mux makes later; `cancel()` makes it not to."""
+    """A call that a mux makes later, made by `Mux.call_later`.
+
+    >>> from pymux import Mux
+    >>> with Mux() as mux:
+    ...     kept = mux.call_later(0, print, "now")
+    ...     timer = mux.call_later(0, print, "never")
+    ...     timer.cancel()
+    ...     batch = mux.harvest()
+    now
+    """
 
     __slots__ = ("_args", "_fn", "_timers", "_when")
 
@@ -26,7 +35,7 @@ class Timer:
         self._args = args
 
     def cancel(self) -> None:
-        """Forget the call; nothing where it was made already."""
+        """Forget the call; does nothing where it was made already."""
         if self._fn is not None:
             self._fn = self._args = None
             self._timers.cancelled += 1
@@ -46,7 +55,7 @@ class Timers:
 
     def __init__(self) -> None:
         self.heap: list[Timer] = []
-        self.cancelled = 0
+        self.cancelled: int = 0
 
     def add(self, delay: float, fn: Callable[..., Any], args: Any) -> Timer:
         """A timer for so many seconds from now."""
