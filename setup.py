@@ -94,6 +94,7 @@ class ReproducibleSdist(sdist):
             return member
 
         name = f"{base_name}.tar.gz"
+        self.mkpath(os.path.dirname(name))
         with (
             open(name, "wb") as file,
             gzip.GzipFile(
