@@ -274,7 +274,8 @@ def to_thread(fn: Callable[..., T], *args: Any) -> Generator[Any, Any, T]:
     if not callable(fn):
         raise TypeError(f"fn is {fn!r}; a callable is needed")
     if asyncio := running_asyncio():
-        return (yield from asyncio.to_thread(fn, *args).__await__())
+        result: T = yield from asyncio.to_thread(fn, *args).__await__()
+        return result
 
     def begin(task: Task) -> None:
         def job() -> None:
