@@ -204,7 +204,7 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         c->inet4 = 1;
         c->ip4 = peer->to.v4.sin_addr.s_addr;
         c->port4 = peer->to.v4.sin_port;
-    } else if (peer->size > sizeof peer->to.any.sa_family) {
+    } else if (pmx__is_named(peer)) {
         c->at.peer = malloc(sizeof *peer);
         if (c->at.peer)
             *c->at.peer = *peer;

@@ -1,19 +1,15 @@
-/* Sockets, addresses, time: see net.h. */
+/* Sockets and time: see net.h. */
 #ifdef __linux__
 #define _GNU_SOURCE             /* accept4 */
 #endif
 #include "net.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#ifdef _WIN32
-#include <afunix.h>
-#include <mswsock.h>
-#else
+#ifndef _WIN32
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -26,6 +22,9 @@
 #ifdef __linux__
 #include <linux/sockios.h>
 #endif
+#ifdef __sun
+#include <sys/filio.h>
+#endif
 #include <sys/stat.h>
 #include <unistd.h>
 #endif
@@ -33,49 +32,54 @@
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
+/* Sockets that are made as pmx__prepare() makes them: by one call instead of
+ * four, and with no moment in which another thread's child inherits them. */
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__) || \
+    defined(__OpenBSD__) || defined(__DragonFly__)
+#define MADE_READY
+#endif
+/* Bytes to send or receive at once: more than an int's worth is an error on
+ * macOS and cannot be said on Windows. */
+#define MOST ((size_t)1 << 30)
 
 #ifdef _WIN32
-static int net_error(void)
+int pmx__net_error(void)
 {
-    switch (WSAGetLastError()) {
+    int error = WSAGetLastError();
+    switch (error) {
     case WSAEWOULDBLOCK: return -EAGAIN;
-    case WSAEINPROGRESS: return -EINPROGRESS;
-    case WSAEINTR: return -EINTR;
-    case WSAEACCES: return -EACCES;
-    case WSAEADDRINUSE: return -EADDRINUSE;
-    case WSAEADDRNOTAVAIL: return -EADDRNOTAVAIL;
-    case WSAEAFNOSUPPORT: return -EAFNOSUPPORT;
-    case WSAECONNABORTED: return -ECONNABORTED;
-    case WSAECONNREFUSED: return -ECONNREFUSED;
-    case WSAECONNRESET: return -ECONNRESET;
     case WSAENETRESET: return -ECONNRESET;
     case WSAESHUTDOWN: return -EPIPE;
-    case WSAEHOSTUNREACH: return -EHOSTUNREACH;
-    case WSAENETUNREACH: return -ENETUNREACH;
-    case WSAENETDOWN: return -ENETDOWN;
-    case WSAEMFILE: return -EMFILE;
-    case WSAENOBUFS: return -ENOBUFS;
-    case WSAENOTCONN: return -ENOTCONN;
-    case WSAETIMEDOUT: return -ETIMEDOUT;
+    case WSAEINTR: return -EINTR;
+    case WSAEBADF: return -EBADF;
+    case WSAENOTSOCK: return -EBADF;
+    case WSAEACCES: return -EACCES;
+    case WSAEFAULT: return -EFAULT;
     case WSAEINVAL: return -EINVAL;
-    default: return -EIO;
+    case WSAEMFILE: return -EMFILE;
+    default: return -error;     /* the number that errno has too, see net.h */
     }
 }
+
+/* Out-of-band bytes stand in the stream, where a select() that is told of
+ * them, as of an error, could not do anything about them. */
+int pmx__prepare(pmx_sock sock)
+{
+    u_long on = 1;
+    BOOL inlined = 1;
+    (void)SetHandleInformation((HANDLE)sock, HANDLE_FLAG_INHERIT, 0);
+    (void)setsockopt(sock, SOL_SOCKET, SO_OOBINLINE, (const char *)&inlined,
+                     sizeof inlined);
+    return ioctlsocket(sock, (long)FIONBIO, &on) ? pmx__net_error() : 0;
+}
 #else
-static int net_error(void)
+int pmx__net_error(void)
 {
     return -errno;
 }
-#endif
 
-#ifndef __linux__               /* there, flags of socket() and accept4() do */
-/* Non-blocking, not inherited by other programs, no SIGPIPE. */
-static int prepare(pmx_sock sock)
+int pmx__prepare(pmx_sock sock)
 {
-#ifdef _WIN32
-    u_long on = 1;
-    return ioctlsocket(sock, FIONBIO, &on) ? net_error() : 0;
-#else
     int flags = fcntl(sock, F_GETFL);
     if (flags < 0 || fcntl(sock, F_SETFL, flags | O_NONBLOCK) < 0 ||
         fcntl(sock, F_SETFD, FD_CLOEXEC) < 0)
@@ -85,7 +89,6 @@ static int prepare(pmx_sock sock)
     (void)setsockopt(sock, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
 #endif
     return 0;
-#endif
 }
 #endif
 
@@ -98,15 +101,18 @@ static void set_option(pmx_sock sock, int level, int option, int value)
 static int open_sock(const pmx__target *target, pmx_sock *sock)
 {
     int family = target->to.any.sa_family;
-#ifdef __linux__
+#if defined(MADE_READY)
     pmx_sock s = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+#elif defined(_WIN32)
+    pmx_sock s = WSASocketW(family, SOCK_STREAM, 0, NULL, 0,
+                            WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
 #else
     pmx_sock s = socket(family, SOCK_STREAM, 0);
 #endif
     if (s == PMX__NO_SOCK)
-        return net_error();
-#ifndef __linux__
-    int error = prepare(s);
+        return pmx__net_error();
+#ifndef MADE_READY
+    int error = pmx__prepare(s);
     if (error) {
         pmx__drop_sock(s);
         return error;
@@ -119,87 +125,6 @@ static int open_sock(const pmx__target *target, pmx_sock *sock)
 }
 
 #ifndef _WIN32
-static int resolve_path(const pmx_endpoint *endpoint, pmx__target *target)
-{
-    struct sockaddr_un *un = &target->to.un;
-    size_t size = endpoint->path_size;
-    /* an abstract name fills the room, a path leaves some for its NUL */
-    if (!size || size + (endpoint->path[0] != 0) > sizeof un->sun_path)
-        return -ENAMETOOLONG;
-    un->sun_family = AF_UNIX;
-    memcpy(un->sun_path, endpoint->path, size);
-    target->size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size +
-                               (endpoint->path[0] != 0));
-    return 0;
-}
-#endif
-
-int pmx__resolve(const pmx_endpoint *endpoint, pmx__target *target)
-{
-    memset(target, 0, sizeof *target);
-    if (!endpoint->host)
-#ifdef _WIN32
-        return -EAFNOSUPPORT;
-#else
-        return resolve_path(endpoint, target);
-#endif
-    char port[12];
-    struct addrinfo hints, *found;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
-    hints.ai_socktype = SOCK_STREAM;
-    snprintf(port, sizeof port, "%u", endpoint->port);
-    if (getaddrinfo(endpoint->host, port, &hints, &found))
-        return -EINVAL;
-    memcpy(&target->to, found->ai_addr, (size_t)found->ai_addrlen);
-    target->size = (socklen_t)found->ai_addrlen;
-    freeaddrinfo(found);
-    return 0;
-}
-
-const char *pmx__file_of(const pmx__target *target)
-{
-#ifndef _WIN32
-    if (target->to.any.sa_family == AF_UNIX && target->to.un.sun_path[0])
-        return target->to.un.sun_path;
-#else
-    (void)target;
-#endif
-    return NULL;
-}
-
-#ifdef _WIN32
-int pmx__file_identity(const char *path, uint64_t identity[2])
-{
-    (void)path, (void)identity;
-    return -ENOTSUP;
-}
-
-void pmx__unlink_if(const char *path, const uint64_t identity[2])
-{
-    (void)path, (void)identity;
-}
-#else
-int pmx__file_identity(const char *path, uint64_t identity[2])
-{
-    struct stat info;
-    if (lstat(path, &info))
-        return -errno;
-    if (!S_ISSOCK(info.st_mode))
-        return -ENOTSOCK;
-    identity[0] = (uint64_t)info.st_dev;
-    identity[1] = (uint64_t)info.st_ino;
-    return 0;
-}
-
-void pmx__unlink_if(const char *path, const uint64_t identity[2])
-{
-    uint64_t now[2];
-    if (!pmx__file_identity(path, now) && now[0] == identity[0] &&
-        now[1] == identity[1])
-        (void)unlink(path);
-}
-
 /* Whether the path is a socket that nobody listens on any more. */
 static int is_stale(const pmx__target *target, uint64_t identity[2])
 {
@@ -218,7 +143,7 @@ static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode)
 {
 #ifdef _WIN32
     (void)mode;
-    return bind(sock, &target->to.any, target->size) ? net_error() : 0;
+    return bind(sock, &target->to.any, target->size) ? pmx__net_error() : 0;
 #else
     const char *path = pmx__file_of(target);
     uint64_t identity[2];
@@ -262,9 +187,13 @@ int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
                    memcmp(&target->to.v6.sin6_addr, &any, sizeof any) != 0);
     }
     if (reuse_port) {
-#ifdef SO_REUSEPORT
-        int on = 1;
-        if (setsockopt(s, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on))
+#if defined(SO_REUSEPORT_LB)    /* FreeBSD: the other gives all to one */
+        int on = 1, option = SO_REUSEPORT_LB;
+#elif defined(SO_REUSEPORT)
+        int on = 1, option = SO_REUSEPORT;
+#endif
+#if defined(SO_REUSEPORT)
+        if (setsockopt(s, SOL_SOCKET, option, &on, sizeof on))
             error = -errno;
 #else
         error = -ENOTSUP;
@@ -274,8 +203,12 @@ int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
         error = bind_to(s, target, mode);
     if (error)
         goto fail;
+#ifdef _WIN32                   /* a plain number is cut to 200 there */
+    if (backlog > 200)
+        backlog = -(backlog < 65535 ? backlog : 65535);     /* a "hint" */
+#endif
     if (listen(s, backlog)) {
-        error = net_error();
+        error = pmx__net_error();
 #ifndef _WIN32
         if (pmx__file_of(target))
             (void)unlink(pmx__file_of(target));
@@ -289,31 +222,49 @@ fail:
     return error;
 }
 
-int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
+static int accepted(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
 {
     pmx_sock s = PMX__NO_SOCK;
     do {
         peer->size = sizeof peer->to;
-#ifdef __linux__
+#ifdef MADE_READY
         s = accept4(listener, &peer->to.any, &peer->size,
                     SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
         s = accept(listener, &peer->to.any, &peer->size);
 #endif
-    } while (s == PMX__NO_SOCK && net_error() == -EINTR);
-    if (s == PMX__NO_SOCK)
-        return net_error() == -EWOULDBLOCK ? -EAGAIN : net_error();
-#ifndef __linux__               /* there it is inherited */
-    if (peer->to.any.sa_family != AF_UNIX)
-        set_option(s, IPPROTO_TCP, TCP_NODELAY, 1);
-    int error = prepare(s);
-    if (error) {
-        pmx__drop_sock(s);
+    } while (s == PMX__NO_SOCK && pmx__net_error() == -EINTR);
+    *sock = s;
+    return s == PMX__NO_SOCK ? pmx__net_error() : 0;
+}
+
+int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
+{
+    int error = accepted(listener, sock, peer);
+    if (error == -EWOULDBLOCK)
+        return -EAGAIN;
+#ifdef _WIN32
+    if (error == -ECONNRESET)   /* before it was accepted */
+        return -ECONNABORTED;
+#endif
+    if (error)
         return error;
+#ifdef __APPLE__
+    if (!peer->size) {          /* reset meanwhile: it has no name any more */
+        pmx__drop_sock(*sock);
+        return -ECONNABORTED;
     }
 #endif
-    *sock = s;
-    return 0;
+#ifndef __linux__               /* there it is inherited */
+    if (peer->to.any.sa_family != AF_UNIX)
+        set_option(*sock, IPPROTO_TCP, TCP_NODELAY, 1);
+#endif
+#ifndef MADE_READY
+    error = pmx__prepare(*sock);
+    if (error)
+        pmx__drop_sock(*sock);
+#endif
+    return error;
 }
 
 int pmx__dial(const pmx__target *target, pmx_sock *sock)
@@ -323,7 +274,7 @@ int pmx__dial(const pmx__target *target, pmx_sock *sock)
     if (error)
         return error;
     if (connect(s, &target->to.any, target->size)) {
-        error = net_error();
+        error = pmx__net_error();
         /* a Unix socket says EAGAIN where the backlog is full */
         if (error == -EINTR ||
             (error == -EAGAIN && target->to.any.sa_family != AF_UNIX))
@@ -344,7 +295,25 @@ int pmx__dialled(pmx_sock sock)
         return -error;
     pmx__target peer;
     peer.size = sizeof peer.to;
-    return getpeername(sock, &peer.to.any, &peer.size) ? net_error() : 0;
+    return getpeername(sock, &peer.to.any, &peer.size) ? pmx__net_error() : 0;
+}
+
+/* What became of bytes: their number, or one name for each failure. */
+static int64_t moved(int64_t n)
+{
+    if (n >= 0)
+        return n;
+    int error = pmx__net_error();
+    switch (-error) {
+#if EWOULDBLOCK != EAGAIN
+    case EWOULDBLOCK: return -EAGAIN;
+#endif
+#ifdef _WIN32
+    case ECONNABORTED: return -ECONNRESET;      /* by the peer's TCP */
+#endif
+    case EPIPE: return -ECONNRESET;
+    default: return error;
+    }
 }
 
 int64_t pmx__recv(pmx_sock sock, void *to, size_t size)
@@ -352,67 +321,78 @@ int64_t pmx__recv(pmx_sock sock, void *to, size_t size)
     int64_t n;
     do
 #ifdef _WIN32
-        n = recv(sock, to, (int)size, 0);
+        n = recv(sock, to, (int)(size < MOST ? size : MOST), 0);
 #else
         n = recv(sock, to, size, 0);
 #endif
-    while (n < 0 && net_error() == -EINTR);
-    if (n >= 0)
-        return n;
-    return net_error() == -EWOULDBLOCK ? -EAGAIN : net_error();
-}
-
-static int64_t sent(int64_t n)
-{
-    if (n >= 0)
-        return n;
-    int error = net_error();
-    if (error == -EWOULDBLOCK)
-        return -EAGAIN;
-    return error == -EPIPE ? -ECONNRESET : error;
+    while (n < 0 && pmx__net_error() == -EINTR);
+    return moved(n);
 }
 
 int64_t pmx__send(pmx_sock sock, const void *from, size_t size)
 {
     int64_t n;
     do
-#ifdef _WIN32
-        n = send(sock, from, (int)(size < INT32_MAX ? size : INT32_MAX), 0);
-#else
+#if defined(_WIN32)
+        n = send(sock, from, (int)(size < MOST ? size : MOST), 0);
+#elif defined(__linux__)        /* cuts it itself */
         n = send(sock, from, size, MSG_NOSIGNAL);
+#else
+        n = send(sock, from, size < MOST ? size : MOST, MSG_NOSIGNAL);
 #endif
-    while (n < 0 && net_error() == -EINTR);
-    return sent(n);
+    while (n < 0 && pmx__net_error() == -EINTR);
+    return moved(n);
 }
+
+#ifndef __linux__
+/* The spans that make up MOST bytes, the last one shortened; their number. */
+static int at_most(pmx__span *spans, int count)
+{
+    size_t room = MOST;
+    for (int i = 0; i < count; i++) {
+        if (spans[i].iov_len >= room) {
+            spans[i].iov_len = room;
+            return i + 1;
+        }
+        room -= spans[i].iov_len;
+    }
+    return count;
+}
+#endif
 
 int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count)
 {
     int64_t n;
 #ifdef _WIN32
+    WSABUF buffers[PMX__SPANS];
     DWORD taken = 0;
-    n = WSASend(sock, spans, (DWORD)count, &taken, 0, NULL, NULL);
-    n = n ? -1 : (int64_t)taken;
+    count = at_most(spans, count);
+    for (int i = 0; i < count; i++) {
+        buffers[i].buf = spans[i].iov_base;
+        buffers[i].len = (ULONG)spans[i].iov_len;
+    }
+    n = WSASend(sock, buffers, (DWORD)count, &taken, 0, NULL, NULL)
+            ? -1 : (int64_t)taken;
 #else
     struct msghdr message;
     memset(&message, 0, sizeof message);
-    message.msg_iov = spans;
-#ifdef __linux__
-    message.msg_iovlen = (size_t)count;
-#else
-    message.msg_iovlen = count;
+#ifndef __linux__
+    count = at_most(spans, count);
 #endif
+    message.msg_iov = spans;
+    message.msg_iovlen = (uint8_t)count;    /* fits whatever type it has */
     do
         n = sendmsg(sock, &message, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
 #endif
-    return sent(n);
+    return moved(n);
 }
 
 size_t pmx__arrived(pmx_sock sock)
 {
 #ifdef _WIN32
     u_long n = 0;
-    return ioctlsocket(sock, FIONREAD, &n) ? 0 : n;
+    return ioctlsocket(sock, (long)FIONREAD, &n) ? 0 : n;
 #else
     int n = 0;
     return ioctl(sock, FIONREAD, &n) || n < 0 ? 0 : (size_t)n;
@@ -443,11 +423,11 @@ int pmx__sock_error(pmx_sock sock)
     int error = 0;
     socklen_t size = sizeof error;
     if (getsockopt(sock, SOL_SOCKET, SO_ERROR, (void *)&error, &size))
-        return -net_error();
+        return -pmx__net_error();
 #ifdef _WIN32
     if (error) {
         WSASetLastError(error);
-        error = -net_error();
+        error = -pmx__net_error();
     }
 #endif
     return error == EPIPE ? ECONNRESET : error;
@@ -494,41 +474,6 @@ void pmx__reset_sock(pmx_sock sock)
     pmx__drop_sock(sock);
 }
 
-int pmx__local(pmx_sock sock, pmx__target *name)
-{
-    memset(name, 0, sizeof *name);
-    name->size = sizeof name->to;
-    return getsockname(sock, &name->to.any, &name->size) ? net_error() : 0;
-}
-
-void pmx__describe(const pmx__target *target, pmx_address *address)
-{
-    memset(address, 0, sizeof *address);
-    if (target->to.any.sa_family == AF_INET) {
-        address->family = 4;
-        address->port = ntohs(target->to.v4.sin_port);
-        memcpy(address->ip, &target->to.v4.sin_addr, 4);
-    } else if (target->to.any.sa_family == AF_INET6) {
-        address->family = 6;
-        address->port = ntohs(target->to.v6.sin6_port);
-        address->scope = target->to.v6.sin6_scope_id;
-        memcpy(address->ip, &target->to.v6.sin6_addr, 16);
-    } else {
-        address->family = 1;
-#ifndef _WIN32
-        const char *path = target->to.un.sun_path;
-        size_t head = offsetof(struct sockaddr_un, sun_path);
-        size_t size = target->size > head ? target->size - head : 0;
-        if (size && path[0]) {  /* a path: up to its NUL, if it has one */
-            const char *end = memchr(path, 0, size);
-            size = end ? (size_t)(end - path) : size;
-        }
-        address->path = path;
-        address->path_size = (uint32_t)size;
-#endif
-    }
-}
-
 #ifdef _WIN32
 int pmx__net_start(void)
 {
@@ -556,9 +501,14 @@ int64_t pmx__now(void)
 
 uint32_t pmx__usable_cpus(void)
 {
-    SYSTEM_INFO info;
-    GetSystemInfo(&info);
-    return (uint32_t)info.dwNumberOfProcessors;
+    DWORD_PTR usable = 0, all = 0;
+    uint32_t count = 0;
+    (void)GetProcessAffinityMask(GetCurrentProcess(), &usable, &all);
+    if (!usable)                /* in more than one group of processors */
+        return 64;
+    for (; usable; usable &= usable - 1)
+        count++;
+    return count;
 }
 #else
 static uint32_t forks;

@@ -5,11 +5,42 @@
 
 #include "pymux.h"
 
+#include <errno.h>
+
 #ifdef _WIN32
 #include <winsock2.h>
 #include <ws2tcpip.h>
 typedef SOCKET pmx_sock;
 #define PMX__NO_SOCK INVALID_SOCKET
+/* Where Windows has two numbers for an error, Python's errno has Winsock's. */
+#undef EADDRINUSE
+#undef EADDRNOTAVAIL
+#undef EAFNOSUPPORT
+#undef ECONNABORTED
+#undef ECONNREFUSED
+#undef ECONNRESET
+#undef EHOSTUNREACH
+#undef EINPROGRESS
+#undef EMSGSIZE
+#undef ENETDOWN
+#undef ENETUNREACH
+#undef ENOBUFS
+#undef ENOTCONN
+#undef ETIMEDOUT
+#define EADDRINUSE WSAEADDRINUSE
+#define EADDRNOTAVAIL WSAEADDRNOTAVAIL
+#define EAFNOSUPPORT WSAEAFNOSUPPORT
+#define ECONNABORTED WSAECONNABORTED
+#define ECONNREFUSED WSAECONNREFUSED
+#define ECONNRESET WSAECONNRESET
+#define EHOSTUNREACH WSAEHOSTUNREACH
+#define EINPROGRESS WSAEINPROGRESS
+#define EMSGSIZE WSAEMSGSIZE
+#define ENETDOWN WSAENETDOWN
+#define ENETUNREACH WSAENETUNREACH
+#define ENOBUFS WSAENOBUFS
+#define ENOTCONN WSAENOTCONN
+#define ETIMEDOUT WSAETIMEDOUT
 #else
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -36,20 +67,24 @@ typedef struct {
 } pmx__target;
 
 /* A span of bytes to send. */
-#ifdef _WIN32
-typedef WSABUF pmx__span;
-#define PMX__SPAN(pointer, length) \
-    ((pmx__span){.buf = (char *)(pointer), .len = (ULONG)(length)})
-#define PMX__SPAN_SIZE(span) ((size_t)(span).len)
+#ifdef _WIN32                  /* a WSABUF holds less than 4 GiB */
+typedef struct {
+    void *iov_base;
+    size_t iov_len;
+} pmx__span;
 #else
 typedef struct iovec pmx__span;
+#endif
 #define PMX__SPAN(pointer, length) \
     ((pmx__span){.iov_base = (void *)(uintptr_t)(pointer), .iov_len = (length)})
 #define PMX__SPAN_SIZE(span) ((span).iov_len)
-#endif
 enum { PMX__SPANS = 64 };
 
 int pmx__net_start(void);
+/* What the last call that failed left as its error, as -errno. */
+int pmx__net_error(void);
+/* Non-blocking, not inherited by other programs, no SIGPIPE. */
+int pmx__prepare(pmx_sock sock);
 int pmx__resolve(const pmx_endpoint *endpoint, pmx__target *target);
 int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
                 uint32_t mode, pmx_sock *sock);
@@ -79,6 +114,8 @@ void pmx__drop_sock(pmx_sock sock);
 int pmx__local(pmx_sock sock, pmx__target *name);
 /* The path stays in target. */
 void pmx__describe(const pmx__target *target, pmx_address *address);
+/* Whether it says more than that somebody is there. */
+int pmx__is_named(const pmx__target *target);
 /* Where the path of a Unix target is on the file system, NULL if nowhere. */
 const char *pmx__file_of(const pmx__target *target);
 /* Which file a path is now: 0 and its identity, or -errno. */

@@ -174,4 +174,6 @@ const pmx__poller pmx__epoll = {
     epoll_open, epoll_close_, epoll_add, epoll_mod, epoll_del,
     epoll_wait_, epoll_fileno, epoll_look, epoll_shut,
 };
+#else
+typedef int pmx__no_epoll;      /* a file must not be empty */
 #endif

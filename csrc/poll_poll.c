@@ -218,4 +218,6 @@ const pmx__poller pmx__poll = {
     poll_open, poll_close, poll_add, poll_mod, poll_del,
     poll_wait, poll_fileno, poll_look, poll_shut,
 };
+#else
+typedef int pmx__no_poll;       /* a file must not be empty */
 #endif

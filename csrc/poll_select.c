@@ -15,7 +15,6 @@
 #endif
 #include "poller.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #ifndef _WIN32
@@ -26,6 +25,9 @@ typedef struct {
     pmx_sock sock;
     uint32_t what;
     uint64_t token;
+#ifdef _WIN32
+    uint32_t happened;
+#endif
 } entry_t;
 
 typedef struct {
@@ -98,7 +100,8 @@ static int select_add(void *state, pmx_sock sock, uint64_t token,
     uint32_t bucket = find(s, sock);
     if (s->places[bucket])
         return -EEXIST;
-    s->entries[s->count] = (entry_t){sock, what, token};
+    s->entries[s->count] = (entry_t){
+        .sock = sock, .what = what, .token = token};
     s->places[bucket] = ++s->count;
     return 0;
 }
@@ -170,50 +173,56 @@ static int fill(const state_t *s, sets_t *sets)
 }
 
 #ifdef _WIN32
-/* One event a handle: what the three arrays say of it. */
-static int collect(state_t *s, pmx__event *events, int room)
+/* A set names who is in it: note that with each of them. */
+static void note(state_t *s, const fd_set *set, uint32_t what)
 {
-    const struct { const fd_set *set; uint32_t what; } sets[] = {
-        {&s->sets.in, PMX__IN},
-        {&s->sets.out, PMX__OUT},
-        {&s->sets.failed, PMX__OUT | PMX__IN | PMX__LAST | PMX__ERROR},
-    };
-    int n = 0;
-    for (int k = 0; k < 3; k++) {
-        u_int count = sets[k].set->fd_count;
-        for (u_int i = 0; i < count && n < room; i++) {
-            u_int at = (i + s->next) % count;
-            uint32_t place = s->places[find(s, sets[k].set->fd_array[at])];
-            if (!place)
-                continue;
-            events[n++] = (pmx__event){s->entries[place - 1].token,
-                                       sets[k].what, 0};
-        }
+    for (u_int i = 0; i < set->fd_count; i++) {
+        uint32_t place = s->places[find(s, set->fd_array[i])];
+        if (place)
+            s->entries[place - 1].happened |= what;
     }
-    s->next++;
-    return n;
+}
+
+static pmx__event event_of(const state_t *s, const entry_t *e)
+{
+    pmx__event event = {e->token, e->happened, 0};
+    (void)s;
+    if (event.what & PMX__ERROR)        /* a connect has failed: why? */
+        event.error = pmx__sock_error(e->sock);
+    return event;
 }
 #else
+static pmx__event event_of(const state_t *s, const entry_t *e)
+{
+    pmx__event event = {e->token, 0, 0};
+    if (e->what & PMX__IN && FD_ISSET(e->sock, &s->sets.in))
+        event.what |= PMX__IN;
+    if (e->what & PMX__OUT && FD_ISSET(e->sock, &s->sets.out))
+        event.what |= PMX__OUT;
+    return event;
+}
+#endif
+
 static int collect(state_t *s, pmx__event *events, int room)
 {
     int n = 0;
     uint32_t at = s->next < s->count ? s->next : 0;
+#ifdef _WIN32
+    for (uint32_t i = 0; i < s->count; i++)
+        s->entries[i].happened = 0;
+    note(s, &s->sets.in, PMX__IN);
+    note(s, &s->sets.out, PMX__OUT);
+    note(s, &s->sets.failed, PMX__OUT | PMX__IN | PMX__LAST | PMX__ERROR);
+#endif
     for (uint32_t seen = 0; seen < s->count && n < room;
          seen++, at = at + 1 < s->count ? at + 1 : 0) {
-        const entry_t *e = &s->entries[at];
-        uint32_t what = 0;
-        if (e->what & PMX__IN && FD_ISSET(e->sock, &s->sets.in))
-            what |= PMX__IN;
-        if (e->what & PMX__OUT && FD_ISSET(e->sock, &s->sets.out))
-            what |= PMX__OUT;
-        if (!what)
-            continue;
-        events[n++] = (pmx__event){e->token, what, 0};
+        pmx__event event = event_of(s, &s->entries[at]);
+        if (event.what)
+            events[n++] = event;
     }
     s->next = at;
     return n;
 }
-#endif
 
 /* As select returns it, or -errno. */
 static int wait_for(sets_t *sets, int highest, int64_t timeout_ns)
@@ -234,13 +243,8 @@ static int wait_for(sets_t *sets, int highest, int64_t timeout_ns)
 #endif
     int ready = select(highest + 1, &sets->in, &sets->out, &sets->failed,
                        timeout_ns < 0 ? NULL : &span);
-#ifdef _WIN32
     if (ready < 0)
-        return WSAGetLastError() == WSAEINTR ? -EINTR : -EBADF;
-#else
-    if (ready < 0)
-        return -errno;
-#endif
+        return pmx__net_error();
     return ready;
 }
 

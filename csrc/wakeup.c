@@ -9,109 +9,136 @@
 #endif
 #include "net.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #ifdef _WIN32
-/* Two TCP sockets connected over loopback, each checked to be the other's. */
-int pmx__wakeup_open(pmx_sock pair[2])
+static int closed_with(pmx_sock sock, int error)
 {
-    struct sockaddr_in to, from;
-    int size = sizeof to;
-    u_long on = 1;
-    pmx_sock listener = socket(AF_INET, SOCK_STREAM, 0);
-    pair[0] = pair[1] = PMX__NO_SOCK;
+    pmx__drop_sock(sock);
+    return error;
+}
+
+static pmx_sock tcp(void)
+{
+    return WSASocketW(AF_INET, SOCK_STREAM, 0, NULL, 0,
+                      WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+}
+
+/* The socket that `ours` is connected to; who else came meanwhile goes. */
+static int accept_from(pmx_sock listener, pmx_sock ours, pmx_sock *sock)
+{
+    pmx__target own, peer;
+    int error = pmx__local(ours, &own);
+    while (!error) {
+        peer.size = sizeof peer.to;
+        *sock = accept(listener, &peer.to.any, &peer.size);
+        if (*sock == PMX__NO_SOCK)
+            return pmx__net_error();
+        if (peer.to.v4.sin_port == own.to.v4.sin_port &&
+            peer.to.v4.sin_addr.s_addr == own.to.v4.sin_addr.s_addr)
+            return 0;
+        pmx__drop_sock(*sock);
+    }
+    return error;
+}
+
+static int connect_pair(pmx_sock listener, pmx_sock pair[2])
+{
+    BOOL on = 1;
+    pmx__target to;
     memset(&to, 0, sizeof to);
-    to.sin_family = AF_INET;
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (listener == PMX__NO_SOCK ||
-        bind(listener, (struct sockaddr *)&to, sizeof to) ||
-        listen(listener, 1) ||
-        getsockname(listener, (struct sockaddr *)&to, &size))
-        goto fail;
-    pair[1] = socket(AF_INET, SOCK_STREAM, 0);
-    if (pair[1] == PMX__NO_SOCK ||
-        connect(pair[1], (struct sockaddr *)&to, sizeof to) ||
-        getsockname(pair[1], (struct sockaddr *)&from, &size))
-        goto fail;
-    pair[0] = accept(listener, (struct sockaddr *)&to, &size);
-    if (pair[0] == PMX__NO_SOCK || to.sin_port != from.sin_port ||
-        ioctlsocket(pair[0], FIONBIO, &on) ||
-        ioctlsocket(pair[1], FIONBIO, &on))
-        goto fail;
-    closesocket(listener);
+    to.to.v4.sin_family = AF_INET;
+    to.to.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (bind(listener, &to.to.any, sizeof to.to.v4) || listen(listener, 8) ||
+        pmx__local(listener, &to))
+        return pmx__net_error();
+    pair[1] = tcp();
+    if (pair[1] == PMX__NO_SOCK)
+        return pmx__net_error();
+    if (connect(pair[1], &to.to.any, to.size))
+        return closed_with(pair[1], pmx__net_error());
+    int error = accept_from(listener, pair[1], &pair[0]);
+    if (error)
+        return closed_with(pair[1], error);
+    (void)setsockopt(pair[1], IPPROTO_TCP, TCP_NODELAY, (const char *)&on,
+                     sizeof on);
     return 0;
-fail:
-    if (listener != PMX__NO_SOCK)
-        closesocket(listener);
-    pmx__wakeup_close(pair);
-    return -EMFILE;
 }
 
-void pmx__wakeup_close(const pmx_sock pair[2])
+/* Two TCP sockets connected over loopback. */
+static int open_pair(pmx_sock pair[2])
 {
-    for (int i = 0; i < 2; i++)
-        if (pair[i] != PMX__NO_SOCK)
-            closesocket(pair[i]);
+    pmx_sock listener = tcp();
+    if (listener == PMX__NO_SOCK)
+        return pmx__net_error();
+    return closed_with(listener, connect_pair(listener, pair));
 }
 
-int pmx__wakeup_send(const pmx_sock pair[2])
+static int64_t write_byte(pmx_sock sock)
 {
-    return send(pair[1], "", 1, 0) == 1 ? 0 : -EAGAIN;
+    return send(sock, "", 1, 0);
 }
 
-void pmx__wakeup_drain(const pmx_sock pair[2])
+static int64_t read_bytes(pmx_sock sock, char *to, size_t size)
 {
-    char bytes[256];
-    while (recv(pair[0], bytes, sizeof bytes, 0) == sizeof bytes)
-        ;
+    return recv(sock, to, (int)size, 0);
 }
 #else
-#include <fcntl.h>
 #include <unistd.h>
 
-static int keep_private(int fd)
-{
-    int flags = fcntl(fd, F_GETFL);
-    return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
-           fcntl(fd, F_SETFD, FD_CLOEXEC) < 0;
-}
-
-int pmx__wakeup_open(pmx_sock pair[2])
+static int open_pair(pmx_sock pair[2])
 {
     const char *wanted = getenv("PYMUX_WAKEUP");    /* for the tests */
     int forced = wanted && !strcmp(wanted, "pipe");
     if ((forced || socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) && pipe(pair))
-        return -errno;
-    if (keep_private(pair[0]) || keep_private(pair[1])) {
-        int error = -errno;
-        pmx__wakeup_close(pair);
-        return error;
-    }
+        return pmx__net_error();
     return 0;
+}
+
+static int64_t write_byte(pmx_sock sock)
+{
+    return write(sock, "", 1);
+}
+
+static int64_t read_bytes(pmx_sock sock, char *to, size_t size)
+{
+    return read(sock, to, size);
+}
+#endif
+
+int pmx__wakeup_open(pmx_sock pair[2])
+{
+    int error = open_pair(pair);
+    if (error)
+        return error;
+    error = pmx__prepare(pair[0]);
+    if (!error)
+        error = pmx__prepare(pair[1]);
+    if (error)
+        pmx__wakeup_close(pair);
+    return error;
 }
 
 void pmx__wakeup_close(const pmx_sock pair[2])
 {
-    close(pair[0]);
-    close(pair[1]);
+    pmx__drop_sock(pair[0]);
+    pmx__drop_sock(pair[1]);
 }
 
 /* A full pair is as good as a new byte: it is about to be read. */
 int pmx__wakeup_send(const pmx_sock pair[2])
 {
-    ssize_t n;
+    int error;
     do
-        n = write(pair[1], "", 1);
-    while (n < 0 && errno == EINTR);
-    return n == 1 || errno == EAGAIN ? 0 : -errno;
+        error = write_byte(pair[1]) == 1 ? 0 : pmx__net_error();
+    while (error == -EINTR);
+    return error == -EAGAIN ? 0 : error;
 }
 
 void pmx__wakeup_drain(const pmx_sock pair[2])
 {
     char bytes[256];
-    while (read(pair[0], bytes, sizeof bytes) == sizeof bytes)
+    while (read_bytes(pair[0], bytes, sizeof bytes) == sizeof bytes)
         ;
 }
-#endif
