@@ -1,37 +1,56 @@
 /* Peers: plain sockets. */
 #include "world.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
-#include <unistd.h>
+#ifdef _WIN32
+#define MSG_NOSIGNAL 0
+#define SHUT_RDWR SD_BOTH
+#define SIZE(size) ((int)(size))
+#else
+#include <netinet/tcp.h>
+#define SIZE(size) (size)
+#endif
 
-int call_port(uint32_t port, int small)
+void set_room(pmx_sock peer, int option, int size)
+{
+    CHECK(!setsockopt(peer, SOL_SOCKET, option, (const void *)&size,
+                      sizeof size));
+}
+
+pmx_sock call_port(uint32_t port, int small)
 {
     struct sockaddr_in to;
-    int peer = socket(AF_INET, SOCK_STREAM, 0);
-    int size = 32768, on = 1;
-    CHECK(peer >= 0);
+    pmx_sock peer = socket(AF_INET, SOCK_STREAM, 0);
+    int on = 1;
+    CHECK(peer != PMX__NO_SOCK);
     memset(&to, 0, sizeof to);
     to.sin_family = AF_INET;
     to.sin_port = htons((uint16_t)port);
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (small)
-        setsockopt(peer, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
-    setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        set_room(peer, SO_RCVBUF, 32768);
+    setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, (const void *)&on, sizeof on);
     CHECK(!connect(peer, (struct sockaddr *)&to, sizeof to));
-    CHECK(!fcntl(peer, F_SETFL, O_NONBLOCK));
+    CHECK(!pmx__prepare(peer));
     return peer;
 }
 
-int call(const world *w)
+void pair_of(pmx_sock pair[2])
+{
+#ifdef _WIN32
+    EQUAL(pmx__wakeup_open(pair), 0);
+#else
+    CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    CHECK(!pmx__prepare(pair[0]) && !pmx__prepare(pair[1]));
+#endif
+}
+
+pmx_sock call(const world *w)
 {
     return call_port(w->port, 0);
 }
 
-int call_small(const world *w)
+pmx_sock call_small(const world *w)
 {
     return call_port(w->port, 1);
 }
@@ -44,34 +63,39 @@ static uint64_t met(world *w)
     return w->opened.ids[before];
 }
 
-uint64_t meet(world *w, int *peer)
+uint64_t meet(world *w, pmx_sock *peer)
 {
     *peer = call(w);
     return met(w);
 }
 
-uint64_t meet_small(world *w, int *peer)
+uint64_t meet_small(world *w, pmx_sock *peer)
 {
     *peer = call_small(w);
     return met(w);
 }
 
-void put(int peer, const void *bytes, size_t size)
+int64_t offer(pmx_sock peer, const void *bytes, size_t size)
 {
-    EQUAL(send(peer, bytes, size, MSG_NOSIGNAL), size);
+    int64_t n = send(peer, bytes, SIZE(size), MSG_NOSIGNAL);
+    return n < 0 ? pmx__net_error() : n;
 }
 
-void put_text(int peer, const char *text)
+void put(pmx_sock peer, const void *bytes, size_t size)
+{
+    EQUAL(offer(peer, bytes, size), size);
+}
+
+void put_text(pmx_sock peer, const char *text)
 {
     put(peer, text, strlen(text));
 }
 
-int put_some(int peer, const buffer *bytes, size_t *at)
+int put_some(pmx_sock peer, const buffer *bytes, size_t *at)
 {
     while (*at < bytes->size) {
-        ssize_t n = send(peer, bytes->bytes + *at, bytes->size - *at,
-                         MSG_NOSIGNAL);
-        if (n < 0 && errno == EAGAIN)
+        int64_t n = offer(peer, bytes->bytes + *at, bytes->size - *at);
+        if (n == -EAGAIN)
             return 0;
         CHECK(n > 0);
         *at += (size_t)n;
@@ -79,14 +103,14 @@ int put_some(int peer, const buffer *bytes, size_t *at)
     return 1;
 }
 
-int get_at_most(int peer, buffer *into, size_t size)
+int get_at_most(pmx_sock peer, buffer *into, size_t size)
 {
     uint8_t bytes[16384];
     while (size) {
         size_t part = size < sizeof bytes ? size : sizeof bytes;
-        ssize_t n = recv(peer, bytes, part, 0);
+        int64_t n = recv(peer, (void *)bytes, SIZE(part), 0);
         if (n < 0)
-            return errno == EAGAIN ? 1 : -errno;
+            return pmx__net_error() == -EAGAIN ? 1 : pmx__net_error();
         if (!n)
             return 0;
         append(into, bytes, (size_t)n);
@@ -95,14 +119,29 @@ int get_at_most(int peer, buffer *into, size_t size)
     return 1;
 }
 
-int get(int peer, buffer *into)
+int get(pmx_sock peer, buffer *into)
 {
     return get_at_most(peer, into, SIZE_MAX);
 }
 
-void reset_peer(int peer)
+void end_writing(pmx_sock peer)
+{
+    pmx__shutdown_write(peer);
+}
+
+void end_both(pmx_sock peer)
+{
+    (void)shutdown(peer, SHUT_RDWR);
+}
+
+void leave(pmx_sock peer)
+{
+    pmx__drop_sock(peer);
+}
+
+void reset_peer(pmx_sock peer)
 {
     struct linger now = {1, 0};
-    setsockopt(peer, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-    close(peer);
+    setsockopt(peer, SOL_SOCKET, SO_LINGER, (const void *)&now, sizeof now);
+    leave(peer);
 }

@@ -12,10 +12,18 @@ typedef struct {
     const char *name;
     void (*run)(void);
     int everywhere;             /* once for each backend */
+    const char *skip;           /* why it cannot be run here */
 } test_case;
 
-#define ONCE(test) {#test, test, 0}
-#define EACH(test) {#test, test, 1}
+#define ONCE(test) {#test, test, 0, NULL}
+#define EACH(test) {#test, test, 1, NULL}
+#ifdef _WIN32
+#define UNIX_ONCE(test, why) {#test, NULL, 0, why}
+#define UNIX_EACH(test, why) {#test, NULL, 0, why}
+#else
+#define UNIX_ONCE(test, why) ONCE(test)
+#define UNIX_EACH(test, why) EACH(test)
+#endif
 
 /* One a file, each ending with an empty case. */
 extern const test_case frame_tests[], memory_tests[], poller_tests[],
@@ -29,6 +37,9 @@ extern const char *test_backend;
 
 void test_failed(const char *file, int line, const char *what)
     __attribute__((noreturn));
+
+/* Ends a test that this machine cannot run. */
+void test_skipped(const char *why) __attribute__((noreturn));
 
 #define CHECK(what) \
     do { \
@@ -49,9 +60,20 @@ void test_differ(const char *file, int line, const char *what, long long is,
 
 extern char test_note[64];      /* shown where a test fails */
 
-int test_descriptors(void);
-void test_settle(void);         /* until their number stays as it is */
+void test_settle(void);         /* until no descriptor is closed any more */
+
+/* os.c: what the harness needs of the operating system. */
+void test_begin(void);
+void test_restore(void);        /* what a failed test may leave behind */
+int test_descriptors(void);     /* how many are open */
+int test_room_for(int descriptors);      /* 0: they cannot be had */
 int64_t test_cpu_ns(void);      /* that this process has used */
+/* The process ends if the next call does not come in time. */
+void test_watch(const char *name, int seconds);
+void test_environment(const char *name, const char *value);
+void *test_thread(void (*run)(void *), void *argument);
+void test_join(void *thread);
+int test_write(int fd, const void *bytes, int size);
 
 /* Allocations of the core: fail the nth from now (0: none). */
 extern long test_fail_at;

@@ -1,16 +1,18 @@
 /* Listeners and who they let in. */
 #include "world.h"
 
-#include <fcntl.h>
 #include <string.h>
+#ifndef _WIN32
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#endif
 
 static void a_burst_is_accepted_whole(void)
 {
     enum { COUNT = 240 };
     world w;
-    int peers[COUNT];
+    pmx_sock peers[COUNT];
     pmx_policy p = raw();
     world_serve(&w, &p);
     for (int i = 0; i < COUNT; i++)
@@ -19,7 +21,7 @@ static void a_burst_is_accepted_whole(void)
     EQUAL(pmx_counts(w.mux)->accepted, COUNT);
     EQUAL(pmx_counts(w.mux)->connections, COUNT);
     for (int i = 0; i < COUNT; i++)
-        close(peers[i]);
+        leave(peers[i]);
     UNTIL(&w, w.closed_count == COUNT);
     world_is_clean(&w);
     world_end(&w);
@@ -28,7 +30,7 @@ static void a_burst_is_accepted_whole(void)
 static void at_max_connections_peers_wait(void)
 {
     world w;
-    int peers[5];
+    pmx_sock peers[5];
     pmx_policy p = raw();
     p.max_connections = 2;
     world_serve(&w, &p);
@@ -43,7 +45,7 @@ static void at_max_connections_peers_wait(void)
     put_text(peers[4], "waiting");      /* and so does what they say */
     for (size_t i = 0; i < 5; i++) {
         EQUAL(pmx_counts(w.mux)->connections, i < 4 ? 2 : 1);
-        close(peers[i]);
+        leave(peers[i]);
         size_t wanted = i + 3 < 5 ? i + 3 : 5;
         UNTIL(&w, w.closed_count == i + 1 && w.opened.count == wanted);
     }
@@ -52,6 +54,7 @@ static void at_max_connections_peers_wait(void)
     world_end(&w);
 }
 
+#ifndef _WIN32
 static int fillers[1024], filler_count;
 
 /* No descriptor is to be had but those that are closed from now on. */
@@ -82,7 +85,7 @@ static void unlimit_descriptors(const struct rlimit *before)
 static void without_descriptors_accepting_pauses(void)
 {
     world w;
-    int peer, waiting;
+    pmx_sock peer, waiting;
     struct rlimit before;
     pmx_policy p = raw();
     world_serve(&w, &p);
@@ -112,8 +115,8 @@ static void without_descriptors_accepting_pauses(void)
     unlimit_descriptors(&before);
     turn(&w, 0);
     CHECK(!closed(&w, none));
-    close(peer);
-    close(waiting);
+    leave(peer);
+    leave(waiting);
     UNTIL(&w, w.closed_count == 2);
     world_is_clean(&w);
     world_end(&w);
@@ -122,7 +125,7 @@ static void without_descriptors_accepting_pauses(void)
 static void accepting_is_tried_again_by_itself(void)
 {
     world w;
-    int waiting;
+    pmx_sock waiting;
     struct rlimit before;
     pmx_policy p = raw();
     world_serve(&w, &p);
@@ -131,7 +134,7 @@ static void accepting_is_tried_again_by_itself(void)
     UNTIL(&w, pmx_counts(w.mux)->accept_pauses == 1);
     unlimit_descriptors(&before);
     UNTIL(&w, w.opened.count == 1);
-    close(waiting);
+    leave(waiting);
     UNTIL(&w, w.closed_count == 1);
     world_is_clean(&w);
     world_end(&w);
@@ -141,7 +144,8 @@ static void accepting_is_tried_again_by_itself(void)
 static void descriptors_beyond_selects_sets_are_refused(void)
 {
     world w;
-    int peer, other, limit = (int)pmx_select_limit();
+    pmx_sock peer, other;
+    int limit = (int)pmx_select_limit();
     struct rlimit before, more;
     pmx_policy p = raw();
     test_backend = "select";
@@ -164,17 +168,18 @@ static void descriptors_beyond_selects_sets_are_refused(void)
         EQUAL(pmx_connect(w.mux, &at, 1, &p, &none), -ENOSPC);
         put_text(peer, "x");
         UNTIL(&w, w.message_count == 1);
-        close(other);
+        leave(other);
     }
     while (count)
         close(taken[--count]);
     setrlimit(RLIMIT_NOFILE, &before);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     world_is_clean(&w);
     world_end(&w);
     test_backend = NULL;
 }
+#endif
 
 static void a_port_in_use_is_refused(void)
 {
@@ -197,6 +202,7 @@ static void a_port_in_use_is_refused(void)
     world_end(&w);
 }
 
+#ifndef _WIN32
 static void a_port_can_be_shared(void)
 {
     world w;
@@ -211,11 +217,12 @@ static void a_port_can_be_shared(void)
     EQUAL(pmx_listen(w.mux, &at, &p, 10, 1, 0, &second), 0);
     world_end(&w);
 }
+#endif
 
 static void listeners_have_rules_of_their_own(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw(), q = lines("\n", 10), is;
     pmx_address name;
     uint64_t second;
@@ -226,15 +233,15 @@ static void listeners_have_rules_of_their_own(void)
     uint64_t id = meet(&w, &peer);
     EQUAL(pmx_policy_of(w.mux, id, &is), 0);
     CHECK(!memcmp(&is, &p, sizeof p));
-    int other = call_port(name.port, 0);
+    pmx_sock other = call_port(name.port, 0);
     UNTIL(&w, w.opened.count == 2);
     EQUAL(pmx_unlisten(w.mux, second), 0);      /* its rules live on */
     EQUAL(pmx_policy_of(w.mux, w.opened.ids[1], &is), 0);
     CHECK(!memcmp(&is, &q, sizeof q));
     put_text(other, "a\nb\n");
     UNTIL(&w, w.message_count == 2);
-    close(peer);
-    close(other);
+    leave(peer);
+    leave(other);
     UNTIL(&w, w.closed_count == 2);
     world_is_clean(&w);
     world_end(&w);
@@ -272,14 +279,16 @@ static void an_ipv6_listener_takes_ipv6(void)
     world_end(&w);
 }
 
+#define NO_LIMIT "descriptors cannot be limited"
+
 const test_case accept_tests[] = {
     EACH(a_burst_is_accepted_whole),
     EACH(at_max_connections_peers_wait),
-    EACH(without_descriptors_accepting_pauses),
-    EACH(accepting_is_tried_again_by_itself),
-    ONCE(descriptors_beyond_selects_sets_are_refused),
+    UNIX_EACH(without_descriptors_accepting_pauses, NO_LIMIT),
+    UNIX_EACH(accepting_is_tried_again_by_itself, NO_LIMIT),
+    UNIX_ONCE(descriptors_beyond_selects_sets_are_refused, NO_LIMIT),
     ONCE(a_port_in_use_is_refused),
-    ONCE(a_port_can_be_shared),
+    UNIX_ONCE(a_port_can_be_shared, "there is no SO_REUSEPORT"),
     ONCE(listeners_have_rules_of_their_own),
     EACH(an_ipv6_listener_takes_ipv6),
     {0},

@@ -2,7 +2,6 @@
 #include "world.h"
 
 #include <string.h>
-#include <unistd.h>
 
 static int harvest_blocks(world *w, const pmx_block *blocks, uint32_t count)
 {
@@ -11,7 +10,7 @@ static int harvest_blocks(world *w, const pmx_block *blocks, uint32_t count)
     return pmx_harvest(&t);
 }
 
-static void gets(world *w, int peer, const char *text)
+static void gets(world *w, pmx_sock peer, const char *text)
 {
     buffer got = {0};
     UNTIL_DOING(w, got.size >= strlen(text), get(peer, &got));
@@ -19,10 +18,10 @@ static void gets(world *w, int peer, const char *text)
     release(&got);
 }
 
-static void hang_up(world *w, int peer)
+static void hang_up(world *w, pmx_sock peer)
 {
     size_t before = w->closed_count;
-    close(peer);
+    leave(peer);
     UNTIL(w, w->closed_count > before);
 }
 
@@ -32,7 +31,7 @@ static void each_cut_says_where_pieces_are(void)
     static const int32_t narrow[] = {1, 1, 4, 6};
     static const int64_t wide[] = {0, 2, 2, 5};
     world w;
-    int peers[2];
+    pmx_sock peers[2];
     pmx_policy p = lines(";", 100);
     world_serve(&w, &p);
     uint64_t a = meet(&w, &peers[0]), b = meet(&w, &peers[1]);
@@ -61,7 +60,7 @@ static void bounds_that_make_no_sense_harm_nobody(void)
     static const int32_t falling[] = {5, 3, 6, INT32_MAX, INT32_MIN};
     static const int64_t wide[] = {INT64_MIN, 0, 1, INT64_MAX, 4};
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines(";", 100);
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -83,7 +82,7 @@ static void bounds_that_make_no_sense_harm_nobody(void)
 static void ids_that_nobody_has_harm_nobody(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -128,7 +127,7 @@ static void a_shared_block_is_kept_once(void)
 {
     enum { COUNT = 6 };
     world w;
-    int peers[COUNT];
+    pmx_sock peers[COUNT];
     uint64_t ids[COUNT];
     size_t size = 6 << 20;
     buffer data = {0}, got[COUNT];
@@ -164,7 +163,7 @@ static void a_shared_block_is_kept_once(void)
         release(&got[i]);
         hang_up(&w, peers[i]);
     }
-    close(peers[1]);
+    leave(peers[1]);
     release(&data);
     world_is_clean(&w);
     world_end(&w);
@@ -173,7 +172,7 @@ static void a_shared_block_is_kept_once(void)
 static void a_submitted_log_leaves_before_the_harvest(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);

@@ -2,12 +2,11 @@
 #include "world.h"
 
 #include <string.h>
-#include <unistd.h>
 
 static void a_close_with_unread_input_loses_nothing(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer);
@@ -21,10 +20,10 @@ static void a_close_with_unread_input_loses_nothing(void)
     UNTIL_DOING(&w, !end, {
         end = get_at_most(peer, &got, 50000);
         CHECK(end >= 0);
-        (void)!send(peer, "more", 4, MSG_NOSIGNAL);
+        (void)offer(peer, "more", 4);
     });
     CHECK(same(&sent, &got));
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     EQUAL(w.message_count, 0);
     release(&sent);
@@ -36,7 +35,7 @@ static void a_close_with_unread_input_loses_nothing(void)
 static void a_close_ends_after_close_timeout(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     p.close_ns = 30 * MS;
     world_serve(&w, &p);
@@ -48,8 +47,8 @@ static void a_close_ends_after_close_timeout(void)
     CHECK(pmx__now() - before >= 30 * MS);
     EQUAL(error_of(&w, id), ETIMEDOUT);
     EQUAL(get(peer, &got), 0);          /* the end came first */
-    EQUAL(send(peer, "x", 1, MSG_NOSIGNAL), -1);
-    close(peer);
+    CHECK(offer(peer, "x", 1) < 0);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -57,7 +56,7 @@ static void a_close_ends_after_close_timeout(void)
 static void a_close_whose_peer_never_reads_times_out(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     p.close_ns = 30 * MS;
     world_serve(&w, &p);
@@ -69,7 +68,7 @@ static void a_close_whose_peer_never_reads_times_out(void)
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), ETIMEDOUT);
     CHECK(pmx_counts(w.mux)->discarded > 0);
-    close(peer);
+    leave(peer);
     release(&much);
     world_is_clean(&w);
     world_end(&w);
@@ -79,7 +78,7 @@ static void a_close_whose_peer_never_reads_times_out(void)
 static void a_peer_that_half_closes_gets_its_answers(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 1000);
     world_begin(&w, 3, 262144);
     world_listen(&w, &p);
@@ -87,13 +86,13 @@ static void a_peer_that_half_closes_gets_its_answers(void)
     uint64_t id = meet(&w, &peer);
     buffer got = {0};
     put_text(peer, "1\n2\n3\n4\n5\n6\nlast");
-    shutdown(peer, SHUT_WR);
+    end_writing(peer);
     int end = 1;
     UNTIL_DOING(&w, !end, end = get(peer, &got));
     CHECK(is_text_of(&got, "1\n2\n3\n4\n5\n6\nlast\n"));
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), 0);
-    close(peer);
+    leave(peer);
     release(&got);
     world_is_clean(&w);
     world_end(&w);
@@ -104,14 +103,14 @@ static void a_peer_that_half_closes_gets_its_answers(void)
 static void the_last_of_the_queue_closes_the_connection(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     p.half_open = 1;
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer);
     buffer sent = {0}, got = {0};
     fill(&sent, 6000000, 1);
-    shutdown(peer, SHUT_WR);
+    end_writing(peer);
     UNTIL(&w, has(&w.ended, id));
     say(&w, id, sent.bytes, sent.size);
     turn(&w, 0);
@@ -122,7 +121,7 @@ static void the_last_of_the_queue_closes_the_connection(void)
     int end = 1;
     UNTIL_DOING(&w, !end, end = get(peer, &got));
     CHECK(same(&sent, &got));
-    close(peer);
+    leave(peer);
     release(&sent);
     release(&got);
     world_is_clean(&w);
@@ -132,7 +131,7 @@ static void the_last_of_the_queue_closes_the_connection(void)
 static void half_open_reports_the_end_once_and_goes_on(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     p.half_open = 1;
     world_begin(&w, 1, 262144);
@@ -140,7 +139,7 @@ static void half_open_reports_the_end_once_and_goes_on(void)
     uint64_t id = meet(&w, &peer);
     buffer got = {0};
     put_text(peer, "a\nb\nc");
-    shutdown(peer, SHUT_WR);
+    end_writing(peer);
     UNTIL(&w, has(&w.ended, id));
     EQUAL(w.message_count, 3);
     count_waits(&w);
@@ -159,7 +158,7 @@ static void half_open_reports_the_end_once_and_goes_on(void)
     do_op(&w, id, PMX_CLOSE);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), 0);
-    close(peer);
+    leave(peer);
     release(&got);
     world_is_clean(&w);
     world_end(&w);
@@ -171,11 +170,11 @@ static void opened_and_closed_in_one_turn_are_both_told(void)
     pmx_policy p = raw();
     world_serve(&w, &p);
     for (int i = 0; i < 20; i++) {
-        int peer = call(&w);
+        pmx_sock peer = call(&w);
         if (i % 2)
             put_text(peer, "x");
         if (i % 3)
-            close(peer);
+            leave(peer);
         else
             reset_peer(peer);
     }
@@ -191,7 +190,7 @@ static void opened_and_closed_in_one_turn_are_both_told(void)
 static void more_ends_than_rows_are_told_over_several_turns(void)
 {
     world w;
-    int peers[10];
+    pmx_sock peers[10];
     pmx_policy p = raw();
     world_begin(&w, 3, 262144);
     world_listen(&w, &p);
@@ -209,7 +208,7 @@ static void more_ends_than_rows_are_told_over_several_turns(void)
     UNTIL(&w, w.closed_count == 10);
     CHECK(w.turns - turns >= 3);
     for (int i = 0; i < 10; i++)
-        close(peers[i]);
+        leave(peers[i]);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -217,7 +216,7 @@ static void more_ends_than_rows_are_told_over_several_turns(void)
 static void names_stay_after_the_end(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     pmx_address names[2];
     world_serve(&w, &p);
@@ -226,7 +225,7 @@ static void names_stay_after_the_end(void)
     EQUAL(names[0].family, 4);
     EQUAL(names[1].port, w.port);
     uint32_t port = names[0].port;
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     const ending *e = closed(&w, id);
     EQUAL(e->peer.port, port);

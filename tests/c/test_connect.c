@@ -1,17 +1,14 @@
 /* Outgoing connections. */
 #include "world.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <string.h>
-#include <unistd.h>
 
 /* A port that refuses: bound, and nobody listens. */
-static int refusing(uint32_t *port)
+static pmx_sock refusing(uint32_t *port)
 {
     struct sockaddr_in name;
     socklen_t size = sizeof name;
-    int sock = socket(AF_INET, SOCK_STREAM, 0);
+    pmx_sock sock = socket(AF_INET, SOCK_STREAM, 0);
     memset(&name, 0, sizeof name);
     name.sin_family = AF_INET;
     name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -21,9 +18,9 @@ static int refusing(uint32_t *port)
     return sock;
 }
 
-static int listening(uint32_t *port, int backlog)
+static pmx_sock listening(uint32_t *port, int backlog)
 {
-    int sock = refusing(port);
+    pmx_sock sock = refusing(port);
     CHECK(!listen(sock, backlog));
     return sock;
 }
@@ -65,7 +62,7 @@ static void a_refused_connection_is_reported(void)
     pmx_policy p = raw();
     uint32_t port;
     uint64_t id;
-    int sock = refusing(&port);
+    pmx_sock sock = refusing(&port);
     world_begin(&w, 100, 10000);
     pmx_endpoint at = {.host = "127.0.0.1", .port = port};
     EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
@@ -74,7 +71,7 @@ static void a_refused_connection_is_reported(void)
     EQUAL(error_of(&w, id), ECONNREFUSED);
     EQUAL(w.opened.count, 0);
     EQUAL(pmx_counts(w.mux)->discarded, 10);
-    close(sock);
+    leave(sock);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -85,7 +82,7 @@ static void the_next_address_is_tried(void)
     pmx_policy p = raw();
     uint32_t port;
     uint64_t id;
-    int sock = refusing(&port);
+    pmx_sock sock = refusing(&port);
     world_serve(&w, &p);
     pmx_endpoint at[] = {
         {.host = "127.0.0.1", .port = port},
@@ -107,7 +104,7 @@ static void the_next_address_is_tried(void)
     EQUAL(pmx_connect(w.mux, &at[1], 2, &p, &id), 0);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), ECONNREFUSED);
-    close(sock);
+    leave(sock);
     UNTIL(&w, w.closed_count == 4);
     world_is_clean(&w);
     world_end(&w);
@@ -119,7 +116,7 @@ static void a_connect_times_out(void)
     pmx_policy p = raw();
     uint32_t port;
     uint64_t id = 0;
-    int sock = listening(&port, 0);     /* a full backlog drops the rest */
+    pmx_sock sock = listening(&port, 0);     /* a full backlog drops the rest */
     p.connect_ns = 40 * MS;
     world_begin(&w, 100, 10000);
     pmx_endpoint at = {.host = "127.0.0.1", .port = port};
@@ -133,7 +130,7 @@ static void a_connect_times_out(void)
     for (size_t i = 0; i < w.opened.count; i++)
         do_op(&w, w.opened.ids[i], PMX_ABORT);
     UNTIL(&w, w.closed_count == 8);
-    close(sock);
+    leave(sock);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -146,23 +143,23 @@ static void what_comes_with_the_connection_is_not_lost(void)
     pmx_policy p = raw();
     uint32_t port;
     uint64_t id;
-    int sock = listening(&port, 5);
+    pmx_sock sock = listening(&port, 5);
     world_begin(&w, 100, 10000);
     pmx_endpoint at = {.host = "127.0.0.1", .port = port};
     EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
-    int peer = accept(sock, NULL, NULL);
+    pmx_sock peer = accept(sock, NULL, NULL);
     put_text(peer, "welcome");
-    shutdown(peer, SHUT_WR);
+    end_writing(peer);
     UNTIL(&w, closed(&w, id));
     CHECK(is_text(&w, message_of(&w, id, 0), "welcome"));
     EQUAL(error_of(&w, id), 0);
-    close(peer);
+    leave(peer);
     EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
     peer = accept(sock, NULL, NULL);
     reset_peer(peer);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), ECONNRESET);
-    close(sock);
+    leave(sock);
     world_is_clean(&w);
     world_end(&w);
 }

@@ -2,13 +2,12 @@
 #include "world.h"
 
 #include <string.h>
-#include <unistd.h>
 
 static void a_drain_takes_in_the_backlog_and_answers(void)
 {
     enum { COUNT = 300 };               /* more than one turn accepts */
     world w;
-    int peers[COUNT];
+    pmx_sock peers[COUNT];
     pmx_policy p = lines("\n", 100);
     world_serve(&w, &p);
     w.echo = 1;
@@ -29,7 +28,7 @@ static void a_drain_takes_in_the_backlog_and_answers(void)
         EQUAL(get(peers[i], &got), 0);
         CHECK(is_text_of(&got, i % 2 ? "one\ntwo\n" : ""));
         release(&got);
-        close(peers[i]);
+        leave(peers[i]);
     }
     world_is_clean(&w);
     world_end(&w);
@@ -38,7 +37,7 @@ static void a_drain_takes_in_the_backlog_and_answers(void)
 static void what_comes_after_a_drain_is_not_read(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     p.half_open = 1;                    /* so that it stays */
     world_serve(&w, &p);
@@ -60,7 +59,7 @@ static void what_comes_after_a_drain_is_not_read(void)
     EQUAL(get(peer, &got), 0);          /* nor does it reset */
     CHECK(is_text_of(&got, "answer"));
     release(&got);
-    close(peer);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -69,7 +68,7 @@ static void what_comes_after_a_drain_is_not_read(void)
 static void a_peer_that_goes_on_talking_is_drained(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     size_t at = 0;
     pmx_policy p = lines("\n", 100);
     world_begin(&w, 50, 10000);
@@ -83,8 +82,7 @@ static void a_peer_that_goes_on_talking_is_drained(void)
     pmx_drain(w.mux);
     int64_t until = deadline();
     while (!closed(&w, id)) {
-        ssize_t n = send(peer, said.bytes, 110, MSG_NOSIGNAL);
-        (void)n;
+        (void)offer(peer, said.bytes, 110);
         turn(&w, 0);
         CHECK(pmx__now() < until);
     }
@@ -94,7 +92,7 @@ static void a_peer_that_goes_on_talking_is_drained(void)
         CHECK(is_text(&w, &w.messages[i], "0123456789"));
     CHECK(w.message_count > 1000);
     release(&said);
-    close(peer);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -102,7 +100,7 @@ static void a_peer_that_goes_on_talking_is_drained(void)
 static void a_drain_waits_for_unread_output(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer);
@@ -126,7 +124,7 @@ static void a_drain_waits_for_unread_output(void)
     EQUAL(error_of(&w, id), 0);
     release(&sent);
     release(&got);
-    close(peer);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -134,7 +132,8 @@ static void a_drain_waits_for_unread_output(void)
 static void closing_connections_do_not_wait_for_their_peers(void)
 {
     world w;
-    int peer, connecting;
+    pmx_sock peer;
+    int connecting;
     uint64_t out;
     pmx_policy p = raw();
     world_serve(&w, &p);
@@ -153,7 +152,7 @@ static void closing_connections_do_not_wait_for_their_peers(void)
     EQUAL(connecting, 0);
     UNTIL(&w, closed(&w, out));
     EQUAL(error_of(&w, out), ECONNREFUSED);
-    close(peer);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -175,7 +174,7 @@ static void a_drain_with_nobody_is_over_at_once(void)
 static void a_drain_does_not_wait_for_room(void)
 {
     world w;
-    int peers[3];
+    pmx_sock peers[3];
     pmx_policy p = raw();
     p.max_connections = 1;
     world_serve(&w, &p);
@@ -188,7 +187,7 @@ static void a_drain_does_not_wait_for_room(void)
     UNTIL(&w, pmx_counts(w.mux)->listeners == 0);
     UNTIL(&w, pmx_counts(w.mux)->connections == 0);
     for (int i = 0; i < 3; i++)
-        close(peers[i]);
+        leave(peers[i]);
     world_is_clean(&w);
     world_end(&w);
 }

@@ -3,7 +3,6 @@
 #include "world.h"
 
 #include <string.h>
-#include <unistd.h>
 
 static buffer data;
 
@@ -26,7 +25,7 @@ static void live(void)
     pmx_address name;
     if (!pmx_listen(w.mux, &at, &p, 100, 0, 0, &listener)) {
         EQUAL(pmx_listener_address(w.mux, listener, &name), 0);
-        int peers[3];
+        pmx_sock peers[3];
         size_t sent[3] = {0};
         w.port = at.port = name.port;
         for (int i = 0; i < 3; i++)
@@ -44,8 +43,8 @@ static void live(void)
         for (int step = 0; step < 40; step++) {
             for (int i = 0; i < 3; i++)
                 if (step > i * 5 && sent[i] < frames.size) {
-                    ssize_t n = send(peers[i], frames.bytes + sent[i],
-                                     frames.size - sent[i], MSG_NOSIGNAL);
+                    int64_t n = offer(peers[i], frames.bytes + sent[i],
+                                      frames.size - sent[i]);
                     sent[i] += n > 0 ? (size_t)n : 0;
                 }
             /* a listener that cannot take anybody in tries again later */
@@ -71,7 +70,7 @@ static void live(void)
             get(peers[step % 3], &got);
         }
         for (int i = 0; i < 3; i++)
-            close(peers[i]);
+            leave(peers[i]);
         for (size_t k = 0; k < w.closed_count; k++)
             CHECK(w.closed[k].error == 0 || w.closed[k].error == ENOMEM ||
                   w.closed[k].error == ECONNRESET ||
@@ -112,7 +111,7 @@ static void each_allocation_may_fail(void)
 static void without_memory_the_log_is_refused_whole(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -124,7 +123,7 @@ static void without_memory_the_log_is_refused_whole(void)
     say_text(&w, id, "y");
     turn(&w, 0);
     EQUAL(pmx_counts(w.mux)->bytes_out, 1);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     world_is_clean(&w);
     world_end(&w);

@@ -2,7 +2,6 @@
 #include "world.h"
 
 #include <string.h>
-#include <unistd.h>
 
 enum { PEERS = 100 };
 
@@ -12,15 +11,13 @@ static void serve_all(const pmx_policy *p, const buffer *said,
                       uint64_t target)
 {
     world w;
-    int peers[PEERS];
+    pmx_sock peers[PEERS];
     size_t at[PEERS] = {0};
     uint64_t ids[PEERS], served[PEERS] = {0}, total = 0;
     world_begin(&w, max_messages, arena_size);
     world_listen(&w, p);
     /* what waits to be read is always more than a share */
-    int room = 200000;
-    setsockopt(w.mux->listeners[0].sock, SOL_SOCKET, SO_RCVBUF, &room,
-               sizeof room);
+    set_room(w.mux->listeners[0].sock, SO_RCVBUF, 200000);
     for (int i = 0; i < PEERS; i++)
         ids[i] = meet(&w, &peers[i]);
     w.forget = 1;
@@ -49,7 +46,7 @@ static void serve_all(const pmx_policy *p, const buffer *said,
     CHECK(most - least <= 2 * PMX__SHARE);
     turn(&w, 0);
     for (int i = 0; i < PEERS; i++)
-        close(peers[i]);
+        leave(peers[i]);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -101,7 +98,7 @@ static void always_ready_peers_are_served_alike_in_a_small_arena(void)
 static void a_flood_does_not_hold_up_a_word(void)
 {
     world w;
-    int flood, quiet;
+    pmx_sock flood, quiet;
     size_t at = 0;
     pmx_policy p = lines("\n", 1000);
     world_begin(&w, 100, 262144);
@@ -125,8 +122,8 @@ static void a_flood_does_not_hold_up_a_word(void)
         }
     }
     release(&said);
-    close(flood);
-    close(quiet);
+    leave(flood);
+    leave(quiet);
     UNTIL(&w, w.closed_count == 2);
     world_is_clean(&w);
     world_end(&w);
@@ -136,7 +133,7 @@ static void a_flood_does_not_hold_up_a_word(void)
 static void a_stream_alone_gets_the_whole_batch(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -149,7 +146,7 @@ static void a_stream_alone_gets_the_whole_batch(void)
     });
     CHECK(same(&said, &w.in));
     CHECK(most > PMX__SHARE);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     release(&said);
     world_is_clean(&w);

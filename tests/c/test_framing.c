@@ -2,20 +2,19 @@
 #include "world.h"
 
 #include <string.h>
-#include <unistd.h>
 
 /* Send the stream cut in two at `cut`, to a connection of its own. */
 static void comes_out(world *w, const char *stream, size_t size, size_t cut,
                       const char *wanted)
 {
-    int peer;
+    pmx_sock peer;
     uint64_t id = meet(w, &peer);
     uint64_t before = pmx_counts(w->mux)->bytes_in;
     put(peer, stream, cut);
     if (cut)
         UNTIL(w, pmx_counts(w->mux)->bytes_in == before + cut);
     put(peer, stream + cut, size - cut);
-    close(peer);
+    leave(peer);
     UNTIL(w, closed(w, id));
     buffer all = {0};
     for (size_t i = 0; i < w->message_count; i++)
@@ -106,14 +105,14 @@ static void frames_before_one_that_is_too_long_are_delivered(void)
 static void a_claim_buffers_nothing(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = prefix(8, 0, INT32_MAX);
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
     put(peer, "\0\0\0\0\177\377\377\377x", 9);
     UNTIL(&w, pmx_counts(w.mux)->bytes_in == 9);
     CHECK(pmx_counts(w.mux)->buffers < 1024);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), EPROTO);
     world_is_clean(&w);
@@ -123,7 +122,7 @@ static void a_claim_buffers_nothing(void)
 static void max_size_bounds_what_is_buffered(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 300000);
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer), most = 0;
@@ -134,8 +133,7 @@ static void max_size_bounds_what_is_buffered(void)
     size_t at = 0;
     int64_t until = deadline();
     while (!closed(&w, id)) {
-        ssize_t n = send(peer, long_line.bytes + at, long_line.size - at,
-                         MSG_NOSIGNAL);
+        int64_t n = offer(peer, long_line.bytes + at, long_line.size - at);
         at += n > 0 ? (size_t)n : 0;
         turn(&w, MS);
         if (pmx_counts(w.mux)->buffers > most)
@@ -146,7 +144,7 @@ static void max_size_bounds_what_is_buffered(void)
     EQUAL(w.message_count, 0);
     CHECK(most < 600000);
     EQUAL(get(peer, &end), -ECONNRESET);
-    close(peer);
+    leave(peer);
     release(&long_line);
     world_is_clean(&w);
     world_end(&w);
@@ -155,7 +153,7 @@ static void max_size_bounds_what_is_buffered(void)
 static void answers_before_a_frame_that_is_too_long_are_flushed(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = prefix(2, 0, 60);
     world_serve(&w, &p);
     w.echo = 1;
@@ -168,7 +166,7 @@ static void answers_before_a_frame_that_is_too_long_are_flushed(void)
     EQUAL(got.size, 9);
     CHECK(!memcmp(got.bytes, "\0\2hi\0\3you", 9));
     release(&got);
-    close(peer);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -223,7 +221,7 @@ static void both_ways_agree(void)
 static void many_frames_leave_one_row_at_a_time(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     world_begin(&w, 1, 262144);
     world_listen(&w, &p);
@@ -241,7 +239,7 @@ static void many_frames_leave_one_row_at_a_time(void)
         CHECK(!memcmp(w.in.bytes + w.messages[i].at, "0123456789", i % 10));
         CHECK(!i || w.messages[i].turn > w.messages[i - 1].turn);
     }
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     release(&sent);
     world_is_clean(&w);

@@ -2,15 +2,13 @@
 #include "world.h"
 
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 /* Bytes copied is what must not grow with the square of the size: count the
  * processor's time for two sizes. The peer is this process, so part of it. */
 static int64_t time_of(uint32_t size, const pmx_policy *p)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     world_serve(&w, p);
     uint64_t id = meet(&w, &peer);
     buffer frame = {0};
@@ -27,7 +25,7 @@ static int64_t time_of(uint32_t size, const pmx_policy *p)
     for (size_t at = 0; at < frame.size;) {
         /* pieces of about what one segment carries */
         size_t piece = frame.size - at < 60000 ? frame.size - at : 60000;
-        ssize_t n = send(peer, frame.bytes + at, piece, MSG_NOSIGNAL);
+        int64_t n = offer(peer, frame.bytes + at, piece);
         at += n > 0 ? (size_t)n : 0;
         turn(&w, 0);
     }
@@ -40,7 +38,7 @@ static int64_t time_of(uint32_t size, const pmx_policy *p)
     EQUAL(w.large->uniform, size);
     CHECK(!memcmp(w.large->data, frame.bytes + begin, size));
     release(&frame);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), 0);
     world_is_clean(&w);
@@ -63,7 +61,7 @@ static void a_large_frame_takes_time_in_proportion(void)
 static void a_large_frame_in_tiny_pieces_is_not_copied_each_time(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = prefix(4, 0, 1 << 20);
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -80,7 +78,7 @@ static void a_large_frame_in_tiny_pieces_is_not_copied_each_time(void)
     EQUAL(w.messages[0].size, 100000);
     for (size_t i = 0; i < 100000; i++)
         CHECK(w.in.bytes[i] == '0' + i % 10);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     world_is_clean(&w);
     world_end(&w);
@@ -93,7 +91,7 @@ static void large_and_small_frames_stay_in_order(void)
                                      262144, 262145, 66000, 66000, 2};
     enum { COUNT = sizeof sizes / sizeof *sizes };
     world w;
-    int peers[2];
+    pmx_sock peers[2];
     uint64_t ids[2];
     pmx_policy p = prefix(4, 0, 1 << 20);
     world_serve(&w, &p);
@@ -118,7 +116,7 @@ static void large_and_small_frames_stay_in_order(void)
         buffer all = received_by(&w, ids[k]);
         CHECK(same(&all, &pieces));
         release(&all);
-        close(peers[k]);
+        leave(peers[k]);
     }
     UNTIL(&w, w.closed_count == 2);
     release(&sent);
@@ -130,7 +128,7 @@ static void large_and_small_frames_stay_in_order(void)
 static void a_large_frame_at_the_end_of_a_stream_is_answered(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 1 << 20);
     world_serve(&w, &p);
     w.echo = 1;
@@ -145,16 +143,16 @@ static void a_large_frame_at_the_end_of_a_stream_is_answered(void)
         turn(&w, MS);
         CHECK(pmx__now() < until);
     }
-    shutdown(peer, SHUT_WR);
+    end_writing(peer);
     UNTIL_DOING(&w, closed(&w, id), {
         if (get(peer, &got) <= 0)
-            shutdown(peer, SHUT_RDWR);
+            end_both(peer);
     });
     get(peer, &got);
     append(&sent, "\n", 1);     /* the last line's, in the answer */
     CHECK(same(&sent, &got));
     EQUAL(error_of(&w, id), 0);
-    close(peer);
+    leave(peer);
     release(&sent);
     release(&got);
     world_is_clean(&w);

@@ -1,12 +1,13 @@
 /* A mux from open to close, its forks too, and the drain of a server. */
 #include "world.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifndef _WIN32
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
 static void opening_and_closing_leaves_nothing(void)
 {
@@ -15,10 +16,10 @@ static void opening_and_closing_leaves_nothing(void)
         pmx_policy p = raw();
         world_begin(&w, 1, 1);
         world_listen(&w, &p);
-        int peer = call(&w);
+        pmx_sock peer = call(&w);
         UNTIL(&w, w.opened.count == 1);
         world_end(&w);
-        close(peer);
+        leave(peer);
     }
 }
 
@@ -26,7 +27,7 @@ static void opening_and_closing_leaves_nothing(void)
 static void a_mux_that_closes_sends_what_it_can(void)
 {
     world w;
-    int little, much;
+    pmx_sock little, much;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &little), other = meet(&w, &much);
@@ -41,8 +42,8 @@ static void a_mux_that_closes_sends_what_it_can(void)
     got.size = 0;
     EQUAL(get(much, &got), -ECONNRESET);
     CHECK(got.size < data.size);
-    close(little);
-    close(much);
+    leave(little);
+    leave(much);
     release(&data);
     release(&got);
 }
@@ -50,7 +51,7 @@ static void a_mux_that_closes_sends_what_it_can(void)
 static void a_mux_closes_in_any_state(void)
 {
     world w;
-    int peers[6];
+    pmx_sock peers[6];
     uint64_t ids[6], id;
     pmx_policy p = lines("\n", 1 << 20);
     world_begin(&w, 2, 262144);
@@ -72,14 +73,16 @@ static void a_mux_closes_in_any_state(void)
     EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
     world_end(&w);
     for (int i = 0; i < 5; i++)
-        close(peers[i]);
+        leave(peers[i]);
     release(&much);
 }
 
+#ifndef _WIN32
 static void in_a_forked_child_close_harms_nobody(void)
 {
     world w;
-    int peer, slow, status;
+    int status;
+    pmx_sock peer, slow;
     char path[64];
     uint64_t file;
     pmx_policy p = raw();
@@ -112,14 +115,14 @@ static void in_a_forked_child_close_harms_nobody(void)
     got.size = 0;
     UNTIL_DOING(&w, got.size == much.size, get(slow, &got));
     CHECK(same(&got, &much));
-    int third = call(&w);
+    pmx_sock third = call(&w);
     UNTIL(&w, w.opened.count == 3);
     CHECK(!access(path, F_OK));
     EQUAL(pmx_unlisten(w.mux, file), 0);
     CHECK(access(path, F_OK));
-    close(peer);
-    close(slow);
-    close(third);
+    leave(peer);
+    leave(slow);
+    leave(third);
     UNTIL(&w, w.closed_count == 3);
     release(&much);
     release(&got);
@@ -132,7 +135,8 @@ static void in_a_forked_child_close_harms_nobody(void)
 static void a_child_that_holds_descriptors_does_not_matter(void)
 {
     world w;
-    int first, second, hold[2];
+    int hold[2];
+    pmx_sock first, second;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t a = meet(&w, &first), b = meet(&w, &second);
@@ -141,8 +145,8 @@ static void a_child_that_holds_descriptors_does_not_matter(void)
     if (!child) {
         char byte;
         close(hold[1]);
-        close(first);
-        close(second);
+        leave(first);
+        leave(second);
         (void)!read(hold[0], &byte, 1);
         _exit(0);
     }
@@ -154,22 +158,23 @@ static void a_child_that_holds_descriptors_does_not_matter(void)
     UNTIL_DOING(&w, !end, end = get(second, &got));
     EQUAL(get(first, &got), -ECONNRESET);
     put_text(second, "x");
-    close(second);
+    leave(second);
     UNTIL(&w, w.closed_count == 2);
     count_waits(&w);
     turn(&w, 20 * MS);
     CHECK(wait_count < 4);
     close(hold[1]);
     waitpid(child, NULL, 0);
-    close(first);
+    leave(first);
     world_is_clean(&w);
     world_end(&w);
 }
+#endif
 
 static void next_timeout_tells_of_work_without_descriptors(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     p.idle_ns = 500 * MS;
     world_begin(&w, 1, 262144);
@@ -186,7 +191,7 @@ static void next_timeout_tells_of_work_without_descriptors(void)
     turn(&w, 0);
     CHECK(pmx_next_timeout(w.mux) > 0);
     put_text(peer, "3\n");
-    close(peer);
+    leave(peer);
     UNTIL(&w, w.message_count == 3);
     turn(&w, 0);
     EQUAL(w.closed_count ? 0 : pmx_next_timeout(w.mux), 0);
@@ -200,7 +205,7 @@ static void next_timeout_tells_of_work_without_descriptors(void)
 static void reset_all_ends_everybody(void)
 {
     world w;
-    int peers[4];
+    pmx_sock peers[4];
     uint64_t ids[4], id;
     pmx_policy p = raw();
     world_serve(&w, &p);
@@ -220,7 +225,7 @@ static void reset_all_ends_everybody(void)
         EQUAL(error_of(&w, ids[i]), ETIMEDOUT);
         got.size = 0;
         EQUAL(get(peers[i], &got), i ? -ECONNRESET : 0);
-        close(peers[i]);
+        leave(peers[i]);
     }
     EQUAL(error_of(&w, id), ENOENT);
     release(&much);
@@ -233,8 +238,9 @@ const test_case life_tests[] = {
     EACH(opening_and_closing_leaves_nothing),
     EACH(a_mux_that_closes_sends_what_it_can),
     EACH(a_mux_closes_in_any_state),
-    EACH(in_a_forked_child_close_harms_nobody),
-    EACH(a_child_that_holds_descriptors_does_not_matter),
+    UNIX_EACH(in_a_forked_child_close_harms_nobody, "there is no fork"),
+    UNIX_EACH(a_child_that_holds_descriptors_does_not_matter,
+              "there is no fork"),
     EACH(next_timeout_tells_of_work_without_descriptors),
     EACH(reset_all_ends_everybody),
     {0},

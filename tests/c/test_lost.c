@@ -2,12 +2,11 @@
 #include "world.h"
 
 #include <string.h>
-#include <unistd.h>
 
 static void a_reset_is_reported(void)
 {
     world w;
-    int peer, other;
+    pmx_sock peer, other;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer), second = meet(&w, &other);
@@ -18,7 +17,7 @@ static void a_reset_is_reported(void)
     EQUAL(pmx_counts(w.mux)->reset, 1);
     put_text(other, "fine");
     UNTIL(&w, messages_of(&w, second) == 1);
-    close(other);
+    leave(other);
     UNTIL(&w, closed(&w, second));
     world_is_clean(&w);
     world_end(&w);
@@ -27,7 +26,7 @@ static void a_reset_is_reported(void)
 static void a_reset_while_output_is_pending_ends_that_connection(void)
 {
     world w;
-    int peer, other;
+    pmx_sock peer, other;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer), second = meet(&w, &other);
@@ -44,7 +43,7 @@ static void a_reset_while_output_is_pending_ends_that_connection(void)
     say_text(&w, id, "to nobody");
     say_text(&w, second, "to you");
     UNTIL_DOING(&w, got.size == 6, get(other, &got));
-    close(other);
+    leave(other);
     UNTIL(&w, closed(&w, second));
     release(&much);
     release(&got);
@@ -56,7 +55,7 @@ static void a_reset_while_output_is_pending_ends_that_connection(void)
 static void a_failed_send_leaves_the_input(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     world_begin(&w, 1, 262144);
     world_listen(&w, &p);
@@ -65,7 +64,7 @@ static void a_failed_send_leaves_the_input(void)
     UNTIL(&w, w.message_count == 1);
     say_text(&w, id, "is answered, and so not read");
     turn(&w, 0);
-    close(peer);                        /* with unread input: a reset */
+    leave(peer);                        /* with unread input: a reset */
     UNTIL_DOING(&w, closed(&w, id), say_text(&w, id, "x"));
     EQUAL(w.message_count, 5);
     EQUAL(error_of(&w, id), ECONNRESET);
@@ -77,17 +76,17 @@ static void a_failed_send_leaves_the_input(void)
 static void a_failed_send_leaves_frames_of_an_ended_stream(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     world_begin(&w, 1, 262144);
     world_listen(&w, &p);
     uint64_t id = meet(&w, &peer);
     put_text(peer, "1\n2\n3\n4\n5");
-    shutdown(peer, SHUT_WR);
+    end_writing(peer);
     UNTIL(&w, w.message_count == 1);
     say_text(&w, id, "is answered, and so not read");
     turn(&w, 0);
-    close(peer);
+    leave(peer);
     UNTIL_DOING(&w, closed(&w, id), say_text(&w, id, "x"));
     EQUAL(w.message_count, 5);
     EQUAL(error_of(&w, id), ECONNRESET);
@@ -100,7 +99,7 @@ static void a_failed_send_leaves_frames_of_an_ended_stream(void)
 static void a_reset_frees_frames_that_waited_for_output(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     world_begin(&w, 1, 262144);
     world_listen(&w, &p);
@@ -108,7 +107,7 @@ static void a_reset_frees_frames_that_waited_for_output(void)
     buffer much = {0};
     fill(&much, 6000000, 1);
     put_text(peer, "1\n2\n3\n4\n5");
-    shutdown(peer, SHUT_WR);
+    end_writing(peer);
     UNTIL(&w, w.message_count == 1);
     say(&w, id, much.bytes, much.size);
     turn(&w, 0);
@@ -126,7 +125,7 @@ static void a_reset_frees_frames_that_waited_for_output(void)
 static void a_last_line_that_waits_outlives_a_reset(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer);
@@ -152,7 +151,7 @@ static void a_last_line_that_waits_outlives_a_reset(void)
 static void is_told_of_a_reset(enum pmx_op op, int ended, int wants)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     p.half_open = 1;
     world_serve(&w, &p);
@@ -161,7 +160,7 @@ static void is_told_of_a_reset(enum pmx_op op, int ended, int wants)
         do_op(&w, id, op);
     turn(&w, 0);
     if (ended) {
-        shutdown(peer, SHUT_WR);
+        end_writing(peer);
         UNTIL(&w, has(&w.ended, id));
     }
     if (wants)
@@ -199,7 +198,7 @@ static void a_half_closed_connection_is_told_of_a_reset(void)
 static void a_held_connection_delivers_before_the_reset(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     world_begin(&w, 2, 262144);
     world_listen(&w, &p);
@@ -247,7 +246,7 @@ static void a_hang_up_behind_a_pause_does_not_spin(void)
 static void a_closing_connection_ends_with_its_peer(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer);
@@ -268,7 +267,7 @@ static void resets_throughout_harm_nobody_else(void)
 {
     enum { COUNT = 40 };
     world w;
-    int peers[COUNT];
+    pmx_sock peers[COUNT];
     uint64_t ids[COUNT];
     buffer sent[COUNT], got[COUNT];
     uint32_t x = 7;
@@ -304,7 +303,7 @@ static void resets_throughout_harm_nobody_else(void)
         }
         release(&sent[i]);
         release(&got[i]);
-        close(peers[i]);
+        leave(peers[i]);
     }
     UNTIL(&w, pmx_counts(w.mux)->connections == 0);
     world_is_clean(&w);

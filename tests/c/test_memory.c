@@ -1,11 +1,8 @@
 /* arena.c and outq.c: memory, by itself. */
 #include "world.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 static void an_arena_has_room_for_what_it_promises(void)
 {
@@ -80,19 +77,17 @@ static void offsets_are_checked(void)
 typedef struct {
     pmx_mux *mux;
     pmx__conn conn;
-    int peer;
+    pmx_sock peer;
     buffer sent, got;
 } line;
 
 static void line_begin(line *l)
 {
-    int pair[2], size = 4096;
+    pmx_sock pair[2];
     memset(l, 0, sizeof *l);
-    CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    for (int i = 0; i < 2; i++) {
-        CHECK(!fcntl(pair[i], F_SETFL, O_NONBLOCK));
-        setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-    }
+    pair_of(pair);
+    for (int i = 0; i < 2; i++)
+        set_room(pair[i], SO_SNDBUF, 4096);
     l->mux = calloc(1, sizeof *l->mux);
     CHECK(l->mux);
     l->conn.sock = pair[0];
@@ -104,8 +99,8 @@ static void line_end(line *l)
     pmx__queue_drop(l->mux, &l->conn);
     EQUAL(l->mux->stats.queued, 0);
     EQUAL(l->mux->stats.buffers, 0);
-    close(l->conn.sock);
-    close(l->peer);
+    leave(l->conn.sock);
+    leave(l->peer);
     free(l->mux);
     release(&l->sent);
     release(&l->got);

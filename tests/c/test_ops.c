@@ -2,12 +2,11 @@
 #include "world.h"
 
 #include <string.h>
-#include <unistd.h>
 
 static void what_is_sent_before_a_close_arrives(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -21,7 +20,7 @@ static void what_is_sent_before_a_close_arrives(void)
     EQUAL(get(peer, &got), 0);
     CHECK(!closed(&w, id));             /* it waits for the peer's end */
     EQUAL(pmx_counts(w.mux)->discarded, 5);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), 0);
     EQUAL(pmx_counts(w.mux)->reset, 0);
@@ -33,7 +32,7 @@ static void what_is_sent_before_a_close_arrives(void)
 static void send_eof_ends_one_direction(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     p.half_open = 1;
     world_serve(&w, &p);
@@ -48,13 +47,13 @@ static void send_eof_ends_one_direction(void)
     put_text(peer, "still");
     UNTIL(&w, messages_of(&w, id) == 1);
     CHECK(is_text(&w, message_of(&w, id, 0), "still"));
-    shutdown(peer, SHUT_WR);
+    end_writing(peer);
     UNTIL(&w, has(&w.ended, id));
     CHECK(!closed(&w, id));
     do_op(&w, id, PMX_CLOSE);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), 0);
-    close(peer);
+    leave(peer);
     release(&got);
     world_is_clean(&w);
     world_end(&w);
@@ -63,7 +62,7 @@ static void send_eof_ends_one_direction(void)
 static void fail_is_a_close_with_an_error(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -71,7 +70,7 @@ static void fail_is_a_close_with_an_error(void)
     say_text(&w, id, "answer");
     do_op(&w, id, PMX_FAIL);
     UNTIL_DOING(&w, got.size == 6, get(peer, &got));
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), ECONNABORTED);
     release(&got);
@@ -82,7 +81,7 @@ static void fail_is_a_close_with_an_error(void)
 static void abort_drops_and_resets(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -101,7 +100,7 @@ static void abort_drops_and_resets(void)
     EQUAL(got.size, 0);
     EQUAL(pmx_counts(w.mux)->reset, 1);
     EQUAL(pmx_counts(w.mux)->discarded, 14);
-    close(peer);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -109,7 +108,7 @@ static void abort_drops_and_resets(void)
 static void no_input_comes_while_paused(enum pmx_op stop, enum pmx_op go)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     world_begin(&w, 2, 262144);
     world_listen(&w, &p);
@@ -136,7 +135,7 @@ static void no_input_comes_while_paused(enum pmx_op stop, enum pmx_op go)
     do_op(&w, id, go);
     do_op(&w, id, stop);
     put_text(peer, "8\n");
-    close(peer);
+    leave(peer);
     turn(&w, 5 * MS);
     EQUAL(w.message_count, 7);
     do_op(&w, id, go);
@@ -160,7 +159,7 @@ static void hold_holds_input_until_release(void)
 static void pause_and_hold_are_apart(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -177,7 +176,7 @@ static void pause_and_hold_are_apart(void)
     EQUAL(w.message_count, 0);
     do_op(&w, id, PMX_RESUME);
     UNTIL(&w, w.message_count == 1);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     world_is_clean(&w);
     world_end(&w);
@@ -186,7 +185,7 @@ static void pause_and_hold_are_apart(void)
 static void a_paused_connection_can_be_closed(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -199,7 +198,7 @@ static void a_paused_connection_can_be_closed(void)
     int end = 1;
     UNTIL_DOING(&w, !end, end = get(peer, &got));
     CHECK(is_text_of(&got, "bye"));
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), 0);
     EQUAL(w.message_count, 0);
@@ -253,7 +252,7 @@ static void what_is_done_before_opened_counts(void)
 static void an_empty_message_under_raw_is_nothing(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -261,7 +260,7 @@ static void an_empty_message_under_raw_is_nothing(void)
     turn(&w, 0);
     EQUAL(pmx_counts(w.mux)->messages_out, 0);
     EQUAL(pmx_counts(w.mux)->discarded, 0);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     world_is_clean(&w);
     world_end(&w);

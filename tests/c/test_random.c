@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { PEERS = 16, LISTENERS = 4 };
 
@@ -116,7 +115,7 @@ static uint64_t anybody(const world *w)
                : chance(100);
 }
 
-static void do_something(world *w, int *peers, const uint32_t *ports,
+static void do_something(world *w, pmx_sock *peers, const uint32_t *ports,
                          const buffer *data, const pmx_policy *policies)
 {
     int i = (int)chance(PEERS);
@@ -124,12 +123,11 @@ static void do_something(world *w, int *peers, const uint32_t *ports,
     static const size_t sizes[] = {0, 1, 7, 100, 5000, 70000, 400000};
     size_t size = sizes[chance(7)];
     buffer got = {0};
-    if (peers[i] < 0)
+    if (peers[i] == PMX__NO_SOCK)
         peers[i] = call_port(ports[chance(LISTENERS)], (int)chance(2));
     switch (chance(16)) {
     case 0: case 1: case 2: case 3:
-        (void)!send(peers[i], data->bytes + chance(1000), size,
-                    MSG_NOSIGNAL);
+        (void)offer(peers[i], data->bytes + chance(1000), size);
         break;
     case 4: case 5: case 6:
         (void)get_at_most(peers[i], &got, size);
@@ -138,11 +136,11 @@ static void do_something(world *w, int *peers, const uint32_t *ports,
         if (chance(2))
             reset_peer(peers[i]);
         else
-            close(peers[i]);
-        peers[i] = -1;
+            leave(peers[i]);
+        peers[i] = PMX__NO_SOCK;
         break;
     case 8:
-        shutdown(peers[i], SHUT_WR);
+        end_writing(peers[i]);
         break;
     case 9: case 10: case 11: case 12:
         say(w, id, data->bytes, size);
@@ -168,7 +166,7 @@ static void do_something(world *w, int *peers, const uint32_t *ports,
 static void live(uint32_t seed, int64_t until)
 {
     world w;
-    int peers[PEERS];
+    pmx_sock peers[PEERS];
     uint32_t ports[LISTENERS];
     buffer data = {0};
     state = seed;
@@ -202,7 +200,7 @@ static void live(uint32_t seed, int64_t until)
         pmx_drain(w.mux);
     for (int i = 0; i < PEERS; i++)
         if (peers[i] >= 0)
-            close(peers[i]);
+            leave(peers[i]);
     for (int step = 0; step < 20000; step++) {
         if (!pmx_counts(w.mux)->connections && !w.mux->report_count &&
             !w.mux->ready_count && step > 5)

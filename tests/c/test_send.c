@@ -2,13 +2,12 @@
 #include "world.h"
 
 #include <string.h>
-#include <unistd.h>
 
 static void what_comes_is_sent_back(void)
 {
     enum { COUNT = 50 };
     world w;
-    int peers[COUNT];
+    pmx_sock peers[COUNT];
     uint64_t ids[COUNT];
     buffer sent[COUNT], got[COUNT];
     pmx_policy p = raw();
@@ -35,7 +34,7 @@ static void what_comes_is_sent_back(void)
         CHECK(same(&sent[i], &got[i]));
         release(&sent[i]);
         release(&got[i]);
-        close(peers[i]);
+        leave(peers[i]);
     }
     UNTIL(&w, w.closed_count == COUNT);
     for (int i = 0; i < COUNT; i++)
@@ -53,7 +52,7 @@ static void what_comes_is_sent_back(void)
 }
 
 /* Take in slowly, until all of `sent` is there. */
-static void all_comes(world *w, int peer, const buffer *sent)
+static void all_comes(world *w, pmx_sock peer, const buffer *sent)
 {
     buffer got = {0};
     UNTIL_DOING(w, got.size >= sent->size,
@@ -65,7 +64,7 @@ static void all_comes(world *w, int peer, const buffer *sent)
 static void four_megabytes_reach_a_slow_reader(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer);
@@ -78,7 +77,7 @@ static void four_megabytes_reach_a_slow_reader(void)
     all_comes(&w, peer, &sent);
     EQUAL(pmx_queued(w.mux, id), 0);
     EQUAL(has(&w.drained, id), 1);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     release(&sent);
     world_is_clean(&w);
@@ -94,7 +93,7 @@ static void pieces_of_all_sizes_leave_in_order(void)
                              lines("\r\n", 1 << 20)};
     for (int k = 0; k < 3; k++) {
         world w;
-        int peer;
+        pmx_sock peer;
         world_serve(&w, &policies[k]);
         uint64_t id = meet_small(&w, &peer);
         buffer sent = {0};
@@ -112,7 +111,7 @@ static void pieces_of_all_sizes_leave_in_order(void)
                 turn(&w, 0);
         }
         all_comes(&w, peer, &sent);
-        close(peer);
+        leave(peer);
         UNTIL(&w, closed(&w, id));
         release(&sent);
         world_is_clean(&w);
@@ -123,7 +122,7 @@ static void pieces_of_all_sizes_leave_in_order(void)
 static void thousands_of_tiny_pieces_leave_together(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = prefix(1, 0, 255);
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -137,7 +136,7 @@ static void thousands_of_tiny_pieces_leave_together(void)
     UNTIL_DOING(&w, got.size >= sent.size, get(peer, &got));
     CHECK(same(&sent, &got));
     EQUAL(pmx_counts(w.mux)->messages_out, 100000);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     release(&sent);
     release(&got);
@@ -148,7 +147,7 @@ static void thousands_of_tiny_pieces_leave_together(void)
 static void drained_is_told_once_below_low_water(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     p.high_water = 1000000;
     p.low_water = 500000;
@@ -172,7 +171,7 @@ static void drained_is_told_once_below_low_water(void)
     got.size = 0;
     UNTIL_DOING(&w, got.size == 999999, get(peer, &got));
     EQUAL(has(&w.drained, id), 1);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     release(&sent);
     release(&got);
@@ -183,7 +182,7 @@ static void drained_is_told_once_below_low_water(void)
 static void reading_stops_while_output_is_over_high_water(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer);
@@ -198,7 +197,7 @@ static void reading_stops_while_output_is_over_high_water(void)
     UNTIL_DOING(&w, w.message_count == 1, get(peer, &got));
     CHECK(pmx_queued(w.mux, id) <= p.low_water);
     UNTIL_DOING(&w, got.size == sent.size, get(peer, &got));
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     release(&sent);
     release(&got);
@@ -209,7 +208,7 @@ static void reading_stops_while_output_is_over_high_water(void)
 static void output_beyond_max_output_ends_the_connection(void)
 {
     world w;
-    int peer, other;
+    pmx_sock peer, other;
     pmx_policy p = raw();
     p.max_output = 6000000;
     world_serve(&w, &p);
@@ -231,8 +230,8 @@ static void output_beyond_max_output_ends_the_connection(void)
     UNTIL_DOING(&w, got.size == 10, get(other, &got));
     release(&got);
     release(&much);
-    close(peer);
-    close(other);
+    leave(peer);
+    leave(other);
     UNTIL(&w, closed(&w, second));
     world_is_clean(&w);
     world_end(&w);
@@ -241,7 +240,7 @@ static void output_beyond_max_output_ends_the_connection(void)
 static void what_is_sent_in_one_log_counts_for_max_output(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     p.max_output = 1000;
     world_serve(&w, &p);
@@ -253,7 +252,7 @@ static void what_is_sent_in_one_log_counts_for_max_output(void)
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), ENOBUFS);
     release(&much);
-    close(peer);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }

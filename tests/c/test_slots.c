@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 static void an_id_is_never_used_again(void)
 {
@@ -13,7 +12,7 @@ static void an_id_is_never_used_again(void)
     pmx_policy p = raw();
     world_serve(&w, &p);
     for (int i = 0; i < ROUNDS; i++) {
-        int peer;
+        pmx_sock peer;
         ids[i] = meet(&w, &peer);
         for (int k = 0; k < i; k++) {
             CHECK(ids[k] != ids[i]);
@@ -35,7 +34,7 @@ static void an_id_is_never_used_again(void)
 static void a_slot_is_used_again_in_the_next_turn_at_the_earliest(void)
 {
     world w;
-    int first, second, third;
+    pmx_sock first, second, third;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &first);
@@ -48,9 +47,9 @@ static void a_slot_is_used_again_in_the_next_turn_at_the_earliest(void)
     UNTIL(&w, w.opened.count == 3);
     EQUAL((uint32_t)w.opened.ids[2], (uint32_t)id);
     EQUAL(w.opened.ids[2] >> 32, (id >> 32) + 2);
-    close(first);
-    close(second);
-    close(third);
+    leave(first);
+    leave(second);
+    leave(third);
     UNTIL(&w, w.closed_count == 3);
     world_is_clean(&w);
     world_end(&w);
@@ -59,11 +58,11 @@ static void a_slot_is_used_again_in_the_next_turn_at_the_earliest(void)
 static void a_slot_whose_generations_are_used_up_is_retired(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     turn(&w, 0);
     pmx__slot(w.mux, (uint32_t)id)->generation = PMX__GENERATIONS - 2;
@@ -74,13 +73,13 @@ static void a_slot_whose_generations_are_used_up_is_retired(void)
     buffer got = {0};
     UNTIL_DOING(&w, got.size == 5, get(peer, &got));
     release(&got);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, last));
     turn(&w, 0);
     uint64_t next = meet(&w, &peer);
     CHECK((uint32_t)next != (uint32_t)id);
     EQUAL(pmx__find(w.mux, last) != NULL, 0);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, next));
     turn(&w, 0);
     for (uint32_t at = w.mux->free.head; at != PMX__NONE;
@@ -120,7 +119,7 @@ static void a_number_that_is_used_again_gets_its_own_events(void)
 {
     enum { COUNT = 30 };
     world w;
-    int peers[COUNT];
+    pmx_sock peers[COUNT];
     uint64_t ids[COUNT];
     uint32_t x = 5;
     pmx_policy p = lines("\n", 100);
@@ -134,7 +133,7 @@ static void a_number_that_is_used_again_gets_its_own_events(void)
         char text[32];
         put_text(peers[i], "old\n");
         if (step % 2)
-            close(peers[i]);
+            leave(peers[i]);
         else
             reset_peer(peers[i]);
         do_op(&w, ids[i], step % 3 ? PMX_ABORT : PMX_CLOSE);
@@ -146,7 +145,7 @@ static void a_number_that_is_used_again_gets_its_own_events(void)
         CHECK(is_text(&w, message_of(&w, ids[i], 0), text));
     }
     for (int i = 0; i < COUNT; i++)
-        close(peers[i]);
+        leave(peers[i]);
     UNTIL(&w, pmx_counts(w.mux)->connections == 0);
     world_is_clean(&w);
     world_end(&w);

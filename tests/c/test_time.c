@@ -1,15 +1,13 @@
 /* Deadlines and waits. */
 #include "world.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static void an_idle_connection_times_out(void)
 {
     world w;
-    int peer, busy;
+    pmx_sock peer, busy;
     pmx_policy p = raw();
     p.idle_ns = 40 * MS;
     world_serve(&w, &p);
@@ -27,8 +25,8 @@ static void an_idle_connection_times_out(void)
     CHECK(closed(&w, second) || w.t.messages);
     UNTIL(&w, closed(&w, second));
     CHECK(wait_count < 12);
-    close(peer);
-    close(busy);
+    leave(peer);
+    leave(busy);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -36,7 +34,7 @@ static void an_idle_connection_times_out(void)
 static void the_idle_clock_stands_still_while_paused(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     p.idle_ns = 30 * MS;
     world_serve(&w, &p);
@@ -52,7 +50,7 @@ static void the_idle_clock_stands_still_while_paused(void)
     do_op(&w, id, PMX_RELEASE);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), ETIMEDOUT);
-    close(peer);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -61,7 +59,7 @@ static void the_idle_clock_stands_still_while_paused(void)
 static void the_idle_clock_runs_while_output_is_unread(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     p.idle_ns = 40 * MS;
     world_serve(&w, &p);
@@ -71,7 +69,7 @@ static void the_idle_clock_runs_while_output_is_unread(void)
     say(&w, id, much.bytes, much.size);
     UNTIL_DOING(&w, closed(&w, id), put_text(peer, "unread"));
     EQUAL(error_of(&w, id), ETIMEDOUT);
-    close(peer);
+    leave(peer);
     release(&much);
     world_is_clean(&w);
     world_end(&w);
@@ -81,7 +79,7 @@ static void deadlines_stay_in_order_over_pauses(void)
 {
     enum { COUNT = 30 };
     world w;
-    int peers[COUNT];
+    pmx_sock peers[COUNT];
     uint64_t ids[COUNT];
     pmx_policy p = raw();
     p.idle_ns = 60000 * MS;
@@ -122,7 +120,7 @@ static void deadlines_stay_in_order_over_pauses(void)
     }
     for (int i = 0; i < COUNT; i++) {
         do_op(&w, ids[i], PMX_ABORT);
-        close(peers[i]);
+        leave(peers[i]);
     }
     UNTIL(&w, w.closed_count == COUNT);
     world_is_clean(&w);
@@ -146,7 +144,7 @@ static void a_harvest_waits_as_long_as_told(void)
 static void a_batch_gathers_until_min_messages_or_max_delay(void)
 {
     world w;
-    int peer, silent;
+    pmx_sock peer, silent;
     pmx_policy p = lines("\n", 100);
     world_serve(&w, &p);
     (void)meet(&w, &peer);
@@ -171,8 +169,8 @@ static void a_batch_gathers_until_min_messages_or_max_delay(void)
     put_text(peer, "1\n");
     pmx_wakeup(w.mux);
     CHECK(turn_of(&w, -1, 5, 60000 * MS) & PMX_WOKEN);
-    close(peer);
-    close(silent);
+    leave(peer);
+    leave(silent);
     UNTIL(&w, w.closed_count == 2);
     world_is_clean(&w);
     world_end(&w);
@@ -236,30 +234,29 @@ static void a_look_leaves_a_batch_that_may_still_gather(void)
 static void a_batch_that_gathers_does_not_spin(void)
 {
     world w;
-    int peer, silent, leaves;
+    pmx_sock peer, silent, leaves;
     pmx_policy p = lines("\n", 100);
     world_serve(&w, &p);
     (void)meet(&w, &peer);
     (void)meet(&w, &silent);
     uint64_t id = meet(&w, &leaves);
     put_text(peer, "1\n");
-    close(leaves);
+    leave(leaves);
     count_waits(&w);
     turn_of(&w, -1, 5, 40 * MS);
     UNTIL(&w, closed(&w, id));
     CHECK(wait_count < 60);
-    close(peer);
-    close(silent);
+    leave(peer);
+    leave(silent);
     UNTIL(&w, w.closed_count == 3);
     world_is_clean(&w);
     world_end(&w);
 }
 
-static void *wake(void *mux)
+static void wake(void *mux)
 {
     for (int i = 0; i < 100; i++)
         pmx_wakeup(mux);
-    return NULL;
 }
 
 static void another_thread_wakes_a_waiting_mux(void)
@@ -267,20 +264,19 @@ static void another_thread_wakes_a_waiting_mux(void)
     static const char *const kinds[] = {"socketpair", "pipe"};
     for (int i = 0; i < 2; i++) {
         world w;
-        pthread_t thread;
-        setenv("PYMUX_WAKEUP", kinds[i], 1);
+        test_environment("PYMUX_WAKEUP", kinds[i]);
         world_begin(&w, 100, 10000);
-        unsetenv("PYMUX_WAKEUP");
-        EQUAL(pthread_create(&thread, NULL, wake, w.mux), 0);
+        test_environment("PYMUX_WAKEUP", "");
+        void *thread = test_thread(wake, w.mux);
         EQUAL(turn(&w, -1), PMX_WOKEN);
-        pthread_join(thread, NULL);
+        test_join(thread);
         (void)turn(&w, 0);
         EQUAL(turn(&w, 0), 0);          /* all of them are taken */
         for (int k = 0; k < 70000; k++)
             EQUAL(pmx_wakeup(w.mux), 0);        /* more than it holds */
         while (turn(&w, 0) & PMX_WOKEN)
             ;
-        EQUAL(write(pmx_wakeup_fd(w.mux), "x", 1), 1);
+        EQUAL(test_write(pmx_wakeup_fd(w.mux), "x", 1), 1);
         EQUAL(turn(&w, -1), PMX_WOKEN);
         world_end(&w);
     }
@@ -291,7 +287,7 @@ static void spinning_finds_what_blocking_finds(void)
     static const int64_t spins[] = {-1, 20000, 1000000};
     for (int i = 0; i < 3; i++) {
         world w;
-        int peer;
+        pmx_sock peer;
         pmx_policy p = raw();
         memset(&w, 0, sizeof w);
         EQUAL(pmx_open(&w.mux, test_backend, 100, 10000, spins[i]), 0);
@@ -311,7 +307,7 @@ static void spinning_finds_what_blocking_finds(void)
         int64_t before = pmx__now();
         turn(&w, 3 * MS);
         CHECK(pmx__now() - before >= 3 * MS);
-        close(peer);
+        leave(peer);
         UNTIL(&w, w.closed_count == 1);
         world_is_clean(&w);
         world_end(&w);
@@ -321,7 +317,7 @@ static void spinning_finds_what_blocking_finds(void)
 static void an_interrupted_wait_keeps_what_it_has(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = raw();
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -334,7 +330,7 @@ static void an_interrupted_wait_keeps_what_it_has(void)
     EQUAL(turn(&w, -1), -EBADF);
     put_text(peer, "y");
     UNTIL(&w, w.message_count == 2);
-    close(peer);
+    leave(peer);
     UNTIL(&w, closed(&w, id));
     world_is_clean(&w);
     world_end(&w);

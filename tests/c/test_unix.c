@@ -1,6 +1,7 @@
 /* Unix sockets: files, abstract names, and what is left of them. */
 #include "world.h"
 
+#ifndef _WIN32
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,14 +216,17 @@ static void a_connect_that_waits_for_a_backlog_can_time_out(void)
     world_is_clean(&w);
     end(&w);
 }
+#endif
+
+#define NO_UNIX "pymux has no Unix sockets there"
 
 const test_case unix_tests[] = {
-    EACH(a_unix_socket_echoes_and_is_unlinked),
-    EACH(an_abstract_name_leaves_no_file),
-    ONCE(a_stale_socket_file_is_replaced),
-    ONCE(what_is_no_socket_is_left_alone),
-    ONCE(only_our_own_file_is_unlinked),
-    EACH(a_full_backlog_is_tried_again),
-    EACH(a_connect_that_waits_for_a_backlog_can_time_out),
+    UNIX_EACH(a_unix_socket_echoes_and_is_unlinked, NO_UNIX),
+    UNIX_EACH(an_abstract_name_leaves_no_file, NO_UNIX),
+    UNIX_ONCE(a_stale_socket_file_is_replaced, NO_UNIX),
+    UNIX_ONCE(what_is_no_socket_is_left_alone, NO_UNIX),
+    UNIX_ONCE(only_our_own_file_is_unlinked, NO_UNIX),
+    UNIX_EACH(a_full_backlog_is_tried_again, NO_UNIX),
+    UNIX_EACH(a_connect_that_waits_for_a_backlog_can_time_out, NO_UNIX),
     {0},
 };

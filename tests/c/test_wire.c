@@ -3,9 +3,8 @@
 #include "world.h"
 
 #include <string.h>
-#include <unistd.h>
 
-static void gets(world *w, int peer, const char *text)
+static void gets(world *w, pmx_sock peer, const char *text)
 {
     buffer got = {0};
     UNTIL_DOING(w, got.size >= strlen(text), get(peer, &got));
@@ -13,10 +12,10 @@ static void gets(world *w, int peer, const char *text)
     release(&got);
 }
 
-static void hang_up(world *w, int peer)
+static void hang_up(world *w, pmx_sock peer)
 {
     size_t before = w->closed_count;
-    close(peer);
+    leave(peer);
     UNTIL(w, w->closed_count > before);
 }
 
@@ -31,7 +30,7 @@ static int harvest_block(world *w, const pmx_block *block)
 static void delimiters_stay_where_everybody_has_the_same(void)
 {
     world w;
-    int peers[2];
+    pmx_sock peers[2];
     pmx_policy p = lines("\r\n", 100);
     world_serve(&w, &p);
     w.gaps = 1;
@@ -68,7 +67,7 @@ static void a_mixed_batch_has_no_gaps(void)
                                        "klm"};
     static const char *const text[] = {"abcd", "efg", "hij", "klm"};
     for (uint32_t order = 0; order < 16; order++) {
-        int peers[4];
+        pmx_sock peers[4];
         uint64_t ids[4];
         world_begin(&w, 4096, 262144);
         w.gaps = 1;
@@ -82,7 +81,7 @@ static void a_mixed_batch_has_no_gaps(void)
             if (order >> 2 == i)
                 continue;
             put_text(peers[i], said[i]);
-            shutdown(peers[i], SHUT_WR);
+            end_writing(peers[i]);
         }
         /* all but one of the four hang up once they are answered */
         UNTIL(&w, w.closed_count == 3);
@@ -92,7 +91,7 @@ static void a_mixed_batch_has_no_gaps(void)
             release(&all);
         }
         for (int i = 0; i < 4; i++)
-            close(peers[i]);
+            leave(peers[i]);
         UNTIL(&w, w.closed_count == 4);
         world_is_clean(&w);
         world_end(&w);
@@ -103,7 +102,7 @@ static void a_mixed_batch_has_no_gaps(void)
 static void raw_bytes_behind_lines_stay_within_the_batch(void)
 {
     world w;
-    int speaker, flood;
+    pmx_sock speaker, flood;
     pmx_policy p = lines("\n", 100), q = raw();
     buffer said = {0};
     world_begin(&w, 100, 10000);
@@ -135,7 +134,7 @@ static void raw_bytes_behind_lines_stay_within_the_batch(void)
 static void delimited_replies_go_out_as_they_are(void)
 {
     world w;
-    int peers[2];
+    pmx_sock peers[2];
     pmx_policy p = lines("\n", 4);      /* replies may be longer */
     pmx_framing is = lines("\n", INT32_MAX).framing;
     world_serve(&w, &p);
@@ -168,7 +167,7 @@ static void runs_of_small_frames_keep_order_and_frames(void)
     pmx_policy policies[] = {raw(), lines("<>", 9000), prefix(2, 1, 9000)};
     for (int kind = 0; kind < 3; kind++) {
         world w;
-        int peers[2];
+        pmx_sock peers[2];
         pmx_policy *p = &policies[kind];
         world_serve(&w, p);
         uint64_t to[2] = {meet(&w, &peers[0]), meet(&w, &peers[1])};
@@ -225,7 +224,7 @@ static void runs_of_small_frames_keep_order_and_frames(void)
 static void runs_are_held_to_max_output(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = prefix(1, 0, 255);
     p.max_output = 1000;
     world_serve(&w, &p);
@@ -240,7 +239,7 @@ static void runs_are_held_to_max_output(void)
         say_text(&w, id, "0123456789012345678901234567890123456789012345678");
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), ENOBUFS);
-    close(peer);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -248,7 +247,7 @@ static void runs_are_held_to_max_output(void)
 static void an_exchange_is_a_harvest_with_a_log(void)
 {
     world w;
-    int peer;
+    pmx_sock peer;
     pmx_policy p = lines("\n", 100);
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -276,7 +275,8 @@ static void an_exchange_is_a_harvest_with_a_log(void)
 static void pieces_wherever_they_are_go_out_in_order(void)
 {
     world w;
-    int peer, ended = 1;
+    pmx_sock peer;
+    int ended = 1;
     pmx_policy p = lines("\n", 100);
     buffer large = {0}, got = {0}, wanted = {0};
     world_serve(&w, &p);

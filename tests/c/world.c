@@ -1,11 +1,7 @@
 #include "world.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* --- buffers ----------------------------------------------------------- */
 

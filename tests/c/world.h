@@ -103,19 +103,25 @@ const message *message_of(const world *w, uint64_t id, size_t k);
 int is_text(const world *w, const message *m, const char *text);
 
 /* Peers. */
-int call(const world *w);                       /* connected, non-blocking */
-int call_small(const world *w);                 /* with a small buffer */
-int call_port(uint32_t port, int small);
-uint64_t meet(world *w, int *peer);             /* call, and its id */
-uint64_t meet_small(world *w, int *peer);
-void put(int peer, const void *bytes, size_t size);
-void put_text(int peer, const char *text);
+pmx_sock call(const world *w);                  /* connected, non-blocking */
+pmx_sock call_small(const world *w);            /* with a small buffer */
+pmx_sock call_port(uint32_t port, int small);
+void pair_of(pmx_sock pair[2]);                 /* of each other */
+void set_room(pmx_sock peer, int option, int size);
+uint64_t meet(world *w, pmx_sock *peer);        /* call, and its id */
+uint64_t meet_small(world *w, pmx_sock *peer);
+void put(pmx_sock peer, const void *bytes, size_t size);
+void put_text(pmx_sock peer, const char *text);
 /* What it takes now of bytes[*at..size); 1 when that was the last. */
-int put_some(int peer, const buffer *bytes, size_t *at);
+int put_some(pmx_sock peer, const buffer *bytes, size_t *at);
+int64_t offer(pmx_sock peer, const void *bytes, size_t size);
 /* What is there now; 1: more may come, 0: the end, -errno. */
-int get(int peer, buffer *into);
-int get_at_most(int peer, buffer *into, size_t size);
-void reset_peer(int peer);
+int get(pmx_sock peer, buffer *into);
+int get_at_most(pmx_sock peer, buffer *into, size_t size);
+void end_writing(pmx_sock peer);
+void end_both(pmx_sock peer);
+void leave(pmx_sock peer);                      /* close it */
+void reset_peer(pmx_sock peer);
 int is_text_of(const buffer *b, const char *text);
 
 void append(buffer *b, const void *bytes, size_t size);
