@@ -92,6 +92,24 @@ int pmx__prepare(pmx_sock sock)
 }
 #endif
 
+/* What became of bytes: their number, or one name for each failure. */
+static int64_t moved(int64_t n)
+{
+    if (n >= 0)
+        return n;
+    int error = pmx__net_error();
+    switch (-error) {
+#if EWOULDBLOCK != EAGAIN
+    case EWOULDBLOCK: return -EAGAIN;
+#endif
+#ifdef _WIN32
+    case ECONNABORTED: return -ECONNRESET;      /* by the peer's TCP */
+#endif
+    case EPIPE: return -ECONNRESET;
+    default: return error;
+    }
+}
+
 static void set_option(pmx_sock sock, int level, int option, int value)
 {
     (void)setsockopt(sock, level, option, (const void *)&value,
@@ -244,8 +262,8 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
     if (error == -EWOULDBLOCK)
         return -EAGAIN;
 #ifdef _WIN32
-    if (error == -ECONNRESET)   /* before it was accepted */
-        return -ECONNABORTED;
+    if (error == -ECONNRESET || error == -ENOTCONN)
+        return -ECONNABORTED;   /* before it was accepted */
 #endif
     if (error)
         return error;
@@ -296,24 +314,6 @@ int pmx__dialled(pmx_sock sock)
     pmx__target peer;
     peer.size = sizeof peer.to;
     return getpeername(sock, &peer.to.any, &peer.size) ? pmx__net_error() : 0;
-}
-
-/* What became of bytes: their number, or one name for each failure. */
-static int64_t moved(int64_t n)
-{
-    if (n >= 0)
-        return n;
-    int error = pmx__net_error();
-    switch (-error) {
-#if EWOULDBLOCK != EAGAIN
-    case EWOULDBLOCK: return -EAGAIN;
-#endif
-#ifdef _WIN32
-    case ECONNABORTED: return -ECONNRESET;      /* by the peer's TCP */
-#endif
-    case EPIPE: return -ECONNRESET;
-    default: return error;
-    }
 }
 
 int64_t pmx__recv(pmx_sock sock, void *to, size_t size)
@@ -425,10 +425,14 @@ int pmx__sock_error(pmx_sock sock)
     if (getsockopt(sock, SOL_SOCKET, SO_ERROR, (void *)&error, &size))
         return -pmx__net_error();
 #ifdef _WIN32
-    if (error) {
+    /* SO_ERROR tells of failed connects; of a reset, trying to receive does */
+    char byte;
+    if (error)
         WSASetLastError(error);
-        error = -pmx__net_error();
-    }
+    if (error || recv(sock, &byte, 1, MSG_PEEK) < 0)
+        error = -(int)moved(-1);
+    if (error == EAGAIN || error == ENOTCONN)
+        error = 0;
 #endif
     return error == EPIPE ? ECONNRESET : error;
 }

@@ -159,7 +159,8 @@ static int fill(const state_t *s, sets_t *sets)
             sets->out.fd_array[sets->out.fd_count++] = e->sock;
             sets->failed.fd_array[sets->failed.fd_count++] = e->sock;
         }
-        highest = 0;
+        if (e->what & (PMX__IN | PMX__OUT))
+            highest = 0;
 #else
         if (e->what & PMX__IN)
             FD_SET(e->sock, &sets->in);

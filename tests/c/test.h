@@ -38,6 +38,9 @@ extern const char *test_backend;
 void test_failed(const char *file, int line, const char *what)
     __attribute__((noreturn));
 
+/* Why tests of Unix sockets are skipped. */
+#define NO_UNIX "pymux has no Unix sockets there"
+
 /* Ends a test that this machine cannot run. */
 void test_skipped(const char *why) __attribute__((noreturn));
 

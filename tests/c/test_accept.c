@@ -27,6 +27,37 @@ static void a_burst_is_accepted_whole(void)
     world_end(&w);
 }
 
+static void a_thousand_connections_echo(void)
+{
+    enum { COUNT = 1000 };
+    world w;
+    static pmx_sock peers[COUNT];
+    pmx_policy p = raw();
+    if (!test_room_for(2 * COUNT + 100) ||
+        (!strcmp(test_backend, "select") && pmx_select_limit() < 2 * COUNT))
+        test_skipped("it takes two thousand descriptors");
+    world_serve(&w, &p);
+    w.echo = 1;
+    for (int i = 0; i < COUNT; i++)
+        peers[i] = call(&w);
+    for (uint32_t i = 0; i < COUNT; i++)
+        put(peers[i], &i, sizeof i);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        buffer got = {0};
+        UNTIL_DOING(&w, got.size, get(peers[i], &got));
+        EQUAL(got.size, sizeof i);
+        CHECK(!memcmp(got.bytes, &i, sizeof i));
+        release(&got);
+    }
+    for (int i = 0; i < COUNT; i++)
+        leave(peers[i]);
+    UNTIL(&w, w.closed_count == COUNT);
+    EQUAL(w.message_count, COUNT);
+    test_restore();
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 static void at_max_connections_peers_wait(void)
 {
     world w;
@@ -283,6 +314,7 @@ static void an_ipv6_listener_takes_ipv6(void)
 
 const test_case accept_tests[] = {
     EACH(a_burst_is_accepted_whole),
+    EACH(a_thousand_connections_echo),
     EACH(at_max_connections_peers_wait),
     UNIX_EACH(without_descriptors_accepting_pauses, NO_LIMIT),
     UNIX_EACH(accepting_is_tried_again_by_itself, NO_LIMIT),

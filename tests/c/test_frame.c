@@ -98,7 +98,7 @@ static void what_is_written_is_what_is_read(void)
     static const uint32_t widths[] = {1, 2, 4, 8};
     for (int i = 0; i < 4; i++)
         for (int little = 0; little < 2; little++)
-            for (uint64_t size = 0; size < 300; size += 7) {
+            for (uint32_t size = 0; size < 300; size += 7) {
                 pmx_policy p = prefix(widths[i], little, 1000);
                 uint8_t bytes[400] = {0};
                 uint64_t scanned = 0;

@@ -40,7 +40,7 @@ static void a_mux_that_closes_sends_what_it_can(void)
     EQUAL(get(little, &got), 0);
     CHECK(is_text_of(&got, "bye"));
     got.size = 0;
-    EQUAL(get(much, &got), -ECONNRESET);
+    CHECK(is_reset(get(much, &got)));
     CHECK(got.size < data.size);
     leave(little);
     leave(much);
@@ -69,8 +69,10 @@ static void a_mux_closes_in_any_state(void)
     turn(&w, 0);
     pmx_endpoint at = {.host = "127.0.0.1", .port = w.port};
     EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+#ifndef _WIN32
     at = (pmx_endpoint){.path = "/nowhere/at/all", .path_size = 15};
     EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+#endif
     world_end(&w);
     for (int i = 0; i < 5; i++)
         leave(peers[i]);
@@ -202,6 +204,7 @@ static void next_timeout_tells_of_work_without_descriptors(void)
     world_end(&w);
 }
 
+#ifndef _WIN32
 static void reset_all_ends_everybody(void)
 {
     world w;
@@ -233,6 +236,7 @@ static void reset_all_ends_everybody(void)
     world_is_clean(&w);
     world_end(&w);
 }
+#endif
 
 const test_case life_tests[] = {
     EACH(opening_and_closing_leaves_nothing),
@@ -242,6 +246,6 @@ const test_case life_tests[] = {
     UNIX_EACH(a_child_that_holds_descriptors_does_not_matter,
               "there is no fork"),
     EACH(next_timeout_tells_of_work_without_descriptors),
-    EACH(reset_all_ends_everybody),
+    UNIX_EACH(reset_all_ends_everybody, NO_UNIX),
     {0},
 };

@@ -17,7 +17,7 @@ static void an_idle_connection_times_out(void)
     UNTIL_DOING(&w, closed(&w, id), put_text(busy, "x"));
     CHECK(pmx__now() - before >= 40 * MS);
     EQUAL(error_of(&w, id), ETIMEDOUT);
-    EQUAL(get(peer, &got), -ECONNRESET);
+    CHECK(is_reset(get(peer, &got)));
     CHECK(!closed(&w, second));
     /* one turn sleeps until then, however long it may */
     count_waits(&w);
@@ -270,7 +270,8 @@ static void another_thread_wakes_a_waiting_mux(void)
         void *thread = test_thread(wake, w.mux);
         EQUAL(turn(&w, -1), PMX_WOKEN);
         test_join(thread);
-        (void)turn(&w, 0);
+        while (turn(&w, 10 * MS) & PMX_WOKEN)
+            ;
         EQUAL(turn(&w, 0), 0);          /* all of them are taken */
         for (int k = 0; k < 70000; k++)
             EQUAL(pmx_wakeup(w.mux), 0);        /* more than it holds */

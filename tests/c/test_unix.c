@@ -218,8 +218,6 @@ static void a_connect_that_waits_for_a_backlog_can_time_out(void)
 }
 #endif
 
-#define NO_UNIX "pymux has no Unix sockets there"
-
 const test_case unix_tests[] = {
     UNIX_EACH(a_unix_socket_echoes_and_is_unlinked, NO_UNIX),
     UNIX_EACH(an_abstract_name_leaves_no_file, NO_UNIX),

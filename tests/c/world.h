@@ -122,6 +122,8 @@ void end_writing(pmx_sock peer);
 void end_both(pmx_sock peer);
 void leave(pmx_sock peer);                      /* close it */
 void reset_peer(pmx_sock peer);
+int is_reset(int said);                         /* by get() */
+void needs_resets(void);                        /* else skips the test */
 int is_text_of(const buffer *b, const char *text);
 
 void append(buffer *b, const void *bytes, size_t size);
