@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The header; ids behind it stand at a multiple of 8, on 32 bits too. */
+enum { HEADER = (sizeof(pmx_arena) + 7) / 8 * 8 };
+
 static size_t columns_size(uint32_t rows)
 {
     size_t n = rows;
@@ -23,7 +26,7 @@ static size_t columns_size(uint32_t rows)
 static void lay_out(pmx_arena *arena)
 {
     size_t rows = arena->rows;
-    uint8_t *at = (uint8_t *)(arena + 1);
+    uint8_t *at = (uint8_t *)arena + HEADER;
     arena->ids = (uint64_t *)(void *)at;
     at += rows * sizeof(uint64_t);
     arena->offsets = (int32_t *)(void *)at;
@@ -38,7 +41,7 @@ static void lay_out(pmx_arena *arena)
 
 pmx_arena *pmx_arena_new(uint64_t capacity, uint32_t rows)
 {
-    uint64_t total = sizeof(pmx_arena) + columns_size(rows) + capacity;
+    uint64_t total = HEADER + columns_size(rows) + capacity;
     if (capacity > INT32_MAX + UINT64_C(4096) || total > SIZE_MAX)
         return NULL;
     pmx_arena *arena = malloc((size_t)total);

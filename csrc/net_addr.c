@@ -19,7 +19,7 @@ static int resolve_path(const pmx_endpoint *endpoint, pmx__target *target)
     struct sockaddr_un *un = &target->to.un;
     size_t size = endpoint->path_size;
     /* an abstract name fills the room, a path leaves some for its NUL */
-    if (!size || size + (endpoint->path[0] != 0) > sizeof un->sun_path)
+    if (!size || size > sizeof un->sun_path - (endpoint->path[0] != 0))
         return -ENAMETOOLONG;
 #ifndef __linux__
     if (!endpoint->path[0])     /* no abstract names there */
