@@ -102,8 +102,11 @@ static int wait_precisely(state_t *s, struct epoll_event *events, int room,
         .tv_nsec = (long)(timeout_ns % 1000000000),
     };
     if (!s->no_pwait2) {
-        long n = syscall(SYS_epoll_pwait2, s->fd, events, room, &span, NULL,
-                         (size_t)0);
+        /* as the kernel has it; libc's is smaller on 32 bits */
+        const int64_t exact[2] = {timeout_ns / 1000000000,
+                                  timeout_ns % 1000000000};
+        long n = syscall(SYS_epoll_pwait2, s->fd, events, room, exact,
+                         NULL, (size_t)0);
         if (n >= 0 || (errno != ENOSYS && errno != EPERM))
             return n >= 0 ? (int)n : -errno;
         s->no_pwait2 = 1;
