@@ -6,6 +6,7 @@ there is one place where the C API stands. Nothing here imports pymux.
 
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 from cffi import FFI
@@ -27,9 +28,11 @@ def relative(path: Path) -> str:
 
 def compile_args() -> list[str]:
     """What the compiler is told beside what Python was built with."""
-    if os.name == "nt":
-        return []
-    args = ["-std=c11", "-O3", "-fvisibility=hidden"]
+    if sys.platform == "win32" and not sysconfig.get_platform().startswith("mingw"):
+        return ["/std:c11"]
+    # Solaris hides most of its API from a compiler that is strict about C
+    dialect = "gnu11" if sys.platform.startswith("sunos") else "c11"
+    args = [f"-std={dialect}", "-O3", "-fvisibility=hidden"]
     # No path of this machine in the debugging information: two builds are the same.
     args += [
         f"-ffile-prefix-map={place}=." for place in sorted({str(ROOT), os.getcwd()})
@@ -50,6 +53,13 @@ def link_args() -> list[str]:
     return []
 
 
+def libraries() -> list[str]:
+    """What holds the sockets, where libc does not."""
+    if sys.platform == "win32":
+        return ["ws2_32"]
+    return ["socket", "nsl"] if sys.platform.startswith("sunos") else []
+
+
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
@@ -60,7 +70,7 @@ ffibuilder.set_source(
     include_dirs=["csrc"],
     extra_compile_args=compile_args(),
     extra_link_args=link_args(),
-    libraries=["ws2_32"] if sys.platform == "win32" else [],
+    libraries=libraries(),
 )
 
 if __name__ == "__main__":

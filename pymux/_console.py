@@ -69,6 +69,8 @@ class Terminal:
         self._prompting = False
         self._midline = False
         self._attributes: Any = None
+        if sys.platform == "win32":  # the console edits lines itself
+            return
         try:
             import readline
             import termios
@@ -86,7 +88,7 @@ class Terminal:
     def restore(self) -> None:
         """Undo what an interrupted line editor left behind."""
         self._erase_prompt()
-        if self._attributes is not None:
+        if sys.platform != "win32" and self._attributes is not None:
             import termios
 
             termios.tcsetattr(0, termios.TCSADRAIN, self._attributes)

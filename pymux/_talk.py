@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -199,7 +200,7 @@ class _Reader(threading.Thread):
 
     def start(self) -> None:
         """Start the thread; signals are for the one that starts it."""
-        if not hasattr(signal, "pthread_sigmask"):
+        if sys.platform == "win32":  # signals come in the main thread anyway
             super().start()
             return
         before = signal.pthread_sigmask(

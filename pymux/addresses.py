@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import socket
+import sys
 from typing import Any, Union
 
 from ._core import ffi
@@ -13,6 +14,8 @@ from ._core import ffi
 __all__ = ["Address", "check_address", "endpoints", "from_core", "is_numeric", "show"]
 
 Address = Union[str, "os.PathLike[str]", tuple[Any, ...]]
+
+_BSD = sys.platform == "darwin" or "bsd" in sys.platform  # a shorter sun_path
 
 _LOOKS_LIKE_HOST_AND_PORT = re.compile(r"[^/\0]*:[^/\0]*\Z")
 
@@ -35,7 +38,9 @@ def _path(address: str | os.PathLike[str]) -> bytes:
         raise ValueError(
             f"address {path!r} has a NUL inside; only a leading one may be"
         )
-    room = 108 - (encoded[0] != 0)
+    if not encoded[0] and not sys.platform.startswith("linux"):
+        raise ValueError(f"address {path!r} is an abstract name, which only Linux has")
+    room = (104 if _BSD else 108) - (encoded[0] != 0)
     if len(encoded) > room:
         raise ValueError(
             f"the Unix socket path {path!r} has {len(encoded)} bytes; "

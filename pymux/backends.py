@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from ._core import ffi, lib
-from .errors import BackendUnavailable
+from .errors import BackendUnavailable, meaning
 
 __all__ = ["backends"]
 
@@ -21,10 +22,22 @@ def reasons() -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for name in built:
         error = lib.pmx_backend_probe(name.encode())
-        found[name] = os.strerror(-error) if error else None
+        found[name] = meaning(-error) if error else None
     for name in KNOWN:
-        found.setdefault(name, "this operating system does not offer it")
+        found.setdefault(name, missing(name, sys.platform))
     return found
+
+
+def missing(name: str, platform: str) -> str:
+    """Why a backend is not built on a `sys.platform`."""
+    if platform.startswith("sunos"):
+        return (
+            "not used on Solaris and illumos, nor are their /dev/poll and "
+            "event ports; poll serves there"
+        )
+    if platform == "win32" and name == "poll":
+        return "WSAPoll is not used; select serves on Windows"
+    return "this operating system does not offer it"
 
 
 def backends() -> tuple[str, ...]:
@@ -44,6 +57,8 @@ def compiler() -> str:
 def select_limit() -> str:
     """What to say where select is full."""
     limit = lib.pmx_select_limit()
+    if sys.platform == "win32":
+        return f"select holds {limit} sockets at most"
     others = [name for name in backends() if name != "select"]
     instead = f"; use {' or '.join(others)}" if others else ""
     return f"select holds no descriptor from {limit} on (FD_SETSIZE){instead}"
@@ -64,11 +79,11 @@ def choose(backend: str | None) -> bytes | None:
 def unavailable(backend: str | None, number: int) -> OSError:
     """The error to raise where a mux cannot be opened."""
     if number in (errno.ENOMEM, errno.ENFILE, errno.EMFILE):
-        return OSError(number, os.strerror(number))
+        return OSError(number, meaning(number))
     name = backend or os.environ.get("PYMUX_BACKEND") or "any"
     if name == "select" and number == errno.ENOSPC:
         return BackendUnavailable(number, f"backend select: {select_limit()}")
-    reason = reasons().get(name) or os.strerror(number)
+    reason = reasons().get(name) or meaning(number)
     return BackendUnavailable(
         number,
         f"backend {name} is unavailable: {reason}; "

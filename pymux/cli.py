@@ -26,7 +26,7 @@ from ._talk import talk
 from .addresses import show
 from .backends import compiler, reasons
 from .batch import Batch
-from .errors import BackendUnavailable
+from .errors import BackendUnavailable, meaning
 from .framing import Fixed, LengthPrefix, Limits, Lines, Raw
 from .handlers import batched
 from .mux import Mux
@@ -312,7 +312,7 @@ def describe(error: OSError, address: Address) -> str:
         return one_line(error)
     if error.errno is None:
         return f"{one_line(error)}: {address.text}"
-    reason = os.strerror(error.errno)
+    reason = meaning(error.errno)
     line = f"{reason[:1].lower()}{reason[1:]}: {address.text}"
     return line + _hint(error.errno, address.value)
 
@@ -504,10 +504,10 @@ def run_info(args: argparse.Namespace) -> int:
 
 
 def _descriptor_limit() -> str:
-    try:
-        import resource
-    except ImportError:
-        return "unknown"
+    if sys.platform == "win32":
+        return "no limit"
+    import resource
+
     soft, hard = (
         "unlimited" if limit == resource.RLIM_INFINITY else str(limit)
         for limit in resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import enum
 import errno
 import math
-import os
 import select
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from .errors import BackendUnavailable, ConnectionClosed
+from .errors import BackendUnavailable, ConnectionClosed, meaning
 from .framing import Limits, seconds
 from .mux import Mux
 
@@ -116,6 +116,8 @@ def harvest_after_progress(mux: Mux, timeout: float | None, nap: float) -> Batch
         The batch, which may be empty.
     """
     waits = [t for t in (timeout, mux.next_timeout()) if t is not None]
+    if sys.platform == "win32":  # no poller there has a descriptor
+        return mux.harvest(min([nap, *waits]))
     try:
         descriptor = mux.fileno()
     except BackendUnavailable:
@@ -383,7 +385,7 @@ class Client:
         number = errno.ECONNRESET if error is None else error.errno
         closed = ConnectionClosed(
             number,
-            f"{what}, connection lost: {os.strerror(number or 0)}",
+            f"{what}, connection lost: {meaning(number or 0)}",
             connection=self._conn,
         )
         closed.__cause__ = error

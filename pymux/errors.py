@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .connection import Connection
 
 __all__ = ["BackendUnavailable", "ConnectionClosed"]
+
+_WINSOCK = 10000  # where its numbers begin; errno has those it shares with C
 
 
 class ConnectionClosed(ConnectionError):
@@ -52,6 +55,15 @@ class BackendUnavailable(OSError):
     """
 
 
+def meaning(number: int) -> str:
+    """What an errno means; on Windows those of Winsock are among them."""
+    if sys.platform == "win32" and number >= _WINSOCK:
+        import ctypes
+
+        return ctypes.FormatError(number).rstrip(".")
+    return os.strerror(number)
+
+
 def error_from(number: int) -> OSError | None:
     """The OSError of an errno, of the subclass that fits; None for 0."""
-    return OSError(number, os.strerror(number)) if number else None
+    return OSError(number, meaning(number)) if number else None

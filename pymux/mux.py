@@ -30,7 +30,7 @@ from .arena import Arena, Arenas
 from .backends import backends, choose, select_limit, unavailable
 from .batch import Batch
 from .connection import CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
-from .errors import BackendUnavailable, error_from
+from .errors import BackendUnavailable, error_from, meaning
 from .framing import (
     Fixed,
     Framing,
@@ -441,7 +441,7 @@ class Mux:
     def _os_error(self, number: int, address: str) -> OSError:
         if number == errno.ENOSPC and self._name == "select":
             return BackendUnavailable(number, select_limit())
-        return OSError(number, os.strerror(number), address)
+        return OSError(number, meaning(number), address)
 
     def _note_framing(self, framing: Framing | None) -> None:
         framing = framing or Raw()
@@ -707,7 +707,7 @@ class Mux:
             if result < 0:
                 self._unreturned = False
                 gil.turns = self._counts.harvests
-                raise OSError(-result, os.strerror(-result))
+                raise OSError(-result, meaning(-result))
             ran = self._run_due() if self._timers.heap or self._calls else False
             if self._c is None:  # a call has closed it
                 return 0

@@ -21,6 +21,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Mark what runs on every backend by itself: PYMUX_BACKEND changes nothing."""
+    for item in items:
+        if "backend" in item.fixturenames:
+            item.add_marker("each_backend")
+
+
 @pytest.fixture(params=pymux.backends())
 def backend(request):
     """The name of each backend that works on this machine, in turn."""

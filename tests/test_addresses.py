@@ -443,3 +443,9 @@ def test_an_address_stays_after_its_connection_is_aborted(mux):
         conn.abort()
         mux.harvest(0)
         assert conn.peer == expected
+
+
+def test_an_abstract_name_is_refused_where_there_are_none(monkeypatch, mux):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ValueError, match="Linux"):
+        mux.listen("\0pymux-test")

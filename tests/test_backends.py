@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import pymux
+from pymux.backends import missing
 
 from .util import (
     assert_idle,
@@ -74,14 +75,30 @@ def test_an_unknown_name_in_the_environment_lists_the_known_ones(monkeypatch):
 
 
 def test_a_known_backend_that_is_missing_says_why():
-    missing = {"epoll", "kqueue"} - set(pymux.backends())
-    if not missing:
+    lacking = {"epoll", "kqueue"} - set(pymux.backends())
+    if not lacking:
         pytest.skip("every backend works here")
-    name = missing.pop()
+    name = lacking.pop()
     with pytest.raises(pymux.BackendUnavailable) as caught:
         pymux.Mux(name)
     assert name in str(caught.value)
     assert len(str(caught.value)) > len(name) + 5  # a reason, not a name alone
+
+
+@pytest.mark.parametrize("name", ["epoll", "kqueue"])
+def test_solaris_is_told_what_pymux_does_not_use_there(name):
+    reason = missing(name, "sunos5")
+    assert "/dev/poll" in reason
+    assert "event ports" in reason
+    assert "poll serves there" in reason
+
+
+def test_windows_is_told_that_select_serves_in_place_of_poll():
+    assert "select" in missing("poll", "win32")
+
+
+def test_elsewhere_a_missing_backend_is_the_systems_to_offer():
+    assert missing("kqueue", "linux") == "this operating system does not offer it"
 
 
 def test_an_empty_environment_variable_is_no_choice(monkeypatch):
