@@ -152,7 +152,7 @@ static int epoll_wait_(void *state, pmx__event *events, int room,
  * for, as the standard library's selectors do. */
 static int epoll_look(void *state, pmx_ready *ready, int64_t timeout_ns)
 {
-    size_t size = ready->room * sizeof(struct epoll_event);
+    size_t size = (size_t)ready->room * sizeof(struct epoll_event);
     struct epoll_event *events = pmx__ready_memory(ready, size);
     if (!events)
         return -ENOMEM;

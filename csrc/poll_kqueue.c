@@ -255,7 +255,7 @@ static int kqueue_wait(void *state, pmx__event *events, int room,
 static int kqueue_look(void *state, pmx_ready *ready, int64_t timeout_ns)
 {
     struct kevent *events =
-        pmx__ready_memory(ready, ready->room * sizeof *events);
+        pmx__ready_memory(ready, (size_t)ready->room * sizeof *events);
     if (!events)
         return -ENOMEM;
     int n = wait_for(state, events, (int)ready->room, timeout_ns);

@@ -93,7 +93,7 @@ pmx_ready *pmx_ready_new(pmx_watch *watch, uint64_t room)
     if (!room || room > INT_MAX / sizeof(int64_t))
         return NULL;
     pmx_ready *ready = calloc(1, sizeof *ready);
-    int64_t *found = malloc(room * sizeof *found);
+    int64_t *found = malloc((size_t)room * sizeof *found);
     if (!ready || !found) {
         free(ready);
         free(found);

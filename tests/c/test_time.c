@@ -181,7 +181,7 @@ static void a_batch_gathers_until_min_messages_or_max_delay(void)
 static void a_look_leaves_a_batch_that_may_still_gather(void)
 {
     world w;
-    int peer, silent;
+    pmx_sock peer, silent;
     pmx_policy p = lines("\n", 100);
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
@@ -220,13 +220,13 @@ static void a_look_leaves_a_batch_that_may_still_gather(void)
     put_text(peer, "7\n");     /* or until no other can bring any: its end is
                                    told with what came before it */
     EQUAL(turn_of(&w, PMX_LOOK, 3, 60000 * MS), PMX_GATHERING);
-    close(silent);
-    shutdown(peer, SHUT_WR);
+    leave(silent);
+    pmx__shutdown_write(peer);
     UNTIL_DOING(&w, closed(&w, id), turn_of(&w, PMX_LOOK, 3, 60000 * MS));
     EQUAL(messages_of(&w, id), 7);
     EQUAL(w.closed_count, 2);
     EQUAL(pmx_next_timeout(w.mux), -1);
-    close(peer);
+    leave(peer);
     world_is_clean(&w);
     world_end(&w);
 }
