@@ -20,6 +20,8 @@ Names
                           how a stream is cut into messages, both ways
     Limits                what a connection may use
     Stats                 the figures of a mux
+    aio                   servers and connections in an asyncio loop
+    Selector              a `selectors.BaseSelector`, for loops that take one
     backends              which of epoll, kqueue, poll and select work here
     ConnectionClosed, BackendUnavailable
                           the errors that are pymux's own

@@ -28,6 +28,8 @@ from .inbox import Inbox
 from .mux import Mux
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from .batch import Batch
     from .handlers import Dispatcher, OnError
     from .timers import Timer
@@ -151,7 +153,7 @@ class GuestConnection(Connection):
     mux: GuestMux
     _task: Reader | None  # type: ignore[assignment]
 
-    def send(self, data: Any) -> None:
+    def send(self, data: Buffer) -> None:
         super().send(data)
         self.mux.touched()
 

@@ -198,6 +198,9 @@ class Selector(selectors.BaseSelector):
     def unregister(self, fileobj: FileDescriptorLike) -> Key:
         """Stop watching a file object; one that was closed since is no error.
 
+        Args:
+            fileobj: as it was registered, or its descriptor.
+
         Returns:
             The key it had.
 
@@ -215,6 +218,11 @@ class Selector(selectors.BaseSelector):
         """Change what a file object is watched for, and its data.
 
         Where the backend refuses, the file object is not registered any more.
+
+        Args:
+            fileobj: as it was registered, or its descriptor.
+            events: `selectors.EVENT_READ`, `EVENT_WRITE` or both.
+            data: kept in the key.
 
         Returns:
             The new key.
@@ -310,6 +318,12 @@ class Selector(selectors.BaseSelector):
 
     def get_key(self, fileobj: FileDescriptorLike) -> Key:
         """The key of a registered file object.
+
+        Args:
+            fileobj: as it was registered, or its descriptor.
+
+        Returns:
+            The `selectors.SelectorKey`.
 
         Raises:
             KeyError: it is not registered.

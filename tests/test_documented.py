@@ -108,6 +108,15 @@ def test_every_name_of_the_package_has_an_example(name):
     assert ">>> " in getattr(pymux, name).__doc__
 
 
+@pytest.mark.parametrize("name", pymux.aio.__all__)
+def test_every_name_of_aio_and_its_methods_are_documented(name):
+    found = getattr(pymux.aio, name)
+    assert found.__doc__
+    for member in vars(found) if inspect.isclass(found) else ():
+        if not member.startswith("_"):
+            assert inspect.getdoc(getattr(found, member)), member
+
+
 def test_the_module_tells_of_every_name():
     words = set(re.findall(r"\w+", pymux.__doc__))
     assert set(pymux.__all__) - words == set()
@@ -118,7 +127,8 @@ def test_help_shows_nothing_but_the_public_names():
     shown = set(re.findall(r"^    class (\w+)\(", text, re.M))
     functions = text[text.index("\nFUNCTIONS\n") : text.index("\nDATA\n")]
     shown |= set(re.findall(r"^    (\w+)(?:\(| = )", functions, re.M))
-    assert shown == set(pymux.__all__)
+    # a module has a page of its own; how it is loaded is shown by pydoc always
+    assert shown - {"__getattr__"} == set(pymux.__all__) - {"aio"}
     assert "Any = <" not in text
 
 
