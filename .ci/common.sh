@@ -6,7 +6,10 @@ stage_name=
 stage_start=$SECONDS
 
 finish() {
-    local code=$?
+    local code=$? job
+    for job in $(jobs -p); do
+        kill "$job" 2>/dev/null || true
+    done
     if [ "$code" -ne 0 ]; then
         printf '\nFAILED: %s\n' "${stage_name:-before the first stage}"
     fi

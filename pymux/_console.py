@@ -100,7 +100,7 @@ class Terminal:
 
     def _is_raw(self) -> bool:
         """Whether a line's end only goes down, as under PyPy's line editor."""
-        if self._attributes is None:
+        if sys.platform == "win32" or self._attributes is None:
             return False
         import termios
 

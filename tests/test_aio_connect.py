@@ -12,9 +12,7 @@ import pymux
 from . import util
 from .loops import until
 
-pytestmark = pytest.mark.skipif(
-    not {"epoll", "kqueue"} & set(pymux.backends()), reason="neither epoll nor kqueue"
-)
+pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
 LINES = pymux.Lines()
 

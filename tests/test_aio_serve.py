@@ -14,9 +14,7 @@ from . import util
 from .loops import until
 from .util import FORMS, in_form
 
-pytestmark = pytest.mark.skipif(
-    not {"epoll", "kqueue"} & set(pymux.backends()), reason="neither epoll nor kqueue"
-)
+pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
 LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()

@@ -8,6 +8,8 @@ import pytest
 
 import pymux
 
+from . import util
+
 MODULES = [
     module.name
     for module in pkgutil.iter_modules(pymux.__path__, "pymux.")
@@ -17,6 +19,8 @@ MODULES = [
 
 @pytest.mark.parametrize("name", ["pymux", *MODULES])
 def test_the_examples_of_a_module_run(name):
+    if name == "pymux.aio" and util.NO_GUESTS:
+        pytest.skip(util.WHY_NO_GUESTS)
     module = importlib.import_module(name)
     found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert found.failed == 0

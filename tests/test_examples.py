@@ -11,8 +11,6 @@ import urllib.request
 
 import pytest
 
-import pymux
-
 from . import util
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
@@ -27,8 +25,8 @@ pytestmark = [
 def telemetry():
     """(the sensors' port, the HTTP port) of the example, running."""
     pytest.importorskip("aiohttp")
-    if not {"epoll", "kqueue"} & set(pymux.backends()):
-        pytest.skip("neither epoll nor kqueue")
+    if util.NO_GUESTS:
+        pytest.skip(util.WHY_NO_GUESTS)
     with util.python(str(EXAMPLES / "telemetry.py"), "0", "0") as child:
         yield [int(child.stdout.readline().split()[-1]) for _ in range(2)]
         child.send_signal(signal.SIGINT)

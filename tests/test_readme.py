@@ -154,6 +154,8 @@ def test_every_block_says_how_it_is_tried():
 def test_a_block_that_serves(block, run, port):
     if "numpy" in block.text:
         pytest.importorskip("numpy")
+    if "pymux.aio" in block.text and util.NO_GUESTS:
+        pytest.skip(util.WHY_NO_GUESTS)
     sent, expected = exchanged(block.how)
     process = run(block)
     with connect_when_it_serves(port, process) as sock:

@@ -15,6 +15,12 @@ import warnings
 
 import pymux
 
+# Whether `pymux.aio` has no backend here to be a guest with.
+NO_GUESTS = os.environ.get("PYMUX_BACKEND") in ("poll", "select") or not (
+    {"epoll", "kqueue"} & set(pymux.backends())
+)
+WHY_NO_GUESTS = "neither epoll nor kqueue"
+
 FORMS = ("function", "coroutine", "batch", "object", "batched object")
 
 
