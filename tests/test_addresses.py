@@ -445,6 +445,12 @@ def test_an_address_stays_after_its_connection_is_aborted(mux):
         assert conn.peer == expected
 
 
+def test_a_path_too_long_for_the_bsds_is_refused_there(monkeypatch, mux):
+    monkeypatch.setattr("pymux.addresses._BSD", True)
+    with pytest.raises(ValueError, match="at most 103 fit"):
+        mux.listen("/" + "x" * 103)
+
+
 def test_an_abstract_name_is_refused_where_there_are_none(monkeypatch, mux):
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(ValueError, match="Linux"):
