@@ -53,7 +53,7 @@ class Task(Inbox):
     def __init__(self, conn: Connection, coroutine: Any, owner: Any) -> None:
         super().__init__(conn)
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
-        self.owner = owner  # the dispatcher, told when it ends
+        self.owner: Any = owner  # the dispatcher, told when it ends
         self.timer: Timer | None = None
 
     # --- messages -------------------------------------------------------
@@ -99,9 +99,7 @@ class Task(Inbox):
 
     def end(self, error: BaseException | None, gone: bool) -> None:
         """The stream has ended (error None), or the connection is lost."""
-        self.over = True
-        if gone and error is not None and self.lost is None:
-            self.lost = error
+        self.note_end(error, gone)
         if self.waiting == "recv":
             if self.lost is not None or self.conn._status == CLOSED:
                 self.throw(self.closed_error())

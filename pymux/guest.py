@@ -48,9 +48,9 @@ class Reader(Inbox):
 
     def __init__(self, conn: Connection, coroutine: Any = None) -> None:
         super().__init__(conn)
-        self.coroutine = coroutine  # of a handler,
+        self.coroutine: Any = coroutine  # of a handler,
         self.task: asyncio.Task[Any] | None = None  # and what steps it
-        self.gone = False
+        self.gone: bool = False
         self.opening: asyncio.Future[None] | None = None
         self.waiter: asyncio.Future[None] | None = None  # for input
         self.flushes: list[asyncio.Future[None]] = []  # for output to fall
@@ -74,9 +74,7 @@ class Reader(Inbox):
 
     def end(self, error: BaseException | None, gone: bool) -> None:
         """The stream has ended (error None), or the connection is gone."""
-        self.over = True
-        if gone and error is not None and self.lost is None:
-            self.lost = error
+        self.note_end(error, gone)
         self.wake()
         if gone:
             self.gone = True

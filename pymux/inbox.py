@@ -40,12 +40,12 @@ class Inbox:
     )
 
     def __init__(self, conn: Connection) -> None:
-        self.conn = conn
+        self.conn: Connection = conn
         self.mux: Mux = conn.mux
         self.inbox: deque[bytes] | None = None
-        self.inbox_size = 0  # what of it counts: not while all is being taken
-        self.held = False
-        self.over = False  # no more messages come
+        self.inbox_size: int = 0  # what of it counts: not while all is being taken
+        self.held: bool = False
+        self.over: bool = False  # no more messages come
         self.lost: BaseException | None = None  # why, where it was lost
         self.waiting: str | None = None  # for what
         self._high = -1
@@ -89,6 +89,12 @@ class Inbox:
         if self.lost is not None or self.conn._status == CLOSED:
             raise self.closed_error()
         return None
+
+    def note_end(self, error: BaseException | None, gone: bool) -> None:
+        """No more messages come; where the connection is gone, why."""
+        self.over = True
+        if gone and error is not None and self.lost is None:
+            self.lost = error
 
     def closed_error(self) -> ConnectionClosed:
         """What recv and drain raise once the connection is lost."""

@@ -34,7 +34,7 @@ _set = lib.pmx_watch_set
 _unpack = ffi.unpack
 
 Key = selectors.SelectorKey
-new = tuple.__new__  # what a named tuple's own __new__ calls, at half the price
+_new: Any = tuple.__new__  # what a named tuple's own __new__ calls, at half the price
 Room = tuple[Any, Any, int]  # a wait's pmx_ready *, what it finds, and how many
 
 
@@ -184,7 +184,7 @@ class Selector(selectors.BaseSelector):
         if (not events) or (events & ~BOTH):
             raise ValueError(f"Invalid events: {events!r}")
         number = number_of(fileobj, self._keys)
-        key = new(Key, (fileobj, number, events, data))
+        key = _new(Key, (fileobj, number, events, data))
         if self._keys.setdefault(number, key) is not key:
             raise KeyError(f"{fileobj!r} (FD {number}) is already registered")
         for subset in SUBSETS[events]:
@@ -240,7 +240,7 @@ class Selector(selectors.BaseSelector):
         if (not events) or (events & ~BOTH):
             raise ValueError(f"Invalid events: {events!r}")
         number = old.fd
-        key = new(Key, (old.fileobj, number, events, data))
+        key = _new(Key, (old.fileobj, number, events, data))
         self._keys[number] = key
         for subset in SUBSETS[events]:
             self._pairs[number << 2 | subset] = (key, subset)
