@@ -68,14 +68,20 @@ class Server(BaseServer):
         mux = self._mux
         assert mux is not None
         self._ended = mux.loop.create_future()
-        mux.join(self._dispatcher, self._look)
+        try:
+            mux.join(self._dispatcher, self._look)
+        except BaseException:
+            mux.close()
+            raise
         return self
 
     def __await__(self) -> Generator[Any, Any, Server]:
         return self._start().__await__()
 
     async def __aenter__(self) -> Server:
-        return self if self._mux is not None else await self._start()
+        if self._mux is not None and self._mux._c is not None:
+            return self  # it was awaited
+        return await self._start()
 
     async def __aexit__(self, *exc: Any) -> None:
         await self.stop()
@@ -87,9 +93,10 @@ class Server(BaseServer):
         if mux._c is not None:
             if self._drain.by is None or not self._drain.over():
                 return
+            dispatcher.abandon()  # who did not end by himself is cancelled
             mux.close()
         elif not self._ended.done():
-            dispatcher.abandon()  # who does not end by himself is cancelled
+            dispatcher.abandon()
             if not dispatcher.busy:
                 self._ended.set_result(None)
 
@@ -111,8 +118,12 @@ class Server(BaseServer):
         mux = self._mux
         if mux is None:
             return
+        if mux.loop is not asyncio.get_running_loop():
+            if not mux.loop.is_closed():
+                raise RuntimeError("this server belongs to another loop")
+            mux.close()
+            return
         if mux._c is not None:
-            mux._check()
             self._drain.begin(by)
         form = self._dispatcher
         if isinstance(form, TaskDispatcher) and form.runs(asyncio.current_task()):
@@ -192,13 +203,21 @@ _MUXES: weakref.WeakValueDictionary[tuple[int, bytes | None], GuestMux]
 _MUXES = weakref.WeakValueDictionary()
 
 
+def _report(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+    loop.call_exception_handler(
+        {"message": "a timer of a connection's mux raised", "exception": error}
+    )
+
+
 def _mux_of(loop: asyncio.AbstractEventLoop, backend: str | None) -> GuestMux:
     key = id(loop), choose(backend)
     mux = _MUXES.get(key)
     if mux is None or mux._c is None or mux.loop is not loop:
         mux = GuestMux(loop, backend)
+        mux._on_callback_error = partial(_report, loop)
         mux.join(ReaderDispatcher(mux, None, None), lambda: None)
         _MUXES[key] = mux
+    mux.adopt_thread()
     return mux
 
 
@@ -234,7 +253,7 @@ async def connect(
     loop = asyncio.get_running_loop()
     policy(framing, limits, timeout=timeout)  # raises for what it cannot be
     check_address(address)
-    mux = _mux_of(loop, backend)
+    _mux_of(loop, backend)  # raises where there can be none
     resolve = partial(endpoints, address, listen=False)
     if not is_numeric(address):
         begun = time.monotonic()
@@ -249,6 +268,7 @@ async def connect(
             timeout = max(timeout - (time.monotonic() - begun), 0.001)
     else:
         found = resolve()
+    mux = _mux_of(loop, backend)  # the one before may have been closed meanwhile
     rules = policy(framing, limits, half_open=True, timeout=timeout)
     conn = mux._dial(address, found, rules, framing)
     reader = conn._task = Reader(conn)

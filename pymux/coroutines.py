@@ -174,11 +174,16 @@ class Task(Inbox):
 # --- awaitables that belong to no connection --------------------------------
 
 
+# Threads in which a `Server` steps its coroutines, in a running loop perhaps.
+SERVING: set[int] = set()
+
+
 def running_asyncio() -> Any:
-    """asyncio, where a loop of it runs in this thread; else None. The handlers
-    of pymux.aio are stepped by it, and it has to do the waiting."""
+    """asyncio, where a loop of it steps the coroutines of this thread; else
+    None. The handlers of pymux.aio are its, and it has to do the waiting."""
     asyncio = sys.modules.get("asyncio")
-    if asyncio is None or asyncio._get_running_loop() is None:
+    running = getattr(asyncio, "_get_running_loop", None)  # or half imported
+    if running is None or running() is None or threading.get_ident() in SERVING:
         return None
     return asyncio
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import math
 from threading import get_ident
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from ._core import lib
 from .arena import MANY, Arena
+from .batch import Batch
 from .connection import CLOSED, Connection
 from .errors import ConnectionClosed
 from .framing import seconds
@@ -30,7 +32,6 @@ from .mux import Mux
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from .batch import Batch
     from .handlers import Dispatcher, OnError
     from .timers import Timer
 
@@ -85,9 +86,10 @@ class Reader(Inbox):
                 self.opening.set_exception(error)
 
     def abandon(self) -> None:
-        """Cancel the handler where it waits."""
-        if self.task is not None:
-            self.task.cancel()
+        """Cancel the handler where it waits, once."""
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel()
 
     def wake(self) -> None:
         """Let who waits for input look."""
@@ -160,12 +162,14 @@ class GuestConnection(Connection):
         self.mux.touched()
 
     def close(self) -> None:
-        super().close()
-        self.mux.leave_soon()
+        if self.mux._c is not None or self._status != CLOSED:
+            super().close()
+            self.mux.leave_soon()
 
     def abort(self) -> None:
-        super().abort()
-        self.mux.leave_soon()
+        if self.mux._c is not None or self._status != CLOSED:
+            super().abort()
+            self.mux.leave_soon()
 
     def pause(self) -> None:
         super().pause()
@@ -181,13 +185,17 @@ class GuestConnection(Connection):
             self._task.wake()
 
     def _reader(self, what: str) -> Reader:
-        self.mux._check()
-        if self._task is None:
+        reader = self._task
+        if reader is None and self.closed:
+            raise ConnectionClosed(f"{self!r}", connection=self)
+        if reader is None or self.mux._c is not None:
+            self.mux._check()
+        if reader is None:
             raise RuntimeError(
                 f"{what} is for connections of coroutine handlers and of "
                 "pymux.aio.connect(); what comes here goes to the server's handler"
             )
-        return self._task
+        return reader
 
     # asyncio's coroutines are awaited as the base's generators are.
     async def recv(  # type: ignore[override]
@@ -225,9 +233,10 @@ class GuestConnection(Connection):
             ConnectionClosed: the connection was lost.
         """
         reader = self._reader("drain()")
-        self.mux._submit()
-        if reader.lost is None and not self.closed and self.queued > reader.high_water:
-            await reader.wait_in(reader.flushes)
+        if reader.lost is None and not self.closed:
+            self.mux._submit()
+            if self.queued > reader.high_water:
+                await reader.wait_in(reader.flushes)
         if reader.lost is not None:
             raise reader.closed_error()
 
@@ -237,8 +246,10 @@ class GuestConnection(Connection):
         After `close()`: until the output has been sent and the peer has ended
         its stream, at most `Limits.close_timeout` seconds.
         """
-        reader = self._task
-        if reader is not None and not reader.gone:
+        if self._task is None and self.closed:
+            return
+        reader = self._reader("wait_closed()")
+        if not reader.gone:
             await reader.wait_in(reader.ends)
 
     async def __anext__(self) -> bytes:  # type: ignore[override]
@@ -254,10 +265,28 @@ class GuestConnection(Connection):
         self.close()
 
 
+class GuestBatch(Batch):
+    """A batch that may be answered from elsewhere, until the next harvest."""
+
+    __slots__ = ()
+
+    _mux: GuestMux
+
+    def reply(self, replies: Any) -> None:
+        super().reply(replies)
+        self._mux.touched()
+
+    def reply_data(self, data: Any, offsets: Any = None) -> None:
+        super().reply_data(data, offsets)
+        self._mux.touched()
+
+
 class GuestMux(Mux):
     """A mux that an asyncio loop has harvested, when there is something."""
 
     _kind = GuestConnection
+    _kind_of_batch = GuestBatch
+    _gathers = True
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, backend: str | None = None
@@ -275,6 +304,9 @@ class GuestMux(Mux):
         self._next: asyncio.Handle | None = None  # a turn without a reason to wait
         self._flush: asyncio.Handle | None = None
         self._to_flush = False  # tasks run next that may send
+        # Turns are nobody's: who happened to send last is not to lend his context
+        # to the handlers of others.
+        self._context = contextvars.copy_context()
         try:
             self.fileno()
         except BaseException:
@@ -284,10 +316,12 @@ class GuestMux(Mux):
     def join(self, dispatcher: Dispatcher, after: Callable[[], None]) -> None:
         """Begin: what is harvested goes to a dispatcher, and `after` is called
         when something may have ended."""
+        dispatcher.failures = (Exception, asyncio.CancelledError)
         self._dispatcher = dispatcher
         self._after = after
-        self._watched = self.fileno()
-        self.loop.add_reader(self._watched, self._take_turn)
+        number = self.fileno()
+        self.loop.add_reader(number, self._take_turn)
+        self._watched = number
         self.touched()
 
     # --- turns ------------------------------------------------------------
@@ -298,6 +332,7 @@ class GuestMux(Mux):
             self._next = None
         if self._c is None:
             return
+        self.adopt_thread()
         try:
             self._serve(0.0, self._dispatcher)
         except Exception as error:  # of the harvest: handlers' have been reported
@@ -309,9 +344,15 @@ class GuestMux(Mux):
         finally:
             self._arm()
 
+    def adopt_thread(self) -> None:
+        """A loop may be run in one thread first, and in another later."""
+        if self._c is not None and not lib.pmx_forked(self._c):
+            self._owner = get_ident()
+
     def _catch_up(self) -> None:
         """Send what was sent from elsewhere."""
         self._flush = None
+        self.adopt_thread()
         self._arm()
 
     def _arm(self) -> None:
@@ -328,7 +369,7 @@ class GuestMux(Mux):
     def _set_timer(self, span: float | None) -> None:
         if span == 0:
             if self._next is None:
-                self._next = self.loop.call_soon(self._take_turn)
+                self._next = self.loop.call_soon(self._take_turn, context=self._context)
             return
         timer = self._timer
         if span is None:
@@ -342,7 +383,7 @@ class GuestMux(Mux):
                 return
             timer.cancel()
         self._timer_at = at
-        self._timer = self.loop.call_at(at, self._time_has_come)
+        self._timer = self.loop.call_at(at, self._time_has_come, context=self._context)
 
     def _time_has_come(self) -> None:
         self._timer = None
@@ -352,7 +393,7 @@ class GuestMux(Mux):
         """The log or a timer changed: see to it when the loop has run what is
         ready now, unless a turn is under way, which does in the end."""
         if self._flush is None and not self._dispatching and not self._harvesting:
-            self._flush = self.loop.call_soon(self._catch_up)
+            self._flush = self.loop.call_soon(self._catch_up, context=self._context)
 
     def expect_sends(self) -> None:
         """Tasks were woken: what they send is to leave behind them."""
@@ -389,6 +430,7 @@ class GuestMux(Mux):
         return timer
 
     def _dial(self, *args: Any) -> GuestConnection:
+        self._check()
         conn: Any = super()._dial(*args)
         self.touched()
         return conn  # type: ignore[no-any-return]
@@ -427,9 +469,14 @@ class ReaderDispatcher(CoroutineDispatcher):
 
     def begin(self, conn: Any) -> None:
         """A connection that was dialled has opened."""
+        if conn._task is None:  # by conn.mux.connect(), or of its listen()
+            conn._task = Reader(conn)
         opening = conn._task.opening
-        if not opening.done():
+        if opening is not None and not opening.done():
             opening.set_result(None)
+
+    def outlived(self, task: Any) -> None:
+        """Nothing is kept of a connection that has ended."""
 
     def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
         """Put each into its connection's inbox."""
@@ -463,23 +510,43 @@ class TaskDispatcher(ReaderDispatcher):
             return
         reader = conn._task = Reader(conn, coroutine)
         self.readers.add(reader)
-        reader.task = self.mux.loop.create_task(coroutine)
-        reader.task.add_done_callback(lambda task: self.ended(reader, task))
+        try:
+            task = reader.task = self.mux.loop.create_task(coroutine)
+        except BaseException as error:  # of a task factory, an eager one's Ctrl-C
+            self.readers.discard(reader)
+            coroutine.close()
+            self.failed(conn, error)
+            return
+        task.add_done_callback(lambda task: self.ended(reader, task))
         self.mux.expect_sends()
 
     def ended(self, reader: Reader, task: asyncio.Task[Any]) -> None:
         """A handler has returned, raised or was cancelled: its connection
         closes."""
         conn = reader.conn
-        conn._task = None
+        reader.task = None
         self.readers.discard(reader)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception) and not isinstance(error, ConnectionClosed):
             self.failed(conn, error)
         elif conn._status != CLOSED:
             conn.close()
+        reader.over = True
+        if reader.gone:
+            conn._task = None  # no cycle is left behind
         if not self.mux.loop.is_closed():
+            reader.wake()  # other tasks may wait on it
             self.mux.touched()
+
+    def outlived(self, task: Any) -> None:
+        """Its handler may run on, or is the last that knew of it."""
+        if task not in self.readers:
+            task.conn._task = None
+
+    def abandon(self) -> None:
+        """Cancel every handler that still runs."""
+        for reader in list(self.readers):
+            reader.abandon()
 
     def report(self, conn: Connection | None, error: BaseException) -> None:
         """Give an error to on_error, else to the loop's exception handler."""

@@ -138,6 +138,8 @@ class Dispatcher:
     """What the forms have in common."""
 
     half_open: bool = False
+    # What ends connections only, where a handler raises it; else the server ends.
+    failures: tuple[type[BaseException], ...] = (Exception,)
     min_messages: int = 1
     delay_ns: int = 0
 
@@ -281,7 +283,7 @@ class Dispatcher:
             handler(batch)
         except ConnectionClosed as error:
             self.failed(batch.conns[0], error)
-        except Exception as error:
+        except self.failures as error:
             for conn in set(batch.conns):
                 self.end(conn, error)
             self.report(None, error)
@@ -302,7 +304,7 @@ class Dispatcher:
     def failed(self, conn: Connection, error: BaseException) -> None:
         """A handler raised: its connection ends, flushed; unless what it
         raised is the end of a connection, which needs nothing more."""
-        if not isinstance(error, Exception):
+        if not isinstance(error, self.failures):
             raise error
         if isinstance(error, ConnectionClosed):
             named = error.connection
@@ -474,8 +476,12 @@ class CoroutineDispatcher(Dispatcher):
         for conn, error in batch.closed:
             task = conn._task
             if task is not None:
-                self.orphans.add(task)
+                self.outlived(task)
                 task.end(error, True)
+
+    def outlived(self, task: Task) -> None:
+        """A connection has ended before its coroutine."""
+        self.orphans.add(task)
 
     def finished(self, task: Task, error: BaseException | None) -> None:
         """A coroutine has returned or raised: its connection closes."""

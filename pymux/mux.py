@@ -168,7 +168,9 @@ class Mux:
     0
     """
 
-    _kind = Connection  # what its connections are
+    _kind = Connection  # what its connections are,
+    _kind_of_batch = Batch  # and its batches
+    _gathers = False  # whether an unfinished batch may be left to the next harvest
 
     def __init__(
         self,
@@ -711,9 +713,11 @@ class Mux:
             ran = self._run_due() if self._timers.heap or self._calls else False
             if self._c is None:  # a call has closed it
                 return 0
-            if result & REPORT or ran or self._woken or span == 0:
-                break
-            if deadline is not None and time.monotonic() >= deadline:
+            over = deadline is not None and time.monotonic() >= deadline
+            if result & lib.PMX_GATHERING and not self._gathers:
+                if ran or self._woken or over:
+                    deadline = 0.0  # what there is now
+            elif result & REPORT or ran or self._woken or span == 0 or over:
                 break
             self._unreturned = False
         self._woken = False
@@ -797,7 +801,7 @@ class Mux:
                 self._stale = True
             others = bool(result & lib.PMX_OTHER_ROWS)
         gap = self._gap if result & GAPS else None
-        batch = Batch(self, arena, result >> 8, gap, others)
+        batch = self._kind_of_batch(self, arena, result >> 8, gap, others)
         if others:
             self._fill(batch, self._turn)
         self._batch = batch

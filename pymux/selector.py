@@ -34,7 +34,8 @@ _set = lib.pmx_watch_set
 _unpack = ffi.unpack
 
 Key = selectors.SelectorKey
-_new: Any = tuple.__new__  # what a named tuple's own __new__ calls, at half the price
+# what a named tuple's own __new__ calls, at half the price
+_new: Callable[..., Key] = tuple.__new__
 Room = tuple[Any, Any, int]  # a wait's pmx_ready *, what it finds, and how many
 
 

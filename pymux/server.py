@@ -9,6 +9,7 @@ from typing import Any, Callable, Literal
 
 from .addresses import Address, check_address
 from .backends import choose
+from .coroutines import SERVING
 from .drain import Drain, stop_time
 from .framing import Framing, Limits, policy, seconds
 from .handlers import Dispatcher, OnError, dispatcher_for
@@ -238,10 +239,12 @@ class Server(BaseServer):
         assert mux is not None
         self._thread_id = threading.get_ident()
         dispatcher, drain = self._dispatcher, self._drain
+        SERVING.add(self._thread_id)
         try:
             while mux._c is not None and not (drain.by is not None and drain.over()):
                 mux._serve(None, dispatcher)
         finally:
+            SERVING.discard(self._thread_id)
             try:
                 dispatcher.abandon()
             finally:

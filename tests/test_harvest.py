@@ -360,3 +360,17 @@ def test_a_batch_gathers_beside_a_thread_that_computes_too(mux, two):
     batch = mux.harvest(LONG, min_messages=2, max_delay=LONG)
     later.join()
     assert batch.messages == [b"one", b"two"]
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="the GIL is never kept here"
+)
+def test_a_call_beside_a_thread_that_computes_ends_the_gathering(mux, two, monkeypatch):
+    (_, first), _ = two
+    mux._gil._call = exchange_holding_the_gil()
+    mux._gil.left = 8  # as beside a thread that computes
+    first.sendall(b"one\n")
+    mux.call_later(LONG, print)
+    monkeypatch.setattr(mux, "_run_due", lambda: True)  # after the first look
+    batch = mux.harvest(LONG, min_messages=2, max_delay=LONG)
+    assert batch.messages == [b"one"]
