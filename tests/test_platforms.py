@@ -9,6 +9,8 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parent.parent / "build_core.py"
 
+pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="without the source")
+
 
 @pytest.fixture(scope="module")
 def build_core():
