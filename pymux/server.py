@@ -111,9 +111,10 @@ class BaseServer:
         Raises:
             RuntimeError: it was not started.
         """
-        if self._mux is None:
-            raise RuntimeError("this server was not started; it has no address yet")
-        return self._address
+        with self._lock:  # who was accepted already may ask while it is noted
+            if self._mux is None:
+                raise RuntimeError("this server was not started; it has no address yet")
+            return self._address
 
     def stats(self) -> Stats:
         """Figures of the mux: zeros before the start, after the end the last.
@@ -186,6 +187,8 @@ class Server(BaseServer):
         self._thread: threading.Thread | None = None
         self._thread_id: int | None = None
         self._ended = threading.Event()
+        # Before 3.10, Thread.join is not safe against itself (seen on PyPy).
+        self._joining = threading.Lock()
         self._fatal: BaseException | None = None
 
     def _make_mux(self) -> Mux:
@@ -279,7 +282,8 @@ class Server(BaseServer):
             return
         self._ended.wait()
         if self._thread is not None:
-            self._thread.join()
+            with self._joining:
+                self._thread.join()
         fatal, self._fatal = self._fatal, None
         if fatal is not None:
             raise fatal
