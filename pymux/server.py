@@ -188,7 +188,7 @@ class Server(BaseServer):
         self._thread_id: int | None = None
         self._ended = threading.Event()
         # Before 3.10, Thread.join is not safe against itself (seen on PyPy).
-        self._joining = threading.Lock()
+        self._joining = threading.RLock()
         self._fatal: BaseException | None = None
 
     def _make_mux(self) -> Mux:
