@@ -44,7 +44,7 @@ pmx_arena *pmx_arena_new(uint64_t capacity, uint32_t rows)
     uint64_t total = HEADER + columns_size(rows) + capacity;
     if (capacity > INT32_MAX + UINT64_C(4096) || total > SIZE_MAX)
         return NULL;
-    pmx_arena *arena = malloc((size_t)total);
+    pmx_arena *arena = sys_malloc((size_t)total);
     if (!arena)
         return NULL;
     arena->total = total;
@@ -99,7 +99,7 @@ int pmx__arena_reserve(pmx_mux *mux, pmx_arena **place, size_t size,
         wanted = used + size;
     uint64_t head = arena->total - arena->capacity;
     uint64_t before = arena->total;
-    arena = realloc(arena, (size_t)(head + wanted));
+    arena = sys_realloc(arena, (size_t)(head + wanted));
     if (!arena)
         return -ENOMEM;
     arena->total = head + wanted;

@@ -49,7 +49,7 @@ pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy, int share)
                 rules->refs++;
                 return rules;
             }
-    rules = calloc(1, sizeof *rules);
+    rules = sys_calloc(1, sizeof *rules);
     if (!rules)
         return NULL;
     rules->is = *policy;
@@ -79,7 +79,7 @@ static int more_slots(pmx_mux *mux)
     uint32_t slab = mux->slots / PMX__SLAB;
     if (slab == mux->slab_count) {
         uint32_t room = slab ? 2 * slab : 4;
-        pmx__conn **grown = realloc(mux->slabs, room * sizeof *grown);
+        pmx__conn **grown = sys_realloc(mux->slabs, room * sizeof *grown);
         if (!grown)
             return -ENOMEM;
         memset(grown + slab, 0, (room - slab) * sizeof *grown);
@@ -87,7 +87,7 @@ static int more_slots(pmx_mux *mux)
         mux->slab_count = room;
     }
     if (!mux->slabs[slab]) {
-        mux->slabs[slab] = calloc(PMX__SLAB, sizeof(pmx__conn));
+        mux->slabs[slab] = sys_calloc(PMX__SLAB, sizeof(pmx__conn));
         if (!mux->slabs[slab])
             return -ENOMEM;
     }
@@ -465,7 +465,7 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer)
 
 static void keep_names(pmx__conn *c)
 {
-    pmx__names *names = calloc(1, sizeof *names);
+    pmx__names *names = sys_calloc(1, sizeof *names);
     if (names) {
         pmx__peer(c, &names->targets[0]);
         if (c->sock == PMX__NO_SOCK ||

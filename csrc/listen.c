@@ -30,7 +30,7 @@ static pmx__listener *free_place(pmx_mux *mux)
             return &mux->listeners[i];
     if (mux->listener_count >> INDEX_BITS)
         return NULL;
-    pmx__listener *grown = realloc(
+    pmx__listener *grown = sys_realloc(
         mux->listeners, (mux->listener_count + 1) * sizeof *grown);
     if (!grown)
         return NULL;
@@ -205,7 +205,7 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         c->ip4 = peer->to.v4.sin_addr.s_addr;
         c->port4 = peer->to.v4.sin_port;
     } else if (pmx__is_named(peer)) {
-        c->at.peer = malloc(sizeof *peer);
+        c->at.peer = sys_malloc(sizeof *peer);
         if (c->at.peer)
             *c->at.peer = *peer;
     }
@@ -334,7 +334,7 @@ int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
     if (!policy_valid(policy) || !count || count > 1024)
         return -EINVAL;
     pmx__route *route =
-        calloc(1, sizeof *route + count * sizeof *route->targets);
+        sys_calloc(1, sizeof *route + count * sizeof *route->targets);
     if (!route)
         return -ENOMEM;
     uint32_t slot;
@@ -395,7 +395,7 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
         dial(mux, slot, -error);
         return;
     }
-    pmx__target *peer = malloc(sizeof *peer);
+    pmx__target *peer = sys_malloc(sizeof *peer);
     if (peer)
         *peer = c->at.route->targets[c->at.route->next];
     free(c->at.route);

@@ -28,7 +28,7 @@ int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
     if (!max_messages || max_messages > 1u << 24 || !arena_size ||
         arena_size > INT32_MAX)
         return -EINVAL;
-    pmx_mux *mux = calloc(1, sizeof *mux);
+    pmx_mux *mux = sys_calloc(1, sizeof *mux);
     if (!mux)
         return -ENOMEM;
     mux->max_rows = max_messages;
@@ -40,12 +40,12 @@ int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
     mux->free = mux->ready = mux->report =
         (pmx__list){PMX__NONE, PMX__NONE};
     error = -ENOMEM;
-    mux->opened = calloc(max_messages, sizeof *mux->opened);
-    mux->ended = calloc(max_messages, sizeof *mux->ended);
-    mux->drained = calloc(max_messages, sizeof *mux->drained);
-    mux->closed = calloc(max_messages, sizeof *mux->closed);
-    mux->ending = calloc(max_messages, sizeof *mux->ending);
-    mux->scratch = malloc(PMX__SHARE);
+    mux->opened = sys_calloc(max_messages, sizeof *mux->opened);
+    mux->ended = sys_calloc(max_messages, sizeof *mux->ended);
+    mux->drained = sys_calloc(max_messages, sizeof *mux->drained);
+    mux->closed = sys_calloc(max_messages, sizeof *mux->closed);
+    mux->ending = sys_calloc(max_messages, sizeof *mux->ending);
+    mux->scratch = sys_malloc(PMX__SHARE);
     if (!mux->opened || !mux->ended || !mux->drained || !mux->closed ||
         !mux->ending || !mux->scratch)
         goto fail_memory;
@@ -309,7 +309,7 @@ static int enough(const pmx_mux *mux, const pmx_turn *t)
  * is so much to handle, and up to 2 MiB that are free stay with the process. */
 static void keep_freed_memory(pmx_mux *mux)
 {
-    void *volatile block = malloc(1 << 20);
+    void *volatile block = sys_malloc(1 << 20);
     free(block);
     mux->keeps_memory = 1;
 }

@@ -68,9 +68,9 @@ int pmx__prepare(pmx_sock sock)
     u_long on = 1;
     BOOL inlined = 1;
     (void)SetHandleInformation((HANDLE)sock, HANDLE_FLAG_INHERIT, 0);
-    (void)setsockopt(sock, SOL_SOCKET, SO_OOBINLINE, (const char *)&inlined,
-                     sizeof inlined);
-    return ioctlsocket(sock, (long)FIONBIO, &on) ? pmx__net_error() : 0;
+    (void)sys_setsockopt(sock, SOL_SOCKET, SO_OOBINLINE, (const char *)&inlined,
+                         sizeof inlined);
+    return sys_ioctl(sock, (long)FIONBIO, &on) ? pmx__net_error() : 0;
 }
 #else
 int pmx__net_error(void)
@@ -80,13 +80,13 @@ int pmx__net_error(void)
 
 int pmx__prepare(pmx_sock sock)
 {
-    int flags = fcntl(sock, F_GETFL);
-    if (flags < 0 || fcntl(sock, F_SETFL, flags | O_NONBLOCK) < 0 ||
-        fcntl(sock, F_SETFD, FD_CLOEXEC) < 0)
+    int flags = sys_fcntl(sock, F_GETFL, 0);
+    if (flags < 0 || sys_fcntl(sock, F_SETFL, flags | O_NONBLOCK) < 0 ||
+        sys_fcntl(sock, F_SETFD, FD_CLOEXEC) < 0)
         return -errno;
 #ifdef SO_NOSIGPIPE
     int on = 1;
-    (void)setsockopt(sock, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+    (void)sys_setsockopt(sock, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
 #endif
     return 0;
 }
@@ -112,20 +112,21 @@ static int64_t moved(int64_t n)
 
 static void set_option(pmx_sock sock, int level, int option, int value)
 {
-    (void)setsockopt(sock, level, option, (const void *)&value,
-                     sizeof value);
+    (void)sys_setsockopt(sock, level, option, (const void *)&value,
+                         sizeof value);
 }
 
 static int open_sock(const pmx__target *target, pmx_sock *sock)
 {
     int family = target->to.any.sa_family;
 #if defined(MADE_READY)
-    pmx_sock s = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    pmx_sock s = sys_socket(family,
+                            SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 #elif defined(_WIN32)
-    pmx_sock s = WSASocketW(family, SOCK_STREAM, 0, NULL, 0,
+    pmx_sock s = sys_socket(family, SOCK_STREAM, 0, NULL, 0,
                             WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
 #else
-    pmx_sock s = socket(family, SOCK_STREAM, 0);
+    pmx_sock s = sys_socket(family, SOCK_STREAM, 0);
 #endif
     if (s == PMX__NO_SOCK)
         return pmx__net_error();
@@ -150,9 +151,9 @@ static int is_stale(const pmx__target *target, uint64_t identity[2])
     if (pmx__file_identity(target->to.un.sun_path, identity) ||
         open_sock(target, &sock))
         return 0;
-    int refused = connect(sock, &target->to.any, target->size) &&
+    int refused = sys_connect(sock, &target->to.any, target->size) &&
                   errno == ECONNREFUSED;
-    close(sock);
+    sys_close(sock);
     return refused;
 }
 #endif
@@ -161,24 +162,24 @@ static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode)
 {
 #ifdef _WIN32
     (void)mode;
-    return bind(sock, &target->to.any, target->size) ? pmx__net_error() : 0;
+    return sys_bind(sock, &target->to.any, target->size) ? pmx__net_error() : 0;
 #else
     const char *path = pmx__file_of(target);
     uint64_t identity[2];
     if (path)                   /* so that it is never wider, on Linux */
-        (void)fchmod(sock, (mode_t)mode);
-    if (bind(sock, &target->to.any, target->size)) {
+        (void)sys_fchmod(sock, (mode_t)mode);
+    if (sys_bind(sock, &target->to.any, target->size)) {
         int error = -errno;
         if (error != -EADDRINUSE || !path || !is_stale(target, identity))
             return error;
         pmx__unlink_if(path, identity);
-        if (bind(sock, &target->to.any, target->size))
+        if (sys_bind(sock, &target->to.any, target->size))
             return -errno;
     }
     /* before listen(): nobody can have connected yet */
-    if (path && chmod(path, (mode_t)mode)) {
+    if (path && sys_chmod(path, (mode_t)mode)) {
         int error = -errno;
-        (void)unlink(path);
+        (void)sys_unlink(path);
         return error;
     }
     return 0;
@@ -211,7 +212,7 @@ int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
         int on = 1, option = SO_REUSEPORT;
 #endif
 #if defined(SO_REUSEPORT)
-        if (setsockopt(s, SOL_SOCKET, option, &on, sizeof on))
+        if (sys_setsockopt(s, SOL_SOCKET, option, &on, sizeof on))
             error = -errno;
 #else
         error = -ENOTSUP;
@@ -225,11 +226,11 @@ int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
     if (backlog > 200)
         backlog = -(backlog < 65535 ? backlog : 65535);     /* a "hint" */
 #endif
-    if (listen(s, backlog)) {
+    if (sys_listen(s, backlog)) {
         error = pmx__net_error();
 #ifndef _WIN32
         if (pmx__file_of(target))
-            (void)unlink(pmx__file_of(target));
+            (void)sys_unlink(pmx__file_of(target));
 #endif
         goto fail;
     }
@@ -246,10 +247,10 @@ static int accepted(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
     do {
         peer->size = sizeof peer->to;
 #ifdef MADE_READY
-        s = accept4(listener, &peer->to.any, &peer->size,
-                    SOCK_NONBLOCK | SOCK_CLOEXEC);
+        s = sys_accept4(listener, &peer->to.any, &peer->size,
+                        SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
-        s = accept(listener, &peer->to.any, &peer->size);
+        s = sys_accept(listener, &peer->to.any, &peer->size);
 #endif
     } while (s == PMX__NO_SOCK && pmx__net_error() == -EINTR);
     *sock = s;
@@ -291,7 +292,7 @@ int pmx__dial(const pmx__target *target, pmx_sock *sock)
     int error = open_sock(target, &s);
     if (error)
         return error;
-    if (connect(s, &target->to.any, target->size)) {
+    if (sys_connect(s, &target->to.any, target->size)) {
         error = pmx__net_error();
         /* a Unix socket says EAGAIN where the backlog is full */
         if (error == -EINTR ||
@@ -313,7 +314,8 @@ int pmx__dialled(pmx_sock sock)
         return -error;
     pmx__target peer;
     peer.size = sizeof peer.to;
-    return getpeername(sock, &peer.to.any, &peer.size) ? pmx__net_error() : 0;
+    return sys_getpeername(sock, &peer.to.any, &peer.size) ? pmx__net_error()
+                                                           : 0;
 }
 
 int64_t pmx__recv(pmx_sock sock, void *to, size_t size)
@@ -321,9 +323,9 @@ int64_t pmx__recv(pmx_sock sock, void *to, size_t size)
     int64_t n;
     do
 #ifdef _WIN32
-        n = recv(sock, to, (int)(size < MOST ? size : MOST), 0);
+        n = sys_recv(sock, to, (int)(size < MOST ? size : MOST), 0);
 #else
-        n = recv(sock, to, size, 0);
+        n = sys_recv(sock, to, size, 0);
 #endif
     while (n < 0 && pmx__net_error() == -EINTR);
     return moved(n);
@@ -334,11 +336,11 @@ int64_t pmx__send(pmx_sock sock, const void *from, size_t size)
     int64_t n;
     do
 #if defined(_WIN32)
-        n = send(sock, from, (int)(size < MOST ? size : MOST), 0);
+        n = sys_send(sock, from, (int)(size < MOST ? size : MOST), 0);
 #elif defined(__linux__)        /* cuts it itself */
-        n = send(sock, from, size, MSG_NOSIGNAL);
+        n = sys_send(sock, from, size, MSG_NOSIGNAL);
 #else
-        n = send(sock, from, size < MOST ? size : MOST, MSG_NOSIGNAL);
+        n = sys_send(sock, from, size < MOST ? size : MOST, MSG_NOSIGNAL);
 #endif
     while (n < 0 && pmx__net_error() == -EINTR);
     return moved(n);
@@ -371,7 +373,7 @@ int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count)
         buffers[i].buf = spans[i].iov_base;
         buffers[i].len = (ULONG)spans[i].iov_len;
     }
-    n = WSASend(sock, buffers, (DWORD)count, &taken, 0, NULL, NULL)
+    n = sys_sendmsg(sock, buffers, (DWORD)count, &taken, 0, NULL, NULL)
             ? -1 : (int64_t)taken;
 #else
     struct msghdr message;
@@ -382,7 +384,7 @@ int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count)
     message.msg_iov = spans;
     message.msg_iovlen = (uint8_t)count;    /* fits whatever type it has */
     do
-        n = sendmsg(sock, &message, MSG_NOSIGNAL);
+        n = sys_sendmsg(sock, &message, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
 #endif
     return moved(n);
@@ -392,10 +394,10 @@ size_t pmx__arrived(pmx_sock sock)
 {
 #ifdef _WIN32
     u_long n = 0;
-    return ioctlsocket(sock, (long)FIONREAD, &n) ? 0 : n;
+    return sys_ioctl(sock, (long)FIONREAD, &n) ? 0 : n;
 #else
     int n = 0;
-    return ioctl(sock, FIONREAD, &n) || n < 0 ? 0 : (size_t)n;
+    return sys_ioctl(sock, FIONREAD, &n) || n < 0 ? 0 : (size_t)n;
 #endif
 }
 
@@ -403,14 +405,14 @@ size_t pmx__unacknowledged(pmx_sock sock)
 {
 #if defined(SIOCOUTQ)
     int n = 0;
-    return ioctl(sock, SIOCOUTQ, &n) || n < 0 ? 0 : (size_t)n;
+    return sys_ioctl(sock, SIOCOUTQ, &n) || n < 0 ? 0 : (size_t)n;
 #elif defined(FIONWRITE)
     int n = 0;
-    return ioctl(sock, FIONWRITE, &n) || n < 0 ? 0 : (size_t)n;
+    return sys_ioctl(sock, FIONWRITE, &n) || n < 0 ? 0 : (size_t)n;
 #elif defined(SO_NWRITE)
     int n = 0;
     socklen_t size = sizeof n;
-    return getsockopt(sock, SOL_SOCKET, SO_NWRITE, &n, &size) || n < 0
+    return sys_getsockopt(sock, SOL_SOCKET, SO_NWRITE, &n, &size) || n < 0
                ? 0 : (size_t)n;
 #else
     (void)sock;
@@ -422,14 +424,14 @@ int pmx__sock_error(pmx_sock sock)
 {
     int error = 0;
     socklen_t size = sizeof error;
-    if (getsockopt(sock, SOL_SOCKET, SO_ERROR, (void *)&error, &size))
+    if (sys_getsockopt(sock, SOL_SOCKET, SO_ERROR, (void *)&error, &size))
         return -pmx__net_error();
 #ifdef _WIN32
     /* SO_ERROR tells of failed connects; of a reset, trying to receive does */
     char byte;
     if (error)
         WSASetLastError(error);
-    if (error || recv(sock, &byte, 1, MSG_PEEK) < 0)
+    if (error || sys_recv(sock, &byte, 1, MSG_PEEK) < 0)
         error = -(int)moved(-1);
     if (error == EAGAIN || error == ENOTCONN)
         error = 0;
@@ -440,27 +442,27 @@ int pmx__sock_error(pmx_sock sock)
 void pmx__shutdown_write(pmx_sock sock)
 {
 #ifdef _WIN32
-    (void)shutdown(sock, SD_SEND);
+    (void)sys_shutdown(sock, SD_SEND);
 #else
-    (void)shutdown(sock, SHUT_WR);
+    (void)sys_shutdown(sock, SHUT_WR);
 #endif
 }
 
 void pmx__drop_sock(pmx_sock sock)
 {
 #ifdef _WIN32
-    (void)closesocket(sock);
+    (void)sys_close(sock);
 #else
-    (void)close(sock);          /* EINTR: closed all the same, on Linux */
+    (void)sys_close(sock);      /* EINTR: closed all the same, on Linux */
 #endif
 }
 
 void pmx__close_sock(pmx_sock sock)
 {
 #ifdef _WIN32
-    (void)shutdown(sock, SD_BOTH);
+    (void)sys_shutdown(sock, SD_BOTH);
 #else
-    (void)shutdown(sock, SHUT_RDWR);
+    (void)sys_shutdown(sock, SHUT_RDWR);
 #endif
     pmx__drop_sock(sock);
 }
@@ -468,12 +470,12 @@ void pmx__close_sock(pmx_sock sock)
 void pmx__reset_sock(pmx_sock sock)
 {
     struct linger now = {.l_onoff = 1, .l_linger = 0};
-    (void)setsockopt(sock, SOL_SOCKET, SO_LINGER, (const void *)&now,
-                     sizeof now);
+    (void)sys_setsockopt(sock, SOL_SOCKET, SO_LINGER, (const void *)&now,
+                         sizeof now);
 #ifdef __linux__
     /* resets at once even where a forked child holds the descriptor too */
     struct sockaddr none = {.sa_family = AF_UNSPEC};
-    (void)connect(sock, &none, sizeof none);
+    (void)sys_connect(sock, &none, sizeof none);
 #endif
     pmx__drop_sock(sock);
 }
@@ -541,7 +543,7 @@ uint32_t pmx__forks(void)
 int64_t pmx__now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    sys_clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
@@ -549,7 +551,7 @@ uint32_t pmx__usable_cpus(void)
 {
 #ifdef __linux__
     cpu_set_t set;
-    if (!sched_getaffinity(0, sizeof set, &set))
+    if (!sys_sched_getaffinity(0, sizeof set, &set))
         return (uint32_t)CPU_COUNT(&set);
 #endif
     long n = sysconf(_SC_NPROCESSORS_ONLN);

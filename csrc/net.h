@@ -50,6 +50,8 @@ typedef int pmx_sock;
 #define PMX__NO_SOCK (-1)
 #endif
 
+#include "sys.h"
+
 /* Any address that a connection here can have. */
 typedef union {
     struct sockaddr any;

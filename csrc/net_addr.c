@@ -82,7 +82,7 @@ void pmx__unlink_if(const char *path, const uint64_t identity[2])
 int pmx__file_identity(const char *path, uint64_t identity[2])
 {
     struct stat info;
-    if (lstat(path, &info))
+    if (sys_lstat(path, &info))
         return -errno;
     if (!S_ISSOCK(info.st_mode))
         return -ENOTSOCK;
@@ -96,7 +96,7 @@ void pmx__unlink_if(const char *path, const uint64_t identity[2])
     uint64_t now[2];
     if (!pmx__file_identity(path, now) && now[0] == identity[0] &&
         now[1] == identity[1])
-        (void)unlink(path);
+        (void)sys_unlink(path);
 }
 #endif
 
@@ -104,7 +104,8 @@ int pmx__local(pmx_sock sock, pmx__target *name)
 {
     memset(name, 0, sizeof *name);
     name->size = sizeof name->to;
-    return getsockname(sock, &name->to.any, &name->size) ? pmx__net_error() : 0;
+    return sys_getsockname(sock, &name->to.any, &name->size)
+               ? pmx__net_error() : 0;
 }
 
 #ifndef _WIN32

@@ -17,7 +17,7 @@ static int grow(void *array, uint32_t *room, size_t item)
 {
     void **place = array;
     uint32_t wanted = *room ? 2 * *room : 256;
-    void *grown = realloc(*place, wanted * item);
+    void *grown = sys_realloc(*place, wanted * item);
     if (!grown)
         return -ENOMEM;
     *place = grown;
@@ -480,7 +480,7 @@ static void make_wire(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
     if (wanted <= mux->wire_room || wanted > MOST)
         return;
     free(mux->wire);
-    mux->wire = malloc((size_t)wanted);
+    mux->wire = sys_malloc((size_t)wanted);
     mux->wire_room = mux->wire ? (size_t)wanted : 0;
 }
 

@@ -12,11 +12,11 @@ enum { LEAST_ROOM = 1024, MOST_ROOM = 65536 };
 
 static pmx__chunk *append(pmx_mux *mux, pmx__conn *c, size_t room)
 {
-    pmx__chunk *chunk = malloc(sizeof *chunk + room);
+    pmx__chunk *chunk = sys_malloc(sizeof *chunk + room);
     if (!chunk)
         return NULL;
     if (!c->queue) {
-        c->queue = calloc(1, sizeof *c->queue);
+        c->queue = sys_calloc(1, sizeof *c->queue);
         if (!c->queue) {
             free(chunk);
             return NULL;
@@ -72,7 +72,7 @@ int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
 
 pmx__shared *pmx__share(pmx_mux *mux, const void *bytes, size_t size)
 {
-    pmx__shared *shared = malloc(sizeof *shared + size);
+    pmx__shared *shared = sys_malloc(sizeof *shared + size);
     if (!shared)
         return NULL;
     shared->refs = 1;

@@ -35,11 +35,12 @@ typedef struct {
 
 static int epoll_open(void **state, int level)
 {
-    state_t *s = calloc(1, sizeof *s + (level ? 0 : ROOM) * sizeof *s->events);
+    size_t room = level ? 0 : ROOM;
+    state_t *s = sys_calloc(1, sizeof *s + room * sizeof *s->events);
     if (!s)
         return -ENOMEM;
     s->level = level;
-    s->fd = epoll_create1(EPOLL_CLOEXEC);
+    s->fd = sys_epoll_create1(EPOLL_CLOEXEC);
     if (s->fd < 0) {
         int error = -errno;
         free(s);
@@ -53,14 +54,14 @@ static void epoll_close_(void *state)
 {
     state_t *s = state;
     if (s->fd >= 0)
-        close(s->fd);
+        sys_close(s->fd);
     free(s);
 }
 
 static void epoll_shut(void *state)
 {
     state_t *s = state;
-    close(s->fd);
+    sys_close(s->fd);
     s->fd = -1;
 }
 
@@ -73,7 +74,7 @@ static int change(const state_t *s, int op, int fd, uint64_t token,
                   (what & PMX__OUT ? EPOLLOUT : 0u),
         .data.u64 = token,
     };
-    return epoll_ctl(s->fd, op, fd, &event) ? -errno : 0;
+    return sys_epoll_ctl(s->fd, op, fd, &event) ? -errno : 0;
 }
 
 static int epoll_add(void *state, int fd, uint64_t token, uint32_t what)
@@ -91,7 +92,7 @@ static int epoll_del(void *state, int fd)
 {
     state_t *s = state;
     struct epoll_event unused = {0};
-    return epoll_ctl(s->fd, EPOLL_CTL_DEL, fd, &unused) ? -errno : 0;
+    return sys_epoll_ctl(s->fd, EPOLL_CTL_DEL, fd, &unused) ? -errno : 0;
 }
 
 static int wait_precisely(state_t *s, struct epoll_event *events, int room,
@@ -105,16 +106,15 @@ static int wait_precisely(state_t *s, struct epoll_event *events, int room,
         /* as the kernel has it; libc's is smaller on 32 bits */
         const int64_t exact[2] = {timeout_ns / 1000000000,
                                   timeout_ns % 1000000000};
-        long n = syscall(SYS_epoll_pwait2, s->fd, events, room, exact,
-                         NULL, (size_t)0);
+        long n = sys_epoll_pwait2(s->fd, events, room, exact);
         if (n >= 0 || (errno != ENOSYS && errno != EPERM))
             return n >= 0 ? (int)n : -errno;
         s->no_pwait2 = 1;
     }
     struct pollfd self = {.fd = s->fd, .events = POLLIN};
-    int n = ppoll(&self, 1, &span, NULL);
+    int n = sys_ppoll(&self, 1, &span, NULL);
     if (n > 0)
-        n = epoll_wait(s->fd, events, room, 0);
+        n = sys_epoll_wait(s->fd, events, room, 0);
     return n >= 0 ? n : -errno;
 }
 
@@ -123,7 +123,7 @@ static int wait_for(state_t *s, struct epoll_event *events, int room,
 {
     if (timeout_ns > 0)
         return wait_precisely(s, events, room, timeout_ns);
-    int n = epoll_wait(s->fd, events, room, timeout_ns < 0 ? -1 : 0);
+    int n = sys_epoll_wait(s->fd, events, room, timeout_ns < 0 ? -1 : 0);
     return n >= 0 ? n : -errno;
 }
 

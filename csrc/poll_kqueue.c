@@ -77,18 +77,19 @@ typedef struct {
 
 static int kqueue_open(void **state, int level)
 {
-    state_t *s = calloc(1, sizeof *s + (level ? 0 : ROOM) * sizeof *s->events);
+    size_t room = level ? 0 : ROOM;
+    state_t *s = sys_calloc(1, sizeof *s + room * sizeof *s->events);
     if (!s)
         return -ENOMEM;
     s->level = level;
     s->forks = pmx__forks();
-    s->fd = kqueue();
+    s->fd = sys_kqueue();
     if (s->fd < 0) {
         int error = -errno;
         free(s);
         return error;
     }
-    (void)fcntl(s->fd, F_SETFD, FD_CLOEXEC);
+    (void)sys_fcntl(s->fd, F_SETFD, FD_CLOEXEC);
     *state = s;
     return 0;
 }
@@ -102,7 +103,7 @@ static void kqueue_shut(void *state)
 {
     state_t *s = state;
     if (is_ours(s))
-        close(s->fd);
+        sys_close(s->fd);
     s->fd = -1;
 }
 
@@ -134,9 +135,9 @@ static int change(const state_t *s, struct kevent *changes, count_t count)
     for (count_t i = 0; i < count; i += RECEIPT ? count : 1) {
         int n;
         do
-            n = RECEIPT ? kevent(s->fd, changes, count, receipts, count,
-                                 &at_once)
-                        : kevent(s->fd, &changes[i], 1, NULL, 0, &at_once);
+            n = RECEIPT ? sys_kevent(s->fd, changes, count, receipts, count,
+                                     &at_once)
+                        : sys_kevent(s->fd, &changes[i], 1, NULL, 0, &at_once);
         while (n < 0 && errno == EINTR);
         if (n < 0) {
             int error = RECEIPT ? -errno : error_of(&changes[i], errno);
@@ -155,7 +156,7 @@ static int keep_token(state_t *s, int fd, uint64_t token)
         uint32_t room = s->tokens_room ? s->tokens_room : 64;
         while (room <= (uint32_t)fd)
             room *= 2;
-        uint64_t *grown = realloc(s->tokens, room * sizeof *grown);
+        uint64_t *grown = sys_realloc(s->tokens, room * sizeof *grown);
         if (!grown)
             return -ENOMEM;
         s->tokens = grown;
@@ -222,8 +223,8 @@ static int wait_for(const state_t *s, struct kevent *events, int room,
         span.tv_sec = seconds < 86400 ? (time_t)seconds : 86400;
         span.tv_nsec = (long)(timeout_ns % 1000000000);
     }
-    int n = kevent(s->fd, NULL, 0, events, (count_t)room,
-                   timeout_ns < 0 ? NULL : &span);
+    int n = sys_kevent(s->fd, NULL, 0, events, (count_t)room,
+                       timeout_ns < 0 ? NULL : &span);
     return n >= 0 ? n : -errno;
 }
 

@@ -32,7 +32,7 @@ typedef struct {
 static int poll_open(void **state, int level)
 {
     (void)level;
-    *state = calloc(1, sizeof(state_t));
+    *state = sys_calloc(1, sizeof(state_t));
     return *state ? 0 : -ENOMEM;
 }
 
@@ -51,7 +51,7 @@ static int grow(void *array, uint32_t *room, uint32_t least, size_t item)
     uint32_t wanted = *room ? *room : 64;
     while (wanted < least)
         wanted *= 2;
-    void *grown = realloc(*place, wanted * item);
+    void *grown = sys_realloc(*place, wanted * item);
     if (!grown)
         return -ENOMEM;
     *place = grown;
@@ -131,11 +131,11 @@ static int wait_for(struct pollfd *fds, uint32_t count, int64_t timeout_ns)
         .tv_sec = (time_t)(timeout_ns / 1000000000),
         .tv_nsec = (long)(timeout_ns % 1000000000),
     };
-    return ppoll(fds, count, timeout_ns < 0 ? NULL : &span, NULL);
+    return sys_ppoll(fds, count, timeout_ns < 0 ? NULL : &span, NULL);
 #else
     int64_t ms = timeout_ns < 0 ? -1 : timeout_ns / 1000000 +
                                        (timeout_ns % 1000000 != 0);
-    return poll(fds, count, ms > INT_MAX ? INT_MAX : (int)ms);
+    return sys_poll(fds, count, ms > INT_MAX ? INT_MAX : (int)ms);
 #endif
 }
 

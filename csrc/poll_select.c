@@ -65,11 +65,11 @@ static uint32_t find(const state_t *s, pmx_sock sock)
 static int select_open(void **state, int level)
 {
     (void)level;
-    state_t *s = calloc(1, sizeof *s);
+    state_t *s = sys_calloc(1, sizeof *s);
     if (!s)
         return -ENOMEM;
-    s->entries = calloc(FD_SETSIZE, sizeof *s->entries);
-    s->places = calloc(BUCKETS, sizeof *s->places);
+    s->entries = sys_calloc(FD_SETSIZE, sizeof *s->entries);
+    s->places = sys_calloc(BUCKETS, sizeof *s->places);
     *state = s;
     if (s->entries && s->places)
         return 0;
@@ -242,8 +242,8 @@ static int wait_for(sets_t *sets, int highest, int64_t timeout_ns)
         return 0;
     }
 #endif
-    int ready = select(highest + 1, &sets->in, &sets->out, &sets->failed,
-                       timeout_ns < 0 ? NULL : &span);
+    int ready = sys_select(highest + 1, &sets->in, &sets->out, &sets->failed,
+                           timeout_ns < 0 ? NULL : &span);
     if (ready < 0)
         return pmx__net_error();
     return ready;

@@ -21,7 +21,7 @@ static int closed_with(pmx_sock sock, int error)
 
 static pmx_sock tcp(void)
 {
-    return WSASocketW(AF_INET, SOCK_STREAM, 0, NULL, 0,
+    return sys_socket(AF_INET, SOCK_STREAM, 0, NULL, 0,
                       WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
 }
 
@@ -32,7 +32,7 @@ static int accept_from(pmx_sock listener, pmx_sock ours, pmx_sock *sock)
     int error = pmx__local(ours, &own);
     while (!error) {
         peer.size = sizeof peer.to;
-        *sock = accept(listener, &peer.to.any, &peer.size);
+        *sock = sys_accept(listener, &peer.to.any, &peer.size);
         if (*sock == PMX__NO_SOCK)
             return pmx__net_error();
         if (peer.to.v4.sin_port == own.to.v4.sin_port &&
@@ -50,19 +50,19 @@ static int connect_pair(pmx_sock listener, pmx_sock pair[2])
     memset(&to, 0, sizeof to);
     to.to.v4.sin_family = AF_INET;
     to.to.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bind(listener, &to.to.any, sizeof to.to.v4) || listen(listener, 8) ||
-        pmx__local(listener, &to))
+    if (sys_bind(listener, &to.to.any, sizeof to.to.v4) ||
+        sys_listen(listener, 8) || pmx__local(listener, &to))
         return pmx__net_error();
     pair[1] = tcp();
     if (pair[1] == PMX__NO_SOCK)
         return pmx__net_error();
-    if (connect(pair[1], &to.to.any, to.size))
+    if (sys_connect(pair[1], &to.to.any, to.size))
         return closed_with(pair[1], pmx__net_error());
     int error = accept_from(listener, pair[1], &pair[0]);
     if (error)
         return closed_with(pair[1], error);
-    (void)setsockopt(pair[1], IPPROTO_TCP, TCP_NODELAY, (const char *)&on,
-                     sizeof on);
+    (void)sys_setsockopt(pair[1], IPPROTO_TCP, TCP_NODELAY, (const char *)&on,
+                         sizeof on);
     return 0;
 }
 
@@ -77,12 +77,12 @@ static int open_pair(pmx_sock pair[2])
 
 static int64_t write_byte(pmx_sock sock)
 {
-    return send(sock, "", 1, 0);
+    return sys_send(sock, "", 1, 0);
 }
 
 static int64_t read_bytes(pmx_sock sock, char *to, size_t size)
 {
-    return recv(sock, to, (int)size, 0);
+    return sys_recv(sock, to, (int)size, 0);
 }
 #else
 #include <unistd.h>
@@ -91,19 +91,20 @@ static int open_pair(pmx_sock pair[2])
 {
     const char *wanted = getenv("PYMUX_WAKEUP");    /* for the tests */
     int forced = wanted && !strcmp(wanted, "pipe");
-    if ((forced || socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) && pipe(pair))
+    if ((forced || sys_socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) &&
+        sys_pipe(pair))
         return pmx__net_error();
     return 0;
 }
 
 static int64_t write_byte(pmx_sock sock)
 {
-    return write(sock, "", 1);
+    return sys_write(sock, "", 1);
 }
 
 static int64_t read_bytes(pmx_sock sock, char *to, size_t size)
 {
-    return read(sock, to, size);
+    return sys_read(sock, to, size);
 }
 #endif
 

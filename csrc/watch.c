@@ -27,7 +27,7 @@ int pmx_watch_open(pmx_watch **place, const char *backend)
         error = pmx__guard_start();
     if (error)
         return error;
-    pmx_watch *watch = calloc(1, sizeof *watch);
+    pmx_watch *watch = sys_calloc(1, sizeof *watch);
     if (!watch)
         return -ENOMEM;
     error = pmx__poller_open(backend, 1, &watch->poller, &watch->state);
@@ -92,8 +92,8 @@ pmx_ready *pmx_ready_new(pmx_watch *watch, uint64_t room)
 {
     if (!room || room > INT_MAX / sizeof(int64_t))
         return NULL;
-    pmx_ready *ready = calloc(1, sizeof *ready);
-    int64_t *found = malloc((size_t)room * sizeof *found);
+    pmx_ready *ready = sys_calloc(1, sizeof *ready);
+    int64_t *found = sys_malloc((size_t)room * sizeof *found);
     if (!ready || !found) {
         free(ready);
         free(found);
@@ -118,7 +118,7 @@ void *pmx__ready_memory(pmx_ready *ready, size_t size)
         return ready->memory;
     free(ready->memory);
     size += size / 2 + 64;
-    ready->memory = malloc(size);
+    ready->memory = sys_malloc(size);
     ready->size = ready->memory ? size : 0;
     return ready->memory;
 }

@@ -81,8 +81,5 @@ int test_write(int fd, const void *bytes, int size);
 /* Allocations of the core: fail the nth from now (0: none). */
 extern long test_fail_at;
 extern long test_allocations;   /* so far */
-void *test_malloc(size_t size);
-void *test_calloc(size_t count, size_t size);
-void *test_realloc(void *memory, size_t size);
 
 #endif
