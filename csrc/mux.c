@@ -301,6 +301,12 @@ static int enough(const pmx_mux *mux, const pmx_turn *t)
            mux->now >= mux->gathered_at || mux->row_conns >= mux->sources;
 }
 
+/* What would be lost if this batch were not handed over. */
+static int has_rows(const pmx_mux *mux)
+{
+    return mux->rows || mux->opened_count;
+}
+
 /* glibc maps every block over 128 KiB until it has seen one freed: from then
  * on blocks up to that size come from its heap, which is trimmed when twice
  * as much is free. A handler that makes some large objects each turn would
@@ -360,7 +366,8 @@ int pmx_submit(pmx_turn *t)
     uint32_t count = t->block_count;
     t->block_count = 0;         /* taken over, once */
     mux->now = pmx__now();
-    return pmx__take_log(mux, t->blocks, count);
+    pmx__take_log(mux, t->blocks, count);
+    return 0;
 }
 
 int pmx_harvest(pmx_turn *t)
@@ -386,8 +393,8 @@ int pmx_harvest(pmx_turn *t)
             until = 0;
         int count = pmx__wait(mux, until);
         mux->now = pmx__now();
-        if (count == -EINTR)
-            reason |= PMX_INTERRUPTED;
+        if (count == -EINTR || (count < 0 && has_rows(mux)))
+            reason |= PMX_INTERRUPTED;  /* if it fails again, that is said */
         else if (count < 0)
             return count;
         else if (pmx__note_events(mux, count))

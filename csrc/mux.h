@@ -308,7 +308,7 @@ pmx__shared *pmx__share(pmx_mux *mux, const void *bytes, size_t size);
 void pmx__unshare(pmx_mux *mux, pmx__shared *shared);
 
 /* output.c: the log, and sending */
-int pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count);
+void pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count);
 void pmx__flush(pmx_mux *mux, uint32_t slot);
 
 /* listen.c: listeners and outgoing connections */

@@ -484,25 +484,28 @@ static void make_wire(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
     mux->wire_room = mux->wire ? (size_t)wanted : 0;
 }
 
-int pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
+void pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
 {
+    /* a block without a place in shares is copied for each that queues it */
     while (mux->share_room < count)
         if (grow(&mux->shares, &mux->share_room, sizeof *mux->shares))
-            return -ENOMEM;
-    if (count)
-        memset(mux->shares, 0, count * sizeof *mux->shares);
+            break;
+    uint32_t shared = count < mux->share_room ? count : mux->share_room;
+    if (shared)
+        memset(mux->shares, 0, shared * sizeof *mux->shares);
     mux->piece_count = mux->dirty_count = 0;
     make_wire(mux, blocks, count);
     for (uint32_t i = 0; i < count; i++)
         switch (blocks[i].cut) {
         case PMX_DELIMITED: log_lines(mux, &blocks[i]); break;
         case PMX_SPANS: log_spans(mux, &blocks[i]); break;
-        case PMX_SHARED: log_pieces(mux, &blocks[i], i + 1); break;
+        case PMX_SHARED:
+            log_pieces(mux, &blocks[i], i < shared ? i + 1 : 0);
+            break;
         default: log_pieces(mux, &blocks[i], 0); break;
         }
     for (uint32_t i = 0; i < mux->dirty_count; i++)
         send_dirty(mux, &mux->dirty[i]);
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < shared; i++)
         pmx__unshare(mux, mux->shares[i]);
-    return 0;
 }

@@ -134,7 +134,8 @@ int same(const buffer *a, const buffer *b);
 
 /* Count the waits of a mux, and let them fail. */
 extern long wait_count;
-extern int wait_result;         /* returned once instead, if not 0 */
+extern int wait_result;         /* returned once instead, if not 0, */
+extern long wait_fails_at;      /* from the nth wait on */
 void count_waits(world *w);
 
 #endif
