@@ -55,7 +55,6 @@ const injected_fault injected_faults[] = {
     FAULT(connect, EINTR), FAULT(connect, ECONNREFUSED),
     FAULT(connect, ETIMEDOUT), FAULT(connect, ENETUNREACH),
     FAULT(connect, EADDRNOTAVAIL), FAULT(connect, EACCES),
-    FAULT(connect, EAGAIN),
     FAULT(dial_unix, EAGAIN), FAULT(dial_unix, ECONNREFUSED),
     FAULT(dial_unix, EINTR), FAULT(dial_unix, ENOENT),
     FAULT(epoll_create1, EMFILE), FAULT(epoll_create1, ENFILE),
@@ -98,7 +97,7 @@ enum { FDS = 4096, NEVER = 0 };
 
 uint64_t injected_count[CALLS];
 uint64_t injected_total, injected_now;
-const injected_fault *injected_last;
+static uint8_t errors[256];     /* that there were since */
 int injected_stuck;
 
 static enum { NONE, NTH, RANDOM } mode;
@@ -127,21 +126,32 @@ static uint32_t draw(uint32_t of)
     return (uint32_t)(state >> 33) % of;
 }
 
+int injected_error(int error)
+{
+    return errors[error];
+}
+
+static void begin(uint32_t seed)
+{
+    state = seed;
+    injected_now = 0;
+    memset(errors, 0, sizeof errors);
+}
+
 void inject_nth(const injected_fault *fault, long nth, size_t shortest)
 {
     mode = NTH;
     wanted = fault;
     left = nth;
     short_size = shortest;
-    injected_now = 0;
+    begin(0);
 }
 
 void inject_at_random(uint32_t seed, uint32_t of)
 {
     mode = RANDOM;
-    state = seed;
     one_in = of;
-    injected_now = 0;
+    begin(seed);
 }
 
 void inject_nothing(void)
@@ -167,7 +177,8 @@ static int injected(const injected_fault *fault)
     injected_count[fault->call]++;
     injected_total++;
     injected_now++;
-    injected_last = fault;
+    if (fault->error > 0)
+        errors[fault->error] = 1;
     return fault->error;
 }
 
@@ -453,6 +464,15 @@ int sys_clock_gettime(int clock, struct timespec *now)
     return result;
 }
 
+/* What a peer has just sent may still be on its way: the kernel delivers some
+ * of it in a thread of its own. */
+enum { MOMENT = 100000 };       /* ns */
+static int breathe(void)
+{
+    const struct timespec span = {0, MOMENT};
+    return !nanosleep(&span, NULL);
+}
+
 /* Nothing has happened in a wait for so long (-1: for ever). */
 static void pass(int64_t ns)
 {
@@ -524,6 +544,8 @@ static int epoll_for(enum injected_call call, int epoll,
     }
     if (hasty && ns) {
         int n = epoll_wait(epoll, events, room, 0);
+        if (!n && breathe())
+            n = epoll_wait(epoll, events, room, 0);
         if (!n)
             pass(ns);
         return n;
@@ -568,6 +590,8 @@ static int poll_for(struct pollfd *fds, unsigned long count, int64_t ns)
     }
     if (hasty && ns) {
         int n = poll(fds, (nfds_t)count, 0);
+        if (!n && breathe())
+            n = poll(fds, (nfds_t)count, 0);
         if (!n)
             pass(ns);
         return n;
@@ -611,8 +635,8 @@ int sys_select(int count, fd_set *in, fd_set *out, fd_set *failed,
     }
     int64_t ns = span ? (int64_t)span->tv_sec * 1000000000 +
                             span->tv_usec * 1000 : -1;
-    struct timeval none = {0, 0};
-    int n = select(count, in, out, failed, hasty ? &none : span);
+    struct timeval moment = {0, ns ? MOMENT / 1000 : 0};
+    int n = select(count, in, out, failed, hasty ? &moment : span);
     if (hasty && !n && ns)
         pass(ns);
     return n;

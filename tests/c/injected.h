@@ -114,8 +114,8 @@ void inject_nothing(void);
 void inject_pause(int on);
 extern uint64_t injected_count[CALLS];  /* faults since the program began */
 extern uint64_t injected_total;
-extern uint64_t injected_now;           /* since inject_nth or _at_random */
-extern const injected_fault *injected_last;
+extern uint64_t injected_now;           /* since inject_nth or _at_random, */
+int injected_error(int error);          /* and with this errno */
 
 /* Waits in which nothing happens take no time: the clock is put forward by
  * what they would have taken. A wait without an end is an error then. */
