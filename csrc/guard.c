@@ -2,6 +2,8 @@
  * The guard: one lock for the tables of all selectors. It is held for a store
  * or a copy, so one is enough, and a single one can be taken before a fork:
  * the child then finds every table whole and the lock free.
+ *
+ * And the one atomic operation that there is; C11's own are not in MSVC's C.
  */
 #include "poller.h"
 
@@ -21,6 +23,14 @@ void pmx__guard(void)
 void pmx__unguard(void)
 {
     ReleaseSRWLockExclusive(&lock);
+}
+
+int pmx__swap(int32_t *place, int32_t *is, int32_t to)
+{
+    LONG was = InterlockedCompareExchange((volatile LONG *)place, to, *is);
+    int swapped = was == *is;
+    *is = was;
+    return swapped;
 }
 #else
 #include <pthread.h>
@@ -46,5 +56,11 @@ void pmx__guard(void)
 void pmx__unguard(void)
 {
     (void)pthread_mutex_unlock(&lock);
+}
+
+int pmx__swap(int32_t *place, int32_t *is, int32_t to)
+{
+    return __atomic_compare_exchange_n(place, is, to, 0, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE);
 }
 #endif

@@ -109,7 +109,7 @@ static int wait_precisely(state_t *s, struct epoll_event *events, int room,
         long n = sys_epoll_pwait2(s->fd, events, room, exact);
         if (n >= 0 || (errno != ENOSYS && errno != EPERM))
             return n >= 0 ? (int)n : -errno;
-        s->no_pwait2 = 1;
+        s->no_pwait2 = !s->level;   /* which threads share */
     }
     struct pollfd self = {.fd = s->fd, .events = POLLIN};
     int n = sys_ppoll(&self, 1, &span, NULL);

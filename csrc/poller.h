@@ -20,7 +20,7 @@
  * level-triggered, reports what add() and mod() ask for and nothing else, and
  * a token is number << 2 | PMX__IN | PMX__OUT, what is asked for. look() takes
  * the place of wait(). Several threads may be in look() at once, while others
- * add, mod, del and shut: it waits on memory that is the caller's own, and
+ * add, mod and del: it waits on memory that is the caller's own, and
  * pollers with tables of their own (`guarded`) copy them under the guard,
  * under which they are changed.
  *
@@ -70,7 +70,8 @@ typedef struct {
     /* level: fill ready->found with number << 2 | PMX__IN | PMX__OUT, from
      * the first place on, up to ready->room of them */
     int (*look)(void *state, pmx_ready *ready, int64_t timeout_ns);
-    /* level: let go of the descriptor now, the memory at close() */
+    /* level: let go of the descriptor, the memory at close(); by then nobody
+     * looks, adds, mods or dels any more */
     void (*shut)(void *state);
 } pmx__poller;
 
@@ -92,5 +93,8 @@ void *pmx__ready_memory(pmx_ready *ready, size_t size);
 int pmx__guard_start(void);
 void pmx__guard(void);
 void pmx__unguard(void);
+
+/* Write `to` if there is *is, atomically; 0: *is is now what there is. */
+int pmx__swap(int32_t *place, int32_t *is, int32_t to);
 
 #endif

@@ -271,12 +271,12 @@ typedef struct {
 /* Level-triggered. Any thread may do anything with a watch at any time, but
  * free it. */
 int pmx_watch_open(pmx_watch **watch, const char *backend);
-/* The kernel's part ends now, for waits under way too where the kernel says
- * so; every later call is -EBADF. */
+/* Every later call is -EBADF. The kernel's part ends now, or with the last of
+ * the waits that are under way. */
 void pmx_watch_shut(pmx_watch *watch);
 void pmx_watch_free(pmx_watch *watch);
 const char *pmx_watch_name(const pmx_watch *watch);
-int pmx_watch_fileno(const pmx_watch *watch);
+int pmx_watch_fileno(pmx_watch *watch);
 /* From what was wanted of a descriptor to what is, 0 being nothing. */
 int pmx_watch_set(pmx_watch *watch, int64_t number, uint32_t had,
                   uint32_t wanted);

@@ -7,6 +7,10 @@
  * that is going on: ours is changed, and copied by a wait, under the guard. A
  * change does not reach the waits that have begun, as with the standard
  * library's selectors.
+ *
+ * Who uses a watch is counted: shut while it is in use, the last who leaves
+ * closes its descriptor. Were it closed at once, its number could be another
+ * file's by the time that the kernel is asked about it.
  */
 #include "poller.h"
 
@@ -17,8 +21,29 @@
 struct pmx_watch {
     const pmx__poller *poller;
     void *state;
-    int is_shut;
+    int32_t uses;               /* USE for each, and SHUT */
 };
+
+enum { SHUT = 1, USE = 2 };
+
+/* 0, or -EBADF: it is shut. */
+static int enter(pmx_watch *w)
+{
+    int32_t uses = 0;
+    while (!(uses & SHUT))
+        if (pmx__swap(&w->uses, &uses, uses + USE))
+            return 0;
+    return -EBADF;
+}
+
+static void leave(pmx_watch *w)
+{
+    int32_t uses = USE;
+    while (!pmx__swap(&w->uses, &uses, uses - USE))
+        ;
+    if (uses == (USE | SHUT))
+        w->poller->shut(w->state);
+}
 
 int pmx_watch_open(pmx_watch **place, const char *backend)
 {
@@ -40,9 +65,11 @@ int pmx_watch_open(pmx_watch **place, const char *backend)
 
 void pmx_watch_shut(pmx_watch *watch)
 {
-    if (!watch->is_shut)
+    int32_t uses = 0;
+    while (!(uses & SHUT) && !pmx__swap(&watch->uses, &uses, uses | SHUT))
+        ;
+    if (!uses)
         watch->poller->shut(watch->state);
-    watch->is_shut = 1;
 }
 
 void pmx_watch_free(pmx_watch *watch)
@@ -56,9 +83,14 @@ const char *pmx_watch_name(const pmx_watch *watch)
     return watch->poller->name;
 }
 
-int pmx_watch_fileno(const pmx_watch *watch)
+int pmx_watch_fileno(pmx_watch *watch)
 {
-    return watch->is_shut ? -EBADF : watch->poller->fileno(watch->state);
+    int number = enter(watch);
+    if (number)
+        return number;
+    number = watch->poller->fileno(watch->state);
+    leave(watch);
+    return number;
 }
 
 static int change(const pmx_watch *w, pmx_sock sock, uint32_t had,
@@ -75,16 +107,19 @@ int pmx_watch_set(pmx_watch *watch, int64_t number, uint32_t had,
                   uint32_t wanted)
 {
     pmx_sock sock = (pmx_sock)number;
-    if (watch->is_shut || number < 0 || number >> 60 ||
-        (int64_t)sock != number)
+    if (number < 0 || number >> 60 || (int64_t)sock != number)
         return -EBADF;
     if (wanted & ~(uint32_t)(PMX_READABLE | PMX_WRITABLE))
         return -EINVAL;
-    if (!watch->poller->guarded)
-        return change(watch, sock, had, wanted);
-    pmx__guard();
-    int error = change(watch, sock, had, wanted);
-    pmx__unguard();
+    int error = enter(watch);
+    if (error)
+        return error;
+    if (watch->poller->guarded)
+        pmx__guard();
+    error = change(watch, sock, had, wanted);
+    if (watch->poller->guarded)
+        pmx__unguard();
+    leave(watch);
     return error;
 }
 
@@ -123,10 +158,20 @@ void *pmx__ready_memory(pmx_ready *ready, size_t size)
     return ready->memory;
 }
 
+static int look(pmx_ready *ready, int64_t timeout_ns)
+{
+    pmx_watch *w = ready->watch;
+    int n = enter(w);
+    if (n)
+        return n;
+    n = w->poller->look(w->state, ready, timeout_ns);
+    leave(w);
+    return n;
+}
+
 int pmx_ready_look(pmx_ready *ready)
 {
-    const pmx_watch *w = ready->watch;
-    return w->is_shut ? -EBADF : w->poller->look(w->state, ready, 0);
+    return look(ready, 0);
 }
 
 /* A backend may wait for less than it is asked to, and a signal's handler may
@@ -136,12 +181,11 @@ int pmx_ready_look(pmx_ready *ready)
  * will sleep, beside which a look is nothing. */
 int pmx_ready_wait(pmx_ready *ready, int64_t timeout_ns)
 {
-    const pmx_watch *w = ready->watch;
     int64_t end = INT64_MAX;
     int n = 0, timed = timeout_ns > 0;
     ready->left_ns = timeout_ns;
-    if (timed && !w->poller->guarded)
-        n = pmx_ready_look(ready);
+    if (timed && !ready->watch->poller->guarded)
+        n = look(ready, 0);
     if (n)
         return n;
     if (timed) {
@@ -149,9 +193,7 @@ int pmx_ready_wait(pmx_ready *ready, int64_t timeout_ns)
         end = timeout_ns < end - now ? now + timeout_ns : end;
     }
     do {
-        if (w->is_shut)
-            return -EBADF;
-        n = w->poller->look(w->state, ready, ready->left_ns);
+        n = look(ready, ready->left_ns);
         if (timed) {
             int64_t left = end - pmx__now();
             ready->left_ns = left > 0 ? left : 0;

@@ -229,7 +229,7 @@ enum { MANY = 200, LOOKS = 12000, LOOKERS = 3 };
 
 typedef struct {
     pmx_watch *is;
-    volatile int done;
+    _Atomic int done;
     int wrong;
 } looker;
 
@@ -294,7 +294,7 @@ static void threads_may_wait_while_others_change_what_is_watched(void)
 typedef struct {
     pmx_watch *is;
     int fd;
-    volatile int stop;
+    _Atomic int stop;
 } changer;
 
 static void *change_for_ever(void *of)
