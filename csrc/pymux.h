@@ -240,6 +240,9 @@ void pmx_drain(pmx_mux *mux);
 /* Reset every connection that is left, reported with this errno. */
 void pmx_reset_all(pmx_mux *mux, int error);
 
+/* For tests: wakeups by a pipe, as where no socket pair is to be had; of what
+ * is opened from now on. */
+void pmx_wakeup_by_pipe(int on);
 int pmx_wakeup_fd(const pmx_mux *mux);
 int pmx_wakeup(const pmx_mux *mux);
 

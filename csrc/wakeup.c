@@ -9,8 +9,14 @@
 #endif
 #include "net.h"
 
-#include <stdlib.h>
 #include <string.h>
+
+static int by_pipe;
+
+void pmx_wakeup_by_pipe(int on)
+{
+    by_pipe = on;
+}
 
 #ifdef _WIN32
 static int closed_with(pmx_sock sock, int error)
@@ -89,9 +95,7 @@ static int64_t read_bytes(pmx_sock sock, char *to, size_t size)
 
 static int open_pair(pmx_sock pair[2])
 {
-    const char *wanted = getenv("PYMUX_WAKEUP");    /* for the tests */
-    int forced = wanted && !strcmp(wanted, "pipe");
-    if ((forced || sys_socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) &&
+    if ((by_pipe || sys_socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) &&
         sys_pipe(pair))
         return pmx__net_error();
     return 0;

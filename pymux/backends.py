@@ -13,6 +13,10 @@ __all__ = ["backends"]
 
 KNOWN = ("epoll", "kqueue", "poll", "select")
 
+# For the tests. The core itself reads no environment: it runs without the GIL, and
+# another thread might be changing it.
+lib.pmx_wakeup_by_pipe(os.environ.get("PYMUX_WAKEUP") == "pipe")
+
 
 def reasons() -> dict[str, str | None]:
     """Every known backend: None where it works here, else why it does not."""

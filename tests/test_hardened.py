@@ -93,6 +93,11 @@ def test_the_c_library_checks_the_sizes_of_buffers(elf):
     assert {name for name in imported if name.endswith("_chk")}
 
 
+def test_the_environment_is_left_alone(elf):
+    # which another thread may be changing: the core runs without the GIL
+    assert not [name for name in elf.symbols()[0] if name.endswith("env")]
+
+
 def test_nothing_but_the_way_in_is_exported(elf):
     exported = elf.symbols()[1]
     assert exported & ENTRIES

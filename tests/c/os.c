@@ -72,11 +72,6 @@ int64_t test_cpu_ns(void)
                       user.dwLowDateTime)) * 100;
 }
 
-void test_environment(const char *name, const char *value)
-{
-    _putenv_s(name, value);
-}
-
 typedef struct {
     HANDLE handle;
     void (*run)(void *);
@@ -169,11 +164,6 @@ int64_t test_cpu_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-void test_environment(const char *name, const char *value)
-{
-    setenv(name, value, 1);
 }
 
 typedef struct {

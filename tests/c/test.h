@@ -74,7 +74,6 @@ int test_room_for(int descriptors);      /* 0: they cannot be had */
 int64_t test_cpu_ns(void);      /* that this process has used */
 /* The process ends if the next call does not come in time. */
 void test_watch(const char *name, int seconds);
-void test_environment(const char *name, const char *value);
 void *test_thread(void (*run)(void *), void *argument);
 void test_join(void *thread);
 int test_write(int fd, const void *bytes, int size);

@@ -33,16 +33,15 @@ static void wake_often(void *of)
 
 static void threads_may_wake_a_mux_that_echoes(void)
 {
-    static const char *const kinds[] = {"socketpair", "pipe"};
-    for (int kind = 0; kind < 2; kind++) {
+    for (int by_pipe = 0; by_pipe < 2; by_pipe++) {
         world w;
         pmx_sock peer;
         pmx_policy p = raw();
         void *threads[THREADS];
         buffer got = {0};
-        test_environment("PYMUX_WAKEUP", kinds[kind]);
+        pmx_wakeup_by_pipe(by_pipe);
         world_serve(&w, &p);
-        test_environment("PYMUX_WAKEUP", "");
+        pmx_wakeup_by_pipe(0);
         w.echo = 1;
         (void)meet(&w, &peer);
         wakers all = {w.mux, THREADS, 0};
