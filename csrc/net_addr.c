@@ -47,7 +47,7 @@ int pmx__resolve(const pmx_endpoint *endpoint, pmx__target *target)
     memset(&hints, 0, sizeof hints);
     hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
     hints.ai_socktype = SOCK_STREAM;
-    snprintf(port, sizeof port, "%u", endpoint->port);
+    (void)snprintf(port, sizeof port, "%u", endpoint->port);
     if (getaddrinfo(endpoint->host, port, &hints, &found))
         return -EINVAL;
     memcpy(&target->to, found->ai_addr, (size_t)found->ai_addrlen);
@@ -93,7 +93,7 @@ int pmx__file_identity(const char *path, uint64_t identity[2])
 
 void pmx__unlink_if(const char *path, const uint64_t identity[2])
 {
-    uint64_t now[2];
+    uint64_t now[2] = {0};
     if (!pmx__file_identity(path, now) && now[0] == identity[0] &&
         now[1] == identity[1])
         (void)sys_unlink(path);

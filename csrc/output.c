@@ -15,12 +15,13 @@
 /* Room for one more item, doubling. */
 static int grow(void *array, uint32_t *room, size_t item)
 {
-    void **place = array;
+    void *is;
+    memcpy(&is, array, sizeof is);
     uint32_t wanted = *room ? 2 * *room : 256;
-    void *grown = sys_realloc(*place, wanted * item);
+    void *grown = sys_realloc(is, wanted * item);
     if (!grown)
         return -ENOMEM;
-    *place = grown;
+    memcpy(array, &grown, sizeof grown);
     *room = wanted;
     return 0;
 }

@@ -47,14 +47,15 @@ static void poll_close(void *state)
 
 static int grow(void *array, uint32_t *room, uint32_t least, size_t item)
 {
-    void **place = array;
+    void *is;
+    memcpy(&is, array, sizeof is);
     uint32_t wanted = *room ? *room : 64;
     while (wanted < least)
         wanted *= 2;
-    void *grown = sys_realloc(*place, wanted * item);
+    void *grown = sys_realloc(is, wanted * item);
     if (!grown)
         return -ENOMEM;
-    *place = grown;
+    memcpy(array, &grown, sizeof grown);
     *room = wanted;
     return 0;
 }
