@@ -1,4 +1,5 @@
-/* Runs the tests: all, or those whose name holds the argument. */
+/* Runs the tests: all, or those whose name holds one of the arguments; not
+ * those that hold what an argument says behind a '-'. */
 #include "mux.h"
 #include "test.h"
 
@@ -62,11 +63,23 @@ void test_settle(void)
     }
 }
 
-static void run(const test_case *test, const char *only)
+static int is_chosen(char *const *words)
+{
+    int chosen = -1;            /* nothing said so far */
+    for (; *words; words++) {
+        if (**words == '-' && strstr(name, *words + 1))
+            return 0;
+        if (**words != '-' && chosen < 1)
+            chosen = strstr(name, *words) != NULL;
+    }
+    return chosen != 0;
+}
+
+static void run(const test_case *test, char *const *words)
 {
     snprintf(name, sizeof name, "%s%s%s", test->name,
              test_backend ? " on " : "", test_backend ? test_backend : "");
-    if (only && !strstr(name, only))
+    if (!is_chosen(words))
         return;
     volatile int before = test_descriptors();
     int64_t begun = pmx__now();
@@ -99,6 +112,8 @@ static void run(const test_case *test, const char *only)
 int main(int argc, char **argv)
 {
     int64_t begun = pmx__now();
+    (void)argc;
+    setvbuf(stdout, NULL, _IONBF, 0);   /* or a forked child prints it too */
     test_begin();
     (void)pmx__net_start();     /* for sockets without a mux */
 #ifdef __linux__
@@ -111,11 +126,11 @@ int main(int argc, char **argv)
             while (test->everywhere && (backend = pmx_backend_name(index++)))
                 if (!pmx_backend_probe(backend)) {
                     test_backend = backend;
-                    run(test, argc > 1 ? argv[1] : NULL);
+                    run(test, argv + 1);
                 }
             test_backend = NULL;
             if (!test->everywhere)
-                run(test, argc > 1 ? argv[1] : NULL);
+                run(test, argv + 1);
         }
     printf("%d ms\n", (int)((pmx__now() - begun) / 1000000));
     printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
