@@ -523,6 +523,26 @@ def test_one_of_two_threads_that_register_the_same_gets_a_key_error(selector, pa
         selector.unregister(ours)
 
 
+def test_a_selector_may_be_closed_while_threads_use_it(backend):
+    def use(selector):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, pytest.raises(ValueError, match="closed selector"):
+            while True:
+                selector.register(ours, WRITE)
+                for key, _ in selector.select(0.001):
+                    key.fileobj.fileno()
+                with contextlib.suppress(KeyError):  # closed meanwhile
+                    selector.unregister(ours)
+
+    for _ in range(10):
+        selector = pymux.Selector(backend)
+        using = [Thread(lambda s=selector: use(s)) for _ in range(3)]
+        wait_until(lambda s=selector: len(s.get_map()))
+        closing = [Thread(selector.close) for _ in range(2)]
+        for thread in closing + using:
+            thread.result()
+
+
 # --- fork -----------------------------------------------------------------------
 
 
