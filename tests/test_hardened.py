@@ -64,7 +64,8 @@ def elf():
     if data[4:6] != b"\x02\x01":
         pytest.skip("not of 64 bits, little-endian")
     found = Elf(data)
-    if any(name.startswith(("__asan_", "__ubsan_")) for name in found.symbols()[0]):
+    sanitizers = ("__asan_", "__tsan_", "__ubsan_")
+    if any(name.startswith(sanitizers) for name in found.symbols()[0]):
         pytest.skip("built with sanitizers")
     return found
 
