@@ -83,7 +83,7 @@ class Selector(selectors.BaseSelector):
 
         asyncio.SelectorEventLoop(pymux.Selector())
 
-    Any thread may register, modify and unregister while others are in `select`.
+    Any thread may register, modify, unregister and close while others are in `select`.
     epoll and kqueue tell those that wait already; poll and select look at what was
     registered when the wait began. After a fork, parent and child share an epoll, a
     kqueue is closed in the child, poll and select go separate ways.
@@ -306,6 +306,8 @@ class Selector(selectors.BaseSelector):
 
     def close(self) -> None:
         """Let go of the backend; nothing is registered any more.
+
+        A `select` that another thread is in goes on to its end.
 
         >>> selector = Selector()
         >>> selector.close()
