@@ -65,6 +65,7 @@ int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
     error = pmx__listen(&target, backlog, reuse_port, mode, &l->sock);
     if (error)
         goto fail_listen;
+    pmx__keep_alive(l->sock, policy);
     error = pmx__local(l->sock, &l->name);
     if (error)
         goto fail_add;
@@ -198,6 +199,8 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     int error = pmx__conn_new(mux, l->rules, &slot);
     if (error)
         goto refuse;
+    if (!PMX__HANDS_ON)
+        pmx__keep_alive(sock, &l->rules->is);
     pmx__conn *c = pmx__slot(mux, slot);
     c->sock = sock;
     if (peer->to.any.sa_family == AF_INET) {
@@ -401,6 +404,8 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     free(c->at.route);
     c->at.peer = peer;
     c->flags &= ~(uint32_t)PMX__CONNECTING;
+    pmx__keep_alive(c->sock, &c->rules->is);    /* not sooner: it would bound
+                                                   connecting too */
     /* what has come meanwhile, its end too, had this one event */
     c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
     mux->stats.connected++;

@@ -4,6 +4,7 @@
 #endif
 #include "net.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -284,6 +285,38 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
         pmx__drop_sock(*sock);
 #endif
     return error;
+}
+
+/* What an OS lacks is left to its defaults. Unacknowledged output holds the
+ * probes back, so it is given the same time where there is an option. */
+void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy)
+{
+    int idle = (int)policy->keep_idle;
+    int interval = (int)policy->keep_interval;
+    int count = (int)policy->keep_count;
+    int in_all = idle + interval * count;
+    if (!idle)
+        return;
+    set_option(sock, SOL_SOCKET, SO_KEEPALIVE, 1);
+#if defined(TCP_KEEPIDLE)
+    set_option(sock, IPPROTO_TCP, TCP_KEEPIDLE, idle);
+#elif defined(TCP_KEEPALIVE)    /* macOS */
+    set_option(sock, IPPROTO_TCP, TCP_KEEPALIVE, idle);
+#endif
+#if defined(TCP_KEEPINTVL)
+    set_option(sock, IPPROTO_TCP, TCP_KEEPINTVL, interval);
+#endif
+#if defined(TCP_KEEPCNT)
+    set_option(sock, IPPROTO_TCP, TCP_KEEPCNT, count);
+#endif
+#if defined(TCP_USER_TIMEOUT)
+    set_option(sock, IPPROTO_TCP, TCP_USER_TIMEOUT,
+               in_all < INT_MAX / 1000 ? in_all * 1000 : INT_MAX);
+#elif defined(TCP_RXT_CONNDROPTIME)     /* macOS */
+    set_option(sock, IPPROTO_TCP, TCP_RXT_CONNDROPTIME, in_all);
+#elif defined(TCP_MAXRT)        /* Windows */
+    set_option(sock, IPPROTO_TCP, TCP_MAXRT, in_all);
+#endif
 }
 
 int pmx__dial(const pmx__target *target, pmx_sock *sock)

@@ -68,6 +68,12 @@ typedef struct {
     pmx__sockaddr to;
 } pmx__target;
 
+#ifdef __linux__
+enum { PMX__HANDS_ON = 1 };
+#else
+enum { PMX__HANDS_ON = 0 };
+#endif
+
 /* A span of bytes to send. */
 #ifdef _WIN32                  /* a WSABUF holds less than 4 GiB */
 typedef struct {
@@ -92,6 +98,9 @@ int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
                 uint32_t mode, pmx_sock *sock);
 /* The connection's socket and its peer; -EAGAIN when nobody waits. */
 int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
+/* Ask whether a silent peer is still there, as the policy says, if it does.
+ * A listener hands it on to whom it accepts, where PMX__HANDS_ON. */
+void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy);
 /* 0: done; -EINPROGRESS: on its way. */
 int pmx__dial(const pmx__target *target, pmx_sock *sock);
 /* 0 when a dialled socket is connected, else what became of it. */

@@ -42,6 +42,11 @@ typedef struct {
     int64_t idle_ns;
     int64_t close_ns;
     int64_t connect_ns;
+    /* TCP's keepalive, in seconds, seconds and probes; idle 0 is none. */
+    uint32_t keep_idle;
+    uint32_t keep_interval;
+    uint32_t keep_count;
+    uint32_t unused;            /* no padding: policies are compared */
 } pmx_policy;
 
 /* Where to listen or connect: a numeric host and a port, or (host NULL) the

@@ -35,6 +35,22 @@ def seconds(name: str, value: Any) -> int:
     return min(math.ceil(min(value, 1e9) * 1e9), 10**18)
 
 
+def _keepalive(value: Any) -> tuple[int, int, int] | None:
+    """TCP's three figures, in the range that every OS takes."""
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 3:
+        raise TypeError(
+            f"keepalive is {value!r}; (idle, interval, count) or None is needed, "
+            "like (60, 10, 5)"
+        )
+    idle, interval, count = value
+    _size("keepalive's idle", idle, 1, 32767)
+    _size("keepalive's interval", interval, 1, 32767)
+    _size("keepalive's count", count, 1, 127)
+    return idle, interval, count
+
+
 @dataclass(frozen=True)
 class Raw:
     """No framing: a message is whatever one receive brings, never empty.
@@ -147,11 +163,17 @@ class Limits:
             by the kernel, then `ETIMEDOUT`; None: for ever.
         close_timeout: seconds that `close()` may take to flush and to hear the
             peer's end, then the connection is reset; None: for ever.
+        keepalive: TCP's (idle, interval, count), ints: after `idle` seconds
+            of silence the kernel asks every `interval` seconds whether the
+            peer is still there; when `count` in a row were in vain, or bytes
+            sent lay that long unacknowledged or untaken, `ETIMEDOUT`. So a
+            peer that vanished is noticed within idle + interval * count
+            seconds. None: no asking. Unix sockets need none.
 
     Raises:
         TypeError, ValueError: a limit that cannot be.
 
-    >>> Limits(idle_timeout=60).high_water
+    >>> Limits(idle_timeout=60, keepalive=(60, 10, 5)).high_water
     65536
     """
 
@@ -161,6 +183,7 @@ class Limits:
     max_output: int = 16777216
     idle_timeout: float | None = None
     close_timeout: float | None = 30.0
+    keepalive: tuple[int, int, int] | None = None
 
     def __init__(
         self,
@@ -171,6 +194,7 @@ class Limits:
         max_output: int = 16777216,
         idle_timeout: float | None = None,
         close_timeout: float | None = 30.0,
+        keepalive: tuple[int, int, int] | None = None,
     ) -> None:
         if max_connections is not None:
             _size("max_connections", max_connections)
@@ -191,6 +215,7 @@ class Limits:
             "max_output": max_output,
             "idle_timeout": idle_timeout,
             "close_timeout": close_timeout,
+            "keepalive": _keepalive(keepalive),
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -242,6 +267,8 @@ def policy(
     c.idle_ns = seconds("idle_timeout", limits.idle_timeout)
     c.close_ns = seconds("close_timeout", limits.close_timeout)
     c.connect_ns = seconds("timeout", timeout)
+    if limits.keepalive is not None:
+        c.keep_idle, c.keep_interval, c.keep_count = limits.keepalive
     return c
 
 

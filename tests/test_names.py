@@ -49,7 +49,7 @@ SIGNATURES = {
     "LengthPrefix": "(width=4, byteorder='big', max_size=1048576)",
     "Fixed": "(size)",
     "Limits": "(*, max_connections=None, high_water=65536, low_water=16384,"
-    " max_output=16777216, idle_timeout=None, close_timeout=30.0)",
+    " max_output=16777216, idle_timeout=None, close_timeout=30.0, keepalive=None)",
     "Selector": "(backend=None)",
     "Selector.register": "(self, fileobj, events, data=None)",
     "Selector.unregister": "(self, fileobj)",
@@ -170,6 +170,9 @@ def test_the_errors_are_what_one_would_catch():
         (lambda: pymux.Limits(idle_timeout=-7.0), "-7"),
         (lambda: pymux.Limits(close_timeout=-7.0), "-7"),
         (lambda: pymux.Limits(idle_timeout=float("nan")), "nan"),
+        (lambda: pymux.Limits(keepalive=(0, 10, 5)), "idle is 0"),
+        (lambda: pymux.Limits(keepalive=(60, -1, 5)), "interval is -1"),
+        (lambda: pymux.Limits(keepalive=(60, 10, 128)), "count is 128"),
     ],
 )
 def test_a_value_out_of_range_is_named_in_a_value_error(make, shown):
@@ -186,6 +189,10 @@ def test_a_value_out_of_range_is_named_in_a_value_error(make, shown):
         lambda: pymux.Fixed(2.5),
         lambda: pymux.Limits(high_water="64k"),
         lambda: pymux.Limits(idle_timeout="soon"),
+        lambda: pymux.Limits(keepalive=True),
+        lambda: pymux.Limits(keepalive=60),
+        lambda: pymux.Limits(keepalive=(60, 10)),
+        lambda: pymux.Limits(keepalive=(60.5, 10, 5)),
     ],
 )
 def test_a_value_of_the_wrong_type_is_a_type_error(make):
