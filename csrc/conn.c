@@ -494,6 +494,11 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         return;
     if (!c->error)
         c->error = error;
+    /* TCP gives an open connection up only when its time has run out, and
+     * says then what the network had told it last */
+    if (c->flags & PMX__COUNTED &&
+        (c->error == EHOSTUNREACH || c->error == ENETUNREACH))
+        c->error = ETIMEDOUT;
     keep_names(c);
     pmx__queue_drop(mux, c);
     pmx__carry_drop(mux, c);

@@ -159,6 +159,27 @@ static int is_stale(const pmx__target *target, uint64_t identity[2])
 }
 #endif
 
+#ifndef _WIN32
+/* The mode of the socket file that bind() has just made. Whoever may write to
+ * the directory may have put a link in its place: that is not followed, and
+ * nothing is done where the mode is right already, as it mostly is. */
+static int set_mode(const char *path, uint32_t mode)
+{
+    struct stat info;
+    if (sys_lstat(path, &info))
+        return -errno;
+    if (!S_ISSOCK(info.st_mode))
+        return -EADDRINUSE;
+    if ((info.st_mode & 0777) == (mode_t)mode)
+        return 0;
+    if (!fchmodat(AT_FDCWD, path, (mode_t)mode, AT_SYMLINK_NOFOLLOW))
+        return 0;
+    if (errno != ENOTSUP && errno != EOPNOTSUPP)
+        return -errno;
+    return sys_chmod(path, (mode_t)mode) ? -errno : 0;     /* an old libc */
+}
+#endif
+
 static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode)
 {
 #ifdef _WIN32
@@ -177,13 +198,14 @@ static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode)
         if (sys_bind(sock, &target->to.any, target->size))
             return -errno;
     }
+    if (!path)
+        return 0;
     /* before listen(): nobody can have connected yet */
-    if (path && sys_chmod(path, (mode_t)mode)) {
-        int error = -errno;
-        (void)sys_unlink(path);
-        return error;
-    }
-    return 0;
+    int known = !pmx__file_identity(path, identity);
+    int error = set_mode(path, mode);
+    if (error && known)
+        pmx__unlink_if(path, identity);
+    return error;
 #endif
 }
 
@@ -230,8 +252,10 @@ int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
     if (sys_listen(s, backlog)) {
         error = pmx__net_error();
 #ifndef _WIN32
-        if (pmx__file_of(target))
-            (void)sys_unlink(pmx__file_of(target));
+        uint64_t identity[2];
+        const char *path = pmx__file_of(target);
+        if (path && !pmx__file_identity(path, identity))
+            (void)sys_unlink(path);
 #endif
         goto fail;
     }

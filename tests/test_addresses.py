@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import os
+import shutil
 import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -455,3 +457,91 @@ def test_an_abstract_name_is_refused_where_there_are_none(monkeypatch, mux):
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(ValueError, match="Linux"):
         mux.listen("\0pymux-test")
+
+
+# -- what a local user may have put there ------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["nothing", "a file", "a dead socket", "a socket"])
+def test_a_symlink_is_in_use_and_neither_followed_nor_removed(mux, path, target):
+    real = path.with_name("real")
+    with contextlib.ExitStack() as stack:
+        if target == "a file":
+            real.write_text("precious")
+            real.chmod(0o644)
+        elif "socket" in target:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.bind(str(real))
+            if target == "a socket":
+                sock.listen()
+            else:
+                sock.close()
+        before = real.lstat() if real.exists() else None
+        path.symlink_to(real)
+        with pytest.raises(OSError) as caught:
+            mux.listen(path)
+        assert caught.value.errno == errno.EADDRINUSE
+        assert path.is_symlink()
+        after = real.lstat() if real.exists() else None
+        assert (before is None) == (after is None)
+        if before is not None:
+            assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+
+
+def test_a_file_that_is_no_socket_is_kept_at_close(mux, path):
+    listener = mux.listen(path)
+    path.unlink()
+    path.write_text("precious")
+    listener.close()
+    mux.harvest(0)
+    assert path.read_text() == "precious"
+
+
+def test_a_symlink_in_its_place_is_kept_at_close_and_not_followed(mux, path):
+    listener = mux.listen(path)
+    moved = path.with_name("moved")
+    path.rename(moved)
+    path.symlink_to(moved)
+    listener.close()
+    mux.harvest(0)
+    assert path.is_symlink()
+    assert moved.exists()
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077, 0o177, 0o777])
+def test_the_mode_is_as_asked_whatever_the_umask(mux, path, mask):
+    before = os.umask(mask)
+    try:
+        mux.listen(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="traces system calls")
+def test_a_socket_file_is_never_wider_than_asked(path):
+    # From bind() on, not only once listen() has returned: under the widest umask the
+    # kernel itself gives the file its mode, and no chmod follows.
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("needs strace")
+    script = (
+        "import os, sys, pymux\n"
+        "os.umask(0)\n"
+        "with pymux.Mux() as mux:\n"
+        "    mux.listen(sys.argv[1])\n"
+        "    print(oct(os.stat(sys.argv[1]).st_mode & 0o777))\n"
+    )
+    out = path.with_name("strace")
+    trace = [strace, "-f", "-o", out, "-e", "trace=chmod,fchmod,fchmodat"]
+    done = subprocess.run(
+        [*trace, sys.executable, "-c", script, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    if "attach" in done.stderr or "ptrace" in done.stderr:
+        pytest.skip("no tracing here")
+    assert done.stdout == "0o600\n", done.stderr
+    calls = [line for line in out.read_text().splitlines() if "chmod" in line]
+    assert [line for line in calls if "fchmod(" not in line] == []
