@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import cache
 from typing import Any, Callable
 
 from ._core import ffi, lib
@@ -20,11 +21,18 @@ from ._core import ffi, lib
 __all__ = ["Gil"]
 
 
+@cache
 def exchange_holding_the_gil() -> Callable[..., int] | None:
-    """`pmx_exchange` for a call that keeps the GIL, None where there is none."""
+    """`pmx_exchange` for a call that keeps the GIL, None where there is none.
+
+    To be called while descriptors are left: an import needs one.
+    """
     if sys.implementation.name != "cpython":
         return None
-    import ctypes
+    try:
+        import ctypes
+    except ImportError:
+        return None
 
     address = int(ffi.cast("uintptr_t", ffi.addressof(lib, "pmx_exchange")))
     kind = ctypes.PYFUNCTYPE(
@@ -62,12 +70,11 @@ class Gil:
         self._turn = turn
         self._address = int(ffi.cast("uintptr_t", turn))
         self.turns: int = 0
-        self._call: Callable[..., int] | None = None
+        self._call: Callable[..., int] | None = exchange_holding_the_gil()
 
     def look(self) -> None:
         """After a call that gave the GIL up, now and then."""
         if time.monotonic_ns() - self._turn.done_ns > self.LATE_NS:
-            self._call = self._call or exchange_holding_the_gil()
             self.left = self.LASTS if self._call else 0
 
     def arguments(self, span: int, shape: int, ids: Any, bounds: Any, data: Any) -> Any:

@@ -1,0 +1,46 @@
+"""What a server may hold in memory at most: the formula of the documentation."""
+
+import pymux
+
+FIXED = 4 << 20  # the mux, its arenas, what Python and the allocator keep at hand
+IDLE = 256  # bytes of a connection: its slot, its Connection, its place in tables
+COROUTINE = 700  # of one with a coroutine that waits
+READ = 69_632  # what one connection is read from at a time, at least
+PIECE = 65_536  # the allocator's step for queued output, twice: front and back
+
+
+def largest_carry(framing, arena_size):
+    """Bytes of one connection's unfinished frame, and of whole ones not yet seen."""
+    if isinstance(framing, pymux.Raw):
+        return 0
+    size = framing.size if isinstance(framing, pymux.Fixed) else framing.max_size
+    return max(size + READ, arena_size) + 512
+
+
+def memory(
+    connections,
+    *,
+    framing,
+    limits,
+    reply=0,
+    form="function",
+    arena_size=262_144,
+    max_messages=4096,
+    carry=None,
+    queued=None,
+):
+    """Bytes that a server of so many connections may take beyond an idle one.
+
+    `reply` is the largest thing it sends at once. `carry` and `queued`, bytes of all
+    connections together, are for where it is known that there are fewer.
+    """
+    arenas = 5 * (arena_size + 20 * max_messages)
+    batch = arena_size + 100 * max_messages + reply
+    if carry is None:
+        carry = connections * largest_carry(framing, arena_size)
+    if queued is None:
+        queued = connections * (limits.max_output + reply + 2 * PIECE)
+    each = IDLE
+    if form == "coroutine":
+        each = COROUTINE + limits.high_water + arena_size
+    return FIXED + arenas + batch + connections * each + carry + queued
