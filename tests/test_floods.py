@@ -105,23 +105,24 @@ def test_a_handler_may_end_another_connection_of_its_harvest(
 
     conns = []
     handler = {"function": row, "batch": batch, "object": Object()}[form]
-    with util.serving(
-        handler, backend, tmp_path / "s", framing=pymux.Lines()
-    ) as server:
-        with util.connect(server.address) as first, util.connect(server.address) as two:
-            first.sendall(b"who\n")
-            assert util.recv_exactly(first, 4) == b"who\n"
-            two.sendall(b"who\n")
-            assert util.recv_exactly(two, 4) == b"who\n"
-            if form != "object":
-                conns += util.in_server(
-                    server, lambda mux: [c for c in mux._table if c is not None]
-                )
-            first.sendall(b"end them\n")
-            assert util.recv_exactly(first, 9) == b"end them\n"
-            assert util.until_end(two)[0] == b""
-            first.sendall(b"still\n")
-            assert util.recv_exactly(first, 6) == b"still\n"
+    with (
+        util.serving(handler, backend, tmp_path / "s", framing=pymux.Lines()) as server,
+        util.connect(server.address) as first,
+        util.connect(server.address) as two,
+    ):
+        first.sendall(b"who\n")
+        assert util.recv_exactly(first, 4) == b"who\n"
+        two.sendall(b"who\n")
+        assert util.recv_exactly(two, 4) == b"who\n"
+        if form != "object":
+            conns += util.in_server(
+                server, lambda mux: [c for c in mux._table if c is not None]
+            )
+        first.sendall(b"end them\n")
+        assert util.recv_exactly(first, 9) == b"end them\n"
+        assert util.until_end(two)[0] == b""
+        first.sendall(b"still\n")
+        assert util.recv_exactly(first, 6) == b"still\n"
     assert told == ([None, None] if form == "object" else [])
 
 
@@ -237,6 +238,10 @@ def ask(server, line):
         sock.shutdown(socket.SHUT_WR)
         return util.until_end(sock)[0]
 
+def look_late(mux):
+    mux._turn.done_ns = 0
+    mux._gil.look()
+
 handlers = [util.in_form(form, answer) for form in util.FORMS] + [threaded]
 with pymux.Mux() as mux:
     util.connect(mux.listen(("127.0.0.1", 0)).address).close()
@@ -252,8 +257,7 @@ for server in servers:
         assert ask(server, b"hello") == b"hello\\n"
     assert ask(server, b"raise") == b""
     # as if another thread had had the GIL for long
-    util.in_server(server, lambda mux: setattr(mux._turn, "done_ns", 0))
-    util.in_server(server, lambda mux: mux._gil.look())
+    util.in_server(server, look_late)
     for _ in range(20):
         assert ask(server, b"hello") == b"hello\\n"
 for server in servers:
