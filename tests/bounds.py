@@ -9,12 +9,18 @@ READ = 69_632  # what one connection is read from at a time, at least
 PIECE = 65_536  # the allocator's step for queued output, twice: front and back
 
 
+def largest_message(framing, arena_size):
+    """Bytes of it."""
+    if isinstance(framing, pymux.Raw):
+        return arena_size
+    return framing.size if isinstance(framing, pymux.Fixed) else framing.max_size
+
+
 def largest_carry(framing, arena_size):
     """Bytes of one connection's unfinished frame, and of whole ones not yet seen."""
     if isinstance(framing, pymux.Raw):
         return 0
-    size = framing.size if isinstance(framing, pymux.Fixed) else framing.max_size
-    return max(size + READ, arena_size) + 512
+    return max(largest_message(framing, arena_size) + READ, arena_size) + 512
 
 
 def memory(
@@ -36,6 +42,7 @@ def memory(
     """
     arenas = 5 * (arena_size + 20 * max_messages)
     batch = arena_size + 100 * max_messages + reply
+    batch += largest_message(framing, arena_size)
     if carry is None:
         carry = connections * largest_carry(framing, arena_size)
     if queued is None:

@@ -75,6 +75,11 @@ class Handler:
         self.ends[name] = self.ends.get(name, 0) + 1
 
 
+async def sleeper(conn):
+    """Takes nothing of what comes."""
+    await pymux.sleep(1e6)
+
+
 def main():
     """Serve until the input ends."""
     options = json.loads(sys.argv[1])
@@ -85,7 +90,9 @@ def main():
         resource.setrlimit(resource.RLIMIT_NOFILE, (options["nofile"], hard))
     kind, sizes = options.get("framing", ["lines", {}])
     handler = counting = Handler(options.get("handler", "echo"))
-    if "form" in options:
+    if options.get("form") == "sleeper":
+        handler = sleeper
+    elif "form" in options:
         handler = util.in_form(options["form"], bytes)
     with pymux.Server(
         handler,

@@ -366,6 +366,36 @@ def selectable(sock):
         watch.close()
 
 
+def untaken(backend, count=50, size=300 * KIB):
+    """Small messages to coroutines that take none: what waits for them is bounded."""
+    limits = {"high_water": 16 * KIB, "low_water": 4 * KIB}
+    with (
+        server(backend, form="sleeper", limits=limits) as it,
+        crowd(it.address, count) as socks,
+    ):
+        text = b"0123456789abcde\n" * (size // 16)
+        for sock in socks:
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sock.sendall(text)
+        was = it.until(lambda f: f["messages_in"] > count * 200)
+        while (now := it.figures())["bytes_in"] != was["bytes_in"]:
+            was = now
+        # high water, at so many bytes a message, and what a harvest brought at once
+        most = count * (16 * KIB / (15 + 64) + 4096)
+        assert now["messages_in"] <= most, f"{now['messages_in']} wait to be taken"
+        memory = it.within(
+            bounds.memory(
+                count,
+                framing=pymux.Lines(),
+                limits=pymux.Limits(**limits),
+                form="coroutine",
+                queued=0,
+            )
+        )
+    return {"peers": count, "messages untaken": now["messages_in"], **memory}
+
+
 def endless(backend, count=100, what="line"):
     """Peers that never send a delimiter, or claim a huge length, against `max_size`."""
     size = 100_000
@@ -505,6 +535,7 @@ FLOODS = {
     "resets": (resets, {}, {"each": 500}),
     "deaf": (deaf, {}, {"count": 1000}),
     "greedy": (greedy, {"count": 20}, {"count": 100}),
+    "untaken": (untaken, {}, {"count": 500}),
     "endless line": (endless, {"what": "line"}, {"count": 1000}),
     "endless claim": (endless, {"what": "claim"}, {"count": 1000}),
     "small claim": (endless, {"what": "small claim"}, {"count": 1000}),
