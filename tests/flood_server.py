@@ -106,12 +106,14 @@ def main():
         for line in sys.stdin:
             if line == "collect\n":
                 gc.collect()
+            # in this order: who is among the ends is none of the connections
+            ends = dict(counting.ends)
             figures = vars(server.stats())
             figures.update(
+                ends=ends,
                 resident=resident(),
                 descriptors=descriptors(),
                 cpu=time.process_time(),
-                ends=dict(counting.ends),
             )
             print(json.dumps(figures), flush=True)
 
