@@ -151,6 +151,22 @@ Framing = Union[Raw, Lines, LengthPrefix, Fixed]
 class Limits:
     """What the connections of a listener, or an outgoing one, may use.
 
+    All of a server's memory is then at most, in bytes::
+
+        4 MiB                                # the mux, Python, the allocator
+        + 5 * (arena_size + 20 * max_messages)           # batches
+        + arena_size + 100 * max_messages    # the messages of one, as objects
+        + the largest message + the largest answer
+        + connections * (
+            256, or 700 with a coroutine
+            + max_output + the largest answer + 128 KiB  # queued
+            + max(max_size + 68 KiB, arena_size)         # not yet a message
+            + high_water + arena_size)       # messages a coroutine has not taken
+
+    of which a connection that is idle has the first line only. Batches whose
+    views are kept (`Stats.arenas_held`) come on top, as does what handlers
+    keep. `Stats.buffers` is what is queued and unfinished just now.
+
     Args:
         max_connections: open at once, of a listener; then accepting pauses and
             peers wait in the backlog. None: as many as there are descriptors.
