@@ -182,9 +182,10 @@ class Limits:
         keepalive: TCP's (idle, interval, count), ints: after `idle` seconds
             of silence the kernel asks every `interval` seconds whether the
             peer is still there; when `count` in a row were in vain, or bytes
-            sent lay that long unacknowledged or untaken, `ETIMEDOUT`. So a
-            peer that vanished is noticed within idle + interval * count
-            seconds. None: no asking. Unix sockets need none.
+            sent lay about as long unacknowledged or untaken, `ETIMEDOUT`. So
+            a peer that vanished is noticed within idle + interval * count
+            seconds, as exact as the kernel's timers are. None: no asking.
+            Unix sockets need none.
 
     Raises:
         TypeError, ValueError: a limit that cannot be.
