@@ -341,6 +341,8 @@ void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy)
     int64_t ms = in_all * INT64_C(1000) - less;
     set_option(sock, IPPROTO_TCP, TCP_USER_TIMEOUT,
                ms < INT_MAX ? (int)ms : INT_MAX);
+#elif defined(TCP_MAXUNACKTIME)         /* FreeBSD */
+    set_option(sock, IPPROTO_TCP, TCP_MAXUNACKTIME, in_all);
 #elif defined(TCP_RXT_CONNDROPTIME)     /* macOS */
     set_option(sock, IPPROTO_TCP, TCP_RXT_CONNDROPTIME, in_all);
 #elif defined(TCP_MAXRT)        /* Windows */

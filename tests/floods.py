@@ -70,7 +70,11 @@ class Server:
         exact = sys.implementation.name == "cpython"
         if exact and "asan" not in os.environ.get("LD_PRELOAD", ""):
             assert self.peak <= bound, f"{self.peak} bytes more, {bound} allowed"
-        return {"MiB taken": self.peak / MIB, "MiB allowed": bound / MIB}
+        return {
+            "MiB in buffers": self.most / MIB,
+            "MiB taken": self.peak / MIB,
+            "MiB allowed": bound / MIB,
+        }
 
 
 @contextlib.contextmanager
@@ -541,7 +545,7 @@ FLOODS = {
     "small claim": (endless, {"what": "small claim"}, {"count": 1000}),
     "idle": (idle, {}, {"count": 5000, "seconds": 2.0}),
     "clinging": (clinging, {}, {"count": 5000, "seconds": 2.0}),
-    "churn": (churn, {}, {"seconds": 60.0, "most": 10**9}),
+    "churn": (churn, {}, {"seconds": 60.0, "most": 10**9, "processes": 3}),
 }
 
 

@@ -109,7 +109,7 @@ class Veth(Link):
             pytest.skip("needs tc (iproute2)")
         milliseconds = f"{weather['delay'] * 1000}ms"
         netem = ["delay", milliseconds, "loss", f"{weather['loss'] * 100}%"]
-        netem += ["reorder", f"{100 - weather['reorder'] * 100}%", "25%"]
+        netem += ["reorder", f"{weather['reorder'] * 100}%"]  # sent at once
         for host, device in enumerate(self.devices):
             words = ["-n", self.names[host], "qdisc", "add", "dev", device, "root"]
             done = subprocess.run(
