@@ -8,7 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEAST_ROOM = 1024, MOST_ROOM = 65536 };
+enum {
+    LEAST_ROOM = 1024,          /* of a chunk; the next has twice its room */
+    MOST_ROOM = 65536,
+    HEAD_ROOM = 64,             /* behind a shared piece: a tail, a head */
+};
 
 static pmx__chunk *append(pmx_mux *mux, pmx__conn *c, size_t room)
 {
@@ -52,8 +56,8 @@ int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
     /* the whole room is had before anything is counted */
     pmx__chunk *more = NULL;
     if (fits < size) {
-        size_t room = c->queue ? c->queue->size : 0;
-        room = room < LEAST_ROOM ? LEAST_ROOM : room;
+        size_t room = !tail ? LEAST_ROOM
+                    : tail->shared ? HEAD_ROOM : 2 * tail->room;
         room = room > MOST_ROOM ? MOST_ROOM : room;
         room = room < size - fits ? size - fits : room;
         more = append(mux, c, room);

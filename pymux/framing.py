@@ -159,7 +159,7 @@ class Limits:
         + the largest message + the largest answer
         + connections * (
             256, or 700 with a coroutine
-            + max_output + the largest answer + 128 KiB  # queued
+            + max_output * 17 / 16 + the largest answer + 128 KiB  # queued
             + max(max_size + 68 KiB, arena_size)         # not yet a message
             + high_water + arena_size)       # messages a coroutine has not taken
 

@@ -46,7 +46,7 @@ def memory(
     if carry is None:
         carry = connections * largest_carry(framing, arena_size)
     if queued is None:
-        queued = connections * (limits.max_output + reply + 2 * PIECE)
+        queued = connections * (limits.max_output * 17 // 16 + reply + 2 * PIECE)
     each = IDLE
     if form == "coroutine":
         each = COROUTINE + limits.high_water + arena_size

@@ -70,6 +70,40 @@ def test_a_reset_while_it_closes_is_reported_and_frees_all(backend, stage):
         assert (stats.connections, stats.queued, stats.buffers) == (0, 0, 0)
 
 
+# -- memory of what waits ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [100, 5000, 100_000])
+@pytest.mark.parametrize(
+    "framing", [pymux.Raw(), pymux.Lines(), pymux.LengthPrefix(8)], ids=repr
+)
+@pytest.mark.parametrize("way", ["send", "send_many", "both"])
+def test_what_waits_takes_little_more_memory_than_its_bytes(mux, way, framing, size):
+    # The head of each shared message had a block of 64 KiB to itself.
+    conn, peer = util.pair(mux, framing)
+    with peer:
+        conn.send(b"x" * 8_000_000)  # what the kernel takes, and more
+        mux.harvest(0)
+        before = mux.stats()
+        data = b"y" * size
+        for k in range(1_000_000 // size):
+            if way != "send":
+                mux.send_many([conn], data)
+            if way != "send_many":
+                conn.send(data if way == "send" else data[:100])
+            if not k % 100:
+                mux.harvest(0)
+        mux.harvest(0)
+        after = mux.stats()
+        queued = after.queued - before.queued
+        taken = after.buffers - before.buffers
+        assert queued >= 900_000
+        assert taken <= queued * 1.06 + 2 * 65536
+        conn.abort()
+        mux.harvest(0)
+        assert mux.stats().buffers == 0
+
+
 # -- what handlers may do to others ------------------------------------------------
 
 
