@@ -5,20 +5,14 @@
 #include "net.h"
 
 #include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #ifndef _WIN32
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <net/if.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stddef.h>
 #include <sys/ioctl.h>
 #ifdef __linux__
 #include <linux/sockios.h>
@@ -159,27 +153,6 @@ static int is_stale(const pmx__target *target, uint64_t identity[2])
 }
 #endif
 
-#ifndef _WIN32
-/* The mode of the socket file that bind() has just made. Whoever may write to
- * the directory may have put a link in its place: that is not followed, and
- * nothing is done where the mode is right already, as it mostly is. */
-static int set_mode(const char *path, uint32_t mode)
-{
-    struct stat info;
-    if (sys_lstat(path, &info))
-        return -errno;
-    if (!S_ISSOCK(info.st_mode))
-        return -EADDRINUSE;
-    if ((info.st_mode & 0777) == (mode_t)mode)
-        return 0;
-    if (!fchmodat(AT_FDCWD, path, (mode_t)mode, AT_SYMLINK_NOFOLLOW))
-        return 0;
-    if (errno != ENOTSUP && errno != EOPNOTSUPP)
-        return -errno;
-    return sys_chmod(path, (mode_t)mode) ? -errno : 0;     /* an old libc */
-}
-#endif
-
 static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode)
 {
 #ifdef _WIN32
@@ -202,7 +175,7 @@ static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode)
         return 0;
     /* before listen(): nobody can have connected yet */
     int known = !pmx__file_identity(path, identity);
-    int error = set_mode(path, mode);
+    int error = pmx__set_mode(path, mode);
     if (error && known)
         pmx__unlink_if(path, identity);
     return error;

@@ -132,6 +132,12 @@ const char *pmx__file_of(const pmx__target *target);
 /* Which file a path is now: 0 and its identity, or -errno. */
 int pmx__file_identity(const char *path, uint64_t identity[2]);
 void pmx__unlink_if(const char *path, const uint64_t identity[2]);
+#ifndef _WIN32
+/* Set the mode of the socket file that bind() has just made. Whoever may write to
+ * the directory may have put a link in its place: that is not followed, and
+ * nothing is done where the mode is right already, as it mostly is. */
+int pmx__set_mode(const char *path, uint32_t mode);
+#endif
 
 /* Two connected descriptors: [0] is read, [1] is written a byte at a time. */
 int pmx__wakeup_open(pmx_sock pair[2]);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #ifndef _WIN32
+#include <fcntl.h>
 #include <netdb.h>
 #include <stddef.h>
 #include <sys/stat.h>
@@ -97,6 +98,22 @@ void pmx__unlink_if(const char *path, const uint64_t identity[2])
     if (!pmx__file_identity(path, now) && now[0] == identity[0] &&
         now[1] == identity[1])
         (void)sys_unlink(path);
+}
+
+int pmx__set_mode(const char *path, uint32_t mode)
+{
+    struct stat info;
+    if (lstat(path, &info))
+        return -errno;
+    if (!S_ISSOCK(info.st_mode))
+        return -EADDRINUSE;
+    if ((info.st_mode & 0777) == (mode_t)mode)
+        return 0;
+    if (!fchmodat(AT_FDCWD, path, (mode_t)mode, AT_SYMLINK_NOFOLLOW))
+        return 0;
+    if (errno != ENOTSUP && errno != EOPNOTSUPP)
+        return -errno;
+    return chmod(path, (mode_t)mode) ? -errno : 0;     /* an old libc */
 }
 #endif
 
