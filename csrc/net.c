@@ -320,6 +320,8 @@ void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy)
     set_option(sock, IPPROTO_TCP, TCP_RXT_CONNDROPTIME, in_all);
 #elif defined(TCP_MAXRT)        /* Windows */
     set_option(sock, IPPROTO_TCP, TCP_MAXRT, in_all);
+#else
+    (void)in_all;
 #endif
 }
 

@@ -10,6 +10,7 @@ import pytest
 
 import pymux
 from tests import util
+from tests.loops import until
 
 LIMITS = pymux.Limits(keepalive=(60, 10, 5))
 IDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
@@ -91,6 +92,27 @@ def test_connections_with_other_figures_do_not_share_them(mux):
     with first, second:
         assert options(one)[0][IDLE] == 60
         assert options(two)[0][IDLE] == 61
+
+
+@pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
+def test_both_ends_of_aio_have_the_three_figures(loop):
+    opened = []
+
+    async def handler(conn):
+        opened.append(conn)
+        await conn.recv()
+
+    async def main():
+        where = ("127.0.0.1", 0)
+        async with (
+            pymux.aio.serve(handler, where, limits=LIMITS) as server,
+            await pymux.aio.connect(server.address, limits=LIMITS) as conn,
+        ):
+            await until(lambda: opened)
+            assert options(conn) == (WANTED, True)
+            assert options(opened[0]) == (WANTED, True)
+
+    loop.run(main())
 
 
 def test_a_list_is_as_good_as_a_tuple_and_the_value_stays_hashable():

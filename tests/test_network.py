@@ -1,5 +1,6 @@
 """Across a real network: delay, loss, reordering, a small MTU, a link that is cut."""
 
+import asyncio
 import contextlib
 import errno
 import hashlib
@@ -227,6 +228,29 @@ def test_a_server_that_vanished_ends_an_outgoing_connection_with_etimedout(
         )
         assert acc.errno(conn) == errno.ETIMEDOUT
         leave(peer)
+
+
+@pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
+def test_a_task_whose_server_vanished_is_told_with_etimedout(silence, loop):
+    with silence.inside(1):
+        listener = socket.create_server((HOSTS[1], 0))
+
+    async def main():
+        with silence.inside(0):
+            dialled = asyncio.ensure_future(
+                pymux.aio.connect(listener.getsockname(), limits=LIMITS)
+            )
+            await asyncio.sleep(0)  # in which it makes its socket
+        conn = await dialled
+        peer, _ = listener.accept()
+        silence.cut()
+        with pytest.raises(pymux.ConnectionClosed) as caught:
+            await conn.recv(VANISHED + PATIENCE)
+        assert caught.value.errno == errno.ETIMEDOUT
+        leave(peer)
+
+    with listener:
+        loop.run(main())
 
 
 def test_without_keepalive_a_silent_connection_outlives_a_cut(silence):
