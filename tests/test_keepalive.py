@@ -34,7 +34,9 @@ def socket_of(conn):
         path = f"/proc/self/fd/{name}"
         if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
             continue
+        blocking = os.get_blocking(int(name))
         with socket.socket(fileno=os.dup(int(name))) as sock:
+            os.set_blocking(int(name), blocking)  # PyPy has just made it blocking
             names = sock.getsockname(), None
             with contextlib.suppress(OSError):
                 names = sock.getsockname(), sock.getpeername()
