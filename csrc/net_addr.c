@@ -103,17 +103,17 @@ void pmx__unlink_if(const char *path, const uint64_t identity[2])
 int pmx__set_mode(const char *path, uint32_t mode)
 {
     struct stat info;
-    if (lstat(path, &info))
+    if (sys_lstat(path, &info))
         return -errno;
     if (!S_ISSOCK(info.st_mode))
         return -EADDRINUSE;
     if ((info.st_mode & 0777) == (mode_t)mode)
         return 0;
-    if (!fchmodat(AT_FDCWD, path, (mode_t)mode, AT_SYMLINK_NOFOLLOW))
+    if (!sys_fchmodat(AT_FDCWD, path, (mode_t)mode, AT_SYMLINK_NOFOLLOW))
         return 0;
     if (errno != ENOTSUP && errno != EOPNOTSUPP)
         return -errno;
-    return chmod(path, (mode_t)mode) ? -errno : 0;     /* an old libc */
+    return sys_chmod(path, (mode_t)mode) ? -errno : 0;     /* an old libc */
 }
 #endif
 

@@ -48,6 +48,7 @@
     syscall(SYS_epoll_pwait2, fd, events, room, span, NULL, (size_t)0)
 #define sys_epoll_wait epoll_wait
 #define sys_fchmod fchmod
+#define sys_fchmodat fchmodat
 #define sys_fcntl fcntl
 #define sys_getpeername getpeername
 #define sys_getsockname getsockname

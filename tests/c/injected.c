@@ -63,7 +63,8 @@ const injected_fault injected_faults[] = {
     FAULT(epoll_pwait2, EINTR), FAULT(epoll_pwait2, ENOSYS),
     FAULT(epoll_pwait2, EPERM), FAULT(epoll_pwait2, SPURIOUS),
     FAULT(epoll_wait, EINTR), FAULT(epoll_wait, SPURIOUS),
-    FAULT(fchmod, EPERM), FAULT(fcntl, EINVAL),
+    FAULT(fchmod, EPERM), FAULT(fchmodat, EPERM), FAULT(fchmodat, ENOTSUP),
+    FAULT(fcntl, EINVAL),
     FAULT(getpeername, ENOTCONN), FAULT(getpeername, ENOBUFS),
     FAULT(getsockname, ENOBUFS), FAULT(getsockopt, ENOBUFS),
     FAULT(ioctl, EINVAL),
@@ -401,6 +402,11 @@ int sys_chmod(const char *path, mode_t mode_)
 int sys_fchmod(int fd, mode_t mode_)
 {
     return fails(CALL_fchmod) ? -1 : fchmod(fd, mode_);
+}
+
+int sys_fchmodat(int directory, const char *path, mode_t mode_, int flags)
+{
+    return fails(CALL_fchmodat) ? -1 : fchmodat(directory, path, mode_, flags);
 }
 
 int sys_fcntl(int fd, int command, int argument)

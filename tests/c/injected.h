@@ -41,6 +41,7 @@ int sys_epoll_pwait2(int epoll, struct epoll_event *events, int room,
                      const int64_t *span);
 int sys_epoll_wait(int epoll, struct epoll_event *events, int room, int ms);
 int sys_fchmod(int fd, mode_t mode);
+int sys_fchmodat(int directory, const char *path, mode_t mode, int flags);
 int sys_fcntl(int fd, int command, int argument);
 int sys_getpeername(int fd, struct sockaddr *name, socklen_t *size);
 int sys_getsockname(int fd, struct sockaddr *name, socklen_t *size);
@@ -78,7 +79,7 @@ ssize_t sys_write(int fd, const void *from, size_t size);
     CALL(malloc) CALL(calloc) CALL(realloc) \
     CALL(accept) CALL(bind) CALL(chmod) CALL(close) CALL(connect) \
     CALL(dial_unix) CALL(epoll_create1) CALL(epoll_add) CALL(epoll_pwait2) \
-    CALL(epoll_wait) CALL(fchmod) CALL(fcntl) CALL(getpeername) \
+    CALL(epoll_wait) CALL(fchmod) CALL(fchmodat) CALL(fcntl) CALL(getpeername) \
     CALL(getsockname) CALL(getsockopt) CALL(ioctl) CALL(kevent) CALL(kqueue) \
     CALL(listen) CALL(lstat) CALL(pipe) CALL(poll) CALL(read) CALL(recv) \
     CALL(sched_getaffinity) CALL(select) CALL(send) CALL(setsockopt) \
