@@ -447,17 +447,17 @@ void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error)
 void pmx__peer(const pmx__conn *c, pmx__target *peer)
 {
     memset(peer, 0, sizeof *peer);
-    if (c->flags & PMX__DONE) {
+    if (c->inet4) {
+        peer->size = sizeof peer->to.v4;
+        peer->to.v4.sin_family = AF_INET;
+        peer->to.v4.sin_addr.s_addr = c->ip4;
+        peer->to.v4.sin_port = c->port4;
+    } else if (c->flags & PMX__DONE) {
         if (c->at.names)
             *peer = c->at.names->targets[0];
     } else if (c->flags & PMX__CONNECTING) {    /* or the last that was tried */
         const pmx__route *r = c->at.route;
         *peer = r->targets[r->next < r->count ? r->next : r->count - 1];
-    } else if (c->inet4) {
-        peer->size = sizeof peer->to.v4;
-        peer->to.v4.sin_family = AF_INET;
-        peer->to.v4.sin_addr.s_addr = c->ip4;
-        peer->to.v4.sin_port = c->port4;
     } else if (c->at.peer) {
         *peer = *c->at.peer;
     }

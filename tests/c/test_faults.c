@@ -71,6 +71,7 @@ typedef struct {
     uint64_t out, self;         /* outgoing connections */
     uint64_t out_said, self_said;       /* messages that came on them */
     int out_error, self_error;  /* of either end */
+    int out_is_closed, self_is_closed;
     int drained;
     int lost;                   /* closed with an errno that was not to be */
 } scene;
@@ -97,7 +98,6 @@ static int explained(int error)
         do { \
             IN_CORE(what); \
             CHECK(result <= 0); \
-            if (result && !explained(-result)) printf("result %d\n", result);\
             CHECK(!result || explained(-result)); \
             CHECK(pmx__now() < until_); \
         } while (result); \
@@ -116,7 +116,7 @@ static int listen_at(scene *s, const char *host, const char *path,
 {
     pmx_endpoint at = {.host = host, .path = path,
                        .path_size = path ? (uint32_t)strlen(path) : 0};
-    return pmx_listen(s->w.mux, &at, policy, 100, 0, 0600, id);
+    return pmx_listen(s->w.mux, &at, policy, 100, 0, 0666, id);
 }
 
 static uint32_t port_of(scene *s, uint64_t listener)
@@ -264,6 +264,8 @@ static void note_closed(scene *s, const pmx_closed *row)
 {
     int *error = row->id == s->out ? &s->out_error : &s->self_error;
     int wanted = 0;
+    s->out_is_closed |= row->id == s->out;
+    s->self_is_closed |= row->id == s->self;
     for (int i = 0; i < CLIENTS; i++)
         if (s->clients[i].id == row->id) {
             wanted = script[i].error;
@@ -271,7 +273,6 @@ static void note_closed(scene *s, const pmx_closed *row)
             s->clients[i].is_closed = 1;
         }
     *error = *error ? *error : row->error;
-    if(!(row->error == wanted || explained(row->error)))printf("row %d not %d\n",row->error,wanted);
     CHECK(row->error == wanted || explained(row->error));
     s->lost += row->error != wanted;
 }
@@ -281,8 +282,10 @@ static void take_message(scene *s, uint64_t id, const uint8_t *bytes,
 {
     if (id == s->out || id == s->self) {
         uint64_t *said = id == s->out ? &s->out_said : &s->self_said;
-        CHECK(size == 4 && !memcmp(bytes, id == s->out ? "away" : "self", 4));
-        ++*said;
+        /* a line that its connection's end has cut short is delivered too */
+        CHECK(size <= 4);
+        CHECK(!memcmp(bytes, id == s->out ? "away" : "self", size));
+        *said += size == 4;
         do_op(&s->w, id, PMX_CLOSE);
         return;
     }
@@ -370,10 +373,12 @@ static void begin(scene *s)
 static int all_done(const scene *s)
 {
     const pmx_stats *counts = pmx_counts(s->w.mux);
+    const client *stayer = &s->clients[STAYER];
     for (int i = 0; i < CLIENTS; i++)
         if (s->clients[i].said > 0 && i != STAYER)
             return 0;
-    return counts->connections <= !s->clients[STAYER].is_closed;
+    return s->out_is_closed && s->self_is_closed &&
+           counts->connections == (stayer->id && !stayer->is_closed);
 }
 
 /* Whose bytes are not all there, or who was not served to the end: none of
@@ -394,13 +399,13 @@ static int harmed(const scene *s)
             continue;
         if (c->got.size == wanted.size && c->said <= 0)
             continue;
-        if (!(c->id ? c->error : refused > 0)) printf("client %d id %x err %d got %zu said %d refused %d\n", i, (unsigned)c->id, c->error, c->got.size, c->said, refused);
-        CHECK(c->id ? c->error : refused-- > 0 ||
-                                 (i == LOCAL && injected_error(ENOMEM)));
+        /* without memory a Unix peer has no name to be told by */
+        CHECK(c->id ? c->error
+                    : refused-- > 0 || (i == LOCAL && injected_error(ENOMEM)));
         count++;
     }
-    CHECK(s->out_said + (s->out_error != 0) >= 1);
-    CHECK(s->self_said + (s->self_error != 0) + (uint64_t)refused >= 1);
+    CHECK(s->out_said || s->out_error);
+    CHECK(s->self_said || s->self_error || refused > 0);
     CHECK(s->out_said <= 1 && s->self_said <= 1);
     return count;
 }
@@ -506,6 +511,7 @@ static void make_bulk(void)
 static void each_call_may_fail(void)
 {
     scene s;
+    uint64_t before = injected_total;
     make_bulk();
     inject_nothing();
     EQUAL(play(&s), 0);
@@ -522,25 +528,32 @@ static void each_call_may_fail(void)
             CHECK(!count || !is_made_up_for(fault));
         } while (injected_now);
     }
+    printf("%llu faults, one a scene\n",
+           (unsigned long long)(injected_total - before));
     release(&bulk);
 }
 
 /* --- at random ---------------------------------------------------------- */
 
+/* FROM=seed SEEDS=1 plays one again, SEEDS=1000000 a million. */
 static void calls_may_fail_at_random(void)
 {
-    const char *wanted = getenv("SEEDS");
-    uint32_t count = wanted ? (uint32_t)atoi(wanted) : 100;
-    const char *from = getenv("FROM");
+    static const uint32_t often[] = {3, 10, 30, 100, 300};
+    const char *wanted = getenv("SEEDS"), *from = getenv("FROM");
     uint32_t first = from ? (uint32_t)atoi(from) : 1;
+    uint32_t count = wanted ? (uint32_t)atoi(wanted) : 150;
     scene s;
     make_bulk();
-    for (uint32_t seed = first; seed < first + count; seed++) {
-        static const uint32_t often[] = {3, 10, 30, 100, 300};
+    if (wanted)
+        test_watch("a long run", 0);
+    for (uint32_t seed = first; seed - first < count; seed++) {
         snprintf(test_note, sizeof test_note, "seed %u", seed);
         inject_at_random(seed, often[seed % 5]);
         (void)play(&s);
     }
+    if (wanted)
+        printf("%llu faults in %u seeds\n", (unsigned long long)injected_total,
+               count);
     release(&bulk);
 }
 
