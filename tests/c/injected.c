@@ -39,6 +39,7 @@ enum { CALL_malloc, CALL_calloc, CALL_realloc };
 #include <sys/event.h>
 #include <sys/time.h>
 #endif
+#include "sim_calls.h"
 
 #define FAULT(call, error) {CALL_##call, error, #call " " #error}
 

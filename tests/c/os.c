@@ -1,4 +1,5 @@
 /* What the harness needs of the operating system. */
+#include "sim.h"
 #include "test.h"
 
 #include <stdio.h>
@@ -125,6 +126,10 @@ static struct rlimit limit;
 
 void test_restore(void)
 {
+#ifdef __linux__
+    if (sim_on)
+        sim_end();
+#endif
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 

@@ -1,0 +1,81 @@
+/* What sim.c and sim_wait.c share. */
+#ifndef SIM_PARTS_H
+#define SIM_PARTS_H
+
+#include "sim.h"
+
+enum { ALL_FDS = 2 * SIM_FDS };
+enum { RECEIVES = 1, SENDS = 2 };
+enum sim_state { SIM_IDLE, SIM_CALLING, SIM_OPEN, SIM_LISTENING, SIM_OVER };
+
+typedef struct {
+    uint8_t *is;
+    size_t begin, end, room;
+} sim_bytes;
+
+/* What is sent over TCP stands in `out` until it arrives in the other end's
+ * `in`; over a Unix socket it arrives at once. */
+typedef struct sim_sock {
+    struct sim_sock *next;
+    struct sim_sock *other;     /* the other end, while there is one */
+    int fd;                     /* -1: nobody's, any more or yet */
+    int family;
+    enum sim_state state;
+    unsigned shut;              /* RECEIVES and SENDS no more */
+    int error;                  /* to be told once */
+    int ends, end_arrived;      /* its end: sent, and there */
+    int done;                   /* the other's end has arrived */
+    int no_room;                /* somebody was refused, and waits */
+    int linger0, is_pipe, is_bound;
+    sim_bytes in, out;
+    size_t room_in, room_out;
+    uint64_t sent, received;    /* bytes so far */
+    uint64_t urgent, urgent_out;    /* bytes before it, + 1; 0: none */
+    int64_t delay, flows_at;
+
+    int64_t call_at;            /* calling: when again */
+    int call_lost, tries;
+    int backlog, waiting;       /* listening */
+    uint32_t turn;
+    struct sim_sock *in_backlog;    /* of whom it waits to be accepted */
+
+    int port, calls;            /* its own, and the other end's */
+    size_t name_size, call_size;
+    char name[108], call[108];
+    uint64_t inode;
+} sim_sock;
+
+typedef struct {
+    struct epoll_event is;
+    int listed, ready;
+} sim_item;
+
+typedef struct {
+    sim_item items[ALL_FDS];
+    int ready[ALL_FDS];         /* whom something has happened to, in order */
+    int count;
+} sim_epoll;
+
+typedef struct {
+    sim_sock *sock;
+    sim_epoll *epoll;
+} sim_file;
+
+extern sim_file sim_files[ALL_FDS];
+extern sim_sock *sim_socks;
+extern int64_t sim_time;
+
+int sim_fails(int error);
+int sim_number_for(sim_sock *sock, sim_epoll *epoll);
+sim_sock *sim_sock_of(int fd);
+int sim_is_writable(const sim_sock *s);
+int sim_take_error(sim_sock *s);
+void sim_call(sim_sock *s);
+int64_t sim_next_time(void);
+void sim_happen(void);
+
+/* sim_wait.c: something has happened (0: anything), or a descriptor goes. */
+void sim_wake(const sim_sock *s, uint32_t what);
+void sim_forget(int fd);
+
+#endif

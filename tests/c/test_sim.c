@@ -1,0 +1,549 @@
+/* The system in memory against the real one: the same calls, in scripts and
+ * at random, with the same results. What is only a matter of sizes, such as
+ * when a buffer is full, is not compared. */
+#include "test.h"
+
+#ifdef __linux__
+#include "net.h"
+#include "sim.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { SOCKS = 6, BACKLOG = 2 };
+
+/* Each system's numbers for the same sockets: [0] real, [1] in memory. */
+static int socks[2][SOCKS], epolls[2], listeners[2];
+static struct sockaddr_in tcp_at[2];
+static int tcp;
+static uint32_t state;
+
+static uint32_t chance(uint32_t of)
+{
+    state = state * 1664525u + 1013904223u;
+    return (state >> 8) % of;
+}
+
+/* --- what is called in both -------------------------------------------- */
+
+typedef struct {
+    enum { SEND, RECV, SHUT, CLOSE, RESET, ERROR, UNREAD, PEER, URGENT,
+           CUT } call;
+    int sock, size;
+} step;
+
+static const char *const names[] = {"send", "recv", "shutdown", "close",
+                                    "reset", "error", "unread", "peer",
+                                    "urgent", "cut"};
+
+static long do_in(int system, const step *s)
+{
+    int fd = socks[system][s->sock], value = 0;
+    uint8_t bytes[64];
+    struct linger now = {1, 0};
+    union {
+        struct sockaddr is;
+        struct sockaddr_storage room;
+    } name;
+    socklen_t size = sizeof value;
+    long n = 0;
+    memset(bytes, 'x', sizeof bytes);
+    sim_on = system;
+    switch (s->call) {
+    case SEND:
+        n = sys_send(fd, bytes, (size_t)s->size, MSG_NOSIGNAL);
+        break;
+    case URGENT:
+        n = sys_send(fd, bytes, (size_t)s->size, MSG_NOSIGNAL | MSG_OOB);
+        break;
+    case RECV:
+        n = sys_recv(fd, bytes, (size_t)s->size, 0);
+        break;
+    case SHUT:
+        n = sys_shutdown(fd, s->size);
+        break;
+    case RESET:
+        (void)sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        n = sys_close(fd);
+        break;
+    case CLOSE:
+        n = sys_close(fd);
+        break;
+    case CUT:
+        name.is.sa_family = AF_UNSPEC;
+        n = sys_connect(fd, &name.is, sizeof name.is);
+        break;
+    case ERROR:
+        n = sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &value, &size);
+        n = n ? n : value;
+        break;
+    case UNREAD:
+        n = sys_ioctl(fd, FIONREAD, &value);
+        n = n ? n : value;
+        break;
+    case PEER:
+        size = sizeof name;
+        n = sys_getpeername(fd, &name.is, &size);
+        break;
+    }
+    if (n < 0)
+        n = -errno;
+    sim_on = 0;
+    return n;
+}
+
+static int state_in(int system, int sock)
+{
+    struct pollfd p = {socks[system][sock], POLLIN | POLLOUT | POLLRDHUP |
+                       POLLPRI, 0};
+    sim_on = system;
+    CHECK(sys_poll(&p, 1, 0) >= 0);
+    sim_on = 0;
+    return p.revents;
+}
+
+/* The edges since the last call, by socket. */
+static void edges_in(int system, uint32_t *edges)
+{
+    struct epoll_event events[SOCKS];
+    sim_on = system;
+    int n = sys_epoll_wait(epolls[system], events, SOCKS, 0);
+    sim_on = 0;
+    for (int i = 0; i < n; i++)
+        edges[events[i].data.u32] |= events[i].events;
+}
+
+/* --- comparing --------------------------------------------------------- */
+
+static char history[4096];
+
+static void differ(const char *what, int sock, long is, long wanted)
+{
+    fprintf(stderr, "%s %s\n%s: of %d, in memory %ld (%lx), really %ld (%lx)"
+            "\n", tcp ? "TCP" : "Unix", history, what, sock, is,
+            (unsigned long)is, wanted, (unsigned long)wanted);
+    CHECK(!"the two systems agree");
+}
+
+static void note(const step *s)
+{
+    size_t used = strlen(history);
+    snprintf(history + used, sizeof history - used, "%s(%d, %d) ",
+             names[s->call], s->sock, s->size);
+}
+
+/* What has been sent arrives at once over loopback, nearly always. */
+static int soon(int64_t *until)
+{
+    if (!*until)
+        *until = pmx__now() + 500000000;
+    return pmx__now() < *until;
+}
+
+static void compare_states(const step *last)
+{
+    static int before[SOCKS];
+    int64_t until = 0;
+    uint32_t edges[2][SOCKS] = {{0}, {0}};
+    int sent_to = last && last->call == SEND ? last->sock ^ 1 : -1;
+    edges_in(1, edges[1]);
+    for (int i = 0; i < SOCKS; i++)
+        if (socks[0][i] >= 0)
+            while (state_in(0, i) != state_in(1, i))
+                if (!soon(&until))
+                    differ("poll", i, state_in(1, i), state_in(0, i));
+    until = 0;
+    for (int i = 0; i < SOCKS; i++)
+        do
+            edges_in(0, edges[0]);
+        while ((edges[0][i] | edges[1][i]) != edges[0][i] && soon(&until));
+    /* Linux tells of some states again, when an acknowledgement comes. But
+     * what is new it tells, and what it does not tell must not be told. */
+    for (int i = 0; i < SOCKS; i++) {
+        int is = socks[1][i] >= 0 ? state_in(1, i) : 0;
+        int new = last && (is & ~before[i] || (i == sent_to && is & POLLIN));
+        before[i] = is;
+        if ((edges[0][i] | edges[1][i]) != edges[0][i])
+            differ("an edge that is none", i, edges[1][i], edges[0][i]);
+        if (new && edges[0][i] && !edges[1][i])
+            differ("an edge is missing", i, edges[1][i], edges[0][i]);
+    }
+}
+
+static void run_step(const step *s)
+{
+    int64_t until = 0;
+    if (socks[0][s->sock] < 0)
+        return;
+    note(s);
+    long wanted = do_in(0, s), is = do_in(1, s);
+    while (wanted != is && wanted == -EAGAIN && soon(&until))
+        wanted = do_in(0, s);
+    if (is != wanted)
+        differ(names[s->call], s->sock, is, wanted);
+    if (s->call == CLOSE || s->call == RESET)
+        socks[0][s->sock] = socks[1][s->sock] = -1;
+    compare_states(s);
+}
+
+/* --- sockets ----------------------------------------------------------- */
+
+static void listen_in(int system)
+{
+    union {
+        struct sockaddr is;
+        struct sockaddr_in in;
+        struct sockaddr_un un;
+    } at;
+    socklen_t size = sizeof at;
+    memset(&at, 0, sizeof at);
+    sim_on = system;
+    at.in.sin_family = AF_INET;
+    at.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    listeners[system] = sys_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    CHECK(!sys_bind(listeners[system], &at.is, sizeof at.in));
+    CHECK(!sys_listen(listeners[system], BACKLOG));
+    CHECK(!sys_getsockname(listeners[system], &at.is, &size));
+    tcp_at[system] = at.in;
+    epolls[system] = sys_epoll_create1(0);
+    sim_on = 0;
+}
+
+static int call_in(int system, int *fd)
+{
+    union {
+        struct sockaddr is;
+        struct sockaddr_in in;
+    } at = {.in = tcp_at[system]};
+    sim_on = system;
+    *fd = sys_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    int error = sys_connect(*fd, &at.is, sizeof at.in) ? errno : 0;
+    sim_on = 0;
+    return error;
+}
+
+static void pair_in(int system, int at)
+{
+    union {
+        struct sockaddr is;
+        struct sockaddr_in in;
+    } name;
+    socklen_t size = sizeof name;
+    int *pair = &socks[system][at];
+    if (tcp) {
+        EQUAL(call_in(system, &pair[0]), EINPROGRESS);
+        sim_on = system;
+        do
+            pair[1] = sys_accept4(listeners[system], &name.is, &size,
+                                  SOCK_NONBLOCK);
+        while (pair[1] < 0 && errno == EAGAIN);
+        CHECK(pair[1] >= 0);
+    } else {
+        sim_on = system;
+        CHECK(!sys_socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair));
+    }
+    for (int i = 0; i < 2; i++) {
+        struct epoll_event e = {EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI |
+                                EPOLLET, {.u32 = (uint32_t)(at + i)}};
+        CHECK(!sys_epoll_ctl(epolls[system], EPOLL_CTL_ADD, pair[i], &e));
+    }
+    sim_on = 0;
+}
+
+static void begin(void)
+{
+    sim_begin();
+    sim_on = 0;
+    history[0] = 0;
+    memset(socks, -1, sizeof socks);
+    listen_in(0);
+    listen_in(1);
+}
+
+static void close_all(void)
+{
+    for (int i = 0; i < SOCKS; i++)
+        if (socks[0][i] >= 0)
+            close(socks[0][i]);
+    memset(socks, -1, sizeof socks);
+}
+
+static void end(void)
+{
+    close_all();
+    close(listeners[0]);
+    close(epolls[0]);
+    sim_end();
+}
+
+static void random_steps(uint32_t seed)
+{
+    static const int hows[] = {SHUT_WR, SHUT_WR, SHUT_RDWR, SHUT_RD};
+    state = seed;
+    tcp = (int)(seed % 3 != 0);
+    begin();
+    for (int i = 0; i < SOCKS; i += 2) {
+        pair_in(0, i);
+        pair_in(1, i);
+    }
+    compare_states(NULL);
+    for (int k = 0; k < 40; k++) {
+        static const int calls[] = {SEND, SEND, SEND, RECV, RECV, RECV, SHUT,
+                                    CLOSE, RESET, ERROR, UNREAD, PEER, URGENT,
+                                    CUT};
+        step s = {calls[chance(14)], (int)chance(SOCKS),
+                  1 + (int)chance(chance(2) ? 3 : 40)};
+        if (s.call == SHUT)
+            s.size = hows[chance(4)];
+        if (s.call >= SHUT && s.call <= RESET && chance(3))
+            continue;           /* let them live */
+        if (s.call >= URGENT && (!tcp || chance(4)))
+            continue;
+        if (s.call == URGENT && socks[1][s.sock ^ 1] >= 0 &&
+            state_in(1, s.sock ^ 1) & (POLLPRI | POLLRDHUP))
+            continue;           /* one at a time */
+        run_step(&s);
+    }
+    end();
+}
+
+static void sockets_do_what_linux_does(void)
+{
+    for (uint32_t seed = 1; seed <= 150; seed++) {
+        snprintf(test_note, sizeof test_note, "seed %u", seed);
+        random_steps(seed);
+    }
+}
+
+/* --- connecting -------------------------------------------------------- */
+
+static int became_of(int system, int fd)
+{
+    struct pollfd p = {fd, POLLIN | POLLOUT, 0};
+    int error = 0;
+    socklen_t size = sizeof error;
+    sim_on = system;
+    CHECK(sys_poll(&p, 1, 1000) == 1);
+    CHECK(!sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size));
+    sim_on = 0;
+    return p.revents << 16 | error;
+}
+
+static void calls_end_as_they_do_on_linux(void)
+{
+    int is[2], fd, pair[2][2];
+    tcp = 1;
+    begin();
+    for (int system = 0; system < 2; system++) {
+        /* answered; a reset before it is accepted */
+        EQUAL(call_in(system, &fd), EINPROGRESS);
+        is[system] = became_of(system, fd);
+        sim_on = system;
+        struct linger now = {1, 0};
+        sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        sys_close(fd);
+        struct sockaddr_storage name;
+        socklen_t size = sizeof name;
+        fd = sys_accept4(listeners[system], (struct sockaddr *)&name, &size,
+                         SOCK_NONBLOCK);
+        CHECK(fd >= 0);
+        EQUAL(size, sizeof(struct sockaddr_in));
+        char byte;
+        CHECK(sys_recv(fd, &byte, 1, 0) < 0);
+        EQUAL(errno, ECONNRESET);
+        sys_close(fd);
+        sim_on = 0;
+    }
+    EQUAL(is[1], is[0]);
+    for (int system = 0; system < 2; system++) {
+        /* the listener closes on who waits; nobody listens */
+        EQUAL(call_in(system, &pair[system][0]), EINPROGRESS);
+        (void)became_of(system, pair[system][0]);
+        sim_on = system;
+        sys_close(listeners[system]);
+        sim_on = 0;
+        is[system] = became_of(system, pair[system][0]);
+    }
+    EQUAL(is[1], is[0]);
+    for (int system = 0; system < 2; system++) {
+        CHECK(call_in(system, &pair[system][1]));
+        is[system] = became_of(system, pair[system][1]);
+        sim_on = system;
+        sys_close(pair[system][0]);
+        sys_close(pair[system][1]);
+        sim_on = 0;
+    }
+    EQUAL(is[1], is[0]);
+    listeners[0] = dup(epolls[0]);
+    end();
+}
+
+static int unix_call(int system, const char *path, int *fd)
+{
+    struct sockaddr_un at;
+    memset(&at, 0, sizeof at);
+    at.sun_family = AF_UNIX;
+    strcpy(at.sun_path, path);
+    sim_on = system;
+    *fd = sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    int error = sys_connect(*fd, (struct sockaddr *)&at, sizeof at) ? errno
+                                                                   : 0;
+    sim_on = 0;
+    return error;
+}
+
+static void unix_sockets_are_called_as_on_linux(void)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/pymux-sim-%d", (int)getpid());
+    int said[2][12] = {{0}}, fds[4];
+    begin();
+    for (int system = 0; system < 2; system++) {
+        int n = 0, l, *is = said[system];
+        struct sockaddr_un at;
+        struct stat info;
+        memset(&at, 0, sizeof at);
+        at.sun_family = AF_UNIX;
+        strcpy(at.sun_path, path);
+        is[n++] = unix_call(system, path, &fds[0]);
+        sim_on = system;
+        l = sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        CHECK(!sys_bind(l, (struct sockaddr *)&at, sizeof at));
+        is[n++] = sys_lstat(path, &info) || !S_ISSOCK(info.st_mode);
+        is[n++] = unix_call(system, path, &fds[1]);
+        sim_on = system;
+        CHECK(!sys_listen(l, 0));
+        is[n++] = unix_call(system, path, &fds[2]);
+        is[n++] = unix_call(system, path, &fds[3]);     /* it is full */
+        sim_on = system;
+        sys_close(l);
+        char byte;
+        is[n++] = (int)sys_recv(fds[2], &byte, 1, 0);
+        is[n++] = errno;
+        is[n++] = (int)sys_recv(fds[2], &byte, 1, 0);
+        is[n++] = sys_bind(fds[0], (struct sockaddr *)&at, sizeof at);
+        is[n++] = errno;
+        is[n++] = sys_unlink(path);
+        for (int i = 0; i < 4; i++)
+            sys_close(fds[i]);
+        sim_on = 0;
+    }
+    for (int i = 0; i < 12; i++)
+        EQUAL(said[1][i], said[0][i]);
+    end();
+}
+
+/* --- buffers, waits, descriptors --------------------------------------- */
+
+static void a_full_buffer_is_writable_again_once_it_is_read(void)
+{
+    for (tcp = 0; tcp < 2; tcp++) {
+        begin();
+        for (int system = 0; system < 2; system++) {
+            uint32_t edges[SOCKS] = {0};
+            uint8_t bytes[4096] = {0};
+            pair_in(system, 0);
+            edges_in(system, edges);
+            sim_on = system;
+            ssize_t n;
+            size_t all = 0;
+            while ((n = sys_send(socks[system][0], bytes, sizeof bytes,
+                                 MSG_NOSIGNAL)) > 0)
+                all += (size_t)n;
+            EQUAL(errno, EAGAIN);
+            EQUAL(state_in(system, 0) & POLLOUT, 0);
+            edges[0] = 0;
+            edges_in(system, edges);
+            EQUAL(edges[0], 0);
+            int64_t until = 0;
+            while (all) {
+                sim_on = system;
+                n = sys_recv(socks[system][1], bytes, sizeof bytes, 0);
+                CHECK(n > 0 || soon(&until));
+                all -= n > 0 ? (size_t)n : 0;
+            }
+            do
+                edges_in(system, edges);
+            while (!(edges[0] & EPOLLOUT) && soon(&until));
+            EQUAL(edges[0], EPOLLOUT);
+            CHECK(state_in(system, 0) & POLLOUT);
+        }
+        end();
+    }
+}
+
+static void select_and_level_triggered_epoll_tell_what_poll_does(void)
+{
+    tcp = 1;
+    begin();
+    for (int system = 0; system < 2; system++) {
+        pair_in(system, 0);
+        int fd = socks[system][0], number;
+        fd_set in, out, failed;
+        FD_ZERO(&in);
+        FD_SET(fd, &in);
+        out = failed = in;
+        struct timeval none = {0, 0};
+        sim_on = system;
+        EQUAL(sys_select(fd + 1, &in, &out, &failed, &none), 1);
+        CHECK(FD_ISSET(fd, &out) && !FD_ISSET(fd, &in));
+        struct epoll_event e = {EPOLLIN, {.u32 = 9}};
+        CHECK(!sys_epoll_ctl(epolls[system], EPOLL_CTL_MOD, fd, &e));
+        EQUAL(sys_epoll_wait(epolls[system], &e, 1, 0), 1);  /* socks[1] */
+        EQUAL(sys_epoll_wait(epolls[system], &e, 1, 0), 0);
+        CHECK(sys_send(socks[system][1], "x", 1, 0) == 1);
+        for (int k = 0; k < 3; k++) {
+            EQUAL(sys_epoll_wait(epolls[system], &e, 1, 1000), 1);
+            EQUAL(e.events, EPOLLIN);
+        }
+        /* the lowest number that is free is the next */
+        number = sys_socket(AF_INET, SOCK_STREAM, 0);
+        sys_close(number);
+        EQUAL(sys_socket(AF_UNIX, SOCK_STREAM, 0), number);
+        sys_close(number);
+        CHECK(sys_epoll_ctl(epolls[system], EPOLL_CTL_DEL, number, &e) < 0);
+        EQUAL(errno, EBADF);
+        sim_on = 0;
+    }
+    end();
+}
+
+static void descriptors_run_out_and_waits_take_virtual_time(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    struct epoll_event e;
+    sim_begin();
+    sim_now.descriptors = 2;
+    int l = sys_socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(!sys_bind(l, (struct sockaddr *)&at, sizeof at) &&
+          !sys_listen(l, 1));
+    int epoll = sys_epoll_create1(0);
+    CHECK(sys_socket(AF_INET, SOCK_STREAM, 0) < 0 && errno == EMFILE);
+    int64_t before = sim_clock();
+    const int64_t span[2] = {3, 0};
+    EQUAL(sys_epoll_pwait2(epoll, &e, 1, span), 0);
+    EQUAL(sim_clock() - before, INT64_C(3000000000));
+    CHECK(sys_epoll_wait(epoll, &e, 1, -1) < 0 && errno == EDEADLK);
+    EQUAL(sim_open(), 2);
+    sim_end();
+}
+
+const test_case sim_tests[] = {
+    ONCE(sockets_do_what_linux_does),
+    ONCE(calls_end_as_they_do_on_linux),
+    ONCE(unix_sockets_are_called_as_on_linux),
+    ONCE(a_full_buffer_is_writable_again_once_it_is_read),
+    ONCE(select_and_level_triggered_epoll_tell_what_poll_does),
+    ONCE(descriptors_run_out_and_waits_take_virtual_time),
+    {0},
+};
+#else
+const test_case sim_tests[] = {
+    {"the_system_in_memory", NULL, 0, "it is Linux that it resembles"},
+    {0},
+};
+#endif
