@@ -388,8 +388,10 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     }
     if (queued || !(c->flags & PMX__SEND_ENDED))
         return;
-    if (c->flags & PMX__CLOSING && c->flags & PMX__RESET_LAST) {
-        /* a reset throws away what the peer does not have yet */
+    if (c->flags & PMX__CLOSING && c->flags & PMX__RESET_LAST &&
+        !mux->draining) {
+        /* a reset throws away what the peer does not have yet, and so does a
+         * close, of a connection with input that is not read */
         if (!pmx__unacknowledged(c->sock)) {
             pmx__finish(mux, slot, c->error, 1);
             return;
@@ -399,6 +401,7 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
             mux->unacked++;
             mux->ask_at = mux->now + PMX__ACK_NS;
         }
+        return;
     }
     if (!(c->flags & (PMX__SHUT | PMX__SEND_FAILED))) {
         pmx__shutdown_write(c->sock);

@@ -171,6 +171,37 @@ static void answers_before_a_frame_that_is_too_long_are_flushed(void)
     world_end(&w);
 }
 
+/* The kernel has the answers, the peer does not yet, and has sent more. */
+static void a_reset_waits_until_the_peer_has_the_answers(void)
+{
+    world w;
+    pmx_sock peer;
+    buffer answer = {0}, got = {0};
+    pmx_policy p = prefix(4, 0, 60);
+    int64_t until = deadline();
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    fill(&answer, 200000, 1);
+    say(&w, id, answer.bytes, answer.size);
+    UNTIL(&w, !pmx_queued(w.mux, id));
+    put(peer, "\377\377\377\377 is too much", 16);
+    UNTIL(&w, pmx_counts(w.mux)->bytes_in >= 4);
+    put(peer, "and more", 8);
+    while (!is_reset(get(peer, &got))) {
+        turn(&w, MS);
+        CHECK(pmx__now() < until);
+    }
+    EQUAL(got.size, 4 + answer.size);
+    CHECK(!memcmp(got.bytes + 4, answer.bytes, answer.size));
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), EMSGSIZE);
+    release(&answer);
+    release(&got);
+    leave(peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 /* What the core frames, the core reads: each framing echoes through a second
  * mux that is connected to the first. */
 static void both_ways_agree(void)
@@ -254,6 +285,7 @@ const test_case framing_tests[] = {
     EACH(a_claim_buffers_nothing),
     EACH(max_size_bounds_what_is_buffered),
     EACH(answers_before_a_frame_that_is_too_long_are_flushed),
+    EACH(a_reset_waits_until_the_peer_has_the_answers),
     EACH(both_ways_agree),
     EACH(many_frames_leave_one_row_at_a_time),
     {0},
