@@ -27,7 +27,7 @@ sim_sock *sim_socks;
 int64_t sim_time;
 static int open_count;
 static uint16_t next_port;
-static uint64_t next_inode;
+static uint64_t next_inode, next_link;
 
 /* Names of Unix sockets in the file system. */
 enum { PATHS = 64 };
@@ -146,7 +146,7 @@ void sim_begin(void)
     sim_on = 1;
     sim_time = INT64_C(1000000000);
     next_port = 40000;
-    next_inode = 1;
+    next_inode = next_link = 1;
     sim_as_peer = 0;
     sim_idle = NULL;
     sim_now = (sim_rules){65536, 65536, 0, SIM_SOON, SIM_FDS};
@@ -354,8 +354,11 @@ ssize_t sim_send(int fd, const void *from, size_t size, int flags)
         return sim_fails(EPIPE);
     if (!size)
         return 0;
-    if (is_tcp(s) && flags & MSG_OOB && !s->urgent_out && s->other &&
-        !s->other->urgent) {    /* one at a time */
+    if (flags & MSG_OOB && !is_tcp(s))
+        return sim_fails(EOPNOTSUPP);
+    if (flags & MSG_OOB) {
+        if (s->urgent_out || !s->other || s->other->urgent)
+            return sim_fails(EAGAIN);   /* one at a time */
         /* the last byte stands beside the stream, and a mark in it */
         s->urgent_out = s->sent + size;
         ssize_t n = size > 1 ? send_tcp(s, from, size - 1) : 0;
@@ -497,6 +500,7 @@ static void make_pair(sim_sock *a, sim_sock *b)
     a->other = b;
     b->other = a;
     a->state = b->state = SIM_OPEN;
+    a->link = b->link = next_link++;
 }
 
 int sim_socketpair(int family, int type, int protocol, int pair[2])
@@ -658,6 +662,12 @@ int sim_port(int fd)
 {
     const sim_sock *s = sim_sock_of(fd);
     return s ? s->port : -1;
+}
+
+uint64_t sim_link(int fd)
+{
+    const sim_sock *s = sim_sock_of(fd);
+    return s ? s->link : 0;
 }
 
 /* --- connections come about -------------------------------------------- */

@@ -43,9 +43,12 @@ extern int (*sim_idle)(void);   /* 1: something was done */
 void sim_begin(void);
 void sim_end(void);
 int64_t sim_clock(void);        /* nanoseconds, without letting any pass */
+int sim_pass(void);             /* to what happens next: 0, nothing does */
 int sim_open(void);             /* descriptors of the core that are open */
 void sim_break(int fd, int error);      /* the link fails, both ends hear it */
 int sim_port(int fd);           /* of a TCP socket */
+/* What both ends of a connection have the same of, and nobody else; 0. */
+uint64_t sim_link(int fd);
 
 int sim_accept(int fd, struct sockaddr *name, socklen_t *size);
 int sim_accept4(int fd, struct sockaddr *name, socklen_t *size, int flags);

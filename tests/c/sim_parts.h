@@ -39,6 +39,7 @@ typedef struct sim_sock {
     uint32_t turn;
     struct sim_sock *in_backlog;    /* of whom it waits to be accepted */
 
+    uint64_t link;
     int port, calls;            /* its own, and the other end's */
     size_t name_size, call_size;
     char name[108], call[108];

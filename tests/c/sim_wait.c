@@ -311,6 +311,16 @@ int64_t sim_clock(void)
     return sim_time;
 }
 
+int sim_pass(void)
+{
+    int64_t next = sim_next_time();
+    if (next == INT64_MAX)
+        return 0;
+    sim_time = next;
+    sim_happen();
+    return 1;
+}
+
 /* A look takes a moment, so that who looks until a time comes gets there. */
 int sim_clock_gettime(int clock, struct timespec *time)
 {

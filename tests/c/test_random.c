@@ -16,84 +16,12 @@ static uint32_t chance(uint32_t of)
     return (state >> 8) % of;
 }
 
-/* Every list as long as its count says, linked both ways. */
-static void check_lists(const pmx_mux *m)
-{
-    uint32_t count = 0, last = PMX__NONE;
-    for (uint32_t at = m->ready.head; at != PMX__NONE; count++) {
-        const pmx__conn *c = pmx__slot(m, at);
-        CHECK(c->flags & PMX__IN_READY && c->ready_prev == last);
-        CHECK(!(c->flags & PMX__DONE));
-        last = at;
-        at = c->ready_next;
-    }
-    EQUAL(m->ready.tail, last);
-    EQUAL(m->ready_count, count);
-    count = 0;
-    last = PMX__NONE;
-    for (uint32_t at = m->report.head; at != PMX__NONE; count++) {
-        CHECK(pmx__slot(m, at)->flags & PMX__IN_REPORT);
-        last = at;
-        at = pmx__slot(m, at)->report_next;
-    }
-    EQUAL(m->report.tail, last);
-    EQUAL(m->report_count, count);
-}
-
-static void check_slots(const pmx_mux *m)
-{
-    uint64_t queued = 0, connections = 0;
-    uint32_t sources = 0, unacked = 0;
-    for (uint32_t slot = 0; slot < m->slots; slot++) {
-        const pmx__conn *c = pmx__slot(m, slot);
-        uint32_t f = c->flags;
-        EQUAL(c->dirty == PMX__NONE || !(c->generation & 1), 1);
-        if (!(c->generation & 1)) {
-            EQUAL(f, 0);
-            continue;
-        }
-        CHECK(pmx__find(m, pmx__id(slot, c)) == c);
-        queued += c->queue ? c->queue->size : 0;
-        CHECK(!c->queue || c->queue->size);
-        connections += f & PMX__COUNTED && !(f & PMX__DONE);
-        sources += !!(f & PMX__SOURCE);
-        unacked += !!(f & PMX__UNACKED);
-        if (f & PMX__DONE) {
-            CHECK(c->sock == PMX__NO_SOCK && !c->queue && !c->carry);
-            CHECK(!(f & (PMX__IN_READY | PMX__SOURCE)) && !c->due);
-            continue;
-        }
-        /* who has work is on the list, and who waits is watched */
-        CHECK(f & PMX__IN_READY || !pmx__has_work(c));
-        if (f & PMX__CONNECTING)
-            continue;
-        CHECK(!(f & PMX__FRAMES) || c->carry);
-        if (!m->poller->edge && f & PMX__LISTED) {
-            EQUAL(!!(f & PMX__WATCH_IN),
-                  !(f & PMX__ENDED) && !pmx__blocked(c));
-            EQUAL(!!(f & PMX__WATCH_OUT),
-                  c->queue && !(f & PMX__CAN_WRITE));
-        }
-        CHECK(!c->queue || !(f & PMX__SEND_FAILED));
-        /* what is closing has a deadline, and so what has failed */
-        CHECK(!(f & (PMX__CLOSING | PMX__SEND_FAILED)) ||
-              c->due == PMX__CLOSE_DUE);
-        CHECK(!(f & PMX__CLOSING && f & PMX__ENDED) || c->queue ||
-              f & PMX__UNACKED);
-    }
-    EQUAL(m->stats.queued, queued);
-    EQUAL(m->stats.connections, connections);
-    EQUAL(m->sources, sources);
-    EQUAL(m->unacked, unacked);
-}
-
 static void turn_and_check(world *w)
 {
     uint32_t least = chance(3) ? 1 : 1 + chance(5);
     size_t before = w->message_count;
     CHECK(turn_of(w, chance(4) ? 0 : MS, least, MS) >= 0);
-    check_lists(w->mux);
-    check_slots(w->mux);
+    mux_is_sound(w->mux);
     for (size_t i = before; i < w->message_count; i++)
         EQUAL(has(&w->opened, w->messages[i].id), 1);
     for (uint32_t i = 0; i < w->t.closed_count; i++)

@@ -68,6 +68,9 @@ void world_end(world *w);
 /* Everything must be as if nothing had been: no connection, no memory. */
 void world_is_clean(world *w);
 
+/* Its lists, flags and figures agree, between any two turns. */
+void mux_is_sound(const pmx_mux *mux);
+
 /* One harvest, with what is in the log; the reason, and all is recorded. */
 int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
             int64_t max_delay_ns);

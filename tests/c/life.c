@@ -1,0 +1,544 @@
+/* A life: see life.h. */
+#ifdef __linux__
+#include "life.h"
+#include "sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+life_t life;
+int life_trace;
+
+/* --- who is who -------------------------------------------------------- */
+
+/* By the connection's own mark; where the socket is gone already, by name. */
+static int peer_of(const pmx__conn *c, int port)
+{
+    uint64_t link = c->sock >= 0 ? sim_link(c->sock) : 0;
+    for (int i = 0; i < life.peer_count; i++) {
+        const peer *p = &life.peers[i];
+        if (p->conn < 0 && (link ? p->link == link : port && p->port == port))
+            return i;
+    }
+    return -1;
+}
+
+static void meet_peer(conn *k)
+{
+    pmx_address names[2];
+    const pmx__conn *c = pmx__find(life.mux, k->id);
+    CHECK(c);
+    EQUAL(pmx_addresses(life.mux, k->id, names), 0);
+    inject_pause(1);
+    sim_as_peer = 1;
+    peers_accept();
+    sim_as_peer = 0;
+    peers_links();
+    k->peer = peer_of(c, (int)names[k->outgoing].port);
+    inject_pause(0);
+    CHECK(k->peer >= 0 || life.faults || names[0].family == 1);
+    if (k->peer < 0)
+        return;
+    peer *p = &life.peers[k->peer];
+    CHECK(names[0].family == 1 || life.faults ||
+          p->port == (int)names[k->outgoing].port);
+    p->conn = (int)(k - life.conns);
+    if (!k->outgoing)
+        k->policy = p->policy;
+    TRACE("conn %d is peer %d's\n", p->conn, k->peer);
+}
+
+/* --- what is reported -------------------------------------------------- */
+
+static void check_opened(uint64_t id)
+{
+    conn *k = conn_of(id);
+    if (!k) {
+        CHECK(life.conn_count < MOST_CONNS);
+        k = &life.conns[life.conn_count++];
+        *k = (conn){.id = id, .peer = -1, .since = sim_clock()};
+        EQUAL(pmx_policy_of(life.mux, id, &k->policy), 0);
+    } else {
+        CHECK(k->outgoing);
+    }
+    CHECK(!k->opened && !k->told_closed);
+    k->opened = 1;
+    life.opened++;
+    meet_peer(k);
+    if (life.faults == 2)
+        k->matter |= HAS_FAULT;
+}
+
+static void check_text(conn *k, const uint8_t *bytes, size_t size)
+{
+    peer *p = &life.peers[k->peer];
+    const pmx_framing *f = &k->policy.framing;
+    const uint8_t *from = p->sent.bytes + p->cut;
+    size_t left = p->sent.size - p->cut, begin, length, next;
+    CHECK(!k->last_line);
+    if (f->kind == PMX_RAW) {
+        CHECK(size && size <= left && !memcmp(from, bytes, size));
+        p->cut += size;
+        return;
+    }
+    enum plain is = plain_cut(f, from, left, 0, &begin, &length, &next);
+    if (is == PLAIN_MESSAGE && (size == length || !life.draining)) {
+        EQUAL(size, length);
+        CHECK(!size || !memcmp(from + begin, bytes, size));
+        p->cut += next;
+        return;
+    }
+    /* a last line that has no end, or what had come of it by the drain */
+    CHECK(f->kind == PMX_LINES && (p->ended || life.draining));
+    CHECK(size && size <= f->max_size);
+    CHECK(size == left || (life.draining && size < left));
+    CHECK(!memcmp(from, bytes, size));
+    p->cut += size;
+    k->last_line = 1;
+}
+
+static void check_message(uint32_t row)
+{
+    const pmx_arena *a = life.t.arena;
+    conn *k = conn_of(a->ids[row]);
+    CHECK(k && k->opened && !k->told_closed && !k->told_ended);
+    CHECK(!k->paused || life.gathering);
+    CHECK(!k->closed_by_user || life.gathering);
+    CHECK(a->offsets[row + 1] >= a->offsets[row] + (int32_t)a->gap);
+    size_t size = (size_t)(a->offsets[row + 1] - a->offsets[row]) - a->gap;
+    const uint8_t *bytes = a->data + a->offsets[row];
+    CHECK(a->slots[row] == (uint32_t)a->ids[row]);
+    CHECK(a->uniform == UINT32_MAX || a->uniform == size);
+    if (a->gap) {
+        EQUAL(k->policy.framing.width, a->gap);
+        CHECK(!memcmp(bytes + size, k->policy.framing.delimiter, a->gap));
+    }
+    if (k->peer >= 0)
+        check_text(k, bytes, size);
+    k->had_row = 1;
+    life.rows++;
+    TRACE("conn %d: %d bytes\n", (int)(k - life.conns), (int)size);
+    if (once_in(life.c, 2))
+        user_says((int)(k - life.conns), PMX_SEND, size);
+}
+
+/* What was delivered is all that there was to deliver: the next of it, if
+ * anything, is none. */
+static void check_input_done(const conn *k)
+{
+    size_t begin, length, next;
+    const peer *p = &life.peers[k->peer];
+    size_t left = p->sent.size - p->cut;
+    if (left)
+        EQUAL(plain_cut(&k->policy.framing, p->sent.bytes + p->cut, left, 1,
+                        &begin, &length, &next), PLAIN_NONE);
+}
+
+static int peer_matter(const conn *k)
+{
+    return k->matter | (k->peer >= 0 ? life.peers[k->peer].matter : 0);
+}
+
+static void check_ended(uint64_t id)
+{
+    conn *k = conn_of(id);
+    CHECK(k && k->opened && !k->told_ended && !k->told_closed);
+    CHECK(k->policy.half_open);
+    k->told_ended = 1;
+    TRACE("conn %d has ended\n", (int)(k - life.conns));
+    if (k->peer < 0 || life.draining)
+        return;
+    CHECK(life.peers[k->peer].ended);
+    if (!k->closed_by_user)
+        check_input_done(k);
+}
+
+static void check_drained(uint64_t id)
+{
+    conn *k = conn_of(id);
+    CHECK(k && k->opened && !k->told_closed);
+    CHECK(k->was_over);
+    if (life.max_rows >= 64)
+        CHECK(pmx_queued(life.mux, id) <= k->policy.low_water);
+    k->was_over = 0;
+}
+
+/* Whether something that happened explains the error. */
+static int explains(const conn *k, int error)
+{
+    const peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
+    int matter = peer_matter(k);
+    size_t begin, length, next;
+    if (matter & (HAS_FAULT | RESET_ALL))
+        return 1;
+    switch (error) {
+    case 0:
+        return k->closed_by_user || life.draining || matter ||
+               (p && p->ended);
+    case ECONNRESET:
+        return matter & (WAS_RESET | WAS_CUT);
+    case ECONNABORTED:
+        return matter & USER_FAILED;
+    case ENOBUFS:
+        return matter & MAY_OVERFLOW;
+    case ECONNREFUSED:
+        return k->outgoing && !k->opened;
+    case ETIMEDOUT:
+        return (k->policy.idle_ns >= 0 && k->opened) ||
+               k->policy.close_ns >= 0 ||
+               (!k->opened && k->outgoing) ||
+               (matter & WAS_CUT && p->break_error == ETIMEDOUT);
+    case EHOSTUNREACH:
+        return matter & WAS_CUT && p->break_error == EHOSTUNREACH;
+    case EMSGSIZE:
+        return p && plain_cut(&k->policy.framing, p->sent.bytes + p->cut,
+                              p->sent.size - p->cut, p->ended, &begin,
+                              &length, &next) == PLAIN_TOO_LONG;
+    case EPROTO:
+        return p && (p->ended || life.draining) && p->cut < p->sent.size &&
+               (k->policy.framing.kind == PMX_PREFIX ||
+                k->policy.framing.kind == PMX_FIXED);
+    default:
+        return 0;
+    }
+}
+
+static void check_closed(const pmx_closed *row)
+{
+    conn *k = conn_of(row->id);
+    CHECK(k && !k->told_closed);
+    CHECK(k->opened || k->outgoing);
+    CHECK(row->slot == (uint32_t)row->id);
+    k->told_closed = 1;
+    k->error = row->error;
+    life.closed++;
+    TRACE("conn %d is closed: %d\n", (int)(k - life.conns), row->error);
+    if (!explains(k, row->error)) {
+        if (life_trace)
+            fprintf(stderr, "error %d, what is the matter: %x\n", row->error,
+                    (unsigned)peer_matter(k));
+        CHECK(!"something explains the error");
+    }
+    /* all of its input was delivered, unless something cut it */
+    const peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
+    if (p && !row->error && !peer_matter(k) && !k->closed_by_user &&
+        !life.draining && k->policy.idle_ns < 0 && k->policy.close_ns < 0)
+        check_input_done(k);
+}
+
+/* --- a turn ------------------------------------------------------------ */
+
+/* What will end the input of each, as far as it can be known: that the next
+ * frame of what was sent is too long. */
+static void look_ahead(void)
+{
+    for (int i = 0; i < life.conn_count; i++) {
+        conn *k = &life.conns[i];
+        const peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
+        size_t at, begin, length, next = 0;
+        enum plain is = PLAIN_NONE;
+        if (!p || k->too_long || k->told_closed ||
+            k->policy.framing.kind == PMX_RAW ||
+            k->looked == 2 * p->sent.size + (size_t)p->ended)
+            continue;
+        k->looked = 2 * p->sent.size + (size_t)p->ended;
+        for (at = p->cut; at < p->sent.size; at += next) {
+            is = plain_cut(&k->policy.framing, p->sent.bytes + at,
+                           p->sent.size - at, p->ended, &begin, &length,
+                           &next);
+            if (is != PLAIN_MESSAGE)
+                break;
+        }
+        k->too_long = is == PLAIN_TOO_LONG ||
+                      (p->ended && at < p->sent.size);
+    }
+}
+
+static void turn_is_over(int reason)
+{
+    int gathering = reason == PMX_GATHERING;
+    for (int i = 0; i < life.peer_count; i++)
+        compare_got(&life.peers[i]);
+    mux_is_sound(life.mux);
+    life.gathering = gathering;
+    look_ahead();
+}
+
+static void take_report(void)
+{
+    const pmx_turn *t = &life.t;
+    for (uint32_t i = 0; i < t->opened_count; i++)
+        check_opened(t->opened[i]);
+    for (uint32_t i = 0; i < t->messages; i++)
+        check_message(i);
+    for (uint32_t i = 0; i < t->ended_count; i++)
+        check_ended(t->ended[i]);
+    for (uint32_t i = 0; i < t->drained_count; i++)
+        check_drained(t->drained[i]);
+    for (uint32_t i = 0; i < t->closed_count; i++)
+        check_closed(&t->closed[i]);
+}
+
+static void all_may_have_faults(void)
+{
+    for (int i = 0; i < life.conn_count; i++)
+        if (!life.conns[i].told_closed)
+            life.conns[i].matter |= HAS_FAULT;
+}
+
+/* Faults that no one notices: what is cut short comes later. */
+static int is_harmless(const injected_fault *f)
+{
+    switch (f->call) {
+    case CALL_recv: case CALL_send: case CALL_read: case CALL_write:
+    case CALL_epoll_wait: case CALL_epoll_pwait2: case CALL_poll:
+    case CALL_select:
+        return f->error == EINTR || f->error == EAGAIN || f->error == SHORT ||
+               f->error == SPURIOUS || f->error == ENOSYS;
+    case CALL_accept:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static conn saved[MOST_CONNS];
+
+static void forget_log(void)
+{
+    for (int i = 0; i < life.conn_count; i++) {
+        buffer has = life.conns[i].expected;
+        has.size = saved[i].expected.size;
+        life.conns[i] = saved[i];
+        life.conns[i].expected = has;
+        life.conns[i].matter |= HAS_FAULT;
+    }
+}
+
+static void one_turn(int64_t timeout)
+{
+    uint64_t harvests = pmx_counts(life.mux)->harvests;
+    memcpy(saved, life.conns, sizeof saved);
+    write_log();
+    life.t.mux = life.mux;
+    life.t.arena = life.arena;
+    life.t.timeout_ns = timeout;
+    life.t.leave_gaps = choose(life.c, 2);
+    life.t.min_messages = once_in(life.c, 3) ? 1 + choose(life.c, 6) : 1;
+    life.t.max_delay_ns = once_in(life.c, 2) ? 0 : MS;
+    life.woken = 0;
+    life.acts = life.ending ? 0 : (int)choose(life.c, 6);
+    sim_idle = life.ending ? peers_finish : peers_act;
+    TRACE("turn, %lld ns\n", (long long)timeout);
+    int64_t begun = sim_clock();
+    int reason = pmx_harvest(&life.t);
+    sim_idle = NULL;
+    TRACE("  -> %d after %lld ns\n", reason,
+          (long long)(sim_clock() - begun));
+    for (int i = 0; i < life.conn_count; i++)
+        life.conns[i].had_row = 0;      /* its answers are in */
+    if (life.faults == 1 && injected_now && !is_harmless(injected_last))
+        life.faults = 2;
+    if (life.faults == 2)
+        all_may_have_faults();
+    if (reason < 0) {
+        CHECK(reason != -EDEADLK);      /* stuck */
+        CHECK(life.faults == 2);
+        if (pmx_counts(life.mux)->harvests == harvests)
+            forget_log();       /* it was refused, whole */
+        return;
+    }
+    EQUAL(reason, life.t.reason);
+    if (timeout >= 0)
+        CHECK(sim_clock() - begun <= timeout + MS);
+    if (timeout != PMX_LOOK)
+        CHECK(reason != PMX_GATHERING);
+    take_report();
+    if (reason & PMX_LARGE) {
+        CHECK(life.t.arena != life.arena);
+        pmx_arena_free(life.t.arena);
+    } else {
+        CHECK(life.t.arena == life.arena);
+    }
+    turn_is_over(reason);
+}
+
+/* --- the end ----------------------------------------------------------- */
+
+static int somebody_is_left(void)
+{
+    for (int i = 0; i < life.conn_count; i++)
+        if (!life.conns[i].told_closed)
+            return 1;
+    return pmx_counts(life.mux)->connections > 0 || life.mux->report_count;
+}
+
+/* What was owed has come; without a fault nothing is lost. */
+static void check_conn(const conn *k)
+{
+    if (k->peer < 0)
+        return;
+    peer *p = &life.peers[k->peer];
+    compare_got(p);
+    CHECK(p->got.size <= k->expected.size);
+    if (peer_matter(k) || k->policy.idle_ns >= 0 || k->policy.close_ns >= 0)
+        return;
+    /* what comes after the drain is answered by a reset, which throws away */
+    if (life.draining && p->sent.size > p->sent_by_drain)
+        return;
+    CHECK(k->opened && k->told_closed);
+    if (p->got.size < k->owed)
+        TRACE("conn %d, peer %d got %d of %d\n", (int)(k - life.conns), k->peer,
+              (int)p->got.size, (int)k->owed);
+    CHECK(p->got.size >= k->owed);
+}
+
+static void say_good_bye(void)
+{
+    for (int i = 0; i < life.conn_count; i++) {
+        const conn *k = &life.conns[i];
+        if (k->told_closed)
+            continue;
+        if (k->paused)
+            user_says(i, PMX_RESUME, 0);
+        user_says(i, PMX_RELEASE, 0);
+        if (life.way == 0 || k->told_ended)
+            user_says(i, PMX_CLOSE, 0);
+        else if (life.way == 2)
+            user_says(i, PMX_ABORT, 0);
+    }
+}
+
+static void everybody_leaves(void)
+{
+    life.ending = 1;
+    life.way = (int)choose(life.c, 5);
+    inject_nothing();
+    TRACE("the end, in way %d\n", life.way);
+    if (life.way == 1) {
+        pmx_drain(life.mux);
+        life.draining = 1;
+        peers_note_drain();
+    }
+    if (life.way == 4) {
+        for (int i = 0; i < life.conn_count; i++)
+            life.conns[i].matter |= RESET_ALL;
+        pmx_reset_all(life.mux, ECONNABORTED);
+    }
+    int count = 0;
+    while (somebody_is_left() || (life.draining && !count)) {
+        CHECK(count++ < 30000);
+        if (life.log_count < MOST_ENTRIES / 2)
+            say_good_bye();
+        one_turn(PMX_FOR_EVER);
+        if (life.way == 4)
+            life.way = 0;
+    }
+}
+
+/* --- from beginning to end --------------------------------------------- */
+
+static void some_faults(choices *c)
+{
+    switch (choose(c, 8)) {
+    case 0: case 1: {
+        const injected_fault *f =
+            &injected_faults[choose(c, (uint32_t)injected_fault_count)];
+        inject_nth(f, 1 + (long)choose(c, 256), 1 + choose(c, 100));
+        life.faults = 1;
+        break;
+    }
+    case 2:
+        inject_at_random(choose(c, 65536), 10 + 4 * choose(c, 256));
+        life.faults = 2;
+        break;
+    default:
+        inject_nothing();
+        break;
+    }
+}
+
+static int begin(choices *c, const char *backend)
+{
+    static const uint64_t arenas[] = {16, 100, 1000, 20000, 262144};
+    static const uint32_t rows[] = {1, 2, 5, 64, 1000};
+    static const int64_t spins[] = {0, 0, 0, -1, 5000};
+    memset(&life, 0, sizeof life);
+    life.c = c;
+    life.wild = (int)choose(c, 2);
+    life.large = once_in(c, 16);
+    sim_begin();
+    sim_now.descriptors = once_in(c, 8) ? 8 + (int)choose(c, 16) : SIM_FDS;
+    uint64_t size = ONE_OF(c, arenas);
+    life.max_rows = ONE_OF(c, rows);
+    sim_as_peer = 1;
+    peers_listen();
+    sim_as_peer = 0;
+    some_faults(c);
+    int error = pmx_open(&life.mux, backend, life.max_rows, size,
+                         ONE_OF(c, spins));
+    if (!error) {
+        inject_pause(1);
+        life.arena = pmx_arena_new(size, life.max_rows);
+        CHECK(life.arena);
+        inject_pause(0);
+    }
+    CHECK(!error || life.faults);
+    return error;
+}
+
+static void end(void)
+{
+    for (int i = 0; i < life.peer_count; i++) {
+        release(&life.peers[i].plan);
+        release(&life.peers[i].sent);
+        release(&life.peers[i].got);
+    }
+    for (int i = 0; i < life.conn_count; i++)
+        release(&life.conns[i].expected);
+    free_log();
+    pmx_arena_free(life.arena);
+    inject_nothing();
+    sim_end();
+}
+
+static void check_counts(void)
+{
+    const pmx_stats *s = pmx_counts(life.mux);
+    EQUAL(s->connections, 0);
+    EQUAL(s->queued, 0);
+    EQUAL(s->buffers, 0);
+    EQUAL(s->accepted + s->connected, life.opened);
+    EQUAL(s->closed, life.closed);
+    EQUAL(s->messages_in, life.rows);
+}
+
+void live(choices *c, const char *backend)
+{
+    static const int64_t spans[] = {0, 0, MS, MS, 100 * MS, 5000 * MS,
+                                    PMX_LOOK, PMX_LOOK, PMX_FOR_EVER};
+    if (!begin(c, backend)) {
+        for (int n = 5 + (int)choose(c, 60); n && !are_used_up(c); n--) {
+            for (uint32_t k = choose(c, 5); k; k--)
+                user_acts();
+            one_turn(ONE_OF(c, spans));
+        }
+        if (once_in(c, 12)) {
+            pmx_close(life.mux);        /* in the middle of it */
+        } else {
+            everybody_leaves();
+            check_counts();
+            pmx_close(life.mux);
+            while (peers_finish() || sim_pass())
+                ;
+            for (int i = 0; i < life.conn_count; i++)
+                check_conn(&life.conns[i]);
+        }
+    }
+    EQUAL(sim_open(), 0);
+    end();
+}
+#else
+typedef int life_on_linux;      /* a file must not be empty */
+#endif

@@ -1,0 +1,127 @@
+/*
+ * A life: a mux on the system in memory (sim.h), peers that do anything, a
+ * user who does anything, faults, and a model of what must come of it.
+ *
+ * A `peer` is the other end of a connection and keeps what it sent and what
+ * it got; a `conn` is what the user knows of one. What is received must be the
+ * peer's stream, cut as choices.c plainly cuts it; what the peer gets must be
+ * the beginning of what the user sent, and all that was owed, unless
+ * something happened that explains it.
+ */
+#ifndef LIFE_H
+#define LIFE_H
+
+#include "choices.h"
+
+enum { MOST_PEERS = 48, MOST_CONNS = 96, DOORS = 4, MOST_ENTRIES = 64 };
+
+/* What is the matter with a connection: which error it may close with. */
+enum {
+    WAS_RESET = 1,              /* by its peer, or the peer has left */
+    WAS_CUT = 2,                /* the link failed */
+    MAY_BE_LATE = 4,            /* one of its times may be over */
+    MAY_OVERFLOW = 8,
+    USER_FAILED = 16,
+    USER_ABORTED = 32,
+    HAS_FAULT = 64,             /* anything may have failed */
+    RESET_ALL = 128
+};
+
+typedef struct {
+    int fd;                     /* -1: it has left */
+    pmx_policy policy;          /* of the other side */
+    uint64_t link;              /* see sim_link() */
+    int port;                   /* its own, or the mux's that called */
+    buffer plan;                /* to be sent, from `planned` on */
+    size_t planned;
+    buffer sent, got;
+    size_t cut;                 /* of what was sent: delivered */
+    size_t compared;            /* of what it got */
+    size_t sent_by_drain;       /* and had arrived */
+    int ended, got_end, is_lost, cannot_send;
+    int matter;
+    int break_error;
+    int conn;                   /* index, or -1 */
+} peer;
+
+typedef struct {
+    uint64_t id;
+    int peer;                   /* index, or -1: not known */
+    pmx_policy policy;
+    int64_t since;
+    buffer expected;            /* what its peer is to get */
+    size_t owed;
+    size_t looked;              /* see look_ahead() */
+    int outgoing, opened, told_ended, told_closed;
+    int closed_by_user, ended_by_user;
+    int paused, had_row, was_over, last_line, too_long;
+    int matter;
+    int error;
+    int drained_first;          /* the drain came before its end */
+} conn;
+
+typedef struct {
+    int conn;
+    enum pmx_op op;
+    size_t size;
+} entry;
+
+/* A place to call: a listener of the mux's, or one of the peers'. */
+typedef struct {
+    uint64_t id;                /* 0: closed */
+    int fd;                     /* the peers' */
+    pmx_policy policy;
+    pmx_endpoint at;
+    char path[32];
+} door;
+
+typedef struct {
+    choices *c;
+    pmx_mux *mux;
+    pmx_arena *arena;
+    pmx_turn t;
+    peer peers[MOST_PEERS];
+    conn conns[MOST_CONNS];
+    int peer_count, conn_count;
+    door doors[DOORS], others[DOORS];
+    entry log[MOST_ENTRIES];
+    int log_count;
+    buffer out;                 /* what the blocks point into */
+    int wild;                   /* resets, garbage, times that are short */
+    int large, faults, is_late;
+    int acts;                   /* of peers, in this turn's wait */
+    int woken, ending, way, draining;
+    uint32_t max_rows;
+    uint64_t rows, opened, closed;
+    int gathering;
+} life_t;
+
+extern life_t life;
+extern int life_trace;          /* say what happens, on stderr */
+#define TRACE(...) \
+    do { \
+        if (life_trace) \
+            fprintf(stderr, __VA_ARGS__); \
+    } while (0)
+
+/* One life, on this backend, from beginning to end: each CHECK holds. */
+void live(choices *c, const char *backend);
+
+/* life_peers.c */
+int peers_act(void);
+int peers_finish(void);         /* 1: something has moved */
+void peers_listen(void);
+void peers_accept(void);
+void peers_links(void);
+void peers_note_drain(void);
+void compare_got(peer *p);
+
+/* life_user.c */
+void user_acts(void);
+void write_log(void);           /* into life.t's blocks */
+void free_log(void);
+void user_says(int conn, enum pmx_op op, size_t size);
+conn *conn_of(uint64_t id);
+size_t some_size(size_t most);
+
+#endif

@@ -1,0 +1,340 @@
+/* A life's peers: see life.h. */
+#ifdef __linux__
+#include "life.h"
+#include "sim.h"
+
+#include <linux/sockios.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+static void new_peer(int fd, int port, const pmx_policy *policy)
+{
+    peer *p = &life.peers[life.peer_count++];
+    *p = (peer){.fd = fd, .port = port, .policy = *policy, .conn = -1};
+}
+
+/* Which connection it is the end of, once there is one. */
+void peers_links(void)
+{
+    for (int i = 0; i < life.peer_count; i++)
+        if (life.peers[i].fd >= 0)
+            life.peers[i].link = sim_link(life.peers[i].fd);
+}
+
+void peers_note_drain(void)
+{
+    for (int i = 0; i < life.peer_count; i++) {
+        peer *p = &life.peers[i];
+        int left = 0;
+        if (p->fd >= 0)
+            CHECK(!sim_ioctl(p->fd, SIOCOUTQ, &left));
+        p->sent_by_drain = left && p->port ? 0 : p->sent.size;
+    }
+}
+
+static void some_rules(void)
+{
+    static const size_t rooms[] = {16, 300, 2000, 9000, 70000, 70000};
+    static const int64_t delays[] = {0, 0, 0, MS / 5, 20 * MS};
+    static const enum sim_dial dials[] = {SIM_SOON, SIM_SOON, SIM_AT_ONCE,
+                                          SIM_LATER};
+    sim_now.room_in = life.large ? 70000 : ONE_OF(life.c, rooms);
+    sim_now.room_out = life.large ? 70000 : ONE_OF(life.c, rooms);
+    sim_now.delay = ONE_OF(life.c, delays);
+    sim_now.dial = life.wild && once_in(life.c, 20) ? SIM_LOST
+                                                    : ONE_OF(life.c, dials);
+}
+
+static void peer_calls(void)
+{
+    const door *d = &ONE_OF(life.c, life.doors);
+    pmx__target to;
+    if (!d->id || life.peer_count == MOST_PEERS)
+        return;
+    some_rules();
+    enum sim_dial dial = sim_now.dial;
+    sim_now.dial = SIM_SOON;
+    CHECK(!pmx__resolve(&d->at, &to));
+    int fd = sim_socket(to.to.any.sa_family, SOCK_STREAM, 0);
+    if (fd < 0)
+        return;
+    if (sim_connect(fd, &to.to.any, to.size) && errno != EINPROGRESS) {
+        sim_close(fd);          /* a full backlog */
+        return;
+    }
+    sim_now.dial = dial;
+    new_peer(fd, sim_port(fd), &d->policy);
+    TRACE("peer %d calls door %d\n", life.peer_count - 1,
+          (int)(d - life.doors));
+}
+
+/* Something to send: a frame, as it should be or not. */
+static void peer_plans(peer *p)
+{
+    const pmx_framing *f = &p->policy.framing;
+    size_t most = f->max_size;
+    size_t size = f->kind == PMX_FIXED ? most : some_size(most);
+    buffer text = {0};
+    if (p->plan.size > (life.large ? 200000u : 10000u))
+        return;
+    if (life.wild && once_in(life.c, 12))
+        size += 1 + choose(life.c, 3);          /* too long, perhaps */
+    fill(&text, size + 1, (uint32_t)p->plan.size + choose(life.c, 256));
+    for (size_t i = 0; i < size; i++)
+        text.bytes[i] = (uint8_t)"abcdx\nyz"[text.bytes[i] % 8];
+    if (life.wild && once_in(life.c, 12))
+        append(&p->plan, text.bytes, size);     /* no frame at all */
+    else
+        plain_frame(f, text.bytes, size, &p->plan);
+    release(&text);
+}
+
+static int is_loss(const peer *p, ssize_t n)
+{
+    if (n >= 0 || errno == EAGAIN)
+        return 0;
+    TRACE("peer %d: errno %d\n", (int)(p - life.peers), errno);
+    return 1;
+}
+
+static int peer_sends(peer *p, size_t most)
+{
+    size_t size = p->plan.size - p->planned;
+    if (size > most)
+        size = most;
+    if (!size || p->ended || p->cannot_send)
+        return 0;
+    ssize_t n = sim_send(p->fd, p->plan.bytes + p->planned, size, 0);
+    p->cannot_send = is_loss(p, n);
+    if (n <= 0)
+        return 0;
+    append(&p->sent, p->plan.bytes + p->planned, (size_t)n);
+    p->planned += (size_t)n;
+    TRACE("peer %d sends %d\n", (int)(p - life.peers), (int)n);
+    return 1;
+}
+
+static int peer_reads(peer *p, size_t most)
+{
+    uint8_t bytes[16384];
+    size_t all = 0;
+    ssize_t n = 0;
+    while (all < most && !p->got_end && !p->is_lost) {
+        size_t part = most - all < sizeof bytes ? most - all : sizeof bytes;
+        n = sim_recv(p->fd, bytes, part, 0);
+        p->is_lost = is_loss(p, n);
+        if (n <= 0)
+            break;
+        append(&p->got, bytes, (size_t)n);
+        all += (size_t)n;
+    }
+    if (all)
+        TRACE("peer %d gets %d\n", (int)(p - life.peers), (int)all);
+    if (n == 0 && all < most && !p->got_end && !p->is_lost) {
+        p->got_end = 1;
+        TRACE("peer %d gets the end\n", (int)(p - life.peers));
+        return 1;
+    }
+    return all > 0;
+}
+
+static void peer_ends(peer *p)
+{
+    if (p->ended || p->is_lost)
+        return;
+    if (sim_shutdown(p->fd, SHUT_WR))
+        return;
+    p->ended = 1;
+    TRACE("peer %d ends\n", (int)(p - life.peers));
+}
+
+static void peer_leaves(peer *p, int by_reset)
+{
+    struct linger now = {1, 0};
+    if (by_reset)
+        sim_setsockopt(p->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    peers_links();
+    sim_close(p->fd);
+    p->fd = -1;
+    p->ended = 1;
+    p->matter |= WAS_RESET;
+    TRACE("peer %d leaves%s\n", (int)(p - life.peers),
+          by_reset ? " by a reset" : "");
+}
+
+static void peer_does_ill(peer *p)
+{
+    static const int errors[] = {ETIMEDOUT, EHOSTUNREACH, ECONNRESET};
+    switch (choose(life.c, 4)) {
+    case 0:
+        peer_leaves(p, 1);
+        break;
+    case 1:
+        peer_leaves(p, 0);
+        break;
+    case 2:
+        p->break_error = ONE_OF(life.c, errors);
+        p->matter |= WAS_CUT;
+        sim_break(p->fd, p->break_error);
+        TRACE("peer %d is cut off: %d\n", (int)(p - life.peers),
+              p->break_error);
+        break;
+    default:
+        if (!p->ended && !p->cannot_send)
+            (void)sim_send(p->fd, "!", 1, MSG_OOB);
+        break;
+    }
+}
+
+static void one_peer_acts(void)
+{
+    peer *p;
+    peers_accept();
+    if (!life.peer_count || once_in(life.c, 5)) {
+        peer_calls();
+        return;
+    }
+    p = &life.peers[choose(life.c, (uint32_t)life.peer_count)];
+    if (p->fd < 0)
+        return;
+    switch (choose(life.c, 8)) {
+    case 0: case 1:
+        peer_plans(p);
+        (void)peer_sends(p, SIZE_MAX);
+        break;
+    case 2:
+        peer_plans(p);
+        peer_plans(p);
+        break;
+    case 3:
+        (void)peer_sends(p, 1 + choose(life.c, 5000));
+        break;
+    case 4:
+        (void)peer_reads(p, SIZE_MAX);
+        break;
+    case 5:
+        (void)peer_reads(p, 1 + choose(life.c, 256));
+        break;
+    case 6:
+        if (once_in(life.c, 6))
+            peer_ends(p);
+        break;
+    default:
+        if (life.wild && once_in(life.c, 4))
+            peer_does_ill(p);
+        break;
+    }
+}
+
+/* The others' listeners, which the mux calls. */
+void peers_listen(void)
+{
+    for (int i = 0; i < DOORS - 1; i++) {
+        door *d = &life.others[i];
+        union {
+            struct sockaddr is;
+            struct sockaddr_in in;
+        } at = {.in = {.sin_family = AF_INET}};
+        some_rules();
+        d->fd = sim_socket(AF_INET, SOCK_STREAM, 0);
+        CHECK(!sim_bind(d->fd, &at.is, sizeof at.in));
+        CHECK(!sim_listen(d->fd, (int)choose(life.c, 8)));
+        d->policy = some_framing(life.c);
+        d->at = (pmx_endpoint){.host = "127.0.0.1",
+                               .port = (uint32_t)sim_port(d->fd)};
+    }
+    /* nobody listens there */
+    life.others[DOORS - 1].at = (pmx_endpoint){.host = "127.0.0.1",
+                                               .port = 1};
+    life.others[DOORS - 1].policy = raw();
+    life.others[DOORS - 1].fd = -1;
+}
+
+void peers_accept(void)
+{
+    union {
+        struct sockaddr is;
+        struct sockaddr_in in;
+    } name;
+    for (int i = 0; i < DOORS; i++) {
+        door *d = &life.others[i];
+        while (d->fd >= 0 && life.peer_count < MOST_PEERS) {
+            socklen_t size = sizeof name;
+            some_rules();
+            int fd = sim_accept(d->fd, &name.is, &size);
+            if (fd < 0)
+                break;
+            new_peer(fd, ntohs(name.in.sin_port), &d->policy);
+            TRACE("peer %d accepts at %d\n", life.peer_count - 1, i);
+        }
+    }
+}
+
+/* In a wait: whether one has done something. */
+int peers_act(void)
+{
+    if (life.acts) {
+        life.acts--;
+        sim_as_peer = 1;
+        one_peer_acts();
+        sim_as_peer = 0;
+        return 1;
+    }
+    if (life.t.timeout_ns == PMX_FOR_EVER && !life.woken) {
+        inject_pause(1);
+        EQUAL(pmx_wakeup(life.mux), 0);
+        inject_pause(0);
+        life.woken = 1;
+        return 1;
+    }
+    return 0;
+}
+
+/* All that has to be read is, all that has to be sent; who gets the end ends,
+ * and leaves. */
+int peers_finish(void)
+{
+    int moved = 0;
+    sim_as_peer = 1;
+    int before = life.peer_count;
+    peers_accept();
+    moved |= life.peer_count > before;
+    for (int i = 0; i < life.peer_count; i++) {
+        peer *p = &life.peers[i];
+        if (p->fd < 0)
+            continue;
+        moved |= peer_reads(p, SIZE_MAX);
+        if (p->got_end || p->is_lost) {
+            peer_ends(p);
+            peers_links();
+            sim_close(p->fd);
+            p->fd = -1;
+            moved = 1;
+            continue;
+        }
+        moved |= peer_sends(p, SIZE_MAX);
+        if (life.way == 3 && p->planned == p->plan.size && !p->ended) {
+            peer_ends(p);
+            moved |= p->ended;
+        }
+    }
+    sim_as_peer = 0;
+    return moved;
+}
+
+/* The beginning of what the user sent, and of nothing else. */
+void compare_got(peer *p)
+{
+    const conn *k = p->conn >= 0 ? &life.conns[p->conn] : NULL;
+    size_t more = p->got.size - p->compared;
+    if (!more || !k)
+        return;
+    CHECK(p->got.size <= k->expected.size);
+    CHECK(!memcmp(p->got.bytes + p->compared, k->expected.bytes + p->compared,
+                  more));
+    p->compared = p->got.size;
+}
+#else
+typedef int life_peers_on_linux;    /* a file must not be empty */
+#endif

@@ -1,0 +1,363 @@
+/* A life's user: see life.h. What he does is written down, and goes to the
+ * mux in blocks of every kind. */
+#ifdef __linux__
+#include "life.h"
+#include "sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+size_t some_size(size_t most)
+{
+    static const size_t sizes[] = {0, 1, 2, 7, 15, 100, 255, 1000, 4095, 4096,
+                                   5000};
+    size_t size = ONE_OF(life.c, sizes);
+    if (life.large && once_in(life.c, 3))
+        size = 60000 + 40000 * choose(life.c, 4);
+    if (once_in(life.c, 6))
+        size = most - (most > 0 && once_in(life.c, 2));
+    if (!life.large && size > 9000)
+        size = 9000;
+    return size < most ? size : most;
+}
+
+conn *conn_of(uint64_t id)
+{
+    for (int i = life.conn_count; i--;)
+        if (life.conns[i].id == id)
+            return &life.conns[i];
+    return NULL;
+}
+
+void user_says(int k, enum pmx_op op, size_t size)
+{
+    if (life.log_count < MOST_ENTRIES)
+        life.log[life.log_count++] = (entry){k, op, size};
+}
+
+/* --- listening, connecting --------------------------------------------- */
+
+static int64_t some_time(choices *c)
+{
+    static const int64_t spans[] = {-1, -1, 1, 5, 50, 1000, 60000};
+    int64_t ms = ONE_OF(c, spans);
+    return ms < 0 || !life.wild ? -1 : ms * MS;
+}
+
+static pmx_policy some_policy(void)
+{
+    pmx_policy p = some_framing(life.c);
+    static const uint64_t waters[] = {0, 100, 5000, 65536};
+    static const uint64_t outputs[] = {16777216, 16777216, 20000, 100, 0};
+    p.high_water = ONE_OF(life.c, waters);
+    p.low_water = once_in(life.c, 2) ? p.high_water : p.high_water / 4;
+    p.max_output = life.wild ? ONE_OF(life.c, outputs) : 16777216;
+    p.half_open = choose(life.c, 2);
+    p.idle_ns = some_time(life.c);
+    p.close_ns = some_time(life.c);
+    p.connect_ns = some_time(life.c);
+    return p;
+}
+
+static void user_listens(void)
+{
+    int i = (int)choose(life.c, DOORS);
+    door *d = &life.doors[i];
+    if (d->id)
+        return;
+    d->policy = some_policy();
+    d->policy.max_connections = once_in(life.c, 3) ? 1 + choose(life.c, 3) : 0;
+    d->at = (pmx_endpoint){.host = i ? "::1" : "127.0.0.1"};
+    if (i > 1) {
+        snprintf(d->path, sizeof d->path, "%s", i == 2 ? "@pymux" : "/pymux");
+        if (i == 2)
+            d->path[0] = 0;
+        d->at = (pmx_endpoint){.path = d->path, .path_size = 6};
+    }
+    int error = pmx_listen(life.mux, &d->at, &d->policy,
+                           (int)choose(life.c, 6), 0, 0600, &d->id);
+    if (error) {
+        d->id = 0;
+        CHECK(life.faults || error == -EMFILE);
+        return;
+    }
+    pmx_address name;
+    EQUAL(pmx_listener_address(life.mux, d->id, &name), 0);
+    d->at.port = name.port;
+    TRACE("door %d is open\n", i);
+}
+
+static void user_connects(void)
+{
+    door *d = &ONE_OF(life.c, life.others);
+    if (life.conn_count == MOST_CONNS)
+        return;
+    static const enum sim_dial dials[] = {SIM_SOON, SIM_AT_ONCE, SIM_LATER,
+                                          SIM_LOST};
+    static const size_t rooms[] = {16, 300, 9000, 70000};
+    sim_now.dial = dials[choose(life.c, life.wild ? 4 : 3)];
+    sim_now.room_in = life.large ? 70000 : ONE_OF(life.c, rooms);
+    sim_now.room_out = life.large ? 70000 : ONE_OF(life.c, rooms);
+    conn *k = &life.conns[life.conn_count];
+    *k = (conn){.peer = -1, .outgoing = 1, .since = sim_clock()};
+    k->policy = some_policy();
+    k->policy.framing = d->policy.framing;
+    pmx_endpoint at[2] = {life.others[DOORS - 1].at, d->at};
+    uint32_t skip = choose(life.c, 2);
+    int error = pmx_connect(life.mux, at + skip, 2 - skip, &k->policy,
+                            &k->id);
+    if (error) {
+        CHECK(life.faults || error == -EMFILE);
+        return;
+    }
+    life.conn_count++;
+    TRACE("conn %d connects\n", life.conn_count - 1);
+}
+
+static void user_does_something_to(int i)
+{
+    static const enum pmx_op mild[] = {PMX_PAUSE, PMX_RESUME, PMX_RESUME,
+                                       PMX_HOLD, PMX_RELEASE, PMX_RELEASE};
+    const conn *k = &life.conns[i];
+    switch (choose(life.c, 12)) {
+    case 0: case 1: case 2: case 3: case 4:
+        user_says(i, PMX_SEND, some_size(k->policy.framing.max_size));
+        break;
+    case 5: case 6: case 7: case 8:
+        user_says(i, ONE_OF(life.c, mild), 0);
+        break;
+    case 9:
+        if (once_in(life.c, 4))
+            user_says(i, PMX_SEND_EOF, 0);
+        break;
+    case 10:
+        if (once_in(life.c, 4))
+            user_says(i, PMX_CLOSE, 0);
+        break;
+    default:
+        if (life.wild && once_in(life.c, 4))
+            user_says(i, once_in(life.c, 2) ? PMX_ABORT : PMX_FAIL, 0);
+        break;
+    }
+}
+
+void user_acts(void)
+{
+    switch (choose(life.c, 8)) {
+    case 0:
+        user_listens();
+        break;
+    case 1:
+        user_connects();
+        break;
+    case 2: {
+        door *d = &ONE_OF(life.c, life.doors);
+        if (d->id && once_in(life.c, 8)) {
+            EQUAL(pmx_unlisten(life.mux, d->id), 0);
+            d->id = 0;
+        }
+        break;
+    }
+    default:
+        if (life.conn_count)
+            user_does_something_to((int)choose(life.c,
+                                               (uint32_t)life.conn_count));
+        break;
+    }
+}
+
+/* --- the log ----------------------------------------------------------- */
+
+static pmx_block blocks[MOST_ENTRIES];
+static uint64_t ids[MOST_ENTRIES];
+static uint64_t bounds[2 * MOST_ENTRIES + 1];
+static const uint8_t *spans[MOST_ENTRIES];
+static size_t begins[MOST_ENTRIES];
+
+/* Whether what is sent now is sure to be taken. */
+static int is_owed(const conn *k)
+{
+    const peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
+    if (k->matter || k->closed_by_user || k->ended_by_user || k->told_closed)
+        return 0;
+    if (!k->opened)
+        return k->outgoing && !life.draining;
+    if (!p || p->matter)
+        return 0;
+    if (k->had_row)
+        return 1;
+    return !life.draining && !k->too_long &&
+           (!p->ended || k->policy.half_open);
+}
+
+static void note_output(conn *k, const uint8_t *bytes, size_t size)
+{
+    int owed = is_owed(k);
+    size_t got = k->peer >= 0 ? life.peers[k->peer].got.size : 0;
+    if (k->closed_by_user || k->ended_by_user || k->told_closed)
+        return;
+    append(&k->expected, bytes, size);
+    if (k->expected.size - got > k->policy.max_output)
+        k->matter |= MAY_OVERFLOW;
+    if (k->expected.size - got > k->policy.high_water)
+        k->was_over = 1;
+    if (owed && !(k->matter & MAY_OVERFLOW))
+        k->owed = k->expected.size;
+}
+
+static void note_op(conn *k, enum pmx_op op)
+{
+    switch (op) {
+    case PMX_SEND_EOF: k->ended_by_user = 1; break;
+    case PMX_FAIL: k->matter |= USER_FAILED; k->closed_by_user = 1; break;
+    case PMX_CLOSE: k->closed_by_user = 1; break;
+    case PMX_ABORT: k->matter |= USER_ABORTED; k->closed_by_user = 1; break;
+    case PMX_PAUSE: k->paused = 1; break;
+    case PMX_RESUME: k->paused = 0; break;
+    default: break;
+    }
+}
+
+/* Digits, in which no delimiter begins that is a line's here; or anything. */
+static void some_text(size_t size, uint32_t seed, int digits)
+{
+    size_t at = life.out.size;
+    fill(&life.out, size, seed);
+    for (size_t i = at; digits && i < at + size; i++)
+        life.out.bytes[i] = (uint8_t)"987654"[life.out.bytes[i] % 6];
+}
+
+static int is_lines(const entry *e, const pmx_framing *f)
+{
+    const pmx_framing *is = &life.conns[e->conn].policy.framing;
+    return e->op == PMX_SEND && is->kind == PMX_LINES &&
+           is->width == f->width &&
+           !memcmp(is->delimiter, f->delimiter, f->width);
+}
+
+/* Entry i in the block: its bytes, and what the model makes of it. */
+static void write_entry(const pmx_block *b, int i)
+{
+    const entry *e = &life.log[i];
+    conn *c = &life.conns[e->conn];
+    uint64_t op = (uint64_t)e->op << PMX_OP_SHIFT;
+    buffer wire = {0};
+    ids[i] = c->id | op;
+    begins[i] = life.out.size;
+    TRACE("conn %d: op %d, %d bytes, cut %d\n", e->conn, (int)e->op,
+          (int)e->size, (int)b->cut);
+    if (e->op != PMX_SEND) {
+        note_op(c, e->op);
+    } else if (b->cut == PMX_SHARED) {
+        begins[i] = (size_t)b->size;    /* where it is, for now */
+        plain_frame(&c->policy.framing, life.out.bytes + begins[i],
+                    life.out.size - begins[i], &wire);
+        note_output(c, wire.bytes, wire.size);
+    } else {
+        some_text(e->size, (uint32_t)(c->id + c->expected.size),
+                  b->cut == PMX_DELIMITED);
+        plain_frame(&c->policy.framing, life.out.bytes + begins[i], e->size,
+                    &wire);
+        if (b->cut == PMX_DELIMITED)
+            append(&life.out, c->policy.framing.delimiter,
+                   c->policy.framing.width);
+        note_output(c, wire.bytes, wire.size);
+    }
+    release(&wire);
+}
+
+/* A run of entries as one block, of a kind that can hold them; how many. */
+static int write_block(pmx_block *b, int first)
+{
+    int count = 1 + (int)choose(life.c, (uint32_t)(life.log_count - first));
+    const pmx_framing *f =
+        &life.conns[life.log[first].conn].policy.framing;
+    *b = (pmx_block){.cut = choose(life.c, PMX_SPANS + 1)};
+    if (b->cut == PMX_DELIMITED && !is_lines(&life.log[first], f))
+        b->cut = PMX_OFFSETS64;
+    if (b->cut == PMX_DELIMITED)
+        for (int i = 1; i < count; i++)
+            if (!is_lines(&life.log[first + i], f))
+                count = i;
+    b->size = life.out.size;            /* where it begins, for now */
+    if (b->cut == PMX_SHARED)
+        some_text(life.log[first].size, (uint32_t)first, 0);
+    if (b->cut != PMX_SHARED && once_in(life.c, 4))
+        some_text(3, 1, 0);             /* what belongs to nobody */
+    if (b->cut == PMX_LENGTHS || b->cut == PMX_DELIMITED)
+        life.out.size = (size_t)b->size;
+    for (int i = first; i < first + count; i++)
+        write_entry(b, i);
+    b->count = (uint32_t)count;
+    return count;
+}
+
+static void set_bound(pmx_block *b, int at, uint64_t value)
+{
+    if (b->cut == PMX_OFFSETS32)
+        ((uint32_t *)(void *)bounds)[at] = (uint32_t)value;
+    else
+        bounds[at] = value;
+}
+
+/* Pointers, once the bytes do not move any more. */
+static void point(pmx_block *b, int first, size_t end, int *used)
+{
+    size_t begin = (size_t)b->size;
+    uint32_t count = b->count;
+    b->ids = ids + first;
+    b->data = life.out.bytes + begin;
+    b->size = end - begin;
+    b->bounds = bounds + *used;
+    const pmx_framing *f = &life.conns[life.log[first].conn].policy.framing;
+    if (b->cut == PMX_DELIMITED)
+        b->bounds = f;
+    if (b->cut == PMX_SHARED || b->cut == PMX_DELIMITED)
+        return;
+    for (uint32_t k = 0; k < count; k++) {
+        size_t at = begins[first + (int)k];
+        size_t next = k + 1 < count ? begins[first + (int)k + 1] : end;
+        spans[first + (int)k] = life.out.bytes + at;
+        int place = b->cut == PMX_OFFSETS32 ? 2 * *used + (int)k
+                                            : *used + (int)k;
+        if (b->cut == PMX_LENGTHS || b->cut == PMX_SPANS)
+            set_bound(b, place, next - at);
+        else
+            set_bound(b, place, at - begin);
+    }
+    if (b->cut == PMX_OFFSETS32)
+        set_bound(b, 2 * *used + (int)count, end - begin);
+    else if (b->cut == PMX_OFFSETS64)
+        set_bound(b, *used + (int)count, end - begin);
+    if (b->cut == PMX_SPANS)
+        b->data = spans + first;
+    *used += (int)count + 1;
+}
+
+void write_log(void)
+{
+    uint32_t n = 0;
+    int used = 0;
+    life.out.size = 0;
+    append(&life.out, "x", 1);          /* so that there is some memory */
+    for (int first = 0; first < life.log_count;)
+        first += write_block(&blocks[n++], first);
+    for (uint32_t i = 0, first = 0; i < n; i++) {
+        size_t end = i + 1 < n ? (size_t)blocks[i + 1].size : life.out.size;
+        uint32_t count = blocks[i].count;
+        point(&blocks[i], (int)first, end, &used);
+        first += count;
+    }
+    life.t.blocks = blocks;
+    life.t.block_count = n;
+    life.log_count = 0;
+}
+
+void free_log(void)
+{
+    release(&life.out);
+}
+#else
+typedef int life_user_on_linux; /* a file must not be empty */
+#endif

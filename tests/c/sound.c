@@ -1,0 +1,95 @@
+/* The lists, flags and figures of a mux must agree with each other. */
+#include "world.h"
+
+/* Every list as long as its count says, linked both ways. */
+static void check_lists(const pmx_mux *m)
+{
+    uint32_t count = 0, last = PMX__NONE;
+    for (uint32_t at = m->ready.head; at != PMX__NONE; count++) {
+        const pmx__conn *c = pmx__slot(m, at);
+        CHECK(c->flags & PMX__IN_READY && c->ready_prev == last);
+        CHECK(!(c->flags & PMX__DONE));
+        last = at;
+        at = c->ready_next;
+    }
+    EQUAL(m->ready.tail, last);
+    EQUAL(m->ready_count, count);
+    count = 0;
+    last = PMX__NONE;
+    for (uint32_t at = m->report.head; at != PMX__NONE; count++) {
+        CHECK(pmx__slot(m, at)->flags & PMX__IN_REPORT);
+        last = at;
+        at = pmx__slot(m, at)->report_next;
+    }
+    EQUAL(m->report.tail, last);
+    EQUAL(m->report_count, count);
+}
+
+static void check_slots(const pmx_mux *m)
+{
+    uint64_t queued = 0, connections = 0;
+    uint32_t sources = 0, unacked = 0;
+    for (uint32_t slot = 0; slot < m->slots; slot++) {
+        const pmx__conn *c = pmx__slot(m, slot);
+        uint32_t f = c->flags;
+        EQUAL(c->dirty == PMX__NONE || !(c->generation & 1), 1);
+        if (!(c->generation & 1)) {
+            EQUAL(f, 0);
+            continue;
+        }
+        CHECK(pmx__find(m, pmx__id(slot, c)) == c);
+        queued += c->queue ? c->queue->size : 0;
+        CHECK(!c->queue || c->queue->size);
+        connections += f & PMX__COUNTED && !(f & PMX__DONE);
+        sources += !!(f & PMX__SOURCE);
+        unacked += !!(f & PMX__UNACKED);
+        if (f & PMX__DONE) {
+            CHECK(c->sock == PMX__NO_SOCK && !c->queue && !c->carry);
+            CHECK(!(f & (PMX__IN_READY | PMX__SOURCE)) && !c->due);
+            continue;
+        }
+        /* who has work is on the list, and who waits is watched */
+        CHECK(f & PMX__IN_READY || !pmx__has_work(c));
+        if (f & PMX__CONNECTING)
+            continue;
+        CHECK(!(f & PMX__FRAMES) || c->carry);
+        if (!m->poller->edge && f & PMX__LISTED) {
+            EQUAL(!!(f & PMX__WATCH_IN),
+                  !(f & PMX__ENDED) && !pmx__blocked(c));
+            /* who is ready is served first, and nobody waits before */
+            CHECK(f & PMX__IN_READY ||
+                  !!(f & PMX__WATCH_OUT) ==
+                      (c->queue && !(f & PMX__CAN_WRITE)));
+        }
+        CHECK(!c->queue || !(f & PMX__SEND_FAILED));
+        /* what is closing has a deadline, and so what has failed */
+        CHECK(!(f & (PMX__CLOSING | PMX__SEND_FAILED)) ||
+              c->due == PMX__CLOSE_DUE || c->rules->is.close_ns < 0);
+        CHECK(!(f & PMX__CLOSING && f & PMX__ENDED) || c->queue ||
+              f & PMX__UNACKED);
+    }
+    EQUAL(m->stats.queued, queued);
+    EQUAL(m->stats.connections, connections);
+    EQUAL(m->sources, sources);
+    EQUAL(m->unacked, unacked);
+}
+
+/* Nobody is let in beyond max_connections. */
+static void check_listeners(const pmx_mux *m)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < m->listener_count; i++) {
+        const pmx__rules *r = m->listeners[i].rules;
+        count += !!r;
+        CHECK(!r || !r->is.max_connections || m->draining ||
+              r->connections <= r->is.max_connections);
+    }
+    EQUAL(m->stats.listeners, count);
+}
+
+void mux_is_sound(const pmx_mux *m)
+{
+    check_lists(m);
+    check_slots(m);
+    check_listeners(m);
+}
