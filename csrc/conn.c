@@ -502,6 +502,8 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     if (c->flags & PMX__COUNTED &&
         (c->error == EHOSTUNREACH || c->error == ENETUNREACH))
         c->error = ETIMEDOUT;
+    if (c->error == EPIPE)      /* one name for it */
+        c->error = ECONNRESET;
     keep_names(c);
     pmx__queue_drop(mux, c);
     pmx__carry_drop(mux, c);

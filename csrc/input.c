@@ -198,6 +198,15 @@ static int deliver_carry(pmx_mux *mux, uint32_t slot)
     return mux->full;
 }
 
+/* Whether the end of a stream is none: the connection has failed, and sending
+ * was told so, or a question, where receiving would have been. EPIPE says that
+ * the peer had ended its stream properly before. */
+static int is_broken(const pmx__conn *c)
+{
+    return c->flags & (PMX__LOST | PMX__SEND_FAILED) && c->error &&
+           c->error != EPIPE;
+}
+
 /* The stream has ended, or is treated as if it had. */
 void pmx__end_input(pmx_mux *mux, uint32_t slot)
 {
@@ -208,6 +217,8 @@ void pmx__end_input(pmx_mux *mux, uint32_t slot)
         pmx__settle(mux, slot);
         if (!(c->flags & PMX__DONE))
             pmx__watch(mux, slot);
+    } else if (is_broken(c)) {
+        input_over(mux, slot);      /* half a line is no message */
     } else if (c->carry && c->rules->is.framing.kind == PMX_LINES) {
         c->flags |= PMX__FRAMES;    /* an unterminated last line */
         pmx__watch(mux, slot);

@@ -100,7 +100,6 @@ static int64_t moved(int64_t n)
 #ifdef _WIN32
     case ECONNABORTED: return -ECONNRESET;      /* by the peer's TCP */
 #endif
-    case EPIPE: return -ECONNRESET;
     default: return error;
     }
 }
@@ -475,7 +474,7 @@ int pmx__sock_error(pmx_sock sock)
     if (error == EAGAIN || error == ENOTCONN)
         error = 0;
 #endif
-    return error == EPIPE ? ECONNRESET : error;
+    return error;
 }
 
 void pmx__shutdown_write(pmx_sock sock)

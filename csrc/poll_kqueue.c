@@ -246,8 +246,7 @@ static int kqueue_wait(void *state, pmx__event *events, int room,
             what |= PMX__IN | PMX__OUT | PMX__LAST | PMX__ERROR;
         if (EMULATED && what & PMX__IN)
             what |= PMX__LAST;
-        events[count++] = (pmx__event){
-            s->tokens[e->ident], what, error == EPIPE ? ECONNRESET : error};
+        events[count++] = (pmx__event){s->tokens[e->ident], what, error};
     }
     return n < 0 ? n : count;
 }

@@ -149,6 +149,46 @@ static void a_last_line_that_waits_outlives_a_reset(void)
 }
 
 /* In each state that reads nothing a reset is told, and costs no waits. */
+/* Whichever call is told of it: the first to fail here is a send, after which
+ * receiving finds an end. */
+static void half_a_line_is_no_message_after_a_reset(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = lines("\n", 100);
+    needs_resets();
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    put_text(peer, "whole\nhalf");
+    UNTIL(&w, pmx_counts(w.mux)->bytes_in == 10);
+    reset_peer(peer);
+    UNTIL_DOING(&w, closed(&w, id), say_text(&w, id, "x"));
+    EQUAL(w.message_count, 1);
+    EQUAL(error_of(&w, id), ECONNRESET);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* But it is one after an end, whatever comes then. */
+static void a_last_line_is_a_message_before_a_failed_send(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = lines("\n", 100);
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    put_text(peer, "whole\nlast");
+    UNTIL(&w, pmx_counts(w.mux)->bytes_in == 10);
+    do_op(&w, id, PMX_HOLD);
+    turn(&w, 0);
+    leave(peer);
+    UNTIL_DOING(&w, closed(&w, id), say_text(&w, id, "x"));
+    EQUAL(w.message_count, 2);
+    EQUAL(error_of(&w, id), ECONNRESET);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 static void is_told_of_a_reset(enum pmx_op op, int ended, int wants)
 {
     world w;
@@ -323,6 +363,8 @@ const test_case lost_tests[] = {
     EACH(a_failed_send_leaves_frames_of_an_ended_stream),
     EACH(a_reset_frees_frames_that_waited_for_output),
     EACH(a_last_line_that_waits_outlives_a_reset),
+    EACH(half_a_line_is_no_message_after_a_reset),
+    EACH(a_last_line_is_a_message_before_a_failed_send),
     EACH(a_paused_connection_is_told_of_a_reset),
     EACH(a_held_connection_is_told_of_a_reset),
     EACH(a_half_closed_connection_is_told_of_a_reset),
