@@ -193,8 +193,9 @@ static int explains(const conn *k, int error)
         return matter & WAS_CUT && p->break_error == EHOSTUNREACH;
     case EMSGSIZE:
         return p && plain_cut(&k->policy.framing, p->sent.bytes + p->cut,
-                              p->sent.size - p->cut, p->ended, &begin,
-                              &length, &next) == PLAIN_TOO_LONG;
+                              p->sent.size - p->cut,
+                              p->ended || life.draining, &begin, &length,
+                              &next) == PLAIN_TOO_LONG;
     case EPROTO:
         return p && (p->ended || life.draining) && p->cut < p->sent.size &&
                (k->policy.framing.kind == PMX_PREFIX ||

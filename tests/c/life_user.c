@@ -174,6 +174,7 @@ static uint64_t ids[MOST_ENTRIES];
 static uint64_t bounds[2 * MOST_ENTRIES + 1];
 static const uint8_t *spans[MOST_ENTRIES];
 static size_t begins[MOST_ENTRIES];
+static pmx_framing delimiters[MOST_ENTRIES];
 
 /* Whether what is sent now is sure to be taken. */
 static int is_owed(const conn *k)
@@ -310,9 +311,11 @@ static void point(pmx_block *b, int first, size_t end, int *used)
     b->data = life.out.bytes + begin;
     b->size = end - begin;
     b->bounds = bounds + *used;
-    const pmx_framing *f = &life.conns[life.log[first].conn].policy.framing;
-    if (b->cut == PMX_DELIMITED)
-        b->bounds = f;
+    if (b->cut == PMX_DELIMITED) {
+        delimiters[first] = life.conns[life.log[first].conn].policy.framing;
+        delimiters[first].max_size = INT32_MAX;     /* replies have none */
+        b->bounds = &delimiters[first];
+    }
     if (b->cut == PMX_SHARED || b->cut == PMX_DELIMITED)
         return;
     for (uint32_t k = 0; k < count; k++) {

@@ -51,7 +51,8 @@ typedef struct {
     int listed, ready;
 } sim_item;
 
-typedef struct {
+typedef struct sim_epoll {
+    struct sim_epoll *next;
     sim_item items[ALL_FDS];
     int ready[ALL_FDS];         /* whom something has happened to, in order */
     int count;

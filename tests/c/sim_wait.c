@@ -35,6 +35,8 @@ static uint32_t state_of(sim_sock *s)
     return what;
 }
 
+static sim_epoll *sim_epolls;
+
 /* --- epoll ------------------------------------------------------------- */
 
 static void make_ready(sim_epoll *e, int fd)
@@ -60,24 +62,24 @@ void sim_wake(const sim_sock *s, uint32_t what)
 {
     if (s->fd < 0)
         return;
-    for (int at = 0; at < ALL_FDS; at++) {
-        sim_epoll *e = sim_files[at].epoll;
-        if (e && e->items[s->fd].listed &&
+    for (sim_epoll *e = sim_epolls; e; e = e->next)
+        if (e->items[s->fd].listed &&
             (!what || what & e->items[s->fd].is.events))
             make_ready(e, s->fd);
-    }
 }
 
 void sim_forget(int fd)
 {
-    for (int at = 0; at < ALL_FDS; at++) {
-        sim_epoll *e = sim_files[at].epoll;
-        if (e && e->items[fd].listed) {
-            if (e->items[fd].ready)
-                unready(e, fd);
-            e->items[fd].listed = 0;
-        }
+    for (sim_epoll *e = sim_epolls; e; e = e->next) {
+        if (e->items[fd].ready)
+            unready(e, fd);
+        e->items[fd].listed = 0;
     }
+    sim_epoll **place = &sim_epolls;
+    while (*place && *place != sim_files[fd].epoll)
+        place = &(*place)->next;
+    if (*place)
+        *place = (*place)->next;
 }
 
 int sim_epoll_create1(int flags)
@@ -87,8 +89,12 @@ int sim_epoll_create1(int flags)
     if (!e)
         abort();
     int fd = sim_number_for(NULL, e);
-    if (fd < 0)
+    if (fd < 0) {
         free(e);
+        return fd;
+    }
+    e->next = sim_epolls;
+    sim_epolls = e;
     return fd;
 }
 

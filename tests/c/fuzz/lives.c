@@ -3,6 +3,7 @@
  * happens in it, BYTES=file writes what was chosen, for a fuzzer. */
 #include "life.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +73,8 @@ int main(int argc, char **argv)
     double begun = seconds();
     buffer record = {0};
     life_trace = getenv("TRACE") != NULL;
+    mallopt(M_MMAP_THRESHOLD, 1 << 26);     /* keep what there is */
+    mallopt(M_TRIM_THRESHOLD, 1 << 28);
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (unsigned long long seed = from; seed - from < count; seed++)
         for (int b = 0; b < 3; b++) {
