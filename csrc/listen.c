@@ -303,7 +303,7 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
     while (route->next < route->count) {
         pmx__target *target = &route->targets[route->next];
         int dialled = pmx__dial(target, &c->sock);
-        if (dialled == -EAGAIN) {       /* a full Unix backlog: later */
+        if (dialled == -EAGAIN) {       /* a full backlog, say: later */
             route->refused = 1;
             mux->redial_at = mux->now + PMX__REDIAL_NS;
             return;

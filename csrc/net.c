@@ -332,9 +332,11 @@ int pmx__dial(const pmx__target *target, pmx_sock *sock)
         return error;
     if (sys_connect(s, &target->to.any, target->size)) {
         error = pmx__net_error();
-        /* a Unix socket says EAGAIN where the backlog is full */
-        if (error == -EINTR ||
-            (error == -EAGAIN && target->to.any.sa_family != AF_UNIX))
+#ifdef _WIN32
+        if (error == -EAGAIN)   /* elsewhere it has not begun */
+            error = -EINPROGRESS;
+#endif
+        if (error == -EINTR)
             error = -EINPROGRESS;
         if (error != -EINPROGRESS) {
             pmx__drop_sock(s);

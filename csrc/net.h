@@ -102,6 +102,8 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
  * A listener hands it on to whom it accepts, where PMX__HANDS_ON. */
 void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy);
 /* 0: done; -EINPROGRESS: on its way. */
+/* 0: done; -EINPROGRESS: on its way; -EAGAIN: not now, a Unix backlog is full
+ * or the system short of something. */
 int pmx__dial(const pmx__target *target, pmx_sock *sock);
 /* 0 when a dialled socket is connected, else what became of it. */
 int pmx__dialled(pmx_sock sock);

@@ -242,6 +242,28 @@ static void what_makes_no_sense_is_refused(void)
     world_end(&w);
 }
 
+#ifndef _WIN32
+/* The call says "again", not "in progress": nothing is on its way. */
+static void a_call_that_could_not_begin_is_made_again(void)
+{
+    world w;
+    pmx_policy p = raw();
+    const injected_fault fault = {CALL_connect, EAGAIN, "connect EAGAIN"};
+    uint64_t id;
+    world_serve(&w, &p);
+    pmx_endpoint at = {.host = "127.0.0.1", .port = w.port};
+    inject_nth(&fault, 1, 0);
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    EQUAL(injected_now, 1);
+    inject_nothing();
+    UNTIL(&w, has(&w.opened, id));
+    do_op(&w, id, PMX_CLOSE);
+    UNTIL(&w, w.closed_count == 2);
+    world_is_clean(&w);
+    world_end(&w);
+}
+#endif
+
 const test_case connect_tests[] = {
     EACH(a_connection_opens_and_talks),
     EACH(a_refused_connection_is_reported),
@@ -251,6 +273,8 @@ const test_case connect_tests[] = {
     EACH(what_comes_with_the_connection_is_not_lost),
     EACH(a_connection_that_nobody_accepts_is_reset),
     EACH(many_connect_at_once),
+    UNIX_EACH(a_call_that_could_not_begin_is_made_again,
+              "there it is on its way then"),
     ONCE(what_makes_no_sense_is_refused),
     {0},
 };
