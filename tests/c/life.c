@@ -76,6 +76,7 @@ static void check_text(conn *k, const uint8_t *bytes, size_t size)
     const pmx_framing *f = &k->policy.framing;
     const uint8_t *from = p->sent.bytes + p->cut;
     size_t left = p->sent.size - p->cut, begin, length, next;
+    int is_cut = life.draining || k->matter & HAS_FAULT;
     CHECK(!k->last_line);
     if (f->kind == PMX_RAW) {
         CHECK(size && size <= left && !memcmp(from, bytes, size));
@@ -83,16 +84,17 @@ static void check_text(conn *k, const uint8_t *bytes, size_t size)
         return;
     }
     enum plain is = plain_cut(f, from, left, 0, &begin, &length, &next);
-    if (is == PLAIN_MESSAGE && (size == length || !life.draining)) {
+    if (is == PLAIN_MESSAGE && (size == length || !is_cut)) {
         EQUAL(size, length);
         CHECK(!size || !memcmp(from + begin, bytes, size));
         p->cut += next;
         return;
     }
-    /* a last line that has no end, or what had come of it by the drain */
-    CHECK(f->kind == PMX_LINES && (p->ended || life.draining));
+    /* a last line that has no end, or what had come of it by the drain, or by
+     * a fault that says that the peer had ended */
+    CHECK(f->kind == PMX_LINES && (p->ended || is_cut));
     CHECK(size && size <= f->max_size);
-    CHECK(size == left || (life.draining && size < left));
+    CHECK(size == left || (is_cut && size < left));
     CHECK(!memcmp(from, bytes, size));
     p->cut += size;
     k->last_line = 1;
@@ -161,7 +163,8 @@ static void check_drained(uint64_t id)
     CHECK(k->was_over);
     if (life.max_rows >= 64)
         CHECK(pmx_queued(life.mux, id) <= k->policy.low_water);
-    k->was_over = 0;
+    /* one that comes late may find it over again */
+    k->was_over = pmx_queued(life.mux, id) > k->policy.low_water;
 }
 
 /* Whether something that happened explains the error. */
@@ -170,12 +173,12 @@ static int explains(const conn *k, int error)
     const peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
     int matter = peer_matter(k);
     size_t begin, length, next;
-    if (matter & (HAS_FAULT | RESET_ALL))
+    if (matter & (HAS_FAULT | RESET_ALL) || (k->opened && !p))
         return 1;
     switch (error) {
     case 0:
         return k->closed_by_user || life.draining || matter ||
-               (p && p->ended);
+               !p || p->ended;
     case ECONNRESET:
         return matter & (WAS_RESET | WAS_CUT);
     case ECONNABORTED:
@@ -191,11 +194,12 @@ static int explains(const conn *k, int error)
                (matter & WAS_CUT && p->break_error == ETIMEDOUT);
     case EHOSTUNREACH:
         return matter & WAS_CUT && p->break_error == EHOSTUNREACH;
-    case EMSGSIZE:
-        return p && plain_cut(&k->policy.framing, p->sent.bytes + p->cut,
-                              p->sent.size - p->cut,
-                              p->ended || life.draining, &begin, &length,
-                              &next) == PLAIN_TOO_LONG;
+    case EMSGSIZE:              /* a drain may cut a delimiter in two */
+        return p && ((life.draining &&
+                      p->sent.size - p->cut > k->policy.framing.max_size) ||
+                     plain_cut(&k->policy.framing, p->sent.bytes + p->cut,
+                               p->sent.size - p->cut, p->ended, &begin,
+                               &length, &next) == PLAIN_TOO_LONG);
     case EPROTO:
         return p && (p->ended || life.draining) && p->cut < p->sent.size &&
                (k->policy.framing.kind == PMX_PREFIX ||
@@ -343,6 +347,11 @@ static void one_turn(int64_t timeout)
         life.faults = 2;
     if (life.faults == 2)
         all_may_have_faults();
+    if (reason == -EDEADLK && life.ending && life.way != 2 &&
+        injected_count[CALL_shutdown] != life.shutdowns_failed) {
+        life.way = 2;           /* a peer that is told of no end sends none */
+        return;
+    }
     if (reason < 0) {
         CHECK(reason != -EDEADLK);      /* stuck */
         CHECK(life.faults == 2);
@@ -469,6 +478,7 @@ static int begin(choices *c, const char *backend)
     life.c = c;
     life.wild = (int)choose(c, 2);
     life.large = once_in(c, 16);
+    life.shutdowns_failed = injected_count[CALL_shutdown];
     sim_begin();
     sim_now.descriptors = once_in(c, 8) ? 8 + (int)choose(c, 16) : SIM_FDS;
     uint64_t size = ONE_OF(c, arenas);

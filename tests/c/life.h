@@ -92,7 +92,7 @@ typedef struct {
     int acts;                   /* of peers, in this turn's wait */
     int woken, ending, way, draining;
     uint32_t max_rows;
-    uint64_t rows, opened, closed;
+    uint64_t rows, opened, closed, shutdowns_failed;
     int gathering;
 } life_t;
 

@@ -448,6 +448,23 @@ ssize_t sim_write(int fd, const void *from, size_t size)
     return sim_send(fd, from, size, 0);
 }
 
+static void disconnect(sim_sock *s)
+{
+    sim_sock *other = s->other;
+    if (s->state == SIM_OPEN || s->state == SIM_CALLING)
+        s->error = ECONNRESET;
+    is_over(s);
+    s->state = SIM_IDLE;
+    s->shut = 0;
+    s->ends = s->end_arrived = s->done = 0;
+    s->in.begin = s->in.end = 0;
+    s->urgent = 0;
+    if (s->error)
+        sim_wake(s, EPOLLERR);
+    if (other)
+        reset(other);
+}
+
 int sim_shutdown(int fd, int how)
 {
     sim_sock *s = sim_sock_of(fd);
@@ -463,6 +480,10 @@ int sim_shutdown(int fd, int how)
         }
         if (s->state == SIM_LISTENING)
             return 0;           /* it is closed next */
+        if (s->state == SIM_CALLING) {
+            disconnect(s);
+            return 0;
+        }
         s->shut |= what;
         if (what & SENDS && !s->ends) {
             s->ends = 1;
@@ -728,23 +749,6 @@ static int call_unix(sim_sock *s, const struct sockaddr *name, socklen_t size)
     return 0;
 }
 
-static void disconnect(sim_sock *s)
-{
-    sim_sock *other = s->other;
-    if (s->state == SIM_OPEN || s->state == SIM_CALLING)
-        s->error = ECONNRESET;
-    is_over(s);
-    s->state = SIM_IDLE;
-    s->shut = 0;
-    s->ends = s->end_arrived = s->done = 0;
-    s->in.begin = s->in.end = 0;
-    s->urgent = 0;
-    if (s->error)
-        sim_wake(s, EPOLLERR);
-    if (other)
-        reset(other);
-}
-
 int sim_connect(int fd, const struct sockaddr *name, socklen_t size)
 {
     sim_sock *s = sim_sock_of(fd);
@@ -772,13 +776,8 @@ int sim_connect(int fd, const struct sockaddr *name, socklen_t size)
         s->call_at += sim_now.delay + 1;
     else
         sim_call(s);
-    if (sim_now.dial == SIM_AT_ONCE && s->state != SIM_CALLING) {
-        if (!s->error)
-            return 0;
-        s->shut = 0;
-        s->state = SIM_IDLE;
-        return sim_fails(sim_take_error(s));
-    }
+    if (sim_now.dial == SIM_AT_ONCE && s->state == SIM_OPEN)
+        return 0;
     return sim_fails(EINPROGRESS);
 }
 

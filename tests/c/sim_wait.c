@@ -164,21 +164,32 @@ typedef struct {
     void *what;
 } wait_t;
 
-/* Until something is ready, for so long (-1: for ever). */
+/* Until something is ready, for so long (-1: for ever). Who waits in vain so
+ * often, however short, waits for ever too. */
 static int wait_for(const wait_t *w, int64_t ns)
 {
+    enum { OFTEN = 100000 };
+    static int in_vain;
     int64_t end = ns < 0 ? INT64_MAX : sim_time + ns;
+    if (in_vain++ == OFTEN)
+        end = INT64_MAX;
     for (;;) {
         int n = w->look(w->what);
+        if (n)
+            in_vain = 0;
         if (n || !ns)
             return n;
         if (sim_time >= end)
             return 0;
-        if (sim_idle && sim_idle())
+        if (sim_idle && sim_idle()) {
+            in_vain = 0;
             continue;
+        }
         int64_t next = sim_next_time();
-        if (next == INT64_MAX && end == INT64_MAX)
+        if (next == INT64_MAX && end == INT64_MAX) {
+            in_vain = 0;
             return sim_fails(EDEADLK);
+        }
         sim_time = next < end ? next : end;
         sim_happen();
     }
