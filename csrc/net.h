@@ -101,7 +101,6 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
 /* Ask whether a silent peer is still there, as the policy says, if it does.
  * A listener hands it on to whom it accepts, where PMX__HANDS_ON. */
 void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy);
-/* 0: done; -EINPROGRESS: on its way. */
 /* 0: done; -EINPROGRESS: on its way; -EAGAIN: not now, a Unix backlog is full
  * or the system short of something. */
 int pmx__dial(const pmx__target *target, pmx_sock *sock);
