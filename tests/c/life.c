@@ -191,9 +191,7 @@ static int explains(const conn *k, int error)
         return (k->policy.idle_ns >= 0 && k->opened) ||
                k->policy.close_ns >= 0 ||
                (!k->opened && k->outgoing) ||
-               (matter & WAS_CUT && p->break_error == ETIMEDOUT);
-    case EHOSTUNREACH:
-        return matter & WAS_CUT && p->break_error == EHOSTUNREACH;
+               (matter & WAS_CUT && p->break_error != ECONNRESET);
     case EMSGSIZE:              /* a drain may cut a delimiter in two */
         return p && ((life.draining &&
                       p->sent.size - p->cut > k->policy.framing.max_size) ||
@@ -343,7 +341,7 @@ static void one_turn(int64_t timeout)
           (long long)(sim_clock() - begun));
     for (int i = 0; i < life.conn_count; i++)
         life.conns[i].had_row = 0;      /* its answers are in */
-    if (life.faults == 1 && injected_now && !is_harmless(injected_last))
+    if (life.faults == 1 && injected_now && !is_harmless(life.fault))
         life.faults = 2;
     if (life.faults == 2)
         all_may_have_faults();
@@ -453,9 +451,9 @@ static void some_faults(choices *c)
 {
     switch (choose(c, 8)) {
     case 0: case 1: {
-        const injected_fault *f =
+        life.fault =
             &injected_faults[choose(c, (uint32_t)injected_fault_count)];
-        inject_nth(f, 1 + (long)choose(c, 256), 1 + choose(c, 100));
+        inject_nth(life.fault, 1 + (long)choose(c, 256), 1 + choose(c, 100));
         life.faults = 1;
         break;
     }

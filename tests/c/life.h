@@ -57,7 +57,6 @@ typedef struct {
     int paused, had_row, was_over, last_line, too_long;
     int matter;
     int error;
-    int drained_first;          /* the drain came before its end */
 } conn;
 
 typedef struct {
@@ -88,7 +87,9 @@ typedef struct {
     int log_count;
     buffer out;                 /* what the blocks point into */
     int wild;                   /* resets, garbage, times that are short */
-    int large, faults, is_late;
+    int large;
+    int faults;                 /* 1: one is to come; 2: have been */
+    const injected_fault *fault;
     int acts;                   /* of peers, in this turn's wait */
     int woken, ending, way, draining;
     uint32_t max_rows;

@@ -76,7 +76,7 @@ static void peer_plans(peer *p)
     size_t most = f->max_size;
     size_t size = f->kind == PMX_FIXED ? most : some_size(most);
     buffer text = {0};
-    if (p->plan.size > (life.large ? 200000u : 10000u))
+    if (p->plan.size > (life.large && life.max_rows > 5 ? 200000u : 10000u))
         return;
     if (life.wild && once_in(life.c, 12))
         size += 1 + choose(life.c, 3);          /* too long, perhaps */

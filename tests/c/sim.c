@@ -1007,6 +1007,12 @@ int sim_chmod(const char *path, mode_t mode)
     return path_of(path, sizeof paths->path) < 0 ? sim_fails(ENOENT) : 0;
 }
 
+int sim_fchmodat(int directory, const char *path, mode_t mode, int flags)
+{
+    (void)directory, (void)flags;
+    return sim_chmod(path, mode);
+}
+
 int sim_fchmod(int fd, mode_t mode)
 {
     (void)mode;

@@ -63,6 +63,7 @@ int sim_epoll_wait(int epoll, struct epoll_event *events, int room, int ms);
 int sim_epoll_pwait2(int epoll, struct epoll_event *events, int room,
                      const int64_t *span);
 int sim_fchmod(int fd, mode_t mode);
+int sim_fchmodat(int directory, const char *path, mode_t mode, int flags);
 int sim_fcntl(int fd, int command, int argument);
 int sim_getpeername(int fd, struct sockaddr *name, socklen_t *size);
 int sim_getsockname(int fd, struct sockaddr *name, socklen_t *size);

@@ -16,6 +16,7 @@
 #define epoll_ctl(...) EITHER(epoll_ctl, __VA_ARGS__)
 #define epoll_wait(...) EITHER(epoll_wait, __VA_ARGS__)
 #define fchmod(...) EITHER(fchmod, __VA_ARGS__)
+#define fchmodat(...) EITHER(fchmodat, __VA_ARGS__)
 #define fcntl(...) EITHER(fcntl, __VA_ARGS__)
 #define getpeername(...) EITHER(getpeername, __VA_ARGS__)
 #define getsockname(...) EITHER(getsockname, __VA_ARGS__)
