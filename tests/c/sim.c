@@ -907,21 +907,25 @@ int64_t sim_next_time(void)
     return next;
 }
 
+static int happens_to(sim_sock *s)
+{
+    if (s->flows_at && s->flows_at <= sim_time) {
+        s->flows_at = 0;
+        flow(s);
+        return 1;
+    }
+    if (s->state != SIM_CALLING || s->call_at > sim_time)
+        return 0;
+    sim_call(s);
+    return 1;
+}
+
+/* Sockets go as it does, so from the start each time. */
 void sim_happen(void)
 {
-    int again;
-    do {                        /* sockets go, so from the start each time */
-        again = 0;
-        for (sim_sock *s = sim_socks; s && !again; s = s->next)
-            if (s->flows_at && s->flows_at <= sim_time) {
-                s->flows_at = 0;
-                flow(s);
-                again = 1;
-            } else if (s->state == SIM_CALLING && s->call_at <= sim_time) {
-                sim_call(s);
-                again = 1;
-            }
-    } while (again);
+    sim_sock *s = sim_socks;
+    while (s)
+        s = happens_to(s) ? sim_socks : s->next;
 }
 
 /* --- options, files ---------------------------------------------------- */

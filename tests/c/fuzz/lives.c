@@ -1,13 +1,15 @@
-/* Lives by the million: `lives [FROM [COUNT [BACKEND]]]`. A seed whose life
- * fails is printed, with the command that lives it again; TRACE=1 tells what
- * happens in it, BYTES=file writes what was chosen, for a fuzzer. */
+/* Lives by the million: `lives [FROM [COUNT [PROCESSES [BACKEND]]]]`. A seed
+ * whose life fails is printed, with the command that lives it again; TRACE=1
+ * tells what happens in it, BYTES=file writes what it chose, for a fuzzer. */
 #include "life.h"
 
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 static const char *const backends[] = {"epoll", "poll", "select"};
 
@@ -64,36 +66,49 @@ static double seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-int main(int argc, char **argv)
+static void live_all(unsigned long long from, unsigned long long count,
+                     unsigned long long step, const char *only)
 {
-    unsigned long long from = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-    unsigned long long count = argc > 2 ? strtoull(argv[2], NULL, 10) : 1000;
-    const char *only = argc > 3 && argv[3][0] ? argv[3] : NULL;
     const char *path = getenv("BYTES");
-    double begun = seconds();
     buffer record = {0};
-    life_trace = getenv("TRACE") != NULL;
-    mallopt(M_MMAP_THRESHOLD, 1 << 26);     /* keep what there is */
-    mallopt(M_TRIM_THRESHOLD, 1 << 28);
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    for (unsigned long long seed = from; seed - from < count; seed++)
+    for (unsigned long long k = 0; k < count; k += step)
         for (int b = 0; b < 3; b++) {
             if (only && strcmp(only, backends[b]))
                 continue;
             snprintf(test_note, sizeof test_note,
-                     "FROM=%llu SEEDS=1 ONLY=%s", seed, backends[b]);
-            choices c = choices_drawn(seed);
+                     "FROM=%llu SEEDS=1 ONLY=%s", from + k, backends[b]);
+            choices c = choices_drawn(from + k);
             c.record = path ? &record : NULL;
             long before = blocks;
             live(&c, backends[b]);
-            if (!path)
-                EQUAL(blocks, before);
             if (path)
                 keep(path, &record);
+            else
+                EQUAL(blocks, before);
         }
+}
+
+int main(int argc, char **argv)
+{
+    unsigned long long from = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+    unsigned long long count = argc > 2 ? strtoull(argv[2], NULL, 10) : 1000;
+    unsigned jobs = argc > 3 ? (unsigned)atoi(argv[3]) : 1;
+    const char *only = argc > 4 ? argv[4] : NULL;
+    double begun = seconds();
+    int status, failed = 0;
+    life_trace = getenv("TRACE") != NULL;
+    mallopt(M_MMAP_THRESHOLD, 1 << 26);     /* keep what there is */
+    mallopt(M_TRIM_THRESHOLD, 1 << 28);
+    for (unsigned k = 0; k < jobs; k++)
+        if (!fork()) {
+            live_all(from + k, count - k, jobs, only);
+            return 0;
+        }
+    while (wait(&status) > 0)
+        failed |= status;
     double took = seconds() - begun;
-    printf("%llu seeds on %s: %.1f s, %.0f lives a second\n", count,
+    printf("%llu seeds on %s: %.1f s, %.0f lives a second%s\n", count,
            only ? only : "each backend", took,
-           (double)count * (only ? 1 : 3) / took);
-    return 0;
+           (double)count * (only ? 1 : 3) / took, failed ? ", FAILED" : "");
+    return !!failed;
 }
