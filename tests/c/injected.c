@@ -56,6 +56,7 @@ const injected_fault injected_faults[] = {
     FAULT(connect, EINTR), FAULT(connect, ECONNREFUSED),
     FAULT(connect, ETIMEDOUT), FAULT(connect, ENETUNREACH),
     FAULT(connect, EADDRNOTAVAIL), FAULT(connect, EACCES),
+    FAULT(connect, EAGAIN),
     FAULT(dial_unix, EAGAIN), FAULT(dial_unix, ECONNREFUSED),
     FAULT(dial_unix, EINTR), FAULT(dial_unix, ENOENT),
     FAULT(epoll_create1, EMFILE), FAULT(epoll_create1, ENFILE),
