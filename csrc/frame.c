@@ -73,14 +73,10 @@ int pmx__next_frame(const pmx_framing *f, const uint8_t *bytes, size_t size,
         return next_line(f, bytes, size, scanned, frame);
     case PMX_PREFIX:
         return next_prefixed(f, bytes, size, frame);
-    case PMX_FIXED:
+    default:                    /* PMX_FIXED; raw bytes have no frames */
         frame->head = 0;
         frame->size = frame->whole = f->max_size;
         return size >= frame->whole;
-    default:
-        frame->head = 0;
-        frame->size = frame->whole = size;
-        return size > 0;
     }
 }
 

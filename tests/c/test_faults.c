@@ -116,7 +116,7 @@ static int listen_at(scene *s, const char *host, const char *path,
 {
     pmx_endpoint at = {.host = host, .path = path,
                        .path_size = path ? (uint32_t)strlen(path) : 0};
-    return pmx_listen(s->w.mux, &at, policy, 100, 0, 0666, id);
+    return pmx_listen(s->w.mux, &at, policy, 100, host != NULL, 0666, id);
 }
 
 static uint32_t port_of(scene *s, uint64_t listener)
@@ -374,6 +374,8 @@ static int all_done(const scene *s)
 {
     const pmx_stats *counts = pmx_counts(s->w.mux);
     const client *stayer = &s->clients[STAYER];
+    if (!s->self)
+        return 0;
     for (int i = 0; i < CLIENTS; i++)
         if (s->clients[i].said > 0 && i != STAYER)
             return 0;
@@ -449,13 +451,14 @@ static int play(scene *s)
     inject_haste(1);
     serve(s);
     arrive(s);
-    go_out(s);
     int64_t until = pmx__now() + 120000 * MS;   /* which pass in no time */
     for (int step = 0; !all_done(s); step++) {
         CHECK(pmx__now() < until);
         for (int i = 0; i < CLIENTS; i++)
             act(s, i);
         act_remote(s);
+        if (step == 1)          /* behind the first that are accepted */
+            go_out(s);
         if (step == 5) {
             int result;
             IN_CORE(pmx_wakeup(s->w.mux));
@@ -497,6 +500,54 @@ static int is_made_up_for(const injected_fault *f)
         return 1;
     default:
         return 0;
+    }
+}
+
+/* What is no mux: each backend's probe, and a selector's watch. */
+static int look_around(void)
+{
+    pmx_sock pair[2];
+    pmx_watch *watch = NULL;
+    pmx_ready *ready = NULL;
+    inject_pause(1);
+    pair_of(pair);
+    put_text(pair[1], "x");
+    inject_pause(0);
+    int error = pmx_backend_probe(test_backend);
+    error = error ? error : pmx_watch_open(&watch, test_backend);
+    if (!error) {
+        ready = pmx_ready_new(watch, 4);
+        error = ready ? pmx_watch_set(watch, pair[0], 0, PMX_READABLE)
+                      : -ENOMEM;
+        int found = error ? 0 : pmx_ready_wait(ready, 1000 * MS);
+        if (found < 0)
+            error = found;
+        else if (!error)
+            EQUAL(ready->found[0] >> 2, pair[0]);
+        if (ready)
+            pmx_ready_free(ready);
+        pmx_watch_shut(watch);
+        pmx_watch_free(watch);
+    }
+    inject_pause(1);
+    leave(pair[0]);
+    leave(pair[1]);
+    return error;
+}
+
+static void each_call_of_a_selector_may_fail(void)
+{
+    for (size_t k = 0; k < injected_fault_count; k++) {
+        const injected_fault *fault = &injected_faults[k];
+        long nth = 0;
+        do {
+            snprintf(test_note, sizeof test_note, "%s, call %ld", fault->name,
+                     ++nth);
+            inject_nth(fault, nth, 1);
+            int error = look_around();
+            inject_nothing();
+            CHECK(!error || error == -ENOSYS || explained(-error));
+        } while (injected_now);
     }
 }
 
@@ -559,6 +610,7 @@ static void calls_may_fail_at_random(void)
 
 const test_case fault_tests[] = {
     EACH(each_call_may_fail),
+    EACH(each_call_of_a_selector_may_fail),
     EACH(calls_may_fail_at_random),
     {0},
 };
