@@ -164,7 +164,8 @@ static void check_drained(uint64_t id)
     if (life.max_rows >= 64)
         CHECK(pmx_queued(life.mux, id) <= k->policy.low_water);
     /* one that comes late may find it over again */
-    k->was_over = pmx_queued(life.mux, id) > k->policy.low_water;
+    k->is_over = k->was_over =
+        pmx_queued(life.mux, id) > k->policy.low_water;
 }
 
 /* Whether something that happened explains the error. */
@@ -180,7 +181,8 @@ static int explains(const conn *k, int error)
         return k->closed_by_user || life.draining || matter ||
                !p || p->ended;
     case ECONNRESET:
-        return matter & (WAS_RESET | WAS_CUT);
+        return matter & (WAS_RESET | WAS_CUT) ||
+               (k->outgoing && !k->opened && life.wild);
     case ECONNABORTED:
         return matter & USER_FAILED;
     case ENOBUFS:
@@ -192,6 +194,8 @@ static int explains(const conn *k, int error)
                k->policy.close_ns >= 0 ||
                (!k->opened && k->outgoing) ||
                (matter & WAS_CUT && p->break_error != ECONNRESET);
+    case EHOSTUNREACH:          /* before it was known to be open */
+        return k->outgoing && !k->opened && life.wild;
     case EMSGSIZE:              /* a drain may cut a delimiter in two */
         return p && ((life.draining &&
                       p->sent.size - p->cut > k->policy.framing.max_size) ||
@@ -259,13 +263,29 @@ static void look_ahead(void)
     }
 }
 
+/* Output is bounded, and who was over high water is told when it is not. */
+static void check_queue(conn *k)
+{
+    const pmx__conn *c = pmx__find(life.mux, k->id);
+    uint64_t queued = pmx_queued(life.mux, k->id);
+    CHECK(queued <= k->policy.max_output || queued <= k->largest);
+    if (!c || c->flags & (PMX__CLOSING | PMX__SEND_FAILED | PMX__DONE))
+        k->is_over = 0;
+    if (k->is_over && queued <= k->policy.low_water)
+        CHECK(life.mux->report_count);  /* no room for it yet */
+    k->is_over |= queued > k->policy.high_water && k->opened && c &&
+                  !(c->flags & (PMX__CLOSING | PMX__SEND_FAILED | PMX__DONE));
+}
+
 static void turn_is_over(int reason)
 {
-    int gathering = reason == PMX_GATHERING;
     for (int i = 0; i < life.peer_count; i++)
         compare_got(&life.peers[i]);
+    for (int i = 0; i < life.conn_count; i++)
+        if (!life.conns[i].told_closed)
+            check_queue(&life.conns[i]);
     mux_is_sound(life.mux);
-    life.gathering = gathering;
+    life.gathering = reason == PMX_GATHERING;
     look_ahead();
 }
 
@@ -532,6 +552,8 @@ void live(choices *c, const char *backend)
         for (int n = 5 + (int)choose(c, 60); n && !are_used_up(c); n--) {
             for (uint32_t k = choose(c, 5); k; k--)
                 user_acts();
+            for (life.acts = (int)choose(c, 4); life.acts;)
+                (void)peers_act();
             one_turn(ONE_OF(c, spans));
         }
         if (once_in(c, 12)) {

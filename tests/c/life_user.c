@@ -199,6 +199,7 @@ static void note_output(conn *k, const uint8_t *bytes, size_t size)
     if (k->closed_by_user || k->ended_by_user || k->told_closed)
         return;
     append(&k->expected, bytes, size);
+    k->largest = size > k->largest ? size : k->largest;
     if (k->expected.size - got > k->policy.max_output)
         k->matter |= MAY_OVERFLOW;
     if (k->expected.size - got > k->policy.high_water)

@@ -30,9 +30,10 @@ static uint32_t chance(uint32_t of)
 
 /* --- what is called in both -------------------------------------------- */
 
+enum call { SEND, RECV, SHUT, CLOSE, RESET, ERROR, UNREAD, PEER, URGENT, CUT };
+
 typedef struct {
-    enum { SEND, RECV, SHUT, CLOSE, RESET, ERROR, UNREAD, PEER, URGENT,
-           CUT } call;
+    enum call call;
     int sock, size;
 } step;
 
@@ -293,9 +294,9 @@ static void random_steps(uint32_t seed)
     }
     compare_states(NULL);
     for (int k = 0; k < 40; k++) {
-        static const int calls[] = {SEND, SEND, SEND, RECV, RECV, RECV, SHUT,
-                                    CLOSE, RESET, ERROR, UNREAD, PEER, URGENT,
-                                    CUT};
+        static const enum call calls[] = {SEND, SEND, SEND, RECV, RECV, RECV,
+                                          SHUT, CLOSE, RESET, ERROR, UNREAD,
+                                          PEER, URGENT, CUT};
         step s = {calls[chance(14)], (int)chance(SOCKS),
                   1 + (int)chance(chance(2) ? 3 : 40)};
         if (s.call == SHUT)
