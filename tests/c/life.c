@@ -68,6 +68,8 @@ static void check_opened(uint64_t id)
     meet_peer(k);
     if (life.faults == 2)
         k->matter |= HAS_FAULT;
+    if (life.all_reset)         /* it may have been among them */
+        k->matter |= RESET_ALL;
 }
 
 static void check_text(conn *k, const uint8_t *bytes, size_t size)
@@ -453,14 +455,16 @@ static void everybody_leaves(void)
     if (life.way == 4) {
         for (int i = 0; i < life.conn_count; i++)
             life.conns[i].matter |= RESET_ALL;
+        life.all_reset = 1;
         pmx_reset_all(life.mux, ECONNABORTED);
     }
     int count = 0;
     while (somebody_is_left() || (life.draining && !count)) {
         CHECK(count++ < 30000);
-        if (life.log_count < MOST_ENTRIES / 2)
+        int has_room = life.log_count < MOST_ENTRIES / 3;
+        if (has_room)
             say_good_bye();
-        one_turn(PMX_FOR_EVER);
+        one_turn(has_room ? PMX_FOR_EVER : 0);
         if (life.way == 4)
             life.way = 0;
     }

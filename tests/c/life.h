@@ -13,7 +13,7 @@
 
 #include "choices.h"
 
-enum { MOST_PEERS = 48, MOST_CONNS = 96, DOORS = 4, MOST_ENTRIES = 64 };
+enum { MOST_PEERS = 48, MOST_CONNS = 96, DOORS = 4, MOST_ENTRIES = 512 };
 
 /* What is the matter with a connection: which error it may close with. */
 enum {
@@ -93,7 +93,7 @@ typedef struct {
     int faults;                 /* 1: one is to come; 2: have been */
     const injected_fault *fault;
     int acts;                   /* of peers, in this turn's wait */
-    int woken, ending, way, draining;
+    int woken, ending, way, draining, all_reset;
     uint32_t max_rows;
     uint64_t rows, opened, closed, shutdowns_failed;
     int gathering;

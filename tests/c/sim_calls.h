@@ -21,7 +21,11 @@
 #define getpeername(...) EITHER(getpeername, __VA_ARGS__)
 #define getsockname(...) EITHER(getsockname, __VA_ARGS__)
 #define getsockopt(...) EITHER(getsockopt, __VA_ARGS__)
+#ifdef __GLIBC__
 #define ioctl(...) EITHER(ioctl, __VA_ARGS__)
+#else                           /* the request is an int there */
+#define ioctl(fd, request, value) EITHER(ioctl, fd, (int)(request), value)
+#endif
 #define listen(...) EITHER(listen, __VA_ARGS__)
 #define lstat(...) EITHER(lstat, __VA_ARGS__)
 #define pipe(...) EITHER(pipe, __VA_ARGS__)
