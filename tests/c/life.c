@@ -460,7 +460,7 @@ static void everybody_leaves(void)
     }
     int count = 0;
     while (somebody_is_left() || (life.draining && !count)) {
-        CHECK(count++ < 30000);
+        CHECK(count++ < 1000000);
         int has_room = life.log_count < MOST_ENTRIES / 3;
         if (has_room)
             say_good_bye();

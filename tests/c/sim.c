@@ -377,7 +377,7 @@ ssize_t sim_send(int fd, const void *from, size_t size, int flags)
 ssize_t sim_sendmsg(int fd, const struct msghdr *message, int flags)
 {
     ssize_t all = 0;
-    for (size_t i = 0; i < message->msg_iovlen; i++) {
+    for (size_t i = 0; i < (size_t)message->msg_iovlen; i++) {
         const struct iovec *span = &message->msg_iov[i];
         if (!span->iov_len)
             continue;

@@ -24,7 +24,8 @@
 #ifdef __GLIBC__
 #define ioctl(...) EITHER(ioctl, __VA_ARGS__)
 #else                           /* the request is an int there */
-#define ioctl(fd, request, value) EITHER(ioctl, fd, (int)(request), value)
+#define ioctl(fd, request, value) \
+    (sim_on ? sim_ioctl(fd, request, value) : ioctl(fd, (int)(request), value))
 #endif
 #define listen(...) EITHER(listen, __VA_ARGS__)
 #define lstat(...) EITHER(lstat, __VA_ARGS__)

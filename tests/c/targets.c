@@ -161,7 +161,8 @@ void fuzz_frames_in(const uint8_t *bytes, size_t size)
 enum { MESSAGES = 40 };
 
 typedef struct {
-    uint64_t ids[MESSAGES], lengths[MESSAGES], offsets[MESSAGES + 1];
+    uint64_t ids[MESSAGES], offsets[MESSAGES + 1];
+    int64_t lengths[MESSAGES];
     uint32_t offsets32[MESSAGES + 1];
     const uint8_t *spans[MESSAGES];
     uint32_t count;
@@ -238,7 +239,7 @@ static int make_messages(outgoing *o, const pair *p, choices *c,
             p->policy.framing.width == 1 && some > 255)
             some = 255;
         o->ids[k] = p->id;
-        o->lengths[k] = some;
+        o->lengths[k] = (int64_t)some;
         o->offsets[k] = at;
         o->offsets32[k] = (uint32_t)at;
         o->spans[k] = o->data.bytes + at;
@@ -288,10 +289,11 @@ void fuzz_frames_out(const uint8_t *bytes, size_t size)
         block.cut = PMX_LENGTHS;
     if (cut == PMX_SHARED) {            /* the same for each */
         block = (pmx_block){.cut = cut, .ids = o.ids, .count = o.count,
-                            .data = o.spans[0], .size = o.lengths[0]};
+                            .data = o.spans[0],
+                            .size = (uint64_t)o.lengths[0]};
         o.wire.size = 0;
         for (uint32_t k = 0; k < o.count; k++) {
-            plain_frame(&p.policy.framing, o.spans[0], o.lengths[0],
+            plain_frame(&p.policy.framing, o.spans[0], (size_t)o.lengths[0],
                         &o.wire);
             o.spans[k] = o.spans[0];
             o.lengths[k] = o.lengths[0];

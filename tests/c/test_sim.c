@@ -170,9 +170,11 @@ static void compare_states(const step *last)
         int new = last && (is & ~before[i] || (i == sent_to && is & POLLIN));
         before[i] = is;
         if ((edges[0][i] | edges[1][i]) != edges[0][i])
-            differ("an edge that is none", i, edges[1][i], edges[0][i]);
+            differ("an edge that is none", i, (long)edges[1][i],
+                   (long)edges[0][i]);
         if (new && edges[0][i] && !edges[1][i])
-            differ("an edge is missing", i, edges[1][i], edges[0][i]);
+            differ("an edge is missing", i, (long)edges[1][i],
+                   (long)edges[0][i]);
     }
 }
 
