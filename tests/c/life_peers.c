@@ -174,6 +174,8 @@ static void peer_does_ill(peer *p)
         peer_leaves(p, 0);
         break;
     case 2:
+        if (p->matter & WAS_CUT)
+            break;
         p->break_error = ONE_OF(life.c, errors);
         p->matter |= WAS_CUT;
         sim_break(p->fd, p->break_error);
