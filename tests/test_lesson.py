@@ -170,8 +170,7 @@ def test_select_turns_away_what_it_cannot_hold_and_serves_the_rest():
 
 
 def test_the_client_of_the_lesson_gets_its_answers():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = util.free_port()
     with util.python("-c", SERVER, port) as server:
         util.connect_when_up(("127.0.0.1", port)).close()
         with util.python("-c", CLIENT, port) as client:

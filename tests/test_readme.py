@@ -70,9 +70,7 @@ def those_with(key):
 @pytest.fixture
 def port():
     """A TCP port that nobody uses."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    return util.free_port()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 
@@ -37,8 +36,7 @@ def ping_pong(backend, counts, rounds):
 
     In each round every client sends a message, and then every client gets its answer.
     """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = probe.getsockname()
+    address = ("127.0.0.1", util.free_port())
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-u", "-c", SERVER, str(address[1]), backend]
     with (

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import gc
 import os
+import random
 import socket
 import struct
 import subprocess
@@ -171,6 +172,15 @@ def python(*args, **options):
     finally:
         child.kill()
         child.communicate()
+
+
+def free_port():
+    """A TCP port for who cannot ask for port 0: nobody listens on it now, and no
+    connection gets it by chance, since those ports begin at 32768."""
+    while True:
+        port = random.SystemRandom().randrange(10000, 32000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def connect(address, timeout=10):
