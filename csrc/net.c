@@ -434,10 +434,10 @@ size_t pmx__arrived(pmx_sock sock)
 {
 #ifdef _WIN32
     u_long n = 0;
-    return sys_ioctl(sock, (long)FIONREAD, &n) ? 0 : n;
+    return sys_ioctl(sock, (long)FIONREAD, &n) ? SIZE_MAX : n;
 #else
     int n = 0;
-    return sys_ioctl(sock, FIONREAD, &n) || n < 0 ? 0 : (size_t)n;
+    return sys_ioctl(sock, FIONREAD, &n) || n < 0 ? SIZE_MAX : (size_t)n;
 #endif
 }
 

@@ -111,7 +111,7 @@ int pmx__dialled(pmx_sock sock);
 int64_t pmx__recv(pmx_sock sock, void *to, size_t size);
 int64_t pmx__send(pmx_sock sock, const void *from, size_t size);
 int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count);
-/* Bytes that wait to be received. */
+/* Bytes that wait to be received; SIZE_MAX: as many as there are. */
 size_t pmx__arrived(pmx_sock sock);
 /* Bytes sent that the peer has not acknowledged; 0 where the OS cannot tell. */
 size_t pmx__unacknowledged(pmx_sock sock);

@@ -65,6 +65,33 @@ static void what_comes_after_a_drain_is_not_read(void)
 }
 
 /* A peer that never stops talking ends all the same. */
+#ifndef _WIN32
+static void a_drain_answers_though_nobody_says_how_much_has_arrived(void)
+{
+    static const injected_fault mute = {CALL_ioctl, EINVAL, "ioctl EINVAL"};
+    world w;
+    pmx_sock peer;
+    buffer got = {0};
+    pmx_policy p = lines("\n", 100);
+    world_serve(&w, &p);
+    w.echo = 1;
+    peer = call(&w);                    /* accepted when it is drained */
+    put_text(peer, "one\ntwo\n");
+    pmx_drain(w.mux);
+    inject_nth(&mute, 1, 0);
+    UNTIL(&w, w.closed_count);
+    EQUAL(injected_now, 1);
+    inject_nothing();
+    EQUAL(w.closed[0].error, 0);
+    EQUAL(get(peer, &got), 0);
+    CHECK(is_text_of(&got, "one\ntwo\n"));
+    release(&got);
+    leave(peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+#endif
+
 static void a_peer_that_goes_on_talking_is_drained(void)
 {
     world w;
@@ -195,6 +222,8 @@ static void a_drain_does_not_wait_for_room(void)
 const test_case drain_tests[] = {
     EACH(a_drain_takes_in_the_backlog_and_answers),
     EACH(what_comes_after_a_drain_is_not_read),
+    UNIX_EACH(a_drain_answers_though_nobody_says_how_much_has_arrived,
+              "nothing is injected there"),
     EACH(a_peer_that_goes_on_talking_is_drained),
     EACH(a_drain_waits_for_unread_output),
     EACH(closing_connections_do_not_wait_for_their_peers),
