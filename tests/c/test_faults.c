@@ -600,7 +600,7 @@ static void calls_may_fail_at_random(void)
     static const uint32_t often[] = {3, 10, 30, 100, 300};
     const char *wanted = getenv("SEEDS"), *from = getenv("FROM");
     uint32_t first = from ? (uint32_t)atoi(from) : 1;
-    uint32_t count = wanted ? (uint32_t)atoi(wanted) : 150;
+    uint32_t count = wanted ? (uint32_t)atoi(wanted) : 70;
     scene s;
     make_bulk();
     if (wanted)
