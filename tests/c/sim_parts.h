@@ -67,14 +67,32 @@ extern sim_file sim_files[ALL_FDS];
 extern sim_sock *sim_socks;
 extern int64_t sim_time;
 
-int sim_fails(int error);
+/* sim.c: descriptors and sockets */
+int sim_fails(int error);       /* errno is that, and -1 */
 int sim_number_for(sim_sock *sock, sim_epoll *epoll);
 sim_sock *sim_sock_of(int fd);
+void sim_free(sim_sock *s);
+int64_t sim_next_time(void);    /* when something happens by itself */
+void sim_happen(void);          /* what is due */
+
+/* sim_stream.c */
+size_t sim_held(const sim_bytes *b);
+int sim_is_tcp(const sim_sock *s);
 int sim_is_writable(const sim_sock *s);
 int sim_take_error(sim_sock *s);
-void sim_call(sim_sock *s);
-int64_t sim_next_time(void);
-void sim_happen(void);
+size_t sim_before_urgent(const sim_sock *s);
+void sim_flow(sim_sock *s);     /* what is on its way arrives; */
+void sim_leaves(sim_sock *s);   /* or begins to. Either may free s, and its */
+void sim_lost(sim_sock *s, int error);  /* other end, where nobody has it */
+void sim_reset(sim_sock *s);
+void sim_is_over(sim_sock *s);
+void sim_release(sim_sock *s);
+void sim_disconnect(sim_sock *s);
+
+/* sim_files.c */
+void sim_no_paths(void);
+uint64_t sim_inode(const char *path, size_t size);
+int sim_make_file(sim_sock *s, const char *path, size_t size);
 
 /* sim_wait.c: something has happened (0: anything), or a descriptor goes. */
 void sim_wake(const sim_sock *s, uint32_t what);

@@ -1,0 +1,161 @@
+/* Options, and the files of Unix sockets, in memory: see sim.h. */
+#ifdef __linux__
+#include "sim_parts.h"
+
+#include "test.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+/* Names of Unix sockets in the file system. */
+enum { PATHS = 64 };
+static struct {
+    char path[108];
+    uint64_t inode;
+} paths[PATHS];
+
+static uint64_t next_inode;
+
+void sim_no_paths(void)
+{
+    memset(paths, 0, sizeof paths);
+    next_inode = 1;
+}
+
+static int place_of(const char *path, size_t size)
+{
+    for (int i = 0; i < PATHS; i++)
+        if (paths[i].inode && !strncmp(paths[i].path, path, size))
+            return i;
+    return -1;
+}
+
+/* The inode that a path names, or 0. */
+uint64_t sim_inode(const char *path, size_t size)
+{
+    int place = place_of(path, size);
+    return place < 0 ? 0 : paths[place].inode;
+}
+
+/* A new one, which is the socket's. */
+int sim_make_file(sim_sock *s, const char *path, size_t size)
+{
+    int i = 0;
+    if (place_of(path, size) >= 0)
+        return sim_fails(EADDRINUSE);
+    while (i < PATHS && paths[i].inode)
+        i++;
+    if (i == PATHS)
+        return sim_fails(ENOSPC);
+    memcpy(paths[i].path, path, size);
+    s->inode = paths[i].inode = next_inode++;
+    return 0;
+}
+
+int sim_setsockopt(int fd, int level, int option, const void *value,
+                   socklen_t size)
+{
+    sim_sock *s = sim_sock_of(fd);
+    if (!s)
+        return -1;
+    if (level == SOL_SOCKET && option == SO_LINGER) {
+        struct linger is;
+        CHECK(size == sizeof is);
+        memcpy(&is, value, sizeof is);
+        s->linger0 = is.l_onoff && !is.l_linger;
+    }
+    return 0;
+}
+
+int sim_getsockopt(int fd, int level, int option, void *value,
+                   socklen_t *size)
+{
+    sim_sock *s = sim_sock_of(fd);
+    if (!s)
+        return -1;
+    if (s->is_pipe)
+        return sim_fails(ENOTSOCK);
+    CHECK(level == SOL_SOCKET && option == SO_ERROR && *size == sizeof(int));
+    int error = sim_take_error(s);
+    memcpy(value, &error, sizeof error);
+    return 0;
+}
+
+int sim_ioctl(int fd, unsigned long request, int *value)
+{
+    const sim_sock *s = sim_sock_of(fd);
+    if (!s)
+        return -1;
+    if (s->state == SIM_LISTENING)
+        return sim_fails(EINVAL);
+    CHECK(request == FIONREAD || request == SIOCOUTQ);
+    size_t before = sim_before_urgent(s), held = sim_held(&s->in);
+    if (request == FIONREAD)
+        *value = (int)(before < held ? before : held);
+    else if (sim_is_tcp(s))
+        *value = (int)sim_held(&s->out) + (s->ends && !s->end_arrived &&
+                                       s->state == SIM_OPEN);
+    else
+        *value = s->other ? (int)sim_held(&s->other->in) : 0;
+    return 0;
+}
+
+int sim_fcntl(int fd, int command, int argument)
+{
+    (void)command, (void)argument;
+    return sim_sock_of(fd) ? 0 : -1;
+}
+
+int sim_lstat(const char *path, struct stat *info)
+{
+    int place = place_of(path, sizeof paths->path);
+    if (place < 0)
+        return sim_fails(ENOENT);
+    memset(info, 0, sizeof *info);
+    info->st_mode = S_IFSOCK;
+    info->st_dev = 1;
+    info->st_ino = (ino_t)paths[place].inode;
+    return 0;
+}
+
+int sim_unlink(const char *path)
+{
+    int place = place_of(path, sizeof paths->path);
+    if (place < 0)
+        return sim_fails(ENOENT);
+    memset(&paths[place], 0, sizeof *paths);
+    return 0;
+}
+
+int sim_chmod(const char *path, mode_t mode)
+{
+    (void)mode;
+    return place_of(path, sizeof paths->path) < 0 ? sim_fails(ENOENT) : 0;
+}
+
+int sim_fchmodat(int directory, const char *path, mode_t mode, int flags)
+{
+    (void)directory, (void)flags;
+    return sim_chmod(path, mode);
+}
+
+int sim_fchmod(int fd, mode_t mode)
+{
+    (void)mode;
+    return sim_sock_of(fd) ? 0 : -1;
+}
+
+int sim_sched_getaffinity(int process, size_t size, void *set)
+{
+    (void)process;
+    CPU_ZERO_S(size, (cpu_set_t *)set);
+    CPU_SET_S(0, size, (cpu_set_t *)set);
+    CPU_SET_S(1, size, (cpu_set_t *)set);
+    return 0;
+}
+#else
+typedef int sim_files_on_linux;   /* a file must not be empty */
+#endif
