@@ -250,21 +250,25 @@ ssize_t sim_send(int fd, const void *from, size_t size, int flags)
     return sim_is_tcp(s) ? send_tcp(s, from, size) : send_unix(s, from, size);
 }
 
+/* All spans together, so that an error is the next call's. */
 ssize_t sim_sendmsg(int fd, const struct msghdr *message, int flags)
 {
+    const sim_sock *s = sim_sock_of(fd);
     ssize_t all = 0;
-    for (size_t i = 0; i < (size_t)message->msg_iovlen; i++) {
+    for (size_t i = 0; s && i < (size_t)message->msg_iovlen; i++) {
         const struct iovec *span = &message->msg_iov[i];
         if (!span->iov_len)
             continue;
-        ssize_t n = sim_send(fd, span->iov_base, span->iov_len, flags);
+        ssize_t n = all && s->error ? -1
+                                    : sim_send(fd, span->iov_base,
+                                               span->iov_len, flags);
         if (n < 0)
             return all ? all : n;
         all += n;
         if ((size_t)n < span->iov_len)
             break;
     }
-    return all;
+    return s ? all : -1;
 }
 
 int sim_take_error(sim_sock *s)
