@@ -166,8 +166,8 @@ static void check_drained(uint64_t id)
     if (life.max_rows >= 64 && !life.gathering)
         CHECK(pmx_queued(life.mux, id) <= k->policy.low_water);
     /* one that comes late may find it over again */
-    k->is_over = k->was_over =
-        pmx_queued(life.mux, id) > k->policy.low_water;
+    k->was_over = pmx_queued(life.mux, id) > k->policy.low_water;
+    k->is_over = pmx_queued(life.mux, id) > k->policy.high_water;
 }
 
 /* Whether something that happened explains the error. */
