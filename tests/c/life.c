@@ -184,7 +184,8 @@ static int explains(const conn *k, int error)
                !p || p->ended;
     case ECONNRESET:
         return matter & (WAS_RESET | WAS_CUT) ||
-               (k->outgoing && !k->opened && life.wild);
+               (k->outgoing && !k->opened &&
+                (life.wild || life.peer_count == MOST_PEERS));
     case ECONNABORTED:
         return matter & USER_FAILED;
     case ENOBUFS:

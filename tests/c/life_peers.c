@@ -302,6 +302,13 @@ int peers_finish(void)
     int before = life.peer_count;
     peers_accept();
     moved |= life.peer_count > before;
+    /* more than that can be: who still waits is reset */
+    for (int i = 0; i < DOORS && life.peer_count == MOST_PEERS; i++)
+        if (life.others[i].fd >= 0) {
+            sim_close(life.others[i].fd);
+            life.others[i].fd = -1;
+            moved = 1;
+        }
     for (int i = 0; i < life.peer_count; i++) {
         peer *p = &life.peers[i];
         if (p->fd < 0)
