@@ -235,8 +235,9 @@ static void act_remote(scene *s)
         s->visitor = accept(s->remote, NULL, NULL);
         CHECK(s->visitor < 0 || !pmx__prepare(s->visitor));
     } else if (get(s->visitor, &s->from_mux) > 0) {
-        (void)offer(s->visitor, s->from_mux.bytes + before,
-                    s->from_mux.size - before);
+        if (s->from_mux.size > before)
+            (void)offer(s->visitor, s->from_mux.bytes + before,
+                        s->from_mux.size - before);
     } else {
         leave(s->visitor);
         s->visitor = PMX__NO_SOCK;
