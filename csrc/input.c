@@ -217,16 +217,14 @@ void pmx__end_input(pmx_mux *mux, uint32_t slot)
         pmx__settle(mux, slot);
         if (!(c->flags & PMX__DONE))
             pmx__watch(mux, slot);
-    } else if (is_broken(c)) {
+    } else if (!c->carry || is_broken(c)) {
         input_over(mux, slot);      /* half a line is no message */
-    } else if (c->carry && c->rules->is.framing.kind == PMX_LINES) {
+    } else if (c->rules->is.framing.kind == PMX_LINES) {
         c->flags |= PMX__FRAMES;    /* an unterminated last line */
         pmx__watch(mux, slot);
         pmx__ready(mux, slot);
-    } else if (c->carry) {
-        protocol_error(mux, slot, EPROTO);
     } else {
-        input_over(mux, slot);
+        protocol_error(mux, slot, EPROTO);
     }
 }
 
