@@ -37,7 +37,8 @@ static void meet_peer(conn *k)
     peers_links();
     k->peer = peer_of(c, (int)names[k->outgoing].port);
     inject_pause(0);
-    CHECK(k->peer >= 0 || life.faults || names[0].family == 1);
+    CHECK(k->peer >= 0 || life.faults || names[0].family == 1 ||
+          life.peer_count == MOST_PEERS);       /* nobody accepts it */
     if (k->peer < 0)
         return;
     peer *p = &life.peers[k->peer];
