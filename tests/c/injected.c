@@ -1,4 +1,5 @@
-/* The calls of the core, and how they fail: see injected.h. */
+/* The calls of the core, and how they fail: see injected.h. Those that wait,
+ * and the clock, are in injected_wait.c. */
 #include "injected.h"
 
 #include "poller.h"
@@ -20,25 +21,15 @@ enum { CALL_malloc, CALL_calloc, CALL_realloc };
 #else
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sched.h>
-#include <sys/epoll.h>
-#include <sys/syscall.h>
-#ifndef SYS_epoll_pwait2
-#define SYS_epoll_pwait2 441
 #endif
-#endif
-#ifdef PMX_HAVE_KQUEUE
-#include <sys/event.h>
-#include <sys/time.h>
-#endif
+#include "injected_parts.h"
 #include "sim_calls.h"
 
 #define FAULT(call, error) {CALL_##call, error, #call " " #error}
@@ -96,12 +87,9 @@ const injected_fault injected_faults[] = {
 const size_t injected_fault_count =
     sizeof injected_faults / sizeof *injected_faults;
 
-enum { FDS = 4096, NEVER = 0 };
-
 uint64_t injected_count[CALLS];
 uint64_t injected_total, injected_now;
 static uint8_t errors[256];     /* that there were since */
-int injected_stuck;
 
 static enum { NONE, NTH, RANDOM } mode;
 static const injected_fault *wanted;
@@ -110,17 +98,6 @@ static size_t short_size;
 static uint32_t one_in;
 static uint64_t state;
 static int paused;
-
-static int hasty;
-static int64_t ahead;           /* of the system's clock */
-
-/* Descriptors that were told that there is nothing (more), while there may
- * be: the next wait tells of them anew, as if something had come since. */
-static uint8_t again[FDS];
-static int again_any;
-#ifdef __linux__
-static struct { int epoll; struct epoll_event is; } listed[FDS];
-#endif
 
 static uint32_t draw(uint32_t of)
 {
@@ -168,13 +145,6 @@ void inject_pause(int on)
     paused = on;
 }
 
-void inject_haste(int on)
-{
-    hasty = on;
-    ahead = on ? ahead : 0;
-    injected_stuck = 0;
-}
-
 static int injected(const injected_fault *fault)
 {
     injected_count[fault->call]++;
@@ -197,7 +167,7 @@ static int any_fault_of(enum injected_call call)
 }
 
 /* What becomes of this call: 0, an errno, SHORT or SPURIOUS. */
-static int fate(enum injected_call call)
+int injected_fate(enum injected_call call)
 {
     if (mode == NONE || paused)
         return 0;
@@ -208,9 +178,9 @@ static int fate(enum injected_call call)
     return injected(wanted);
 }
 
-static int fails(enum injected_call call)
+int injected_fails(enum injected_call call)
 {
-    int error = fate(call);
+    int error = injected_fate(call);
     if (error)
         errno = error;
     return error;
@@ -221,29 +191,23 @@ static int fails_memory(int call)
     test_allocations++;
     if (test_fail_at && !--test_fail_at)
         return 1;
-    return fails((enum injected_call)call);
-}
-
-static void tell_again(int fd)
-{
-    again[fd] = 1;
-    again_any = 1;
+    return injected_fails((enum injected_call)call);
 }
 
 /* The fate of a call that moves bytes. After a reset nothing more comes, and
  * what is sent fails, as with a real one. */
 static int fate_of_bytes(enum injected_call call, int fd, size_t *size)
 {
-    int error = fate(call);
+    int error = injected_fate(call);
     if (error == SHORT) {
         if (*size > 1)
             *size = mode == RANDOM ? 1 + draw((uint32_t)*size - 1) :
                     short_size < *size ? short_size : *size - 1;
-        tell_again(fd);
+        injected_again(fd);
         return 0;
     }
     if (error == EAGAIN)
-        tell_again(fd);
+        injected_again(fd);
     if (error == ECONNRESET || error == EPIPE || error == ETIMEDOUT)
         (void)shutdown(fd, SHUT_RDWR);
     errno = error;
@@ -254,36 +218,31 @@ static int fate_of_bytes(enum injected_call call, int fd, size_t *size)
 
 int sys_accept(int fd, struct sockaddr *name, socklen_t *size)
 {
-    int error = fails(CALL_accept);
+    int error = injected_fails(CALL_accept);
     if (error == EAGAIN)
-        tell_again(fd);
+        injected_again(fd);
     return error ? -1 : accept(fd, name, size);
 }
 
 #ifdef SOCK_NONBLOCK
 int sys_accept4(int fd, struct sockaddr *name, socklen_t *size, int flags)
 {
-    int error = fails(CALL_accept);
+    int error = injected_fails(CALL_accept);
     if (error == EAGAIN)
-        tell_again(fd);
+        injected_again(fd);
     return error ? -1 : accept4(fd, name, size, flags);
 }
 #endif
 
 int sys_bind(int fd, const struct sockaddr *name, socklen_t size)
 {
-    return fails(CALL_bind) ? -1 : bind(fd, name, size);
+    return injected_fails(CALL_bind) ? -1 : bind(fd, name, size);
 }
 
 int sys_close(int fd)
 {
-    int error = fate(CALL_close), is;
-    if (fd < FDS) {
-        again[fd] = 0;
-#ifdef __linux__
-        listed[fd].epoll = 0;
-#endif
-    }
+    int error = injected_fate(CALL_close), is;
+    injected_forget(fd);
     is = close(fd);             /* whatever is said of it */
     if (error)
         errno = error;
@@ -294,7 +253,7 @@ int sys_connect(int fd, const struct sockaddr *name, socklen_t size)
 {
     if (name->sa_family == AF_UNSPEC)
         return connect(fd, name, size);
-    int error = fate(name->sa_family == AF_UNIX ? CALL_dial_unix
+    int error = injected_fate(name->sa_family == AF_UNIX ? CALL_dial_unix
                                                 : CALL_connect);
     if (error == EINTR)         /* it goes on all the same */
         (void)connect(fd, name, size);
@@ -305,32 +264,32 @@ int sys_connect(int fd, const struct sockaddr *name, socklen_t size)
 
 int sys_getpeername(int fd, struct sockaddr *name, socklen_t *size)
 {
-    int error = fails(CALL_getpeername);
+    int error = injected_fails(CALL_getpeername);
     if (error == ENOTCONN)
-        tell_again(fd);         /* not yet, or not any more */
+        injected_again(fd);         /* not yet, or not any more */
     return error ? -1 : getpeername(fd, name, size);
 }
 
 int sys_getsockname(int fd, struct sockaddr *name, socklen_t *size)
 {
-    return fails(CALL_getsockname) ? -1 : getsockname(fd, name, size);
+    return injected_fails(CALL_getsockname) ? -1 : getsockname(fd, name, size);
 }
 
 int sys_getsockopt(int fd, int level, int option, void *value,
                    socklen_t *size)
 {
-    return fails(CALL_getsockopt) ? -1
-                                  : getsockopt(fd, level, option, value, size);
+    return injected_fails(CALL_getsockopt)
+               ? -1 : getsockopt(fd, level, option, value, size);
 }
 
 int sys_ioctl(int fd, unsigned long request, int *value)
 {
-    return fails(CALL_ioctl) ? -1 : ioctl(fd, request, value);
+    return injected_fails(CALL_ioctl) ? -1 : ioctl(fd, request, value);
 }
 
 int sys_listen(int fd, int backlog)
 {
-    return fails(CALL_listen) ? -1 : listen(fd, backlog);
+    return injected_fails(CALL_listen) ? -1 : listen(fd, backlog);
 }
 
 ssize_t sys_recv(int fd, void *to, size_t size, int flags)
@@ -374,75 +333,76 @@ ssize_t sys_sendmsg(int fd, const struct msghdr *message, int flags)
 int sys_setsockopt(int fd, int level, int option, const void *value,
                    socklen_t size)
 {
-    return fails(CALL_setsockopt) ? -1
-                                  : setsockopt(fd, level, option, value, size);
+    return injected_fails(CALL_setsockopt)
+               ? -1 : setsockopt(fd, level, option, value, size);
 }
 
 int sys_shutdown(int fd, int how)
 {
-    return fails(CALL_shutdown) ? -1 : shutdown(fd, how);
+    return injected_fails(CALL_shutdown) ? -1 : shutdown(fd, how);
 }
 
 int sys_socket(int family, int type, int protocol)
 {
-    return fails(CALL_socket) ? -1 : socket(family, type, protocol);
+    return injected_fails(CALL_socket) ? -1 : socket(family, type, protocol);
 }
 
 int sys_socketpair(int family, int type, int protocol, int pair[2])
 {
-    return fails(CALL_socketpair) ? -1
-                                  : socketpair(family, type, protocol, pair);
+    return injected_fails(CALL_socketpair)
+               ? -1 : socketpair(family, type, protocol, pair);
 }
 
 /* --- files and bytes --------------------------------------------------- */
 
 int sys_chmod(const char *path, mode_t mode_)
 {
-    return fails(CALL_chmod) ? -1 : chmod(path, mode_);
+    return injected_fails(CALL_chmod) ? -1 : chmod(path, mode_);
 }
 
 int sys_fchmod(int fd, mode_t mode_)
 {
-    return fails(CALL_fchmod) ? -1 : fchmod(fd, mode_);
+    return injected_fails(CALL_fchmod) ? -1 : fchmod(fd, mode_);
 }
 
 int sys_fchmodat(int directory, const char *path, mode_t mode_, int flags)
 {
-    return fails(CALL_fchmodat) ? -1 : fchmodat(directory, path, mode_, flags);
+    return injected_fails(CALL_fchmodat)
+               ? -1 : fchmodat(directory, path, mode_, flags);
 }
 
 int sys_fcntl(int fd, int command, int argument)
 {
-    return fails(CALL_fcntl) ? -1 : fcntl(fd, command, argument);
+    return injected_fails(CALL_fcntl) ? -1 : fcntl(fd, command, argument);
 }
 
 int sys_lstat(const char *path, struct stat *info)
 {
-    return fails(CALL_lstat) ? -1 : lstat(path, info);
+    return injected_fails(CALL_lstat) ? -1 : lstat(path, info);
 }
 
 int sys_pipe(int pair[2])
 {
-    return fails(CALL_pipe) ? -1 : pipe(pair);
+    return injected_fails(CALL_pipe) ? -1 : pipe(pair);
 }
 
 ssize_t sys_read(int fd, void *to, size_t size)
 {
-    int error = fails(CALL_read);
+    int error = injected_fails(CALL_read);
     if (error)
-        tell_again(fd);
+        injected_again(fd);
     return error ? -1 : read(fd, to, size);
 }
 
 int sys_unlink(const char *path)
 {
-    return fails(CALL_unlink) ? -1 : unlink(path);
+    return injected_fails(CALL_unlink) ? -1 : unlink(path);
 }
 
 /* EAGAIN is of a pair that is full, which is readable: so it is made so. */
 ssize_t sys_write(int fd, const void *from, size_t size)
 {
-    int error = fails(CALL_write);
+    int error = injected_fails(CALL_write);
     if (error == EAGAIN)
         (void)!write(fd, from, size);
     errno = error ? error : errno;
@@ -452,223 +412,14 @@ ssize_t sys_write(int fd, const void *from, size_t size)
 int sys_sched_getaffinity(int process, size_t size, void *set)
 {
 #ifdef __linux__
-    return fails(CALL_sched_getaffinity) ? -1
-                                         : sched_getaffinity(process, size,
-                                                             set);
+    return injected_fails(CALL_sched_getaffinity)
+               ? -1 : sched_getaffinity(process, size, set);
 #else
     (void)process, (void)size, (void)set;
     return -1;
 #endif
 }
 
-/* --- time and waits ---------------------------------------------------- */
-
-int sys_clock_gettime(int clock, struct timespec *now)
-{
-    int result = clock_gettime((clockid_t)clock, now);
-    int64_t ns = (int64_t)now->tv_nsec + ahead;
-    now->tv_sec += (time_t)(ns / 1000000000);
-    now->tv_nsec = (long)(ns % 1000000000);
-    return result;
-}
-
-/* What a peer has just sent may still be on its way: the kernel delivers some
- * of it in a thread of its own. */
-enum { MOMENT = 100000 };       /* ns */
-static int breathe(void)
-{
-    const struct timespec span = {0, MOMENT};
-    return !nanosleep(&span, NULL);
-}
-
-/* Nothing has happened in a wait for so long (-1: for ever). */
-static void pass(int64_t ns)
-{
-    if (ns < 0)
-        injected_stuck = 1;
-    else
-        ahead += ns;
-}
-
-#ifdef __linux__
-int sys_epoll_create1(int flags)
-{
-    return fails(CALL_epoll_create1) ? -1 : epoll_create1(flags);
-}
-
-int sys_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
-{
-    if (what == EPOLL_CTL_ADD && fails(CALL_epoll_add))
-        return -1;
-    int result = epoll_ctl(epoll, what, fd, event);
-    if (!result && fd < FDS) {
-        listed[fd].epoll = what == EPOLL_CTL_DEL ? 0 : epoll;
-        listed[fd].is = *event;
-    }
-    return result;
-}
-
-/* An edge for who was sent away though there was something. */
-static void make_edges(int epoll)
-{
-    for (int fd = 0; again_any && fd < FDS; fd++)
-        if (again[fd] && listed[fd].epoll == epoll) {
-            (void)epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &listed[fd].is);
-            again[fd] = 0;
-        }
-    again_any = 0;
-}
-
-/* All that are watched are said to be ready, one event each. */
-static int all_ready(int epoll, struct epoll_event *events, int n, int room)
-{
-    for (int fd = 0; fd < FDS; fd++) {
-        int k = 0;
-        if (listed[fd].epoll != epoll)
-            continue;
-        uint32_t what = listed[fd].is.events & (EPOLLIN | EPOLLOUT);
-        while (k < n && events[k].data.u64 != listed[fd].is.data.u64)
-            k++;
-        if (k == n && n < room)
-            events[n++] = (struct epoll_event){0, listed[fd].is.data};
-        if (k < n)
-            events[k].events |= what;
-    }
-    return n;
-}
-
-static int epoll_for(enum injected_call call, int epoll,
-                     struct epoll_event *events, int room, int64_t ns)
-{
-    int error = fate(call);
-    make_edges(epoll);
-    if (error == SPURIOUS) {
-        int n = epoll_wait(epoll, events, room, 0);
-        return n < 0 ? n : all_ready(epoll, events, n, room);
-    }
-    if (error) {
-        errno = error;
-        return -1;
-    }
-    if (hasty && ns) {
-        int n = epoll_wait(epoll, events, room, 0);
-        if (!n && breathe())
-            n = epoll_wait(epoll, events, room, 0);
-        if (!n)
-            pass(ns);
-        return n;
-    }
-    if (call == CALL_epoll_wait)
-        return epoll_wait(epoll, events, room, ns < 0 ? -1 : 0);
-    const int64_t span[2] = {ns / 1000000000, ns % 1000000000};
-    return (int)syscall(SYS_epoll_pwait2, epoll, events, room, span, NULL,
-                        (size_t)0);
-}
-
-int sys_epoll_pwait2(int epoll, struct epoll_event *events, int room,
-                     const int64_t *span)
-{
-    return epoll_for(CALL_epoll_pwait2, epoll, events, room,
-                     span[0] * 1000000000 + span[1]);
-}
-
-int sys_epoll_wait(int epoll, struct epoll_event *events, int room, int ms)
-{
-    return epoll_for(CALL_epoll_wait, epoll, events, room, ms);
-}
-#endif
-
-/* As poll; ns < 0 is for ever. */
-static int poll_for(struct pollfd *fds, unsigned long count, int64_t ns)
-{
-    int error = fate(CALL_poll);
-    if (error == SPURIOUS) {
-        int n = 0;
-        (void)poll(fds, (nfds_t)count, 0);
-        for (unsigned long i = 0; i < count; i++) {
-            if (fds[i].fd >= 0)
-                fds[i].revents |= fds[i].events;
-            n += !!fds[i].revents;
-        }
-        return n;
-    }
-    if (error) {
-        errno = error;
-        return -1;
-    }
-    if (hasty && ns) {
-        int n = poll(fds, (nfds_t)count, 0);
-        if (!n && breathe())
-            n = poll(fds, (nfds_t)count, 0);
-        if (!n)
-            pass(ns);
-        return n;
-    }
-#ifdef __linux__
-    const struct timespec span = {(time_t)(ns / 1000000000),
-                                  (long)(ns % 1000000000)};
-    return ppoll(fds, (nfds_t)count, ns < 0 ? NULL : &span, NULL);
-#else
-    return poll(fds, (nfds_t)count, ns < 0 ? -1 : (int)(ns / 1000000));
-#endif
-}
-
-int sys_poll(struct pollfd *fds, unsigned long count, int ms)
-{
-    return poll_for(fds, count, ms < 0 ? -1 : (int64_t)ms * 1000000);
-}
-
-int sys_ppoll(struct pollfd *fds, unsigned long count,
-              const struct timespec *span, const void *mask)
-{
-    CHECK(!mask);
-    return poll_for(fds, count,
-                    span ? (int64_t)span->tv_sec * 1000000000 + span->tv_nsec
-                         : -1);
-}
-
-int sys_select(int count, fd_set *in, fd_set *out, fd_set *failed,
-               struct timeval *span)
-{
-    int error = fate(CALL_select);
-    if (error == SPURIOUS) {
-        int n = 0;
-        for (int fd = 0; fd < count; fd++)
-            n += !!FD_ISSET(fd, in) + !!FD_ISSET(fd, out);
-        return n;
-    }
-    if (error) {
-        errno = error;
-        return -1;
-    }
-    int64_t ns = span ? (int64_t)span->tv_sec * 1000000000 +
-                            span->tv_usec * 1000 : -1;
-    struct timeval moment = {0, ns ? MOMENT / 1000 : 0};
-    int n = select(count, in, out, failed, hasty ? &moment : span);
-    if (hasty && !n && ns)
-        pass(ns);
-    return n;
-}
-
-#ifdef PMX_HAVE_KQUEUE
-int sys_kqueue(void)
-{
-    return fails(CALL_kqueue) ? -1 : kqueue();
-}
-
-int injected_kevent(int fd, const struct kevent *changes, int count,
-                    struct kevent *events, int room,
-                    const struct timespec *span)
-{
-    if (fails(CALL_kevent))
-        return -1;
-#ifdef __NetBSD__
-    return kevent(fd, changes, (size_t)count, events, (size_t)room, span);
-#else
-    return kevent(fd, changes, count, events, room, span);
-#endif
-}
-#endif
 #endif
 
 void *sys_malloc(size_t size)

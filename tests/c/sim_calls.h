@@ -1,5 +1,5 @@
 /* From here on the system's calls are those of the system in memory, while
- * that is on: for injected.c, behind everything that it includes. */
+ * that is on: for injected*.c, behind everything that it includes. */
 #include "sim.h"
 
 #ifdef __linux__

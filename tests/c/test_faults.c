@@ -388,10 +388,10 @@ static int all_done(const scene *s)
  * server stops is not taken in where it has nothing to do that with. */
 static int is_missed(int i)
 {
-    return injected_error(ENOMEM) ||
-           (i == STAYER && (injected_error(EMFILE) || injected_error(ENFILE) ||
-                            injected_error(ENOBUFS)))
-               ? i == LOCAL || i == STAYER : 0;
+    if (i == STAYER && (injected_error(EMFILE) || injected_error(ENFILE) ||
+                        injected_error(ENOBUFS)))
+        return 1;
+    return (i == STAYER || i == LOCAL) && injected_error(ENOMEM);
 }
 
 /* Whose bytes are not all there, or who was not served to the end: none of
