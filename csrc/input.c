@@ -199,12 +199,12 @@ static int deliver_carry(pmx_mux *mux, uint32_t slot)
 }
 
 /* Whether the end of a stream is none: the connection has failed, and sending
- * was told so, or a question, where receiving would have been. EPIPE says that
- * the peer had ended its stream properly before. */
+ * was told so, or a question, where receiving would have been. Where an errno
+ * does not tell, it may be one: a last line is not to be lost. */
 static int is_broken(const pmx__conn *c)
 {
-    return c->flags & (PMX__LOST | PMX__SEND_FAILED) && c->error &&
-           c->error != EPIPE;
+    return PMX__EPIPE_TELLS && c->flags & (PMX__LOST | PMX__SEND_FAILED) &&
+           c->error && c->error != EPIPE;
 }
 
 /* The stream has ended, or is treated as if it had. */

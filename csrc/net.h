@@ -68,10 +68,13 @@ typedef struct {
     pmx__sockaddr to;
 } pmx__target;
 
+/* Whether a listener's options are those of whom it accepts; and whether a
+ * send to a peer that had ended its stream before it was lost is EPIPE, and to
+ * one that had not another errno, as in Linux' tcp_reset(). */
 #ifdef __linux__
-enum { PMX__HANDS_ON = 1 };
+enum { PMX__HANDS_ON = 1, PMX__EPIPE_TELLS = 1 };
 #else
-enum { PMX__HANDS_ON = 0 };
+enum { PMX__HANDS_ON = 0, PMX__EPIPE_TELLS = 0 };
 #endif
 
 /* A span of bytes to send. */
@@ -134,8 +137,8 @@ const char *pmx__file_of(const pmx__target *target);
 int pmx__file_identity(const char *path, uint64_t identity[2]);
 void pmx__unlink_if(const char *path, const uint64_t identity[2]);
 #ifndef _WIN32
-/* Set the mode of the socket file that bind() has just made. Whoever may write to
- * the directory may have put a link in its place: that is not followed, and
+/* Set the mode of the socket file that bind() has just made. Whoever may write
+ * to the directory may have put a link in its place: that is not followed, and
  * nothing is done where the mode is right already, as it mostly is. */
 int pmx__set_mode(const char *path, uint32_t mode);
 #endif

@@ -179,6 +179,9 @@ static void a_reset_waits_until_the_peer_has_the_answers(void)
     buffer answer = {0}, got = {0};
     pmx_policy p = prefix(4, 0, 60);
     int64_t until = deadline();
+#ifdef _WIN32
+    test_skipped("Windows does not say what is unacknowledged");
+#endif
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer);
     fill(&answer, 200000, 1);

@@ -148,7 +148,6 @@ static void a_last_line_that_waits_outlives_a_reset(void)
     world_end(&w);
 }
 
-/* In each state that reads nothing a reset is told, and costs no waits. */
 /* Whichever call is told of it: the first to fail here is a send, after which
  * receiving finds an end. */
 static void half_a_line_is_no_message_after_a_reset(void)
@@ -156,7 +155,8 @@ static void half_a_line_is_no_message_after_a_reset(void)
     world w;
     pmx_sock peer;
     pmx_policy p = lines("\n", 100);
-    needs_resets();
+    if (!PMX__EPIPE_TELLS)
+        test_skipped("there the end of a reset stream looks like any other");
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
     put_text(peer, "whole\nhalf");
@@ -189,6 +189,7 @@ static void a_last_line_is_a_message_before_a_failed_send(void)
     world_end(&w);
 }
 
+/* In each state that reads nothing a reset is told, and costs no waits. */
 static void is_told_of_a_reset(enum pmx_op op, int ended, int wants)
 {
     world w;
