@@ -398,8 +398,8 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
         }
         if (!(c->flags & PMX__UNACKED)) {
             c->flags |= PMX__UNACKED;
-            mux->unacked++;
-            mux->ask_at = mux->now + PMX__ACK_NS;
+            if (!mux->unacked++)        /* else somebody is asked about */
+                mux->ask_at = mux->now + PMX__ACK_NS;
         }
         return;
     }

@@ -92,14 +92,26 @@ int64_t pmx__next_due(const pmx_mux *mux)
     return first;
 }
 
+/* Who has been served last long ago, since others came first or the caller
+ * took long, is not idle: what it has sent waits here, or in the kernel, where
+ * not even its event may have been fetched yet. */
 void pmx__expire(pmx_mux *mux)
 {
+    uint32_t left = PMX__EXPIRIES;
+    if (mux->unheard)
+        return;
     for (pmx__rules *r = mux->rules; r; r = r->next)
         for (int due = PMX__CONNECT_DUE; due < PMX__DUES; due++) {
             int64_t span = span_of(r, (enum pmx__due)due);
             uint32_t head;
-            while ((head = r->due[due].head) != PMX__NONE &&
-                   mux->now - pmx__slot(mux, head)->since >= span)
-                pmx__finish(mux, head, ETIMEDOUT, 1);
+            while (left && (head = r->due[due].head) != PMX__NONE &&
+                   mux->now - pmx__slot(mux, head)->since >= span) {
+                if (due == PMX__IDLE_DUE &&
+                    pmx__has_work(pmx__slot(mux, head)) && span)
+                    pmx__touch(mux, head);
+                else
+                    pmx__finish(mux, head, ETIMEDOUT, 1);
+                left--;
+            }
         }
 }

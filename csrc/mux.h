@@ -29,6 +29,8 @@ enum {
     /* New connections a turn: a burst must not hold up the established. */
     PMX__ACCEPTS = 256,
     PMX__EVENTS = 1024,
+    /* Deadlines a turn: a mass of them must not hold up the others. */
+    PMX__EXPIRIES = 256,
     PMX__SLAB = 1024,           /* slots; slabs are never moved */
     PMX__GENERATIONS = 1 << 28, /* then a slot is retired */
 };
@@ -230,6 +232,7 @@ struct pmx_mux {
     uint8_t *wire;              /* runs of frames as they go out */
     size_t wire_used, wire_room;
 
+    int unheard;                /* the last wait had more events than room */
     int keeps_memory;           /* see keep_freed_memory() */
     int64_t now;
     int64_t spin_ns, spin_now;

@@ -122,6 +122,7 @@ static void note_connection(pmx_mux *mux, const pmx__event *event)
 int pmx__note_events(pmx_mux *mux, int count)
 {
     int woken = 0;
+    mux->unheard = count == PMX__EVENTS;
     for (int i = 0; i < count; i++) {
         const pmx__event *event = &mux->events[i];
         if (event->token == PMX__WAKEUP_TOKEN) {
