@@ -343,6 +343,18 @@ void pmx__end_sending(pmx_mux *mux, uint32_t slot)
     pmx__settle(mux, slot);
 }
 
+/* One that is still connecting has what is left of that time, or this. */
+static void close_in_time(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    const pmx_policy *is = &c->rules->is;
+    c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
+    if (is->close_ns >= 0 &&
+        (!c->due || pmx__after(mux->now, is->close_ns) <
+                        pmx__after(c->since, is->connect_ns)))
+        pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+}
+
 void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -354,7 +366,7 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
         if (!c->queue)          /* nothing to wait for */
             pmx__finish(mux, slot, 0, 0);
         else
-            c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
+            close_in_time(mux, slot);
         return;
     }
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
@@ -450,7 +462,7 @@ void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error)
 void pmx__peer(const pmx__conn *c, pmx__target *peer)
 {
     memset(peer, 0, sizeof *peer);
-    if (c->inet4) {
+    if (c->family == 4) {
         peer->size = sizeof peer->to.v4;
         peer->to.v4.sin_family = AF_INET;
         peer->to.v4.sin_addr.s_addr = c->ip4;
@@ -483,7 +495,7 @@ static void keep_names(pmx__conn *c)
 
 /* A server that stops does not wait for the peer's end. Input that would be
  * left unread makes close() reset the connection: take what is there. */
-static void drop_unread(pmx_mux *mux, const pmx__conn *c)
+void pmx__drop_unread(pmx_mux *mux, const pmx__conn *c)
 {
     for (int n = 0; n < 16; n++)
         if (pmx__recv(c->sock, mux->scratch, PMX__SHARE) <= 0)
@@ -511,7 +523,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         if (c->flags & PMX__LISTED)
             mux->poller->del(mux->poll_state, c->sock);
         if (!reset && mux->draining)
-            drop_unread(mux, c);
+            pmx__drop_unread(mux, c);
         if (reset)
             pmx__reset_sock(c->sock);
         else

@@ -124,6 +124,11 @@ int pmx_listener_address(pmx_mux *mux, uint64_t id, pmx_address *name)
     return 0;
 }
 
+static uint8_t family_of(int family)
+{
+    return family == AF_INET || family == AF_INET6 ? 6 : 1;
+}
+
 /* --- accepting --------------------------------------------------------- */
 
 /* Whether a turn need not wait, since somebody may be accepted. */
@@ -203,8 +208,9 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         pmx__keep_alive(sock, &l->rules->is);
     pmx__conn *c = pmx__slot(mux, slot);
     c->sock = sock;
+    c->family = family_of(l->name.to.any.sa_family);
     if (peer->to.any.sa_family == AF_INET) {
-        c->inet4 = 1;
+        c->family = 4;
         c->ip4 = peer->to.v4.sin_addr.s_addr;
         c->port4 = peer->to.v4.sin_port;
     } else if (pmx__is_named(peer)) {
@@ -399,8 +405,10 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
         return;
     }
     pmx__target *peer = sys_malloc(sizeof *peer);
+    pmx__target *target = &c->at.route->targets[c->at.route->next];
+    c->family = family_of(target->to.any.sa_family);
     if (peer)
-        *peer = c->at.route->targets[c->at.route->next];
+        *peer = *target;
     free(c->at.route);
     c->at.peer = peer;
     c->flags &= ~(uint32_t)PMX__CONNECTING;

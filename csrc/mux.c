@@ -90,10 +90,12 @@ static void close_conn(pmx_mux *mux, pmx__conn *c, int forked)
             (void)pmx__queue_send(mux, c, &taken);
         if (c->flags & PMX__LISTED)
             mux->poller->del(mux->poll_state, c->sock);
-        if (c->queue)
+        if (c->queue) {
             pmx__reset_sock(c->sock);
-        else
+        } else {
+            pmx__drop_unread(mux, c);
             pmx__close_sock(c->sock);
+        }
     }
     pmx__queue_drop(mux, c);
     pmx__carry_drop(mux, c);

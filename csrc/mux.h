@@ -145,7 +145,7 @@ typedef struct {
     uint32_t ip4;               /* the peer's, as the network has them */
     uint16_t port4;
     uint8_t due;                /* enum pmx__due */
-    uint8_t inet4;
+    uint8_t family;             /* 4: ip4 and port4; 1: Unix, 6: see at.peer */
 } pmx__conn;
 
 typedef struct {
@@ -269,6 +269,7 @@ void pmx__end_sending(pmx_mux *mux, uint32_t slot);
 void pmx__settle(pmx_mux *mux, uint32_t slot);
 void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
+void pmx__drop_unread(pmx_mux *mux, const pmx__conn *c);
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
 
