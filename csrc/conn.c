@@ -54,8 +54,6 @@ pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy, int share)
         return NULL;
     rules->is = *policy;
     rules->refs = 1;
-    for (int due = 0; due < PMX__DUES; due++)
-        rules->due[due] = (pmx__list){PMX__NONE, PMX__NONE};
     rules->next = mux->rules;
     mux->rules = rules;
     return rules;
@@ -86,6 +84,11 @@ static int more_slots(pmx_mux *mux)
         mux->slabs = grown;
         mux->slab_count = room;
     }
+    pmx__deadline *due =
+        sys_realloc(mux->due, (size_t)(slab + 1) * PMX__SLAB * sizeof *due);
+    if (!due)
+        return -ENOMEM;
+    mux->due = due;
     if (!mux->slabs[slab]) {
         mux->slabs[slab] = sys_calloc(PMX__SLAB, sizeof(pmx__conn));
         if (!mux->slabs[slab])
@@ -115,7 +118,6 @@ int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot)
     c->sock = PMX__NO_SOCK;
     c->rules = rules;
     c->ready_prev = c->ready_next = PMX__NONE;
-    c->due_prev = c->due_next = PMX__NONE;
     c->report_next = PMX__NONE;
     c->dirty = PMX__NONE;
     c->row_turn = mux->turn - 1;

@@ -1,7 +1,10 @@
 /*
- * Deadlines. For each duration that a set of rules has, its connections stand
- * in order of last activity: the first is the next to be due, and a touch
- * moves one to the end.
+ * Deadlines: a heap of all of them, the next one first.
+ *
+ * A touch only notes when it was; the heap learns of it when the deadline
+ * that stands there is over. So a connection costs the heap one step in the
+ * time that it may be idle, however much it says, and a message costs a
+ * store. There is room for every slot beforehand: setting one cannot fail.
  */
 #include "mux.h"
 
@@ -15,50 +18,60 @@ static int64_t span_of(const pmx__rules *rules, enum pmx__due due)
     }
 }
 
+static int64_t deadline_of(const pmx__conn *c)
+{
+    return pmx__after(c->since, span_of(c->rules, (enum pmx__due)c->due));
+}
+
+static void put(pmx_mux *mux, uint32_t place, pmx__deadline d)
+{
+    mux->due[place] = d;
+    pmx__slot(mux, d.slot)->due_place = place;
+}
+
+/* Move the hole at `place` to where d belongs, and put it there. */
+static void settle(pmx_mux *mux, uint32_t place, pmx__deadline d)
+{
+    while (place && mux->due[(place - 1) / 4].at > d.at) {
+        put(mux, place, mux->due[(place - 1) / 4]);
+        place = (place - 1) / 4;
+    }
+    for (;;) {
+        uint32_t first = 4 * place + 1, least = place;
+        int64_t at = d.at;
+        for (uint32_t k = first; k < first + 4 && k < mux->due_count; k++)
+            if (mux->due[k].at < at)
+                at = mux->due[k].at, least = k;
+        if (least == place)
+            break;
+        put(mux, place, mux->due[least]);
+        place = least;
+    }
+    put(mux, place, d);
+}
+
 void pmx__undue(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     if (!c->due)
         return;
-    pmx__list *list = &c->rules->due[c->due];
-    if (c->due_prev == PMX__NONE)
-        list->head = c->due_next;
-    else
-        pmx__slot(mux, c->due_prev)->due_next = c->due_next;
-    if (c->due_next == PMX__NONE)
-        list->tail = c->due_prev;
-    else
-        pmx__slot(mux, c->due_next)->due_prev = c->due_prev;
     c->due = PMX__NOT_DUE;
+    pmx__deadline last = mux->due[--mux->due_count];
+    if (c->due_place < mux->due_count)
+        settle(mux, c->due_place, last);
 }
 
-/* Put it behind the last one that is not younger: at the tail, nearly always,
- * but for a connection whose clock stood still. */
 void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
-                      int64_t since)
+                    int64_t since)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__undue(mux, slot);
     c->since = since;
     if (span_of(c->rules, due) < 0)
         return;
-    pmx__list *list = &c->rules->due[due];
-    uint32_t before = list->tail;
-    while (before != PMX__NONE && pmx__slot(mux, before)->since > since)
-        before = pmx__slot(mux, before)->due_prev;
-    uint32_t after =
-        before == PMX__NONE ? list->head : pmx__slot(mux, before)->due_next;
     c->due = (uint8_t)due;
-    c->due_prev = before;
-    c->due_next = after;
-    if (before == PMX__NONE)
-        list->head = slot;
-    else
-        pmx__slot(mux, before)->due_next = slot;
-    if (after == PMX__NONE)
-        list->tail = slot;
-    else
-        pmx__slot(mux, after)->due_prev = slot;
+    settle(mux, mux->due_count++,
+           (pmx__deadline){.at = deadline_of(c), .slot = slot});
 }
 
 void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due)
@@ -70,26 +83,14 @@ void pmx__touch(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->due == PMX__IDLE_DUE)
-        pmx__due_since(mux, slot, PMX__IDLE_DUE, mux->now);
+        c->since = mux->now;
     else if (c->flags & (PMX__PAUSED | PMX__HELD) && !c->due)
         c->since = 0;           /* what its clock has run, standing */
 }
 
 int64_t pmx__next_due(const pmx_mux *mux)
 {
-    int64_t first = INT64_MAX;
-    for (const pmx__rules *r = mux->rules; r; r = r->next)
-        for (int due = PMX__CONNECT_DUE; due < PMX__DUES; due++) {
-            uint32_t head = r->due[due].head;
-            if (head == PMX__NONE)
-                continue;
-            int64_t at = pmx__slot(mux, head)->since;
-            int64_t span = span_of(r, (enum pmx__due)due);
-            at = span > INT64_MAX - at ? INT64_MAX : at + span;
-            if (at < first)
-                first = at;
-        }
-    return first;
+    return mux->due_count ? mux->due[0].at : INT64_MAX;
 }
 
 /* Who has been served last long ago, since others came first or the caller
@@ -97,21 +98,20 @@ int64_t pmx__next_due(const pmx_mux *mux)
  * not even its event may have been fetched yet. */
 void pmx__expire(pmx_mux *mux)
 {
-    uint32_t left = PMX__EXPIRIES;
     if (mux->unheard)
         return;
-    for (pmx__rules *r = mux->rules; r; r = r->next)
-        for (int due = PMX__CONNECT_DUE; due < PMX__DUES; due++) {
-            int64_t span = span_of(r, (enum pmx__due)due);
-            uint32_t head;
-            while (left && (head = r->due[due].head) != PMX__NONE &&
-                   mux->now - pmx__slot(mux, head)->since >= span) {
-                if (due == PMX__IDLE_DUE &&
-                    pmx__has_work(pmx__slot(mux, head)) && span)
-                    pmx__touch(mux, head);
-                else
-                    pmx__finish(mux, head, ETIMEDOUT, 1);
-                left--;
-            }
-        }
+    for (uint32_t left = PMX__EXPIRIES; left && mux->due_count; left--) {
+        pmx__deadline first = mux->due[0];
+        if (first.at > mux->now)
+            return;
+        pmx__conn *c = pmx__slot(mux, first.slot);
+        if (c->due == PMX__IDLE_DUE && c->rules->is.idle_ns &&
+            pmx__has_work(c))
+            pmx__touch(mux, first.slot);
+        first.at = deadline_of(c);
+        if (first.at > mux->now)
+            settle(mux, 0, first);
+        else
+            pmx__finish(mux, first.slot, ETIMEDOUT, 1);
+    }
 }

@@ -121,6 +121,7 @@ void pmx_close(pmx_mux *mux)
     for (uint32_t slab = 0; slab < mux->slab_count; slab++)
         free(mux->slabs[slab]);
     free(mux->slabs);
+    free(mux->due);
     free(mux->listeners);
     free(mux->opened);
     free(mux->ended);

@@ -64,14 +64,17 @@ typedef struct {
 enum pmx__due { PMX__NOT_DUE, PMX__CONNECT_DUE, PMX__IDLE_DUE, PMX__CLOSE_DUE,
                 PMX__DUES };
 
-/* A policy in use: by a listener and its connections, or by outgoing ones.
- * For each duration its connections stand in order of last activity. */
+typedef struct {
+    int64_t at;
+    uint32_t slot;
+} pmx__deadline;
+
+/* A policy in use: by a listener and its connections, or by outgoing ones. */
 typedef struct pmx__rules {
     pmx_policy is;
     struct pmx__rules *next;
     uint32_t refs;
     uint32_t connections;
-    pmx__list due[PMX__DUES];
 } pmx__rules;
 
 enum pmx__flags {
@@ -137,7 +140,7 @@ typedef struct {
     uint32_t flags;
     int32_t error;              /* the first errno */
     uint32_t ready_prev, ready_next;
-    uint32_t due_prev, due_next;
+    uint32_t due_place;         /* in the heap, when due */
     uint32_t report_next;
     uint32_t dirty;             /* its entry in this turn's output */
     uint32_t row_turn;          /* the last turn it had a row in */
@@ -186,6 +189,8 @@ struct pmx_mux {
     uint32_t slab_count;
     uint32_t slots;             /* handed out so far */
     pmx__list free;
+    pmx__deadline *due;         /* room for every slot */
+    uint32_t due_count;
     pmx__rules *rules;
     pmx__listener *listeners;
     uint32_t listener_count;

@@ -97,22 +97,15 @@ static void deadlines_stay_in_order_over_pauses(void)
         else
             do_op(&w, ids[i], ops[x >> 20 & 3]);
         turn(&w, 0);
-        pmx__rules *rules = pmx__slot(w.mux, (uint32_t)ids[0])->rules;
-        pmx__list *list = &rules->due[PMX__IDLE_DUE];
-        uint32_t last = PMX__NONE;
-        int64_t since = 0;
         int count = 0;
-        for (uint32_t at = list->head; at != PMX__NONE;
-             at = pmx__slot(w.mux, at)->due_next) {
-            const pmx__conn *c = pmx__slot(w.mux, at);
-            CHECK(c->since >= since);
+        for (uint32_t k = 0; k < w.mux->due_count; k++, count++) {
+            const pmx__deadline *d = &w.mux->due[k];
+            const pmx__conn *c = pmx__slot(w.mux, d->slot);
             CHECK(!(c->flags & (PMX__PAUSED | PMX__HELD)));
-            EQUAL(c->due_prev, last);
-            since = c->since;
-            last = at;
-            count++;
+            CHECK(c->since + p.idle_ns >= d->at);
+            CHECK(!k || w.mux->due[(k - 1) / 4].at <= d->at);
+            EQUAL(c->due_place, k);
         }
-        EQUAL(list->tail, last);
         for (int k = 0; k < COUNT; k++)
             count += !!(pmx__slot(w.mux, (uint32_t)ids[k])->flags &
                         (PMX__PAUSED | PMX__HELD));
