@@ -7,7 +7,7 @@
  * `data` may be moved forward over what is done with; `capacity` counts from
  * there. The block itself begins at the header.
  */
-#include "mux.h"
+#include "core.h"
 
 #include <stdlib.h>
 #include <string.h>

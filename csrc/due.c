@@ -6,7 +6,7 @@
  * time that it may be idle, however much it says, and a message costs a
  * store. There is room for every slot beforehand: setting one cannot fail.
  */
-#include "mux.h"
+#include "core.h"
 
 static int64_t span_of(const pmx__rules *rules, enum pmx__due due)
 {
@@ -93,25 +93,14 @@ int64_t pmx__next_due(const pmx_mux *mux)
     return mux->due_count ? mux->due[0].at : INT64_MAX;
 }
 
-/* Who has been served last long ago, since others came first or the caller
- * took long, is not idle: what it has sent waits here, or in the kernel, where
- * not even its event may have been fetched yet. */
-void pmx__expire(pmx_mux *mux)
+uint32_t pmx__overdue(pmx_mux *mux)
 {
-    if (mux->unheard)
-        return;
-    for (uint32_t left = PMX__EXPIRIES; left && mux->due_count; left--) {
+    while (mux->due_count && mux->due[0].at <= mux->now) {
         pmx__deadline first = mux->due[0];
-        if (first.at > mux->now)
-            return;
-        pmx__conn *c = pmx__slot(mux, first.slot);
-        if (c->due == PMX__IDLE_DUE && c->rules->is.idle_ns &&
-            pmx__has_work(c))
-            pmx__touch(mux, first.slot);
-        first.at = deadline_of(c);
-        if (first.at > mux->now)
-            settle(mux, 0, first);
-        else
-            pmx__finish(mux, first.slot, ETIMEDOUT, 1);
+        first.at = deadline_of(pmx__slot(mux, first.slot));
+        if (first.at <= mux->now)
+            return first.slot;
+        settle(mux, 0, first);      /* it was touched since */
     }
+    return PMX__NONE;
 }

@@ -1,5 +1,5 @@
 /* Framings, both ways. Nothing here allocates or copies. */
-#include "mux.h"
+#include "core.h"
 
 #include <string.h>
 

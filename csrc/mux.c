@@ -12,7 +12,7 @@
  * alike, however many are always ready, and edge-triggered pollers need no
  * second look.
  */
-#include "mux.h"
+#include "core.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -249,7 +249,10 @@ static void serve_ready(pmx_mux *mux)
         pmx__conn *c = pmx__slot(mux, slot);
         if (c->flags & PMX__CONNECTING) {
             pmx__connected(mux, slot);
-        } else {
+            if (mux->draining == 2)
+                pmx__limit_input(mux, slot);
+        }
+        if (!(c->flags & PMX__CONNECTING)) {
             if (c->queue && c->flags & PMX__CAN_WRITE)
                 pmx__flush(mux, slot);
             if (pmx__take_in(mux, slot))

@@ -129,6 +129,8 @@ void pmx__drop_sock(pmx_sock sock);
 int pmx__local(pmx_sock sock, pmx__target *name);
 /* The path stays in target. */
 void pmx__describe(const pmx__target *target, pmx_address *address);
+/* 4, 6 or, of a Unix socket, 1. */
+uint8_t pmx__family(const pmx__target *target);
 /* Whether it says more than that somebody is there. */
 int pmx__is_named(const pmx__target *target);
 /* Where the path of a Unix target is on the file system, NULL if nowhere. */

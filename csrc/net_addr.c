@@ -151,6 +151,13 @@ int pmx__is_named(const pmx__target *target)
     return 1;
 }
 
+uint8_t pmx__family(const pmx__target *target)
+{
+    return target->to.any.sa_family == AF_INET    ? 4
+           : target->to.any.sa_family == AF_INET6 ? 6
+                                                  : 1;
+}
+
 void pmx__describe(const pmx__target *target, pmx_address *address)
 {
     memset(address, 0, sizeof *address);

@@ -5,7 +5,7 @@
 #ifndef WORLD_H
 #define WORLD_H
 
-#include "mux.h"
+#include "core.h"
 #include "test.h"
 
 typedef struct {

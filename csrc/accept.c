@@ -1,5 +1,5 @@
-/* How connections come about: listeners accept, connects go out. */
-#include "mux.h"
+/* Listeners, and whom they accept. */
+#include "core.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -39,18 +39,12 @@ static pmx__listener *free_place(pmx_mux *mux)
     return &grown[mux->listener_count++];
 }
 
-static int policy_valid(const pmx_policy *policy)
-{
-    return pmx__framing_valid(&policy->framing) &&
-           policy->framing.max_size <= INT32_MAX;
-}
-
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                const pmx_policy *policy, int backlog, int reuse_port,
                uint32_t mode, uint64_t *id)
 {
     pmx__target target;
-    if (!policy_valid(policy))
+    if (!pmx__policy_valid(policy))
         return -EINVAL;
     int error = pmx__resolve(endpoint, &target);
     if (error)
@@ -124,21 +118,23 @@ int pmx_listener_address(pmx_mux *mux, uint64_t id, pmx_address *name)
     return 0;
 }
 
-static uint8_t family_of(int family)
-{
-    return family == AF_INET || family == AF_INET6 ? 6 : 1;
-}
-
 /* --- accepting --------------------------------------------------------- */
+
+static int is_full(const pmx_mux *mux, const pmx__listener *l)
+{
+    const pmx__rules *rules = l->rules;
+    return l->full && !(mux->room && rules->connections <
+                                         rules->is.max_connections);
+}
 
 /* Whether a turn need not wait, since somebody may be accepted. */
 int pmx__accepting(const pmx_mux *mux)
 {
-    if (mux->accept_again)
+    if (mux->accept_again && !mux->room)
         return 0;
     for (uint32_t i = 0; i < mux->listener_count; i++) {
         const pmx__listener *l = &mux->listeners[i];
-        if (l->rules && l->can_accept && !l->full)
+        if (l->rules && l->can_accept && !is_full(mux, l))
             return 1;
     }
     return 0;
@@ -184,16 +180,17 @@ static void resume_accepting(pmx_mux *mux)
     watch_all(mux);
 }
 
-/* A connection under these rules is gone, and its descriptor with it. */
-void pmx__room_again(pmx_mux *mux, pmx__rules *rules)
+/* Connections are gone, and their descriptors with them. */
+static void make_room(pmx_mux *mux)
 {
     for (uint32_t i = 0; i < mux->listener_count; i++) {
         pmx__listener *l = &mux->listeners[i];
-        if (l->rules == rules && l->full) {
+        if (l->rules && l->full && !is_full(mux, l)) {
             l->full = 0;
             pmx__watch_listener(mux, l);
         }
     }
+    mux->room = 0;
     resume_accepting(mux);
 }
 
@@ -208,7 +205,7 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         pmx__keep_alive(sock, &l->rules->is);
     pmx__conn *c = pmx__slot(mux, slot);
     c->sock = sock;
-    c->family = family_of(l->name.to.any.sa_family);
+    c->family = pmx__family(&l->name);
     if (peer->to.any.sa_family == AF_INET) {
         c->family = 4;
         c->ip4 = peer->to.v4.sin_addr.s_addr;
@@ -276,6 +273,8 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
 void pmx__accept_all(pmx_mux *mux)
 {
     uint32_t budget = PMX__ACCEPTS;
+    if (mux->room)
+        make_room(mux);
     if (mux->accept_again && mux->now >= mux->accept_again)
         resume_accepting(mux);
     if (!mux->stats.listeners)
@@ -298,147 +297,3 @@ void pmx_drain(pmx_mux *mux)
         mux->listeners[i].can_accept = 1, mux->listeners[i].full = 0;
 }
 
-/* --- connecting -------------------------------------------------------- */
-
-/* Try the route's next targets until one is on its way; when none is, the
- * connection ends with the last error. */
-static void dial(pmx_mux *mux, uint32_t slot, int error)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    pmx__route *route = c->at.route;
-    while (route->next < route->count) {
-        pmx__target *target = &route->targets[route->next];
-        int dialled = pmx__dial(target, &c->sock);
-        if (dialled == -EAGAIN) {       /* a full backlog, say: later */
-            route->refused = 1;
-            mux->redial_at = mux->now + PMX__REDIAL_NS;
-            return;
-        }
-        if (!dialled || dialled == -EINPROGRESS) {
-            int added = mux->poller->add(mux->poll_state, c->sock,
-                                         pmx__id(slot, c),
-                                         PMX__IN | PMX__OUT);
-            if (!added) {
-                c->flags |= PMX__LISTED | PMX__WATCH_IN | PMX__WATCH_OUT;
-                pmx__watch(mux, slot);
-                if (!dialled) {         /* reported by the next harvest */
-                    c->flags |= PMX__CAN_WRITE;
-                    pmx__ready(mux, slot);
-                }
-                return;
-            }
-            pmx__drop_sock(c->sock);
-            dialled = added;
-        }
-        c->sock = PMX__NO_SOCK;
-        error = -dialled;
-        route->next++;
-    }
-    pmx__finish(mux, slot, error ? error : ECONNREFUSED, 0);
-}
-
-int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
-                const pmx_policy *policy, uint64_t *id)
-{
-    if (!policy_valid(policy) || !count || count > 1024)
-        return -EINVAL;
-    pmx__route *route =
-        sys_calloc(1, sizeof *route + count * sizeof *route->targets);
-    if (!route)
-        return -ENOMEM;
-    uint32_t slot;
-    int error = 0;
-    route->count = count;
-    for (uint32_t i = 0; i < count && !error; i++)
-        error = pmx__resolve(&endpoints[i], &route->targets[i]);
-    if (error)
-        goto fail;
-    pmx__rules *rules = pmx__rules_for(mux, policy, 1);
-    error = rules ? pmx__conn_new(mux, rules, &slot) : -ENOMEM;
-    if (rules)
-        pmx__rules_drop(mux, rules);    /* the connection keeps them */
-    if (error)
-        goto fail;
-    mux->now = pmx__now();
-    pmx__conn *c = pmx__slot(mux, slot);
-    c->at.route = route;
-    c->flags = PMX__CONNECTING;
-    *id = pmx__id(slot, c);
-    pmx__set_due(mux, slot, PMX__CONNECT_DUE);
-    dial(mux, slot, 0);
-    /* a descriptor that cannot be had is the caller's to know, now */
-    if (c->flags & PMX__DONE &&
-        (c->error == EMFILE || c->error == ENFILE || c->error == ENOSPC ||
-         c->error == ENOMEM || c->error == ENOBUFS)) {
-        error = -c->error;
-        mux->stats.closed--;
-        c->flags |= PMX__DISOWNED;
-    }
-    return error;
-fail:
-    free(route);
-    return error;
-}
-
-/* The poller says that a dialled socket has become writable. */
-void pmx__connected(pmx_mux *mux, uint32_t slot)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    if (mux->opened_count == mux->max_rows) {
-        mux->capped = 1;        /* no row to report it in: next turn */
-        return;
-    }
-    int told = !(c->flags & PMX__CLOSING);      /* else it is the closing's */
-    int error = told && c->error ? -c->error : pmx__dialled(c->sock);
-    if (told)
-        c->error = 0;
-    c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ);
-    if (error == -ENOTCONN)
-        return;                 /* not yet */
-    if (error) {
-        mux->poller->del(mux->poll_state, c->sock);
-        c->flags &= ~(uint32_t)PMX__LISTED;
-        pmx__drop_sock(c->sock);
-        c->sock = PMX__NO_SOCK;
-        c->at.route->next++;
-        dial(mux, slot, -error);
-        return;
-    }
-    pmx__target *peer = sys_malloc(sizeof *peer);
-    pmx__target *target = &c->at.route->targets[c->at.route->next];
-    c->family = family_of(target->to.any.sa_family);
-    if (peer)
-        *peer = *target;
-    free(c->at.route);
-    c->at.peer = peer;
-    c->flags &= ~(uint32_t)PMX__CONNECTING;
-    pmx__keep_alive(c->sock, &c->rules->is);    /* not sooner: it would bound
-                                                   connecting too */
-    /* what has come meanwhile, its end too, had this one event */
-    c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
-    mux->stats.connected++;
-    pmx__opened(mux, slot);
-    if (c->flags & PMX__CLOSING)
-        pmx__set_due(mux, slot, PMX__CLOSE_DUE);
-    if (c->queue)
-        pmx__flush(mux, slot);
-    else
-        pmx__settle(mux, slot);
-    if (!(c->flags & PMX__DONE) && mux->draining == 2)
-        pmx__limit_input(mux, slot);
-}
-
-void pmx__redial(pmx_mux *mux)
-{
-    if (!mux->redial_at || mux->now < mux->redial_at)
-        return;
-    mux->redial_at = 0;
-    for (uint32_t slot = 0; slot < mux->slots; slot++) {
-        pmx__conn *c = pmx__slot(mux, slot);
-        if (c->generation & 1 && c->flags & PMX__CONNECTING &&
-            !(c->flags & PMX__DONE) && c->at.route->refused) {
-            c->at.route->refused = 0;
-            dial(mux, slot, 0);
-        }
-    }
-}

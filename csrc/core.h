@@ -1,6 +1,6 @@
 /* What the parts of the core share. */
-#ifndef PMX_MUX_H
-#define PMX_MUX_H
+#ifndef PMX_CORE_H
+#define PMX_CORE_H
 
 #include "poller.h"
 
@@ -199,6 +199,7 @@ struct pmx_mux {
     int64_t redial_at;          /* or 0 */
     int64_t ask_at;             /* when sockets are asked, see ask_sockets() */
     uint32_t unacked;           /* connections to reset once acknowledged */
+    int room;                   /* a descriptor or a place has come free */
     int draining;               /* 1: closing the listeners, 2: closed */
 
     pmx__list ready;
@@ -246,7 +247,7 @@ struct pmx_mux {
     pmx__event events[PMX__EVENTS];
 };
 
-/* conn.c: slots, lists, states */
+/* slots.c: where connections are, their rules, who has work */
 static inline pmx__conn *pmx__slot(const pmx_mux *mux, uint32_t slot)
 {
     return &mux->slabs[slot / PMX__SLAB][slot % PMX__SLAB];
@@ -260,6 +261,9 @@ int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
 void pmx__conn_free(pmx_mux *mux, uint32_t slot);
 void pmx__ready(pmx_mux *mux, uint32_t slot);
 void pmx__unready(pmx_mux *mux, uint32_t slot);
+int pmx__policy_valid(const pmx_policy *policy);
+
+/* state.c: what happens to a connection */
 int pmx__has_work(const pmx__conn *c);
 int pmx__blocked(const pmx__conn *c);
 int pmx__unread(const pmx__conn *c);
@@ -277,12 +281,14 @@ void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
 void pmx__drop_unread(pmx_mux *mux, const pmx__conn *c);
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
+void pmx__expire(pmx_mux *mux);
 
 /* due.c: deadlines */
 void pmx__touch(pmx_mux *mux, uint32_t slot);
 void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due);
 int64_t pmx__next_due(const pmx_mux *mux);
-void pmx__expire(pmx_mux *mux);
+/* Somebody whose time is over, or NONE. */
+uint32_t pmx__overdue(pmx_mux *mux);
 void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
                     int64_t since);
 void pmx__undue(pmx_mux *mux, uint32_t slot);
@@ -320,15 +326,16 @@ void pmx__unshare(pmx_mux *mux, pmx__shared *shared);
 void pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count);
 void pmx__flush(pmx_mux *mux, uint32_t slot);
 
-/* listen.c: listeners and outgoing connections */
+/* accept.c: listeners */
 void pmx__accept_all(pmx_mux *mux);
 int pmx__accepting(const pmx_mux *mux);
 void pmx__may_accept(pmx_mux *mux, uint64_t listener);
 void pmx__watch_listener(pmx_mux *mux, pmx__listener *listener);
-void pmx__room_again(pmx_mux *mux, pmx__rules *rules);
+void pmx__close_listener(pmx_mux *mux, pmx__listener *listener, int forked);
+
+/* dial.c: outgoing connections */
 void pmx__connected(pmx_mux *mux, uint32_t slot);
 void pmx__redial(pmx_mux *mux);
-void pmx__close_listener(pmx_mux *mux, pmx__listener *listener, int forked);
 
 /* wait.c */
 static inline int64_t pmx__earlier(int64_t a, int64_t b)

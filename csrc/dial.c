@@ -1,0 +1,148 @@
+/* Outgoing connections: a route of addresses, tried in order. */
+#include "core.h"
+
+#include <stdlib.h>
+
+/* Try the route's next targets until one is on its way; when none is, the
+ * connection ends with the last error. */
+static void dial(pmx_mux *mux, uint32_t slot, int error)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx__route *route = c->at.route;
+    while (route->next < route->count) {
+        pmx__target *target = &route->targets[route->next];
+        int dialled = pmx__dial(target, &c->sock);
+        if (dialled == -EAGAIN) {       /* a full backlog, say: later */
+            route->refused = 1;
+            mux->redial_at = mux->now + PMX__REDIAL_NS;
+            return;
+        }
+        if (!dialled || dialled == -EINPROGRESS) {
+            int added = mux->poller->add(mux->poll_state, c->sock,
+                                         pmx__id(slot, c),
+                                         PMX__IN | PMX__OUT);
+            if (!added) {
+                c->flags |= PMX__LISTED | PMX__WATCH_IN | PMX__WATCH_OUT;
+                pmx__watch(mux, slot);
+                if (!dialled) {         /* reported by the next harvest */
+                    c->flags |= PMX__CAN_WRITE;
+                    pmx__ready(mux, slot);
+                }
+                return;
+            }
+            pmx__drop_sock(c->sock);
+            dialled = added;
+        }
+        c->sock = PMX__NO_SOCK;
+        error = -dialled;
+        route->next++;
+    }
+    pmx__finish(mux, slot, error ? error : ECONNREFUSED, 0);
+}
+
+int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
+                const pmx_policy *policy, uint64_t *id)
+{
+    if (!pmx__policy_valid(policy) || !count || count > 1024)
+        return -EINVAL;
+    pmx__route *route =
+        sys_calloc(1, sizeof *route + count * sizeof *route->targets);
+    if (!route)
+        return -ENOMEM;
+    uint32_t slot;
+    int error = 0;
+    route->count = count;
+    for (uint32_t i = 0; i < count && !error; i++)
+        error = pmx__resolve(&endpoints[i], &route->targets[i]);
+    if (error)
+        goto fail;
+    pmx__rules *rules = pmx__rules_for(mux, policy, 1);
+    error = rules ? pmx__conn_new(mux, rules, &slot) : -ENOMEM;
+    if (rules)
+        pmx__rules_drop(mux, rules);    /* the connection keeps them */
+    if (error)
+        goto fail;
+    mux->now = pmx__now();
+    pmx__conn *c = pmx__slot(mux, slot);
+    c->at.route = route;
+    c->flags = PMX__CONNECTING;
+    *id = pmx__id(slot, c);
+    pmx__set_due(mux, slot, PMX__CONNECT_DUE);
+    dial(mux, slot, 0);
+    /* a descriptor that cannot be had is the caller's to know, now */
+    if (c->flags & PMX__DONE &&
+        (c->error == EMFILE || c->error == ENFILE || c->error == ENOSPC ||
+         c->error == ENOMEM || c->error == ENOBUFS)) {
+        error = -c->error;
+        mux->stats.closed--;
+        c->flags |= PMX__DISOWNED;
+    }
+    return error;
+fail:
+    free(route);
+    return error;
+}
+
+/* The poller says that a dialled socket has become writable. */
+void pmx__connected(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (mux->opened_count == mux->max_rows) {
+        mux->capped = 1;        /* no row to report it in: next turn */
+        return;
+    }
+    int told = !(c->flags & PMX__CLOSING);      /* else it is the closing's */
+    int error = told && c->error ? -c->error : pmx__dialled(c->sock);
+    if (told)
+        c->error = 0;
+    c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ);
+    if (error == -ENOTCONN)
+        return;                 /* not yet */
+    if (error) {
+        mux->poller->del(mux->poll_state, c->sock);
+        c->flags &= ~(uint32_t)PMX__LISTED;
+        pmx__drop_sock(c->sock);
+        c->sock = PMX__NO_SOCK;
+        c->at.route->next++;
+        dial(mux, slot, -error);
+        return;
+    }
+    pmx__target *peer = NULL;
+    const pmx__target *target = &c->at.route->targets[c->at.route->next];
+    c->family = pmx__family(target);
+    if (c->family == 4) {
+        c->ip4 = target->to.v4.sin_addr.s_addr;
+        c->port4 = target->to.v4.sin_port;
+    } else {
+        peer = sys_malloc(sizeof *peer);
+        if (peer)
+            *peer = *target;
+    }
+    free(c->at.route);
+    c->at.peer = peer;
+    c->flags &= ~(uint32_t)PMX__CONNECTING;
+    pmx__keep_alive(c->sock, &c->rules->is);    /* not sooner: it would bound
+                                                   connecting too */
+    /* what has come meanwhile, its end too, had this one event */
+    c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
+    mux->stats.connected++;
+    pmx__opened(mux, slot);
+    if (c->flags & PMX__CLOSING)
+        pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+    pmx__settle(mux, slot);     /* what is queued leaves when it is served */
+}
+
+void pmx__redial(pmx_mux *mux)
+{
+    if (!mux->redial_at || mux->now < mux->redial_at)
+        return;
+    mux->redial_at = 0;
+    for (uint32_t slot = 0; slot < mux->slots; slot++) {
+        pmx__conn *c = pmx__slot(mux, slot);
+        if (c->generation & 1 && c->flags & PMX__CONNECTING &&
+            !(c->flags & PMX__DONE) && c->at.route->refused) {
+            c->at.route->refused = 0;
+            dial(mux, slot, 0);
+        }
+    }
+}

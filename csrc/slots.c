@@ -1,0 +1,177 @@
+/*
+ * Slots: where connections are, the rules that they live by, and the list of
+ * those that have work. Nothing here knows what a connection does.
+ *
+ * An id is `generation << 32 | slot`; the generation is odd while the slot is
+ * in use. Free slots are taken first in, first out, and a slot freed in one
+ * turn is used in the next at the earliest, so that no event meant for the
+ * one before can meet its successor. A slot whose generations are used up is
+ * retired.
+ */
+#include "core.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id)
+{
+    uint32_t slot = (uint32_t)id;
+    if (slot >= mux->slots)
+        return NULL;
+    pmx__conn *c = pmx__slot(mux, slot);
+    return c->generation & 1 && c->generation == id >> 32 ? c : NULL;
+}
+
+uint64_t pmx__id(uint32_t slot, const pmx__conn *c)
+{
+    return (uint64_t)c->generation << 32 | slot;
+}
+
+/* --- rules ------------------------------------------------------------- */
+
+int pmx__policy_valid(const pmx_policy *policy)
+{
+    return pmx__framing_valid(&policy->framing) &&
+           policy->framing.max_size <= INT32_MAX;
+}
+
+pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy, int share)
+{
+    pmx__rules *rules;
+    if (share)
+        for (rules = mux->rules; rules; rules = rules->next)
+            if (!rules->is.max_connections &&
+                !memcmp(&rules->is, policy, sizeof *policy)) {
+                rules->refs++;
+                return rules;
+            }
+    rules = sys_calloc(1, sizeof *rules);
+    if (!rules)
+        return NULL;
+    rules->is = *policy;
+    rules->refs = 1;
+    rules->next = mux->rules;
+    mux->rules = rules;
+    return rules;
+}
+
+void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
+{
+    if (--rules->refs)
+        return;
+    pmx__rules **place = &mux->rules;
+    while (*place != rules)
+        place = &(*place)->next;
+    *place = rules->next;
+    free(rules);
+}
+
+/* --- slots ------------------------------------------------------------- */
+
+static int more_slots(pmx_mux *mux)
+{
+    uint32_t slab = mux->slots / PMX__SLAB;
+    if (slab == mux->slab_count) {
+        uint32_t room = slab ? 2 * slab : 4;
+        pmx__conn **grown = sys_realloc(mux->slabs, room * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        memset(grown + slab, 0, (room - slab) * sizeof *grown);
+        mux->slabs = grown;
+        mux->slab_count = room;
+    }
+    pmx__deadline *due =
+        sys_realloc(mux->due, (size_t)(slab + 1) * PMX__SLAB * sizeof *due);
+    if (!due)
+        return -ENOMEM;
+    mux->due = due;
+    if (!mux->slabs[slab]) {
+        mux->slabs[slab] = sys_calloc(PMX__SLAB, sizeof(pmx__conn));
+        if (!mux->slabs[slab])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot)
+{
+    uint32_t s = mux->free.head;
+    pmx__conn *c;
+    if (s != PMX__NONE) {
+        c = pmx__slot(mux, s);
+        mux->free.head = c->ready_next;
+        if (mux->free.head == PMX__NONE)
+            mux->free.tail = PMX__NONE;
+    } else {
+        if (mux->slots % PMX__SLAB == 0 && more_slots(mux))
+            return -ENOMEM;
+        s = mux->slots++;
+        c = pmx__slot(mux, s);
+    }
+    uint32_t generation = c->generation + 1;
+    memset(c, 0, sizeof *c);
+    c->generation = generation;
+    c->sock = PMX__NO_SOCK;
+    c->rules = rules;
+    c->ready_prev = c->ready_next = PMX__NONE;
+    c->report_next = PMX__NONE;
+    c->dirty = PMX__NONE;
+    c->row_turn = mux->turn - 1;
+    rules->refs++;
+    *slot = s;
+    return 0;
+}
+
+void pmx__conn_free(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    free(c->at.names);
+    c->at.names = NULL;
+    pmx__rules_drop(mux, c->rules);
+    c->rules = NULL;
+    c->flags = 0;
+    c->generation++;
+    if (c->generation >= PMX__GENERATIONS)
+        return;                 /* retired */
+    c->ready_next = PMX__NONE;
+    if (mux->free.tail == PMX__NONE)
+        mux->free.head = slot;
+    else
+        pmx__slot(mux, mux->free.tail)->ready_next = slot;
+    mux->free.tail = slot;
+}
+
+/* --- the ready list ---------------------------------------------------- */
+
+void pmx__ready(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__IN_READY)
+        return;
+    c->flags |= PMX__IN_READY;
+    c->ready_prev = mux->ready.tail;
+    c->ready_next = PMX__NONE;
+    if (mux->ready.tail == PMX__NONE)
+        mux->ready.head = slot;
+    else
+        pmx__slot(mux, mux->ready.tail)->ready_next = slot;
+    mux->ready.tail = slot;
+    mux->ready_count++;
+}
+
+void pmx__unready(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!(c->flags & PMX__IN_READY))
+        return;
+    c->flags &= ~(uint32_t)PMX__IN_READY;
+    if (c->ready_prev == PMX__NONE)
+        mux->ready.head = c->ready_next;
+    else
+        pmx__slot(mux, c->ready_prev)->ready_next = c->ready_next;
+    if (c->ready_next == PMX__NONE)
+        mux->ready.tail = c->ready_prev;
+    else
+        pmx__slot(mux, c->ready_next)->ready_prev = c->ready_prev;
+    mux->ready_count--;
+}
