@@ -479,6 +479,14 @@ int pmx__sock_error(pmx_sock sock)
     return error;
 }
 
+int pmx__local(pmx_sock sock, pmx__target *name)
+{
+    memset(name, 0, sizeof *name);
+    name->size = sizeof name->to;
+    return sys_getsockname(sock, &name->to.any, &name->size)
+               ? pmx__net_error() : 0;
+}
+
 void pmx__shutdown_write(pmx_sock sock)
 {
 #ifdef _WIN32

@@ -3,70 +3,7 @@
 #ifndef PMX_NET_H
 #define PMX_NET_H
 
-#include "pymux.h"
-
-#include <errno.h>
-
-#ifdef _WIN32
-#include <winsock2.h>
-#include <ws2tcpip.h>
-typedef SOCKET pmx_sock;
-#define PMX__NO_SOCK INVALID_SOCKET
-/* Where Windows has two numbers for an error, Python's errno has Winsock's. */
-#undef EADDRINUSE
-#undef EADDRNOTAVAIL
-#undef EAFNOSUPPORT
-#undef ECONNABORTED
-#undef ECONNREFUSED
-#undef ECONNRESET
-#undef EHOSTUNREACH
-#undef EINPROGRESS
-#undef EMSGSIZE
-#undef ENETDOWN
-#undef ENETUNREACH
-#undef ENOBUFS
-#undef ENOTCONN
-#undef ETIMEDOUT
-#define EADDRINUSE WSAEADDRINUSE
-#define EADDRNOTAVAIL WSAEADDRNOTAVAIL
-#define EAFNOSUPPORT WSAEAFNOSUPPORT
-#define ECONNABORTED WSAECONNABORTED
-#define ECONNREFUSED WSAECONNREFUSED
-#define ECONNRESET WSAECONNRESET
-#define EHOSTUNREACH WSAEHOSTUNREACH
-#define EINPROGRESS WSAEINPROGRESS
-#define EMSGSIZE WSAEMSGSIZE
-#define ENETDOWN WSAENETDOWN
-#define ENETUNREACH WSAENETUNREACH
-#define ENOBUFS WSAENOBUFS
-#define ENOTCONN WSAENOTCONN
-#define ETIMEDOUT WSAETIMEDOUT
-#else
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-#include <sys/un.h>
-typedef int pmx_sock;
-#define PMX__NO_SOCK (-1)
-#endif
-
-#include "sys.h"
-
-/* Any address that a connection here can have. */
-typedef union {
-    struct sockaddr any;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-#ifndef _WIN32
-    struct sockaddr_un un;
-#endif
-    struct sockaddr_storage room;
-} pmx__sockaddr;
-
-typedef struct {
-    socklen_t size;
-    pmx__sockaddr to;
-} pmx__target;
+#include "net_addr.h"
 
 /* Whether a listener's options are those of whom it accepts; and whether a
  * send to a peer that had ended its stream before it was lost is EPIPE, and to
@@ -96,7 +33,6 @@ int pmx__net_start(void);
 int pmx__net_error(void);
 /* Non-blocking, not inherited by other programs, no SIGPIPE. */
 int pmx__prepare(pmx_sock sock);
-int pmx__resolve(const pmx_endpoint *endpoint, pmx__target *target);
 int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
                 uint32_t mode, pmx_sock *sock);
 /* The connection's socket and its peer; -EAGAIN when nobody waits. */
@@ -127,24 +63,6 @@ void pmx__reset_sock(pmx_sock sock);
 void pmx__drop_sock(pmx_sock sock);
 
 int pmx__local(pmx_sock sock, pmx__target *name);
-/* The path stays in target. */
-void pmx__describe(const pmx__target *target, pmx_address *address);
-/* 4, 6 or, of a Unix socket, 1. */
-uint8_t pmx__family(const pmx__target *target);
-/* Whether it says more than that somebody is there. */
-int pmx__is_named(const pmx__target *target);
-/* Where the path of a Unix target is on the file system, NULL if nowhere. */
-const char *pmx__file_of(const pmx__target *target);
-/* Which file a path is now: 0 and its identity, or -errno. */
-int pmx__file_identity(const char *path, uint64_t identity[2]);
-void pmx__unlink_if(const char *path, const uint64_t identity[2]);
-#ifndef _WIN32
-/* Set the mode of the socket file that bind() has just made. Whoever may write
- * to the directory may have put a link in its place: that is not followed, and
- * nothing is done where the mode is right already, as it mostly is. */
-int pmx__set_mode(const char *path, uint32_t mode);
-#endif
-
 /* Two connected descriptors: [0] is read, [1] is written a byte at a time. */
 int pmx__wakeup_open(pmx_sock pair[2]);
 void pmx__wakeup_close(const pmx_sock pair[2]);

@@ -1,8 +1,8 @@
-/* Addresses and the files of Unix sockets: see net.h. */
+/* Addresses and the files of Unix sockets: see net_addr.h. */
 #ifdef __linux__
 #define _GNU_SOURCE             /* struct addrinfo */
 #endif
-#include "net.h"
+#include "net_addr.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -116,14 +116,6 @@ int pmx__set_mode(const char *path, uint32_t mode)
     return sys_chmod(path, (mode_t)mode) ? -errno : 0;     /* an old libc */
 }
 #endif
-
-int pmx__local(pmx_sock sock, pmx__target *name)
-{
-    memset(name, 0, sizeof *name);
-    name->size = sizeof name->to;
-    return sys_getsockname(sock, &name->to.any, &name->size)
-               ? pmx__net_error() : 0;
-}
 
 #ifndef _WIN32
 static size_t path_size(const pmx__target *target)
