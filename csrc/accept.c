@@ -50,7 +50,7 @@ int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
     if (error)
         return error;
     pmx__listener *l = free_place(mux);
-    pmx__rules *rules = l ? pmx__rules_for(mux, policy, 0) : NULL;
+    pmx__rules *rules = l ? pmx__rules_for(mux, policy, pmx__via(&target), 0) : NULL;
     if (!rules)
         return -ENOMEM;
     uint32_t generation = l->generation + 1;

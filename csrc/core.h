@@ -3,6 +3,7 @@
 #define PMX_CORE_H
 
 #include "poller.h"
+#include "transport.h"
 
 #include <errno.h>
 
@@ -72,6 +73,7 @@ typedef struct {
 /* A policy in use: by a listener and its connections, or by outgoing ones. */
 typedef struct pmx__rules {
     pmx_policy is;
+    const pmx__transport *via;
     struct pmx__rules *next;
     uint32_t refs;
     uint32_t connections;
@@ -125,7 +127,7 @@ typedef struct {
 } pmx__route;
 
 /* A slot: 96 bytes on 64-bit Unix, for every connection there is. */
-typedef struct {
+typedef struct pmx__conn {
     pmx__rules *rules;
     pmx_arena *carry;           /* input that is no complete frame yet */
     pmx__queue *queue;
@@ -255,13 +257,20 @@ static inline pmx__conn *pmx__slot(const pmx_mux *mux, uint32_t slot)
 pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id);
 uint32_t pmx__slot_of(const pmx_mux *mux, const pmx__conn *c);
 uint64_t pmx__id(uint32_t slot, const pmx__conn *c);
-pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy, int share);
+pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy,
+                           const pmx__transport *via, int share);
 void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules);
 int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
 void pmx__conn_free(pmx_mux *mux, uint32_t slot);
 void pmx__ready(pmx_mux *mux, uint32_t slot);
 void pmx__unready(pmx_mux *mux, uint32_t slot);
 int pmx__policy_valid(const pmx_policy *policy);
+
+/* plain.c */
+static inline const pmx__transport *pmx__via(const pmx__target *target)
+{
+    return pmx__family(target) == 1 ? &pmx__unix : &pmx__tcp;
+}
 
 /* state.c: what happens to a connection */
 int pmx__has_work(const pmx__conn *c);

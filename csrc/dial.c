@@ -56,7 +56,8 @@ int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
         error = pmx__resolve(&endpoints[i], &route->targets[i]);
     if (error)
         goto fail;
-    pmx__rules *rules = pmx__rules_for(mux, policy, 1);
+    pmx__rules *rules = pmx__rules_for(
+        mux, policy, pmx__via(&route->targets[0]), 1);
     error = rules ? pmx__conn_new(mux, rules, &slot) : -ENOMEM;
     if (rules)
         pmx__rules_drop(mux, rules);    /* the connection keeps them */

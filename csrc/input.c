@@ -252,7 +252,8 @@ static int received(pmx_mux *mux, uint32_t slot, int64_t n, size_t asked)
         pmx__touch(mux, slot);
         if (c->flags & PMX__LIMITED)
             c->left -= (uint32_t)at_most((size_t)n, c->left);
-        else if ((size_t)n < asked && !(c->flags & PMX__TO_THE_END))
+        else if ((size_t)n < asked && c->rules->via->short_is_all &&
+                 !(c->flags & PMX__TO_THE_END))
             c->flags &= ~(uint32_t)PMX__CAN_READ;
         return 1;
     }
@@ -385,7 +386,7 @@ static int receive_into_carry(pmx_mux *mux, uint32_t slot, size_t *allowance)
         pmx__finish(mux, slot, ENOMEM, 1);
         return 0;
     }
-    int64_t n = pmx__recv(c->sock, c->carry->data + c->carry->size, room);
+    int64_t n = c->rules->via->recv(mux, c, c->carry->data + c->carry->size, room);
     if (!received(mux, slot, n, room))
         return 0;
     c->carry->size += (size_t)n;
@@ -401,7 +402,7 @@ static void receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
     uint8_t *at = a->data + a->size;
     size_t before = c->carry ? (size_t)c->carry->size : 0;
     size_t asked = at_most(room - before, *allowance);
-    int64_t n = pmx__recv(c->sock, at + before, asked);
+    int64_t n = c->rules->via->recv(mux, c, at + before, asked);
     if (!received(mux, slot, n, asked))
         return;
     *allowance -= (size_t)n;
@@ -422,7 +423,7 @@ static void receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
 static void drop_input(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    int64_t n = pmx__recv(c->sock, mux->scratch, PMX__SHARE);
+    int64_t n = c->rules->via->recv(mux, c, mux->scratch, PMX__SHARE);
     (void)received(mux, slot, n, PMX__SHARE);
 }
 
@@ -468,7 +469,8 @@ static int take_in(pmx_mux *mux, uint32_t slot, size_t allowance)
                 return 1;
             }
         }
-        if (allowance && !(c->flags & (PMX__TO_THE_END | PMX__LIMITED)))
+        if (allowance && c->rules->via->short_is_all &&
+            !(c->flags & (PMX__TO_THE_END | PMX__LIMITED)))
             return 0;
     }
     return 0;

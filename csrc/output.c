@@ -204,9 +204,7 @@ static void send_dirty(pmx_mux *mux, const pmx__dirty *entry)
         gather_t g;
         uint32_t next = gather(mux, c, at, &g);
         int64_t n = !g.size ? 0
-                    : g.count == 1
-                        ? pmx__send(c->sock, g.end - g.size, g.size)
-                        : pmx__send_spans(c->sock, g.spans, g.count);
+                            : c->rules->via->send(mux, c, g.spans, g.count);
         if (n < 0 && n != -EAGAIN) {
             queue_rest(mux, slot, at, 0);       /* to be counted as lost */
             if (!(c->flags & PMX__DONE))

@@ -168,7 +168,7 @@ int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken)
             spans[used++] = PMX__SPAN(bytes + chunk->begin,
                                         chunk->end - chunk->begin);
         }
-        int64_t n = pmx__send_spans(c->sock, spans, used);
+        int64_t n = c->rules->via->send(mux, c, spans, used);
         if (n < 0)
             return (int)n;
         *taken += (size_t)n;

@@ -35,12 +35,13 @@ int pmx__policy_valid(const pmx_policy *policy)
            policy->framing.max_size <= INT32_MAX;
 }
 
-pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy, int share)
+pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy,
+                           const pmx__transport *via, int share)
 {
     pmx__rules *rules;
     if (share)
         for (rules = mux->rules; rules; rules = rules->next)
-            if (!rules->is.max_connections &&
+            if (!rules->is.max_connections && rules->via == via &&
                 !memcmp(&rules->is, policy, sizeof *policy)) {
                 rules->refs++;
                 return rules;
@@ -49,6 +50,7 @@ pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy, int share)
     if (!rules)
         return NULL;
     rules->is = *policy;
+    rules->via = via;
     rules->refs = 1;
     rules->next = mux->rules;
     mux->rules = rules;

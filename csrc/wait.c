@@ -108,9 +108,8 @@ static void note_connection(pmx_mux *mux, const pmx__event *event)
     } else {
         if (event->what & PMX__IN)
             c->flags |= PMX__CAN_READ;
-        if (event->what & PMX__LAST || c->family == 1)
-            c->flags |= PMX__TO_THE_END;    /* a descriptor that is passed
-                                               cuts a receive short */
+        if (event->what & PMX__LAST)
+            c->flags |= PMX__TO_THE_END;
         if (event->what & PMX__OUT)
             c->flags |= PMX__CAN_WRITE;
         if (event->what & PMX__ERROR)

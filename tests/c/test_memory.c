@@ -77,6 +77,7 @@ static void offsets_are_checked(void)
 typedef struct {
     pmx_mux *mux;
     pmx__conn conn;
+    pmx__rules rules;
     pmx_sock peer;
     buffer sent, got;
 } line;
@@ -90,6 +91,8 @@ static void line_begin(line *l)
         set_room(pair[i], SO_SNDBUF, 4096);
     l->mux = calloc(1, sizeof *l->mux);
     CHECK(l->mux);
+    l->rules.via = &pmx__unix;
+    l->conn.rules = &l->rules;
     l->conn.sock = pair[0];
     l->peer = pair[1];
 }
