@@ -29,6 +29,9 @@ enum {
     PMX__SMALL_PIECE = 4096,
     /* New connections a turn: a burst must not hold up the established. */
     PMX__ACCEPTS = 256,
+    /* Of a queue, and of what is read and dropped, a turn: others wait. */
+    PMX__FLUSH = 1 << 20,
+    PMX__DROPS = 1 << 20,
     PMX__EVENTS = 1024,
     /* Deadlines a turn: a mass of them must not hold up the others. */
     PMX__EXPIRIES = 256,
@@ -240,6 +243,7 @@ struct pmx_mux {
     uint8_t *wire;              /* runs of frames as they go out */
     size_t wire_used, wire_room;
 
+    size_t dropped;             /* bytes, in this turn */
     int unheard;                /* the last wait had more events than room */
     int keeps_memory;           /* see keep_freed_memory() */
     int64_t now;

@@ -423,7 +423,10 @@ static void receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
 static void drop_input(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
+    if (mux->dropped >= PMX__DROPS)
+        return;                 /* the next turn, please */
     int64_t n = c->rules->via->recv(mux, c, mux->scratch, PMX__SHARE);
+    mux->dropped += n > 0 ? (size_t)n : 0;
     (void)received(mux, slot, n, PMX__SHARE);
 }
 

@@ -86,8 +86,9 @@ static void close_conn(pmx_mux *mux, pmx__conn *c, int forked)
         pmx__drop_sock(c->sock);
     } else if (c->sock != PMX__NO_SOCK) {
         size_t taken;
-        if (c->queue && !(c->flags & PMX__CONNECTING))
-            (void)pmx__queue_send(mux, c, &taken);
+        while (c->queue && !(c->flags & PMX__CONNECTING) &&
+               !pmx__queue_send(mux, c, &taken))
+            ;
         if (c->flags & PMX__LISTED)
             mux->poller->del(mux->poll_state, c->sock);
         if (c->queue) {
@@ -244,6 +245,7 @@ static void close_ending(pmx_mux *mux)
 /* Serve who was ready when this began, in order, until the batch is full. */
 static void serve_ready(pmx_mux *mux)
 {
+    mux->dropped = 0;
     for (uint32_t n = mux->ready_count; n && mux->ready_count; n--) {
         uint32_t slot = mux->ready.head;
         pmx__conn *c = pmx__slot(mux, slot);

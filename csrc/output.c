@@ -70,8 +70,11 @@ void pmx__flush(pmx_mux *mux, uint32_t slot)
         return;
     }
     pmx__settle(mux, slot);
-    if (!(c->flags & PMX__DONE))
-        pmx__watch(mux, slot);
+    if (c->flags & PMX__DONE)
+        return;
+    pmx__watch(mux, slot);
+    if (pmx__has_work(c))       /* it had its share: again in the next turn */
+        pmx__ready(mux, slot);
 }
 
 /* Queue one frame from its byte `skip` on. */

@@ -158,15 +158,18 @@ static void consume(pmx_mux *mux, pmx__conn *c, size_t size)
 int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken)
 {
     *taken = 0;
-    while (c->queue) {
+    while (c->queue && *taken < PMX__FLUSH) {
         pmx__span spans[PMX__SPANS];
         int used = 0;
+        size_t room = PMX__FLUSH - *taken;
         for (pmx__chunk *chunk = c->queue->head;
-             chunk && used < PMX__SPANS; chunk = chunk->next) {
+             chunk && room && used < PMX__SPANS; chunk = chunk->next) {
             const uint8_t *bytes =
                 chunk->shared ? chunk->shared->bytes : chunk->bytes;
-            spans[used++] = PMX__SPAN(bytes + chunk->begin,
-                                        chunk->end - chunk->begin);
+            size_t size = chunk->end - chunk->begin;
+            size = size < room ? size : room;
+            spans[used++] = PMX__SPAN(bytes + chunk->begin, size);
+            room -= size;
         }
         int64_t n = c->rules->via->send(mux, c, spans, used);
         if (n < 0)
