@@ -136,7 +136,8 @@ void pmx__report(pmx_mux *mux)
         }
         if (c->flags & PMX__SAY_ENDED)
             mux->ended[mux->ended_count++] = id;
-        if (c->flags & PMX__SAY_DRAINED && !(c->flags & PMX__DONE))
+        if (c->flags & PMX__SAY_DRAINED &&
+            !(c->flags & (PMX__DONE | PMX__OVER)))      /* over it again? */
             mux->drained[mux->drained_count++] = id;
         if (c->flags & PMX__DONE)
             mux->closed[mux->closed_count++] = (pmx_closed){
