@@ -13,7 +13,7 @@ finish() {
     if [ "$code" -ne 0 ]; then
         printf '\nFAILED: %s\n' "${stage_name:-before the first stage}"
     fi
-    rm -rf "$work"
+    rm -rf --one-file-system "$work"
 }
 trap finish EXIT
 
