@@ -123,7 +123,7 @@ int pmx_listener_address(pmx_mux *mux, uint64_t id, pmx_address *name)
 static int is_full(const pmx_mux *mux, const pmx__listener *l)
 {
     const pmx__rules *rules = l->rules;
-    return l->full && !(mux->room && rules->connections <
+    return l->full && !(mux->room && pmx__places_taken(rules) <
                                          rules->is.max_connections);
 }
 
@@ -242,7 +242,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         pmx__target peer;
         const pmx_policy *is = &l->rules->is;
         if (is->max_connections && !mux->draining &&
-            l->rules->connections >= is->max_connections) {
+            pmx__places_taken(l->rules) >= is->max_connections) {
             l->full = 1;
             mux->stats.accept_pauses++;
             pmx__watch_listener(mux, l);

@@ -33,13 +33,18 @@ enum {
     PMX__FLUSH = 1 << 20,
     PMX__DROPS = 1 << 20,
     PMX__EVENTS = 1024,
-    /* Deadlines a turn: a mass of them must not hold up the others. */
+    /* Deadlines a turn, and connections that a drain limits: a mass of them
+     * must not hold up the others. */
     PMX__EXPIRIES = 256,
+    PMX__LOOKS = 4,             /* for progress, while close_ns passes */
+    PMX__TRIES = 64,            /* to find one that may go, at once */
     PMX__SLAB = 1024,           /* slots; slabs are never moved */
     PMX__GENERATIONS = 1 << 28, /* then a slot is retired */
 };
 #define PMX__RETRY_NS INT64_C(100000000)    /* accept again after EMFILE */
 #define PMX__ACK_NS INT64_C(10000000)       /* is it acknowledged by now? */
+#define PMX__ACK_EACH_NS INT64_C(10000)     /* more of it, for each that waits */
+#define PMX__SOON_NS INT64_C(1000000)       /* looks are no closer than this */
 #define PMX__REDIAL_NS INT64_C(10000000)    /* a Unix backlog that was full */
 
 /* Output that waits for the kernel. */
@@ -65,8 +70,13 @@ typedef struct {
     uint32_t head, tail;
 } pmx__list;
 
-enum pmx__due { PMX__NOT_DUE, PMX__CONNECT_DUE, PMX__IDLE_DUE, PMX__CLOSE_DUE,
-                PMX__DUES };
+enum pmx__due {
+    PMX__NOT_DUE,
+    PMX__CONNECT_DUE,
+    PMX__IDLE_DUE,
+    PMX__CLOSE_DUE,             /* since the last progress */
+    PMX__LOOK_DUE               /* no deadline: it is only to be looked at */
+};
 
 typedef struct {
     int64_t at;
@@ -79,7 +89,9 @@ typedef struct pmx__rules {
     const pmx__transport *via;
     struct pmx__rules *next;
     uint32_t refs;
-    uint32_t connections;
+    uint32_t connections;       /* open, and those that linger: */
+    uint32_t lingering;
+    uint32_t oldest, newest;    /* of them: slot + 1, or 0 */
 } pmx__rules;
 
 enum pmx__flags {
@@ -89,7 +101,7 @@ enum pmx__flags {
     PMX__CAN_WRITE = 1 << 3,    /* the kernel may take more */
     PMX__TO_THE_END = 1 << 4,   /* receive until nothing comes */
     PMX__FRAMES = 1 << 5,       /* the carry holds a complete frame */
-    PMX__ENDED = 1 << 6,        /* no more input is taken */
+    PMX__ENDED = 1 << 6,        /* no more input is delivered */
     PMX__ENDING = 1 << 7,       /* closes once this batch is answered */
     PMX__CLOSING = 1 << 8,      /* flush, shut down, drop input */
     PMX__SEND_ENDED = 1 << 9,   /* nothing more is accepted for sending */
@@ -101,7 +113,8 @@ enum pmx__flags {
     PMX__OVER = 1 << 15,        /* over high water */
     PMX__LOST = 1 << 16,        /* reset: what holds reading is lifted */
     PMX__HUNG = 1 << 17,        /* hung up, no error: nothing to watch */
-    PMX__LIMITED = 1 << 18,     /* reads no more than `left` */
+    PMX__LIMITED = 1 << 18,     /* reads no more than `left`; when ENDED: the
+                                   end is that, not the peer's */
     PMX__SAY_ENDED = 1 << 19,   /* to be reported */
     PMX__SAY_DRAINED = 1 << 20,
     PMX__IN_READY = 1 << 21,
@@ -112,9 +125,12 @@ enum pmx__flags {
     PMX__WATCH_OUT = 1 << 26,
     PMX__WATCH_DROP = 1 << 27,
     PMX__COUNTED = 1 << 28,     /* among the open connections */
-    PMX__UNACKED = 1 << 30,     /* reset once the peer has it all */
+    PMX__UNACKED = 1 << 30,     /* finished once the peer has it all */
     PMX__DISOWNED = 1 << 29,    /* nobody was told of it: no report */
 };
+/* What comes after ENDED is read and dropped, until the peer's end. */
+#define PMX__DROPPING (UINT32_C(1) << 31)
+#define PMX__UNKNOWN UINT32_MAX /* how much is unacknowledged */
 
 /* The peer and local names of a connection that has closed. */
 typedef struct {
@@ -132,7 +148,12 @@ typedef struct {
 /* A slot: 96 bytes on 64-bit Unix, for every connection there is. */
 typedef struct pmx__conn {
     pmx__rules *rules;
-    pmx_arena *carry;           /* input that is no complete frame yet */
+    union {
+        pmx_arena *carry;       /* input that is no complete frame yet */
+        struct {
+            uint32_t older, newer;      /* slot + 1, or 0 */
+        } linger;               /* (lingers) among those of its rules */
+    };
     pmx__queue *queue;
     union {                     /* by the connection's state */
         pmx__route *route;      /* connecting */
@@ -149,11 +170,14 @@ typedef struct pmx__conn {
     uint32_t report_next;
     uint32_t dirty;             /* its entry in this turn's output */
     uint32_t row_turn;          /* the last turn it had a row in */
-    uint32_t left;              /* bytes yet to be read, when LIMITED */
+    uint32_t left;              /* bytes yet to be read, when LIMITED; not
+                                   acknowledged at the last look, or UNKNOWN,
+                                   when CLOSING */
     uint32_t ip4;               /* the peer's, as the network has them */
     uint16_t port4;
     uint8_t due;                /* enum pmx__due */
     uint8_t family;             /* 4: ip4 and port4; 1: Unix, 6: see at.peer */
+    uint8_t lingers;            /* closing, and all of it is with the kernel */
 } pmx__conn;
 
 typedef struct {
@@ -201,11 +225,12 @@ struct pmx_mux {
     uint32_t listener_count;
     uint32_t next_listener;
     int64_t accept_again;       /* accepting is paused until then, or 0 */
-    int64_t redial_at;          /* or 0 */
     int64_t ask_at;             /* when sockets are asked, see ask_sockets() */
-    uint32_t unacked;           /* connections to reset once acknowledged */
+    uint32_t unacked;           /* connections that wait for that */
     int room;                   /* a descriptor or a place has come free */
-    int draining;               /* 1: closing the listeners, 2: closed */
+    int draining;               /* 1: accepts who waits, 2: limits the input of
+                                   all, up to slot `limited`, 3: has */
+    uint32_t limited;
 
     pmx__list ready;
     uint32_t ready_count;
@@ -268,6 +293,16 @@ int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
 void pmx__conn_free(pmx_mux *mux, uint32_t slot);
 void pmx__ready(pmx_mux *mux, uint32_t slot);
 void pmx__unready(pmx_mux *mux, uint32_t slot);
+/* How many of max_connections are taken: those that linger are counted apart,
+ * up to the same number. */
+static inline uint32_t pmx__places_taken(const pmx__rules *rules)
+{
+    uint32_t most = rules->is.max_connections;
+    return rules->connections -
+           (rules->lingering < most ? rules->lingering : most);
+}
+void pmx__linger(pmx_mux *mux, uint32_t slot);
+void pmx__unlinger(pmx_mux *mux, uint32_t slot);
 int pmx__policy_valid(const pmx_policy *policy);
 
 /* plain.c */
@@ -280,6 +315,7 @@ static inline const pmx__transport *pmx__via(const pmx__target *target)
 int pmx__has_work(const pmx__conn *c);
 int pmx__blocked(const pmx__conn *c);
 int pmx__unread(const pmx__conn *c);
+int pmx__reads(const pmx__conn *c);
 void pmx__watch(pmx_mux *mux, uint32_t slot);
 void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what);
 void pmx__report(pmx_mux *mux);
@@ -287,11 +323,12 @@ void pmx__opened(pmx_mux *mux, uint32_t slot);
 void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
 void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
 void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
+void pmx__due_to_close(pmx_mux *mux, uint32_t slot);
 void pmx__end_sending(pmx_mux *mux, uint32_t slot);
 void pmx__settle(pmx_mux *mux, uint32_t slot);
 void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
-void pmx__drop_unread(pmx_mux *mux, const pmx__conn *c);
+void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
 void pmx__expire(pmx_mux *mux);
@@ -300,7 +337,10 @@ void pmx__expire(pmx_mux *mux);
 void pmx__touch(pmx_mux *mux, uint32_t slot);
 void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due);
 int64_t pmx__next_due(const pmx_mux *mux);
-/* Somebody whose time is over, or NONE. */
+int64_t pmx__deadline_of(const pmx__conn *c);   /* INT64_MAX: none */
+/* Have it come up by then, or at its deadline, if that is sooner. */
+void pmx__look_at(pmx_mux *mux, uint32_t slot, int64_t at);
+/* Somebody whose time is over, or who is to be looked at; or NONE. */
 uint32_t pmx__overdue(pmx_mux *mux);
 void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
                     int64_t since);
@@ -321,7 +361,6 @@ int pmx__framing_valid(const pmx_framing *f);
 
 /* input.c */
 int pmx__take_in(pmx_mux *mux, uint32_t slot);
-void pmx__end_input(pmx_mux *mux, uint32_t slot);
 void pmx__limit_input(pmx_mux *mux, uint32_t slot);
 
 /* outq.c: queued output */
@@ -348,7 +387,6 @@ void pmx__close_listener(pmx_mux *mux, pmx__listener *listener, int forked);
 
 /* dial.c: outgoing connections */
 void pmx__connected(pmx_mux *mux, uint32_t slot);
-void pmx__redial(pmx_mux *mux);
 
 /* wait.c */
 static inline int64_t pmx__earlier(int64_t a, int64_t b)

@@ -14,7 +14,7 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
         int dialled = pmx__dial(target, &c->sock);
         if (dialled == -EAGAIN) {       /* a full backlog, say: later */
             route->refused = 1;
-            mux->redial_at = mux->now + PMX__REDIAL_NS;
+            pmx__look_at(mux, slot, mux->now + PMX__REDIAL_NS);
             return;
         }
         if (!dialled || dialled == -EINPROGRESS) {
@@ -84,10 +84,17 @@ fail:
     return error;
 }
 
-/* The poller says that a dialled socket has become writable. */
+/* The poller says that a dialled socket has become writable, or the time to
+ * dial again has come. */
 void pmx__connected(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
+    if (c->at.route->refused) {
+        c->at.route->refused = 0;
+        c->flags &= ~(uint32_t)PMX__CAN_WRITE;
+        dial(mux, slot, 0);
+        return;
+    }
     if (mux->opened_count == mux->max_rows) {
         mux->capped = 1;        /* no row to report it in: next turn */
         return;
@@ -129,21 +136,6 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     mux->stats.connected++;
     pmx__opened(mux, slot);
     if (c->flags & PMX__CLOSING)
-        pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+        pmx__due_to_close(mux, slot);
     pmx__settle(mux, slot);     /* what is queued leaves when it is served */
-}
-
-void pmx__redial(pmx_mux *mux)
-{
-    if (!mux->redial_at || mux->now < mux->redial_at)
-        return;
-    mux->redial_at = 0;
-    for (uint32_t slot = 0; slot < mux->slots; slot++) {
-        pmx__conn *c = pmx__slot(mux, slot);
-        if (c->generation & 1 && c->flags & PMX__CONNECTING &&
-            !(c->flags & PMX__DONE) && c->at.route->refused) {
-            c->at.route->refused = 0;
-            dial(mux, slot, 0);
-        }
-    }
 }

@@ -5,6 +5,9 @@
  * that stands there is over. So a connection costs the heap one step in the
  * time that it may be idle, however much it says, and a message costs a
  * store. There is room for every slot beforehand: setting one cannot fail.
+ *
+ * A connection that closes or dials comes up before its deadline too, to be
+ * looked at: each has a time of its own for that, in the same place.
  */
 #include "core.h"
 
@@ -18,9 +21,10 @@ static int64_t span_of(const pmx__rules *rules, enum pmx__due due)
     }
 }
 
-static int64_t deadline_of(const pmx__conn *c)
+int64_t pmx__deadline_of(const pmx__conn *c)
 {
-    return pmx__after(c->since, span_of(c->rules, (enum pmx__due)c->due));
+    int64_t span = span_of(c->rules, (enum pmx__due)c->due);
+    return span < 0 ? INT64_MAX : pmx__after(c->since, span);
 }
 
 static void put(pmx_mux *mux, uint32_t place, pmx__deadline d)
@@ -71,7 +75,18 @@ void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
         return;
     c->due = (uint8_t)due;
     settle(mux, mux->due_count++,
-           (pmx__deadline){.at = deadline_of(c), .slot = slot});
+           (pmx__deadline){.at = pmx__deadline_of(c), .slot = slot});
+}
+
+void pmx__look_at(pmx_mux *mux, uint32_t slot, int64_t at)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!c->due) {
+        c->due = PMX__LOOK_DUE;
+        c->due_place = mux->due_count++;
+    }
+    at = pmx__earlier(at, pmx__deadline_of(c));
+    settle(mux, c->due_place, (pmx__deadline){.at = at, .slot = slot});
 }
 
 void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due)
@@ -97,8 +112,9 @@ uint32_t pmx__overdue(pmx_mux *mux)
 {
     while (mux->due_count && mux->due[0].at <= mux->now) {
         pmx__deadline first = mux->due[0];
-        first.at = deadline_of(pmx__slot(mux, first.slot));
-        if (first.at <= mux->now)
+        const pmx__conn *c = pmx__slot(mux, first.slot);
+        first.at = pmx__deadline_of(c);
+        if (first.at <= mux->now || c->due != PMX__IDLE_DUE)
             return first.slot;
         settle(mux, 0, first);      /* it was touched since */
     }

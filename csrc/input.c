@@ -101,8 +101,21 @@ static void protocol_error(pmx_mux *mux, uint32_t slot, int error)
         c->error = error;
     c->flags |= PMX__ENDED | PMX__RESET_LAST;
     c->flags &= ~(uint32_t)PMX__FRAMES;
+    if (!(c->flags & PMX__DROPPING))
+        c->flags &= ~(uint32_t)PMX__LIMITED;    /* no stop has cut it */
     input_over(mux, slot);
 }
+
+/* Whether the end of a stream is none: the connection has failed, and sending
+ * was told so, or a question, where receiving would have been. Where an errno
+ * does not tell, it may be one: a last line is not to be lost. */
+static int is_broken(const pmx__conn *c)
+{
+    return PMX__EPIPE_TELLS && c->flags & (PMX__LOST | PMX__SEND_FAILED) &&
+           c->error && c->error != EPIPE;
+}
+
+static void at_end(pmx_mux *mux, uint32_t slot);
 
 /* Take the next frame off the carry: 1 and its bounds, 0 if it is not whole.
  * At the end of the stream what is left is the last line. */
@@ -194,30 +207,15 @@ static int deliver_carry(pmx_mux *mux, uint32_t slot)
     if (found < 0)
         protocol_error(mux, slot, -found);
     else if (c->flags & PMX__ENDED)
-        pmx__end_input(mux, slot);
+        at_end(mux, slot);
     return mux->full;
 }
 
-/* Whether the end of a stream is none: the connection has failed, and sending
- * was told so, or a question, where receiving would have been. Where an errno
- * does not tell, it may be one: a last line is not to be lost. */
-static int is_broken(const pmx__conn *c)
-{
-    return PMX__EPIPE_TELLS && c->flags & (PMX__LOST | PMX__SEND_FAILED) &&
-           c->error && c->error != EPIPE;
-}
-
-/* The stream has ended, or is treated as if it had. */
-void pmx__end_input(pmx_mux *mux, uint32_t slot)
+/* No more input is delivered but what stands in the carry. */
+static void at_end(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    c->flags |= PMX__ENDED;
-    c->flags &= ~(uint32_t)(PMX__CAN_READ | PMX__TO_THE_END);
-    if (c->flags & PMX__CLOSING) {
-        pmx__settle(mux, slot);
-        if (!(c->flags & PMX__DONE))
-            pmx__watch(mux, slot);
-    } else if (!c->carry || is_broken(c)) {
+    if (!c->carry || is_broken(c)) {
         input_over(mux, slot);      /* half a line is no message */
     } else if (c->rules->is.framing.kind == PMX_LINES) {
         c->flags |= PMX__FRAMES;    /* an unterminated last line */
@@ -228,18 +226,81 @@ void pmx__end_input(pmx_mux *mux, uint32_t slot)
     }
 }
 
+/* The peer has ended its stream. */
+static void end_input(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    c->flags &= ~(uint32_t)(PMX__CAN_READ | PMX__TO_THE_END);
+    if (c->flags & PMX__ENDED) {
+        c->flags &= ~(uint32_t)PMX__DROPPING;
+        pmx__settle(mux, slot);
+        if (!(c->flags & PMX__DONE))
+            pmx__watch(mux, slot);
+        return;
+    }
+    c->flags |= PMX__ENDED;
+    c->flags &= ~(uint32_t)PMX__LIMITED;
+    at_end(mux, slot);
+}
+
+/* The stop is the end: what comes from now on is dropped. */
+static void cut_input(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    c->left = 0;
+    c->flags |= PMX__ENDED | PMX__DROPPING;
+    c->flags &= ~(uint32_t)PMX__TO_THE_END;
+    if (c->flags & PMX__FRAMES)
+        pmx__watch(mux, slot);
+    else
+        at_end(mux, slot);
+}
+
+/* Receiving has failed: the end, once every frame is delivered. */
+static void lost_input(pmx_mux *mux, uint32_t slot, int error)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__PAUSED || !(c->flags & PMX__FRAMES)) {
+        pmx__finish(mux, slot, error, 0);
+        return;
+    }
+    if (!c->error)
+        c->error = error;
+    c->flags |= PMX__ENDED | PMX__LOST;
+    c->flags &= ~(uint32_t)PMX__CAN_READ;
+    pmx__watch(mux, slot);
+}
+
+/* What had arrived has been received. The peer's end may be behind it: then
+ * its stream is whole, and no stop has cut it. */
+static void look_for_end(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    int64_t n = c->rules->via->recv(mux, c, mux->scratch, PMX__SHARE);
+    if (n > 0)
+        mux->stats.bytes_in += (uint64_t)n;
+    if (n < 0 && n != -EAGAIN)
+        lost_input(mux, slot, (int)-n);
+    else if (n)
+        cut_input(mux, slot);
+    else if (c->flags & PMX__FRAMES)
+        c->flags &= ~(uint32_t)PMX__LIMITED;    /* it is received again */
+    else
+        end_input(mux, slot);
+}
+
 /* Read what has arrived and no more (the server stops). */
 void pmx__limit_input(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if (c->flags & (PMX__DONE | PMX__CONNECTING | PMX__ENDED))
+    if (c->flags & (PMX__DONE | PMX__CONNECTING | PMX__ENDED | PMX__LIMITED))
         return;
     size_t arrived = pmx__arrived(c->sock);
     c->left = arrived > UINT32_MAX ? UINT32_MAX : (uint32_t)arrived;
     c->flags |= PMX__LIMITED | PMX__CAN_READ;
-    if (!c->left && !(c->flags & PMX__FRAMES))
-        pmx__end_input(mux, slot);
-    else if (pmx__has_work(c))
+    if (!c->left)
+        look_for_end(mux, slot);
+    if (pmx__has_work(c))
         pmx__ready(mux, slot);
 }
 
@@ -249,22 +310,23 @@ static int received(pmx_mux *mux, uint32_t slot, int64_t n, size_t asked)
     pmx__conn *c = pmx__slot(mux, slot);
     if (n > 0) {
         mux->stats.bytes_in += (uint64_t)n;
-        pmx__touch(mux, slot);
-        if (c->flags & PMX__LIMITED)
+        if (!(c->flags & PMX__DROPPING))
+            pmx__touch(mux, slot);
+        if (c->flags & PMX__LIMITED && !(c->flags & PMX__ENDED))
             c->left -= (uint32_t)at_most((size_t)n, c->left);
         else if ((size_t)n < asked && c->rules->via->short_is_all &&
                  !(c->flags & PMX__TO_THE_END))
             c->flags &= ~(uint32_t)PMX__CAN_READ;
         return 1;
     }
-    if (n == -EAGAIN && !(c->flags & PMX__LIMITED)) {
-        c->flags &= ~(uint32_t)(PMX__CAN_READ | PMX__TO_THE_END);
-        return 0;
-    }
-    if (n == 0 || n == -EAGAIN)
-        pmx__end_input(mux, slot);
-    else
+    if (n == 0)
+        end_input(mux, slot);
+    else if (n != -EAGAIN)
         pmx__finish(mux, slot, (int)-n, 0);
+    else if (c->flags & PMX__LIMITED && !(c->flags & PMX__ENDED))
+        cut_input(mux, slot);
+    else
+        c->flags &= ~(uint32_t)(PMX__CAN_READ | PMX__TO_THE_END);
     return 0;
 }
 
@@ -419,7 +481,6 @@ static void receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
     }
 }
 
-/* A closing connection's input is read and dropped. */
 static void drop_input(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -439,14 +500,8 @@ static int take_in(pmx_mux *mux, uint32_t slot, size_t allowance)
         return 1;
     while (c->flags & PMX__CAN_READ && !pmx__blocked(c) &&
            !(c->flags & (PMX__DONE | PMX__ENDED | PMX__FRAMES))) {
-        if (c->flags & PMX__CLOSING) {
-            drop_input(mux, slot);
+        if (c->flags & PMX__LIMITED && !c->left)
             return 0;
-        }
-        if (c->flags & PMX__LIMITED && !c->left) {
-            pmx__end_input(mux, slot);
-            return 0;
-        }
         if (no_rows_left(mux))
             return 1;
         if (c->flags & PMX__LIMITED)
@@ -484,7 +539,8 @@ static int take_in(pmx_mux *mux, uint32_t slot, size_t allowance)
  * left of a batch would always fall to the same ones. */
 int pmx__take_in(pmx_mux *mux, uint32_t slot)
 {
-    if (pmx__slot(mux, slot)->flags & PMX__DONE)
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__DONE)
         return 0;               /* it is not on the ready list any more */
     size_t allowance = (size_t)mux->arena_size / mux->ready_count;
     if (allowance < PMX__SHARE)
@@ -492,5 +548,14 @@ int pmx__take_in(pmx_mux *mux, uint32_t slot)
     if (mux->cut_short == slot)
         allowance = mux->cut_left;
     mux->cut_short = PMX__NONE;
-    return take_in(mux, slot, allowance);
+    if (c->flags & PMX__DROPPING && !(c->flags & PMX__FRAMES)) {
+        if (c->flags & PMX__CAN_READ)
+            drop_input(mux, slot);
+        return 0;
+    }
+    int full = take_in(mux, slot, allowance);
+    if ((c->flags & (PMX__LIMITED | PMX__ENDED | PMX__DONE)) == PMX__LIMITED &&
+        !c->left)
+        look_for_end(mux, slot);    /* before its last rows are handed over */
+    return full;
 }

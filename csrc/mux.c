@@ -80,8 +80,9 @@ fail_memory:
 /* A peer must not take a truncated stream for a whole one: whose output does
  * not fit into the kernel now is reset. In a forked child, descriptors alone
  * are closed: whatever else we did would be done to the parent. */
-static void close_conn(pmx_mux *mux, pmx__conn *c, int forked)
+static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
 {
+    pmx__conn *c = pmx__slot(mux, slot);
     if (c->sock != PMX__NO_SOCK && forked) {
         pmx__drop_sock(c->sock);
     } else if (c->sock != PMX__NO_SOCK) {
@@ -91,14 +92,13 @@ static void close_conn(pmx_mux *mux, pmx__conn *c, int forked)
             ;
         if (c->flags & PMX__LISTED)
             mux->poller->del(mux->poll_state, c->sock);
-        if (c->queue) {
+        if (c->queue)
             pmx__reset_sock(c->sock);
-        } else {
-            pmx__drop_unread(mux, c);
-            pmx__close_sock(c->sock);
-        }
+        else
+            pmx__let_go(mux, c);
     }
     pmx__queue_drop(mux, c);
+    pmx__unlinger(mux, slot);
     pmx__carry_drop(mux, c);
     free(c->at.names);
 }
@@ -108,7 +108,7 @@ void pmx_close(pmx_mux *mux)
     int forked = pmx_forked(mux);
     for (uint32_t slot = 0; slot < mux->slots; slot++)
         if (pmx__slot(mux, slot)->generation & 1)
-            close_conn(mux, pmx__slot(mux, slot), forked);
+            close_conn(mux, slot, forked);
     for (uint32_t i = 0; i < mux->listener_count; i++)
         if (mux->listeners[i].rules)
             pmx__close_listener(mux, &mux->listeners[i], forked);
@@ -213,6 +213,13 @@ int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
     return 0;
 }
 
+int pmx_stopping(const pmx_mux *mux, uint64_t id)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    return c && c->flags & PMX__LIMITED &&
+           c->flags & (PMX__ENDED | PMX__DONE);
+}
+
 /* --- the turn ---------------------------------------------------------- */
 
 static void begin_batch(pmx_mux *mux, pmx_arena *arena, uint32_t gaps)
@@ -251,7 +258,7 @@ static void serve_ready(pmx_mux *mux)
         pmx__conn *c = pmx__slot(mux, slot);
         if (c->flags & PMX__CONNECTING) {
             pmx__connected(mux, slot);
-            if (mux->draining == 2)
+            if (mux->draining > 1)
                 pmx__limit_input(mux, slot);
         }
         if (!(c->flags & PMX__CONNECTING)) {
@@ -271,23 +278,36 @@ static void serve_ready(pmx_mux *mux)
     }
 }
 
-/* Nobody waits to be accepted any more: from now on no connection has more
- * input than what has arrived, and nobody can connect. In this order, so that
- * who finds the listener closed knows that nothing later is read. */
-static int drain_all(pmx_mux *mux)
+static void drain(pmx_mux *mux, uint32_t slot)
 {
-    if (mux->draining != 1 || pmx__accepting(mux))
+    if (pmx__slot(mux, slot)->flags & PMX__CLOSING)
+        pmx__settle(mux, slot);
+    else
+        pmx__limit_input(mux, slot);
+}
+
+/* The backlog is empty: from now on a connection's input is what has arrived.
+ * All are told so, some of them a turn; then the listeners close, so that a
+ * peer that finds them closed knows that nothing later is read. */
+static int drain_all(pmx_mux *mux, uint32_t accepted)
+{
+    int budget = 16 * PMX__EXPIRIES;    /* a free slot costs little */
+    if (mux->draining == 1 && !pmx__accepting(mux))
+        mux->draining = 2;
+    else if (mux->draining != 2)
         return 0;
-    mux->draining = 2;
-    for (uint32_t slot = 0; slot < mux->slots; slot++) {
-        pmx__conn *c = pmx__slot(mux, slot);
-        if (!(c->generation & 1) || c->flags & PMX__DONE)
-            continue;
-        if (c->flags & PMX__CLOSING)
-            pmx__settle(mux, slot);
-        else
-            pmx__limit_input(mux, slot);
+    while (accepted < mux->opened_count)        /* perhaps in a place behind */
+        drain(mux, (uint32_t)mux->opened[accepted++]);
+    while (mux->limited < mux->slots && budget > 0) {
+        uint32_t slot = mux->limited++;
+        int used = pmx__slot(mux, slot)->generation & 1;
+        budget -= used ? 16 : 1;
+        if (used && !(pmx__slot(mux, slot)->flags & PMX__DONE))
+            drain(mux, slot);
     }
+    if (mux->limited < mux->slots || pmx__accepting(mux))
+        return 0;
+    mux->draining = 3;
     for (uint32_t i = 0; i < mux->listener_count; i++)
         if (mux->listeners[i].rules)
             pmx__close_listener(mux, &mux->listeners[i], 0);
@@ -411,9 +431,9 @@ int pmx_harvest(pmx_turn *t)
         serve_ready(mux);
         pmx__expire(mux);
         pmx__ask_sockets(mux);
-        pmx__redial(mux);
+        uint32_t opened = mux->opened_count;
         pmx__accept_all(mux);
-        reason |= drain_all(mux);
+        reason |= drain_all(mux, opened);
         if (mux->rows && mux->gathered_at == INT64_MAX)
             mux->gathered_at = pmx__after(mux->now, t->max_delay_ns);
     } while (!reason && mux->now < end && !enough(mux, t));

@@ -441,22 +441,22 @@ size_t pmx__arrived(pmx_sock sock)
 #endif
 }
 
-size_t pmx__unacknowledged(pmx_sock sock)
+int64_t pmx__unacknowledged(pmx_sock sock)
 {
 #if defined(SIOCOUTQ)
     int n = 0;
-    return sys_ioctl(sock, SIOCOUTQ, &n) || n < 0 ? 0 : (size_t)n;
+    return sys_ioctl(sock, SIOCOUTQ, &n) || n < 0 ? -1 : n;
 #elif defined(FIONWRITE)
     int n = 0;
-    return sys_ioctl(sock, FIONWRITE, &n) || n < 0 ? 0 : (size_t)n;
+    return sys_ioctl(sock, FIONWRITE, &n) || n < 0 ? -1 : n;
 #elif defined(SO_NWRITE)
     int n = 0;
     socklen_t size = sizeof n;
     return sys_getsockopt(sock, SOL_SOCKET, SO_NWRITE, &n, &size) || n < 0
-               ? 0 : (size_t)n;
+               ? -1 : n;
 #else
     (void)sock;
-    return 0;
+    return -1;
 #endif
 }
 
@@ -496,6 +496,15 @@ void pmx__shutdown_write(pmx_sock sock)
 #endif
 }
 
+void pmx__shutdown_both(pmx_sock sock)
+{
+#ifdef _WIN32
+    (void)sys_shutdown(sock, SD_BOTH);
+#else
+    (void)sys_shutdown(sock, SHUT_RDWR);
+#endif
+}
+
 void pmx__drop_sock(pmx_sock sock)
 {
 #ifdef _WIN32
@@ -507,11 +516,7 @@ void pmx__drop_sock(pmx_sock sock)
 
 void pmx__close_sock(pmx_sock sock)
 {
-#ifdef _WIN32
-    (void)sys_shutdown(sock, SD_BOTH);
-#else
-    (void)sys_shutdown(sock, SHUT_RDWR);
-#endif
+    pmx__shutdown_both(sock);
     pmx__drop_sock(sock);
 }
 

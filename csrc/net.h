@@ -52,11 +52,14 @@ int64_t pmx__send(pmx_sock sock, const void *from, size_t size);
 int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count);
 /* Bytes that wait to be received; SIZE_MAX: as many as there are. */
 size_t pmx__arrived(pmx_sock sock);
-/* Bytes sent that the peer has not acknowledged; 0 where the OS cannot tell. */
-size_t pmx__unacknowledged(pmx_sock sock);
+/* Bytes sent that the peer has not acknowledged (Linux counts the end of the
+ * stream as one); of a Unix socket, that it has not received. -1: the OS does
+ * not tell. */
+int64_t pmx__unacknowledged(pmx_sock sock);
 /* The pending error, taken: 0 or an errno. */
 int pmx__sock_error(pmx_sock sock);
 void pmx__shutdown_write(pmx_sock sock);
+void pmx__shutdown_both(pmx_sock sock);
 void pmx__close_sock(pmx_sock sock);
 void pmx__reset_sock(pmx_sock sock);
 /* Close this process's descriptor, leave the connection to the others. */

@@ -63,6 +63,8 @@ void pmx__flush(pmx_mux *mux, uint32_t slot)
     int error = pmx__queue_send(mux, c, &taken);
     if (taken)
         pmx__touch(mux, slot);
+    if (taken && c->flags & PMX__CLOSING)
+        c->since = mux->now;    /* progress */
     if (error == -EAGAIN) {
         c->flags &= ~(uint32_t)PMX__CAN_WRITE;
     } else if (error) {

@@ -16,7 +16,7 @@ static int64_t plain_send(pmx_mux *mux, pmx__conn *c, pmx__span *spans,
                       : pmx__send_spans(c->sock, spans, count);
 }
 
-const pmx__transport pmx__tcp = {"tcp", 1, plain_recv, plain_send};
+const pmx__transport pmx__tcp = {"tcp", 1, 0, plain_recv, plain_send};
 
 /* A receive ends behind bytes that a descriptor was passed with. */
-const pmx__transport pmx__unix = {"unix", 0, plain_recv, plain_send};
+const pmx__transport pmx__unix = {"unix", 0, 1, plain_recv, plain_send};

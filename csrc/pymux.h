@@ -240,8 +240,12 @@ int64_t pmx_exchange(pmx_turn *turn, int64_t timeout_ns, uint64_t shape,
 int pmx_submit(pmx_turn *turn);
 /* Nanoseconds until a harvest has work that no descriptor tells of; -1. */
 int64_t pmx_next_timeout(const pmx_mux *mux);
-/* Accept who waits, close the listeners, end every connection's input. */
+/* Accept who waits, close the listeners, end every connection's input: each
+ * closes as if its peer had ended behind what has arrived. */
 void pmx_drain(pmx_mux *mux);
+/* Whether that ended its input, and not its peer: 1 or 0. It is known when
+ * what had arrived has been received, and as long as the id is. */
+int pmx_stopping(const pmx_mux *mux, uint64_t id);
 /* Reset every connection that is left, reported with this errno. */
 void pmx_reset_all(pmx_mux *mux, int error);
 

@@ -177,3 +177,42 @@ void pmx__unready(pmx_mux *mux, uint32_t slot)
         pmx__slot(mux, c->ready_next)->ready_prev = c->ready_prev;
     mux->ready_count--;
 }
+
+/* --- those that linger ------------------------------------------------- */
+
+static uint32_t *linger_link(pmx_mux *mux, uint32_t place, int newer)
+{
+    pmx__conn *c = pmx__slot(mux, place - 1);
+    return newer ? &c->linger.newer : &c->linger.older;
+}
+
+/* It has no carry any more: the links stand in that place. */
+void pmx__linger(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx__rules *rules = c->rules;
+    c->lingers = 1;
+    c->linger.older = rules->newest;
+    c->linger.newer = 0;
+    if (rules->newest)
+        *linger_link(mux, rules->newest, 1) = slot + 1;
+    else
+        rules->oldest = slot + 1;
+    rules->newest = slot + 1;
+    rules->lingering++;
+}
+
+void pmx__unlinger(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx__rules *rules = c->rules;
+    uint32_t older = c->linger.older, newer = c->linger.newer;
+    if (!c->lingers)
+        return;
+    *(newer ? linger_link(mux, newer, 0) : &rules->newest) = older;
+    *(older ? linger_link(mux, older, 1) : &rules->oldest) = newer;
+    rules->lingering--;
+    c->lingers = 0;
+    c->linger.older = c->linger.newer = 0;
+    c->carry = NULL;
+}

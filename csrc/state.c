@@ -3,12 +3,14 @@
  *
  *   connecting -> open -> ending -> closing -> done -> reported, freed
  *
- * ENDED says that no more input comes, ENDING that the connection closes as
- * soon as the answers to its last messages are in, CLOSING that its queue is
- * flushed, its end sent, and what the peer still sends is dropped until the
- * peer ends too: a close with unread input would make the kernel reset the
- * connection and throw away what it had not delivered. pmx__settle() takes
- * each step as soon as it can be taken.
+ * ENDED says that no more input is delivered, ENDING that the connection
+ * closes as soon as the answers to its last messages are in, CLOSING that its
+ * queue is flushed and its end sent, DROPPING that what the peer still sends
+ * is read and dropped until the peer ends too: a close with unread input would
+ * make the kernel reset the connection and throw away what it had not
+ * delivered. While the mux drains, it is enough that the peer has acknowledged
+ * all of it. pmx__settle() takes each step as soon as it can be taken; time
+ * without progress bounds all of them.
  */
 #include "core.h"
 
@@ -40,10 +42,16 @@ int pmx__has_work(const pmx__conn *c)
         return !!(c->flags & PMX__CAN_WRITE);
     if (c->queue && c->flags & PMX__CAN_WRITE)
         return 1;
-    if (pmx__blocked(c))
-        return 0;
-    return c->flags & PMX__FRAMES ||
-           (c->flags & PMX__CAN_READ && !(c->flags & PMX__ENDED));
+    return (c->flags & PMX__FRAMES && !pmx__blocked(c)) ||
+           (c->flags & PMX__CAN_READ && pmx__reads(c));
+}
+
+/* Whether it is received from, be it to drop what comes. */
+int pmx__reads(const pmx__conn *c)
+{
+    if (c->flags & PMX__DROPPING)
+        return !(c->flags & PMX__FRAMES);
+    return !(c->flags & PMX__ENDED) && !pmx__blocked(c);
 }
 
 /* --- what is watched --------------------------------------------------- */
@@ -66,7 +74,7 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
     if (f & PMX__CONNECTING) {
         what = PMX__OUT;
     } else {
-        if (!(f & PMX__ENDED) && !pmx__blocked(c))
+        if (pmx__reads(c))
             what |= PMX__IN;
         if (c->queue && !(f & PMX__CAN_WRITE))
             what |= PMX__OUT;
@@ -183,16 +191,38 @@ void pmx__end_sending(pmx_mux *mux, uint32_t slot)
     pmx__settle(mux, slot);
 }
 
+/* When a closing connection is looked at next, for progress. */
+static void look_again(pmx_mux *mux, uint32_t slot)
+{
+    const pmx__conn *c = pmx__slot(mux, slot);
+    int64_t span = c->rules->is.close_ns / PMX__LOOKS;
+    if (c->flags & PMX__UNACKED)
+        span = PMX__ACK_NS + PMX__ACK_EACH_NS * mux->unacked;
+    else if (!c->due)
+        return;
+    pmx__look_at(mux, slot, pmx__after(mux->now, span > PMX__SOON_NS
+                                                     ? span : PMX__SOON_NS));
+}
+
+void pmx__due_to_close(pmx_mux *mux, uint32_t slot)
+{
+    pmx__slot(mux, slot)->left = PMX__UNKNOWN;
+    pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+    look_again(mux, slot);
+}
+
 /* One that is still connecting has what is left of that time, or this. */
 static void close_in_time(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     const pmx_policy *is = &c->rules->is;
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
-    if (is->close_ns >= 0 &&
-        (!c->due || pmx__after(mux->now, is->close_ns) <
-                        pmx__after(c->since, is->connect_ns)))
-        pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+    if (is->close_ns < 0 ||
+        pmx__after(mux->now, is->close_ns) >= pmx__deadline_of(c))
+        return;
+    pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+    if (c->at.route->refused)
+        pmx__look_at(mux, slot, mux->now + PMX__REDIAL_NS);
 }
 
 void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
@@ -212,14 +242,77 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
     c->flags &= ~(uint32_t)(PMX__FRAMES | PMX__ENDING | PMX__OVER |
                             PMX__SAY_DRAINED);
+    if (!(c->flags & PMX__ENDED)) {     /* it is not the stop that cuts it */
+        c->flags |= PMX__ENDED | PMX__DROPPING;
+        c->flags &= ~(uint32_t)PMX__LIMITED;
+    }
     pmx__carry_drop(mux, c);
-    pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+    pmx__due_to_close(mux, slot);
     pmx__settle(mux, slot);
     if (c->flags & PMX__DONE)
         return;
     pmx__watch(mux, slot);
     if (pmx__has_work(c))
         pmx__ready(mux, slot);
+}
+
+static int is_acknowledged(const pmx__conn *c)
+{
+    return c->rules->via->arrives_at_once || !pmx__unacknowledged(c->sock);
+}
+
+/* Something waits until its peer has all of it, which no event tells. */
+static void look_soon(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__UNACKED)
+        return;
+    c->flags |= PMX__UNACKED;
+    mux->unacked++;
+    look_again(mux, slot);
+}
+
+static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (is_acknowledged(c))
+        pmx__finish(mux, slot, c->error, reset);
+    else
+        look_soon(mux, slot);
+}
+
+/* Where more linger than may, the one goes that has the longest of those that
+ * lose nothing by it. Those at the head that would are put behind. */
+static void thin_out(pmx_mux *mux, pmx__rules *rules)
+{
+    for (int n = 0; n < PMX__TRIES && rules->lingering >
+                                          rules->is.max_connections; n++) {
+        uint32_t slot = rules->oldest - 1;
+        pmx__conn *c = pmx__slot(mux, slot);
+        if (is_acknowledged(c)) {
+            pmx__finish(mux, slot, c->error, 0);
+        } else {
+            pmx__unlinger(mux, slot);
+            pmx__linger(mux, slot);
+        }
+    }
+}
+
+/* All of it is with the kernel, the end too: its place is another's. */
+static void linger(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx__rules *rules = c->rules;
+    if (!rules->is.max_connections)
+        return;
+    if (!c->lingers) {
+        pmx__linger(mux, slot);
+        mux->room = 1;
+    }
+    thin_out(mux, rules);
+    if (!(c->flags & PMX__DONE) &&
+        rules->lingering > rules->is.max_connections)
+        look_soon(mux, slot);
 }
 
 /* Take the steps that a shrunken queue allows: read on under low water; when
@@ -240,28 +333,47 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     }
     if (queued || !(c->flags & PMX__SEND_ENDED))
         return;
-    if (c->flags & PMX__CLOSING && c->flags & PMX__RESET_LAST &&
-        !mux->draining) {
+    if (c->flags & PMX__CLOSING && c->flags & PMX__RESET_LAST) {
         /* a reset throws away what the peer does not have yet, and so does a
          * close, of a connection with input that is not read */
-        if (!pmx__unacknowledged(c->sock)) {
-            pmx__finish(mux, slot, c->error, 1);
-            return;
-        }
-        if (!(c->flags & PMX__UNACKED)) {
-            c->flags |= PMX__UNACKED;
-            if (!mux->unacked++)        /* else somebody is asked about */
-                mux->ask_at = mux->now + PMX__ACK_NS;
-        }
+        finish_acknowledged(mux, slot, 1);
         return;
     }
     if (!(c->flags & (PMX__SHUT | PMX__SEND_FAILED))) {
         pmx__shutdown_write(c->sock);
         c->flags |= PMX__SHUT;
     }
-    if (c->flags & PMX__CLOSING &&
-        (c->flags & (PMX__ENDED | PMX__SEND_FAILED) || mux->draining))
+    if (!(c->flags & PMX__CLOSING))
+        return;
+    if (!(c->flags & PMX__DROPPING) || c->flags & PMX__SEND_FAILED)
         pmx__finish(mux, slot, c->error, 0);
+    else if (mux->draining > 1)
+        finish_acknowledged(mux, slot, 0);
+    else
+        linger(mux, slot);
+}
+
+/* What its peer has acknowledged since the last look is progress; all of it
+ * may be what it waits for. */
+static void look(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    int64_t n = pmx__unacknowledged(c->sock);
+    uint32_t left = n < 0 || n > PMX__UNKNOWN ? PMX__UNKNOWN : (uint32_t)n;
+    if (left < c->left && c->left != PMX__UNKNOWN)
+        c->since = mux->now;
+    c->left = left;
+    if (c->flags & PMX__UNACKED) {
+        c->flags &= ~(uint32_t)PMX__UNACKED;
+        mux->unacked--;
+    }
+    pmx__settle(mux, slot);
+    if (c->flags & PMX__DONE)
+        return;
+    if (mux->now >= pmx__deadline_of(c))
+        pmx__finish(mux, slot, ETIMEDOUT, 1);
+    else
+        look_again(mux, slot);
 }
 
 /* The poller tells of an error or a hang-up. Who reads finds out by reading;
@@ -333,13 +445,17 @@ static void keep_names(pmx__conn *c)
     c->at.names = names;
 }
 
-/* A server that stops does not wait for the peer's end. Input that would be
- * left unread makes close() reset the connection: take what is there. */
-void pmx__drop_unread(pmx_mux *mux, const pmx__conn *c)
+/* Close a socket that is not to be reset. Input that is left unread would
+ * reset it: what is there is taken. A Unix socket is shut before, so that
+ * nothing comes behind that. */
+void pmx__let_go(pmx_mux *mux, const pmx__conn *c)
 {
+    if (c->rules->via->arrives_at_once)
+        pmx__shutdown_both(c->sock);
     for (int n = 0; n < 16; n++)
         if (pmx__recv(c->sock, mux->scratch, PMX__SHARE) <= 0)
-            return;
+            break;
+    pmx__close_sock(c->sock);
 }
 
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
@@ -358,14 +474,15 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         c->error = ECONNRESET;
     keep_names(c);
     pmx__queue_drop(mux, c);
+    pmx__unlinger(mux, slot);
     pmx__carry_drop(mux, c);
     if (c->sock != PMX__NO_SOCK) {
         if (c->flags & PMX__LISTED)
             mux->poller->del(mux->poll_state, c->sock);
-        if (!reset && mux->draining)
-            pmx__drop_unread(mux, c);
         if (reset)
             pmx__reset_sock(c->sock);
+        else if (c->flags & PMX__DROPPING)
+            pmx__let_go(mux, c);
         else
             pmx__close_sock(c->sock);
         c->sock = PMX__NO_SOCK;
@@ -389,6 +506,23 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     pmx__say(mux, slot, 0);
 }
 
+/* Its time is over, or it is to be looked at. */
+static void is_due(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__CONNECTING && mux->now < pmx__deadline_of(c)) {
+        pmx__look_at(mux, slot, INT64_MAX);
+        if (c->at.route->refused) {     /* to be dialled again */
+            c->flags |= PMX__CAN_WRITE;
+            pmx__ready(mux, slot);
+        }
+    } else if (c->flags & PMX__CLOSING && !(c->flags & PMX__CONNECTING)) {
+        look(mux, slot);
+    } else {
+        pmx__finish(mux, slot, ETIMEDOUT, 1);
+    }
+}
+
 /* Who has been served last long ago, since others came first or the caller
  * took long, is not idle: what it has sent waits here, or in the kernel, where
  * not even its event may have been fetched yet. */
@@ -404,6 +538,6 @@ void pmx__expire(pmx_mux *mux)
             pmx__has_work(c))
             pmx__touch(mux, slot);
         else
-            pmx__finish(mux, slot, ETIMEDOUT, 1);
+            is_due(mux, slot);
     }
 }

@@ -19,6 +19,9 @@ typedef struct pmx__transport {
     const char *name;
     /* A receive that is not filled has taken all there was. */
     int short_is_all;
+    /* What was sent is with the peer, and a close does not take it back; there
+     * is nothing to acknowledge. */
+    int arrives_at_once;
     int64_t (*recv)(struct pmx_mux *mux, struct pmx__conn *c, void *to,
                     size_t size);
     int64_t (*send)(struct pmx_mux *mux, struct pmx__conn *c,

@@ -2,12 +2,11 @@
 #include "core.h"
 
 /* What no event tells is asked for, now and then: errors of connections that
- * are not read, where the poller cannot watch for errors alone, and whether
- * the peer has acknowledged what was sent before a reset. */
+ * are not read, where the poller cannot watch for errors alone. */
 static int must_ask(const pmx_mux *mux)
 {
-    return mux->unacked || (!mux->poller->watches_errors &&
-                            mux->stats.connections > mux->sources);
+    return !mux->poller->watches_errors &&
+           mux->stats.connections > mux->sources;
 }
 
 int64_t pmx__next_act(const pmx_mux *mux)
@@ -15,8 +14,6 @@ int64_t pmx__next_act(const pmx_mux *mux)
     int64_t at = pmx__next_due(mux);
     if (mux->accept_again)
         at = pmx__earlier(at, mux->accept_again);
-    if (mux->redial_at)
-        at = pmx__earlier(at, mux->redial_at);
     if (must_ask(mux))
         at = pmx__earlier(at, mux->ask_at);
     return at;
@@ -24,7 +21,8 @@ int64_t pmx__next_act(const pmx_mux *mux)
 
 int pmx__nothing_to_wait_for(const pmx_mux *mux)
 {
-    return mux->ready_count || mux->draining == 1 || pmx__accepting(mux) ||
+    return mux->ready_count || mux->draining == 1 || mux->draining == 2 ||
+           pmx__accepting(mux) ||
            (mux->report_count && !mux->rows);   /* rows that gather: later */
 }
 
@@ -141,12 +139,10 @@ void pmx__ask_sockets(pmx_mux *mux)
 {
     if (!must_ask(mux) || mux->now < mux->ask_at)
         return;
-    mux->ask_at = mux->now + (mux->unacked ? PMX__ACK_NS : PMX__RETRY_NS);
+    mux->ask_at = mux->now + PMX__RETRY_NS;
     for (uint32_t slot = 0; slot < mux->slots; slot++) {
         pmx__conn *c = pmx__slot(mux, slot);
-        if (c->flags & PMX__UNACKED)
-            pmx__settle(mux, slot);
-        if (!(c->flags & PMX__LISTED) || mux->poller->watches_errors ||
+        if (!(c->flags & PMX__LISTED) ||
             c->flags & (PMX__WATCH_IN | PMX__WATCH_OUT))
             continue;
         int error = pmx__sock_error(c->sock);

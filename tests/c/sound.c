@@ -25,6 +25,35 @@ static void check_lists(const pmx_mux *m)
     EQUAL(m->report_count, count);
 }
 
+/* Its deadline stands where it says, and no later than it is. */
+static void check_place(const pmx_mux *m, uint32_t slot)
+{
+    const pmx__conn *c = pmx__slot(m, slot);
+    if (!c->due)
+        return;
+    CHECK(c->due_place < m->due_count);
+    EQUAL(m->due[c->due_place].slot, slot);
+    CHECK(m->due[c->due_place].at <= pmx__deadline_of(c));
+}
+
+/* Those that linger are in a list, linked both ways, and nobody else is. */
+static void check_lingering(const pmx_mux *m, const pmx__rules *r)
+{
+    uint32_t count = 0, last = 0, all = 0;
+    for (uint32_t at = r->oldest; at; count++) {
+        const pmx__conn *c = pmx__slot(m, at - 1);
+        CHECK(c->lingers && c->rules == r);
+        EQUAL(c->linger.older, last);
+        last = at;
+        at = c->linger.newer;
+    }
+    for (uint32_t slot = 0; slot < m->slots; slot++)
+        all += pmx__slot(m, slot)->lingers && pmx__slot(m, slot)->rules == r;
+    EQUAL(r->newest, last);
+    EQUAL(r->lingering, count);
+    EQUAL(all, count);
+}
+
 static void check_slots(const pmx_mux *m)
 {
     uint64_t queued = 0, connections = 0;
@@ -54,8 +83,7 @@ static void check_slots(const pmx_mux *m)
             continue;
         CHECK(!(f & PMX__FRAMES) || c->carry);
         if (!m->poller->edge && f & PMX__LISTED) {
-            EQUAL(!!(f & PMX__WATCH_IN),
-                  !(f & PMX__ENDED) && !pmx__blocked(c));
+            EQUAL(!!(f & PMX__WATCH_IN), pmx__reads(c));
             /* who is ready is served first, and nobody waits before */
             CHECK(f & PMX__IN_READY ||
                   !!(f & PMX__WATCH_OUT) ==
@@ -65,8 +93,13 @@ static void check_slots(const pmx_mux *m)
         /* what is closing has a deadline, and so what has failed */
         CHECK(!(f & (PMX__CLOSING | PMX__SEND_FAILED)) ||
               c->due == PMX__CLOSE_DUE || c->rules->is.close_ns < 0);
-        CHECK(!(f & PMX__CLOSING && f & PMX__ENDED) || c->queue ||
+        CHECK(!(f & PMX__CLOSING && !(f & PMX__DROPPING)) || c->queue ||
               f & PMX__UNACKED);
+        /* what is dropped is delivered to nobody */
+        CHECK(!(f & PMX__DROPPING) || f & PMX__ENDED);
+        CHECK(!(f & PMX__UNACKED) || (f & PMX__CLOSING && c->due));
+        CHECK(!c->lingers || (f & PMX__CLOSING && f & PMX__SHUT && !c->queue));
+        check_place(m, slot);
     }
     EQUAL(m->stats.queued, queued);
     EQUAL(m->stats.connections, connections);
@@ -82,7 +115,9 @@ static void check_listeners(const pmx_mux *m)
         const pmx__rules *r = m->listeners[i].rules;
         count += !!r;
         CHECK(!r || !r->is.max_connections || m->draining ||
-              r->connections <= r->is.max_connections);
+              pmx__places_taken(r) <= r->is.max_connections);
+        if (r)
+            check_lingering(m, r);
     }
     EQUAL(m->stats.listeners, count);
 }
