@@ -216,7 +216,7 @@ static void close_in_time(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     const pmx_policy *is = &c->rules->is;
-    c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
+    c->flags |= PMX__CLOSING | PMX__SEND_ENDED | PMX__ENDED | PMX__DROPPING;
     if (is->close_ns < 0 ||
         pmx__after(mux->now, is->close_ns) >= pmx__deadline_of(c))
         return;

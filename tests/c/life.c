@@ -145,6 +145,16 @@ static int peer_matter(const conn *k)
     return k->matter | (k->peer >= 0 ? life.peers[k->peer].matter : 0);
 }
 
+/* Whether the drain has cut its input; not where the peer's end was there. */
+static int was_cut(const conn *k)
+{
+    int cut = pmx_stopping(life.mux, k->id);
+    CHECK(!cut || life.draining);
+    if (k->peer >= 0 && !peer_matter(k))
+        CHECK(!cut || !life.peers[k->peer].ended_by_drain);
+    return cut;
+}
+
 static void check_ended(uint64_t id)
 {
     conn *k = conn_of(id);
@@ -152,10 +162,10 @@ static void check_ended(uint64_t id)
     CHECK(k->policy.half_open);
     k->told_ended = 1;
     TRACE("conn %d has ended\n", (int)(k - life.conns));
-    if (k->peer < 0 || life.draining)
+    if (k->peer < 0 || was_cut(k))
         return;
-    CHECK(life.peers[k->peer].ended);
-    if (!k->closed_by_user)
+    CHECK(life.peers[k->peer].ended || k->matter & HAS_FAULT);
+    if (!k->closed_by_user && !(k->matter & HAS_FAULT))
         check_input_done(k);
 }
 
@@ -235,8 +245,10 @@ static void check_closed(const pmx_closed *row)
     /* all of its input was delivered, unless something cut it */
     const peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
     if (p && !row->error && !peer_matter(k) && !k->closed_by_user &&
-        !life.draining && k->policy.idle_ns < 0 && k->policy.close_ns < 0)
+        !was_cut(k)) {
+        CHECK(p->ended);
         check_input_done(k);
+    }
 }
 
 /* --- a turn ------------------------------------------------------------ */
@@ -402,16 +414,18 @@ static void check_conn(const conn *k)
     peer *p = &life.peers[k->peer];
     compare_got(p);
     CHECK(p->got.size <= k->expected.size);
-    if (peer_matter(k) || k->policy.idle_ns >= 0 || k->policy.close_ns >= 0)
+    if (peer_matter(k))
         return;
-    /* what comes after the drain is answered by a reset, which throws away */
-    if (life.draining && p->sent.size > p->sent_by_drain)
+    /* a time that is over is said; whatever else ends it loses nothing */
+    if (k->error && (k->policy.idle_ns >= 0 || k->policy.close_ns >= 0))
         return;
     CHECK(k->opened && k->told_closed);
     if (p->got.size < k->owed)
         TRACE("conn %d, peer %d got %d of %d\n", (int)(k - life.conns), k->peer,
               (int)p->got.size, (int)k->owed);
     CHECK(p->got.size >= k->owed);
+    /* nor does what its peer sends through the close take the end away */
+    CHECK(k->error || (p->got_end && !p->is_lost));
 }
 
 static void say_good_bye(void)
@@ -434,6 +448,7 @@ static void everybody_leaves(void)
 {
     life.ending = 1;
     life.way = (int)choose(life.c, 5);
+    life.talk = once_in(life.c, 2) ? 1000 : 0;
     inject_nothing();
     TRACE("the end, in way %d\n", life.way);
     if (life.way == 1) {

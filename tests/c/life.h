@@ -37,8 +37,9 @@ typedef struct {
     buffer sent, got;
     size_t cut;                 /* of what was sent: delivered */
     size_t compared;            /* of what it got */
-    size_t sent_by_drain;       /* and had arrived */
+    int ended_by_drain;         /* all of it has arrived, its end too */
     int ended, got_end, is_lost, cannot_send;
+    int is_urgent;              /* a mark stops what tells how much is there */
     int matter;
     int break_error;
     int conn;                   /* index, or -1 */
@@ -93,6 +94,7 @@ typedef struct {
     int faults;                 /* 1: one is to come; 2: have been */
     const injected_fault *fault;
     int acts;                   /* of peers, in this turn's wait */
+    int talk;                   /* what they may say through the end */
     int woken, ending, way, draining, all_reset;
     uint32_t max_rows;
     uint64_t rows, opened, closed, shutdowns_failed;

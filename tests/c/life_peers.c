@@ -29,7 +29,7 @@ void peers_note_drain(void)
         int left = 0;
         if (p->fd >= 0)
             CHECK(!sim_ioctl(p->fd, SIOCOUTQ, &left));
-        p->sent_by_drain = left && p->port ? 0 : p->sent.size;
+        p->ended_by_drain = p->ended && !p->is_urgent && !(left && p->port);
     }
 }
 
@@ -184,7 +184,7 @@ static void peer_does_ill(peer *p)
         break;
     default:
         if (!p->ended && !p->cannot_send)
-            (void)sim_send(p->fd, "!", 1, MSG_OOB);
+            p->is_urgent |= sim_send(p->fd, "!", 1, MSG_OOB) > 0;
         break;
     }
 }
@@ -321,6 +321,10 @@ int peers_finish(void)
             p->fd = -1;
             moved = 1;
             continue;
+        }
+        if (life.talk && !p->ended) {
+            life.talk--;
+            peer_plans(p);
         }
         moved |= peer_sends(p, SIZE_MAX);
         if (life.way == 3 && p->planned == p->plan.size && !p->ended) {

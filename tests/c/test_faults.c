@@ -202,7 +202,7 @@ static void act(scene *s, int i)
 {
     client *c = &s->clients[i];
 #ifdef TCP_QUICKACK             /* the kernel may wait 200 ms with it */
-    if (i == BABBLER) {
+    if (i == BABBLER || i == STAYER) {
         int on = 1;
         (void)setsockopt(c->sock, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
     }
