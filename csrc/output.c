@@ -257,6 +257,45 @@ static int add_piece(pmx_mux *mux, uint32_t slot, const pmx__piece *piece,
     return 0;
 }
 
+/* Bytes that the kernel has not taken, of this turn's output too. */
+static size_t in_hand(const pmx_mux *mux, const pmx__conn *c)
+{
+    return (c->queue ? c->queue->size : 0) +
+           (c->dirty != PMX__NONE ? mux->dirty[c->dirty].size : 0);
+}
+
+/* Whether what is sent now belongs to what the connection has asked for: in
+ * the turn in which messages of its own are handed over, all of it. It was
+ * not over high water then, and nothing more is read until the peer has taken
+ * this: so a peer that reads is never cut off, whatever it asks for at once,
+ * and one that does not has the answers to one batch queued at most. */
+static int is_answer(const pmx_mux *mux, const pmx__conn *c)
+{
+    return c->row_turn == mux->turn && !mux->gathering;
+}
+
+/* Before a limit is judged, the kernel is offered what is queued: the peer
+ * may have taken much since it last refused. 0 when `more` bytes fit. */
+static int make_room(pmx_mux *mux, uint32_t slot, size_t more)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    while (c->queue && !(c->flags & PMX__CONNECTING)) {
+        size_t taken;
+        int error = pmx__queue_send(mux, c, &taken);
+        if (taken)
+            pmx__touch(mux, slot);
+        if (error == -EAGAIN)
+            c->flags &= ~(uint32_t)PMX__CAN_WRITE;
+        else if (error)
+            return error;
+        if (!c->queue || c->queue->size + more <= c->rules->is.max_output)
+            return 0;
+        if (error)
+            break;
+    }
+    return -ENOBUFS;
+}
+
 /* One frame, or as many as stand in data as they go out (framed > 0). */
 static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
                      size_t size, uint32_t share, uint32_t framed)
@@ -285,12 +324,19 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
     }
     if (!whole)
         return;                 /* nothing, under Raw */
-    size_t queued = (c->queue ? c->queue->size : 0) +
-                    (c->dirty != PMX__NONE ? mux->dirty[c->dirty].size : 0);
-    if (queued && queued + whole > c->rules->is.max_output) {
-        mux->stats.discarded += whole;
-        pmx__finish(mux, slot, ENOBUFS, 1);
-        return;
+    size_t queued = in_hand(mux, c);
+    if (queued && queued + whole > c->rules->is.max_output &&
+        !is_answer(mux, c)) {
+        int error = make_room(mux, slot, whole);
+        if (error) {
+            mux->stats.discarded += whole;
+            if (error == -ENOBUFS)
+                pmx__finish(mux, slot, ENOBUFS, 1);
+            else
+                send_failed(mux, slot, -error);
+            return;
+        }
+        queued = in_hand(mux, c);
     }
     mux->stats.messages_out += framed ? framed : 1;
     if (queued + whole > c->rules->is.high_water &&

@@ -284,7 +284,10 @@ static void check_queue(conn *k)
 {
     const pmx__conn *c = pmx__find(life.mux, k->id);
     uint64_t queued = pmx_queued(life.mux, k->id);
-    CHECK(queued <= k->policy.max_output || queued <= k->largest);
+    CHECK(queued <= k->policy.max_output || queued <= k->largest ||
+          k->answered);
+    if (queued <= k->policy.max_output)
+        k->answered = 0;
     if (!c || c->flags & (PMX__CLOSING | PMX__SEND_FAILED | PMX__DONE))
         k->is_over = 0;
     if (k->is_over && queued <= k->policy.low_water)

@@ -58,6 +58,7 @@ typedef struct {
     int paused, had_row, last_line, too_long;
     int was_over, is_over;      /* high water: perhaps, and surely */
     size_t largest;             /* of what was sent to it, as it goes out */
+    int answered;               /* what is queued may be its answers */
     int matter;
     int error;
 } conn;

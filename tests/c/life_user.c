@@ -200,7 +200,9 @@ static void note_output(conn *k, const uint8_t *bytes, size_t size)
         return;
     append(&k->expected, bytes, size);
     k->largest = size > k->largest ? size : k->largest;
-    if (k->expected.size - got > k->policy.max_output)
+    if (k->had_row)
+        k->answered = 1;                /* and may have any size */
+    else if (k->expected.size - got > k->policy.max_output)
         k->matter |= MAY_OVERFLOW;
     if (k->expected.size - got > k->policy.high_water)
         k->was_over = 1;
