@@ -45,6 +45,7 @@ enum {
 #define PMX__ACK_NS INT64_C(10000000)       /* is it acknowledged by now? */
 #define PMX__ACK_EACH_NS INT64_C(10000)     /* more of it, for each that waits */
 #define PMX__SOON_NS INT64_C(1000000)       /* looks are no closer than this */
+#define PMX__AGAIN_NS INT64_C(1000000)      /* an idle one not heard yet */
 #define PMX__REDIAL_NS INT64_C(10000000)    /* a Unix backlog that was full */
 
 /* Output that waits for the kernel. */
@@ -178,7 +179,17 @@ typedef struct pmx__conn {
     uint8_t due;                /* enum pmx__due */
     uint8_t family;             /* 4: ip4 and port4; 1: Unix, 6: see at.peer */
     uint8_t lingers;            /* closing, and all of it is with the kernel */
+    uint8_t task;               /* enum pmx__task */
 } pmx__conn;
+
+/* What a connection's task has been given, where a task takes its messages. */
+enum pmx__task {
+    PMX__TASK = 1,              /* there is one */
+    PMX__OWES = 2,              /* it has a message that is not answered */
+    PMX__OWES_MORE = 4,         /* and had several at once: which of them an
+                                   answer in the same turn is to is not known */
+    PMX__KEEPS = 8,             /* messages are kept that it has not taken */
+};
 
 typedef struct {
     pmx_sock sock;
@@ -246,13 +257,16 @@ struct pmx_mux {
     uint64_t arena_size;
     pmx_arena *arena;
     uint32_t rows;
+    uint32_t *row_slots;        /* whose they are, each once */
     uint32_t row_conns;
+    int64_t handed_at;          /* since when the caller has the batch, or 0 */
     int full;                   /* the batch takes no more */
     int capped;                 /* a connection had its share: do not wait */
     int gathering;              /* the last harvest left it unfinished */
     int64_t gathered_at;        /* until when it may gather */
     uint32_t opened_count, ended_count, drained_count, closed_count;
-    uint64_t *opened, *ended, *drained;
+    uint64_t *opened, *ended, *drained, *idle;
+    uint32_t idle_count;
     pmx_closed *closed;
     uint32_t *ending;           /* slots that close once it is answered */
     uint32_t ending_count;
@@ -269,7 +283,7 @@ struct pmx_mux {
     size_t wire_used, wire_room;
 
     size_t dropped;             /* bytes, in this turn */
-    int unheard;                /* the last wait had more events than room */
+    uint32_t unheard;           /* waits in a row that filled all the room */
     int keeps_memory;           /* see keep_freed_memory() */
     int64_t now;
     int64_t spin_ns, spin_now;
@@ -332,8 +346,12 @@ void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
 void pmx__expire(pmx_mux *mux);
+void pmx__waits(pmx_mux *mux, uint32_t slot);
+void pmx__hand_back(pmx_mux *mux, int64_t now);
 
 /* due.c: deadlines */
+/* Look again soon at the connection that pmx__overdue() named. */
+void pmx__put_off(pmx_mux *mux);
 void pmx__touch(pmx_mux *mux, uint32_t slot);
 void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due);
 int64_t pmx__next_due(const pmx_mux *mux);

@@ -103,6 +103,13 @@ void pmx__touch(pmx_mux *mux, uint32_t slot)
         c->since = 0;           /* what its clock has run, standing */
 }
 
+void pmx__put_off(pmx_mux *mux)
+{
+    pmx__deadline first = mux->due[0];
+    first.at = mux->now + PMX__AGAIN_NS;
+    settle(mux, 0, first);
+}
+
 int64_t pmx__next_due(const pmx_mux *mux)
 {
     return mux->due_count ? mux->due[0].at : INT64_MAX;

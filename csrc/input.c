@@ -35,9 +35,12 @@ static void note_rows(pmx_mux *mux, uint32_t slot, uint32_t count)
         a->runs[a->run_count++] = count;
     mux->rows += count;
     mux->stats.messages_in += count;
+    if (c->task)
+        c->task |= c->row_turn == mux->turn || count > 1
+                       ? PMX__OWES | PMX__OWES_MORE : PMX__OWES;
     if (c->row_turn != mux->turn) {
         c->row_turn = mux->turn;
-        mux->row_conns++;
+        mux->row_slots[mux->row_conns++] = slot;
     }
 }
 

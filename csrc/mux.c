@@ -45,9 +45,11 @@ int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
     mux->drained = sys_calloc(max_messages, sizeof *mux->drained);
     mux->closed = sys_calloc(max_messages, sizeof *mux->closed);
     mux->ending = sys_calloc(max_messages, sizeof *mux->ending);
+    mux->idle = sys_calloc(max_messages, sizeof *mux->idle);
+    mux->row_slots = sys_calloc(max_messages, sizeof *mux->row_slots);
     mux->scratch = sys_malloc(PMX__SHARE);
     if (!mux->opened || !mux->ended || !mux->drained || !mux->closed ||
-        !mux->ending || !mux->scratch)
+        !mux->ending || !mux->idle || !mux->row_slots || !mux->scratch)
         goto fail_memory;
     error = pmx__wakeup_open(mux->wakeup);
     if (error)
@@ -72,6 +74,8 @@ fail_memory:
     free(mux->drained);
     free(mux->closed);
     free(mux->ending);
+    free(mux->idle);
+    free(mux->row_slots);
     free(mux->scratch);
     free(mux);
     return error;
@@ -129,6 +133,8 @@ void pmx_close(pmx_mux *mux)
     free(mux->drained);
     free(mux->closed);
     free(mux->ending);
+    free(mux->idle);
+    free(mux->row_slots);
     free(mux->scratch);
     free(mux->pieces);
     free(mux->dirty);
@@ -233,6 +239,8 @@ static void begin_batch(pmx_mux *mux, pmx_arena *arena, uint32_t gaps)
     mux->full = mux->capped = 0;
     mux->opened_count = mux->ended_count = 0;
     mux->drained_count = mux->closed_count = 0;
+    mux->idle_count = 0;
+    mux->handed_at = 0;
     mux->gathered_at = INT64_MAX;
     mux->turn++;
 }
@@ -324,7 +332,7 @@ void pmx_reset_all(pmx_mux *mux, int error)
 static int enough(const pmx_mux *mux, const pmx_turn *t)
 {
     if (!mux->rows)
-        return mux->opened_count || mux->report_count;
+        return mux->opened_count || mux->report_count || mux->idle_count;
     return mux->rows >= t->min_messages || mux->full || mux->capped ||
            mux->now >= mux->gathered_at || mux->row_conns >= mux->sources;
 }
@@ -332,7 +340,7 @@ static int enough(const pmx_mux *mux, const pmx_turn *t)
 /* What would be lost if this batch were not handed over. */
 static int has_rows(const pmx_mux *mux)
 {
-    return mux->rows || mux->opened_count;
+    return mux->rows || mux->opened_count || mux->idle_count;
 }
 
 /* glibc maps every block over 128 KiB until it has seen one freed: from then
@@ -352,7 +360,7 @@ static void keep_freed_memory(pmx_mux *mux)
 static int put_off(pmx_turn *t)
 {
     t->messages = t->opened_count = t->ended_count = 0;
-    t->drained_count = t->closed_count = 0;
+    t->drained_count = t->closed_count = t->idle_count = 0;
     t->done_ns = t->mux->now;
     return (int)(t->reason = PMX_GATHERING);
 }
@@ -371,11 +379,14 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
     t->ended = mux->ended;
     t->drained = mux->drained;
     t->closed = mux->closed;
+    t->idle_count = mux->idle_count;
+    t->idle = mux->idle;
+    mux->handed_at = mux->now;
     if (mux->arena != t->arena)
         reason |= PMX_LARGE;
     t->arena = mux->arena;
     if (mux->opened_count | mux->ended_count | mux->drained_count |
-        mux->closed_count)
+        mux->closed_count | mux->idle_count)
         reason |= PMX_OTHER_ROWS | PMX_ROWS;
     if (mux->rows)
         reason |= PMX_ROWS;
@@ -394,6 +405,7 @@ int pmx_submit(pmx_turn *t)
     uint32_t count = t->block_count;
     t->block_count = 0;         /* taken over, once */
     mux->now = pmx__now();
+    pmx__hand_back(mux, mux->now);
     pmx__take_log(mux, t->blocks, count);
     return 0;
 }

@@ -274,6 +274,15 @@ static int is_answer(const pmx_mux *mux, const pmx__conn *c)
     return c->row_turn == mux->turn && !mux->gathering;
 }
 
+/* What a task sends is the answer to the message that it has, whenever that
+ * was handed over; and so is what it sends with it in the same turn. */
+static void note_answer(const pmx_mux *mux, pmx__conn *c)
+{
+    if (c->row_turn != mux->turn || !(c->task & PMX__OWES_MORE))
+        c->task &= (uint8_t)~(PMX__OWES | PMX__OWES_MORE);
+    c->row_turn = mux->turn;
+}
+
 /* Before a limit is judged, the kernel is offered what is queued: the peer
  * may have taken much since it last refused. 0 when `more` bytes fit. */
 static int make_room(pmx_mux *mux, uint32_t slot, size_t more)
@@ -325,6 +334,8 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
     if (!whole)
         return;                 /* nothing, under Raw */
     size_t queued = in_hand(mux, c);
+    if (c->task & (PMX__OWES | PMX__KEEPS))
+        note_answer(mux, c);
     if (queued && queued + whole > c->rules->is.max_output &&
         !is_answer(mux, c)) {
         int error = make_room(mux, slot, whole);
@@ -369,6 +380,9 @@ static void log_op(pmx_mux *mux, uint64_t id, enum pmx_op op)
     case PMX_RESUME: pmx__resume(mux, slot, PMX__PAUSED); break;
     case PMX_HOLD: pmx__pause(mux, slot, PMX__HELD); break;
     case PMX_RELEASE: pmx__resume(mux, slot, PMX__HELD); break;
+    case PMX_WAITS: pmx__waits(mux, slot); break;
+    case PMX_KEPT: c->task |= PMX__TASK | PMX__KEEPS; break;
+    case PMX_TAKEN: c->task = PMX__TASK | PMX__OWES; break;
     case PMX_SEND: break;
     }
 }

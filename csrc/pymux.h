@@ -77,7 +77,12 @@ enum pmx_op {
     PMX_PAUSE,
     PMX_RESUME,
     PMX_HOLD,                   /* pause that a lost peer lifts */
-    PMX_RELEASE
+    PMX_RELEASE,
+    /* of one whose messages a task takes: it waits for the next; messages
+     * are kept for it; it has taken the last of those. See pmx_turn.idle. */
+    PMX_WAITS,
+    PMX_KEPT,
+    PMX_TAKEN
 };
 
 /* How a block tells where its pieces begin and end. */
@@ -135,7 +140,7 @@ enum pmx_reason {
     PMX_ROWS = 1,               /* there is something to report */
     PMX_WOKEN = 2,              /* by pmx_wakeup() or a signal's byte */
     PMX_INTERRUPTED = 4,        /* by a signal */
-    PMX_OTHER_ROWS = 8,         /* opened, ended, drained or closed */
+    PMX_OTHER_ROWS = 8,         /* opened, ended, drained, closed or idle */
     PMX_LARGE = 16,             /* the arena is a new one, the caller's */
     PMX_GAPS = 64,              /* each message has its delimiter behind it */
     PMX_DRAINED = 32,           /* the listeners were closed by pmx_drain() */
@@ -166,11 +171,14 @@ typedef struct {
     uint32_t ended_count;
     uint32_t drained_count;
     uint32_t closed_count;
+    uint32_t idle_count;
     uint32_t reason;            /* enum pmx_reason, as returned */
     int64_t done_ns;            /* out: monotonic, when this returned */
     uint64_t *opened;           /* out: ids, until the next harvest */
     uint64_t *ended;
     uint64_t *drained;
+    uint64_t *idle;             /* whose time is over, while its task may be
+                                   at a message: PMX_WAITS if it is not */
     pmx_closed *closed;
 } pmx_turn;
 
@@ -238,8 +246,9 @@ int64_t pmx_exchange(pmx_turn *turn, int64_t timeout_ns, uint64_t shape,
                      const void *data, uint64_t size);
 /* Only the first step of a turn: take over the log and send. */
 int pmx_submit(pmx_turn *turn);
-/* Nanoseconds until a harvest has work that no descriptor tells of; -1. */
-int64_t pmx_next_timeout(const pmx_mux *mux);
+/* Nanoseconds until a harvest has work that no descriptor tells of; -1. The
+ * caller is done with the last batch, and waits. */
+int64_t pmx_next_timeout(pmx_mux *mux);
 /* Accept who waits, close the listeners, end every connection's input: each
  * closes as if its peer had ended behind what has arrived. */
 void pmx_drain(pmx_mux *mux);

@@ -36,8 +36,11 @@ static int somebody_ends(const pmx_mux *mux)
     return 0;
 }
 
-int64_t pmx_next_timeout(const pmx_mux *mux)
+int64_t pmx_next_timeout(pmx_mux *mux)
 {
+    if (mux->handed_at)
+        pmx__hand_back(mux, pmx__now());
+    mux->handed_at = 0;
     if (pmx__nothing_to_wait_for(mux))
         return 0;
     if (!mux->gathering && (mux->report_count || somebody_ends(mux)))
@@ -120,7 +123,7 @@ static void note_connection(pmx_mux *mux, const pmx__event *event)
 int pmx__note_events(pmx_mux *mux, int count)
 {
     int woken = 0;
-    mux->unheard = count == PMX__EVENTS;
+    mux->unheard = count == PMX__EVENTS ? mux->unheard + 1 : 0;
     for (int i = 0; i < count; i++) {
         const pmx__event *event = &mux->events[i];
         if (event->token == PMX__WAKEUP_TOKEN) {

@@ -16,6 +16,9 @@ class _Lib:
     PMX_RESUME: int
     PMX_HOLD: int
     PMX_RELEASE: int
+    PMX_WAITS: int
+    PMX_KEPT: int
+    PMX_TAKEN: int
     PMX_LENGTHS: int
     PMX_OFFSETS32: int
     PMX_OFFSETS64: int

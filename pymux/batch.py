@@ -52,6 +52,7 @@ class Batch:
         "_arena",
         "_conns",
         "_gap",
+        "_idle",
         "_messages",
         "_mux",
         "_others",
@@ -63,6 +64,7 @@ class Batch:
         "opened",
     )
 
+    _idle: list[Connection]  # asked about: does a task wait for the peer?
     opened: list[Connection]
     drained: list[Connection]
     ended: list[Connection]

@@ -64,12 +64,14 @@ class Task(Inbox):
             self.resume(data)
         else:
             self.keep((data,))
+            self.tell_kept()
 
     def deliver_all(self, messages: list[bytes]) -> None:
         """Several came. A coroutine that waits finds them all, and only what it
         leaves counts as input not taken."""
         if self.waiting != "recv":
             self.keep(messages)
+            self.tell_kept()
             return
         first, *rest = messages
         if rest:
@@ -78,8 +80,15 @@ class Task(Inbox):
         if self.inbox and self.conn._task is self:
             rest, self.inbox = list(self.inbox), None
             self.keep(rest)
+            self.tell_kept()
+        elif self.kept:
+            self.tell_taken()
 
     # --- waiting ----------------------------------------------------------
+
+    def is_at_work(self) -> bool:
+        """Whether it does not wait for what the peer does."""
+        return self.waiting != "recv" and self.waiting != "drain"
 
     def time_out(self, timeout: float) -> None:
         """Let what is waited for next end with a TimeoutError."""

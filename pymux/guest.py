@@ -62,11 +62,15 @@ class Reader(Inbox):
     def deliver(self, data: bytes) -> None:
         """A message came."""
         self.keep((data,))
+        if self.waiter is None:
+            self.tell_kept()
         self.wake()
 
     def deliver_all(self, messages: list[bytes]) -> None:
         """Several came."""
         self.keep(messages)
+        if self.waiter is None:
+            self.tell_kept()
         self.wake()
 
     def drained(self) -> None:
@@ -90,6 +94,10 @@ class Reader(Inbox):
         task, self.task = self.task, None
         if task is not None:
             task.cancel()
+
+    def is_at_work(self) -> bool:
+        """Whether no task waits for what the peer does."""
+        return self.waiter is None and not self.flushes
 
     def wake(self) -> None:
         """Let who waits for input look."""
@@ -471,6 +479,7 @@ class ReaderDispatcher(CoroutineDispatcher):
         """A connection that was dialled has opened."""
         if conn._task is None:  # by conn.mux.connect(), or of its listen()
             conn._task = Reader(conn)
+        self.tell_waits(conn)
         opening = conn._task.opening
         if opening is not None and not opening.done():
             opening.set_result(None)
@@ -509,6 +518,7 @@ class TaskDispatcher(ReaderDispatcher):
             self.failed(conn, error)
             return
         reader = conn._task = Reader(conn, coroutine)
+        self.tell_waits(conn)
         self.readers.add(reader)
         try:
             task = reader.task = self.mux.loop.create_task(coroutine)

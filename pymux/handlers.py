@@ -25,6 +25,7 @@ from .mux import SUBMIT_OVER, Mux
 __all__ = ["batched", "dispatcher_for"]
 
 FAIL = lib.PMX_FAIL << 60
+WAITS = lib.PMX_WAITS << 60
 GAPS = lib.PMX_GAPS
 METHODS = ("opened", "received", "drained", "closed")
 MARK = "_pymux_batched"
@@ -431,7 +432,13 @@ class CoroutineDispatcher(Dispatcher):
             self.failed(conn, error)
             return
         task = conn._task = Task(conn, coroutine, self)
+        self.tell_waits(conn)
         task.resume(None)
+
+    def tell_waits(self, conn: Connection) -> None:
+        """Tell the core that a task takes the messages of a connection, and
+        has none that it has not answered."""
+        self.mux._log.op(conn.id | WAITS)
 
     def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
         """Step the coroutines that wait for a message, and keep the others'."""
@@ -473,6 +480,9 @@ class CoroutineDispatcher(Dispatcher):
         for conn in batch.ended:
             if conn._task is not None:
                 conn._task.end(None, False)
+        for conn in batch._idle:
+            if conn._task is not None and not conn._task.is_at_work():
+                self.tell_waits(conn)
         for conn, error in batch.closed:
             task = conn._task
             if task is not None:

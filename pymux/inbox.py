@@ -17,6 +17,8 @@ __all__ = ["Inbox"]
 
 HOLD = lib.PMX_HOLD << 60
 RELEASE = lib.PMX_RELEASE << 60
+KEPT = lib.PMX_KEPT << 60
+TAKEN = lib.PMX_TAKEN << 60
 ROW_COST = 64  # bytes that a message not taken counts beside its length
 
 
@@ -33,6 +35,7 @@ class Inbox:
         "held",
         "inbox",
         "inbox_size",
+        "kept",
         "lost",
         "mux",
         "over",
@@ -45,6 +48,7 @@ class Inbox:
         self.inbox: deque[bytes] | None = None
         self.inbox_size: int = 0  # what of it counts: not while all is being taken
         self.held: bool = False
+        self.kept: bool = False  # the core was told that there are messages
         self.over: bool = False  # no more messages come
         self.lost: BaseException | None = None  # why, where it was lost
         self.waiting: str | None = None  # for what
@@ -73,13 +77,33 @@ class Inbox:
             self.held = True
             self.mux._log.op(self.conn.id | HOLD)
 
+    def tell_kept(self) -> None:
+        """Messages wait to be taken: the core is told, once.
+
+        So the peer's clock stands, and what is sent is answers, until the
+        last of them is taken and answered.
+        """
+        if not self.kept:
+            self.kept = True
+            self.mux._log.op(self.conn.id | KEPT)
+
+    def tell_taken(self) -> None:
+        """The last one of several messages was taken."""
+        self.kept = False
+        self.mux._log.op(self.conn.id | TAKEN)
+
     def take(self) -> bytes | None:
         """The next message; what the end is, where there are none."""
         inbox = self.inbox
         if inbox:
             data = inbox.popleft()
-            if not inbox:
+            if inbox:
+                if not self.kept:
+                    self.tell_kept()
+            else:
                 self.inbox = None
+                if self.kept:
+                    self.tell_taken()
             if self.inbox_size:  # it was kept
                 self.inbox_size -= len(data) + ROW_COST
                 if self.held and self.inbox_size <= self._low:

@@ -813,6 +813,7 @@ class Mux:
         batch.opened = [conn(turn.opened[k]) for k in range(turn.opened_count)]
         batch.drained = [conn(turn.drained[k]) for k in range(turn.drained_count)]
         batch.ended = [conn(turn.ended[k]) for k in range(turn.ended_count)]
+        batch._idle = [conn(turn.idle[k]) for k in range(turn.idle_count)]
         for k in range(turn.closed_count):
             row = turn.closed[k]
             gone = conn(row.id)
