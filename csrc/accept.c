@@ -56,15 +56,13 @@ int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
     uint32_t generation = l->generation + 1;
     memset(l, 0, sizeof *l);
     l->generation = generation;
-    error = pmx__listen(&target, backlog, reuse_port, mode, &l->sock);
+    error = pmx__listen(&target, backlog, reuse_port, mode, &l->sock, &l->file);
     if (error)
         goto fail_listen;
     pmx__keep_alive(l->sock, policy);
     error = pmx__local(l->sock, &l->name);
     if (error)
         goto fail_add;
-    const char *path = pmx__file_of(&target);
-    l->has_file = path && !pmx__file_identity(path, l->identity);
     error = mux->poller->add(mux->poll_state, l->sock, listener_id(mux, l),
                              PMX__IN);
     if (error)
@@ -75,8 +73,7 @@ int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
     pmx__watch_listener(mux, l);
     return 0;
 fail_add:
-    if (l->has_file)
-        pmx__unlink_if(pmx__file_of(&target), l->identity);
+    pmx__file_close(&l->file, pmx__file_of(&target), 0);
     pmx__drop_sock(l->sock);
 fail_listen:
     pmx__rules_drop(mux, rules);
@@ -85,15 +82,13 @@ fail_listen:
 
 void pmx__close_listener(pmx_mux *mux, pmx__listener *l, int forked)
 {
-    const char *path = pmx__file_of(&l->name);
-    if (forked) {
-        pmx__drop_sock(l->sock);
-    } else {
+    if (!forked)
         mux->poller->del(mux->poll_state, l->sock);
-        if (l->has_file && path)
-            pmx__unlink_if(path, l->identity);
+    pmx__file_close(&l->file, pmx__file_of(&l->name), forked);
+    if (forked)
+        pmx__drop_sock(l->sock);
+    else
         pmx__close_sock(l->sock);
-    }
     pmx__rules_drop(mux, l->rules);
     l->rules = NULL;
     mux->stats.listeners--;

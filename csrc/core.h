@@ -195,11 +195,10 @@ typedef struct {
     pmx_sock sock;
     pmx__rules *rules;          /* NULL: a free place */
     pmx__target name;
-    uint64_t identity[2];       /* of the socket file */
+    pmx__file file;
     uint32_t generation;
     int can_accept;
     int full;                   /* at max_connections */
-    int has_file;
 } pmx__listener;
 
 /* One frame of this turn's output: a head, the caller's bytes, a tail that

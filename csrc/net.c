@@ -27,12 +27,6 @@
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
-/* Sockets that are made as pmx__prepare() makes them: by one call instead of
- * four, and with no moment in which another thread's child inherits them. */
-#if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__) || \
-    defined(__OpenBSD__) || defined(__DragonFly__)
-#define MADE_READY
-#endif
 /* Bytes to send or receive at once: more than an int's worth is an error on
  * macOS and cannot be said on Windows. */
 #define MOST ((size_t)1 << 30)
@@ -113,7 +107,7 @@ static void set_option(pmx_sock sock, int level, int option, int value)
 static int open_sock(const pmx__target *target, pmx_sock *sock)
 {
     int family = target->to.any.sa_family;
-#if defined(MADE_READY)
+#if defined(PMX__MADE_READY)
     pmx_sock s = sys_socket(family,
                             SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 #elif defined(_WIN32)
@@ -124,7 +118,7 @@ static int open_sock(const pmx__target *target, pmx_sock *sock)
 #endif
     if (s == PMX__NO_SOCK)
         return pmx__net_error();
-#ifndef MADE_READY
+#ifndef PMX__MADE_READY
     int error = pmx__prepare(s);
     if (error) {
         pmx__drop_sock(s);
@@ -138,53 +132,65 @@ static int open_sock(const pmx__target *target, pmx_sock *sock)
 }
 
 #ifndef _WIN32
-/* Whether the path is a socket that nobody listens on any more. */
-static int is_stale(const pmx__target *target, uint64_t identity[2])
+/* Whether the path is a socket that nobody listens on any more: 1, 0, or
+ * -errno where that could not be tried. */
+static int is_stale(const pmx__target *target, const pmx__file *file,
+                    uint64_t identity[2])
 {
     pmx_sock sock = PMX__NO_SOCK;
-    if (pmx__file_identity(target->to.un.sun_path, identity) ||
-        open_sock(target, &sock))
+    if (pmx__file_look(file, pmx__file_of(target), identity))
         return 0;
+    int error = open_sock(target, &sock);
+    if (error)
+        return error;
     int refused = sys_connect(sock, &target->to.any, target->size) &&
                   errno == ECONNREFUSED;
     sys_close(sock);
     return refused;
 }
+
+/* Bind to a path that is in use already. */
+static int replace(pmx_sock sock, const pmx__target *target,
+                   const pmx__file *file)
+{
+    uint64_t identity[2] = {0, 0};
+    int stale = is_stale(target, file, identity);
+    if (stale <= 0)
+        return stale ? stale : -EADDRINUSE;
+    int error = pmx__file_unlink(file, pmx__file_of(target), identity);
+    if (error && error != -ENOENT)
+        return error;
+    return sys_bind(sock, &target->to.any, target->size) ? -errno : 0;
+}
 #endif
 
-static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode)
+static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode,
+                   pmx__file *file)
 {
+    const char *path = pmx__file_of(target);
+    int error = pmx__file_begin(file, path);
+    if (error)
+        return error;
 #ifdef _WIN32
     (void)mode;
     return sys_bind(sock, &target->to.any, target->size) ? pmx__net_error() : 0;
 #else
-    const char *path = pmx__file_of(target);
-    uint64_t identity[2] = {0, 0};
     if (path)                   /* so that it is never wider, on Linux */
         (void)sys_fchmod(sock, (mode_t)mode);
-    if (sys_bind(sock, &target->to.any, target->size)) {
-        int error = -errno;
-        if (error != -EADDRINUSE || !path || !is_stale(target, identity))
-            return error;
-        pmx__unlink_if(path, identity);
-        if (sys_bind(sock, &target->to.any, target->size))
-            return -errno;
-    }
-    if (!path)
-        return 0;
+    if (sys_bind(sock, &target->to.any, target->size))
+        error = -errno;
+    if (error == -EADDRINUSE && path)
+        error = replace(sock, target, file);
     /* before listen(): nobody can have connected yet */
-    int known = !pmx__file_identity(path, identity);
-    int error = pmx__set_mode(path, mode);
-    if (error && known)
-        pmx__unlink_if(path, identity);
-    return error;
+    return error || !path ? error : pmx__file_claim(file, path, mode);
 #endif
 }
 
 int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
-                uint32_t mode, pmx_sock *sock)
+                uint32_t mode, pmx_sock *sock, pmx__file *file)
 {
     pmx_sock s = PMX__NO_SOCK;
+    *file = (pmx__file){.directory = -1};
     int error = open_sock(target, &s);
     if (error)
         return error;
@@ -214,26 +220,25 @@ int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
 #endif
     }
     if (!error)
-        error = bind_to(s, target, mode);
+        error = bind_to(s, target, mode, file);
     if (error)
         goto fail;
 #ifdef _WIN32                   /* a plain number is cut to 200 there */
     if (backlog > 200)
         backlog = -(backlog < 65535 ? backlog : 65535);     /* a "hint" */
 #endif
-    if (sys_listen(s, backlog)) {
+    if (sys_listen(s, backlog))
         error = pmx__net_error();
 #ifndef _WIN32
-        uint64_t identity[2] = {0, 0};
-        const char *path = pmx__file_of(target);
-        if (path && !pmx__file_identity(path, identity))
-            (void)sys_unlink(path);
+    if (!error)
+        error = pmx__file_end(file, pmx__file_of(target));
 #endif
+    if (error)
         goto fail;
-    }
     *sock = s;
     return 0;
 fail:
+    pmx__file_close(file, pmx__file_of(target), 0);
     pmx__drop_sock(s);
     return error;
 }
@@ -243,7 +248,7 @@ static int accepted(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
     pmx_sock s = PMX__NO_SOCK;
     do {
         peer->size = sizeof peer->to;
-#ifdef MADE_READY
+#ifdef PMX__MADE_READY
         s = sys_accept4(listener, &peer->to.any, &peer->size,
                         SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
@@ -275,7 +280,7 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
     if (peer->to.any.sa_family != AF_UNIX)
         set_option(*sock, IPPROTO_TCP, TCP_NODELAY, 1);
 #endif
-#ifndef MADE_READY
+#ifndef PMX__MADE_READY
     error = pmx__prepare(*sock);
     if (error)
         pmx__drop_sock(*sock);

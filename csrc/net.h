@@ -14,6 +14,14 @@ enum { PMX__HANDS_ON = 1, PMX__EPIPE_TELLS = 1 };
 enum { PMX__HANDS_ON = 0, PMX__EPIPE_TELLS = 0 };
 #endif
 
+/* Descriptors can be made as pmx__prepare() makes them: by one call instead of
+ * four, and at no moment does a program that another thread starts inherit
+ * them. */
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__) || \
+    defined(__OpenBSD__) || defined(__DragonFly__)
+#define PMX__MADE_READY
+#endif
+
 /* A span of bytes to send. */
 #ifdef _WIN32                  /* a WSABUF holds less than 4 GiB */
 typedef struct {
@@ -33,8 +41,9 @@ int pmx__net_start(void);
 int pmx__net_error(void);
 /* Non-blocking, not inherited by other programs, no SIGPIPE. */
 int pmx__prepare(pmx_sock sock);
+/* The file is for pmx__file_close(); there is none where this fails. */
 int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
-                uint32_t mode, pmx_sock *sock);
+                uint32_t mode, pmx_sock *sock, pmx__file *file);
 /* The connection's socket and its peer; -EAGAIN when nobody waits. */
 int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
 /* Ask whether a silent peer is still there, as the policy says, if it does.

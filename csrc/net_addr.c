@@ -9,7 +9,9 @@
 #ifndef _WIN32
 #include <fcntl.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stddef.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #endif
@@ -68,54 +70,173 @@ const char *pmx__file_of(const pmx__target *target)
     return NULL;
 }
 
+/* --- socket files ------------------------------------------------------ */
+
 #ifdef _WIN32
-int pmx__file_identity(const char *path, uint64_t identity[2])
+int pmx__file_begin(pmx__file *file, const char *path)
 {
-    (void)path, (void)identity;
-    return -ENOTSUP;
+    (void)path;
+    *file = (pmx__file){.directory = -1};
+    return 0;
 }
 
-void pmx__unlink_if(const char *path, const uint64_t identity[2])
+void pmx__file_close(pmx__file *file, const char *path, int forked)
 {
-    (void)path, (void)identity;
+    (void)file, (void)path, (void)forked;
 }
 #else
-int pmx__file_identity(const char *path, uint64_t identity[2])
+/* How to open a directory that may be entered, but not listed. */
+#if defined(O_PATH)
+#define ENTER (O_PATH | O_DIRECTORY | O_CLOEXEC)
+#elif defined(O_SEARCH)
+#define ENTER (O_SEARCH | O_DIRECTORY | O_CLOEXEC)
+#endif
+
+/* The last part of a path. */
+static const char *name_in(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static int open_directory(const char *path)
+{
+    char directory[sizeof(struct sockaddr_un)] = ".";
+    size_t size = (size_t)(name_in(path) - path);
+    if (size) {
+        memcpy(directory, path, size);
+        directory[size] = 0;
+    }
+    int fd = sys_openat(AT_FDCWD, directory,
+                        O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+#ifdef ENTER
+    if (fd < 0 && errno == EACCES)
+        fd = sys_openat(AT_FDCWD, directory, ENTER);
+#endif
+    return fd < 0 ? -errno : fd;
+}
+
+/* A server that starts holds the lock for about a millisecond. Whoever may
+ * list the directory may hold it for ever, and so may a server that has been
+ * stopped: after about a second we go on without it. So we do where there is
+ * no such lock. pmx__file_end() then finds nearly all that can go wrong. */
+static int lock(int fd)
+{
+    enum { TRIES = 1000 };
+    for (int n = 0; n < TRIES; n++) {
+        if (!sys_flock(fd, LOCK_EX | LOCK_NB))
+            return 1;
+        if (errno != EWOULDBLOCK)
+            return 0;
+        (void)sys_poll(NULL, 0, 1);
+    }
+    return 0;
+}
+
+/* Closing the descriptor would not do: a process that was forked off
+ * meanwhile has it too, and with it the lock. */
+static void unlock(pmx__file *file)
+{
+    if (file->is_locked)
+        (void)sys_flock(file->directory, LOCK_UN);
+    file->is_locked = 0;
+}
+
+int pmx__file_begin(pmx__file *file, const char *path)
+{
+    *file = (pmx__file){.directory = -1};
+    if (!path)
+        return 0;
+    int fd = open_directory(path);
+    if (fd < 0)
+        return fd;
+    file->directory = fd;
+    file->is_locked = lock(fd);
+    return 0;
+}
+
+static int look(const pmx__file *file, const char *path, uint64_t identity[2],
+                mode_t *mode)
 {
     struct stat info;
-    if (sys_lstat(path, &info))
+    if (sys_fstatat(file->directory, name_in(path), &info,
+                    AT_SYMLINK_NOFOLLOW))
         return -errno;
     if (!S_ISSOCK(info.st_mode))
         return -ENOTSOCK;
     identity[0] = (uint64_t)info.st_dev;
     identity[1] = (uint64_t)info.st_ino;
+    *mode = info.st_mode & 0777;
     return 0;
 }
 
-void pmx__unlink_if(const char *path, const uint64_t identity[2])
+int pmx__file_look(const pmx__file *file, const char *path,
+                   uint64_t identity[2])
 {
-    uint64_t now[2] = {0};
-    if (!pmx__file_identity(path, now) && now[0] == identity[0] &&
-        now[1] == identity[1])
-        (void)sys_unlink(path);
+    mode_t mode;
+    return look(file, path, identity, &mode);
 }
 
-int pmx__set_mode(const char *path, uint32_t mode)
+/* Whether the path is that file: 0, -EADDRINUSE, or why it cannot be told. */
+static int compare(const pmx__file *file, const char *path,
+                   const uint64_t identity[2])
 {
-    struct stat info;
-    if (sys_lstat(path, &info))
-        return -errno;
-    if (!S_ISSOCK(info.st_mode))
-        return -EADDRINUSE;
-    if ((info.st_mode & 0777) == (mode_t)mode)
+    uint64_t now[2] = {0, 0};
+    int error = pmx__file_look(file, path, now);
+    if (error && error != -ENOENT && error != -ENOTSOCK)
+        return error;
+    return error || now[0] != identity[0] || now[1] != identity[1]
+               ? -EADDRINUSE : 0;
+}
+
+int pmx__file_claim(pmx__file *file, const char *path, uint32_t mode)
+{
+    mode_t is;
+    const char *name = name_in(path);
+    int error = look(file, path, file->identity, &is);
+    if (error)
+        return error == -ENOENT || error == -ENOTSOCK ? -EADDRINUSE : error;
+    file->is_ours = 1;
+    if (is == (mode_t)mode)     /* as it mostly is */
         return 0;
-    if (!sys_fchmodat(AT_FDCWD, path, (mode_t)mode, AT_SYMLINK_NOFOLLOW))
+    if (!sys_fchmodat(file->directory, name, (mode_t)mode,
+                      AT_SYMLINK_NOFOLLOW))
         return 0;
     if (errno != ENOTSUP && errno != EOPNOTSUPP)
         return -errno;
-    return sys_chmod(path, (mode_t)mode) ? -errno : 0;     /* an old libc */
+    return sys_fchmodat(file->directory, name, (mode_t)mode, 0)    /* old libc */
+               ? -errno : 0;
+}
+
+int pmx__file_end(pmx__file *file, const char *path)
+{
+    int error = path ? compare(file, path, file->identity) : 0;
+    unlock(file);
+    return error;
+}
+
+int pmx__file_unlink(const pmx__file *file, const char *path,
+                     const uint64_t identity[2])
+{
+    int error = compare(file, path, identity);
+    if (error)
+        return error;
+    return sys_unlinkat(file->directory, name_in(path), 0) ? -errno : 0;
+}
+
+void pmx__file_close(pmx__file *file, const char *path, int forked)
+{
+    if (file->directory < 0)
+        return;
+    if (file->is_ours && path && !forked)
+        (void)pmx__file_unlink(file, path, file->identity);
+    unlock(file);
+    (void)sys_close(file->directory);
+    *file = (pmx__file){.directory = -1};
 }
 #endif
+
+/* --- names ------------------------------------------------------------- */
 
 #ifndef _WIN32
 static size_t path_size(const pmx__target *target)

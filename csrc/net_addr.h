@@ -76,14 +76,36 @@ uint8_t pmx__family(const pmx__target *target);
 int pmx__is_named(const pmx__target *target);
 /* Where the path of a Unix target is on the file system, NULL if nowhere. */
 const char *pmx__file_of(const pmx__target *target);
-/* Which file a path is now: 0 and its identity, or -errno. */
-int pmx__file_identity(const char *path, uint64_t identity[2]);
-void pmx__unlink_if(const char *path, const uint64_t identity[2]);
-#ifndef _WIN32
-/* Set the mode of the socket file that bind() has just made. Whoever may write
- * to the directory may have put a link in its place: that is not followed, and
- * nothing is done where the mode is right already, as it mostly is. */
-int pmx__set_mode(const char *path, uint32_t mode);
-#endif
+
+/* The socket file of a Unix listener. Its directory stays open until the file
+ * is removed. So the name in it means this file, whatever becomes of the
+ * program's working directory, of its root, or of links in the path. */
+typedef struct {
+    int directory;              /* -1: none */
+    int is_locked;
+    int is_ours;                /* identity is that of the file we made */
+    uint64_t identity[2];
+} pmx__file;
+
+/* Open the directory of a path (NULL: there is none) and lock it. Of several
+ * servers that start on one path each then tests, replaces, binds and listens
+ * before the next one does. */
+int pmx__file_begin(pmx__file *file, const char *path);
+/* Which file the path is now: 0, or -errno, -ENOTSOCK for another kind. */
+int pmx__file_look(const pmx__file *file, const char *path,
+                   uint64_t identity[2]);
+/* bind() has just made the file: it is ours from now on, and gets this mode.
+ * Another program that may write to the directory may have put a link in its
+ * place: a link is not followed. */
+int pmx__file_claim(pmx__file *file, const char *path, uint32_t mode);
+/* The socket listens: the lock ends. -EADDRINUSE: the path is another file by
+ * now, so nobody could connect. */
+int pmx__file_end(pmx__file *file, const char *path);
+/* Unlink the path if it is this file still: 0 or -errno. */
+int pmx__file_unlink(const pmx__file *file, const char *path,
+                     const uint64_t identity[2]);
+/* Unlink the file if it is ours, unless the parent of this forked process has
+ * it too, and let go of the directory. */
+void pmx__file_close(pmx__file *file, const char *path, int forked);
 
 #endif

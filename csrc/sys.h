@@ -38,7 +38,6 @@
 #define sys_accept accept
 #define sys_accept4 accept4
 #define sys_bind bind
-#define sys_chmod chmod
 #define sys_clock_gettime clock_gettime
 #define sys_close close
 #define sys_connect connect
@@ -50,6 +49,8 @@
 #define sys_fchmod fchmod
 #define sys_fchmodat fchmodat
 #define sys_fcntl fcntl
+#define sys_flock flock
+#define sys_fstatat fstatat
 #define sys_getpeername getpeername
 #define sys_getsockname getsockname
 #define sys_getsockopt getsockopt
@@ -57,8 +58,9 @@
 #define sys_kevent kevent
 #define sys_kqueue kqueue
 #define sys_listen listen
-#define sys_lstat lstat
+#define sys_openat openat
 #define sys_pipe pipe
+#define sys_pipe2 pipe2
 #define sys_poll poll
 #define sys_ppoll ppoll
 #define sys_read read
@@ -71,7 +73,7 @@
 #define sys_shutdown shutdown
 #define sys_socket socket
 #define sys_socketpair socketpair
-#define sys_unlink unlink
+#define sys_unlinkat unlinkat
 #define sys_write write
 #endif
 

@@ -91,8 +91,19 @@ static int64_t read_bytes(pmx_sock sock, char *to, size_t size)
     return sys_recv(sock, to, (int)size, 0);
 }
 #else
+#include <fcntl.h>
 #include <unistd.h>
 
+#ifdef PMX__MADE_READY
+static int open_pair(pmx_sock pair[2])
+{
+    const int type = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    if ((by_pipe || sys_socketpair(AF_UNIX, type, 0, pair)) &&
+        sys_pipe2(pair, O_CLOEXEC | O_NONBLOCK))
+        return pmx__net_error();
+    return 0;
+}
+#else
 static int open_pair(pmx_sock pair[2])
 {
     if ((by_pipe || sys_socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) &&
@@ -100,6 +111,7 @@ static int open_pair(pmx_sock pair[2])
         return pmx__net_error();
     return 0;
 }
+#endif
 
 static int64_t write_byte(pmx_sock sock)
 {
@@ -115,6 +127,7 @@ static int64_t read_bytes(pmx_sock sock, char *to, size_t size)
 int pmx__wakeup_open(pmx_sock pair[2])
 {
     int error = open_pair(pair);
+#ifndef PMX__MADE_READY
     if (error)
         return error;
     error = pmx__prepare(pair[0]);
@@ -122,6 +135,7 @@ int pmx__wakeup_open(pmx_sock pair[2])
         error = pmx__prepare(pair[1]);
     if (error)
         pmx__wakeup_close(pair);
+#endif
     return error;
 }
 

@@ -23,6 +23,7 @@ enum { CALL_malloc, CALL_calloc, CALL_realloc };
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -42,8 +43,7 @@ const injected_fault injected_faults[] = {
     FAULT(accept, ENOBUFS), FAULT(accept, EPROTO), FAULT(accept, EPERM),
     FAULT(accept, ENETDOWN), FAULT(accept, EHOSTUNREACH),
     FAULT(bind, EADDRINUSE), FAULT(bind, EACCES), FAULT(bind, ENOMEM),
-    FAULT(chmod, EPERM), FAULT(chmod, EIO), FAULT(close, EINTR),
-    FAULT(close, EIO),
+    FAULT(close, EINTR), FAULT(close, EIO),
     FAULT(connect, EINTR), FAULT(connect, ECONNREFUSED),
     FAULT(connect, ETIMEDOUT), FAULT(connect, ENETUNREACH),
     FAULT(connect, EADDRNOTAVAIL), FAULT(connect, EACCES),
@@ -57,14 +57,15 @@ const injected_fault injected_faults[] = {
     FAULT(epoll_pwait2, EPERM), FAULT(epoll_pwait2, SPURIOUS),
     FAULT(epoll_wait, EINTR), FAULT(epoll_wait, SPURIOUS),
     FAULT(fchmod, EPERM), FAULT(fchmodat, EPERM), FAULT(fchmodat, ENOTSUP),
-    FAULT(fcntl, EINVAL),
+    FAULT(fcntl, EINVAL), FAULT(flock, EWOULDBLOCK), FAULT(flock, ENOLCK),
+    FAULT(fstatat, ENOENT), FAULT(fstatat, EACCES),
     FAULT(getpeername, ENOTCONN), FAULT(getpeername, ENOBUFS),
     FAULT(getsockname, ENOBUFS), FAULT(getsockopt, ENOBUFS),
     FAULT(ioctl, EINVAL),
     FAULT(kevent, EINTR), FAULT(kevent, ENOMEM), FAULT(kqueue, EMFILE),
     FAULT(kqueue, ENFILE), FAULT(kqueue, ENOMEM),
     FAULT(listen, EADDRINUSE), FAULT(listen, ENOMEM),
-    FAULT(lstat, ENOENT), FAULT(lstat, EACCES),
+    FAULT(openat, EMFILE), FAULT(openat, EACCES),
     FAULT(pipe, EMFILE), FAULT(pipe, ENFILE),
     FAULT(poll, EINTR), FAULT(poll, ENOMEM), FAULT(poll, SPURIOUS),
     FAULT(read, EINTR), FAULT(read, EAGAIN),
@@ -81,7 +82,7 @@ const injected_fault injected_faults[] = {
     FAULT(socket, ENOBUFS), FAULT(socket, EACCES),
     FAULT(socketpair, EMFILE), FAULT(socketpair, ENFILE),
     FAULT(socketpair, ENOMEM),
-    FAULT(unlink, EACCES), FAULT(unlink, EIO), FAULT(unlink, ENOENT),
+    FAULT(unlinkat, EACCES), FAULT(unlinkat, EIO), FAULT(unlinkat, ENOENT),
     FAULT(write, EINTR), FAULT(write, EAGAIN),
 };
 const size_t injected_fault_count =
@@ -89,6 +90,8 @@ const size_t injected_fault_count =
 
 uint64_t injected_count[CALLS];
 uint64_t injected_total, injected_now;
+void (*injected_before)(enum injected_call call);
+uint64_t injected_inheritable;
 static uint8_t errors[256];     /* that there were since */
 
 static enum { NONE, NTH, RANDOM } mode;
@@ -138,6 +141,7 @@ void inject_nothing(void)
 {
     mode = NONE;
     paused = 0;
+    injected_before = NULL;
 }
 
 void inject_pause(int on)
@@ -169,6 +173,8 @@ static int any_fault_of(enum injected_call call)
 /* What becomes of this call: 0, an errno, SHORT or SPURIOUS. */
 int injected_fate(enum injected_call call)
 {
+    if (injected_before)
+        injected_before(call);
     if (mode == NONE || paused)
         return 0;
     if (mode == RANDOM)
@@ -219,6 +225,7 @@ static int fate_of_bytes(enum injected_call call, int fd, size_t *size)
 int sys_accept(int fd, struct sockaddr *name, socklen_t *size)
 {
     int error = injected_fails(CALL_accept);
+    injected_inheritable++;
     if (error == EAGAIN)
         injected_again(fd);
     return error ? -1 : accept(fd, name, size);
@@ -228,6 +235,7 @@ int sys_accept(int fd, struct sockaddr *name, socklen_t *size)
 int sys_accept4(int fd, struct sockaddr *name, socklen_t *size, int flags)
 {
     int error = injected_fails(CALL_accept);
+    injected_inheritable += !(flags & SOCK_CLOEXEC);
     if (error == EAGAIN)
         injected_again(fd);
     return error ? -1 : accept4(fd, name, size, flags);
@@ -342,23 +350,24 @@ int sys_shutdown(int fd, int how)
     return injected_fails(CALL_shutdown) ? -1 : shutdown(fd, how);
 }
 
+#ifndef SOCK_CLOEXEC
+enum { SOCK_CLOEXEC = 0 };
+#endif
+
 int sys_socket(int family, int type, int protocol)
 {
+    injected_inheritable += !(type & SOCK_CLOEXEC);
     return injected_fails(CALL_socket) ? -1 : socket(family, type, protocol);
 }
 
 int sys_socketpair(int family, int type, int protocol, int pair[2])
 {
+    injected_inheritable += !(type & SOCK_CLOEXEC);
     return injected_fails(CALL_socketpair)
                ? -1 : socketpair(family, type, protocol, pair);
 }
 
 /* --- files and bytes --------------------------------------------------- */
-
-int sys_chmod(const char *path, mode_t mode_)
-{
-    return injected_fails(CALL_chmod) ? -1 : chmod(path, mode_);
-}
 
 int sys_fchmod(int fd, mode_t mode_)
 {
@@ -376,15 +385,36 @@ int sys_fcntl(int fd, int command, int argument)
     return injected_fails(CALL_fcntl) ? -1 : fcntl(fd, command, argument);
 }
 
-int sys_lstat(const char *path, struct stat *info)
+int sys_flock(int fd, int what)
 {
-    return injected_fails(CALL_lstat) ? -1 : lstat(path, info);
+    return injected_fails(CALL_flock) ? -1 : flock(fd, what);
+}
+
+int sys_fstatat(int directory, const char *path, struct stat *info, int flags)
+{
+    return injected_fails(CALL_fstatat)
+               ? -1 : fstatat(directory, path, info, flags);
+}
+
+int sys_openat(int directory, const char *path, int flags)
+{
+    injected_inheritable += !(flags & O_CLOEXEC);
+    return injected_fails(CALL_openat) ? -1 : openat(directory, path, flags);
 }
 
 int sys_pipe(int pair[2])
 {
+    injected_inheritable++;
     return injected_fails(CALL_pipe) ? -1 : pipe(pair);
 }
+
+#ifdef SOCK_NONBLOCK
+int sys_pipe2(int pair[2], int flags)
+{
+    injected_inheritable += !(flags & O_CLOEXEC);
+    return injected_fails(CALL_pipe) ? -1 : pipe2(pair, flags);
+}
+#endif
 
 ssize_t sys_read(int fd, void *to, size_t size)
 {
@@ -394,9 +424,10 @@ ssize_t sys_read(int fd, void *to, size_t size)
     return error ? -1 : read(fd, to, size);
 }
 
-int sys_unlink(const char *path)
+int sys_unlinkat(int directory, const char *path, int flags)
 {
-    return injected_fails(CALL_unlink) ? -1 : unlink(path);
+    return injected_fails(CALL_unlinkat)
+               ? -1 : unlinkat(directory, path, flags);
 }
 
 /* EAGAIN is of a pair that is full, which is readable: so it is made so. */

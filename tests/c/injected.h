@@ -31,7 +31,6 @@ struct timespec;
 int sys_accept(int fd, struct sockaddr *name, socklen_t *size);
 int sys_accept4(int fd, struct sockaddr *name, socklen_t *size, int flags);
 int sys_bind(int fd, const struct sockaddr *name, socklen_t size);
-int sys_chmod(const char *path, mode_t mode);
 int sys_clock_gettime(int clock, struct timespec *now);
 int sys_close(int fd);
 int sys_connect(int fd, const struct sockaddr *name, socklen_t size);
@@ -43,6 +42,8 @@ int sys_epoll_wait(int epoll, struct epoll_event *events, int room, int ms);
 int sys_fchmod(int fd, mode_t mode);
 int sys_fchmodat(int directory, const char *path, mode_t mode, int flags);
 int sys_fcntl(int fd, int command, int argument);
+int sys_flock(int fd, int what);
+int sys_fstatat(int directory, const char *path, struct stat *info, int flags);
 int sys_getpeername(int fd, struct sockaddr *name, socklen_t *size);
 int sys_getsockname(int fd, struct sockaddr *name, socklen_t *size);
 int sys_getsockopt(int fd, int level, int option, void *value,
@@ -55,8 +56,9 @@ int injected_kevent(int fd, const struct kevent *changes, int count,
     injected_kevent(fd, changes, (int)(count), events, (int)(room), span)
 int sys_kqueue(void);
 int sys_listen(int fd, int backlog);
-int sys_lstat(const char *path, struct stat *info);
+int sys_openat(int directory, const char *path, int flags);
 int sys_pipe(int pair[2]);
+int sys_pipe2(int pair[2], int flags);
 int sys_poll(struct pollfd *fds, unsigned long count, int ms);
 int sys_ppoll(struct pollfd *fds, unsigned long count,
               const struct timespec *span, const void *mask);
@@ -72,18 +74,19 @@ int sys_setsockopt(int fd, int level, int option, const void *value,
 int sys_shutdown(int fd, int how);
 int sys_socket(int family, int type, int protocol);
 int sys_socketpair(int family, int type, int protocol, int pair[2]);
-int sys_unlink(const char *path);
+int sys_unlinkat(int directory, const char *path, int flags);
 ssize_t sys_write(int fd, const void *from, size_t size);
 
 #define INJECTED_CALLS(CALL) \
     CALL(malloc) CALL(calloc) CALL(realloc) \
-    CALL(accept) CALL(bind) CALL(chmod) CALL(close) CALL(connect) \
-    CALL(dial_unix) CALL(epoll_create1) CALL(epoll_add) CALL(epoll_pwait2) \
-    CALL(epoll_wait) CALL(fchmod) CALL(fchmodat) CALL(fcntl) CALL(getpeername) \
-    CALL(getsockname) CALL(getsockopt) CALL(ioctl) CALL(kevent) CALL(kqueue) \
-    CALL(listen) CALL(lstat) CALL(pipe) CALL(poll) CALL(read) CALL(recv) \
-    CALL(sched_getaffinity) CALL(select) CALL(send) CALL(setsockopt) \
-    CALL(shutdown) CALL(socket) CALL(socketpair) CALL(unlink) CALL(write)
+    CALL(accept) CALL(bind) CALL(close) CALL(connect) CALL(dial_unix) \
+    CALL(epoll_create1) CALL(epoll_add) CALL(epoll_pwait2) CALL(epoll_wait) \
+    CALL(fchmod) CALL(fchmodat) CALL(fcntl) CALL(flock) CALL(fstatat) \
+    CALL(getpeername) CALL(getsockname) CALL(getsockopt) CALL(ioctl) \
+    CALL(kevent) CALL(kqueue) CALL(listen) CALL(openat) CALL(pipe) CALL(poll) \
+    CALL(read) CALL(recv) CALL(sched_getaffinity) CALL(select) CALL(send) \
+    CALL(setsockopt) CALL(shutdown) CALL(socket) CALL(socketpair) \
+    CALL(unlinkat) CALL(write)
 
 enum injected_call {
 #define CALL(name) CALL_##name,
@@ -117,6 +120,11 @@ extern uint64_t injected_count[CALLS];  /* faults since the program began */
 extern uint64_t injected_total;
 extern uint64_t injected_now;           /* since inject_nth or _at_random, */
 int injected_error(int error);          /* and with this errno */
+/* Called before each call of the core, NULL: nothing. */
+extern void (*injected_before)(enum injected_call call);
+/* Descriptors that a program started meanwhile would have inherited: those
+ * made without close-on-exec, where the system can make them with it. */
+extern uint64_t injected_inheritable;
 
 /* Waits in which nothing happens take no time: the clock is put forward by
  * what they would have taken. A wait without an end is an error then. */

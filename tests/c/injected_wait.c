@@ -90,6 +90,7 @@ static void pass(int64_t ns)
 #ifdef __linux__
 int sys_epoll_create1(int flags)
 {
+    injected_inheritable += !(flags & EPOLL_CLOEXEC);
     return injected_fails(CALL_epoll_create1) ? -1 : epoll_create1(flags);
 }
 

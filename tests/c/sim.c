@@ -33,6 +33,12 @@ int sim_fails(int error)
 
 /* --- descriptors ------------------------------------------------------- */
 
+static int is_open(int fd)
+{
+    const sim_file *f = &sim_files[fd];
+    return f->sock || f->epoll || f->is_directory;
+}
+
 /* The lowest number that is free, of the core's or of the peers'. */
 static int free_number(void)
 {
@@ -40,7 +46,7 @@ static int free_number(void)
     int end = sim_as_peer ? ALL_FDS : SIM_FDS;
     if (!sim_as_peer && open_count >= sim_now.descriptors)
         return sim_fails(EMFILE);
-    while (at < end && (sim_files[at].sock || sim_files[at].epoll))
+    while (at < end && is_open(at))
         at++;
     if (at == end)
         return sim_fails(EMFILE);
@@ -53,7 +59,7 @@ int sim_number_for(sim_sock *sock, sim_epoll *epoll)
     if (fd < 0)
         return fd;
     open_count += fd < SIM_FDS;
-    sim_files[fd] = (sim_file){sock, epoll};
+    sim_files[fd] = (sim_file){sock, epoll, !sock && !epoll};
     if (sock)
         sock->fd = fd;
     return fd;
@@ -68,7 +74,7 @@ sim_sock *sim_sock_of(int fd)
 {
     if (fd >= 0 && fd < ALL_FDS && sim_files[fd].sock)
         return sim_files[fd].sock;
-    errno = fd >= 0 && fd < ALL_FDS && sim_files[fd].epoll ? ENOTSOCK : EBADF;
+    errno = fd >= 0 && fd < ALL_FDS && is_open(fd) ? ENOTSOCK : EBADF;
     return NULL;
 }
 
@@ -113,7 +119,7 @@ void sim_begin(void)
 void sim_end(void)
 {
     for (int fd = 0; fd < ALL_FDS; fd++)
-        if (sim_files[fd].sock || sim_files[fd].epoll)
+        if (is_open(fd))
             (void)sim_close(fd);
     while (sim_socks)
         sim_free(sim_socks);
@@ -160,6 +166,12 @@ int sim_pipe(int pair[2])
     if (!error)
         sim_sock_of(pair[0])->is_pipe = sim_sock_of(pair[1])->is_pipe = 1;
     return error;
+}
+
+int sim_pipe2(int pair[2], int flags)
+{
+    (void)flags;
+    return sim_pipe(pair);
 }
 
 static sim_sock *bound_to(const sim_sock *s)
@@ -465,14 +477,13 @@ static void forsake(sim_sock *listener)
 
 int sim_close(int fd)
 {
-    if (fd < 0 || fd >= ALL_FDS ||
-        (!sim_files[fd].sock && !sim_files[fd].epoll))
+    if (fd < 0 || fd >= ALL_FDS || !is_open(fd))
         return sim_fails(EBADF);
     sim_sock *s = sim_files[fd].sock;
     sim_forget(fd);
     open_count -= fd < SIM_FDS;
     free(sim_files[fd].epoll);
-    sim_files[fd] = (sim_file){NULL, NULL};
+    sim_files[fd] = (sim_file){NULL, NULL, 0};
     if (!s)
         return 0;
     if (s->state == SIM_LISTENING) {

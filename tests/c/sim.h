@@ -8,7 +8,8 @@
  * not, the clock is put forward to what happens next. A wait for ever for
  * nothing fails with EDEADLK.
  *
- * Not simulated: routes, names, datagrams, descriptors that are shared.
+ * Not simulated: routes, names, datagrams, descriptors that are shared. All
+ * directories are one.
  */
 #ifndef SIM_H
 #define SIM_H
@@ -53,7 +54,6 @@ uint64_t sim_link(int fd);
 int sim_accept(int fd, struct sockaddr *name, socklen_t *size);
 int sim_accept4(int fd, struct sockaddr *name, socklen_t *size, int flags);
 int sim_bind(int fd, const struct sockaddr *name, socklen_t size);
-int sim_chmod(const char *path, mode_t mode);
 int sim_clock_gettime(int clock, struct timespec *time);
 int sim_close(int fd);
 int sim_connect(int fd, const struct sockaddr *name, socklen_t size);
@@ -65,14 +65,17 @@ int sim_epoll_pwait2(int epoll, struct epoll_event *events, int room,
 int sim_fchmod(int fd, mode_t mode);
 int sim_fchmodat(int directory, const char *path, mode_t mode, int flags);
 int sim_fcntl(int fd, int command, int argument);
+int sim_flock(int fd, int what);
+int sim_fstatat(int directory, const char *path, struct stat *info, int flags);
 int sim_getpeername(int fd, struct sockaddr *name, socklen_t *size);
 int sim_getsockname(int fd, struct sockaddr *name, socklen_t *size);
 int sim_getsockopt(int fd, int level, int option, void *value,
                    socklen_t *size);
 int sim_ioctl(int fd, unsigned long request, int *value);
 int sim_listen(int fd, int backlog);
-int sim_lstat(const char *path, struct stat *info);
+int sim_openat(int directory, const char *path, int flags);
 int sim_pipe(int pair[2]);
+int sim_pipe2(int pair[2], int flags);
 int sim_poll(struct pollfd *fds, unsigned long count, int ms);
 int sim_ppoll(struct pollfd *fds, unsigned long count,
               const struct timespec *span, const void *mask);
@@ -88,7 +91,7 @@ int sim_setsockopt(int fd, int level, int option, const void *value,
 int sim_shutdown(int fd, int how);
 int sim_socket(int family, int type, int protocol);
 int sim_socketpair(int family, int type, int protocol, int pair[2]);
-int sim_unlink(const char *path);
+int sim_unlinkat(int directory, const char *path, int flags);
 ssize_t sim_write(int fd, const void *from, size_t size);
 #endif
 

@@ -8,7 +8,6 @@
 #define accept(...) EITHER(accept, __VA_ARGS__)
 #define accept4(...) EITHER(accept4, __VA_ARGS__)
 #define bind(...) EITHER(bind, __VA_ARGS__)
-#define chmod(...) EITHER(chmod, __VA_ARGS__)
 #define clock_gettime(...) EITHER(clock_gettime, __VA_ARGS__)
 #define close(...) EITHER(close, __VA_ARGS__)
 #define connect(...) EITHER(connect, __VA_ARGS__)
@@ -18,6 +17,8 @@
 #define fchmod(...) EITHER(fchmod, __VA_ARGS__)
 #define fchmodat(...) EITHER(fchmodat, __VA_ARGS__)
 #define fcntl(...) EITHER(fcntl, __VA_ARGS__)
+#define flock(...) EITHER(flock, __VA_ARGS__)
+#define fstatat(...) EITHER(fstatat, __VA_ARGS__)
 #define getpeername(...) EITHER(getpeername, __VA_ARGS__)
 #define getsockname(...) EITHER(getsockname, __VA_ARGS__)
 #define getsockopt(...) EITHER(getsockopt, __VA_ARGS__)
@@ -28,8 +29,9 @@
     (sim_on ? sim_ioctl(fd, request, value) : ioctl(fd, (int)(request), value))
 #endif
 #define listen(...) EITHER(listen, __VA_ARGS__)
-#define lstat(...) EITHER(lstat, __VA_ARGS__)
+#define openat(...) EITHER(openat, __VA_ARGS__)
 #define pipe(...) EITHER(pipe, __VA_ARGS__)
+#define pipe2(...) EITHER(pipe2, __VA_ARGS__)
 #define poll(...) EITHER(poll, __VA_ARGS__)
 #define ppoll(...) EITHER(ppoll, __VA_ARGS__)
 #define read(...) EITHER(read, __VA_ARGS__)
@@ -42,7 +44,7 @@
 #define shutdown(...) EITHER(shutdown, __VA_ARGS__)
 #define socket(...) EITHER(socket, __VA_ARGS__)
 #define socketpair(...) EITHER(socketpair, __VA_ARGS__)
-#define unlink(...) EITHER(unlink, __VA_ARGS__)
+#define unlinkat(...) EITHER(unlinkat, __VA_ARGS__)
 #define write(...) EITHER(write, __VA_ARGS__)
 #define syscall(number, epoll, events, room, span, ...) \
     (sim_on ? sim_epoll_pwait2(epoll, events, room, span) \

@@ -61,6 +61,7 @@ typedef struct sim_epoll {
 typedef struct {
     sim_sock *sock;
     sim_epoll *epoll;
+    int is_directory;
 } sim_file;
 
 extern sim_file sim_files[ALL_FDS];
@@ -69,7 +70,7 @@ extern int64_t sim_time;
 
 /* sim.c: descriptors and sockets */
 int sim_fails(int error);       /* errno is that, and -1 */
-int sim_number_for(sim_sock *sock, sim_epoll *epoll);
+int sim_number_for(sim_sock *sock, sim_epoll *epoll);   /* or a directory */
 sim_sock *sim_sock_of(int fd);
 void sim_free(sim_sock *s);
 int64_t sim_next_time(void);    /* when something happens by itself */

@@ -501,11 +501,12 @@ static int is_made_up_for(const injected_fault *f)
         break;
     }
     switch (f->call) {
-    case CALL_accept: case CALL_bind: case CALL_chmod: case CALL_close:
+    case CALL_accept: case CALL_bind: case CALL_close:
     case CALL_epoll_create1: case CALL_epoll_pwait2: case CALL_epoll_wait:
-    case CALL_fchmod: case CALL_getsockname: case CALL_listen:
-    case CALL_lstat: case CALL_pipe: case CALL_poll: case CALL_select:
-    case CALL_setsockopt: case CALL_socketpair: case CALL_unlink:
+    case CALL_fchmod: case CALL_flock: case CALL_fstatat:
+    case CALL_getsockname: case CALL_listen: case CALL_openat: case CALL_pipe:
+    case CALL_poll: case CALL_select: case CALL_setsockopt:
+    case CALL_socketpair: case CALL_unlinkat:
         return 1;
     default:
         return 0;

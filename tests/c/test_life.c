@@ -238,6 +238,47 @@ static void reset_all_ends_everybody(void)
 }
 #endif
 
+#ifdef PMX__MADE_READY
+/* A program that another thread starts at any moment has none of them. */
+static void no_descriptor_is_inheritable_for_a_moment(void)
+{
+    static const injected_fault no_pair = {CALL_socketpair, EMFILE, ""};
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/pymux-life-%d", getpid());
+    uint64_t before = injected_inheritable;
+    for (int by_pipe = 0; by_pipe < 2; by_pipe++) {
+        world w;
+        pmx_policy p = raw();
+        uint64_t id;
+        if (by_pipe)
+            inject_nth(&no_pair, 1, 0);
+        world_begin(&w, 100, 10000);
+        inject_nothing();
+        world_listen(&w, &p);
+        pmx_endpoint at[] = {
+            {.path = path, .path_size = (uint32_t)strlen(path)},
+            {.host = "127.0.0.1", .port = w.port}};
+        for (int stale = 0; stale < 2; stale++) {
+            EQUAL(pmx_listen(w.mux, &at[0], &p, 10, 0, 0600, &w.listener), 0);
+            if (!stale) {       /* the file stays, as of a dead server */
+                w.mux->listeners[1].file.is_ours = 0;
+                EQUAL(pmx_unlisten(w.mux, w.listener), 0);
+            }
+        }
+        for (int i = 0; i < 2; i++)
+            EQUAL(pmx_connect(w.mux, &at[i], 1, &p, &id), 0);
+        UNTIL(&w, w.opened.count == 4);
+        world_end(&w);
+    }
+    pmx_watch *watch;
+    EQUAL(pmx_backend_probe(test_backend), 0);
+    EQUAL(pmx_watch_open(&watch, test_backend), 0);
+    pmx_watch_shut(watch);
+    pmx_watch_free(watch);
+    EQUAL(injected_inheritable, before);
+}
+#endif
+
 const test_case life_tests[] = {
     EACH(opening_and_closing_leaves_nothing),
     EACH(a_mux_that_closes_sends_what_it_can),
@@ -247,5 +288,8 @@ const test_case life_tests[] = {
               "there is no fork"),
     EACH(next_timeout_tells_of_work_without_descriptors),
     UNIX_EACH(reset_all_ends_everybody, NO_UNIX),
+#ifdef PMX__MADE_READY
+    EACH(no_descriptor_is_inheritable_for_a_moment),
+#endif
     {0},
 };

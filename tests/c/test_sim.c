@@ -8,6 +8,7 @@
 #include "sim.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -404,7 +405,7 @@ static void unix_sockets_are_called_as_on_linux(void)
 {
     char path[64];
     snprintf(path, sizeof path, "/tmp/pymux-sim-%d", (int)getpid());
-    int said[2][12] = {{0}}, fds[4];
+    int said[2][13] = {{0}}, fds[4];
     begin();
     for (int system = 0; system < 2; system++) {
         int n = 0, l, *is = said[system];
@@ -417,7 +418,10 @@ static void unix_sockets_are_called_as_on_linux(void)
         sim_on = system;
         l = sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
         CHECK(!sys_bind(l, (struct sockaddr *)&at, sizeof at));
-        is[n++] = sys_lstat(path, &info) || !S_ISSOCK(info.st_mode);
+        int directory = sys_openat(AT_FDCWD, "/tmp", O_RDONLY | O_DIRECTORY);
+        CHECK(directory >= 0);
+        is[n++] = sys_fstatat(directory, path + 5, &info, 0) ||
+                  !S_ISSOCK(info.st_mode);
         is[n++] = unix_call(system, path, &fds[1]);
         sim_on = system;
         CHECK(!sys_listen(l, 0));
@@ -431,12 +435,14 @@ static void unix_sockets_are_called_as_on_linux(void)
         is[n++] = (int)sys_recv(fds[2], &byte, 1, 0);
         is[n++] = sys_bind(fds[0], (struct sockaddr *)&at, sizeof at);
         is[n++] = errno;
-        is[n++] = sys_unlink(path);
+        is[n++] = sys_unlinkat(directory, path + 5, 0);
+        is[n++] = sys_unlinkat(directory, path + 5, 0);
+        sys_close(directory);
         for (int i = 0; i < 4; i++)
             sys_close(fds[i]);
         sim_on = 0;
     }
-    for (int i = 0; i < 12; i++)
+    for (int i = 0; i < 13; i++)
         EQUAL(said[1][i], said[0][i]);
     end();
 }
