@@ -109,7 +109,7 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     if (error) {
         mux->poller->del(mux->poll_state, c->sock);
         c->flags &= ~(uint32_t)PMX__LISTED;
-        pmx__drop_sock(c->sock);
+        pmx__reset_sock(c->sock);       /* one to itself, say, would linger */
         c->sock = PMX__NO_SOCK;
         c->at.route->next++;
         dial(mux, slot, -error);

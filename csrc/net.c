@@ -28,8 +28,13 @@
 #define MSG_NOSIGNAL 0
 #endif
 /* Bytes to send or receive at once: more than an int's worth is an error on
- * macOS and cannot be said on Windows. */
+ * macOS and cannot be said on Windows. There the kernel takes all of a send,
+ * however much that is, and locks its pages. */
+#ifdef _WIN32
+#define MOST ((size_t)1 << 20)
+#else
 #define MOST ((size_t)1 << 30)
+#endif
 
 #ifdef _WIN32
 int pmx__net_error(void)
@@ -247,6 +252,7 @@ static int accepted(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
 {
     pmx_sock s = PMX__NO_SOCK;
     do {
+        peer->to.any.sa_family = AF_UNSPEC;     /* some systems leave it */
         peer->size = sizeof peer->to;
 #ifdef PMX__MADE_READY
         s = sys_accept4(listener, &peer->to.any, &peer->size,
@@ -352,15 +358,38 @@ int pmx__dial(const pmx__target *target, pmx_sock *sock)
     return error;
 }
 
+static int is_same(const pmx__sockaddr *a, const pmx__sockaddr *b)
+{
+    if (a->any.sa_family != b->any.sa_family)
+        return 0;
+    if (a->any.sa_family == AF_INET)
+        return a->v4.sin_port == b->v4.sin_port &&
+               a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+    return a->any.sa_family == AF_INET6 &&
+           a->v6.sin6_port == b->v6.sin6_port &&
+           !memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr,
+                   sizeof a->v6.sin6_addr);
+}
+
+/* Where nobody listens on a port of this machine, the system may choose that
+ * very port for our end of the connection, which then is one to itself. */
 int pmx__dialled(pmx_sock sock)
 {
     int error = pmx__sock_error(sock);
     if (error)
         return -error;
-    pmx__target peer;
+    pmx__target peer, own;
     peer.size = sizeof peer.to;
-    return sys_getpeername(sock, &peer.to.any, &peer.size) ? pmx__net_error()
-                                                           : 0;
+    if (sys_getpeername(sock, &peer.to.any, &peer.size)) {
+        error = pmx__net_error();
+#ifdef __APPLE__                /* not connected yet, or not any more */
+        if (error == -EINVAL)
+            error = -ENOTCONN;
+#endif
+        return error;
+    }
+    return !pmx__local(sock, &own) && is_same(&own.to, &peer.to)
+               ? -ECONNREFUSED : 0;
 }
 
 int64_t pmx__recv(pmx_sock sock, void *to, size_t size)

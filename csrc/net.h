@@ -52,7 +52,8 @@ void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy);
 /* 0: done; -EINPROGRESS: on its way; -EAGAIN: not now, a Unix backlog is full
  * or the system short of something. */
 int pmx__dial(const pmx__target *target, pmx_sock *sock);
-/* 0 when a dialled socket is connected, else what became of it. */
+/* 0 when a dialled socket is connected, else what became of it; a connection
+ * to itself is -ECONNREFUSED. */
 int pmx__dialled(pmx_sock sock);
 
 /* Bytes, 0 at the end of the stream (recv), or -errno. */

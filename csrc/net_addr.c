@@ -255,6 +255,8 @@ static size_t path_size(const pmx__target *target)
 
 int pmx__is_named(const pmx__target *target)
 {
+    if (target->to.any.sa_family == AF_UNSPEC)
+        return 0;
 #ifndef _WIN32
     if (target->to.any.sa_family == AF_UNIX)
         return path_size(target) > 0;

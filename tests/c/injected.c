@@ -92,6 +92,7 @@ uint64_t injected_count[CALLS];
 uint64_t injected_total, injected_now;
 void (*injected_before)(enum injected_call call);
 uint64_t injected_inheritable;
+int injected_to_itself, injected_nameless;
 static uint8_t errors[256];     /* that there were since */
 
 static enum { NONE, NTH, RANDOM } mode;
@@ -142,6 +143,7 @@ void inject_nothing(void)
     mode = NONE;
     paused = 0;
     injected_before = NULL;
+    injected_to_itself = injected_nameless = 0;
 }
 
 void inject_pause(int on)
@@ -238,6 +240,10 @@ int sys_accept4(int fd, struct sockaddr *name, socklen_t *size, int flags)
     injected_inheritable += !(flags & SOCK_CLOEXEC);
     if (error == EAGAIN)
         injected_again(fd);
+    if (injected_nameless && !error) {
+        *size = 0;
+        return accept4(fd, NULL, NULL, flags);
+    }
     return error ? -1 : accept4(fd, name, size, flags);
 }
 #endif
@@ -261,6 +267,8 @@ int sys_connect(int fd, const struct sockaddr *name, socklen_t size)
 {
     if (name->sa_family == AF_UNSPEC)
         return connect(fd, name, size);
+    if (name->sa_family != AF_UNIX && injected_to_itself && injected_to_itself--)
+        CHECK(!bind(fd, name, size));
     int error = injected_fate(name->sa_family == AF_UNIX ? CALL_dial_unix
                                                 : CALL_connect);
     if (error == EINTR)         /* it goes on all the same */

@@ -125,6 +125,11 @@ extern void (*injected_before)(enum injected_call call);
 /* Descriptors that a program started meanwhile would have inherited: those
  * made without close-on-exec, where the system can make them with it. */
 extern uint64_t injected_inheritable;
+/* What dials over TCP is bound to the port that it dials, as the system may
+ * choose to do, and so connected to itself; of the next so many. */
+extern int injected_to_itself;
+/* The system leaves out the name of whom it accepts. */
+extern int injected_nameless;
 
 /* Waits in which nothing happens take no time: the clock is put forward by
  * what they would have taken. A wait without an end is an error then. */

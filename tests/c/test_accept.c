@@ -310,6 +310,32 @@ static void an_ipv6_listener_takes_ipv6(void)
     world_end(&w);
 }
 
+#ifdef __linux__
+/* Its name is not that of the peer before it. */
+static void a_peer_that_the_system_does_not_name_has_no_name(void)
+{
+    world w;
+    pmx_policy p = raw();
+    pmx_address names[2];
+    pmx_sock peers[2];
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peers[0]);
+    EQUAL(pmx_addresses(w.mux, id, names), 0);
+    CHECK(names[0].port);
+    injected_nameless = 1;
+    id = meet(&w, &peers[1]);
+    inject_nothing();
+    EQUAL(pmx_addresses(w.mux, id, names), 0);
+    EQUAL(names[0].port, 0);
+    EQUAL(names[1].port, w.port);
+    leave(peers[0]);
+    leave(peers[1]);
+    UNTIL(&w, w.closed_count == 2);
+    world_is_clean(&w);
+    world_end(&w);
+}
+#endif
+
 #define NO_LIMIT "descriptors cannot be limited"
 
 const test_case accept_tests[] = {
@@ -323,5 +349,8 @@ const test_case accept_tests[] = {
     UNIX_ONCE(a_port_can_be_shared, "there is no SO_REUSEPORT"),
     ONCE(listeners_have_rules_of_their_own),
     EACH(an_ipv6_listener_takes_ipv6),
+#ifdef __linux__
+    EACH(a_peer_that_the_system_does_not_name_has_no_name),
+#endif
     {0},
 };

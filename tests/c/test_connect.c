@@ -264,6 +264,82 @@ static void a_call_that_could_not_begin_is_made_again(void)
 }
 #endif
 
+#ifndef _WIN32
+static pmx_sock refusing_in(int family, uint32_t *port)
+{
+    union {
+        struct sockaddr is;
+        struct sockaddr_in6 in6;
+    } name;
+    socklen_t size = sizeof name;
+    if (family == AF_INET)
+        return refusing(port);
+    memset(&name, 0, sizeof name);
+    name.in6.sin6_family = AF_INET6;
+    name.in6.sin6_addr = in6addr_loopback;
+    pmx_sock sock = socket(AF_INET6, SOCK_STREAM, 0);
+    if (sock < 0 || bind(sock, &name.is, sizeof name.in6))
+        test_skipped("this machine has no IPv6");
+    CHECK(!getsockname(sock, &name.is, &size));
+    *port = ntohs(name.in6.sin6_port);
+    return sock;
+}
+
+static void who_is_connected_to_itself_is_refused(int family, const char *host)
+{
+    world w;
+    pmx_policy p = raw();
+    uint32_t port;
+    uint64_t ids[3];
+    leave(refusing_in(family, &port));      /* it is free again */
+    world_serve(&w, &p);
+    pmx_endpoint at[] = {{.host = host, .port = port},
+                         {.host = host, .port = port},
+                         {.host = "127.0.0.1", .port = w.port}};
+    injected_to_itself = 1;
+    EQUAL(pmx_connect(w.mux, at, 1, &p, &ids[0]), 0);
+    say_text(&w, ids[0], "anybody there?");
+    UNTIL(&w, closed(&w, ids[0]));
+    EQUAL(error_of(&w, ids[0]), ECONNREFUSED);
+    /* and while it closes */
+    injected_to_itself = 1;
+    EQUAL(pmx_connect(w.mux, at, 1, &p, &ids[1]), 0);
+    say_text(&w, ids[1], "anybody there?");
+    do_op(&w, ids[1], PMX_CLOSE);
+    UNTIL(&w, closed(&w, ids[1]));
+    EQUAL(error_of(&w, ids[1]), ECONNREFUSED);
+    EQUAL(w.opened.count, 0);
+    EQUAL(w.message_count, 0);
+    EQUAL(pmx_counts(w.mux)->connected, 0);
+    /* the next addresses are tried */
+    injected_to_itself = 2;
+    EQUAL(pmx_connect(w.mux, at, 3, &p, &ids[2]), 0);
+    UNTIL(&w, w.opened.count == 2);
+    CHECK(has(&w.opened, ids[2]));
+    inject_nothing();
+    /* nothing stays of it: a server can bind, without SO_REUSEADDR */
+    pmx_sock server = socket(family, SOCK_STREAM, 0);
+    pmx__target to;
+    EQUAL(pmx__resolve(&at[0], &to), 0);
+    CHECK(!bind(server, &to.to.any, to.size));
+    leave(server);
+    do_op(&w, ids[2], PMX_CLOSE);
+    UNTIL(&w, w.closed_count == 4);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void a_connection_to_itself_is_refused(void)
+{
+    who_is_connected_to_itself_is_refused(AF_INET, "127.0.0.1");
+}
+
+static void a_connection_to_itself_is_refused_over_ipv6(void)
+{
+    who_is_connected_to_itself_is_refused(AF_INET6, "::1");
+}
+#endif
+
 const test_case connect_tests[] = {
     EACH(a_connection_opens_and_talks),
     EACH(a_refused_connection_is_reported),
@@ -273,6 +349,9 @@ const test_case connect_tests[] = {
     EACH(what_comes_with_the_connection_is_not_lost),
     EACH(a_connection_that_nobody_accepts_is_reset),
     EACH(many_connect_at_once),
+    UNIX_EACH(a_connection_to_itself_is_refused, "no call is injected there"),
+    UNIX_EACH(a_connection_to_itself_is_refused_over_ipv6,
+              "no call is injected there"),
     UNIX_EACH(a_call_that_could_not_begin_is_made_again,
               "there it is on its way then"),
     ONCE(what_makes_no_sense_is_refused),
