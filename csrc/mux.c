@@ -474,5 +474,6 @@ int64_t pmx_exchange(pmx_turn *t, int64_t timeout_ns, uint64_t shape,
         t->block_count = 1;
     }
     int reason = pmx_harvest(t);
-    return reason < 0 ? reason : reason | (int64_t)t->messages << 8;
+    return reason < 0 ? reason
+                      : reason | (int64_t)t->messages << PMX_MESSAGES_SHIFT;
 }

@@ -144,7 +144,9 @@ enum pmx_reason {
     PMX_LARGE = 16,             /* the arena is a new one, the caller's */
     PMX_GAPS = 64,              /* each message has its delimiter behind it */
     PMX_DRAINED = 32,           /* the listeners were closed by pmx_drain() */
-    PMX_GATHERING = 128         /* too few messages yet: they are kept */
+    PMX_GATHERING = 128,        /* too few messages yet: they are kept */
+    PMX_MESSAGES_SHIFT = 16     /* reasons are below this bit; what stands from
+                                   it on in pmx_exchange() is messages */
 };
 
 /* Timeouts that are none. */
@@ -240,7 +242,7 @@ int pmx_harvest(pmx_turn *turn);
 /* The same with a log of one block, whose cut and count are `shape`: the cut
  * from bit 32 on. One piece with PMX_LENGTHS has the size of data. What a
  * struct's fields would cost the caller to set costs more than arguments do.
- * Returns reasons | messages << 8, or -errno. */
+ * Returns reasons | messages << PMX_MESSAGES_SHIFT, or -errno. */
 int64_t pmx_exchange(pmx_turn *turn, int64_t timeout_ns, uint64_t shape,
                      const void *ids, const void *bounds,
                      const void *data, uint64_t size);

@@ -33,6 +33,7 @@ class _Lib:
     PMX_GAPS: int
     PMX_DRAINED: int
     PMX_GATHERING: int
+    PMX_MESSAGES_SHIFT: int
     PMX_FOR_EVER: int
     PMX_LOOK: int
     PMX_READABLE: int

@@ -27,6 +27,7 @@ __all__ = ["batched", "dispatcher_for"]
 FAIL = lib.PMX_FAIL << 60
 WAITS = lib.PMX_WAITS << 60
 GAPS = lib.PMX_GAPS
+MESSAGES = lib.PMX_MESSAGES_SHIFT
 METHODS = ("opened", "received", "drained", "closed")
 MARK = "_pymux_batched"
 CALL = "__call__"
@@ -157,7 +158,8 @@ class Dispatcher:
     def plain(self, result: int) -> None:
         """Dispatch a harvest that brought nothing but messages."""
         mux = self.mux
-        self.messages(mux._arena, result >> 8, mux._gap if result & GAPS else None)
+        gap = mux._gap if result & GAPS else None
+        self.messages(mux._arena, result >> MESSAGES, gap)
 
     def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
         """Dispatch messages: `rows` of them, in an arena, `gap` behind each."""

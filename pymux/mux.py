@@ -61,7 +61,8 @@ SUBMIT_OVER = 4194304  # bytes of large pieces in the log before it is handed ov
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
 UNUSUAL = lib.PMX_LARGE | lib.PMX_OTHER_ROWS
 GAPS = lib.PMX_GAPS
-REASONS = 255  # what is more than these has messages
+MESSAGES = lib.PMX_MESSAGES_SHIFT  # the bit from which on a result has messages
+REASONS = (1 << MESSAGES) - 1  # what is more than these has messages
 EXCHANGE = lib.pmx_exchange
 
 
@@ -642,7 +643,7 @@ class Mux:
         turn = self._turn
         if self._unreturned:  # a signal's handler, or a timer's call, raised
             if turn.reason & lib.PMX_ROWS:
-                return int(turn.reason | turn.messages << 8)
+                return int(turn.reason | turn.messages << MESSAGES)
             self._unreturned = False
         if self._batch is not None:
             self._forget_batch()
@@ -801,7 +802,7 @@ class Mux:
                 self._stale = True
             others = bool(result & lib.PMX_OTHER_ROWS)
         gap = self._gap if result & GAPS else None
-        batch = self._kind_of_batch(self, arena, result >> 8, gap, others)
+        batch = self._kind_of_batch(self, arena, result >> MESSAGES, gap, others)
         if others:
             self._fill(batch, self._turn)
         self._batch = batch

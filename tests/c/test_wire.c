@@ -260,10 +260,14 @@ static void an_exchange_is_a_harvest_with_a_log(void)
     put_text(peer, "a\nb\n");
     int64_t result = pmx_exchange(&t, -1, 1, ids + 1, NULL,
                                   (const uint8_t *)"hello", 5);
-    CHECK(result >> 8 == 2 || result >> 8 == 1);
+    EQUAL(result >> PMX_MESSAGES_SHIFT, t.messages);
+    CHECK(t.messages == 2 || t.messages == 1);
+    EQUAL(result & ((1 << PMX_MESSAGES_SHIFT) - 1), t.reason);
+    CHECK(PMX_GATHERING < 1 << PMX_MESSAGES_SHIFT);     /* and room for more */
     gets(&w, peer, "hello\n");
     EQUAL(pmx_exchange(&t, 0, 2, ids + 1, lengths + 1,
-                       (const uint8_t *)"hello", 5) & 255, 0);
+                       (const uint8_t *)"hello", 5) &
+          ((1 << PMX_MESSAGES_SHIFT) - 1), 0);
     gets(&w, peer, "he\nllo\n");
     EQUAL(pmx_exchange(&t, 0, 0, NULL, NULL, NULL, 0), 0);
     hang_up(&w, peer);
