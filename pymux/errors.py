@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["BackendUnavailable", "ConnectionClosed"]
 
 _WINSOCK = 10000  # where its numbers begin; errno has those it shares with C
+
+# What leaves pymux where a handler raises it. Everything else, whatever its
+# class, is an error of that handler alone.
+FATAL = (KeyboardInterrupt, SystemExit)
+
+# Python before 3.11 has no groups of exceptions.
+_GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())
 
 
 class ConnectionClosed(ConnectionError):
@@ -53,6 +61,22 @@ class BackendUnavailable(OSError):
     ...         print("no", name)
     no ...
     """
+
+
+def ends_in(error: BaseException) -> list[ConnectionClosed] | None:
+    """The ends of connections that an exception consists of: itself, or all
+    in its group, as a task group raises them. None where it is anything else."""
+    if isinstance(error, ConnectionClosed):
+        return [error]
+    if not isinstance(error, _GROUP):
+        return None
+    found = []
+    for one in error.exceptions:
+        ends = ends_in(one)
+        if ends is None:
+            return None
+        found += ends
+    return found
 
 
 def meaning(number: int) -> str:

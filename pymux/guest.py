@@ -23,7 +23,7 @@ from ._core import lib
 from .arena import MANY, Arena
 from .batch import Batch
 from .connection import CLOSED, Connection
-from .errors import ConnectionClosed
+from .errors import FATAL, ConnectionClosed
 from .framing import seconds
 from .handlers import CoroutineDispatcher
 from .inbox import Inbox
@@ -307,6 +307,7 @@ class GuestMux(Mux):
         self._dispatcher: Dispatcher
         self._after: Callable[[], None] = lambda: None
         self._fatal: BaseException | None = None
+        self._leaving: BaseException | None = None  # what goes to the loop next
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._next: asyncio.Handle | None = None  # a turn without a reason to wait
@@ -324,7 +325,6 @@ class GuestMux(Mux):
     def join(self, dispatcher: Dispatcher, after: Callable[[], None]) -> None:
         """Begin: what is harvested goes to a dispatcher, and `after` is called
         when something may have ended."""
-        dispatcher.failures = (Exception, asyncio.CancelledError)
         self._dispatcher = dispatcher
         self._after = after
         number = self.fileno()
@@ -343,6 +343,9 @@ class GuestMux(Mux):
         self.adopt_thread()
         try:
             self._serve(0.0, self._dispatcher)
+            leaving, self._leaving = self._leaving, None
+            if leaving is not None:
+                raise leaving
         except Exception as error:  # of the harvest: handlers' have been reported
             self._fatal = error
             self._close_now()
@@ -351,6 +354,14 @@ class GuestMux(Mux):
             )
         finally:
             self._arm()
+
+    def _leave(self, error: BaseException) -> None:
+        """The loop gets it when the batch has been dispatched: the messages of
+        the others are in it, and the loop may go on."""
+        if not self._dispatching:
+            raise error
+        if self._leaving is None:
+            self._leaving = error
 
     def adopt_thread(self) -> None:
         """A loop may be run in one thread first, and in another later."""
@@ -537,16 +548,20 @@ class TaskDispatcher(ReaderDispatcher):
         reader.task = None
         self.readers.discard(reader)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception) and not isinstance(error, ConnectionClosed):
-            self.failed(conn, error)
-        elif conn._status != CLOSED:
-            conn.close()
-        reader.over = True
-        if reader.gone:
-            conn._task = None  # no cycle is left behind
-        if not self.mux.loop.is_closed():
-            reader.wake()  # other tasks may wait on it
-            self.mux.touched()
+        try:
+            if isinstance(error, FATAL):  # the loop has got it from the task
+                self.end(conn, error)
+            elif error is not None:
+                self.failed(conn, error)
+            if conn._status != CLOSED:
+                conn.close()
+        finally:  # on_error may raise one of those
+            reader.over = True
+            if reader.gone:
+                conn._task = None  # no cycle is left behind
+            if not self.mux.loop.is_closed():
+                reader.wake()  # other tasks may wait on it
+                self.mux.touched()
 
     def outlived(self, task: Any) -> None:
         """Its handler may run on, or is the last that knew of it."""

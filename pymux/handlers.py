@@ -7,8 +7,10 @@ A dispatcher is made once for a server and called with every batch: all
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import logging
+import traceback
 from collections.abc import Iterator
 from typing import Any, Callable, Optional, TypeVar, overload
 
@@ -17,7 +19,7 @@ from .arena import MANY, Arena
 from .batch import Batch
 from .connection import CLOSED, GONE, OPEN, Connection, as_bytes
 from .coroutines import Task
-from .errors import ConnectionClosed
+from .errors import FATAL, ends_in, error_from
 from .framing import seconds
 from .log import LARGE_PIECE
 from .mux import SUBMIT_OVER, Mux
@@ -140,8 +142,6 @@ class Dispatcher:
     """What the forms have in common."""
 
     half_open: bool = False
-    # What ends connections only, where a handler raises it; else the server ends.
-    failures: tuple[type[BaseException], ...] = (Exception,)
     min_messages: int = 1
     delay_ns: int = 0
 
@@ -172,6 +172,11 @@ class Dispatcher:
 
     def abandon(self) -> None:
         """End what still runs."""
+
+    def wind_up(self, cause: BaseException | None) -> None:
+        """The server ends, by an error or without one: tell whoever has not
+        heard of it. Nothing that they raise keeps the others from it."""
+        self.abandon()
 
     # --- calling ----------------------------------------------------------
 
@@ -284,12 +289,12 @@ class Dispatcher:
         """Every connection with a row ends where it raises."""
         try:
             handler(batch)
-        except ConnectionClosed as error:
-            self.failed(batch.conns[0], error)
-        except self.failures as error:
+        except BaseException as error:
+            if self.has_ended(error):
+                return
             for conn in set(batch.conns):
                 self.end(conn, error)
-            self.report(None, error)
+            self.report_or_leave(None, error)
 
     # --- errors -----------------------------------------------------------
 
@@ -297,25 +302,41 @@ class Dispatcher:
         """Log an error of a handler, once, or give it to on_error."""
         if self.on_error is None:
             of = f"of {conn!r}" if conn is not None else "of a batch or timer"
-            log.error("the handler %s raised", of, exc_info=error)
+            say_error(error, "the handler %s raised", of)
             return
         try:
             self.on_error(conn, error)
-        except Exception as second:
-            log.error("on_error raised", exc_info=second)
+        except FATAL as second:
+            self.mux._leave(second)
+        except BaseException as second:
+            say_error(second, "on_error raised")
+
+    def report_or_leave(self, conn: Connection | None, error: BaseException) -> None:
+        """Report an error, unless it is one of those that leave pymux."""
+        if isinstance(error, FATAL):
+            self.mux._leave(error)
+        else:
+            self.report(conn, error)
 
     def failed(self, conn: Connection, error: BaseException) -> None:
         """A handler raised: its connection ends, flushed; unless what it
         raised is the end of a connection, which needs nothing more."""
-        if not isinstance(error, self.failures):
-            raise error
-        if isinstance(error, ConnectionClosed):
-            named = error.connection
-            if named is not None and named.mux is self.mux:
-                named.close()
+        if self.has_ended(error):
             return
         self.end(conn, error)
-        self.report(conn, error)
+        self.report_or_leave(conn, error)
+
+    def has_ended(self, error: BaseException) -> bool:
+        """Whether what a handler raised is nothing but the end of connections.
+        Those that it names are closed."""
+        ends = ends_in(error)
+        if ends is None:
+            return False
+        for end in ends:
+            named = end.connection
+            if named is not None and named.mux is self.mux and not named.closed:
+                named.close()
+        return True
 
     def end(self, conn: Connection, error: BaseException) -> None:
         """Have a connection end with ECONNABORTED, caused by `error`."""
@@ -367,12 +388,16 @@ class ObjectDispatcher(Dispatcher):
         self.closed: Any = methods["closed"]
         mark = getattr(self.received, MARK, None)
         self.whole: bool = mark is not None
+        self.batch: Batch | None = None  # the last with more than messages,
+        self.ends: Iterator[Any] = iter(())  # and whom `closed` is yet to get of it
         if mark:
             self.min_messages: int = mark[0]
             self.delay_ns: int = mark[1]
 
     def __call__(self, batch: Batch) -> None:
         """Dispatch one batch."""
+        if batch._others:
+            self.batch, self.ends = batch, iter(batch.closed)
         if self.opened and batch.opened:
             for conn in batch.opened:
                 self.call(conn, self.opened, conn)
@@ -386,7 +411,26 @@ class ObjectDispatcher(Dispatcher):
                 if conn._status != CLOSED:
                     self.call(conn, self.drained, conn)
         if self.closed and batch.closed:
-            for conn, error in batch.closed:
+            for conn, error in self.ends:
+                self.call(conn, self.closed, conn, error)
+        self.batch = None
+
+    def wind_up(self, cause: BaseException | None) -> None:
+        """Where an error ends the server, `closed` still gets every connection:
+        first those of the dispatch that was cut short, then the others."""
+        if cause is None or not self.closed:
+            return
+        told = {conn for conn, _ in self.batch.closed} if self.batch else set()
+        table = self.mux._table
+        left = [conn for conn in table if conn is not None and conn not in told]
+        for conn, end in [*self.ends, *((conn, None) for conn in left)]:
+            if conn in told:
+                error = end
+            else:
+                conn._status = CLOSED
+                error = error_from(errno.ECONNABORTED)
+                error.__cause__ = self.mux._causes.get(conn.id, cause)
+            with contextlib.suppress(*FATAL):  # the server is ending by one already
                 self.call(conn, self.closed, conn, error)
 
     def plain(self, result: int) -> None:
@@ -500,13 +544,11 @@ class CoroutineDispatcher(Dispatcher):
         conn = task.conn
         conn._task = None
         self.orphans.discard(task)
-        if error is not None and not isinstance(error, Exception):
-            raise error
-        if error is not None and isinstance(error, RuntimeError):
+        if isinstance(error, RuntimeError):
             error = explained(error)
-        if error is not None and not isinstance(error, ConnectionClosed):
+        if error is not None:
             self.failed(conn, error)
-        elif conn._status != CLOSED:
+        if conn._status != CLOSED:
             conn.close()
 
     @property
@@ -521,6 +563,18 @@ class CoroutineDispatcher(Dispatcher):
                 self.orphans.add(conn._task)
         for task in list(self.orphans):
             task.abandon()
+
+
+def say_error(error: BaseException, text: str, *args: Any) -> None:
+    """Log an error with its traceback. What a handler of the log raises in
+    turn ends nobody's connection; it is shown as what finalizers raise is."""
+    try:
+        log.error(text, *args, exc_info=error)
+    except FATAL:
+        raise
+    except BaseException:
+        with contextlib.suppress(Exception):  # there may be no stderr
+            traceback.print_exc()
 
 
 def explained(error: RuntimeError) -> RuntimeError:

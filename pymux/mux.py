@@ -30,7 +30,7 @@ from .arena import Arena, Arenas
 from .backends import backends, choose, select_limit, unavailable
 from .batch import Batch
 from .connection import CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
-from .errors import BackendUnavailable, error_from, meaning
+from .errors import FATAL, BackendUnavailable, error_from, meaning
 from .framing import (
     Fixed,
     Framing,
@@ -904,14 +904,18 @@ class Mux:
         was, self._dispatching = self._dispatching, True
         try:
             fn(*args)
-        except Exception as error:
-            if self._on_callback_error is None:
+        except BaseException as error:
+            if self._on_callback_error is None or isinstance(error, FATAL):
                 raise
             self._on_callback_error(error)
         finally:
             self._dispatching = was
             if self._close_asked and not was:
                 self._close_now()
+
+    def _leave(self, error: BaseException) -> None:
+        """A handler raised what is to leave pymux. Here it does so at once."""
+        raise error
 
     # --- signals ----------------------------------------------------------
 

@@ -243,13 +243,17 @@ class Server(BaseServer):
         self._thread_id = threading.get_ident()
         dispatcher, drain = self._dispatcher, self._drain
         SERVING.add(self._thread_id)
+        cause: BaseException | None = None
         try:
             while mux._c is not None and not (drain.by is not None and drain.over()):
                 mux._serve(None, dispatcher)
+        except BaseException as error:
+            cause = error
+            raise
         finally:
             SERVING.discard(self._thread_id)
             try:
-                dispatcher.abandon()
+                dispatcher.wind_up(cause)
             finally:
                 with self._lock:
                     mux.close()

@@ -1,5 +1,10 @@
 """Handlers that raise, and handlers that reach back into the mux that called them."""
 
+import asyncio
+import builtins
+import errno
+import logging
+import socket
 import threading
 
 import pytest
@@ -184,3 +189,356 @@ def test_an_on_error_that_raises_is_logged_and_the_server_goes_on(backend, logge
         assert util.everything(server.address, b"boom") == b"last"
         assert util.exchange(server.address, b"on", 2) == b"on"
     assert logged
+
+
+# --- what is no Exception ---------------------------------------------------
+
+
+class Panic(BaseException):
+    """As extension modules and libraries of greenlets define theirs."""
+
+
+ODD = [Panic, asyncio.CancelledError, GeneratorExit]
+
+
+def failing(form, error):
+    """A handler of the named form that raises for `boom`, and answers otherwise."""
+
+    def answer(data):
+        if data == b"boom":
+            raise error("of the handler")
+        return data
+
+    return util.in_form(form, answer)
+
+
+@pytest.mark.parametrize("error", ODD)
+@pytest.mark.parametrize("form", util.FORMS)
+def test_whatever_a_handler_raises_ends_its_own_connection(backend, form, error):
+    told = []
+    with (
+        util.serving(
+            failing(form, error),
+            backend,
+            framing=LINES,
+            on_error=lambda conn, error: told.append(type(error)),
+        ) as server,
+        util.connect(server.address) as other,
+    ):
+        other.sendall(b"before\n")
+        assert util.recv_exactly(other, 7) == b"before\n"
+        assert util.everything(server.address, b"boom\n") == b""
+        other.sendall(b"after\n")
+        assert util.recv_exactly(other, 6) == b"after\n"
+    assert told == [error]
+
+
+@pytest.mark.parametrize("method", ["opened", "drained", "closed"])
+def test_whatever_an_objects_method_raises_ends_its_own_connection(backend, method):
+    told = []
+
+    class Handler:
+        def received(self, conn, data):
+            return data if data != b"much" else bytes(4 << 20)
+
+    def raising(self, conn, *args):
+        if conn.peer[1] == bad.getsockname()[1]:
+            raise Panic
+
+    setattr(Handler, method, raising)
+    bad = socket.socket()
+    with (
+        bad,
+        util.serving(
+            Handler(), backend, on_error=lambda conn, error: told.append(error)
+        ) as server,
+        util.connect(server.address) as other,
+    ):
+        bad.settimeout(10)
+        bad.bind(("127.0.0.1", 0))
+        bad.connect(server.address)
+        if method == "drained":
+            bad.sendall(b"much")
+        elif method == "closed":
+            bad.shutdown(socket.SHUT_WR)
+        util.until_end(bad)
+        util.wait_until(lambda: told)
+        other.sendall(b"on")
+        assert util.recv_exactly(other, 2) == b"on"
+    (error,) = told
+    assert type(error) is Panic
+
+
+@pytest.mark.parametrize("form", util.FORMS)
+def test_whatever_on_error_raises_is_logged_once(backend, form, logged):
+    def on_error(conn, error):
+        raise Panic("of on_error")
+
+    with util.serving(
+        failing(form, Boom), backend, framing=LINES, on_error=on_error
+    ) as server:
+        assert util.everything(server.address, b"boom\n") == b""
+        assert util.exchange(server.address, b"on\n", 3) == b"on\n"
+    (record,) = logged
+    assert record.exc_info[0] is Panic
+
+
+@pytest.mark.parametrize("how", ["timer", "threadsafe"])
+def test_whatever_a_call_of_the_mux_raises_is_its_own_error(backend, how):
+    told = []
+
+    def fail(*args):
+        raise Panic
+
+    with util.serving(
+        lambda conn, data: data,
+        backend,
+        on_error=lambda conn, error: told.append((conn, type(error))),
+    ) as server:
+        if how == "timer":
+            util.in_server(server, lambda mux: mux.call_later(0, fail))
+        else:
+            server.call_threadsafe(fail)
+        util.wait_until(lambda: told)
+        assert util.exchange(server.address, b"on", 2) == b"on"
+    assert told == [(None, Panic)]
+
+
+def test_what_a_coroutines_cleanup_raises_is_its_own_error(backend):
+    told = []
+
+    async def handler(conn):
+        try:
+            async for data in conn:
+                if data == b"bad":
+                    return
+                conn.send(data)
+        finally:
+            if conn.state != "good":
+                raise Panic
+
+    async def good(conn):
+        conn.state = "good"
+        await handler(conn)
+
+    async def either(conn):
+        await (good if await conn.recv() == b"good" else handler)(conn)
+
+    with (
+        util.serving(
+            either,
+            backend,
+            framing=LINES,
+            on_error=lambda conn, error: told.append(type(error)),
+        ) as server,
+        util.connect(server.address) as other,
+    ):
+        other.sendall(b"good\n1\n")
+        assert util.recv_exactly(other, 2) == b"1\n"
+        assert util.everything(server.address, b"x\nbad\n") == b""
+        other.sendall(b"2\n")
+        assert util.recv_exactly(other, 2) == b"2\n"
+    assert told == [Panic]
+
+
+def test_a_coroutine_handler_that_cannot_be_called_is_its_own_error(backend, logged):
+    async def handler():  # takes no connection
+        pass
+
+    with util.serving(handler, backend) as server:
+        assert util.everything(server.address, b"") == b""
+        assert util.everything(server.address, b"") == b""
+    assert [record.exc_info[0] for record in logged] == [TypeError, TypeError]
+
+
+def test_a_log_handler_that_raises_ends_nobodys_connection(backend, capfd, logged):
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise Panic("of the log")
+
+    broken = Broken()
+    logging.getLogger("pymux").addHandler(broken)
+    try:
+        with util.serving(failing("function", Boom), backend, framing=LINES) as server:
+            assert util.everything(server.address, b"boom\n") == b""
+            assert util.exchange(server.address, b"on\n", 3) == b"on\n"
+    finally:
+        logging.getLogger("pymux").removeHandler(broken)
+    assert "of the log" in capfd.readouterr().err
+
+
+def test_nobody_in_the_same_turn_loses_a_byte(backend, tmp_path):
+    """The rows behind the one that raises, and the answers before it."""
+    with util.serving(
+        failing("function", Panic),
+        backend,
+        tmp_path / "s",
+        framing=LINES,
+        on_error=lambda *args: None,
+    ) as server:
+        socks = [util.connect(server.address) for _ in range(9)]
+        for sock in socks:
+            sock.sendall(b"first\n")
+            assert util.recv_exactly(sock, 6) == b"first\n"
+        with util.held(server):
+            for k, sock in enumerate(socks):
+                sock.sendall(b"1\nboom\n2\n" if k % 3 == 1 else b"1\n2\n")
+        for k, sock in enumerate(socks):
+            with sock:
+                if k % 3 == 1:
+                    assert util.recv_all(sock) == b"1\n"
+                else:
+                    assert util.recv_exactly(sock, 4) == b"1\n2\n"
+
+
+# --- what leaves ------------------------------------------------------------
+
+
+class Leaving(util.Ends):
+    """An object handler one of whose methods raises what ends the server."""
+
+    def __init__(self, where, error):
+        super().__init__()
+        self.where, self.error, self.armed = where, error, False
+
+    def _leave(self, where):
+        if self.armed and self.where == where:
+            self.armed = False
+            raise self.error
+
+    def opened(self, conn):
+        super().opened(conn)
+        self._leave("opened")
+
+    def received(self, conn, data):
+        self._leave("received")
+        return data
+
+    def closed(self, conn, error):
+        super().closed(conn, error)
+        self._leave("closed")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("where", ["opened", "received", "closed", "timer"])
+def test_closed_is_called_for_every_connection_of_a_server_that_is_left(
+    backend, tmp_path, where, error
+):
+    log = Leaving(where, error)
+    server = pymux.Server(log, tmp_path / "s", backend=backend).start()
+    socks = [util.connect(server.address) for _ in range(4)]
+    for sock in socks:
+        sock.sendall(b"x")
+        assert util.recv_exactly(sock, 1) == b"x"
+    with util.held(server):
+        log.armed = True
+        if where == "opened":
+            socks += [util.connect(server.address) for _ in range(2)]
+        elif where == "closed":
+            for sock in socks[1:3]:
+                sock.shutdown(socket.SHUT_WR)
+        elif where == "timer":
+            server.call_threadsafe(lambda mux: log._leave("timer"))
+        else:
+            socks[2].sendall(b"x")
+    with pytest.raises(error):
+        server.stop()
+    for sock in socks:
+        sock.close()
+    assert len(log.ended) == len({conn for conn, _ in log.ended}) >= 4
+    assert {conn for conn, _ in log.ended} >= set(log.open)
+    for _, end in log.ended:
+        if end is not None:
+            assert end.errno == errno.ECONNABORTED
+            assert type(end.__cause__) is error
+    assert sum(end is not None for _, end in log.ended) >= 2
+
+
+def test_the_answers_given_before_the_server_is_left_arrive(backend, tmp_path):
+    def handler(conn, data):
+        if data == b"leave":
+            raise SystemExit
+        return data
+
+    server = pymux.Server(handler, tmp_path / "s", backend=backend, framing=LINES)
+    server.start()
+    with util.connect(server.address) as a, util.connect(server.address) as b:
+        for sock in (a, b):
+            sock.sendall(b"1\n")
+            assert util.recv_exactly(sock, 2) == b"1\n"
+        with util.held(server):
+            a.sendall(b"2\n")
+            b.sendall(b"leave\n")
+        assert util.recv_all(a) == b"2\n"
+    with pytest.raises(SystemExit):
+        server.stop()
+
+
+# --- the end of a connection -------------------------------------------------
+
+
+def test_a_connection_closed_that_escapes_ends_the_one_it_names(backend, logged):
+    """Here another's than the one whose message it was."""
+    waiting = []
+
+    async def handler(conn):
+        data = await conn.recv()
+        if data == b"wait":
+            conn.send_eof()
+            waiting.append(conn)
+            await pymux.sleep(3600)
+        waiting[0].send(b"too late")
+
+    with (
+        util.serving(handler, backend) as server,
+        util.connect(server.address) as first,
+    ):
+        first.sendall(b"wait")
+        util.wait_until(lambda: waiting)
+        assert util.everything(server.address, b"send") == b""
+        util.wait_until(lambda: waiting[0].closed)
+        server.stop(0)
+    assert not logged
+
+
+Group = getattr(builtins, "BaseExceptionGroup", None)
+
+
+@pytest.mark.skipif(not Group, reason="groups of exceptions came with Python 3.11")
+@pytest.mark.parametrize("form", util.FORMS)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_group_of_nothing_but_ends_is_an_end(backend, form, nested, logged):
+    def answer(data):
+        ends = [pymux.ConnectionClosed("one"), pymux.ConnectionClosed("two")]
+        if nested:
+            ends.append(Group("inner", [pymux.ConnectionClosed("three")]))
+        raise Group("outer", ends)
+
+    with (
+        util.serving(util.in_form(form, answer), backend) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"go")
+        util.wait_until(lambda: server.stats().messages_in == 1)
+        util.settle(server)
+    assert not logged
+
+
+@pytest.mark.skipif(not Group, reason="groups of exceptions came with Python 3.11")
+@pytest.mark.parametrize("form", util.FORMS)
+@pytest.mark.parametrize("other", [Boom, Panic])
+def test_a_group_with_anything_else_is_an_error(backend, form, other):
+    told = []
+
+    def answer(data):
+        inner = Group("inner", [pymux.ConnectionClosed("end"), other()])
+        raise Group("outer", [pymux.ConnectionClosed("end"), inner])
+
+    with util.serving(
+        util.in_form(form, answer),
+        backend,
+        on_error=lambda conn, error: told.append(error),
+    ) as server:
+        assert util.everything(server.address, b"go") == b""
+    assert len(told) == 1
+    assert isinstance(told[0], Group)
