@@ -194,6 +194,24 @@ uint64_t pmx_queued(const pmx_mux *mux, uint64_t id)
     return c && c->queue ? c->queue->size : 0;
 }
 
+int pmx_pending(const pmx_mux *mux, uint64_t id)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    if (!c)
+        return 0;
+    if (c->flags & PMX__IN_REPORT)
+        return 1;
+    if (c->flags & (PMX__DONE | PMX__CONNECTING) || pmx__blocked(c))
+        return 0;
+    if (c->flags & PMX__FRAMES)
+        return 1;
+    if (c->flags & PMX__ENDED)
+        return 0;
+    /* The poller may have had more to tell than there was room for. */
+    return c->flags & PMX__CAN_READ ||
+           (mux->unheard && pmx__arrived(c->sock) > 0);
+}
+
 int pmx_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy)
 {
     const pmx__conn *c = pmx__find(mux, id);

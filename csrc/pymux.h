@@ -237,6 +237,10 @@ int pmx_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
 /* Bytes the kernel has not yet taken. */
 uint64_t pmx_queued(const pmx_mux *mux, uint64_t id);
 
+/* Whether something of it has arrived that was not reported yet, because other
+ * connections had to be served: input, unless it is paused, or its end. */
+int pmx_pending(const pmx_mux *mux, uint64_t id);
+
 /* One turn: send, wait, receive, close, accept, report. */
 int pmx_harvest(pmx_turn *turn);
 /* The same with a log of one block, whose cut and count are `shape`: the cut

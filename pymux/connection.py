@@ -50,6 +50,12 @@ def as_bytes(data: Any) -> bytes:
         ) from None
 
 
+@types.coroutine
+def suspend(task: Task) -> Generator[Any, Any, None]:
+    """Wait for what the task says that it waits for."""
+    yield task
+
+
 class Connection:
     """A connection of a mux: accepted, or made by `Mux.connect`.
 
@@ -166,7 +172,7 @@ class Connection:
         else:
             log.entries += (self.id, data)
             if len(log.entries) > 2 * SUBMIT_PIECES:
-                mux._submit()
+                mux._hand_over_log()
 
     def _answer(self, data: bytes) -> None:
         """Log what a handler returned, in whatever state it left this: what
@@ -257,6 +263,7 @@ class Connection:
 
         Raises:
             TimeoutError: nothing came in time; the connection is as before.
+                What came in time is never late: 0 still looks once.
             ValueError: a negative timeout.
             ConnectionClosed: it was lost, and every message has been taken.
             RuntimeError: in another coroutine than its own.
@@ -264,31 +271,41 @@ class Connection:
         task = self._task
         if task is None or self.mux._running is not task or task.waiting:
             raise self._cannot_wait("recv()")
-        if task.inbox or task.over:
+        if task.inbox:
+            return task.take()
+        if task.over:
+            if task.too_eager():
+                yield task.next_turn("recv")
             return task.take()
         if timeout is not None:
-            task.time_out(timeout)
+            task.limit(timeout)
         task.waiting = "recv"
         message: bytes | None = yield task
         return message
 
-    @types.coroutine
-    def drain(self) -> Generator[Any, Any, None]:
+    async def drain(self) -> None:
         """Wait until output is under low water, if it is over high water.
+
+        After much output the mux has a turn in any case, in which others are
+        served and the loss of the peer is noticed.
 
         Raises:
             ConnectionClosed: the connection was lost.
             RuntimeError: in another coroutine than its own.
         """
         task = self._task
-        if task is None or self.mux._running is not task or task.waiting:
+        mux = self.mux
+        if task is None or mux._running is not task or task.waiting:
             raise self._cannot_wait("drain()")
-        if task.lost is not None:
-            raise task.closed_error()
-        if self._status == CLOSED or self.queued <= task.high_water:
-            return
-        task.waiting = "drain"
-        yield task
+        while True:
+            while mux._handed_over == mux._gil.turns or task.too_eager():
+                await suspend(task.next_turn("drain"))
+            if task.lost is not None:
+                raise task.closed_error()
+            if self._status == CLOSED or self.queued <= task.high_water:
+                return
+            task.waiting = "drain"  # for a row, which may be of what went before
+            await suspend(task)
 
     def __aiter__(self) -> Connection:
         """Each message, until the peer ends its stream; raises as `recv`."""
@@ -304,7 +321,11 @@ class Connection:
             if len(inbox) == 1:
                 task.inbox = None
             return inbox.popleft()
-        if inbox or task.over:
+        if inbox:
+            message = task.take()
+        elif task.over:
+            if task.too_eager():
+                yield task.next_turn("recv")
             message = task.take()
         else:
             task.waiting = "recv"

@@ -9,16 +9,19 @@ and cannot work here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import sys
 import threading
-import types
 from collections import deque
 from collections.abc import Coroutine, Generator
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
+from ._core import lib
 from .connection import CLOSED, Connection
+from .errors import ConnectionClosed, aborted
 from .framing import seconds as nanoseconds
 from .inbox import Inbox
 
@@ -44,14 +47,20 @@ class Wait:
         self.what: str = what
         self.begin: Callable[[Task], None] = begin
 
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield self)
+
 
 class Task(Inbox):
-    """One connection's coroutine, and what it waits for."""
+    """One connection's coroutine, its context, and what it waits for."""
 
-    __slots__ = ("coroutine", "owner", "timer")
+    __slots__ = ("context", "coroutine", "owner", "timer")
 
-    def __init__(self, conn: Connection, coroutine: Any, owner: Any) -> None:
+    def __init__(
+        self, conn: Connection, coroutine: Any, owner: Any, context: Context
+    ) -> None:
         super().__init__(conn)
+        self.context: Context = context  # all of its steps run in it
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
         self.owner: Any = owner  # the dispatcher, told when it ends
         self.timer: Timer | None = None
@@ -90,16 +99,38 @@ class Task(Inbox):
         """Whether it does not wait for what the peer does."""
         return self.waiting != "recv" and self.waiting != "drain"
 
-    def time_out(self, timeout: float) -> None:
+    def limit(self, timeout: float) -> None:
         """Let what is waited for next end with a TimeoutError."""
-        if nanoseconds("timeout", timeout) == 0:
-            raise TimeoutError("recv(): there is no message now")
-        self.timer = self.mux.call_later(timeout, self._timed_out, timeout)
+        nanoseconds("timeout", timeout)
+        self.timer = self.mux.call_later(timeout, self._time_is_over, timeout)
 
-    def _timed_out(self, timeout: float) -> None:
-        self.timer = None
-        if self.waiting == "recv":
+    def _time_is_over(self, timeout: float) -> None:
+        """What came in time may not have been looked for since, nor been handed
+        out: the next turn looks, and asks when it has dispatched what it found."""
+        self.timer = self.mux.call_later(0, self._looked, timeout)
+
+    def _looked(self, timeout: float) -> None:
+        self.mux._late.append((self, self.timer, timeout))
+
+    def time_out(self, timer: Timer, timeout: float) -> None:
+        """A turn that began when the time was over has been dispatched."""
+        if self.timer is not timer:  # the message came, or the end
+            return
+        if lib.pmx_pending(self.mux._c, self.conn.id):
+            self._time_is_over(timeout)  # something has arrived, but was not reached
+        else:
             self.throw(TimeoutError(f"recv(): no message within {timeout} seconds"))
+
+    def next_turn(self, what: str) -> Task:
+        """What to yield, in order to go on when the mux has had a turn."""
+        self.waiting = what
+        self.timer = self.mux.call_later(0, self.wake)
+        return self
+
+    def wake(self) -> None:
+        """The time that it wanted to wait is over."""
+        self.timer = None
+        self.resume(None)
 
     def drained(self) -> None:
         """Output fell under low water."""
@@ -127,7 +158,7 @@ class Task(Inbox):
         mux = self.mux
         outer, mux._running = mux._running, self
         try:
-            wanted = self.coroutine.send(value)
+            wanted = self.context.run(self.coroutine.send, value)
             if wanted is not self or self.waiting is None:
                 self.wait_otherwise(wanted)
         except BaseException as error:
@@ -142,7 +173,7 @@ class Task(Inbox):
         mux = self.mux
         outer, mux._running = mux._running, self
         try:
-            wanted = self.coroutine.throw(error)
+            wanted = self.context.run(self.coroutine.throw, error)
             if wanted is not self or self.waiting is None:
                 self.wait_otherwise(wanted)
         except BaseException as error_:
@@ -153,11 +184,23 @@ class Task(Inbox):
     def wait_otherwise(self, wanted: Any) -> None:
         """For what belongs to no connection; what is not ours cannot work."""
         while wanted is not self or self.waiting is None:
-            if type(wanted) is Wait:
-                self.waiting = wanted.what
-                wanted.begin(self)
+            error: BaseException = RuntimeError(FOREIGN)
+            if self.mux._c is None:
+                error = self.closed_error()
+            elif type(wanted) is Wait:
+                try:
+                    self.waiting = wanted.what
+                    wanted.begin(self)
+                    return
+                except Exception as error_:  # there is no thread to be had, say
+                    error = error_
+            if self.too_eager():  # it catches this, and awaits the same again
+                self.waiting = "nothing"
+                if self.mux._c is not None:  # else it is closed soon
+                    self.timer = self.mux.call_later(0, self.throw, error)
                 return
-            wanted = self.coroutine.throw(RuntimeError(FOREIGN))
+            self.waiting = None
+            wanted = self.context.run(self.coroutine.throw, error)
 
     def ended(self, error: BaseException) -> None:
         """The coroutine returned, or raised `error`."""
@@ -168,16 +211,31 @@ class Task(Inbox):
             self.timer.cancel()
             self.timer = None
 
+    def interrupt(self, cause: BaseException | None) -> None:
+        """The server ends: tell the coroutine where it waits. It may still await
+        things in order to clean up."""
+        self.over = True
+        self.inbox = None
+        number = errno.ECONNABORTED
+        text = f"{self.conn!r}: the server has ended"
+        error = ConnectionClosed(number, text, connection=self.conn)
+        error.__cause__ = self.lost or aborted(cause)
+        self.throw(error)
+
     def abandon(self) -> None:
         """Close the coroutine where it waits."""
         self.waiting = None
         self._forget_timer()
+        mux = self.mux
+        outer, mux._running = mux._running, self
         try:
-            self.coroutine.close()
+            self.context.run(self.coroutine.close)
         except BaseException as error:
-            self.owner.finished(self, error)
+            self.ended(error)
         else:
-            self.owner.finished(self, None)
+            self.ended(StopIteration())
+        finally:
+            mux._running = outer
 
 
 # --- awaitables that belong to no connection --------------------------------
@@ -197,8 +255,20 @@ def running_asyncio() -> Any:
     return asyncio
 
 
-@types.coroutine
-def sleep(seconds: float) -> Generator[Any, Any, None]:
+def named(
+    what: str, in_asyncio: Callable[[Any], Any], begin: Callable[[Task], None]
+) -> Coroutine[Any, Any, Any]:
+    """A coroutine that the interpreter warns of by name, if nobody awaits it."""
+
+    async def wait() -> Any:
+        asyncio = running_asyncio()
+        return await (in_asyncio(asyncio) if asyncio else Wait(what, begin))
+
+    wait.__name__ = wait.__qualname__ = what
+    return wait()
+
+
+def sleep(seconds: float) -> Coroutine[Any, Any, None]:
     """Wait for so many seconds, in a coroutine handler.
 
     Args:
@@ -214,18 +284,11 @@ def sleep(seconds: float) -> Generator[Any, Any, None]:
     if seconds is None:
         raise TypeError("seconds is None; a number is needed")
     nanoseconds("seconds", seconds)
-    if asyncio := running_asyncio():
-        yield from asyncio.sleep(seconds).__await__()
-        return
 
     def begin(task: Task) -> None:
-        task.timer = task.mux.call_later(seconds, wake, task)
+        task.timer = task.mux.call_later(seconds, task.wake)
 
-    def wake(task: Task) -> None:
-        task.timer = None
-        task.resume(None)
-
-    yield Wait("sleep", begin)
+    return named("sleep", lambda asyncio: asyncio.sleep(seconds), begin)
 
 
 class Workers:
@@ -261,12 +324,12 @@ if hasattr(os, "register_at_fork"):  # threads do not live on in a child
     os.register_at_fork(after_in_child=WORKERS.__init__)  # type: ignore[misc]
 
 
-@types.coroutine
-def to_thread(fn: Callable[..., T], *args: Any) -> Generator[Any, Any, T]:
+def to_thread(fn: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
     """Call ``fn(*args)`` in another thread and wait for what it returns.
 
-    For what blocks, in a coroutine handler. A server that stops does not wait
-    for a call that outlasts its drain.
+    For what blocks, in a coroutine handler. It runs in a copy of the
+    coroutine's context. A server that stops does not wait for a call that
+    outlasts its drain.
 
     Args:
         fn: must not touch the mux or its connections: they are the mux's
@@ -285,15 +348,14 @@ def to_thread(fn: Callable[..., T], *args: Any) -> Generator[Any, Any, T]:
     """
     if not callable(fn):
         raise TypeError(f"fn is {fn!r}; a callable is needed")
-    if asyncio := running_asyncio():
-        result: T = yield from asyncio.to_thread(fn, *args).__await__()
-        return result
 
     def begin(task: Task) -> None:
+        context = task.context.copy()
+
         def job() -> None:
             value: Any
             try:
-                value = fn(*args)
+                value = context.run(fn, *args)
                 done: Callable[[Any], None] = task.resume
             except BaseException as error:
                 done, value = task.throw, error
@@ -306,5 +368,4 @@ def to_thread(fn: Callable[..., T], *args: Any) -> Generator[Any, Any, T]:
 
         WORKERS.submit(job)
 
-    value: T = yield Wait("to_thread", begin)
-    return value
+    return named("to_thread", lambda asyncio: asyncio.to_thread(fn, *args), begin)

@@ -43,7 +43,7 @@ class Drain:
     def _reset_rest(self) -> None:
         """Out of time: reset every connection that is left."""
         mux = self._mux
-        self._out_of_time = True
+        self._out_of_time = self._dispatcher.late = True
         mux._submit()
         lib.pmx_reset_all(mux._c, errno.ETIMEDOUT)
         if mux._counts.listeners:  # who still waits there comes and goes
@@ -57,7 +57,9 @@ class Drain:
             return False
         if lib.pmx_next_timeout(mux._c) == 0:
             return False  # an end is still to be reported
-        return self._out_of_time or not self._dispatcher.busy
+        if not self._dispatcher.busy:
+            return True
+        return self._out_of_time and not self._dispatcher.cleans_up()
 
 
 def stop_time(drain_timeout: float | None, default: float | None) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,13 @@ def meaning(number: int) -> str:
 
         return ctypes.FormatError(number).rstrip(".")
     return os.strerror(number)
+
+
+def aborted(cause: BaseException | None) -> OSError:
+    """The end of a connection that an error on this side has ended."""
+    error = OSError(errno.ECONNABORTED, meaning(errno.ECONNABORTED))
+    error.__cause__ = cause
+    return error
 
 
 def error_from(number: int) -> OSError | None:

@@ -234,7 +234,7 @@ class GuestConnection(Connection):
             self.mux.touched()
         return message
 
-    async def drain(self) -> None:  # type: ignore[override]
+    async def drain(self) -> None:
         """Wait until output is under low water, if it is over high water.
 
         Raises:
@@ -497,6 +497,13 @@ class ReaderDispatcher(CoroutineDispatcher):
 
     def outlived(self, task: Any) -> None:
         """Nothing is kept of a connection that has ended."""
+
+    def bereave(self) -> None:
+        """Tasks are the loop's."""
+
+    def cleans_up(self) -> bool:
+        """They are cancelled, and take the time that they need."""
+        return False
 
     def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
         """Put each into its connection's inbox."""

@@ -7,11 +7,12 @@ A dispatcher is made once for a server and called with every batch: all
 from __future__ import annotations
 
 import contextlib
-import errno
 import inspect
 import logging
+import time
 import traceback
 from collections.abc import Iterator
+from contextvars import copy_context
 from typing import Any, Callable, Optional, TypeVar, overload
 
 from ._core import lib
@@ -19,8 +20,9 @@ from .arena import MANY, Arena
 from .batch import Batch
 from .connection import CLOSED, GONE, OPEN, Connection, as_bytes
 from .coroutines import Task
-from .errors import FATAL, ends_in, error_from
+from .errors import FATAL, aborted, ends_in
 from .framing import seconds
+from .generators import Generators
 from .log import LARGE_PIECE
 from .mux import SUBMIT_OVER, Mux
 
@@ -33,6 +35,7 @@ MESSAGES = lib.PMX_MESSAGES_SHIFT
 METHODS = ("opened", "received", "drained", "closed")
 MARK = "_pymux_batched"
 CALL = "__call__"
+GRACE = 0.4  # seconds in which coroutines may clean up when the server ends
 
 log: logging.Logger = logging.getLogger("pymux")
 OnError = Callable[[Optional[Connection], BaseException], Any]
@@ -142,6 +145,7 @@ class Dispatcher:
     """What the forms have in common."""
 
     half_open: bool = False
+    late: bool = False  # the time of `stop` is over: the rest is being reset
     min_messages: int = 1
     delay_ns: int = 0
 
@@ -170,13 +174,23 @@ class Dispatcher:
         """Whether anything here still runs, though no connection is left."""
         return False
 
+    def cleans_up(self) -> bool:
+        """Out of time: whether what still runs is to have a moment yet."""
+        return False
+
     def abandon(self) -> None:
         """End what still runs."""
+
+    def bereave(self) -> None:
+        """The mux is about to close, by a call of a handler's."""
+
+    def serving(self) -> contextlib.AbstractContextManager[None]:
+        """While the block runs, this thread serves."""
+        return contextlib.nullcontext()
 
     def wind_up(self, cause: BaseException | None) -> None:
         """The server ends, by an error or without one: tell whoever has not
         heard of it. Nothing that they raise keeps the others from it."""
-        self.abandon()
 
     # --- calling ----------------------------------------------------------
 
@@ -428,8 +442,7 @@ class ObjectDispatcher(Dispatcher):
                 error = end
             else:
                 conn._status = CLOSED
-                error = error_from(errno.ECONNABORTED)
-                error.__cause__ = self.mux._causes.get(conn.id, cause)
+                error = aborted(self.mux._causes.get(conn.id, cause))
             with contextlib.suppress(*FATAL):  # the server is ending by one already
                 self.call(conn, self.closed, conn, error)
 
@@ -460,6 +473,10 @@ class CoroutineDispatcher(Dispatcher):
     def __init__(self, mux: Mux, handler: Any, on_error: OnError | None) -> None:
         super().__init__(mux, handler, on_error)
         self.orphans: set[Task] = set()  # they run on, their connections gone
+        self.told: set[Task] = set()  # those that know that the server ends
+        self.until: float | None = None  # they may clean up
+        self.ending = False
+        self.generators = Generators(self)
 
     def __call__(self, batch: Batch) -> None:
         """Step every coroutine that something happened to."""
@@ -472,12 +489,15 @@ class CoroutineDispatcher(Dispatcher):
 
     def begin(self, conn: Connection) -> None:
         """A connection opened: start its coroutine."""
+        if self.ending:
+            return
+        context = copy_context()
         try:
-            coroutine = self.handler(conn)
+            coroutine = context.run(self.handler, conn)
         except BaseException as error:
             self.failed(conn, error)
             return
-        task = conn._task = Task(conn, coroutine, self)
+        task = conn._task = Task(conn, coroutine, self, context)
         self.tell_waits(conn)
         task.resume(None)
 
@@ -510,7 +530,7 @@ class CoroutineDispatcher(Dispatcher):
                 task.waiting = None  # as in Task.resume, without its call
                 mux._running = task
                 try:
-                    wanted = task.coroutine.send(data)
+                    wanted = task.context.run(task.coroutine.send, data)
                     if wanted is not task or task.waiting is None:
                         task.wait_otherwise(wanted)
                 except BaseException as error:
@@ -533,6 +553,8 @@ class CoroutineDispatcher(Dispatcher):
             task = conn._task
             if task is not None:
                 self.outlived(task)
+                if self.late and task.waiting in ("recv", "drain"):
+                    self.told.add(task)
                 task.end(error, True)
 
     def outlived(self, task: Task) -> None:
@@ -544,6 +566,7 @@ class CoroutineDispatcher(Dispatcher):
         conn = task.conn
         conn._task = None
         self.orphans.discard(task)
+        self.told.discard(task)
         if isinstance(error, RuntimeError):
             error = explained(error)
         if error is not None:
@@ -553,16 +576,74 @@ class CoroutineDispatcher(Dispatcher):
 
     @property
     def busy(self) -> bool:
-        """Whether coroutines outlive their connections."""
-        return bool(self.orphans)
+        """Whether coroutines outlive their connections, or generators are being
+        finished."""
+        return bool(self.orphans or self.generators.closers)
 
-    def abandon(self) -> None:
-        """Close the coroutines that are left at their await."""
+    def serving(self) -> contextlib.AbstractContextManager[None]:
+        """While the block runs, this thread steps coroutines."""
+        return self.generators.watched()
+
+    def bereave(self) -> None:
+        """Keep hold of the coroutines, which are found by their connections."""
         for conn in self.mux._table:
             if conn is not None and conn._task is not None:
                 self.orphans.add(conn._task)
-        for task in list(self.orphans):
+
+    def cleans_up(self) -> bool:
+        """Tell the coroutines; whether any of them is still cleaning up."""
+        if self.until is None:
+            self.until = time.monotonic() + GRACE
+            self.mux.call_later(GRACE, int)  # the harvest is to end then
+        self.interrupt(None)
+        return self.busy and time.monotonic() < self.until
+
+    def interrupt(self, cause: BaseException | None) -> None:
+        """Tell each coroutine, once, that the server ends."""
+        self.bereave()
+        for task in self.orphans - self.told:
+            self.told.add(task)
+            task.interrupt(cause)
+
+    def clean_up(self) -> None:
+        """Serve while they clean up, for a moment."""
+        mux = self.mux
+        if self.until is None:
+            self.until = time.monotonic() + GRACE
+        with contextlib.suppress(OSError):  # of the harvest, which may have ended it
+            while self.busy and mux._c is not None and time.monotonic() < self.until:
+                mux._serve(self.until, self)
+
+    def abandon(self) -> None:
+        """Close the coroutines that are left at their await."""
+        for task in [*self.orphans, *self.generators.closers]:
             task.abandon()
+
+    def wind_up(self, cause: BaseException | None) -> None:
+        """Tell the coroutines, let them clean up, and close those that do not
+        come to an end; then likewise the generators that they have left."""
+        self.ending = True
+        raised: list[BaseException] = []
+        wholly(raised, self.interrupt, cause)
+        wholly(raised, self.clean_up)
+        wholly(raised, self.abandon)
+        self.until = None
+        wholly(raised, self.generators.finish_all)
+        wholly(raised, self.clean_up)
+        wholly(raised, self.abandon)
+        if raised and cause is None:
+            raise raised[0]
+
+
+def wholly(raised: list[BaseException], step: Callable[..., Any], *args: Any) -> None:
+    """Call something again until it has come to its end. What is to leave pymux
+    waits in a list meanwhile."""
+    while True:
+        try:
+            step(*args)
+            return
+        except FATAL as error:
+            raised.append(error)
 
 
 def say_error(error: BaseException, text: str, *args: Any) -> None:

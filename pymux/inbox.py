@@ -20,6 +20,7 @@ RELEASE = lib.PMX_RELEASE << 60
 KEPT = lib.PMX_KEPT << 60
 TAKEN = lib.PMX_TAKEN << 60
 ROW_COST = 64  # bytes that a message not taken counts beside its length
+EAGER = 64  # awaits that are satisfied at once, then the mux has a turn
 
 
 class Inbox:
@@ -32,6 +33,7 @@ class Inbox:
         "_high",
         "_low",
         "conn",
+        "eager",
         "held",
         "inbox",
         "inbox_size",
@@ -52,6 +54,7 @@ class Inbox:
         self.over: bool = False  # no more messages come
         self.lost: BaseException | None = None  # why, where it was lost
         self.waiting: str | None = None  # for what
+        self.eager: int = 0  # awaits satisfied at once since it gave a turn
         self._high = -1
         self._low = -1
 
@@ -113,6 +116,15 @@ class Inbox:
         if self.lost is not None or self.conn._status == CLOSED:
             raise self.closed_error()
         return None
+
+    def too_eager(self) -> bool:
+        """An await is about to be satisfied at once: whether the mux is to have
+        a turn first. A loop of such awaits would never let it have one."""
+        self.eager += 1
+        if self.eager <= EAGER:
+            return False
+        self.eager = 0
+        return True
 
     def note_end(self, error: BaseException | None, gone: bool) -> None:
         """No more messages come; where the connection is gone, why."""

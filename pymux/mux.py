@@ -227,6 +227,8 @@ class Mux:
         self._min_messages = self._delay_ns = -1
 
         self._running: Any = None  # the coroutine that runs
+        self._late: list[Any] = []  # timeouts, once this batch has been dispatched
+        self._handed_over = -1  # the turn in which the log last grew too long
         self._dispatching = False
         self._harvesting = False
         self._in_core = False  # then the log is not to be submitted
@@ -235,6 +237,7 @@ class Mux:
         self._calls: deque[tuple[Callable[..., Any], Any]] = deque()
         self._woken = False
         self._on_callback_error: Callable[[BaseException], None] | None = None
+        self._on_close: Callable[[], None] | None = None
         self._signal_fd: int | None = None
         self._wakeup_fd = lib.pmx_wakeup_fd(self._c)
         self._takes_signals = False  # even from somebody else: `serve`
@@ -323,6 +326,8 @@ class Mux:
         if self._c is None:
             return
         try:
+            if self._on_close is not None:
+                self._on_close()
             self._submit()
         finally:
             self._free()
@@ -347,6 +352,7 @@ class Mux:
         self._log.entries.clear()
         self._timers = Timers()
         self._calls.clear()
+        self._late.clear()
 
     # --- connections ----------------------------------------------------
 
@@ -500,7 +506,7 @@ class Mux:
         if len(data) > LARGE_PIECE:
             self._log.large += len(data)
             if self._log.large > SUBMIT_OVER:
-                self._submit()
+                self._hand_over_log()
 
     def send_many(self, conns: Iterable[Connection], data: Buffer) -> int:
         """Send one message to many connections.
@@ -536,13 +542,19 @@ class Mux:
             self._log.special((SHARED | len(ids), whose, b"", data, None))
             self._log.large += len(data)
             if self._log.large > SUBMIT_OVER:
-                self._submit()
+                self._hand_over_log()
         return len(ids)
 
     def _queued(self, id: int) -> int:
         """What the core has queued for it, and what is still in the log."""
         self._check()
         return int(lib.pmx_queued(self._c, id)) + self._log.queued(id)
+
+    def _hand_over_log(self) -> None:
+        """It has grown long inside a handler. A coroutine that drains waits for
+        the next turn now: only then the mux learns what became of the peer."""
+        self._handed_over = self._gil.turns
+        self._submit()
 
     def _submit(self) -> None:
         """Hand the log to the core, which sends what can be sent."""
@@ -655,7 +667,7 @@ class Mux:
         ) and not turn.reason & lib.PMX_GATHERING:
             self._tell(min_messages, delay_ns)
         log, entries, gil = self._log, self._log.entries, self._gil
-        looked = False
+        looked = ran = False
         result: int
         while True:
             span = -1
@@ -711,7 +723,8 @@ class Mux:
                 self._unreturned = False
                 gil.turns = self._counts.harvests
                 raise OSError(-result, meaning(-result))
-            ran = self._run_due() if self._timers.heap or self._calls else False
+            if not ran and (self._timers.heap or self._calls):
+                ran = self._run_due()
             if self._c is None:  # a call has closed it
                 return 0
             over = deadline is not None and time.monotonic() >= deadline
@@ -768,10 +781,18 @@ class Mux:
                 self._forget_closed(what)
             elif what > REASONS:
                 dispatcher.plain(what)
+            if self._late:
+                self._run_late()
         finally:
             self._dispatching = False
             if self._close_asked:
                 self._close_now()
+
+    def _run_late(self) -> None:
+        """Timeouts of coroutines to which this batch brought nothing."""
+        while self._late and self._c is not None:
+            task, timer, timeout = self._late.pop(0)
+            task.time_out(timer, timeout)
 
     def _forget_batch(self) -> None:
         """The dispatch of the last batch has ended."""
@@ -886,7 +907,8 @@ class Mux:
         return self._timers.add(delay, fn, args)
 
     def _run_due(self) -> bool:
-        """Run what is due; whether anything was."""
+        """Run what is due now, but not what is set meanwhile, which may be due
+        at once on a coarse clock; whether anything was."""
         ran = False
         for _ in range(len(self._calls)):
             if not self._calls:  # one of them has closed the mux
@@ -894,8 +916,8 @@ class Mux:
             fn, args = self._calls.popleft()
             self._run(fn, args)
             ran = True
-        now = time.monotonic()
-        while (due := self._timers.pop_due(now)) is not None:
+        now, newest = time.monotonic(), self._timers.made
+        while (due := self._timers.pop_due(now, newest)) is not None:
             self._run(*due)
             ran = True
         return ran

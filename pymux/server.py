@@ -9,7 +9,6 @@ from typing import Any, Callable, Literal
 
 from .addresses import Address, check_address
 from .backends import choose
-from .coroutines import SERVING
 from .drain import Drain, stop_time
 from .framing import Framing, Limits, policy, seconds
 from .handlers import Dispatcher, OnError, dispatcher_for
@@ -99,6 +98,7 @@ class BaseServer:
             self._address = listener.address
             dispatcher = self._form(mux, self._handler, self._on_error)
             mux._on_callback_error = lambda error: dispatcher.report(None, error)
+            mux._on_close = dispatcher.bereave
             self._dispatcher = dispatcher
             self._drain = Drain(mux, dispatcher)
             self._mux = mux
@@ -242,22 +242,21 @@ class Server(BaseServer):
         assert mux is not None
         self._thread_id = threading.get_ident()
         dispatcher, drain = self._dispatcher, self._drain
-        SERVING.add(self._thread_id)
         cause: BaseException | None = None
-        try:
-            while mux._c is not None and not (drain.by is not None and drain.over()):
-                mux._serve(None, dispatcher)
-        except BaseException as error:
-            cause = error
-            raise
-        finally:
-            SERVING.discard(self._thread_id)
+        with dispatcher.serving():
             try:
-                dispatcher.wind_up(cause)
+                while mux._c is not None and not (drain.by and drain.over()):
+                    mux._serve(None, dispatcher)
+            except BaseException as error:
+                cause = error
+                raise
             finally:
-                with self._lock:
-                    mux.close()
-                self._ended.set()
+                try:
+                    dispatcher.wind_up(cause)
+                finally:
+                    with self._lock:
+                        mux.close()
+                    self._ended.set()
 
     # --- stopping -----------------------------------------------------------
 

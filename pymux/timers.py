@@ -24,13 +24,14 @@ class Timer:
     now
     """
 
-    __slots__ = ("_args", "_fn", "_timers", "_when")
+    __slots__ = ("_args", "_fn", "_number", "_timers", "_when")
 
     def __init__(
         self, timers: Timers, when: float, fn: Callable[..., Any], args: Any
     ) -> None:
         self._timers = timers
         self._when = when
+        self._number = timers.made  # on a coarse clock many are due at once
         self._fn: Callable[..., Any] | None = fn
         self._args = args
 
@@ -41,6 +42,8 @@ class Timer:
             self._timers.cancelled += 1
 
     def __lt__(self, other: Timer) -> bool:
+        if self._when == other._when:
+            return self._number < other._number
         return self._when < other._when
 
 
@@ -51,9 +54,10 @@ class Timers:
     timeout for each message must neither cost a search nor fill the memory.
     """
 
-    __slots__ = ("cancelled", "heap")
+    __slots__ = ("cancelled", "heap", "made")
 
     def __init__(self) -> None:
+        self.made: int = 0
         self.heap: list[Timer] = []
         self.cancelled: int = 0
 
@@ -69,6 +73,7 @@ class Timers:
             self.heap = [timer for timer in self.heap if timer._fn is not None]
             heapq.heapify(self.heap)
             self.cancelled = 0
+        self.made += 1
         timer = Timer(self, time.monotonic() + min(max(delay, 0), 1e9), fn, args)
         heapq.heappush(self.heap, timer)
         return timer
@@ -81,10 +86,11 @@ class Timers:
             self.cancelled -= 1
         return heap[0]._when if heap else None
 
-    def pop_due(self, now: float) -> tuple[Callable[..., Any], Any] | None:
-        """The call of a timer that is due, taken out."""
+    def pop_due(self, now: float, newest: int) -> tuple[Callable[..., Any], Any] | None:
+        """The call of a timer that is due, taken out; None where there is none
+        that was set before, or as, the newest."""
         when = self.next()
-        if when is None or when > now:
+        if when is None or when > now or self.heap[0]._number > newest:
             return None
         timer = heapq.heappop(self.heap)
         fn, args = timer._fn, timer._args
