@@ -39,9 +39,9 @@ static pmx__listener *free_place(pmx_mux *mux)
     return &grown[mux->listener_count++];
 }
 
-int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
-               const pmx_policy *policy, int backlog, int reuse_port,
-               uint32_t mode, uint64_t *id)
+int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
+                   const pmx_policy *policy, int backlog, int reuse_port,
+                   uint32_t mode, uint64_t *id)
 {
     pmx__target target;
     if (!pmx__policy_valid(policy))
@@ -94,7 +94,7 @@ void pmx__close_listener(pmx_mux *mux, pmx__listener *l, int forked)
     mux->stats.listeners--;
 }
 
-int pmx_unlisten(pmx_mux *mux, uint64_t id)
+int pmx__do_unlisten(pmx_mux *mux, uint64_t id)
 {
     pmx__listener *l = find(mux, id);
     if (!l)
@@ -103,7 +103,7 @@ int pmx_unlisten(pmx_mux *mux, uint64_t id)
     return 0;
 }
 
-int pmx_listener_address(pmx_mux *mux, uint64_t id, pmx_address *name)
+int pmx__do_listener_address(pmx_mux *mux, uint64_t id, pmx_address *name)
 {
     pmx__listener *l = find(mux, id);
     if (!l)
@@ -283,7 +283,7 @@ void pmx__accept_all(pmx_mux *mux)
     }
 }
 
-void pmx_drain(pmx_mux *mux)
+void pmx__do_drain(pmx_mux *mux)
 {
     if (mux->draining)
         return;

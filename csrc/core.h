@@ -33,6 +33,10 @@ enum {
     PMX__FLUSH = 1 << 20,
     PMX__DROPS = 1 << 20,
     PMX__EVENTS = 1024,
+    /* The same, a scratch, and slots at first, of a small mux. */
+    PMX__FEW_EVENTS = 8,
+    PMX__SMALL_SCRATCH = 2 * PMX__SMALL_PIECE,
+    PMX__FEW_SLOTS = 4,
     /* Deadlines a turn, and connections that a drain limits: a mass of them
      * must not hold up the others. */
     PMX__EXPIRIES = 256,
@@ -219,14 +223,17 @@ typedef struct {
 } pmx__dirty;
 
 struct pmx_mux {
+    int32_t door;               /* see entry.c */
     const pmx__poller *poller;
     void *poll_state;
-    pmx_sock wakeup[2];
+    pmx_sock wakeup[2];         /* or none: see pmx__do_wakeup_open() */
     uint32_t forks;
 
     pmx__conn **slabs;
     uint32_t slab_count;
     uint32_t slots;             /* handed out so far */
+    uint32_t slot_room;         /* slots that there is memory for */
+    uint32_t first_slots;       /* how many at first: a slab, or FEW_SLOTS */
     pmx__list free;
     pmx__deadline *due;         /* room for every slot */
     uint32_t due_count;
@@ -253,7 +260,8 @@ struct pmx_mux {
     /* this turn's batch */
     uint32_t turn;
     uint32_t max_rows;
-    uint64_t arena_size;
+    uint64_t arena_most;        /* what a batch takes in at most; */
+    uint64_t arena_size;        /* and as far as its arena has room */
     pmx_arena *arena;
     uint32_t rows;
     uint32_t *row_slots;        /* whose they are, each once */
@@ -277,7 +285,8 @@ struct pmx_mux {
     uint32_t dirty_count, dirty_room;
     pmx__shared **shares;       /* by block */
     uint32_t share_room;
-    uint8_t *scratch;           /* PMX__SHARE bytes */
+    uint8_t *scratch;
+    size_t scratch_size;
     uint8_t *wire;              /* runs of frames as they go out */
     size_t wire_used, wire_room;
 
@@ -288,7 +297,8 @@ struct pmx_mux {
     int64_t spin_ns, spin_now;
     pmx__target asked[2];       /* behind the paths of names asked for */
     pmx_stats stats;
-    pmx__event events[PMX__EVENTS];
+    pmx__event *events;
+    uint32_t event_room;
 };
 
 /* slots.c: where connections are, their rules, who has work */
@@ -425,6 +435,31 @@ int pmx__wait(pmx_mux *mux, int64_t until);
 /* 1 when the wakeup was among them. */
 int pmx__note_events(pmx_mux *mux, int count);
 void pmx__ask_sockets(pmx_mux *mux);
+
+/* mux.c, accept.c, dial.c, wait.c: what entry.c lets in one at a time. In
+ * pymux.h each has the same name without do_. */
+void pmx__do_shut(pmx_mux *mux);
+int pmx__do_wakeup_open(pmx_mux *mux);
+int pmx__do_fileno(const pmx_mux *mux);
+int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
+                   const pmx_policy *policy, int backlog, int reuse_port,
+                   uint32_t mode, uint64_t *listener);
+int pmx__do_unlisten(pmx_mux *mux, uint64_t listener);
+int pmx__do_listener_address(pmx_mux *mux, uint64_t listener,
+                             pmx_address *name);
+int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
+                    uint32_t count, const pmx_policy *policy, uint64_t *id);
+int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
+int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
+uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id);
+int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id);
+int pmx__do_pending(const pmx_mux *mux, uint64_t id);
+int pmx__do_stopping(const pmx_mux *mux, uint64_t id);
+int pmx__do_harvest(pmx_turn *turn);
+int pmx__do_submit(pmx_turn *turn);
+int64_t pmx__do_next_timeout(pmx_mux *mux);
+void pmx__do_drain(pmx_mux *mux);
+void pmx__do_reset_all(pmx_mux *mux, int error);
 
 /* arena.c */
 void pmx__arena_reset(pmx_arena *arena);

@@ -40,8 +40,8 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
     pmx__finish(mux, slot, error ? error : ECONNREFUSED, 0);
 }
 
-int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
-                const pmx_policy *policy, uint64_t *id)
+int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
+                    uint32_t count, const pmx_policy *policy, uint64_t *id)
 {
     if (!pmx__policy_valid(policy) || !count || count > 1024)
         return -EINVAL;

@@ -279,7 +279,7 @@ static void lost_input(pmx_mux *mux, uint32_t slot, int error)
 static void look_for_end(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    int64_t n = c->rules->via->recv(mux, c, mux->scratch, PMX__SHARE);
+    int64_t n = c->rules->via->recv(mux, c, mux->scratch, mux->scratch_size);
     if (n > 0)
         mux->stats.bytes_in += (uint64_t)n;
     if (n < 0 && n != -EAGAIN)
@@ -489,9 +489,9 @@ static void drop_input(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     if (mux->dropped >= PMX__DROPS)
         return;                 /* the next turn, please */
-    int64_t n = c->rules->via->recv(mux, c, mux->scratch, PMX__SHARE);
+    int64_t n = c->rules->via->recv(mux, c, mux->scratch, mux->scratch_size);
     mux->dropped += n > 0 ? (size_t)n : 0;
-    (void)received(mux, slot, n, PMX__SHARE);
+    (void)received(mux, slot, n, mux->scratch_size);
 }
 
 /* Receive into the batch what is left of the connection's share; 1 when the

@@ -19,56 +19,9 @@
 
 /* --- life -------------------------------------------------------------- */
 
-int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
-             uint64_t arena_size, int64_t spin_ns)
+static void free_tables(pmx_mux *mux)
 {
-    int error = pmx__net_start();
-    if (error)
-        return error;
-    if (!max_messages || max_messages > 1u << 24 || !arena_size ||
-        arena_size > INT32_MAX)
-        return -EINVAL;
-    pmx_mux *mux = sys_calloc(1, sizeof *mux);
-    if (!mux)
-        return -ENOMEM;
-    mux->max_rows = max_messages;
-    mux->arena_size = arena_size;
-    mux->spin_ns = pmx__usable_cpus() > 1 ? spin_ns : 0;
-    mux->forks = pmx__forks();
-    mux->turn = 1;
-    mux->cut_short = PMX__NONE;
-    mux->free = mux->ready = mux->report =
-        (pmx__list){PMX__NONE, PMX__NONE};
-    error = -ENOMEM;
-    mux->opened = sys_calloc(max_messages, sizeof *mux->opened);
-    mux->ended = sys_calloc(max_messages, sizeof *mux->ended);
-    mux->drained = sys_calloc(max_messages, sizeof *mux->drained);
-    mux->closed = sys_calloc(max_messages, sizeof *mux->closed);
-    mux->ending = sys_calloc(max_messages, sizeof *mux->ending);
-    mux->idle = sys_calloc(max_messages, sizeof *mux->idle);
-    mux->row_slots = sys_calloc(max_messages, sizeof *mux->row_slots);
-    mux->scratch = sys_malloc(PMX__SHARE);
-    if (!mux->opened || !mux->ended || !mux->drained || !mux->closed ||
-        !mux->ending || !mux->idle || !mux->row_slots || !mux->scratch)
-        goto fail_memory;
-    error = pmx__wakeup_open(mux->wakeup);
-    if (error)
-        goto fail_memory;
-    error = pmx__poller_open(backend, 0, &mux->poller, &mux->poll_state);
-    if (error)
-        goto fail_wakeup;
-    error = mux->poller->add(mux->poll_state, mux->wakeup[0],
-                             PMX__WAKEUP_TOKEN, PMX__IN);
-    if (error)
-        goto fail_poller;
-    mux->now = pmx__now();
-    *place = mux;
-    return 0;
-fail_poller:
-    mux->poller->close(mux->poll_state);
-fail_wakeup:
-    pmx__wakeup_close(mux->wakeup);
-fail_memory:
+    free(mux->events);
     free(mux->opened);
     free(mux->ended);
     free(mux->drained);
@@ -77,8 +30,101 @@ fail_memory:
     free(mux->idle);
     free(mux->row_slots);
     free(mux->scratch);
-    free(mux);
+}
+
+static int allocate_tables(pmx_mux *mux)
+{
+    size_t rows = mux->max_rows;
+    mux->events = sys_calloc(mux->event_room, sizeof *mux->events);
+    mux->opened = sys_calloc(rows, sizeof *mux->opened);
+    mux->ended = sys_calloc(rows, sizeof *mux->ended);
+    mux->drained = sys_calloc(rows, sizeof *mux->drained);
+    mux->closed = sys_calloc(rows, sizeof *mux->closed);
+    mux->ending = sys_calloc(rows, sizeof *mux->ending);
+    mux->idle = sys_calloc(rows, sizeof *mux->idle);
+    mux->row_slots = sys_calloc(rows, sizeof *mux->row_slots);
+    mux->scratch = sys_malloc(mux->scratch_size);
+    return mux->events && mux->opened && mux->ended && mux->drained &&
+                   mux->closed && mux->ending && mux->idle &&
+                   mux->row_slots && mux->scratch
+               ? 0 : -ENOMEM;
+}
+
+/* Without a wakeup: see pmx__do_wakeup_open(). */
+static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
+                    uint64_t arena_size, int small)
+{
+    int error = pmx__net_start();
+    if (error)
+        return error;
+    if (!rows || rows > 1u << 24 || !arena_size || arena_size > INT32_MAX)
+        return -EINVAL;
+    pmx_mux *mux = sys_calloc(1, sizeof *mux);
+    if (!mux)
+        return -ENOMEM;
+    mux->max_rows = rows;
+    mux->arena_most = arena_size;
+    mux->event_room = small ? PMX__FEW_EVENTS : PMX__EVENTS;
+    mux->scratch_size = small ? PMX__SMALL_SCRATCH : PMX__SHARE;
+    mux->first_slots = small ? PMX__FEW_SLOTS : PMX__SLAB;
+    mux->forks = pmx__forks();
+    mux->turn = 1;
+    mux->cut_short = PMX__NONE;
+    mux->free = mux->ready = mux->report =
+        (pmx__list){PMX__NONE, PMX__NONE};
+    mux->wakeup[0] = mux->wakeup[1] = PMX__NO_SOCK;
+    error = allocate_tables(mux);
+    if (!error)
+        error = pmx__poller_open(backend, 0, &mux->poller, &mux->poll_state);
+    if (error) {
+        free_tables(mux);
+        free(mux);
+        return error;
+    }
+    mux->now = pmx__now();
+    *place = mux;
+    return 0;
+}
+
+int pmx_open_small(pmx_mux **place, const char *backend,
+                   uint32_t max_messages, uint64_t arena_size)
+{
+    return open_mux(place, backend, max_messages, arena_size, 1);
+}
+
+int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
+             uint64_t arena_size, int64_t spin_ns)
+{
+    pmx_mux *mux;
+    int error = open_mux(&mux, backend, max_messages, arena_size, 0);
+    if (error)
+        return error;
+    mux->spin_ns = pmx__usable_cpus() > 1 ? spin_ns : 0;
+    error = pmx__do_wakeup_open(mux);
+    if (error)
+        (void)pmx_close(mux);
+    else
+        *place = mux;
     return error;
+}
+
+int pmx__do_wakeup_open(pmx_mux *mux)
+{
+    pmx_sock pair[2];
+    if (mux->wakeup[0] != PMX__NO_SOCK)
+        return 0;
+    int error = pmx__wakeup_open(pair);
+    if (error)
+        return error;
+    error = mux->poller->add(mux->poll_state, pair[0], PMX__WAKEUP_TOKEN,
+                             PMX__IN);
+    if (error) {
+        pmx__wakeup_close(pair);
+        return error;
+    }
+    mux->wakeup[0] = pair[0];
+    mux->wakeup[1] = pair[1];
+    return 0;
 }
 
 /* A peer must not take a truncated stream for a whole one: whose output does
@@ -107,7 +153,8 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
     free(c->at.names);
 }
 
-void pmx_close(pmx_mux *mux)
+/* All but the mux itself, which a late caller may still look at. */
+void pmx__do_shut(pmx_mux *mux)
 {
     int forked = pmx_forked(mux);
     for (uint32_t slot = 0; slot < mux->slots; slot++)
@@ -117,7 +164,9 @@ void pmx_close(pmx_mux *mux)
         if (mux->listeners[i].rules)
             pmx__close_listener(mux, &mux->listeners[i], forked);
     mux->poller->close(mux->poll_state);
-    pmx__wakeup_close(mux->wakeup);
+    if (mux->wakeup[0] != PMX__NO_SOCK)
+        pmx__wakeup_close(mux->wakeup);
+    mux->wakeup[0] = mux->wakeup[1] = PMX__NO_SOCK;
     while (mux->rules) {
         pmx__rules *next = mux->rules->next;
         free(mux->rules);
@@ -128,29 +177,16 @@ void pmx_close(pmx_mux *mux)
     free(mux->slabs);
     free(mux->due);
     free(mux->listeners);
-    free(mux->opened);
-    free(mux->ended);
-    free(mux->drained);
-    free(mux->closed);
-    free(mux->ending);
-    free(mux->idle);
-    free(mux->row_slots);
-    free(mux->scratch);
     free(mux->pieces);
     free(mux->dirty);
     free(mux->wire);
     free(mux->shares);
-    free(mux);
+    free_tables(mux);
 }
 
 const char *pmx_name(const pmx_mux *mux)
 {
     return mux->poller->name;
-}
-
-int pmx_fileno(const pmx_mux *mux)
-{
-    return mux->poller->fileno(mux->poll_state);
 }
 
 int pmx_forked(const pmx_mux *mux)
@@ -183,18 +219,35 @@ int pmx_wakeup_fd(const pmx_mux *mux)
 
 int pmx_wakeup(const pmx_mux *mux)
 {
-    return pmx__wakeup_send(mux->wakeup);
+    return mux->wakeup[1] == PMX__NO_SOCK ? 0 : pmx__wakeup_send(mux->wakeup);
 }
 
 /* --- questions --------------------------------------------------------- */
 
-uint64_t pmx_queued(const pmx_mux *mux, uint64_t id)
+int pmx__do_fileno(const pmx_mux *mux)
+{
+    return mux->poller->fileno(mux->poll_state);
+}
+
+int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    if (!c || c->sock == PMX__NO_SOCK)
+        return -ENOENT;
+    uint64_t queued = c->queue ? c->queue->size : 0;
+    if (c->rules->via->arrives_at_once)
+        return (int64_t)queued;
+    int64_t unacknowledged = pmx__unacknowledged(c->sock);
+    return unacknowledged < 0 ? -ENOTSUP : (int64_t)queued + unacknowledged;
+}
+
+uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id)
 {
     const pmx__conn *c = pmx__find(mux, id);
     return c && c->queue ? c->queue->size : 0;
 }
 
-int pmx_pending(const pmx_mux *mux, uint64_t id)
+int pmx__do_pending(const pmx_mux *mux, uint64_t id)
 {
     const pmx__conn *c = pmx__find(mux, id);
     if (!c)
@@ -212,7 +265,7 @@ int pmx_pending(const pmx_mux *mux, uint64_t id)
            (mux->unheard && pmx__arrived(c->sock) > 0);
 }
 
-int pmx_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy)
+int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy)
 {
     const pmx__conn *c = pmx__find(mux, id);
     if (!c)
@@ -221,7 +274,7 @@ int pmx_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy)
     return 0;
 }
 
-int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
+int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
 {
     const pmx__conn *c = pmx__find(mux, id);
     if (!c)
@@ -237,7 +290,7 @@ int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
     return 0;
 }
 
-int pmx_stopping(const pmx_mux *mux, uint64_t id)
+int pmx__do_stopping(const pmx_mux *mux, uint64_t id)
 {
     const pmx__conn *c = pmx__find(mux, id);
     return c && c->flags & PMX__LIMITED &&
@@ -253,6 +306,8 @@ static void begin_batch(pmx_mux *mux, pmx_arena *arena, uint32_t gaps)
     for (uint32_t i = 0; i < mux->closed_count; i++)
         pmx__conn_free(mux, mux->closed[i].slot);
     mux->arena = arena;
+    mux->arena_size = mux->arena_most < arena->capacity ? mux->arena_most
+                                                        : arena->capacity;
     mux->rows = mux->row_conns = 0;
     mux->full = mux->capped = 0;
     mux->opened_count = mux->ended_count = 0;
@@ -340,7 +395,7 @@ static int drain_all(pmx_mux *mux, uint32_t accepted)
     return PMX_DRAINED;
 }
 
-void pmx_reset_all(pmx_mux *mux, int error)
+void pmx__do_reset_all(pmx_mux *mux, int error)
 {
     for (uint32_t slot = 0; slot < mux->slots; slot++)
         if (pmx__slot(mux, slot)->generation & 1)
@@ -415,7 +470,7 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
     return reason;
 }
 
-int pmx_submit(pmx_turn *t)
+int pmx__do_submit(pmx_turn *t)
 {
     pmx_mux *mux = t->mux;
     if (pmx_forked(mux))
@@ -428,10 +483,10 @@ int pmx_submit(pmx_turn *t)
     return 0;
 }
 
-int pmx_harvest(pmx_turn *t)
+int pmx__do_harvest(pmx_turn *t)
 {
     pmx_mux *mux = t->mux;
-    int error = pmx_submit(t);
+    int error = pmx__do_submit(t);
     if (error)
         return error;
     mux->stats.harvests++;
@@ -466,32 +521,11 @@ int pmx_harvest(pmx_turn *t)
         reason |= drain_all(mux, opened);
         if (mux->rows && mux->gathered_at == INT64_MAX)
             mux->gathered_at = pmx__after(mux->now, t->max_delay_ns);
+        if (t->until_sent && !mux->stats.queued)
+            reason |= PMX_ROWS;
     } while (!reason && mux->now < end && !enough(mux, t));
 
     mux->gathering = t->timeout_ns == PMX_LOOK && mux->rows && !reason &&
                      !enough(mux, t);
     return mux->gathering ? put_off(t) : report(mux, t, reason);
-}
-
-int64_t pmx_exchange(pmx_turn *t, int64_t timeout_ns, uint64_t shape,
-                     const void *ids, const void *bounds,
-                     const void *data, uint64_t size)
-{
-    int64_t length = (int64_t)size;
-    pmx_block block = {
-        .cut = (uint32_t)(shape >> PMX_CUT_SHIFT),
-        .count = (uint32_t)shape,
-        .ids = ids,
-        .bounds = shape == 1 ? &length : bounds,
-        .data = data,
-        .size = size,
-    };
-    t->timeout_ns = timeout_ns;
-    if (shape) {
-        t->blocks = &block;
-        t->block_count = 1;
-    }
-    int reason = pmx_harvest(t);
-    return reason < 0 ? reason
-                      : reason | (int64_t)t->messages << PMX_MESSAGES_SHIFT;
 }

@@ -161,7 +161,7 @@ static uint32_t gather(pmx_mux *mux, const pmx__conn *c, uint32_t first,
         size_t copied = p->head_size + tail_size +
                         (by_reference ? 0 : p->size);
         if (g->count + 3 > PMX__SPANS ||
-            g->scratch_used + copied > PMX__SHARE)
+            g->scratch_used + copied > mux->scratch_size)
             break;
         add_copy(mux, g, p->head, p->head_size);
         if (by_reference)

@@ -8,8 +8,9 @@
  * what a selector is made of.
  *
  * Functions return >= 0 or -errno. A mux belongs to one thread; pmx_wakeup()
- * alone may be called from any. Between the two markers stands what cffi
- * reads, so plain declarations only.
+ * alone may be called from any. Who calls another function while a thread is
+ * inside one of the same mux gets -EBUSY, and has done nothing. Between the
+ * two markers stands what cffi reads, so plain declarations only.
  */
 #ifndef PYMUX_H
 #define PYMUX_H
@@ -166,6 +167,7 @@ typedef struct {
     uint32_t block_count;
     uint32_t min_messages;
     uint32_t leave_gaps;        /* leave the delimiters of lines in place */
+    uint32_t until_sent;        /* return (PMX_ROWS) once nothing is queued */
     int64_t timeout_ns;         /* or enum pmx_timeout */
     int64_t max_delay_ns;
     uint32_t messages;          /* out: how many of each */
@@ -213,11 +215,22 @@ uint32_t pmx_select_limit(void);
 /* spin_ns: how long to poll before blocking; -1 adapts. */
 int pmx_open(pmx_mux **mux, const char *backend, uint32_t max_messages,
              uint64_t arena_size, int64_t spin_ns);
-/* Sends what can be sent at once, closes every descriptor, frees all. In a
- * forked child it frees memory and descriptors only. */
-void pmx_close(pmx_mux *mux);
+/* The same for few connections: it takes little memory, and no descriptor but
+ * the poller's until pmx_wakeup_open(), before which pmx_wakeup() does nothing.
+ * It never spins. */
+int pmx_open_small(pmx_mux **mux, const char *backend, uint32_t max_messages,
+                   uint64_t arena_size);
+int pmx_wakeup_open(pmx_mux *mux);
+/* Sends what can be sent at once, closes every descriptor, frees all but what
+ * a late call with this mux looks at: that gets -EBADF. In a forked child it
+ * frees memory and descriptors only. Again: nothing. */
+int pmx_shut(pmx_mux *mux);
+/* The same, and frees the rest too. */
+int pmx_close(pmx_mux *mux);
+/* pmx_close(*mux), unless that is NULL, which it is then. */
+void pmx_dispose(pmx_mux **mux);
 const char *pmx_name(const pmx_mux *mux);
-int pmx_fileno(const pmx_mux *mux);
+int pmx_fileno(pmx_mux *mux);
 /* Whether this is a fork of the process that opened the mux. */
 int pmx_forked(const pmx_mux *mux);
 const pmx_stats *pmx_counts(const pmx_mux *mux);
@@ -233,13 +246,17 @@ int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
                 const pmx_policy *policy, uint64_t *id);
 /* names[0] is the peer's, names[1] the local one. */
 int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
-int pmx_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
-/* Bytes the kernel has not yet taken. */
-uint64_t pmx_queued(const pmx_mux *mux, uint64_t id);
+int pmx_policy_of(pmx_mux *mux, uint64_t id, pmx_policy *policy);
+/* Bytes the kernel has not yet taken; UINT64_MAX: not let in. */
+uint64_t pmx_queued(pmx_mux *mux, uint64_t id);
+/* The same, and those that the peer's system has not acknowledged, the end of
+ * the stream being one; -ENOTSUP where the OS cannot tell, -ENOENT where the
+ * connection has ended. */
+int64_t pmx_unacknowledged(pmx_mux *mux, uint64_t id);
 
 /* Whether something of it has arrived that was not reported yet, because other
  * connections had to be served: input, unless it is paused, or its end. */
-int pmx_pending(const pmx_mux *mux, uint64_t id);
+int pmx_pending(pmx_mux *mux, uint64_t id);
 
 /* One turn: send, wait, receive, close, accept, report. */
 int pmx_harvest(pmx_turn *turn);
@@ -257,12 +274,12 @@ int pmx_submit(pmx_turn *turn);
 int64_t pmx_next_timeout(pmx_mux *mux);
 /* Accept who waits, close the listeners, end every connection's input: each
  * closes as if its peer had ended behind what has arrived. */
-void pmx_drain(pmx_mux *mux);
+int pmx_drain(pmx_mux *mux);
 /* Whether that ended its input, and not its peer: 1 or 0. It is known when
  * what had arrived has been received, and as long as the id is. */
-int pmx_stopping(const pmx_mux *mux, uint64_t id);
+int pmx_stopping(pmx_mux *mux, uint64_t id);
 /* Reset every connection that is left, reported with this errno. */
-void pmx_reset_all(pmx_mux *mux, int error);
+int pmx_reset_all(pmx_mux *mux, int error);
 
 /* For tests: wakeups by a pipe, as where no socket pair is to be had; of what
  * is opened from now on. */

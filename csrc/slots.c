@@ -70,28 +70,34 @@ void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
 
 /* --- slots ------------------------------------------------------------- */
 
+/* Make room: a slab more. A small mux begins with less of the first, which
+ * then moves as it grows: no pointer to a slot outlives a new connection. */
 static int more_slots(pmx_mux *mux)
 {
-    uint32_t slab = mux->slots / PMX__SLAB;
+    uint32_t had = mux->slot_room, slab = had / PMX__SLAB;
+    uint32_t room = had >= PMX__SLAB ? had + PMX__SLAB
+                  : had ? 4 * had : mux->first_slots;
     if (slab == mux->slab_count) {
-        uint32_t room = slab ? 2 * slab : 4;
-        pmx__conn **grown = sys_realloc(mux->slabs, room * sizeof *grown);
+        uint32_t slabs = slab ? 2 * slab : 1;
+        pmx__conn **grown = sys_realloc(mux->slabs, slabs * sizeof *grown);
         if (!grown)
             return -ENOMEM;
-        memset(grown + slab, 0, (room - slab) * sizeof *grown);
+        memset(grown + slab, 0, (slabs - slab) * sizeof *grown);
         mux->slabs = grown;
-        mux->slab_count = room;
+        mux->slab_count = slabs;
     }
-    pmx__deadline *due =
-        sys_realloc(mux->due, (size_t)(slab + 1) * PMX__SLAB * sizeof *due);
+    pmx__deadline *due = sys_realloc(mux->due, room * sizeof *due);
     if (!due)
         return -ENOMEM;
     mux->due = due;
-    if (!mux->slabs[slab]) {
-        mux->slabs[slab] = sys_calloc(PMX__SLAB, sizeof(pmx__conn));
-        if (!mux->slabs[slab])
-            return -ENOMEM;
-    }
+    uint32_t first = slab * PMX__SLAB;
+    pmx__conn *conns =
+        sys_realloc(mux->slabs[slab], (room - first) * sizeof *conns);
+    if (!conns)
+        return -ENOMEM;
+    memset(conns + (had - first), 0, (room - had) * sizeof *conns);
+    mux->slabs[slab] = conns;
+    mux->slot_room = room;
     return 0;
 }
 
@@ -105,7 +111,7 @@ int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot)
         if (mux->free.head == PMX__NONE)
             mux->free.tail = PMX__NONE;
     } else {
-        if (mux->slots % PMX__SLAB == 0 && more_slots(mux))
+        if (mux->slots == mux->slot_room && more_slots(mux))
             return -ENOMEM;
         s = mux->slots++;
         c = pmx__slot(mux, s);

@@ -453,7 +453,7 @@ void pmx__let_go(pmx_mux *mux, const pmx__conn *c)
     if (c->rules->via->arrives_at_once)
         pmx__shutdown_both(c->sock);
     for (int n = 0; n < 16; n++)
-        if (pmx__recv(c->sock, mux->scratch, PMX__SHARE) <= 0)
+        if (pmx__recv(c->sock, mux->scratch, mux->scratch_size) <= 0)
             break;
     pmx__close_sock(c->sock);
 }
@@ -562,7 +562,7 @@ void pmx__expire(pmx_mux *mux)
     uint32_t slot;
     /* an idle connection's event may be among those not fetched yet: after so
      * many full waits each slot's has been */
-    uint32_t rounds = mux->slots / PMX__EVENTS + 1;
+    uint32_t rounds = mux->slots / mux->event_room + 1;
     int heard = !mux->unheard || mux->unheard > rounds;
     for (uint32_t left = PMX__EXPIRIES;
          left && (slot = pmx__overdue(mux)) != PMX__NONE; left--) {

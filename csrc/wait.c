@@ -36,7 +36,7 @@ static int somebody_ends(const pmx_mux *mux)
     return 0;
 }
 
-int64_t pmx_next_timeout(pmx_mux *mux)
+int64_t pmx__do_next_timeout(pmx_mux *mux)
 {
     if (mux->handed_at)
         pmx__hand_back(mux, pmx__now());
@@ -68,9 +68,9 @@ static int spin(pmx_mux *mux, int64_t until)
     if (!span)
         return 0;
     int64_t end = pmx__earlier(pmx__after(pmx__now(), span), until);
-    int n;
+    int n, room = (int)mux->event_room;
     do {
-        n = mux->poller->wait(mux->poll_state, mux->events, PMX__EVENTS, 0);
+        n = mux->poller->wait(mux->poll_state, mux->events, room, 0);
     } while (!n && pmx__now() < end);
     if (adapt && n > 0)
         mux->spin_now = pmx__earlier(2 * span, SPIN_MOST_NS);
@@ -82,9 +82,10 @@ static int spin(pmx_mux *mux, int64_t until)
 int pmx__wait(pmx_mux *mux, int64_t until)
 {
     const pmx__poller *p = mux->poller;
+    int room = (int)mux->event_room;
     int64_t span = until == INT64_MAX ? -1 : until - mux->now;
     if (until != INT64_MAX && span <= 0)
-        return p->wait(mux->poll_state, mux->events, PMX__EVENTS, 0);
+        return p->wait(mux->poll_state, mux->events, room, 0);
     if (mux->spin_ns) {
         int n = spin(mux, until);
         if (n)
@@ -92,7 +93,7 @@ int pmx__wait(pmx_mux *mux, int64_t until)
         if (span > 0 && (span = until - pmx__now()) < 0)
             span = 0;
     }
-    return p->wait(mux->poll_state, mux->events, PMX__EVENTS, span);
+    return p->wait(mux->poll_state, mux->events, room, span);
 }
 
 /* What the poller says of a connection. */
@@ -123,7 +124,7 @@ static void note_connection(pmx_mux *mux, const pmx__event *event)
 int pmx__note_events(pmx_mux *mux, int count)
 {
     int woken = 0;
-    mux->unheard = count == PMX__EVENTS ? mux->unheard + 1 : 0;
+    mux->unheard = count == (int)mux->event_room ? mux->unheard + 1 : 0;
     for (int i = 0; i < count; i++) {
         const pmx__event *event = &mux->events[i];
         if (event->token == PMX__WAKEUP_TOKEN) {

@@ -1,0 +1,199 @@
+/*
+ * The door: every call that touches a mux comes through here, one at a time.
+ *
+ * A mux belongs to one thread, and the caller sees to that. Where it does not,
+ * two threads would be at the same lists, and the heap would pay. So who comes
+ * while another is inside is turned away with -EBUSY and has done nothing; who
+ * comes after pmx_shut() with -EBADF. Nothing waits, and the core calls nobody
+ * back, so a thread never meets itself.
+ *
+ * Not through the door: what any thread may ask at any time (pmx_name,
+ * pmx_forked, pmx_counts, pmx_wakeup_fd) and pmx_wakeup().
+ */
+#include "core.h"
+
+#include <stdlib.h>
+
+enum { FREE, TAKEN, SHUT };
+
+static int enter(pmx_mux *mux)
+{
+    int32_t is = FREE;
+    if (pmx__swap(&mux->door, &is, TAKEN))
+        return 0;
+    return is == SHUT ? -EBADF : -EBUSY;
+}
+
+static void leave(pmx_mux *mux)
+{
+    int32_t is = TAKEN;
+    (void)pmx__swap(&mux->door, &is, FREE);
+}
+
+/* `result` of a call with the mux, if it is let in; else why it is not. */
+#define INSIDE(mux, type, call)  \
+    type result = enter(mux);    \
+    if (!result) {               \
+        result = (call);         \
+        leave(mux);              \
+    }                            \
+    return result
+
+/* --- life -------------------------------------------------------------- */
+
+/* In a forked child nobody is inside: that thread was the parent's. */
+int pmx_shut(pmx_mux *mux)
+{
+    int32_t is = FREE;
+    if (!pmx__swap(&mux->door, &is, SHUT)) {
+        if (is == SHUT)
+            return 0;
+        if (!pmx_forked(mux))
+            return -EBUSY;
+        (void)pmx__swap(&mux->door, &is, SHUT);
+    }
+    pmx__do_shut(mux);
+    return 0;
+}
+
+int pmx_close(pmx_mux *mux)
+{
+    int error = pmx_shut(mux);
+    if (!error)
+        free(mux);
+    return error;
+}
+
+void pmx_dispose(pmx_mux **place)
+{
+    pmx_mux *mux = *place;
+    *place = NULL;
+    if (mux)
+        (void)pmx_close(mux);
+}
+
+int pmx_wakeup_open(pmx_mux *mux)
+{
+    INSIDE(mux, int, pmx__do_wakeup_open(mux));
+}
+
+/* --- listeners and connections ----------------------------------------- */
+
+int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
+               const pmx_policy *policy, int backlog, int reuse_port,
+               uint32_t mode, uint64_t *listener)
+{
+    INSIDE(mux, int, pmx__do_listen(mux, endpoint, policy, backlog,
+                                    reuse_port, mode, listener));
+}
+
+int pmx_unlisten(pmx_mux *mux, uint64_t listener)
+{
+    INSIDE(mux, int, pmx__do_unlisten(mux, listener));
+}
+
+int pmx_listener_address(pmx_mux *mux, uint64_t listener, pmx_address *name)
+{
+    INSIDE(mux, int, pmx__do_listener_address(mux, listener, name));
+}
+
+int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
+                const pmx_policy *policy, uint64_t *id)
+{
+    INSIDE(mux, int, pmx__do_connect(mux, endpoints, count, policy, id));
+}
+
+int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
+{
+    INSIDE(mux, int, pmx__do_addresses(mux, id, names));
+}
+
+int pmx_policy_of(pmx_mux *mux, uint64_t id, pmx_policy *policy)
+{
+    INSIDE(mux, int, pmx__do_policy_of(mux, id, policy));
+}
+
+uint64_t pmx_queued(pmx_mux *mux, uint64_t id)
+{
+    if (enter(mux))
+        return UINT64_MAX;
+    uint64_t queued = pmx__do_queued(mux, id);
+    leave(mux);
+    return queued;
+}
+
+int64_t pmx_unacknowledged(pmx_mux *mux, uint64_t id)
+{
+    INSIDE(mux, int64_t, pmx__do_unacknowledged(mux, id));
+}
+
+int pmx_pending(pmx_mux *mux, uint64_t id)
+{
+    INSIDE(mux, int, pmx__do_pending(mux, id));
+}
+
+int pmx_stopping(pmx_mux *mux, uint64_t id)
+{
+    INSIDE(mux, int, pmx__do_stopping(mux, id));
+}
+
+/* --- the turn ---------------------------------------------------------- */
+
+int pmx_harvest(pmx_turn *turn)
+{
+    INSIDE(turn->mux, int, pmx__do_harvest(turn));
+}
+
+/* The turn is the caller's, and another thread's while that is inside. */
+static int64_t exchange(pmx_turn *t, int64_t timeout_ns,
+                        const pmx_block *block)
+{
+    t->timeout_ns = timeout_ns;
+    if (block->count) {
+        t->blocks = block;
+        t->block_count = 1;
+    }
+    int reason = pmx__do_harvest(t);
+    return reason < 0 ? reason : reason | (int64_t)t->messages << PMX_MESSAGES_SHIFT;
+}
+
+int64_t pmx_exchange(pmx_turn *turn, int64_t timeout_ns, uint64_t shape,
+                     const void *ids, const void *bounds,
+                     const void *data, uint64_t size)
+{
+    int64_t length = (int64_t)size;
+    pmx_block block = {
+        .cut = (uint32_t)(shape >> PMX_CUT_SHIFT),
+        .count = (uint32_t)shape,
+        .ids = ids,
+        .bounds = shape == 1 ? &length : bounds,
+        .data = data,
+        .size = size,
+    };
+    INSIDE(turn->mux, int64_t, exchange(turn, timeout_ns, &block));
+}
+
+int pmx_submit(pmx_turn *turn)
+{
+    INSIDE(turn->mux, int, pmx__do_submit(turn));
+}
+
+int64_t pmx_next_timeout(pmx_mux *mux)
+{
+    INSIDE(mux, int64_t, pmx__do_next_timeout(mux));
+}
+
+int pmx_fileno(pmx_mux *mux)
+{
+    INSIDE(mux, int, pmx__do_fileno(mux));
+}
+
+int pmx_drain(pmx_mux *mux)
+{
+    INSIDE(mux, int, (pmx__do_drain(mux), 0));
+}
+
+int pmx_reset_all(pmx_mux *mux, int error)
+{
+    INSIDE(mux, int, (pmx__do_reset_all(mux, error), 0));
+}
