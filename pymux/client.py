@@ -2,25 +2,38 @@
 
 A client could be a socket and a buffer. It is a mux instead, so that framings,
 addresses, partial sends and what a lost connection means exist once, and a client
-and a server cannot disagree about them.
+and a server cannot disagree about them. It is a small one: a table of one
+descriptor for `poll`, and no wakeup until a call waits for the first time.
+
+One call is inside at a time: it puts a token into the client, in one step that
+another thread cannot come between, and takes it out again without a call, so that
+no signal's handler that raises can leave it there. What the mux has handed over is
+noted when the mux is asked what that was, so none of it is lost in between.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import math
 import select
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
+import time
+import warnings
+from collections.abc import Iterator
+from threading import get_ident
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Union
 
+from ._core import lib
+from .arena import Arenas
+from .backends import choose
 from .errors import BackendUnavailable, ConnectionClosed, meaning
 from .framing import Limits, seconds
-from .mux import Mux
+from .held import Held, Place
+from .mux import _FORKED, Mux
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -33,19 +46,27 @@ if TYPE_CHECKING:
 # What a send takes in while its own output waits, before it stops reading.
 MAX_HELD = 16 * 1024 * 1024
 
-# What a message and a harvest cost beside their payload while they are held.
-_ROW_COST = 4
-_PACK_COST = 64
-
 # A client reads on while its own output waits, whatever waits there: a peer that
 # echoes would otherwise stop reading too, and both would wait for ever.
 UNBOUNDED = 1 << 62
 
-# Waits where no descriptor tells that output was taken: doubled up to the last.
+# The same policy for every client: what is queued is bounded by its own calls, and
+# `close` knows how long it may take.
+LIMITS = Limits(high_water=UNBOUNDED, max_output=UNBOUNDED, close_timeout=None)
+
+# What one harvest takes in: at first, and once that was not enough.
+FIRST_ARENA = 8192
+ARENA = 65536
+ROWS = 128
+
+# Waits where no descriptor tells of what is waited for: doubled up to the last.
 FIRST_NAP = 0.0005
 LAST_NAP = 0.02
 
-_CLOSE_TURNS = 64  # each drops what one receive takes in
+# Once the peer has acknowledged everything, a close waits so long for its end while
+# it goes on sending: input that comes later makes the kernel reset the connection,
+# and some programs then forget what they have not read yet.
+LINGER = 0.5
 
 
 class _Default(enum.Enum):
@@ -55,49 +76,7 @@ class _Default(enum.Enum):
 
 
 Timeout = Union[float, None, Literal[_Default.TIMEOUT]]
-
-
-class _Inbox:
-    """Messages received and not yet taken, packed as in their batches.
-
-    Packed, because a million short messages would cost many times their size
-    as objects, and `MAX_HELD` is meant to bound memory.
-    """
-
-    __slots__ = ("_packs", "_row", "size")
-
-    def __init__(self) -> None:
-        self._packs: deque[tuple[bytes, Sequence[int]]] = deque()
-        self._row = 0  # the next one of the first pack
-        self.size = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._packs)
-
-    def add(self, batch: Batch) -> None:
-        """Copy the messages of a batch, which has at least one."""
-        rows = len(batch)
-        data = bytes(batch.data)
-        offsets: Sequence[int]
-        if rows == 1:
-            offsets = (0, len(data))
-        else:
-            offsets = memoryview(bytes(batch.offsets)).cast("i")
-        self._packs.append((data, offsets))
-        self.size += len(data) + _ROW_COST * rows + _PACK_COST
-
-    def pop(self) -> bytes:
-        """The oldest message."""
-        data, offsets = self._packs[0]
-        row = self._row
-        message = data[offsets[row] : offsets[row + 1]]
-        self.size -= len(message) + _ROW_COST
-        self._row += 1
-        if self._row == len(offsets) - 1:
-            self._packs.popleft()
-            self._row = 0
-            self.size -= _PACK_COST
-        return message
+DEFAULT: Literal[_Default.TIMEOUT] = _Default.TIMEOUT
 
 
 def harvest_after_progress(mux: Mux, timeout: float | None, nap: float) -> Batch:
@@ -128,12 +107,56 @@ def harvest_after_progress(mux: Mux, timeout: float | None, nap: float) -> Batch
     return mux.harvest(0)
 
 
+class _Mux(Mux):
+    """A mux for one connection."""
+
+    def __init__(self) -> None:
+        super().__init__(_backend(), arena_size=ARENA, max_messages=ROWS)
+
+    def _open(self, name: Any, max_messages: int, arena_size: int, spin_ns: int) -> int:
+        return int(lib.pmx_open_small(self._place, name, max_messages, arena_size))
+
+    def _new_arenas(self, arena_size: int, max_messages: int) -> Arenas:
+        return Arenas(FIRST_ARENA, max_messages)
+
+    def _is_used(self) -> bool:
+        return False  # its client tells
+
+    def grow(self) -> None:
+        """Take in more with a harvest."""
+        self._arenas = Arenas(ARENA, ROWS)
+        self._stale = True
+
+    def can_be_woken(self) -> bool:
+        """Whether another thread, or a signal, can end a wait; asked before one."""
+        if self._wakeup_fd >= 0:
+            return True
+        with self._lock:
+            if lib.pmx_wakeup_open(self._c):
+                return False  # no descriptor is left, say
+            self._wakeup_fd = lib.pmx_wakeup_fd(self._c)
+        return True
+
+
+def _backend() -> str | None:
+    """The poller for one socket: one that takes no descriptor of its own."""
+    name = choose(None)
+    best = b"epoll" if sys.platform == "linux" else b"kqueue"
+    if sys.platform != "win32" and name in (None, best):
+        return "poll"
+    return name.decode() if name else None
+
+
 class Client:
     """A connection for programs that wait for one answer at a time.
 
     Made by `pymux.connect`. Messages are framed as the framing given there says, and
     handed out in order, once. One thread may use a client at a time; which thread
-    may change. Leaving a `with` block closes it.
+    may change. A call while another thread is inside raises RuntimeError and has
+    done nothing, and so does one of a signal's handler that has interrupted a call;
+    `close` alone may be called from anywhere. Where a signal's handler raises inside
+    a call, no message is lost, and the client can be used as before. Leaving a `with`
+    block closes it.
 
     Example:
         >>> import pymux
@@ -144,42 +167,69 @@ class Client:
         b'HELLO'
     """
 
-    def __init__(self, mux: Mux, conn: Connection, timeout: float | None) -> None:
+    _conn: Connection | None = None
+
+    def __init__(self, mux: _Mux, timeout: float | None) -> None:
         # Private: `connect` makes clients.
         self._mux = mux
-        self._conn = conn
         self._timeout = timeout
-        self._inbox = _Inbox()
+        # At 0 the token of the call that is inside: its thread. To put it there
+        # unless another is there is one step.
+        self._inside: dict[int, tuple[int]] = {}
+        self._claim = self._inside.setdefault
+        self._inbox = Held()
+        self._noted: Batch | None = None  # the last whose news are noted
+        self._opened = False
         self._paused = False
         self._ended = False  # the peer's stream has; what came before may be held
         self._lost = False  # the mux reported the connection as closed
         self._error: OSError | None = None  # and this was the cause
-        self._closed = False  # by our own close()
+        self._accepted = 0  # bytes that calls which returned have sent
+        self._asked = False  # to close, by another thread or a signal's handler,
+        self._asked_by: float | None = None  # and by when
+        self._closing = False  # by our own close(),
+        self._closed = False  # which is over
+        self._barred = False  # one of these three
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "lost" if self._lost else "open"
+        closed = self._closing or self._closed
+        state = "closed" if closed else "lost" if self._lost else "open"
         return f"<pymux.Client to {self.peer!r}, {state}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) or self._mux._c is None:
+            return
+        if self._mux._owner != _FORKED:
+            warnings.warn(
+                f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
+            )
+        self._mux._free()  # and not when the collector comes by
 
     @property
     def local(self) -> Any:
         """Our own address: `(host, port)`, or a path, `""` where it has none.
 
-        It can be read after closing too.
+        It can be read after closing too, and in any thread.
         """
-        return self._conn.local
+        return self._names()[1]
 
     @property
     def peer(self) -> Any:
         """The peer's address: `(host, port)` or a path.
 
-        It can be read after closing too.
+        It can be read after closing too, and in any thread.
         """
-        return self._conn.peer
+        return self._names()[0]
+
+    def _names(self) -> Any:
+        return ("", "") if self._conn is None else self._conn._addresses()
+
+    # --- sending and receiving --------------------------------------------
 
     def send(
         self,
         data: Buffer,
-        timeout: Timeout = _Default.TIMEOUT,
+        timeout: Timeout = DEFAULT,
     ) -> None:
         """Send one message and return when the kernel took all of it.
 
@@ -194,18 +244,28 @@ class Client:
         Raises:
             TimeoutError: the kernel did not take it all in time. The message is not
                 withdrawn, since a part may have left: the rest follows with the
-                calls after this one.
+                calls after this one. So it is where a signal's handler raises.
             ConnectionClosed: the connection is closed or lost; `errno` tells why.
             TypeError: `data` is not bytes-like.
             ValueError: the framing cannot carry it.
+            RuntimeError: another thread is inside the client; nothing was done.
         """
-        deadline = self._begin(timeout)
-        if self._lost:
-            raise self._gone("cannot send")
-        self._conn.send(data)
-        self._flush(deadline)
+        token = (get_ident(),)
+        try:
+            if self._claim(0, token) is not token:
+                raise self._in_use()
+            deadline = self._begin(timeout)
+            if self._lost:
+                raise self._gone("cannot send")
+            self._open_conn().send(data)
+            self._flush(deadline)
+        finally:
+            if self._inside and self._inside[0] is token:
+                del self._inside[0]
+            if self._barred:
+                self._close_if_asked()
 
-    def recv(self, timeout: Timeout = _Default.TIMEOUT) -> bytes | None:
+    def recv(self, timeout: Timeout = DEFAULT) -> bytes | None:
         """Return the next message, or None at the end of the peer's stream.
 
         `b""` is an empty message, never the end. Where the connection was lost to an
@@ -213,7 +273,8 @@ class Client:
 
         Args:
             timeout: seconds to wait, 0 for what is already here, None to wait for
-                ever; without it, the client's own timeout.
+                ever; without it, the client's own timeout. A message that had
+                arrived in time is returned.
 
         Returns:
             The message without its framing; under `Raw` whatever came next, at
@@ -221,24 +282,36 @@ class Client:
 
         Raises:
             TimeoutError: nothing came in time. The client can be used as before.
-            ConnectionClosed: the connection was lost, or closed by `close`; `errno`
-                tells why.
+            ConnectionClosed: the connection was lost, or closed by `close`, perhaps
+                meanwhile and by another thread; `errno` tells why.
+            RuntimeError: another thread is inside the client; nothing was done.
         """
-        deadline = self._begin(timeout)
-        while not self._inbox:
-            if self._ended:
+        token = (get_ident(),)
+        try:
+            if self._claim(0, token) is not token:
+                raise self._in_use()
+            inbox = self._inbox
+            pack, row = inbox.place
+            if (
+                row < pack.rows
+                and timeout is DEFAULT
+                and self._mux._owner == token[0]
+                and not self._barred
+            ):
+                offsets = pack.offsets
+                message = pack.data[offsets[row] : offsets[row + 1]]
+                inbox.place = pack, row + 1
+                return message
+            found = self._next(self._begin(timeout))
+            if found is None:
                 return None
-            if self._lost:
-                raise self._gone("cannot receive")
-            if self._turn(deadline):
-                raise TimeoutError(
-                    errno.ETIMEDOUT, f"nothing received from {self.peer!r} in time"
-                )
-        message = self._inbox.pop()
-        if self._paused and self._inbox.size <= MAX_HELD // 2 and not self._lost:
-            self._conn.resume()
-            self._paused = False
-        return message
+            message, inbox.place = found  # taken: nothing is called behind this
+            return message
+        finally:
+            if self._inside and self._inside[0] is token:
+                del self._inside[0]
+            if self._barred:
+                self._close_if_asked()
 
     def send_eof(self) -> None:
         """End our stream: the peer sees the end behind all that was sent.
@@ -249,47 +322,105 @@ class Client:
         Raises:
             TimeoutError: what was left over did not leave in time.
             ConnectionClosed: the connection is closed or lost.
+            RuntimeError: another thread is inside the client; nothing was done.
         """
-        deadline = self._begin(_Default.TIMEOUT)
-        if self._lost:
-            raise self._gone("cannot end the stream")
-        self._conn.send_eof()
-        self._flush(deadline)
-
-    def close(self) -> None:
-        """Close the connection, in an orderly way and without waiting.
-
-        What was sent arrives: `send` returned when the kernel had it. What was
-        received and not taken is dropped. Where a `send` timed out and left a part
-        of its message behind, the connection is reset instead, so that the peer
-        cannot take the part for the whole. A second call does nothing.
-        """
-        if self._closed:
-            return
-        self._closed = True
-        mux = self._mux
-        mux._adopt_thread()
+        token = (get_ident(),)
         try:
-            if not self._lost:
-                self._close_connection()
+            if self._claim(0, token) is not token:
+                raise self._in_use()
+            deadline = self._begin(DEFAULT)
+            if self._lost:
+                raise self._gone("cannot end the stream")
+            self._open_conn().send_eof()
+            self._flush(deadline)
         finally:
-            mux.close()
+            if self._inside and self._inside[0] is token:
+                del self._inside[0]
+            if self._barred:
+                self._close_if_asked()
 
-    def _close_connection(self) -> None:
-        mux, conn = self._mux, self._conn
-        if conn.queued:
-            mux.harvest(0)
-            if conn.queued:
-                conn.abort()
-        if not conn.closed:
-            conn.close()
-        # Input that nobody has read would turn the close into a reset, which
-        # destroys what is still on its way to the peer.
-        for _ in range(_CLOSE_TURNS):
-            before = mux._counts.bytes_in
-            mux.harvest(0)
-            if not mux._counts.connections or mux._counts.bytes_in == before:
-                break
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the messages until the peer ends its stream."""
+        return self
+
+    def __next__(self) -> bytes:
+        # As recv, and not by it: behind a call the message could be lost.
+        token = (get_ident(),)
+        try:
+            if self._claim(0, token) is not token:
+                raise self._in_use()
+            inbox = self._inbox
+            pack, row = inbox.place
+            if row < pack.rows and self._mux._owner == token[0] and not self._barred:
+                offsets = pack.offsets
+                message = pack.data[offsets[row] : offsets[row + 1]]
+                inbox.place = pack, row + 1
+                return message
+            found = self._next(self._begin(DEFAULT))
+            if found is None:
+                raise StopIteration
+            message, inbox.place = found
+            return message
+        finally:
+            if self._inside and self._inside[0] is token:
+                del self._inside[0]
+            if self._barred:
+                self._close_if_asked()
+
+    # --- closing ------------------------------------------------------------
+
+    def close(self, timeout: float | None = 5.0) -> None:
+        """End our stream and close once the peer has everything.
+
+        What the peer still sends is read and dropped, until it ends its stream too
+        or has acknowledged all that was sent; input that nobody reads would make
+        the kernel reset the connection and throw away what is still on its way.
+        What was received and not taken is dropped.
+
+        Any thread may call it, a signal's handler too. Where a call is inside, in
+        another thread or below the handler, that call is woken, closes, and raises
+        `ConnectionClosed`; another thread waits for that, a handler does not. A
+        second call does nothing. In a forked child it frees memory and the
+        descriptor only.
+
+        Args:
+            timeout: seconds for all of it, None for ever. Then a connection with a
+                part of a message left, from a `send` that timed out, is reset, so
+                that the peer cannot take the part for the whole; for any other the
+                kernel goes on sending what it has, which input that still comes
+                would end. 0 does not wait.
+
+        Raises:
+            TimeoutError: what `send` had accepted was not acknowledged in time, and
+                is lost. The client is closed.
+            ConnectionClosed: the connection was lost before the peer had
+                acknowledged what `send` had accepted. The client is closed.
+            ValueError, TypeError: a timeout that is none.
+        """
+        seconds("timeout", timeout)
+        by = None if timeout is None else monotonic() + timeout
+        if self._mux._owner == _FORKED:
+            self._closed = self._barred = True
+            self._mux.close()
+            return
+        nap = FIRST_NAP
+        token = (get_ident(),)
+        while not self._closed:
+            try:
+                inside = self._claim(0, token)
+                if inside is token:
+                    self._finish(by, timeout == 0)
+                    return
+            finally:
+                if self._inside and self._inside[0] is token:
+                    del self._inside[0]
+            self._asked_by = by
+            self._asked = self._barred = True
+            self._mux.wakeup()
+            if inside[0] == token[0] or (by is not None and monotonic() >= by):
+                return
+            time.sleep(nap)
+            nap = min(2 * nap, LAST_NAP)
 
     def __enter__(self) -> Client:
         return self
@@ -300,84 +431,269 @@ class Client:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if exc_type is None:
+            self.close()
+        else:  # which tells more than what has become of the rest
+            with contextlib.suppress(OSError):
+                self.close()
 
-    def __iter__(self) -> Iterator[bytes]:
-        """Iterate over the messages until the peer ends its stream."""
-        return self
+    def _close_if_asked(self) -> None:
+        """A call is over; `close` was called meanwhile, and may not wait for it."""
+        if self._asked and not self._closed and not self._inside:
+            with contextlib.suppress(OSError):
+                self.close(self._left_to_close())
 
-    def __next__(self) -> bytes:
-        message = self.recv()
-        if message is None:
-            raise StopIteration
-        return message
+    def _left_to_close(self) -> float | None:
+        by = self._asked_by
+        return None if by is None else max(0.0, by - monotonic())
 
-    def _connect(self) -> None:
-        """Wait for the connection; raise what kept it from coming."""
+    def _heed(self) -> None:
+        """Close and raise, where another thread or a signal's handler asks for it."""
+        if not self._asked:
+            return
+        closed = self._refusal()
+        try:
+            self._finish(self._asked_by, False)
+        except OSError as error:
+            closed.__cause__ = error
+        raise closed
+
+    def _finish(self, by: float | None, at_once: bool) -> None:
+        """Close, being inside. May be begun again where it was interrupted."""
+        self._closing = self._barred = True
+        mux = self._mux
+        error = None
+        if mux._c is not None:
+            mux._adopt_thread()
+            if not self._lost and self._opened:
+                error = self._linger(by, at_once)
+            mux.close()
+        self._closed = True
+        if error is not None:
+            raise error
+
+    def _linger(self, by: float | None, at_once: bool) -> OSError | None:
+        """End our stream; read and drop until the peer has everything, or until
+        then. What to raise."""
+        mux, counts, conn = self._mux, self._mux._counts, self._open_conn()
+        self._note()
+        if not conn.closed:
+            conn.close()
+        span = 0.0
+        nap, over = FIRST_NAP, math.inf
         while True:
-            batch = self._mux.harvest()
-            opened = bool(batch.opened)
-            self._take(batch)
-            if opened:
-                return
+            left = self._unacknowledged()
+            missing = self._missing(left)
+            before = counts.bytes_in
+            mux.harvest(span)
+            self._note()
             if self._lost:
-                raise self._error or ConnectionAbortedError(
-                    errno.ECONNABORTED, f"not connected to {self.peer!r}"
+                if self._error is None or not missing:
+                    return None
+                return self._gone("closing")
+            left = self._unacknowledged()
+            heard = counts.bytes_in != before
+            now = monotonic()
+            if left is not None and left <= 1 and not mux._log.entries:
+                # the 1 is our end, which kernels are slow to acknowledge
+                if not heard:
+                    return None
+                if sys.platform == "linux":
+                    over = min(over, now + LINGER)
+                    if now >= over and not left:
+                        return None
+            if by is not None and now >= by:
+                missing = self._missing(left)
+                if not missing or not (counts.queued or (heard and not at_once)):
+                    return None  # or the kernel goes on sending
+                return TimeoutError(
+                    errno.ETIMEDOUT,
+                    f"{missing} bytes to {self.peer!r} not acknowledged in time",
                 )
+            span = nap if by is None else min(nap, by - now)
+            nap = min(2 * nap, LAST_NAP)
+            mux.can_be_woken()
+
+    def _unacknowledged(self) -> int | None:
+        """Bytes that the peer does not have; None where the OS cannot tell."""
+        number = lib.pmx_unacknowledged(self._mux._c, self._open_conn().id)
+        if number == -errno.ENOTSUP:
+            return None
+        return max(0, int(number))
+
+    def _missing(self, left: int | None) -> int:
+        """How much of what calls had accepted the peer has not acknowledged."""
+        counts = self._mux._counts
+        queued = counts.queued
+        if left is None:  # what has left may have arrived
+            left = queued
+        elif left and not queued:
+            left -= 1  # our end
+        return max(0, self._accepted - int(counts.bytes_out + queued - left))
+
+    # --- turns ----------------------------------------------------------------
+
+    def _connect(self, address: Address, framing: Framing | None) -> None:
+        """Wait for the connection; raise what kept it from coming."""
+        mux = self._mux
+        mux._adopt_thread()
+        self._conn = mux.connect(
+            address,
+            framing=framing,
+            limits=LIMITS,
+            half_open=True,
+            timeout=self._timeout,
+        )
+        mux.harvest(0)
+        self._note()
+        while not self._opened and not self._lost:
+            self._wait(None)
+            self._note()
+        if not self._opened:
+            raise self._error or ConnectionAbortedError(
+                errno.ECONNABORTED, f"not connected to {self.peer!r}"
+            )
+        self._conn._keep_addresses()  # to be read in any thread
+
+    def _give_up(self) -> None:
+        """It was not connected, or not handed out."""
+        self._closed = self._closing = self._barred = True
+        self._mux.close()
+
+    def _open_conn(self) -> Connection:
+        assert self._conn is not None
+        return self._conn
 
     def _begin(self, timeout: Timeout) -> float | None:
         """Enter a public method; return the monotonic time at which it gives up."""
-        if self._closed:
-            raise ConnectionClosed(
-                errno.EBADF, "the client is closed", connection=self._conn
-            )
+        if self._closing or self._closed:
+            raise self._refusal()
         self._mux._adopt_thread()
-        if isinstance(timeout, _Default):
+        self._heed()
+        if timeout is DEFAULT:
             timeout = self._timeout
         else:
             seconds("timeout", timeout)
         return None if timeout is None else monotonic() + timeout
 
-    def _turn(self, deadline: float | None) -> bool:
-        """Harvest once; return whether that found nothing by the deadline."""
-        left = None if deadline is None else max(0.0, deadline - monotonic())
-        progress = self._take(self._mux.harvest(left))
-        return not progress and deadline is not None and monotonic() >= deadline
+    def _next(self, deadline: float | None) -> tuple[bytes, Place] | None:
+        """What `Held.next` says, once there is a message; None at the end."""
+        late = 0  # bytes read since the deadline
+        counts = self._mux._counts
+        over = False
+        while True:
+            self._note()
+            self._heed()
+            found = self._inbox.next()
+            if found is not None:
+                return found
+            if self._ended:
+                return None
+            if self._lost:
+                raise self._gone("cannot receive")
+            if over:
+                raise TimeoutError(
+                    errno.ETIMEDOUT, f"nothing received from {self.peer!r} in time"
+                )
+            left = None if deadline is None else deadline - monotonic()
+            if left is None or left > 0:
+                self._wait(left)
+                continue
+            # What had arrived by now may take several receives.
+            before = counts.bytes_in
+            self._mux.harvest(0)
+            late += counts.bytes_in - before
+            over = counts.bytes_in == before or late > MAX_HELD
 
-    def _take(self, batch: Batch) -> bool:
-        """Keep what a batch brought; return whether it brought anything."""
-        rows = len(batch)
-        if rows:
-            self._inbox.add(batch)
-        if batch.ended:
-            self._ended = True
-        for _, error in batch.closed:
-            self._lost = True
-            self._error = error
-            self._ended = self._ended or error is None
-        return bool(rows or self._ended or self._lost)
+    def _wait(self, timeout: float | None) -> None:
+        """Harvest, and wait if nothing is there; for less where nobody could end
+        the wait."""
+        mux = self._mux
+        if mux._wakeup_fd < 0:
+            batch = mux.harvest(0)
+            if batch._rows or batch._others or self._sent():
+                return
+            if not mux.can_be_woken():
+                timeout = LAST_NAP if timeout is None else min(timeout, LAST_NAP)
+            elif self._asked:  # before there was a wakeup to be woken by
+                return
+        mux.harvest(timeout)
+
+    def _sent(self) -> bool:
+        """Whether a send that waits has nothing to wait for."""
+        mux = self._mux
+        return bool(mux._turn.until_sent) and not mux._counts.queued
+
+    def _note(self) -> None:
+        """Note what the last harvest brought, once, however often it is asked."""
+        mux = self._mux
+        batch = mux._batch
+        if batch is not None and batch is not self._noted:
+            if batch._rows:
+                self._inbox.keep(batch)
+                if mux._arena.c.size > FIRST_ARENA // 2:
+                    self._grow()
+            if batch._others:
+                if batch.opened:
+                    self._opened = True
+                if batch.ended:
+                    self._ended = True
+                for _, error in batch.closed:
+                    self._error = error
+                    self._ended = self._ended or error is None
+                    self._lost = True
+            self._noted = batch
+        if self._paused and self._inbox.size <= MAX_HELD // 2 and not self._lost:
+            self._open_conn().resume()
+            self._paused = False
+
+    def _grow(self) -> None:
+        if self._mux._arenas._shape[0] < ARENA:
+            self._mux.grow()
 
     def _flush(self, deadline: float | None) -> None:
         """Harvest until the kernel took what is queued."""
-        nap = FIRST_NAP
-        batch = self._mux.harvest(0)
-        while True:
-            self._take(batch)
-            if self._lost or not self._conn.queued:
-                break
+        mux, counts, turn = self._mux, self._mux._counts, self._mux._turn
+        entries = mux._log.entries
+        mux.harvest(0)
+        self._note()
+        if entries:  # that was a batch which a signal's handler had held up
+            mux.harvest(0)
+            self._note()
+        while counts.queued and not self._lost:
+            self._heed()
             if self._inbox.size >= MAX_HELD and not self._paused:
-                self._conn.pause()
+                self._open_conn().pause()
                 self._paused = True
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(
                     errno.ETIMEDOUT,
-                    f"{self._conn.queued} bytes to {self.peer!r} not sent in time",
+                    f"{counts.queued} bytes to {self.peer!r} not sent in time",
                 )
-            batch = harvest_after_progress(self._mux, left, nap)
-            nap = min(2 * nap, LAST_NAP)
-        if self._lost or self._mux._counts.discarded:
+            try:
+                turn.until_sent = 1
+                self._wait(left)
+            finally:
+                turn.until_sent = 0
+            self._note()
+        if self._lost or counts.discarded:
             raise self._gone("cannot send")
+        self._accepted = counts.bytes_out
+
+    # --- errors -----------------------------------------------------------------
+
+    def _in_use(self) -> RuntimeError:
+        """What a call raises that finds another inside."""
+        return RuntimeError(
+            "this client is in use: one thread may be inside it at a time, and no "
+            "signal's handler beside it; close() alone may be called from anywhere"
+        )
+
+    def _refusal(self) -> ConnectionClosed:
+        return ConnectionClosed(
+            errno.EBADF, "the client is closed", connection=self._conn
+        )
 
     def _gone(self, what: str) -> ConnectionClosed:
         """The exception for a connection that is lost."""
@@ -428,19 +744,12 @@ def connect(
         [b'desserts', b'reward']
     """
     seconds("timeout", timeout)
-    mux = Mux(arena_size=65536, max_messages=256)
+    client = None
     try:
-        mux._adopt_thread()
-        conn = mux.connect(
-            address,
-            framing=framing,
-            limits=Limits(high_water=UNBOUNDED, max_output=UNBOUNDED),
-            half_open=True,
-            timeout=timeout,
-        )
-        client = Client(mux, conn, timeout)
-        client._connect()
+        client = Client(_Mux(), timeout)
+        client._connect(address, framing)
+        return client
     except BaseException:
-        mux.close()
+        if client is not None:
+            client._give_up()
         raise
-    return client

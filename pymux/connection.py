@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import types
 from collections.abc import Generator
 from threading import get_ident
@@ -29,6 +30,7 @@ CLOSED = 3  # closed by us, or reported as closed
 SEND_EOF = lib.PMX_SEND_EOF << 60
 CLOSE = lib.PMX_CLOSE << 60
 ABORT = lib.PMX_ABORT << 60
+BUSY = -errno.EBUSY
 SUBMIT_PIECES = 8192  # in the log, then it is handed to the core
 PAUSE = lib.PMX_PAUSE << 60
 RESUME = lib.PMX_RESUME << 60
@@ -125,7 +127,10 @@ class Connection:
 
     def _ask_addresses(self) -> Any:
         pair = ffi.new("pmx_address[2]")
-        if lib.pmx_addresses(self.mux._c, self.id, pair) < 0:
+        error = lib.pmx_addresses(self.mux._c, self.id, pair)
+        if error == BUSY:
+            raise RuntimeError("another thread is inside this connection's mux")
+        if error < 0:
             return "", ""
         return from_core(pair[0]), from_core(pair[1])
 

@@ -57,6 +57,7 @@ __all__ = ["Listener", "Mux"]
 
 BACKLOG = 4096
 UNLIMITED = 2**63
+UNLET = 2**64 - 1  # what `pmx_queued` says where another thread is inside
 SUBMIT_OVER = 4194304  # bytes of large pieces in the log before it is handed over
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
 UNUSUAL = lib.PMX_LARGE | lib.PMX_OTHER_ROWS
@@ -64,6 +65,15 @@ GAPS = lib.PMX_GAPS
 MESSAGES = lib.PMX_MESSAGES_SHIFT  # the bit from which on a result has messages
 REASONS = (1 << MESSAGES) - 1  # what is more than these has messages
 EXCHANGE = lib.pmx_exchange
+BUSY = -errno.EBUSY  # another thread is inside the core: nothing was done
+
+
+def busy() -> RuntimeError:
+    """What a call raises that found another thread inside the same mux."""
+    return RuntimeError(
+        "another thread is inside this mux just now, and it takes one at a time; "
+        "other threads may use call_threadsafe() and wakeup()"
+    )
 
 
 def check_spin(spin: Any) -> int:
@@ -126,7 +136,8 @@ class Listener:
         """Stop listening; its connections live on. A second call does nothing."""
         self._mux._check()
         if self._id:
-            lib.pmx_unlisten(self._mux._c, self._id)
+            if lib.pmx_unlisten(self._mux._c, self._id) == BUSY:
+                raise busy()
             self._id = 0
 
 
@@ -192,20 +203,19 @@ class Mux:
                 raise ValueError(f"{name} is {value}; it must be from 1 to {most}")
         spin_ns = check_spin(spin)
         name_ = choose(backend)
-        place = ffi.new("pmx_mux **")
-        error = lib.pmx_open(
-            place, name_ or ffi.NULL, max_messages, arena_size, spin_ns
-        )
+        # Whatever a signal's handler that raises leaves behind goes with this.
+        self._place = ffi.gc(ffi.new("pmx_mux **"), lib.pmx_dispose)
+        error = self._open(name_ or ffi.NULL, max_messages, arena_size, spin_ns)
         if error:
             raise unavailable(backend, -error)
-        self._c = place[0]
+        self._c = self._place[0]
         self._name = str(ffi.string(lib.pmx_name(self._c)).decode())
         self._counts = lib.pmx_counts(self._c)
         self._owner: int | None = None
         self._lock = threading.RLock()  # _c against wakeup() of other threads
         self._last_stats: Stats | None = None
 
-        self._arenas = Arenas(arena_size, max_messages)
+        self._arenas = self._new_arenas(arena_size, max_messages)
         self._arena = self._arenas.current
         self._turn = ffi.new("pmx_turn *")
         self._turn.mux = self._c
@@ -265,6 +275,13 @@ class Mux:
             finally:
                 self._free()
 
+    def _open(self, name: Any, max_messages: int, arena_size: int, spin_ns: int) -> int:
+        """Open the core in `_place`: 0 or -errno."""
+        return int(lib.pmx_open(self._place, name, max_messages, arena_size, spin_ns))
+
+    def _new_arenas(self, arena_size: int, max_messages: int) -> Arenas:
+        return Arenas(arena_size, max_messages)
+
     def _is_used(self) -> bool:
         """Whether to warn where this is dropped and not closed."""
         return True
@@ -297,6 +314,12 @@ class Mux:
         if self._owner != _FORKED:
             self._owner = get_ident()
         self._check()
+
+    def _claim(self) -> None:
+        """The first harvest makes this thread the owner, if it is the first."""
+        with self._lock:
+            self._check()
+            self._owner = get_ident()
 
     @property
     def backend(self) -> str:
@@ -337,22 +360,24 @@ class Mux:
             for conn in self._table:
                 if conn is not None:
                     conn._keep_addresses()
-        with self._lock:
-            c, self._c = self._c, None
+        with self._lock:  # interrupted anywhere, it can be begun again
             last = self._read_stats()
             last.connections = last.listeners = last.queued = last.buffers = 0
-            self._last_stats = last
+            if not self._restore_signals():
+                self._place[0] = ffi.NULL
+            elif lib.pmx_shut(self._c) == BUSY:
+                raise busy()
+            self._last_stats = self._last_stats or last
             self._batch = None
-            if self._restore_signals():
-                lib.pmx_close(c)
-        for conn in self._table:
-            if conn is not None:
-                conn._status = CLOSED
-        self._table.clear()
-        self._log.entries.clear()
-        self._timers = Timers()
-        self._calls.clear()
-        self._late.clear()
+            for conn in self._table:
+                if conn is not None:
+                    conn._status = CLOSED
+            self._table.clear()
+            self._log.entries.clear()
+            self._timers = Timers()
+            self._calls.clear()
+            self._late.clear()
+            self._c = None
 
     # --- connections ----------------------------------------------------
 
@@ -398,7 +423,8 @@ class Mux:
             raise self._os_error(-error, show(address))
         self._note_framing(framing)
         name = ffi.new("pmx_address *")
-        lib.pmx_listener_address(self._c, id_[0], name)
+        if lib.pmx_listener_address(self._c, id_[0], name) == BUSY:
+            raise busy()
         return Listener(self, id_[0], from_core(name))
 
     def connect(
@@ -447,7 +473,9 @@ class Mux:
         self._note_framing(framing)
         return self._conn(id_[0])
 
-    def _os_error(self, number: int, address: str) -> OSError:
+    def _os_error(self, number: int, address: str) -> Exception:
+        if number == -BUSY:
+            return busy()
         if number == errno.ENOSPC and self._name == "select":
             return BackendUnavailable(number, select_limit())
         return OSError(number, meaning(number), address)
@@ -484,7 +512,10 @@ class Mux:
                 check_reply(self._only_framing, size)
                 return
             rules = ffi.new("pmx_policy *")
-            if not lib.pmx_policy_of(self._c, id, rules):
+            error = lib.pmx_policy_of(self._c, id, rules)
+            if error == BUSY:
+                raise busy()
+            if not error:
                 check_reply(framing_of(rules.framing), size)
 
     def _fit(self, replies: list[Any]) -> bool:
@@ -548,7 +579,10 @@ class Mux:
     def _queued(self, id: int) -> int:
         """What the core has queued for it, and what is still in the log."""
         self._check()
-        return int(lib.pmx_queued(self._c, id)) + self._log.queued(id)
+        queued = int(lib.pmx_queued(self._c, id))
+        if queued == UNLET:
+            raise busy()
+        return queued + self._log.queued(id)
 
     def _hand_over_log(self) -> None:
         """It has grown long inside a handler. A coroutine that drains waits for
@@ -565,13 +599,17 @@ class Mux:
         count = log.ready_to_submit() if self._dispatching else len(log.entries)
         if count:
             _keep = log.lay_out_blocks(self._turn, count)
+            taken = True
             try:
-                lib.pmx_submit(self._turn)
+                if lib.pmx_submit(self._turn) == BUSY:
+                    taken = False
+                    raise busy()
             finally:
-                del log.entries[:count]
-                log.large = log.seen = 0
-                if not log.entries:
-                    log.specials = 0
+                if taken:
+                    del log.entries[:count]
+                    log.large = log.seen = 0
+                    if not log.entries:
+                        log.specials = 0
 
     # --- harvesting -------------------------------------------------------
 
@@ -627,8 +665,7 @@ class Mux:
         """A `Batch`; or, where bare and there is nothing but messages, what
         `pmx_exchange` returned, for `Dispatcher.plain`."""
         if self._owner != get_ident() or self._c is None:
-            self._check()
-            self._owner = get_ident()
+            self._claim()
         if self._dispatching or self._harvesting:
             raise RuntimeError("harvest() cannot be called in a handler or timer")
         try:
@@ -671,7 +708,12 @@ class Mux:
         result: int
         while True:
             span = -1
-            if deadline is not None or self._timers.heap or self._calls:
+            if (
+                deadline is not None
+                or self._timers.heap
+                or self._calls
+                or self._woken  # and the byte that said so may have been read
+            ):
                 span = self._span(deadline)
             fd = self._signal_fd
             if span and fd != SIGNALS.holder and fd != -1:
@@ -698,6 +740,8 @@ class Mux:
                         result = EXCHANGE(turn, span, shape, ids, bounds, data, size)
                         if not gil.turns & LOOK_EVERY:
                             gil.look()
+                    if result == BUSY:
+                        taken = False
                 except BaseException:  # before the core was called?
                     taken = self._counts.harvests != gil.turns
                     raise
@@ -722,6 +766,8 @@ class Mux:
             if result < 0:
                 self._unreturned = False
                 gil.turns = self._counts.harvests
+                if result == BUSY:
+                    raise busy()
                 raise OSError(-result, meaning(-result))
             if not ran and (self._timers.heap or self._calls):
                 ran = self._run_due()
@@ -758,7 +804,7 @@ class Mux:
 
     def _span(self, deadline: float | None) -> int:
         """Nanoseconds until the deadline or the next timer; -1 for ever."""
-        if self._calls:
+        if self._calls or self._woken:
             return 0
         if self._timers.heap:
             timer = self._timers.next()
@@ -945,7 +991,8 @@ class Mux:
         """Let a signal wake a wait that it came just before, which would
         sleep it out. Only the main thread can."""
         fd = -1
-        if threading.current_thread() is threading.main_thread():
+        main = threading.main_thread()
+        if self._wakeup_fd >= 0 and threading.current_thread() is main:
             fd = SIGNALS.add(self._wakeup_fd, self._takes_signals)
         self._signal_fd = fd  # last: a handler that raised before is no refusal
 
@@ -972,6 +1019,8 @@ class Mux:
         """
         self._check()
         fd = lib.pmx_fileno(self._c)
+        if fd == BUSY:
+            raise busy()
         if fd < 0:
             able = [name for name in backends() if name in ("epoll", "kqueue")]
             raise BackendUnavailable(
@@ -993,6 +1042,8 @@ class Mux:
             return 0.0
         ours = self._span(None)
         core = lib.pmx_next_timeout(self._c)
+        if core == BUSY:
+            raise busy()
         spans = [span for span in (ours, core) if span >= 0]
         return min(spans) / NS if spans else None
 
