@@ -50,6 +50,23 @@ class ConnectionClosed(ConnectionError):
         super().__init__(*args)
         self.connection: Connection | None = connection
 
+    def __reduce__(self) -> tuple[Any, Any, dict[str, Any]]:
+        """For pickle: all but the connection, which is its process's own."""
+        reduced: Any = super().__reduce__()
+        state = {**self.__dict__, "connection": None}
+        return reduced[0], reduced[1], state
+
+    def __copy__(self) -> ConnectionClosed:
+        """In this process, a copy is of the same connection."""
+        rebuild, args, state = self.__reduce__()
+        copied: ConnectionClosed = rebuild(*args)
+        copied.__dict__.update(state, connection=self.connection)
+        return copied
+
+    def __deepcopy__(self, memo: Any) -> ConnectionClosed:
+        """The same: a connection is not to be copied."""
+        return self.__copy__()
+
 
 class BackendUnavailable(OSError):
     """This machine lacks the backend that was asked for; the text says why.

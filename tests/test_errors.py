@@ -4,8 +4,10 @@ Each message names the value, and what is accepted instead. A peer that sends wh
 its framing does not allow ends its own connection and no other.
 """
 
+import copy
 import errno
 import os
+import pickle
 import socket
 import struct
 import threading
@@ -380,3 +382,50 @@ def test_a_frame_cut_off_by_the_end_of_the_stream_is_an_error(backend):
             assert util.until_end(sock)[0] == b"good"
         util.wait_until(lambda: handler.ended)
     assert handler.errors() == [errno.EPROTO]
+
+
+def by_pickle(error):
+    return pickle.loads(pickle.dumps(error))
+
+
+def by_old_pickle(error):
+    return pickle.loads(pickle.dumps(error, 2))
+
+
+class Late(pymux.ConnectionClosed):
+    """A subclass of a user's."""
+
+
+@pytest.mark.parametrize("kind", [pymux.ConnectionClosed, Late])
+@pytest.mark.parametrize("args", [(errno.ECONNRESET, "reset"), ("ended",), ()])
+@pytest.mark.parametrize("again", [by_pickle, by_old_pickle, copy.copy, copy.deepcopy])
+def test_a_copy_of_the_end_of_a_connection_says_the_same(mux, kind, args, again):
+    conn = mux.connect(mux.listen(HERE).address)
+    error = kind(*args, connection=conn)
+    error.request = "GET"
+    copied = again(error)
+    assert type(copied) is kind
+    assert (copied.args, str(copied)) == (error.args, str(error))
+    assert copied.errno == error.errno
+    assert copied.request == "GET"
+    copies = again in (copy.copy, copy.deepcopy)
+    assert copied.connection is (conn if copies else None)
+    assert error.connection is conn
+
+
+def test_an_error_of_a_lost_connection_can_be_pickled(backend):
+    with util.serving(lambda conn, data: conn.abort(), backend) as server:
+        client = pymux.connect(server.address, timeout=10)
+        with client, pytest.raises(pymux.ConnectionClosed) as info:
+            client.send(b"x")
+            while True:
+                client.recv()
+    copied = by_pickle(info.value)
+    assert copied.errno == info.value.errno == errno.ECONNRESET
+    assert str(copied) == str(info.value)
+
+
+def test_a_missing_backend_can_be_pickled():
+    error = by_pickle(pymux.BackendUnavailable(errno.ENOSYS, "no kqueue here"))
+    assert type(error) is pymux.BackendUnavailable
+    assert str(error) == f"[Errno {errno.ENOSYS}] no kqueue here"
