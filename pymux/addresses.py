@@ -10,6 +10,7 @@ import sys
 from typing import Any, Union
 
 from ._core import ffi
+from .values import whole
 
 __all__ = ["Address", "check_address", "endpoints", "from_core", "is_numeric", "show"]
 
@@ -55,14 +56,12 @@ def _host_and_port(address: tuple[Any, ...]) -> tuple[str, int]:
     host, port = address[:2]
     if not isinstance(host, str):
         raise TypeError(f"the host is {host!r}; a str is needed")
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"the port is {port!r}; an int is needed")
-    if not 0 <= port <= 65535:
-        raise ValueError(f"the port is {port}; it must be from 0 to 65535")
+    port = whole("the port", port, 0, 65535)
     if "\0" in host:
         raise ValueError(f"the host is {host!r}; it must not hold a NUL")
-    if len(address) == 4 and address[3] and "%" not in host:
-        host = f"{host}%{address[3]}"
+    more = [whole("flow or scope", part, 0, 2**32 - 1) for part in address[2:]]
+    if len(more) == 2 and more[1] and "%" not in host:
+        host = f"{host}%{more[1]}"
     return host or "0.0.0.0", port
 
 

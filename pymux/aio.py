@@ -39,6 +39,7 @@ from .framing import Framing, Limits, policy
 from .guest import GuestConnection, GuestMux, Reader, ReaderDispatcher, TaskDispatcher
 from .handlers import CoroutineDispatcher, OnError
 from .server import DEFAULT_ADDRESS, BaseServer
+from .values import duration
 
 __all__ = ["Connection", "Server", "connect", "serve"]
 
@@ -251,7 +252,8 @@ async def connect(
         OSError: nobody answers there, or the name does not resolve.
     """
     loop = asyncio.get_running_loop()
-    policy(framing, limits, timeout=timeout)  # raises for what it cannot be
+    timeout = duration("timeout", timeout)
+    policy(framing, limits)  # raises for what it cannot be
     check_address(address)
     _mux_of(loop, backend)  # raises where there can be none
     resolve = partial(endpoints, address, listen=False)

@@ -31,9 +31,10 @@ from ._core import lib
 from .arena import Arenas
 from .backends import choose
 from .errors import BackendUnavailable, ConnectionClosed, meaning
-from .framing import Limits, seconds
+from .framing import Limits
 from .held import Held, Place
 from .mux import _FORKED, Mux
+from .values import duration
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -397,7 +398,7 @@ class Client:
                 acknowledged what `send` had accepted. The client is closed.
             ValueError, TypeError: a timeout that is none.
         """
-        seconds("timeout", timeout)
+        timeout = duration("timeout", timeout)
         by = None if timeout is None else monotonic() + timeout
         if self._mux._owner == _FORKED:
             self._closed = self._barred = True
@@ -573,7 +574,7 @@ class Client:
         if timeout is DEFAULT:
             timeout = self._timeout
         else:
-            seconds("timeout", timeout)
+            timeout = duration("timeout", timeout)
         return None if timeout is None else monotonic() + timeout
 
     def _next(self, deadline: float | None) -> tuple[bytes, Place] | None:
@@ -743,7 +744,7 @@ def connect(
         ...         list(client)
         [b'desserts', b'reward']
     """
-    seconds("timeout", timeout)
+    timeout = duration("timeout", timeout)
     client = None
     try:
         client = Client(_Mux(), timeout)

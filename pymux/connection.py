@@ -9,7 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ._core import ffi, lib
-from .addresses import from_core
+from .addresses import from_core, show
 from .errors import ConnectionClosed
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Connection:
     21
     """
 
-    __slots__ = ("_names", "_status", "_task", "id", "mux", "state")
+    __slots__ = ("__weakref__", "_names", "_status", "_task", "id", "mux", "state")
 
     def __init__(self, mux: Mux, id: int) -> None:
         self.id: int = id
@@ -90,7 +90,21 @@ class Connection:
 
     def __repr__(self) -> str:
         status = "closed" if self.closed else "open"
-        return f"<Connection {self.id >> 32}/{self.id & 0xFFFFFFFF} {status}>"
+        id_ = f"id {self.id >> 32}/{self.id & 0xFFFFFFFF}"
+        return f"<Connection {self._whose()}{status}, {id_}>"
+
+    def _whose(self) -> str:
+        """Its addresses, for `repr`: none where only the mux's thread knows
+        them. It never raises, as nothing does that a line of a log needs."""
+        mux = self.mux
+        if self._names is None and not mux._is_here():
+            return ""
+        try:
+            peer, local = self._addresses()
+        except (OSError, RuntimeError):  # the mux is being closed
+            return ""
+        at = f" at {show(local)}" if local else ""
+        return f"{show(peer) if peer else 'unnamed'}{at}, "
 
     # --- what it is -----------------------------------------------------
 

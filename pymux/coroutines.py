@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 from ._core import lib
 from .connection import CLOSED, Connection
 from .errors import ConnectionClosed, aborted
-from .framing import seconds as nanoseconds
 from .inbox import Inbox
+from .values import duration, number
 
 if TYPE_CHECKING:
     from .timers import Timer
@@ -101,7 +101,7 @@ class Task(Inbox):
 
     def limit(self, timeout: float) -> None:
         """Let what is waited for next end with a TimeoutError."""
-        nanoseconds("timeout", timeout)
+        duration("timeout", timeout)
         self.timer = self.mux.call_later(timeout, self._time_is_over, timeout)
 
     def _time_is_over(self, timeout: float) -> None:
@@ -281,9 +281,8 @@ def sleep(seconds: float) -> Coroutine[Any, Any, None]:
     ...     await sleep(0.5)
     ...     conn.send(b"sorry for the delay")
     """
-    if seconds is None:
-        raise TypeError("seconds is None; a number is needed")
-    nanoseconds("seconds", seconds)
+    seconds = number("seconds", seconds)
+    duration("seconds", seconds)
 
     def begin(task: Task) -> None:
         task.timer = task.mux.call_later(seconds, task.wake)

@@ -6,10 +6,10 @@ import errno
 import time
 
 from ._core import lib
-from .framing import seconds
 from .handlers import Dispatcher
 from .mux import Mux
 from .timers import Timer
+from .values import LONGEST, duration
 
 __all__ = ["Drain", "stop_time"]
 
@@ -64,6 +64,7 @@ class Drain:
 
 def stop_time(drain_timeout: float | None, default: float | None) -> float:
     """When (monotonic) a `stop` that is called now runs out of time."""
-    span = default if drain_timeout is None else drain_timeout
-    seconds("drain_timeout", span)
-    return time.monotonic() + (1e9 if span is None else span)
+    span = duration("drain_timeout", drain_timeout)
+    if span is None:
+        span = default
+    return time.monotonic() + (LONGEST if span is None else min(span, LONGEST))

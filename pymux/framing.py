@@ -5,34 +5,21 @@ All are frozen values: they can be shared, compared and kept.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from ._core import ffi, lib
+from .values import duration, seconds, whole
 
 __all__ = ["Fixed", "Framing", "LengthPrefix", "Limits", "Lines", "Raw"]
 
 LARGEST = 2**31 - 1  # offsets of a batch are int32
-NEVER = -1
 
 
-def _size(name: str, value: Any, least: int = 1, most: int = LARGEST) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; an int from {least} to {most} is needed")
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {value}; it must be from {least} to {most}")
-
-
-def seconds(name: str, value: Any) -> int:
-    """A duration in seconds, or None for none, as nanoseconds rounded up."""
-    if value is None:
-        return NEVER
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is {value!r}; seconds or None are needed")
-    if math.isnan(value) or value < 0:
-        raise ValueError(f"{name} is {value}; it must be 0 or more seconds, or None")
-    return min(math.ceil(min(value, 1e9) * 1e9), 10**18)
+def _set(what: Any, **values: Any) -> None:
+    """Set the fields of a frozen value, which is being made."""
+    for name, value in values.items():
+        object.__setattr__(what, name, value)
 
 
 def _keepalive(value: Any) -> tuple[int, int, int] | None:
@@ -45,10 +32,11 @@ def _keepalive(value: Any) -> tuple[int, int, int] | None:
             "like (60, 10, 5)"
         )
     idle, interval, count = value
-    _size("keepalive's idle", idle, 1, 32767)
-    _size("keepalive's interval", interval, 1, 32767)
-    _size("keepalive's count", count, 1, 127)
-    return idle, interval, count
+    return (
+        whole("keepalive's idle", idle, 1, 32767),
+        whole("keepalive's interval", interval, 1, 32767),
+        whole("keepalive's count", count, 1, 127),
+    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +78,7 @@ class Lines:
                 f"delimiter {self.delimiter!r} has {len(self.delimiter)} bytes; "
                 "1 to 16 are needed"
             )
-        _size("max_size", self.max_size)
+        _set(self, max_size=whole("max_size", self.max_size, 1, LARGEST))
 
 
 @dataclass(frozen=True)
@@ -115,13 +103,15 @@ class LengthPrefix:
     max_size: int = 1048576
 
     def __post_init__(self) -> None:
-        if self.width not in (1, 2, 4, 8) or isinstance(self.width, bool):
-            raise ValueError(f"width is {self.width!r}; it must be 1, 2, 4 or 8")
+        width = whole("width", self.width, 1, 8)
+        if width not in (1, 2, 4, 8):
+            raise ValueError(f"width is {width}; it must be 1, 2, 4 or 8")
         if self.byteorder not in ("big", "little"):
             raise ValueError(
                 f"byteorder is {self.byteorder!r}; it must be 'big' or 'little'"
             )
-        _size("max_size", self.max_size)
+        size = whole("max_size", self.max_size, 1, LARGEST)
+        _set(self, width=width, max_size=size)
 
 
 @dataclass(frozen=True)
@@ -141,7 +131,7 @@ class Fixed:
     size: int
 
     def __post_init__(self) -> None:
-        _size("size", self.size)
+        _set(self, size=whole("size", self.size, 1, LARGEST))
 
 
 Framing = Union[Raw, Lines, LengthPrefix, Fixed]
@@ -214,28 +204,26 @@ class Limits:
         keepalive: tuple[int, int, int] | None = None,
     ) -> None:
         if max_connections is not None:
-            _size("max_connections", max_connections)
+            max_connections = whole(
+                "max_connections", max_connections, 1, LARGEST, "or None"
+            )
         most = 2**62
-        _size("high_water", high_water, 0, most)
-        _size("low_water", low_water, 0, most)
-        _size("max_output", max_output, 1, most)
+        high_water = whole("high_water", high_water, 0, most)
+        low_water = whole("low_water", low_water, 0, most)
         if low_water > high_water:
             raise ValueError(
                 f"low_water is {low_water}; it must be at most high_water, {high_water}"
             )
-        seconds("idle_timeout", idle_timeout)
-        seconds("close_timeout", close_timeout)
-        fields = {
-            "max_connections": max_connections,
-            "high_water": high_water,
-            "low_water": low_water,
-            "max_output": max_output,
-            "idle_timeout": idle_timeout,
-            "close_timeout": close_timeout,
-            "keepalive": _keepalive(keepalive),
-        }
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
+        _set(
+            self,
+            max_connections=max_connections,
+            high_water=high_water,
+            low_water=low_water,
+            max_output=whole("max_output", max_output, 1, most),
+            idle_timeout=duration("idle_timeout", idle_timeout),
+            close_timeout=duration("close_timeout", close_timeout),
+            keepalive=_keepalive(keepalive),
+        )
 
 
 def fill_framing(c: Any, framing: Framing | None) -> None:

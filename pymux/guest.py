@@ -24,10 +24,10 @@ from .arena import MANY, Arena
 from .batch import Batch
 from .connection import CLOSED, Connection
 from .errors import FATAL, ConnectionClosed
-from .framing import seconds
 from .handlers import CoroutineDispatcher
 from .inbox import Inbox
 from .mux import Mux
+from .values import duration
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -116,7 +116,8 @@ class Reader(Inbox):
 
     async def wait_for_input(self, timeout: float | None) -> None:
         """Until there is a message or the end."""
-        if timeout is not None and seconds("timeout", timeout) == 0:
+        timeout = duration("timeout", timeout)
+        if timeout == 0:
             raise TimeoutError("recv(): there is no message now")
         loop = self.mux.loop
         waiter = self.waiter = loop.create_future()

@@ -21,10 +21,10 @@ from .batch import Batch
 from .connection import CLOSED, GONE, OPEN, Connection, as_bytes
 from .coroutines import Task
 from .errors import FATAL, aborted, ends_in
-from .framing import seconds
 from .generators import Generators
 from .log import LARGE_PIECE
 from .mux import SUBMIT_OVER, Mux
+from .values import check_min_messages, seconds
 
 __all__ = ["batched", "dispatcher_for"]
 
@@ -71,11 +71,7 @@ def batched(
     ... def upper(batch):
     ...     batch.reply_data(bytes(batch.data).upper())
     """
-    if isinstance(min_messages, bool) or not isinstance(min_messages, int):
-        raise TypeError(f"min_messages is {min_messages!r}; an int is needed")
-    if min_messages < 1:
-        raise ValueError(f"min_messages is {min_messages}; 1 or more is needed")
-    min_messages = min(min_messages, 2**32 - 1)
+    min_messages = check_min_messages(min_messages)
     delay = max(seconds("max_delay", max_delay), 0)
 
     def mark(fn: Any) -> Any:

@@ -40,13 +40,13 @@ from .framing import (
     framing_of,
     longest_reply,
     policy,
-    seconds,
 )
 from .gil import LOOK_EVERY, Gil
 from .log import LARGE_PIECE, ONE_ID, SHARED, Delimiter, Log
 from .signals import SIGNALS
 from .stats import COUNTED, Stats
 from .timers import NS, Timer, Timers
+from .values import check_min_messages, seconds, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -94,19 +94,12 @@ def check_backlog(backlog: int | None) -> int:
     """How many may wait to be accepted."""
     if backlog is None:
         return BACKLOG
-    if isinstance(backlog, bool) or not isinstance(backlog, int):
-        raise TypeError(f"backlog is {backlog!r}; an int or None is needed")
-    if not 0 <= backlog < 2**31:
-        raise ValueError(f"backlog is {backlog}; it must be 0 or more")
-    return backlog
+    return whole("backlog", backlog, 0, 2**31 - 1, "or None")
 
 
-def check_mode(mode: int) -> None:
+def check_mode(mode: int) -> int:
     """Permissions of a Unix socket's file."""
-    if isinstance(mode, bool) or not isinstance(mode, int):
-        raise TypeError(f"mode is {mode!r}; an int like 0o600 is needed")
-    if not 0 <= mode <= 0o777:
-        raise ValueError(f"mode is {mode:#o}; it must be from 0 to 0o777")
+    return whole("mode", mode, 0, 0o777, "like 0o600")
 
 
 class Listener:
@@ -122,7 +115,7 @@ class Listener:
     '127.0.0.1'
     """
 
-    __slots__ = ("_id", "_mux", "address")
+    __slots__ = ("__weakref__", "_id", "_mux", "address")
 
     def __init__(self, mux: Mux, id: int, address: Any) -> None:
         self._mux = mux
@@ -193,14 +186,8 @@ class Mux:
         spin: float | Literal["auto"] = 0.0,
     ) -> None:
         self._c: Any = None
-        for name, value, most in (
-            ("arena_size", arena_size, 2**30),
-            ("max_messages", max_messages, 2**24),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} is {value!r}; an int is needed")
-            if not 1 <= value <= most:
-                raise ValueError(f"{name} is {value}; it must be from 1 to {most}")
+        arena_size = whole("arena_size", arena_size, 1, 2**30)
+        max_messages = whole("max_messages", max_messages, 1, 2**24)
         spin_ns = check_spin(spin)
         name_ = choose(backend)
         # Whatever a signal's handler that raises leaves behind goes with this.
@@ -255,9 +242,10 @@ class Mux:
         _MUXES.add(self)
 
     def __repr__(self) -> str:
-        if self._c is None:
-            return f"<Mux {self._name}, closed>"
-        return f"<Mux {self._name}, {self._counts.connections} connections>"
+        with self._lock:  # another thread may be closing it
+            if self._c is None:
+                return f"<Mux {self._name}, closed>"
+            return f"<Mux {self._name}, {self._counts.connections} connections>"
 
     def __enter__(self) -> Mux:
         return self
@@ -307,6 +295,11 @@ class Mux:
                 "this mux belongs to the thread of its first harvest; "
                 "other threads may use call_threadsafe() and wakeup()"
             )
+
+    def _is_here(self) -> bool:
+        """Whether this thread may use the mux, and it is open."""
+        owner = self._owner
+        return self._c is not None and (owner is None or owner == get_ident())
 
     def _adopt_thread(self) -> None:
         """Make this thread the owner: for those who take turns (`Client`)."""
@@ -412,7 +405,7 @@ class Mux:
         """
         self._check()
         backlog = check_backlog(backlog)
-        check_mode(mode)
+        mode = check_mode(mode)
         rules = policy(framing, limits, half_open=half_open)
         where, _, _keep = endpoints(address, listen=True)
         id_ = ffi.new("uint64_t *")
@@ -644,15 +637,12 @@ class Mux:
         if timeout is not None:
             span = seconds("timeout", timeout)
             deadline = time.monotonic() + span / NS
-        if min_messages != 1 or max_delay:
-            if isinstance(min_messages, bool) or not isinstance(min_messages, int):
-                raise TypeError(f"min_messages is {min_messages!r}; an int is needed")
-            if min_messages < 1:
-                raise ValueError(f"min_messages is {min_messages}; 1 or more is needed")
+        delay = 0
+        if type(min_messages) is not int or min_messages != 1:
+            min_messages = check_min_messages(min_messages)
+        if type(max_delay) is not float or max_delay:
             delay = max(seconds("max_delay", max_delay), 0)
-        else:
-            delay = 0
-        batch: Batch = self._harvest(deadline, min(min_messages, 2**32 - 1), delay)
+        batch: Batch = self._harvest(deadline, min_messages, delay)
         return batch
 
     def _harvest(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from ._core import ffi, lib
 from .backends import choose, select_limit, unavailable
+from .values import number
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -283,10 +284,12 @@ class Selector(selectors.BaseSelector):
         ready, found, size = room
         if timeout is None:
             count = _wait(ready, -1)
-        elif timeout <= 0:
-            count = _look(ready)
         else:
-            count = _wait(ready, ceil(timeout * 1e9))
+            try:
+                span = 0 if timeout <= 0 else ceil(timeout * 1e9)
+            except (TypeError, ArithmeticError):  # of a Decimal, ...
+                span = max(ceil(number("timeout", timeout) * 1e9), 0)
+            count = _wait(ready, span) if span else _look(ready)
         if count and not 0 < count < size:
             room, count = self._wait_again(room, count)
             found = room[1]

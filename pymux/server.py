@@ -10,7 +10,7 @@ from typing import Any, Callable, Literal
 from .addresses import Address, check_address
 from .backends import choose
 from .drain import Drain, stop_time
-from .framing import Framing, Limits, policy, seconds
+from .framing import Framing, Limits, policy
 from .handlers import Dispatcher, OnError, dispatcher_for
 from .mux import (
     Mux,
@@ -19,6 +19,7 @@ from .mux import (
     check_spin,
 )
 from .stats import Stats
+from .values import duration
 
 __all__ = ["Server", "serve"]
 
@@ -58,7 +59,7 @@ class BaseServer:
         policy(framing, limits)  # raises for what it cannot be
         check_address(address)
         choose(backend)
-        seconds("drain_timeout", drain_timeout)
+        drain_timeout = duration("drain_timeout", drain_timeout)
         check_backlog(backlog)
         check_mode(mode)
         if on_error is not None and not callable(on_error):

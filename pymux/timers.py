@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
-import math
 import time
 from typing import Any, Callable
+
+from .values import LONGEST, number
 
 __all__ = ["Timer", "Timers"]
 
@@ -63,10 +64,8 @@ class Timers:
 
     def add(self, delay: float, fn: Callable[..., Any], args: Any) -> Timer:
         """A timer for so many seconds from now."""
-        if isinstance(delay, bool) or not isinstance(delay, (int, float)):
-            raise TypeError(f"delay is {delay!r}; seconds are needed")
-        if math.isnan(delay):
-            raise ValueError("delay is nan; seconds are needed")
+        if type(delay) is not float or delay != delay:  # nan
+            delay = number("delay", delay)
         if not callable(fn):
             raise TypeError(f"fn is {fn!r}; a callable is needed")
         if self.cancelled > 64 and self.cancelled > len(self.heap) // 2:
@@ -74,7 +73,7 @@ class Timers:
             heapq.heapify(self.heap)
             self.cancelled = 0
         self.made += 1
-        timer = Timer(self, time.monotonic() + min(max(delay, 0), 1e9), fn, args)
+        timer = Timer(self, time.monotonic() + min(max(delay, 0), LONGEST), fn, args)
         heapq.heappush(self.heap, timer)
         return timer
 
