@@ -55,6 +55,7 @@ class Batch:
         "_idle",
         "_messages",
         "_mux",
+        "_number",
         "_others",
         "_replied",
         "_rows",
@@ -79,6 +80,7 @@ class Batch:
         others: bool,
     ) -> None:
         self._mux = mux
+        self._number = -1  # none that a mux has handed over
         self._arena = arena
         self._rows = rows
         self._gap = gap  # stands behind each message, where there is one
@@ -117,7 +119,7 @@ class Batch:
         look for themselves whether that would raise."""
         mux = self._mux
         mux._check()
-        if mux._batch is not self:
+        if mux._valid != self._number:
             raise ValueError(
                 "this batch is over: the mux has harvested again, or closed; "
                 "take what you need before that"
@@ -161,7 +163,7 @@ class Batch:
         """The arena, when columns are asked for: payloads back to back, from
         now on too."""
         mux = self._mux
-        if mux._batch is not self or mux._owner != get_ident():
+        if mux._valid != self._number or mux._owner != get_ident():
             self._check()
         if mux._leave_gaps:
             mux._want_gaps(False)
@@ -200,7 +202,7 @@ class Batch:
 
     def _first_reply(self) -> None:
         mux = self._mux
-        if mux._batch is not self or mux._owner != get_ident():
+        if mux._valid != self._number or mux._owner != get_ident():
             self._check()
         if self._replied:
             raise RuntimeError("this batch has had its reply; one is all it takes")

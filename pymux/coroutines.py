@@ -180,6 +180,7 @@ class Task(Inbox):
             self.ended(error_)
         finally:
             mux._running = outer
+            del error  # its traceback knows this frame: no cycle is left behind
 
     def wait_otherwise(self, wanted: Any) -> None:
         """For what belongs to no connection; what is not ours cannot work."""

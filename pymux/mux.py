@@ -208,7 +208,9 @@ class Mux:
         self._turn.mux = self._c
         self._gil = Gil(self._turn)
         self._table: list[Any] = []  # connections, by slot
-        self._batch: Batch | None = None
+        self._batch: Batch | None = None  # while it is dispatched, or its user's
+        self._batches = 0  # how many there have been,
+        self._valid = 0  # and which of them may be read and answered
         self._unreturned = False
         self._causes: dict[int, BaseException] = {}
 
@@ -362,6 +364,7 @@ class Mux:
                 raise busy()
             self._last_stats = self._last_stats or last
             self._batch = None
+            self._valid = 0
             for conn in self._table:
                 if conn is not None:
                     conn._status = CLOSED
@@ -684,7 +687,7 @@ class Mux:
             if turn.reason & lib.PMX_ROWS:
                 return int(turn.reason | turn.messages << MESSAGES)
             self._unreturned = False
-        if self._batch is not None:
+        if self._valid:
             self._forget_batch()
         if (
             self._stale
@@ -814,13 +817,15 @@ class Mux:
             self._dispatching = True
             if type(what) is not int:
                 dispatcher(what)
-                self._forget_closed(what)
             elif what > REASONS:
                 dispatcher.plain(what)
             if self._late:
                 self._run_late()
         finally:
             self._dispatching = False
+            if self._batch is not None:  # valid on, for a handler that kept it
+                batch, self._batch = self._batch, None
+                self._forget_closed(batch)
             if self._close_asked:
                 self._close_now()
 
@@ -831,7 +836,8 @@ class Mux:
             task.time_out(timer, timeout)
 
     def _forget_batch(self) -> None:
-        """The dispatch of the last batch has ended."""
+        """The last batch is over."""
+        self._valid = 0
         batch, self._batch = self._batch, None
         if batch is not None:
             self._forget_closed(batch)
@@ -862,6 +868,8 @@ class Mux:
         batch = self._kind_of_batch(self, arena, result >> MESSAGES, gap, others)
         if others:
             self._fill(batch, self._turn)
+        self._batches += 1
+        batch._number = self._valid = self._batches
         self._batch = batch
         self._unreturned = False
         return batch

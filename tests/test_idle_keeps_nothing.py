@@ -1,0 +1,133 @@
+"""A server that is idle keeps nothing of the connections that have ended."""
+
+import contextlib
+import gc
+import sys
+import weakref
+
+import pytest
+
+import pymux
+
+from . import util
+from .util import FORMS, connect, exchange, harvest_until, in_form, pair, wait_until
+
+LINES = pymux.Lines()
+
+pytestmark = pytest.mark.skipif(
+    sys.implementation.name != "cpython",
+    reason="references are not counted here",
+)
+
+
+class Record:
+    """What a program keeps of a client, in `state`."""
+
+
+@contextlib.contextmanager
+def without_collector():
+    util.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def remember(server, records):
+    """Give each open connection a state of its own; into `records`, weakly."""
+
+    def mark(mux):
+        for conn in mux._table:
+            if conn is not None and conn.state is None:
+                conn.state = Record()
+                records.append(weakref.ref(conn.state))
+
+    util.in_server(server, mark)
+
+
+def let_go(records):
+    wait_until(lambda: not any(record() for record in records))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("end", ["eof", "reset"])
+def test_an_idle_server_keeps_no_connection_that_has_ended(backend, form, end):
+    records = []
+    with util.serving(in_form(form, bytes.upper), backend, framing=LINES) as server:
+        assert exchange(server.address, b"warm\n", 5) == b"WARM\n"
+        with without_collector():
+            sock = connect(server.address)
+            sock.sendall(b"one\ntwo\n")
+            util.recv_exactly(sock, 8)
+            remember(server, records)
+            assert len(records) == 1
+            if end == "reset":
+                util.reset(sock)
+            sock.close()
+            let_go(records)
+
+
+def test_an_object_that_wants_no_ends_keeps_none(backend):
+    class Opener:
+        def opened(self, conn):
+            conn.state = Record()
+            records.append(weakref.ref(conn.state))
+
+    records = []
+    with util.serving(Opener(), backend) as server, without_collector():
+        connect(server.address).close()
+        wait_until(lambda: records)
+        let_go(records)
+
+
+def test_what_a_handler_raised_keeps_nothing_of_its_connection(backend):
+    def handler(conn, data):
+        conn.state = Record()
+        records.append(weakref.ref(conn.state))
+        raise ValueError("once")
+
+    def on_error(conn, error):
+        error.__traceback__ = None  # its frames know the connection
+
+    records = []
+    with util.serving(handler, backend, on_error=on_error) as server:
+        with without_collector():
+            assert util.everything(server.address, b"x") == b""
+            let_go(records)
+
+
+def test_a_batch_of_messages_is_let_go_when_its_handler_has_returned(backend):
+    @pymux.batched
+    def handler(batch):
+        record = Record()
+        batch.conns[0].state = record
+        records.append(weakref.ref(record))
+        batch.conns[0].state = None
+        batch.messages.append(record)  # only the batch knows of it
+        del record
+
+    records = []
+    with util.serving(handler, backend) as server, without_collector():
+        with connect(server.address) as sock:
+            sock.sendall(b"x")
+            wait_until(lambda: records)
+            let_go(records)  # while the connection is open, and silent
+
+
+def test_a_batch_of_harvest_is_valid_until_the_next_though_nobody_keeps_another(mux):
+    conn, peer = pair(mux, LINES)
+    with peer:
+        peer.sendall(b"one\n")
+        acc = harvest_until(mux, lambda acc: acc.messages)
+        peer.sendall(b"two\n")
+        while not (batch := mux.harvest(5)).messages:
+            pass
+        assert bytes(batch.data) == b"two"
+        assert [conn for conn, _ in batch] == [conn]
+        batch.reply([b"2"])
+        mux.harvest(0)
+        assert peer.recv(100) == b"2\n"
+        with pytest.raises(ValueError, match="over"):
+            batch.ids  # noqa: B018
+        assert acc.messages
