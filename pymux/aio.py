@@ -27,23 +27,43 @@ from __future__ import annotations
 
 import asyncio
 import time
-import weakref
+import warnings
 from collections.abc import Generator
 from functools import partial
 from typing import Any
 
 from .addresses import check_address, endpoints, is_numeric, show
-from .backends import choose
 from .drain import stop_time
 from .framing import Framing, Limits, policy
-from .guest import GuestConnection, GuestMux, Reader, ReaderDispatcher, TaskDispatcher
+from .guest import GuestConnection, GuestMux, TaskDispatcher
 from .handlers import CoroutineDispatcher, OnError
+from .outgoing import mux_of
 from .server import DEFAULT_ADDRESS, BaseServer
 from .values import duration
 
 __all__ = ["Connection", "Server", "connect", "serve"]
 
 Connection = GuestConnection
+
+
+class ServerMux(GuestMux):
+    """The mux of a server, which it knows until both have ended."""
+
+    server: Server | None = None
+
+    def _after(self) -> None:
+        if self.server is not None:
+            self.server._look()
+
+    async def finish(self) -> None:
+        """Stop the server, which nobody has stopped."""
+        if self.server is not None:
+            await self.server._end_with_loop()
+
+    def part(self) -> None:
+        """No cycle is left behind."""
+        self.server = self._on_callback_error = None
+        del self._dispatcher
 
 
 class Server(BaseServer):
@@ -53,16 +73,22 @@ class Server(BaseServer):
     belongs to the loop's thread; `stats` may be called from any.
     """
 
-    _mux: GuestMux | None
+    _mux: ServerMux | None
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        self._left_open = False  # when its loop ended
         super().__init__(*args, **options)
         if self._form is CoroutineDispatcher:
             self._form = TaskDispatcher
         self._ended: asyncio.Future[None]
 
-    def _make_mux(self) -> GuestMux:
-        return GuestMux(asyncio.get_running_loop(), self._backend)
+    def __del__(self) -> None:
+        if self._left_open:
+            text = f"unclosed {self!r}"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
+    def _make_mux(self) -> ServerMux:
+        return ServerMux(asyncio.get_running_loop(), self._backend)
 
     async def _start(self) -> Server:
         self._bind()
@@ -70,10 +96,12 @@ class Server(BaseServer):
         assert mux is not None
         self._ended = mux.loop.create_future()
         try:
-            mux.join(self._dispatcher, self._look)
-        except BaseException:
+            mux.join(self._dispatcher)
+        except BaseException:  # it can be tried again
+            self._mux = None
             mux.close()
             raise
+        mux.server = self
         return self
 
     def __await__(self) -> Generator[Any, Any, Server]:
@@ -100,6 +128,14 @@ class Server(BaseServer):
             dispatcher.abandon()
             if not dispatcher.busy:
                 self._ended.set_result(None)
+                mux.part()
+
+    async def _end_with_loop(self) -> None:
+        """Nobody has stopped it. What is fatal was reported to the loop."""
+        self._left_open = True
+        if self._mux is not None and self._mux._c is not None:
+            self._drain.begin(stop_time(None, self._drain_timeout))
+        await asyncio.wait([self._ended])
 
     async def stop(self, drain_timeout: float | None = None) -> None:
         """Finish: accept who waits, answer what has arrived, close.
@@ -120,9 +156,9 @@ class Server(BaseServer):
         if mux is None:
             return
         if mux.loop is not asyncio.get_running_loop():
-            if not mux.loop.is_closed():
+            if not mux.is_over():
                 raise RuntimeError("this server belongs to another loop")
-            mux.close()
+            self._left_open = False
             return
         if mux._c is not None:
             self._drain.begin(by)
@@ -198,30 +234,6 @@ def serve(
     )
 
 
-# The mux of a loop's outgoing connections, by the loop's id and the backend. The
-# loop keeps it alive: it watches its descriptor until it is closed.
-_MUXES: weakref.WeakValueDictionary[tuple[int, bytes | None], GuestMux]
-_MUXES = weakref.WeakValueDictionary()
-
-
-def _report(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
-    loop.call_exception_handler(
-        {"message": "a timer of a connection's mux raised", "exception": error}
-    )
-
-
-def _mux_of(loop: asyncio.AbstractEventLoop, backend: str | None) -> GuestMux:
-    key = id(loop), choose(backend)
-    mux = _MUXES.get(key)
-    if mux is None or mux._c is None or mux.loop is not loop:
-        mux = GuestMux(loop, backend)
-        mux._on_callback_error = partial(_report, loop)
-        mux.join(ReaderDispatcher(mux, None, None), lambda: None)
-        _MUXES[key] = mux
-    mux.adopt_thread()
-    return mux
-
-
 async def connect(
     address: Any,
     *,
@@ -255,7 +267,7 @@ async def connect(
     timeout = duration("timeout", timeout)
     policy(framing, limits)  # raises for what it cannot be
     check_address(address)
-    _mux_of(loop, backend)  # raises where there can be none
+    mux_of(loop, backend)  # raises where there can be none
     resolve = partial(endpoints, address, listen=False)
     if not is_numeric(address):
         begun = time.monotonic()
@@ -270,16 +282,17 @@ async def connect(
             timeout = max(timeout - (time.monotonic() - begun), 0.001)
     else:
         found = resolve()
-    mux = _mux_of(loop, backend)  # the one before may have been closed meanwhile
+    mux = mux_of(loop, backend)  # the one before may have been closed meanwhile
     rules = policy(framing, limits, half_open=True, timeout=timeout)
     conn = mux._dial(address, found, rules, framing)
-    reader = conn._task = Reader(conn)
-    opening = reader.opening = loop.create_future()
+    opening = conn.seat.opening = loop.create_future()
     try:
         await opening
     except OSError as error:
         raise type(error)(error.errno, error.strerror, show(address)) from None
-    except asyncio.CancelledError:
+    except BaseException:
         conn.abort()
         raise
+    finally:
+        del opening  # it knows its error, whose traceback knows this frame
     return conn

@@ -33,7 +33,7 @@ from .backends import choose
 from .errors import BackendUnavailable, ConnectionClosed, meaning
 from .framing import Limits
 from .held import Held, Place
-from .mux import _FORKED, Mux
+from .mux import FORKED, Mux
 from .values import duration
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Client:
     def __del__(self) -> None:
         if getattr(self, "_closed", True) or self._mux._c is None:
             return
-        if self._mux._owner != _FORKED:
+        if self._mux._owner != FORKED:
             warnings.warn(
                 f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
             )
@@ -400,7 +400,7 @@ class Client:
         """
         timeout = duration("timeout", timeout)
         by = None if timeout is None else monotonic() + timeout
-        if self._mux._owner == _FORKED:
+        if self._mux._owner == FORKED:
             self._closed = self._barred = True
             self._mux.close()
             return

@@ -26,13 +26,15 @@ from .connection import CLOSED, Connection
 from .errors import FATAL, ConnectionClosed
 from .handlers import CoroutineDispatcher
 from .inbox import Inbox
-from .mux import Mux
+from .loopend import guard, unguard
+from .mux import FORKED, Mux
 from .values import duration
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from .handlers import Dispatcher, OnError
+    from .loopend import Guard
     from .timers import Timer
 
 __all__ = ["GuestConnection", "GuestMux", "ReaderDispatcher", "TaskDispatcher"]
@@ -85,9 +87,15 @@ class Reader(Inbox):
             self.gone = True
             self._settle(self.flushes)
             self._settle(self.ends)
-            if self.opening is not None and not self.opening.done():
+            opening, self.opening = self.opening, None
+            if opening is not None and not opening.done():
                 error = error or OSError(errno.ECONNABORTED, "the mux was closed")
-                self.opening.set_exception(error)
+                opening.set_exception(error)
+
+    def end_with_loop(self) -> None:
+        """The mux was closed after its loop: nobody is left to be woken."""
+        self.note_end(None, True)
+        self.gone = True
 
     def abandon(self) -> None:
         """Cancel the handler where it waits, once."""
@@ -128,6 +136,7 @@ class Reader(Inbox):
             await waiter
         finally:
             self.waiter = None
+            del waiter  # it knows its error, whose traceback knows this frame
             if timer is not None:
                 timer.cancel()
 
@@ -164,29 +173,41 @@ class GuestConnection(Connection):
 
     def send(self, data: Buffer) -> None:
         super().send(data)
-        self.mux.touched()
+        try:
+            self.mux.touched()
+        except RuntimeError:
+            if not self.mux.is_over():
+                raise
+            raise self._refusal() from None
 
     def send_eof(self) -> None:
-        super().send_eof()
-        self.mux.touched()
+        if not self.mux.is_over():
+            super().send_eof()
+            self.mux.touched()
 
     def close(self) -> None:
-        if self.mux._c is not None or self._status != CLOSED:
+        if not self.mux.is_over():
             super().close()
             self.mux.leave_soon()
 
     def abort(self) -> None:
-        if self.mux._c is not None or self._status != CLOSED:
+        if not self.mux.is_over():
             super().abort()
             self.mux.leave_soon()
 
     def pause(self) -> None:
-        super().pause()
-        self.mux.touched()
+        if not self.mux.is_over():
+            super().pause()
+            self.mux.touched()
 
     def resume(self) -> None:
-        super().resume()
-        self.mux.touched()
+        if not self.mux.is_over():
+            super().resume()
+            self.mux.touched()
+
+    def _addresses(self) -> Any:
+        self.mux.is_over()  # then they are kept
+        return super()._addresses()
 
     def _stop_input(self) -> None:
         super()._stop_input()
@@ -302,11 +323,8 @@ class GuestMux(Mux):
     ) -> None:
         self.loop = loop
         self._watched = -1
-        super().__init__(backend)
-        self._owner = get_ident()
-        self._signal_fd = -1  # signals wake the loop, not the mux
         self._dispatcher: Dispatcher
-        self._after: Callable[[], None] = lambda: None
+        self._guard: Guard | None = None  # of the loop's end
         self._fatal: BaseException | None = None
         self._leaving: BaseException | None = None  # what goes to the loop next
         self._timer: asyncio.TimerHandle | None = None
@@ -314,6 +332,9 @@ class GuestMux(Mux):
         self._next: asyncio.Handle | None = None  # a turn without a reason to wait
         self._flush: asyncio.Handle | None = None
         self._to_flush = False  # tasks run next that may send
+        super().__init__(backend)
+        self._owner = get_ident()
+        self._signal_fd = -1  # signals wake the loop, not the mux
         # Turns are nobody's: who happened to send last is not to lend his context
         # to the handlers of others.
         self._context = contextvars.copy_context()
@@ -323,17 +344,37 @@ class GuestMux(Mux):
             self.close()
             raise
 
-    def join(self, dispatcher: Dispatcher, after: Callable[[], None]) -> None:
-        """Begin: what is harvested goes to a dispatcher, and `after` is called
-        when something may have ended."""
+    def join(self, dispatcher: Dispatcher) -> None:
+        """Begin: what is harvested goes to a dispatcher."""
         self._dispatcher = dispatcher
-        self._after = after
         number = self.fileno()
-        self.loop.add_reader(number, self._take_turn)
+        self._context.run(self.loop.add_reader, number, self._be_called)
         self._watched = number
+        self._guard = guard(self)
         self.touched()
 
+    def _after(self) -> None:
+        """Something may have ended."""
+
+    async def finish(self) -> None:
+        """The loop ends: what there is to do before the mux is closed."""
+
+    async def end_with_loop(self) -> None:
+        """Called by the guard, in the loop that is about to end."""
+        self._guard = None
+        if self._c is None or self.forked():
+            return
+        try:
+            await self.finish()
+        finally:
+            self._close_now()
+
     # --- turns ------------------------------------------------------------
+
+    def _be_called(self) -> None:
+        """By the loop. What handlers and timers set in their context is gone
+        when the turn is over: the next may be another connection's."""
+        self._context.copy().run(self._take_turn)
 
     def _take_turn(self) -> None:
         if self._next is not None:
@@ -366,8 +407,12 @@ class GuestMux(Mux):
 
     def adopt_thread(self) -> None:
         """A loop may be run in one thread first, and in another later."""
-        if self._c is not None and not lib.pmx_forked(self._c):
+        if self._c is not None and not self.forked():
             self._owner = get_ident()
+
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that it belongs to."""
+        return bool(lib.pmx_forked(self._c))
 
     def _catch_up(self) -> None:
         """Send what was sent from elsewhere."""
@@ -389,7 +434,7 @@ class GuestMux(Mux):
     def _set_timer(self, span: float | None) -> None:
         if span == 0:
             if self._next is None:
-                self._next = self.loop.call_soon(self._take_turn, context=self._context)
+                self._next = self.loop.call_soon(self._be_called, context=self._context)
             return
         timer = self._timer
         if span is None:
@@ -407,12 +452,19 @@ class GuestMux(Mux):
 
     def _time_has_come(self) -> None:
         self._timer = None
-        self._take_turn()
+        self._be_called()
 
     def touched(self) -> None:
         """The log or a timer changed: see to it when the loop has run what is
-        ready now, unless a turn is under way, which does in the end."""
-        if self._flush is None and not self._dispatching and not self._harvesting:
+        ready now, unless a turn is under way, which does in the end.
+
+        Raises:
+            RuntimeError: the loop has closed.
+        """
+        if self._flush is not None:
+            if self.loop.is_closed():
+                raise RuntimeError("Event loop is closed")
+        elif not self._dispatching and not self._harvesting:
             self._flush = self.loop.call_soon(self._catch_up, context=self._context)
 
     def expect_sends(self) -> None:
@@ -429,7 +481,28 @@ class GuestMux(Mux):
             self._submit()
             self.touched()
 
+    def is_over(self) -> bool:
+        """Whether it is closed. It closes with its loop: what is found when the
+        loop has closed is freed then, by whichever thread comes first."""
+        if self._c is not None and self.loop.is_closed():
+            with self._lock:
+                if self._owner == FORKED:
+                    self.close()
+                else:
+                    self._owner = get_ident()
+                    self._close_now()
+        return self._c is None
+
     # --- what a mux does otherwise -----------------------------------------
+
+    def _check(self) -> None:
+        if self._owner != get_ident() and asyncio._get_running_loop() is self.loop:
+            self.adopt_thread()
+        self.is_over()
+        super()._check()
+
+    def _queued(self, id: int) -> int:
+        return 0 if self.is_over() else super()._queued(id)
 
     def harvest(self, *args: Any, **options: Any) -> Batch:
         """Not here: the loop has it done."""
@@ -471,30 +544,28 @@ class GuestMux(Mux):
             if handle is not None:
                 handle.cancel()
         self._timer = self._next = self._flush = None
-        lives = not lib.pmx_forked(self._c) and not self.loop.is_closed()
+        lives = not self.forked() and not self.loop.is_closed()
         if lives and self._watched >= 0:
             self.loop.remove_reader(self._watched)
+        self._watched = -1
         gone = [conn._task for conn in self._table if conn is not None and conn._task]
         super()._free()
-        if lives:
-            for reader in gone:
+        if self._guard is not None:
+            unguard(self._guard)
+            self._guard = None
+        for reader in gone:
+            if lives:
                 reader.end(None, True)
-            self.loop.call_soon(self._after)
+            else:
+                reader.end_with_loop()
+        if lives:
+            self.loop.call_soon(self._after, context=self._context)
 
 
 class ReaderDispatcher(CoroutineDispatcher):
     """Brings messages to the readers of their connections."""
 
     mux: GuestMux
-
-    def begin(self, conn: Any) -> None:
-        """A connection that was dialled has opened."""
-        if conn._task is None:  # by conn.mux.connect(), or of its listen()
-            conn._task = Reader(conn)
-        self.tell_waits(conn)
-        opening = conn._task.opening
-        if opening is not None and not opening.done():
-            opening.set_result(None)
 
     def outlived(self, task: Any) -> None:
         """Nothing is kept of a connection that has ended."""

@@ -135,12 +135,12 @@ class Listener:
 
 
 _MUXES: weakref.WeakSet[Mux] = weakref.WeakSet()
-_FORKED = -1
+FORKED = -1
 
 
 def _after_fork() -> None:
     for mux in list(_MUXES):
-        mux._owner = _FORKED
+        mux._owner = FORKED
         mux._lock = threading.RLock()
 
 
@@ -285,7 +285,7 @@ class Mux:
             if self._c is None:
                 raise RuntimeError("the mux is closed")
             return
-        if owner == _FORKED:
+        if owner == FORKED:
             raise RuntimeError(
                 "this mux belongs to the process that made it; "
                 "after a fork, make one of your own"
@@ -306,7 +306,7 @@ class Mux:
     def _adopt_thread(self) -> None:
         """Make this thread the owner: for those who take turns (`Client`)."""
         self._lends_signals = True
-        if self._owner != _FORKED:
+        if self._owner != FORKED:
             self._owner = get_ident()
         self._check()
 
@@ -330,7 +330,7 @@ class Mux:
         """
         if self._c is None:
             return
-        if self._owner == _FORKED:
+        if self._owner == FORKED:
             self._free()
             return
         self._check()
@@ -351,7 +351,7 @@ class Mux:
             self._free()
 
     def _free(self) -> None:
-        if self._owner != _FORKED:  # in a child, the parent's are its own
+        if self._owner != FORKED:  # in a child, the parent's are its own
             for conn in self._table:
                 if conn is not None:
                     conn._keep_addresses()
@@ -370,6 +370,8 @@ class Mux:
                     conn._status = CLOSED
             self._table.clear()
             self._log.entries.clear()
+            for timer in self._timers.heap:  # whoever keeps it keeps nothing else
+                timer.cancel()
             self._timers = Timers()
             self._calls.clear()
             self._late.clear()
@@ -898,7 +900,7 @@ class Mux:
 
         Any thread may call it; after `close()` it does nothing.
         """
-        if self._owner == _FORKED:
+        if self._owner == FORKED:
             self._check()
         with self._lock:
             if self._c is not None and not self._woken:
@@ -921,7 +923,7 @@ class Mux:
         """
         if not callable(fn):
             raise TypeError(f"fn is {fn!r}; a callable is needed")
-        if self._owner == _FORKED:
+        if self._owner == FORKED:
             self._check()
         with self._lock:
             if self._c is None:

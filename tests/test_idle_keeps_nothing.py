@@ -91,10 +91,10 @@ def test_what_a_handler_raised_keeps_nothing_of_its_connection(backend):
         error.__traceback__ = None  # its frames know the connection
 
     records = []
-    with util.serving(handler, backend, on_error=on_error) as server:
-        with without_collector():
-            assert util.everything(server.address, b"x") == b""
-            let_go(records)
+    serving = util.serving(handler, backend, on_error=on_error)
+    with serving as server, without_collector():
+        assert util.everything(server.address, b"x") == b""
+        let_go(records)
 
 
 def test_a_batch_of_messages_is_let_go_when_its_handler_has_returned(backend):
@@ -108,11 +108,11 @@ def test_a_batch_of_messages_is_let_go_when_its_handler_has_returned(backend):
         del record
 
     records = []
-    with util.serving(handler, backend) as server, without_collector():
-        with connect(server.address) as sock:
-            sock.sendall(b"x")
-            wait_until(lambda: records)
-            let_go(records)  # while the connection is open, and silent
+    serving = util.serving(handler, backend)
+    with serving as server, connect(server.address) as sock, without_collector():
+        sock.sendall(b"x")
+        wait_until(lambda: records)
+        let_go(records)  # while the connection is open, and silent
 
 
 def test_a_batch_of_harvest_is_valid_until_the_next_though_nobody_keeps_another(mux):

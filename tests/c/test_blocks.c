@@ -100,6 +100,8 @@ static void ids_that_nobody_has_harm_nobody(void)
     gets(&w, peer, "data");
     EQUAL(pmx_queued(w.mux, 0), 0);
     EQUAL(pmx_queued(w.mux, UINT64_MAX), 0);
+    EQUAL(pmx_unacknowledged(w.mux, 0), -ENOENT);
+    EQUAL(pmx_unacknowledged(w.mux, UINT64_MAX), -ENOENT);
     EQUAL(pmx_policy_of(w.mux, id + 1, &p), -ENOENT);
     pmx_address names[2];
     EQUAL(pmx_addresses(w.mux, UINT64_MAX, names), -ENOENT);

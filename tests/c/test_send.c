@@ -74,11 +74,14 @@ static void four_megabytes_reach_a_slow_reader(void)
     turn(&w, 0);
     CHECK(pmx_queued(w.mux, id) > 0);
     EQUAL(pmx_queued(w.mux, id), pmx_counts(w.mux)->queued);
+    CHECK(pmx_unacknowledged(w.mux, id) >= (int64_t)pmx_queued(w.mux, id));
     all_comes(&w, peer, &sent);
     EQUAL(pmx_queued(w.mux, id), 0);
+    UNTIL(&w, !pmx_unacknowledged(w.mux, id));     /* with the last ack */
     EQUAL(has(&w.drained, id), 1);
     leave(peer);
     UNTIL(&w, closed(&w, id));
+    EQUAL(pmx_unacknowledged(w.mux, id), -ENOENT);
     release(&sent);
     world_is_clean(&w);
     world_end(&w);
