@@ -140,8 +140,9 @@ class Server(BaseServer):
     async def stop(self, drain_timeout: float | None = None) -> None:
         """Finish: accept who waits, answer what has arrived, close.
 
-        Then the rest is reset, after `drain_timeout` seconds, and handlers
-        that still run are cancelled. Returns when the server and its handlers
+        As `pymux.Server.stop`: a connection closes when its peer has
+        acknowledged its output and its end. After `drain_timeout` seconds the
+        rest is reset, and handlers that still run are cancelled. Returns when the server and its handlers
         have ended; called by one of the handlers, at once. It may be called
         again: the smaller timeout holds. To cancel it does not undo it.
 

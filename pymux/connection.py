@@ -154,6 +154,30 @@ class Connection:
             self._names = self._ask_addresses()
 
     @property
+    def stopping(self) -> bool:
+        """Whether the server's `stop` has ended its input, and not the peer.
+
+        A stop ends each stream behind what had arrived. To the handler that
+        looks like the peer's end: the last messages come, `recv` returns
+        None, `closed` is told of no error. Here is the difference. Where this
+        is True, the peer may have had more to send, and what was received is
+        perhaps a part: an unterminated last line, half of an upload. Where
+        the peer's end had arrived before, it is False, and the stream whole.
+
+        It is known when all that had arrived has been received: as the last
+        messages reach the handler, in `closed`, and from then on; in a
+        coroutine, ask once `recv` has returned None or iteration has ended.
+        False on a connection that was closed here before that.
+        """
+        stopped = self.mux._stopped
+        if stopped is None or self.id in stopped:
+            return stopped is not None
+        if self.mux._c is None:
+            return False
+        self.mux._check()
+        return lib.pmx_stopping(self.mux._c, self.id) == 1
+
+    @property
     def queued(self) -> int:
         """Bytes sent that the kernel has not yet taken, 0 once it ended."""
         return self.mux._queued(self.id)
@@ -216,9 +240,11 @@ class Connection:
     def close(self) -> None:
         """Flush, end the stream, and close once the peer has ended too.
 
-        What the peer still sends is read and dropped. All of it takes at most
-        `Limits.close_timeout` seconds; then the connection is reset and
-        reported with ETIMEDOUT.
+        What the peer still sends is read and dropped. After
+        `Limits.close_timeout` seconds without progress the connection is reset
+        and reported with ETIMEDOUT. Progress is a byte that the system took
+        for sending or the peer acknowledged, not one that the peer sends; so
+        a peer that reads steadily gets everything, however long it takes.
         """
         self.mux._check()
         if self._status != CLOSED:

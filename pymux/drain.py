@@ -34,6 +34,8 @@ class Drain:
         if self.by is not None and self.by <= by:
             return
         self.by = by
+        if self._mux._stopped is None:
+            self._mux._stopped = set()
         lib.pmx_drain(self._mux._c)
         if self._timer is not None:
             self._timer.cancel()

@@ -160,6 +160,10 @@ class Limits:
     Args:
         max_connections: open at once, of a listener; then accepting pauses and
             peers wait in the backlog. None: as many as there are descriptors.
+            Connections that were closed here, and whose peer has all of it to
+            receive yet or has not ended, are counted apart, up to the same
+            number. Where there are more, the oldest of those whose peer has
+            acknowledged everything is closed.
         high_water: bytes of queued output over which reading pauses.
         low_water: bytes under which it goes on; at most `high_water`.
         max_output: bytes of queued output; what would pass it ends the
@@ -167,8 +171,12 @@ class Limits:
             taken whatever its size.
         idle_timeout: seconds in which nothing was received and nothing taken
             by the kernel, then `ETIMEDOUT`; None: for ever.
-        close_timeout: seconds that `close()` may take to flush and to hear the
-            peer's end, then the connection is reset; None: for ever.
+        close_timeout: seconds without progress in which `close()` waits to
+            flush and to hear the peer's end, then the connection is reset with
+            `ETIMEDOUT`; None: for ever. Progress is a byte taken by the kernel
+            or acknowledged by the peer, not one that the peer sends. (Where
+            the system does not tell what is acknowledged, as Windows, only
+            the former.)
         keepalive: TCP's (idle, interval, count), ints: after `idle` seconds
             of silence the kernel asks every `interval` seconds whether the
             peer is still there; when `count` in a row were in vain, or bytes

@@ -213,6 +213,7 @@ class Mux:
         self._valid = 0  # and which of them may be read and answered
         self._unreturned = False
         self._causes: dict[int, BaseException] = {}
+        self._stopped: set[int] | None = None  # ids whose input a stop has cut
 
         self._log = Log()
         self._large = LARGE_PIECE  # a longer piece goes through _take_large()
@@ -355,6 +356,8 @@ class Mux:
             for conn in self._table:
                 if conn is not None:
                     conn._keep_addresses()
+                    if self._stopped is not None and conn.stopping:
+                        self._stopped.add(conn.id)
         with self._lock:  # interrupted anywhere, it can be begun again
             last = self._read_stats()
             last.connections = last.listeners = last.queued = last.buffers = 0
@@ -891,6 +894,8 @@ class Mux:
             if gone._status != CLOSED:
                 gone._status = GONE
             keep_names(gone, row.names)
+            if self._stopped is not None and lib.pmx_stopping(self._c, row.id) == 1:
+                self._stopped.add(row.id)
             batch.closed.append((gone, error))
 
     # --- waking, timers ---------------------------------------------------

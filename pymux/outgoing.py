@@ -88,6 +88,12 @@ class Seat(Reader):
         if conn is not None:
             conn._names = names
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the end of the loop has cut its input."""
+        conn = self._ref()
+        return conn is not None and conn.stopping
+
     def _keep_addresses(self) -> None:
         conn = self._ref()
         if conn is not None:

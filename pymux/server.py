@@ -264,7 +264,12 @@ class Server(BaseServer):
     def stop(self, drain_timeout: float | None = None) -> None:
         """Finish: accept who waits, answer what has arrived, close.
 
-        Then the rest is reset, after `drain_timeout` seconds. Returns when the
+        Each connection is as if its peer had ended its stream behind what had
+        arrived (`Connection.stopping` tells that from the peer's own end). It
+        closes when the peer has acknowledged its output and its end; what the
+        peer sends meanwhile is read and dropped, and destroys nothing. After
+        `drain_timeout` seconds the rest is reset: those connections are
+        reported with ETIMEDOUT and counted in `Stats.reset`. Returns when the
         server has ended, but at once in its own thread (a handler, a signal
         handler). Any thread may call it, and again: the smaller timeout holds.
         Before the start it does nothing.

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import socket
 import threading
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ import pymux
 from .util import (
     Harvested,
     assert_idle,
+    connect,
     fill,
     harvest_until,
     outgoing,
@@ -233,6 +235,152 @@ def test_close_while_paused_still_flushes(mux, raw):
     assert until_end(peer) == (b"goodbye", None)
     peer.close()
     harvest_until(mux, lambda acc: acc.is_closed(conn))
+
+
+# -- progress ----------------------------------------------------------------------
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def place(request, tmp_path):
+    """Where to listen: TCP's loopback, or a path."""
+    return ("127.0.0.1", 0) if request.param == "tcp" else str(tmp_path / "s")
+
+
+def narrow(address):
+    """A socket that is connected there and takes little that is not read."""
+    if not isinstance(address, tuple):
+        return connect(address)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(10)
+    sock.connect(address)
+    return sock
+
+
+def met(mux, place, **options):
+    """(Connection, narrow socket) of a connection accepted there."""
+    listener = mux.listen(place, **options)
+    peer = narrow(listener.address)
+    acc = harvest_until(mux, lambda acc: acc.opened)
+    listener.close()
+    return acc.opened[0], peer
+
+
+ENDS = {
+    "close": lambda conn, peer: conn.close(),
+    "close after send_eof": lambda conn, peer: (conn.send_eof(), conn.close()),
+    "the peer's half-close": lambda conn, peer: peer.shutdown(socket.SHUT_WR),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_steady_reader_gets_everything_however_long_it_takes(mux, place, end):
+    """Each step of the reader is progress, though all of them take many times
+    close_timeout. Reader and mux take turns, so that neither waits alone."""
+    limit, size, steps = 0.4, 6_000_000, 30
+    conn, peer = met(mux, place, limits=pymux.Limits(close_timeout=limit))
+    with peer:
+        conn.send(b"x" * size)
+        ENDS[end](conn, peer)
+        mux.harvest(0)
+        begun = time.monotonic()
+        got = step = 0
+        while piece := peer.recv(size // steps):
+            got += len(piece)
+            mux.harvest(0.04 if got * steps // size > step else 0)
+            step = got * steps // size
+        assert got == size
+        assert time.monotonic() - begun > 2 * limit
+
+
+def test_a_reader_that_stops_half_way_is_reset(mux, place):
+    limits = pymux.Limits(close_timeout=0.1)
+    conn, peer = met(mux, place, limits=limits)
+    with peer:
+        conn.send(b"x" * 12_000_000)
+        conn.close()
+        acc = Harvested()
+        for _ in range(20):
+            peer.recv(150_000)
+            acc.add(mux.harvest(0.01))
+        harvest_until(mux, lambda acc: acc.is_closed(conn), into=acc)
+        assert acc.errno(conn) == errno.ETIMEDOUT
+        assert mux.stats().reset == 1
+
+
+# -- those that linger -------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def goodbye(mux, listener, acc, said=b"bye", connect=connect):
+    """(Connection, socket): told so, and closed by the mux; the peer stays."""
+    with connect(listener.address) as peer:
+        before = len(acc.opened)
+        harvest_until(mux, lambda acc: len(acc.opened) > before, into=acc)
+        conn = acc.opened[-1]
+        conn.send(said)
+        conn.close()
+        acc.add(mux.harvest(0))
+        yield conn, peer
+
+
+def test_those_that_linger_leave_their_places_to_others(mux, place):
+    """As many again as may be open; the oldest that has everything goes then."""
+    listener = mux.listen(place, limits=pymux.Limits(max_connections=3))
+    acc = Harvested()
+    with contextlib.ExitStack() as stack:
+        pairs = [stack.enter_context(goodbye(mux, listener, acc)) for _ in range(8)]
+        harvest_until(mux, lambda acc: len(acc.closed) == 5, into=acc)
+        assert acc.closed == [(conn, None) for conn, _ in pairs[:5]]
+        mux.harvest(0)
+        assert mux.stats().connections == 3
+        assert mux.stats().reset == 0
+        for _, peer in pairs:
+            assert until_end(peer) == (b"bye", None)
+    harvest_until(mux, lambda acc: len(acc.closed) == 8, into=acc)
+
+
+def test_one_that_has_answers_to_receive_yet_is_not_closed_for_another(mux):
+    size, acc = 200_000, Harvested()
+    listener = mux.listen(("127.0.0.1", 0), limits=pymux.Limits(max_connections=1))
+    with goodbye(mux, listener, acc, b"x" * size, narrow) as (slow, reader):
+        harvest_until(mux, lambda acc: slow.queued == 0, into=acc)
+        for _ in range(3):  # each is the only one that may go
+            with goodbye(mux, listener, acc) as (conn, peer):
+                harvest_until(mux, lambda acc: acc.is_closed(conn), into=acc)
+                assert until_end(peer) == (b"bye", None)
+        assert not acc.is_closed(slow)
+        task = Reader(reader)
+        while task.thread.is_alive():
+            acc.add(mux.harvest(0.01))
+        assert task.join() == (b"x" * size, None)
+    harvest_until(mux, lambda acc: acc.is_closed(slow), into=acc)
+    assert acc.error(slow) is None
+
+
+def test_one_that_is_open_keeps_its_place(mux):
+    acc = Harvested()
+    listener = mux.listen(("127.0.0.1", 0), limits=pymux.Limits(max_connections=1))
+    with goodbye(mux, listener, acc), connect(listener.address) as inside:
+        harvest_until(mux, lambda acc: len(acc.opened) == 2, into=acc)
+        with connect(listener.address):
+            assert_idle(mux)
+            inside.close()
+            harvest_until(mux, lambda acc: len(acc.opened) == 3, into=acc)
+
+
+# -- Mux.close ---------------------------------------------------------------------
+
+
+def test_a_mux_that_closes_with_unread_input_takes_no_answer_back(mux, place):
+    size = 100_000
+    conn, peer = met(mux, place)
+    with peer:
+        conn.send(b"x" * size)
+        harvest_until(mux, lambda acc: conn.queued == 0)
+        fill(peer, 50_000)
+        mux.close()
+        assert until_end(peer) == (b"x" * size, None)
 
 
 # -- abort -------------------------------------------------------------------------
