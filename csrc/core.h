@@ -41,7 +41,6 @@ enum {
      * must not hold up the others. */
     PMX__EXPIRIES = 256,
     PMX__LOOKS = 4,             /* for progress, while close_ns passes */
-    PMX__TRIES = 64,            /* to find one that may go, at once */
     PMX__SLAB = 1024,           /* slots; slabs are never moved */
     PMX__GENERATIONS = 1 << 28, /* then a slot is retired */
 };
@@ -83,6 +82,10 @@ enum pmx__due {
     PMX__LOOK_DUE               /* no deadline: it is only to be looked at */
 };
 
+/* Of a connection that closes: all of it is with the kernel, its end too; and
+ * the peer has acknowledged that, so that it may go where others need room. */
+enum pmx__lingers { PMX__LINGERS_NOT, PMX__LINGERS, PMX__MAY_GO };
+
 typedef struct {
     int64_t at;
     uint32_t slot;
@@ -96,7 +99,7 @@ typedef struct pmx__rules {
     uint32_t refs;
     uint32_t connections;       /* open, and those that linger: */
     uint32_t lingering;
-    uint32_t oldest, newest;    /* of them: slot + 1, or 0 */
+    uint32_t oldest, newest;    /* of them, who may go: slot + 1, or 0 */
 } pmx__rules;
 
 enum pmx__flags {
@@ -157,7 +160,7 @@ typedef struct pmx__conn {
         pmx_arena *carry;       /* input that is no complete frame yet */
         struct {
             uint32_t older, newer;      /* slot + 1, or 0 */
-        } linger;               /* (lingers) among those of its rules */
+        } linger;               /* (may go) among those of its rules */
     };
     pmx__queue *queue;
     union {                     /* by the connection's state */
@@ -182,7 +185,7 @@ typedef struct pmx__conn {
     uint16_t port4;
     uint8_t due;                /* enum pmx__due */
     uint8_t family;             /* 4: ip4 and port4; 1: Unix, 6: see at.peer */
-    uint8_t lingers;            /* closing, and all of it is with the kernel */
+    uint8_t lingers;            /* enum pmx__lingers */
     uint8_t task;               /* enum pmx__task */
 } pmx__conn;
 
@@ -324,8 +327,8 @@ static inline uint32_t pmx__places_taken(const pmx__rules *rules)
     return rules->connections -
            (rules->lingering < most ? rules->lingering : most);
 }
-void pmx__linger(pmx_mux *mux, uint32_t slot);
-void pmx__unlinger(pmx_mux *mux, uint32_t slot);
+void pmx__may_go(pmx_mux *mux, uint32_t slot);
+void pmx__linger_no_more(pmx_mux *mux, uint32_t slot);
 int pmx__policy_valid(const pmx_policy *policy);
 
 /* plain.c */

@@ -148,7 +148,7 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
             pmx__let_go(mux, c);
     }
     pmx__queue_drop(mux, c);
-    pmx__unlinger(mux, slot);
+    pmx__linger_no_more(mux, slot);
     pmx__carry_drop(mux, c);
     free(c->at.names);
 }

@@ -192,33 +192,30 @@ static uint32_t *linger_link(pmx_mux *mux, uint32_t place, int newer)
     return newer ? &c->linger.newer : &c->linger.older;
 }
 
-/* It has no carry any more: the links stand in that place. */
-void pmx__linger(pmx_mux *mux, uint32_t slot)
+/* The newest of them. It has no carry any more: the links stand there. */
+void pmx__may_go(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__rules *rules = c->rules;
-    c->lingers = 1;
+    c->lingers = PMX__MAY_GO;
     c->linger.older = rules->newest;
     c->linger.newer = 0;
-    if (rules->newest)
-        *linger_link(mux, rules->newest, 1) = slot + 1;
-    else
-        rules->oldest = slot + 1;
+    *(rules->newest ? linger_link(mux, rules->newest, 1) : &rules->oldest) =
+        slot + 1;
     rules->newest = slot + 1;
-    rules->lingering++;
 }
 
-void pmx__unlinger(pmx_mux *mux, uint32_t slot)
+void pmx__linger_no_more(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__rules *rules = c->rules;
-    uint32_t older = c->linger.older, newer = c->linger.newer;
-    if (!c->lingers)
-        return;
-    *(newer ? linger_link(mux, newer, 0) : &rules->newest) = older;
-    *(older ? linger_link(mux, older, 1) : &rules->oldest) = newer;
-    rules->lingering--;
-    c->lingers = 0;
-    c->linger.older = c->linger.newer = 0;
-    c->carry = NULL;
+    if (c->lingers == PMX__MAY_GO) {
+        uint32_t older = c->linger.older, newer = c->linger.newer;
+        *(newer ? linger_link(mux, newer, 0) : &rules->newest) = older;
+        *(older ? linger_link(mux, older, 1) : &rules->oldest) = newer;
+        c->carry = NULL;
+    }
+    if (c->lingers)
+        rules->lingering--;
+    c->lingers = PMX__LINGERS_NOT;
 }

@@ -281,38 +281,28 @@ static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
         look_soon(mux, slot);
 }
 
-/* Where more linger than may, the one goes that has the longest of those that
- * lose nothing by it. Those at the head that would are put behind. */
-static void thin_out(pmx_mux *mux, pmx__rules *rules)
-{
-    for (int n = 0; n < PMX__TRIES && rules->lingering >
-                                          rules->is.max_connections; n++) {
-        uint32_t slot = rules->oldest - 1;
-        pmx__conn *c = pmx__slot(mux, slot);
-        if (is_acknowledged(c)) {
-            pmx__finish(mux, slot, c->error, 0);
-        } else {
-            pmx__unlinger(mux, slot);
-            pmx__linger(mux, slot);
-        }
-    }
-}
-
-/* All of it is with the kernel, the end too: its place is another's. */
+/* All of it is with the kernel, the end too: its place is another's. Where more
+ * linger than may be open, the one goes that has longest had nothing to lose
+ * by it. */
 static void linger(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__rules *rules = c->rules;
-    if (!rules->is.max_connections)
+    uint32_t most = rules->is.max_connections;
+    if (!most)
         return;
     if (!c->lingers) {
-        pmx__linger(mux, slot);
+        c->lingers = PMX__LINGERS;
+        rules->lingering++;
         mux->room = 1;
     }
-    thin_out(mux, rules);
-    if (!(c->flags & PMX__DONE) &&
-        rules->lingering > rules->is.max_connections)
+    if (c->lingers == PMX__LINGERS && is_acknowledged(c))
+        pmx__may_go(mux, slot);
+    else if (c->lingers == PMX__LINGERS)
         look_soon(mux, slot);
+    while (rules->lingering > most && rules->oldest)
+        pmx__finish(mux, rules->oldest - 1,
+                    pmx__slot(mux, rules->oldest - 1)->error, 0);
 }
 
 /* Take the steps that a shrunken queue allows: read on under low water; when
@@ -474,7 +464,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         c->error = ECONNRESET;
     keep_names(c);
     pmx__queue_drop(mux, c);
-    pmx__unlinger(mux, slot);
+    pmx__linger_no_more(mux, slot);
     pmx__carry_drop(mux, c);
     if (c->sock != PMX__NO_SOCK) {
         if (c->flags & PMX__LISTED)

@@ -331,7 +331,9 @@ def test_those_that_linger_leave_their_places_to_others(mux, place):
     with contextlib.ExitStack() as stack:
         pairs = [stack.enter_context(goodbye(mux, listener, acc)) for _ in range(8)]
         harvest_until(mux, lambda acc: len(acc.closed) == 5, into=acc)
-        assert acc.closed == [(conn, None) for conn, _ in pairs[:5]]
+        assert {error for _, error in acc.closed} == {None}
+        if place != ("127.0.0.1", 0):  # TCP's acknowledgements come when they come
+            assert [conn for conn, _ in acc.closed] == [conn for conn, _ in pairs[:5]]
         mux.harvest(0)
         assert mux.stats().connections == 3
         assert mux.stats().reset == 0

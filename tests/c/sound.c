@@ -39,19 +39,23 @@ static void check_place(const pmx_mux *m, uint32_t slot)
 /* Those that linger are in a list, linked both ways, and nobody else is. */
 static void check_lingering(const pmx_mux *m, const pmx__rules *r)
 {
-    uint32_t count = 0, last = 0, all = 0;
+    uint32_t count = 0, last = 0, all = 0, may_go = 0;
     for (uint32_t at = r->oldest; at; count++) {
         const pmx__conn *c = pmx__slot(m, at - 1);
-        CHECK(c->lingers && c->rules == r);
+        CHECK(c->lingers == PMX__MAY_GO && c->rules == r);
         EQUAL(c->linger.older, last);
         last = at;
         at = c->linger.newer;
     }
-    for (uint32_t slot = 0; slot < m->slots; slot++)
-        all += pmx__slot(m, slot)->lingers && pmx__slot(m, slot)->rules == r;
+    for (uint32_t slot = 0; slot < m->slots; slot++) {
+        const pmx__conn *c = pmx__slot(m, slot);
+        all += c->lingers && c->rules == r;
+        may_go += c->lingers == PMX__MAY_GO && c->rules == r;
+    }
     EQUAL(r->newest, last);
-    EQUAL(r->lingering, count);
-    EQUAL(all, count);
+    EQUAL(r->lingering, all);
+    EQUAL(may_go, count);
+    CHECK(!count || r->lingering <= r->is.max_connections);
 }
 
 static void check_slots(const pmx_mux *m)
