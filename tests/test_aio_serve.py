@@ -1,9 +1,11 @@
 """`pymux.aio.serve`: a server as a guest of asyncio and of uvloop."""
 
 import asyncio
+import contextlib
 import errno
 import socket
 import sys
+import threading
 import time
 
 import pytest
@@ -709,6 +711,97 @@ def test_stop_answers_what_has_arrived_and_closes(loop, form):
             await server.stop()
             assert await asyncio.to_thread(util.recv_all, sock) == b"ONE\nTWO\n"
         assert server.stats().connections == 0
+
+    loop.run(main())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_stop_destroys_no_answer_of_a_client_that_goes_on_sending(loop, form):
+    def talk_and_read(sock, over):
+        """All that a client gets that reads slowly, and another thread of which
+        goes on sending."""
+
+        def talk():
+            with contextlib.suppress(OSError):
+                while not over.is_set():
+                    sock.sendall(b"more of it\n" * 1000)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        try:
+            return util.until_end(sock)
+        finally:
+            over.set()
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
+            thread.join()
+
+    async def main():
+        handler = in_form(form, lambda data: data * 100)
+        server = await pymux.aio.serve(handler, LOCAL, framing=LINES, drain_timeout=20)
+        over = threading.Event()
+        with util.connect(server.address) as sock:
+            client = asyncio.create_task(asyncio.to_thread(talk_and_read, sock, over))
+            await until(lambda: server.stats().bytes_out > 1_000_000)
+            await server.stop()
+            data, error = await client
+        assert (len(data), error) == (server.stats().bytes_out, None)
+        assert server.stats().reset == 0
+
+    loop.run(main())
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_handler_is_told_whether_a_stop_has_cut_its_input(loop, ended):
+    seen = []
+
+    async def handler(conn):
+        got = [data async for data in conn]
+        seen.append((got, conn.stopping, conn))
+
+    async def main():
+        server = await pymux.aio.serve(handler, LOCAL, framing=LINES)
+        with util.connect(server.address) as sock:
+            sock.sendall(b"a\nhalf of")
+            if ended:
+                sock.shutdown(socket.SHUT_WR)
+            await until(lambda: server.stats().messages_in)
+            await server.stop()
+        ((got, stopping, conn),) = seen
+        assert got == [b"a", b"half of"]
+        assert stopping is conn.stopping is not ended
+
+    loop.run(main())
+
+
+def test_a_function_is_told_whether_a_stop_has_cut_its_input(loop):
+    seen = []
+
+    def handler(conn, data):
+        seen.append((data, conn.stopping))
+
+    async def main():
+        server = await pymux.aio.serve(handler, LOCAL, framing=LINES)
+        with util.connect(server.address) as sock:
+            sock.sendall(b"a\nhalf of")
+            await until(lambda: server.stats().messages_in)
+            await server.stop()
+        assert seen == [(b"a", False), (b"half of", True)]
+
+    loop.run(main())
+
+
+def test_a_connection_made_elsewhere_in_the_loop_is_not_stopping(loop):
+    async def main():
+        async with pymux.aio.serve(echo, LOCAL) as server:
+            conn = await pymux.aio.connect(server.address)
+            conn.send(b"hello")
+            assert await conn.recv() == b"hello"
+        assert await conn.recv() is None
+        assert not conn.stopping
+        conn.close()
+        await conn.wait_closed()
+        assert not conn.stopping
 
     loop.run(main())
 

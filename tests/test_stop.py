@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import socket
+import threading
 import time
 
 import pytest
@@ -138,6 +139,87 @@ def test_what_comes_later_destroys_no_answer(backend):
         util.wait_until(lambda: server.stats().listeners == 0)
         sock.sendall(b"late" * 1000)
         assert util.until_end(sock) == (b"x" * (size - 1), None)
+
+
+@contextlib.contextmanager
+def talking(sock):
+    """During the block, somebody goes on sending lines to a socket, which may be
+    gone by and by."""
+    over = threading.Event()
+
+    def talk():
+        with contextlib.suppress(OSError):
+            while not over.is_set():
+                sock.sendall(b"more of it\n" * 1000)
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+        thread.join()
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def place(request, tmp_path):
+    """Where to serve: TCP's loopback, or a path."""
+    return ("127.0.0.1", 0) if request.param == "tcp" else str(tmp_path / "s")
+
+
+@pytest.mark.parametrize("form", util.FORMS)
+def test_a_client_that_goes_on_sending_gets_every_answer(backend, place, form):
+    """It sends while the server stops, and has answers to read yet."""
+    handler = util.in_form(form, lambda data: data * 100)
+    with (
+        util.serving(
+            handler, backend, place, framing=LINES, drain_timeout=60
+        ) as server,
+        util.connect(server.address) as sock,
+        talking(sock),
+    ):
+        got = len(util.recv_exactly(sock, 100_000))
+        util.in_server(server, lambda mux: server.stop())
+        data, error = util.until_end(sock)
+        server.stop()
+        assert (got + len(data), error) == (server.stats().bytes_out, None)
+        assert server.stats().reset == server.stats().discarded == 0
+
+
+def test_a_client_that_ends_with_a_close_of_ours_gets_every_answer(backend, place):
+    """The handler has closed before the stop; the client sends on all the same."""
+
+    def handler(conn, data):
+        conn.close()
+        return bytes(LONG)
+
+    with (
+        util.serving(handler, backend, place, drain_timeout=60) as server,
+        util.connect(server.address) as sock,
+        talking(sock),
+    ):
+        util.recv_exactly(sock, 1)
+        util.in_server(server, lambda mux: server.stop())
+        assert util.until_end(sock) == (bytes(LONG - 1), None)
+
+
+def test_who_never_acknowledges_is_reset_at_the_deadline_and_it_says_so(backend):
+    """Its answer is with the kernel whole, so that nothing is queued here."""
+    log = util.Ends(lambda data: bytes(200_000))
+    with (
+        util.serving(log, backend, drain_timeout=60) as server,
+        socket.socket() as sock,
+    ):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(server.address)
+        sock.sendall(b"go")
+        util.wait_until(lambda: server.stats().bytes_out == 200_000)
+        server.stop(0.2)
+        assert server.stats().reset == 1
+        assert util.until_end(sock)[1] == errno.ECONNRESET
+    assert log.errors() == [errno.ETIMEDOUT]
 
 
 def test_nobody_can_connect_while_it_drains(backend):
@@ -298,6 +380,201 @@ def test_connections_that_the_server_made_end_too(backend):
                 server.stop()
                 assert util.recv_all(peer) == b""
     assert [conn for conn, _ in log.ended] == log.open
+
+
+# -- whose end it is ---------------------------------------------------------------
+
+
+class Seen:
+    """What handlers of each form see of `Connection.stopping`."""
+
+    def __init__(self):
+        self.conns = []
+        self.messages = []  # (message, stopping)
+        self.ends = []  # stopping: at the end of a coroutine, in closed()
+
+    def note(self, conn, data):
+        self.conns.append(conn)
+        self.messages.append((bytes(data), conn.stopping))
+
+    def in_form(self, form):
+        @pymux.batched
+        def batch(batch):
+            for conn, data in batch:
+                self.note(conn, data)
+
+        async def coroutine(conn):
+            async for data in conn:
+                self.note(conn, data)
+            self.ends.append(conn.stopping)
+
+        methods = {"closed": lambda _, conn, error: self.ends.append(conn.stopping)}
+        methods["received"] = lambda _, conn, data: self.note(conn, data)
+        if form == "batched object":
+            methods["received"] = pymux.batched(lambda _, b: batch(b))
+        return {
+            "function": self.note,
+            "batch": batch,
+            "coroutine": coroutine,
+        }.get(form) or type("Handler", (), methods)()
+
+
+def stopped_behind(sent, form, backend, place, end=lambda sock: None):
+    """What a handler saw whose client had sent this, and perhaps its end, before the
+    server stopped."""
+    seen = Seen()
+    with (
+        util.serving(
+            seen.in_form(form), backend, place, framing=LINES, drain_timeout=60
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        util.wait_until(lambda: server.stats().accepted)
+        with util.then_stopped(server):
+            sock.sendall(sent)
+            end(sock)
+        assert util.until_end(sock) == (b"", None)
+    return seen
+
+
+@pytest.mark.parametrize("form", util.FORMS)
+def test_an_upload_that_a_stop_cuts_says_so(backend, place, form):
+    seen = stopped_behind(b"a\nhalf of", form, backend, place)
+    assert seen.messages[-1] == (b"half of", True)
+    assert set(seen.ends) <= {True}
+    assert {conn.stopping for conn in seen.conns} == {True}  # the mux is closed
+
+
+@pytest.mark.parametrize("form", util.FORMS)
+def test_an_upload_that_its_peer_had_ended_is_whole(backend, place, form):
+    seen = stopped_behind(
+        b"a\nthe last", form, backend, place, lambda sock: sock.shutdown(socket.SHUT_WR)
+    )
+    assert seen.messages == [(b"a", False), (b"the last", False)]
+    assert set(seen.ends) <= {False}
+    assert {conn.stopping for conn in seen.conns} == {False}
+
+
+@pytest.mark.parametrize("form", util.FORMS)
+def test_whole_lines_are_cut_too_where_their_peer_had_not_ended(backend, place, form):
+    seen = stopped_behind(b"a\nb\n", form, backend, place)
+    assert [data for data, _ in seen.messages] == [b"a", b"b"]
+    assert set(seen.ends) <= {True}
+    assert {conn.stopping for conn in seen.conns} == {True}
+
+
+def test_it_is_known_with_the_last_rows_of_a_full_batch(backend, place):
+    """More than one harvest takes in, all of it there when the server stops."""
+    seen = stopped_behind(b"x\n" * 10_000, "function", backend, place)
+    assert len(seen.messages) == 10_000
+    assert seen.messages[0] == (b"x", False)
+    assert seen.messages[-1] == (b"x", True)
+
+
+def test_an_unfinished_frame_is_an_error_and_cut(backend, place):
+    seen = []
+
+    class Handler:
+        def closed(self, conn, error):
+            seen.append((error.errno, conn.stopping))
+
+    framing = pymux.LengthPrefix(1)
+    with (
+        util.serving(Handler(), backend, place, framing=framing) as server,
+        util.connect(server.address) as sock,
+    ):
+        util.wait_until(lambda: server.stats().accepted)
+        with util.then_stopped(server):
+            sock.sendall(b"\5unf")
+        server.stop()
+    assert seen == [(errno.EPROTO, True)]
+
+
+def test_without_a_stop_no_connection_is_stopping(backend, place):
+    seen = Seen()
+    with util.serving(seen.in_form("object"), backend, place, framing=LINES) as server:
+        assert util.everything(server.address, b"a\nlast") == b""
+        util.wait_until(lambda: seen.ends)
+        assert seen.messages == [(b"a", False), (b"last", False)]
+        assert seen.ends == [False]
+
+
+def test_what_a_handler_has_closed_itself_no_stop_has_cut(backend, place):
+    """Its peer stays and the connection lingers, when the server stops."""
+    seen = Seen()
+
+    class Handler:
+        def received(self, conn, data):
+            conn.close()
+
+        def closed(self, conn, error):
+            seen.ends.append(conn.stopping)
+
+    with (
+        util.serving(Handler(), backend, place, drain_timeout=60) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"go")
+        assert util.recv_all(sock) == b""
+        server.stop()
+    assert seen.ends == [False]
+
+
+def test_a_coroutine_is_told_while_it_runs_on(backend, place):
+    """Its connection is open yet, and what the peer sends goes nowhere."""
+    seen = []
+
+    async def handler(conn):
+        got = b""
+        while data := await conn.recv():
+            got += data
+        seen.append((len(got), conn.stopping))
+        await pymux.sleep(0.01)
+        seen.append((len(got), conn.stopping))
+        conn.send(b"half" if conn.stopping else b"whole")
+
+    with (
+        util.serving(handler, backend, place, drain_timeout=60) as server,
+        util.connect(server.address) as sock,
+    ):
+        util.wait_until(lambda: server.stats().accepted)
+        with talking(sock):
+            with util.then_stopped(server):
+                sock.sendall(b"x")
+            assert util.until_end(sock) == (b"half", None)
+    assert seen == [seen[0]] * 2
+    assert seen[0][0] and seen[0][1]
+
+
+def test_a_connection_that_the_server_made_is_cut_too(backend):
+    """Of two, the one whose peer had ended is not."""
+    seen = {}
+
+    class Handler:
+        def closed(self, conn, error):
+            seen[conn.peer] = (error, conn.stopping)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+        util.serving(Handler(), backend, drain_timeout=60) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        for other in one, two:
+            util.in_server(server, pymux.Mux.connect, other.getsockname())
+            other.settimeout(10)
+            peer = stack.enter_context(other.accept()[0])
+            peer.settimeout(10)
+        util.wait_until(lambda: server.stats().connected == 2)
+        util.in_server(server, lambda mux: None)
+        with util.then_stopped(server):
+            peer.shutdown(socket.SHUT_WR)
+        assert util.recv_all(peer) == b""
+        server.stop()
+        assert seen == {
+            one.getsockname(): (None, True),
+            two.getsockname(): (None, False),
+        }
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
