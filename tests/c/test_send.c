@@ -260,6 +260,115 @@ static void what_is_sent_in_one_log_counts_for_max_output(void)
     world_end(&w);
 }
 
+/* Until another message of the connection's has been handed over. */
+static void ask(world *w, uint64_t id, pmx_sock peer)
+{
+    size_t before = messages_of(w, id);
+    put_text(peer, "x");
+    UNTIL(w, messages_of(w, id) > before);
+}
+
+static void answers_to_a_batch_may_have_any_size(void)
+{
+    enum { SIZE = 9000000 };
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    p.max_output = 1000;
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    buffer much = {0}, got = {0};
+    fill(&much, SIZE, 1);
+    ask(&w, id, peer);
+    for (int k = 0; k < 3; k++)
+        say(&w, id, much.bytes + k * (SIZE / 3), SIZE / 3);
+    turn(&w, 0);
+    CHECK(!closed(&w, id));
+    CHECK(pmx_queued(w.mux, id) > p.max_output);
+    UNTIL_DOING(&w, got.size == SIZE, get(peer, &got));
+    CHECK(same(&got, &much));
+    /* what finds room is no matter; what does not, and is no answer, is */
+    ask(&w, id, peer);
+    say(&w, id, much.bytes, SIZE);
+    turn(&w, 0);
+    CHECK(pmx_queued(w.mux, id) > p.max_output);
+    say_text(&w, id, "other");
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ENOBUFS);
+    leave(peer);
+    release(&much);
+    release(&got);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* Whose messages a task takes: it answers them when it likes. */
+static void what_a_task_sends_is_the_answer_to_its_message(void)
+{
+    enum { SIZE = 9000000 };
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    p.max_output = 1000;
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    buffer much = {0};
+    fill(&much, SIZE, 1);
+    do_op(&w, id, PMX_WAITS);
+    ask(&w, id, peer);
+    turn(&w, 0);
+    say(&w, id, much.bytes, SIZE);      /* in a later turn, */
+    say_text(&w, id, "and its end");
+    turn(&w, 0);
+    CHECK(!closed(&w, id));
+    do_op(&w, id, PMX_KEPT);            /* or of some that were kept, */
+    say_text(&w, id, "another");
+    turn(&w, 0);
+    say_text(&w, id, "a third");
+    turn(&w, 0);
+    do_op(&w, id, PMX_TAKEN);           /* and of the last of those */
+    turn(&w, 0);
+    say_text(&w, id, "the last");
+    turn(&w, 0);
+    CHECK(!closed(&w, id));
+    say_text(&w, id, "no answer");
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ENOBUFS);
+    leave(peer);
+    release(&much);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void what_the_kernel_takes_now_is_not_held_against_a_peer(void)
+{
+    enum { SIZE = 9000000 };
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    p.max_output = SIZE;
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    buffer much = {0}, got = {0};
+    fill(&much, SIZE, 1);
+    say(&w, id, much.bytes, SIZE);
+    turn(&w, 0);
+    uint64_t queued = pmx_queued(w.mux, id);
+    CHECK(queued);
+    while (got.size < SIZE - queued)    /* the mux does not know yet */
+        CHECK(get(peer, &got) == 1);
+    say(&w, id, much.bytes, got.size + 1);
+    turn(&w, 0);
+    CHECK(!closed(&w, id));
+    do_op(&w, id, PMX_ABORT);
+    UNTIL(&w, closed(&w, id));
+    leave(peer);
+    release(&much);
+    release(&got);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 const test_case send_tests[] = {
     EACH(what_comes_is_sent_back),
     EACH(four_megabytes_reach_a_slow_reader),
@@ -269,5 +378,8 @@ const test_case send_tests[] = {
     EACH(reading_stops_while_output_is_over_high_water),
     EACH(output_beyond_max_output_ends_the_connection),
     EACH(what_is_sent_in_one_log_counts_for_max_output),
+    EACH(answers_to_a_batch_may_have_any_size),
+    EACH(what_a_task_sends_is_the_answer_to_its_message),
+    EACH(what_the_kernel_takes_now_is_not_held_against_a_peer),
     {0},
 };

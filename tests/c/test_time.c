@@ -75,6 +75,218 @@ static void the_idle_clock_runs_while_output_is_unread(void)
     world_end(&w);
 }
 
+/* --- who is idle, by a clock that the test sets ------------------------- */
+
+enum { IDLE_S = 60 };
+#define IDLE_NS (INT64_C(1000000000) * IDLE_S)
+
+static uint64_t serve_idle(world *w, pmx_sock *peer)
+{
+    pmx_policy p = raw();
+    p.idle_ns = IDLE_NS;
+    world_serve(w, &p);
+    return meet(w, peer);
+}
+
+/* It has said nothing for as long as it may. */
+static void age(world *w, uint64_t id)
+{
+    pmx__due_since(w->mux, (uint32_t)id, PMX__IDLE_DUE,
+                   pmx__now() - IDLE_NS - MS);
+}
+
+/* What a turn finds that has not heard of it. */
+static int is_ended_in_time(world *w, uint64_t id)
+{
+    age(w, id);
+    w->mux->now = pmx__now();
+    pmx__expire(w->mux);
+    return !!(pmx__find(w->mux, id)->flags & PMX__DONE);
+}
+
+static void idle_end(world *w, uint64_t id, pmx_sock peer)
+{
+    UNTIL(w, closed(w, id));
+    EQUAL(error_of(w, id), ETIMEDOUT);
+    leave(peer);
+    world_is_clean(w);
+    world_end(w);
+}
+
+static void who_has_unread_bytes_is_not_idle(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_idle(&w, &peer);
+    put_text(peer, "unread");
+    CHECK(!is_ended_in_time(&w, id));
+    CHECK(!is_ended_in_time(&w, id));
+    UNTIL(&w, messages_of(&w, id) == 1);
+    CHECK(is_ended_in_time(&w, id));
+    idle_end(&w, id, peer);
+}
+
+/* While it does not take its answers, its bytes are not read. */
+static void who_does_not_read_is_idle_whatever_he_says(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_idle(&w, &peer);
+    buffer much = {0};
+    fill(&much, 9000000, 1);
+    say(&w, id, much.bytes, much.size);
+    turn(&w, 0);
+    put_text(peer, "unread");
+    turn(&w, 0);
+    CHECK(is_ended_in_time(&w, id));
+    release(&much);
+    idle_end(&w, id, peer);
+}
+
+/* Where waits bring as many events as there is room for, that of an idle one
+ * may not have been fetched yet; but in the end each has been. */
+static void full_waits_hold_back_idle_deadlines_for_a_while(void)
+{
+    world w;
+    pmx_sock peer, other;
+    uint64_t id = serve_idle(&w, &peer), closing = meet(&w, &other);
+    pmx__slot(w.mux, (uint32_t)closing)->rules->is.close_ns = MS;
+    do_op(&w, closing, PMX_CLOSE);
+    turn(&w, 0);
+    pmx__due_since(w.mux, (uint32_t)closing, PMX__CLOSE_DUE, 0);
+    w.mux->unheard = 1;
+    CHECK(!is_ended_in_time(&w, id));
+    CHECK(pmx__find(w.mux, closing)->flags & PMX__DONE);
+    w.mux->unheard = w.mux->slots / PMX__EVENTS + 1;
+    CHECK(!is_ended_in_time(&w, id));
+    w.mux->unheard++;
+    CHECK(is_ended_in_time(&w, id));
+    UNTIL(&w, closed(&w, closing));
+    leave(other);
+    idle_end(&w, id, peer);
+}
+
+static void waits_that_are_full_are_counted(void)
+{
+    world w;
+    world_begin(&w, 100, 10000);
+    memset(w.mux->events, 0, sizeof w.mux->events);
+    for (int i = 0; i < PMX__EVENTS; i++)
+        w.mux->events[i].token = UINT32_MAX;    /* nobody's */
+    for (uint32_t n = 1; n < 4; n++) {
+        pmx__note_events(w.mux, PMX__EVENTS);
+        EQUAL(w.mux->unheard, n);
+    }
+    pmx__note_events(w.mux, PMX__EVENTS - 1);
+    EQUAL(w.mux->unheard, 0);
+    world_end(&w);
+}
+
+/* Who has a message in the batch, or was told to be open. */
+static void the_callers_time_is_nobodys_idleness(void)
+{
+    world w;
+    pmx_sock peer, silent;
+    uint64_t id = serve_idle(&w, &peer), other = meet(&w, &silent);
+    const pmx__conn *c = pmx__find(w.mux, id);
+    const pmx__conn *d = pmx__find(w.mux, other);
+    turn(&w, 0);
+    put_text(peer, "x");
+    UNTIL(&w, w.t.messages);
+    int64_t before = d->since;
+    int64_t later = w.mux->now + IDLE_NS;
+    pmx__hand_back(w.mux, later);
+    EQUAL(c->since, later);
+    EQUAL(d->since, before);
+    w.mux->now = pmx__now();
+    turn(&w, 0);                        /* the batch is no longer its */
+    pmx__hand_back(w.mux, later + MS * 1000);
+    EQUAL(c->since, later);
+    do_op(&w, id, PMX_ABORT);
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    CHECK(is_ended_in_time(&w, other));
+    idle_end(&w, other, silent);
+}
+
+/* In a turn in which its time is over; 0 where it was ended. */
+static int is_asked_about(world *w, uint64_t id)
+{
+    age(w, id);
+    turn(w, 0);
+    EQUAL(!w->t.idle_count, !!closed(w, id));
+    return w->t.idle_count == 1 && w->t.idle[0] == id;
+}
+
+static void who_waits_for_a_task_is_asked_about(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_idle(&w, &peer);
+    do_op(&w, id, PMX_WAITS);
+    turn(&w, 0);
+    put_text(peer, "x");
+    UNTIL(&w, messages_of(&w, id) == 1);
+    for (int i = 0; i < 3; i++) {       /* no answer: it is at it */
+        CHECK(is_asked_about(&w, id));
+    }
+    say_text(&w, id, "answer");
+    turn(&w, 0);
+    do_op(&w, id, PMX_KEPT);            /* there are more */
+    say_text(&w, id, "answer");
+    turn(&w, 0);
+    CHECK(is_asked_about(&w, id));
+    say_text(&w, id, "answer");         /* and the last one */
+    do_op(&w, id, PMX_TAKEN);
+    turn(&w, 0);
+    CHECK(is_asked_about(&w, id));
+    say_text(&w, id, "answer");         /* is answered */
+    turn(&w, 0);
+    CHECK(is_ended_in_time(&w, id));
+    idle_end(&w, id, peer);
+}
+
+/* What several messages at once were answered with does not tell whether the
+ * last of them was. */
+static void a_task_that_had_several_is_asked_about(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = lines("\n", 100);
+    p.idle_ns = IDLE_NS;
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    do_op(&w, id, PMX_WAITS);
+    turn(&w, 0);
+    put_text(peer, "1\n2\n");
+    UNTIL(&w, messages_of(&w, id) == 2);
+    say_text(&w, id, "answer");
+    turn(&w, 0);
+    CHECK(is_asked_about(&w, id));
+    say_text(&w, id, "answer");
+    turn(&w, 0);
+    CHECK(is_ended_in_time(&w, id));
+    idle_end(&w, id, peer);
+}
+
+static void a_task_that_waits_for_its_peer_has_an_idle_one(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_idle(&w, &peer);
+    do_op(&w, id, PMX_WAITS);
+    turn(&w, 0);
+    put_text(peer, "no answer to this");
+    UNTIL(&w, messages_of(&w, id) == 1);
+    CHECK(is_asked_about(&w, id));
+    put_text(peer, "meanwhile");        /* the last word comes too late */
+    do_op(&w, id, PMX_WAITS);
+    UNTIL(&w, messages_of(&w, id) == 2);
+    CHECK(is_asked_about(&w, id));
+    do_op(&w, id, PMX_WAITS);
+    idle_end(&w, id, peer);
+}
+
 static void deadlines_stay_in_order_over_pauses(void)
 {
     enum { COUNT = 30 };
@@ -330,6 +542,14 @@ static void an_interrupted_wait_keeps_what_it_has(void)
 }
 
 const test_case time_tests[] = {
+    EACH(who_has_unread_bytes_is_not_idle),
+    EACH(who_does_not_read_is_idle_whatever_he_says),
+    EACH(full_waits_hold_back_idle_deadlines_for_a_while),
+    ONCE(waits_that_are_full_are_counted),
+    EACH(the_callers_time_is_nobodys_idleness),
+    EACH(who_waits_for_a_task_is_asked_about),
+    EACH(a_task_that_had_several_is_asked_about),
+    EACH(a_task_that_waits_for_its_peer_has_an_idle_one),
     EACH(an_idle_connection_times_out),
     EACH(the_idle_clock_stands_still_while_paused),
     EACH(the_idle_clock_runs_while_output_is_unread),
