@@ -49,6 +49,7 @@ enum {
 #define PMX__ACK_EACH_NS INT64_C(10000)     /* more of it, for each that waits */
 #define PMX__SOON_NS INT64_C(1000000)       /* looks are no closer than this */
 #define PMX__AGAIN_NS INT64_C(1000000)      /* an idle one not heard yet */
+#define PMX__BUFFERS_NS INT64_C(1000000)    /* send again after ENOBUFS */
 #define PMX__REDIAL_NS INT64_C(10000000)    /* a Unix backlog that was full */
 
 /* Output that waits for the kernel. */
@@ -294,6 +295,7 @@ struct pmx_mux {
     size_t wire_used, wire_room;
 
     size_t dropped;             /* bytes, in this turn */
+    int short_of_buffers;       /* a send was refused for it: try again soon */
     uint32_t unheard;           /* waits in a row that filled all the room */
     int keeps_memory;           /* see keep_freed_memory() */
     int64_t now;
@@ -335,6 +337,12 @@ int pmx__policy_valid(const pmx_policy *policy);
 static inline const pmx__transport *pmx__via(const pmx__target *target)
 {
     return pmx__family(target) == 1 ? &pmx__unix : &pmx__tcp;
+}
+
+/* A send was refused: be told when the socket takes bytes again. */
+static inline int pmx__arm(const pmx_mux *mux, const pmx__conn *c)
+{
+    return mux->poller->arm ? mux->poller->arm(mux->poll_state, c->sock) : 0;
 }
 
 /* state.c: what happens to a connection */
@@ -429,7 +437,9 @@ static inline int64_t pmx__after(int64_t at, int64_t span)
 {
     return span > INT64_MAX - at ? INT64_MAX : at + span;
 }
-int pmx__nothing_to_wait_for(const pmx_mux *mux);
+/* How long there is nothing to wait for: 0, or a moment where all that can be
+ * done is a send that was refused for want of memory; -1: wait. */
+int64_t pmx__at_once(const pmx_mux *mux);
 /* When the mux itself must act, whatever the descriptors say. */
 int64_t pmx__next_act(const pmx_mux *mux);
 /* Wait until `until` (INT64_MAX: for ever; in the past: only look): how many

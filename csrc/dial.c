@@ -104,8 +104,11 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     if (told)
         c->error = 0;
     c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ);
-    if (error == -ENOTCONN)
-        return;                 /* not yet */
+    if (error == -ENOTCONN) {   /* not yet */
+        error = pmx__arm(mux, c);
+        if (!error)
+            return;
+    }
     if (error) {
         mux->poller->del(mux->poll_state, c->sock);
         c->flags &= ~(uint32_t)PMX__LISTED;

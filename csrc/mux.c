@@ -502,10 +502,12 @@ int pmx__do_harvest(pmx_turn *t)
     do {
         int64_t until = pmx__earlier(end, mux->gathered_at);
         until = pmx__earlier(until, pmx__next_act(mux));
-        if (pmx__nothing_to_wait_for(mux))
-            until = 0;
+        int64_t at_once = pmx__at_once(mux);
+        if (at_once >= 0)
+            until = pmx__earlier(until, at_once ? mux->now + at_once : 0);
         int count = pmx__wait(mux, until);
         mux->now = pmx__now();
+        mux->short_of_buffers = 0;
         if (count == -EINTR || (count < 0 && has_rows(mux)))
             reason |= PMX_INTERRUPTED;  /* if it fails again, that is said */
         else if (count < 0)

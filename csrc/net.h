@@ -56,7 +56,10 @@ int pmx__dial(const pmx__target *target, pmx_sock *sock);
  * to itself is -ECONNREFUSED. */
 int pmx__dialled(pmx_sock sock);
 
-/* Bytes, 0 at the end of the stream (recv), or -errno. */
+/* Bytes, 0 at the end of the stream (recv), or -errno. A send that is -ENOBUFS
+ * may be tried again: the system has no memory for it just now (any that is
+ * busy on macOS and NetBSD, https://github.com/libuv/libuv/issues/1573; Unix
+ * sockets on Linux). The socket has room, so no event follows. */
 int64_t pmx__recv(pmx_sock sock, void *to, size_t size);
 int64_t pmx__send(pmx_sock sock, const void *from, size_t size);
 int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count);

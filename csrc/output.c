@@ -67,7 +67,12 @@ void pmx__flush(pmx_mux *mux, uint32_t slot)
         c->since = mux->now;    /* progress */
     if (error == -EAGAIN) {
         c->flags &= ~(uint32_t)PMX__CAN_WRITE;
-    } else if (error) {
+        error = pmx__arm(mux, c);
+    } else if (error == -ENOBUFS) {     /* no event will tell: see net.h */
+        mux->short_of_buffers = 1;
+        error = 0;
+    }
+    if (error) {
         send_failed(mux, slot, -error);
         return;
     }
@@ -210,7 +215,7 @@ static void send_dirty(pmx_mux *mux, const pmx__dirty *entry)
         uint32_t next = gather(mux, c, at, &g);
         int64_t n = !g.size ? 0
                             : c->rules->via->send(mux, c, g.spans, g.count);
-        if (n < 0 && n != -EAGAIN) {
+        if (n < 0 && n != -EAGAIN && n != -ENOBUFS) {
             queue_rest(mux, slot, at, 0);       /* to be counted as lost */
             if (!(c->flags & PMX__DONE))
                 send_failed(mux, slot, (int)-n);

@@ -175,7 +175,7 @@ static int epoll_fileno(const void *state)
 const pmx__poller pmx__epoll = {
     "epoll", 1, 1, 0,
     epoll_open, epoll_close_, epoll_add, epoll_mod, epoll_del,
-    epoll_wait_, epoll_fileno, epoll_look, epoll_shut,
+    epoll_wait_, epoll_fileno, epoll_look, epoll_shut, NULL,
 };
 #else
 typedef int pmx__no_epoll;      /* a file must not be empty */

@@ -1,7 +1,10 @@
 /*
- * kqueue (macOS, the BSDs). EV_CLEAR makes it edge-triggered: a filter for
- * each direction is added once. For a selector it is left out, and a filter
- * is added or deleted as interest comes and goes. Nothing keeps count of the
+ * kqueue (macOS, the BSDs). EV_CLEAR makes it edge-triggered: the read filter
+ * is added once. The write filter is EV_ONESHOT, and added again when a send
+ * was refused: an edge-triggered one is activated whenever an acknowledgement
+ * frees room (sowwakeup() in uipc_sockbuf.c of FreeBSD 15), which would be an
+ * event a message. For a selector both are left out, and a filter is added or
+ * deleted as interest comes and goes. Nothing keeps count of the
  * filters there are: adding one that is there changes nothing, and deleting
  * one that is not is ENOENT, which is as good.
  *
@@ -83,13 +86,19 @@ static int kqueue_open(void **state, int level)
         return -ENOMEM;
     s->level = level;
     s->forks = pmx__forks();
+#if defined(__NetBSD__) || defined(KQUEUE_CLOEXEC)      /* FreeBSD 14 */
+    s->fd = sys_kqueue1(O_CLOEXEC);
+#else
     s->fd = sys_kqueue();
+#endif
     if (s->fd < 0) {
         int error = -errno;
         free(s);
         return error;
     }
+#if !defined(__NetBSD__) && !defined(KQUEUE_CLOEXEC)
     (void)sys_fcntl(s->fd, F_SETFD, FD_CLOEXEC);
+#endif
     *state = s;
     return 0;
 }
@@ -170,15 +179,16 @@ static int keep_token(state_t *s, int fd, uint64_t token)
 static int set(const state_t *s, int fd, uint32_t wanted, uint32_t rest)
 {
     struct kevent changes[2];
-    const int add = EV_ADD | RECEIPT | (s->level ? 0 : EV_CLEAR);
+    const int in = EV_ADD | RECEIPT | (s->level ? 0 : EV_CLEAR);
+    const int out = EV_ADD | RECEIPT | (s->level ? 0 : EV_ONESHOT);
     const int delete = EV_DELETE | RECEIPT;
     count_t count = 0;
     if ((wanted | rest) & PMX__IN)
         EV_SET(&changes[count++], (uintptr_t)fd, EVFILT_READ,
-               (uint16_t)(wanted & PMX__IN ? add : delete), 0, 0, 0);
+               (uint16_t)(wanted & PMX__IN ? in : delete), 0, 0, 0);
     if ((wanted | rest) & PMX__OUT)
         EV_SET(&changes[count++], (uintptr_t)fd, EVFILT_WRITE,
-               (uint16_t)(wanted & PMX__OUT ? add : delete), 0, 0, 0);
+               (uint16_t)(wanted & PMX__OUT ? out : delete), 0, 0, 0);
     return change(s, changes, count);
 }
 
@@ -208,6 +218,14 @@ static int kqueue_mod(void *state, int fd, uint64_t token, uint32_t what)
     if (s->level && EMULATED)
         (void)kqueue_del(state, fd);
     return s->level ? set(s, fd, what, ~what) : 0;
+}
+
+/* Where it is there still, since it has not fired, nothing changes; that is an
+ * error where kqueue is emulated. */
+static int kqueue_arm(void *state, int fd)
+{
+    int error = set(state, fd, PMX__OUT, 0);
+    return error == -EEXIST ? 0 : error;
 }
 
 /* NULL waits for ever, a span of zero does not wait. A day at most: beyond
@@ -274,7 +292,7 @@ static int kqueue_fileno(const void *state)
 const pmx__poller pmx__kqueue = {
     "kqueue", 1, 1, 0,
     kqueue_open, kqueue_close, kqueue_add, kqueue_mod, kqueue_del,
-    kqueue_wait, kqueue_fileno, kqueue_look, kqueue_shut,
+    kqueue_wait, kqueue_fileno, kqueue_look, kqueue_shut, kqueue_arm,
 };
 #else
 typedef int pmx__no_kqueue;     /* a file must not be empty */

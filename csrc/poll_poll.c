@@ -217,7 +217,7 @@ static int poll_fileno(const void *state)
 const pmx__poller pmx__poll = {
     "poll", 0, 1, 1,
     poll_open, poll_close, poll_add, poll_mod, poll_del,
-    poll_wait, poll_fileno, poll_look, poll_shut,
+    poll_wait, poll_fileno, poll_look, poll_shut, NULL,
 };
 #else
 typedef int pmx__no_poll;       /* a file must not be empty */

@@ -319,5 +319,5 @@ uint32_t pmx_select_limit(void)
 const pmx__poller pmx__select = {
     "select", 0, 0, 1,
     select_open, select_close, select_add, select_mod, select_del,
-    select_wait, select_fileno, select_look, select_shut,
+    select_wait, select_fileno, select_look, select_shut, NULL,
 };

@@ -5,7 +5,10 @@
  * of (token, what happened). It knows nothing of connections.
  *
  * An edge-triggered one (edge = 1) watches what add() says from then on and
- * reports changes; mod() is never called. A level-triggered one watches what
+ * reports changes; mod() is never called. One that reports PMX__OUT once only
+ * has arm(), which is called whenever the kernel has refused to take bytes, or
+ * a dialled socket is not connected yet after all: then PMX__OUT is reported
+ * once more, at once if it can take bytes by now. A level-triggered one watches what
  * add() and mod() say, PMX__IN, PMX__OUT, both, or 0: errors alone, if it can
  * (watches_errors). PMX__DROP asks for nothing at all, since hang-up and
  * error cannot be masked and would wake it for ever.
@@ -73,6 +76,8 @@ typedef struct {
     /* level: let go of the descriptor, the memory at close(); by then nobody
      * looks, adds, mods or dels any more */
     void (*shut)(void *state);
+    /* edge: see above; NULL: PMX__OUT is reported each time */
+    int (*arm)(void *state, pmx_sock sock);
 } pmx__poller;
 
 extern const pmx__poller pmx__epoll;

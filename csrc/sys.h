@@ -57,6 +57,7 @@
 #define sys_ioctl ioctl
 #define sys_kevent kevent
 #define sys_kqueue kqueue
+#define sys_kqueue1 kqueue1
 #define sys_listen listen
 #define sys_openat openat
 #define sys_pipe pipe

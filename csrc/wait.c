@@ -19,11 +19,14 @@ int64_t pmx__next_act(const pmx_mux *mux)
     return at;
 }
 
-int pmx__nothing_to_wait_for(const pmx_mux *mux)
+int64_t pmx__at_once(const pmx_mux *mux)
 {
-    return mux->ready_count || mux->draining == 1 || mux->draining == 2 ||
-           pmx__accepting(mux) ||
-           (mux->report_count && !mux->rows);   /* rows that gather: later */
+    if (mux->draining == 1 || mux->draining == 2 || pmx__accepting(mux) ||
+        (mux->report_count && !mux->rows))      /* rows that gather: later */
+        return 0;
+    if (!mux->ready_count)
+        return -1;
+    return mux->short_of_buffers ? PMX__BUFFERS_NS : 0;
 }
 
 /* Whether a connection waits for the answers to its last messages; one that
@@ -41,10 +44,11 @@ int64_t pmx__do_next_timeout(pmx_mux *mux)
     if (mux->handed_at)
         pmx__hand_back(mux, pmx__now());
     mux->handed_at = 0;
-    if (pmx__nothing_to_wait_for(mux))
-        return 0;
+    int64_t at_once = pmx__at_once(mux);
     if (!mux->gathering && (mux->report_count || somebody_ends(mux)))
         return 0;
+    if (at_once >= 0)
+        return at_once;
     int64_t at = pmx__next_act(mux);
     if (mux->gathering)
         at = pmx__earlier(at, mux->gathered_at);

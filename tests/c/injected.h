@@ -55,6 +55,7 @@ int injected_kevent(int fd, const struct kevent *changes, int count,
 #define sys_kevent(fd, changes, count, events, room, span) \
     injected_kevent(fd, changes, (int)(count), events, (int)(room), span)
 int sys_kqueue(void);
+int sys_kqueue1(int flags);
 int sys_listen(int fd, int backlog);
 int sys_openat(int directory, const char *path, int flags);
 int sys_pipe(int pair[2]);

@@ -254,6 +254,13 @@ int sys_kqueue(void)
     return injected_fails(CALL_kqueue) ? -1 : kqueue();
 }
 
+#if defined(__NetBSD__) || defined(KQUEUE_CLOEXEC)
+int sys_kqueue1(int flags)
+{
+    return injected_fails(CALL_kqueue) ? -1 : kqueue1(flags);
+}
+#endif
+
 int injected_kevent(int fd, const struct kevent *changes, int count,
                     struct kevent *events, int room,
                     const struct timespec *span)

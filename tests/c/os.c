@@ -1,4 +1,5 @@
 /* What the harness needs of the operating system. */
+#include "injected.h"
 #include "sim.h"
 #include "test.h"
 
@@ -126,6 +127,7 @@ static struct rlimit limit;
 
 void test_restore(void)
 {
+    inject_nothing();
 #ifdef __linux__
     if (sim_on)
         sim_end();

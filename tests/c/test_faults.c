@@ -494,6 +494,8 @@ static int play(scene *s)
 /* Those that the core makes up for, whatever it was doing. */
 static int is_made_up_for(const injected_fault *f)
 {
+    if (f->call == CALL_send && f->error == ENOBUFS)
+        return 1;               /* sent again a moment later */
     switch (f->error) {
     case SHORT: case SPURIOUS: case EINTR: case EAGAIN:
         return 1;

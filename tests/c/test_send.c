@@ -369,6 +369,118 @@ static void what_the_kernel_takes_now_is_not_held_against_a_peer(void)
     world_end(&w);
 }
 
+/* --- a poller that reports room once, memory that is short --------------- */
+
+static const pmx__poller *real_poller;
+static int armed, arm_result;
+
+/* PMX__OUT is passed on if it has been asked for, and only once. */
+static int once_wait(void *state, pmx__event *events, int room,
+                     int64_t timeout_ns)
+{
+    int n = real_poller->wait(state, events, room, timeout_ns);
+    for (int i = 0; i < n; i++)
+        if (events[i].what & PMX__OUT && !(events[i].what & PMX__LAST)) {
+            if (!armed)
+                events[i].what &= ~(uint32_t)PMX__OUT;
+            armed = 0;
+        }
+    return n;
+}
+
+static int once_arm(void *state, pmx_sock sock)
+{
+    (void)state, (void)sock;
+    armed = !arm_result;
+    return arm_result;
+}
+
+static void a_poller_is_asked_again_when_a_send_was_refused(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    static pmx__poller once;
+    buffer sent = {0};
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    real_poller = w.mux->poller;
+    once = *real_poller;
+    once.wait = once_wait;
+    once.arm = once_arm;
+    arm_result = armed = 0;
+    if (real_poller->edge) {    /* to others it is said by mod() */
+        w.mux->poller = &once;
+        fill(&sent, 20000000, 3);
+        say(&w, id, sent.bytes, sent.size);
+        all_comes(&w, peer, &sent);
+        EQUAL(pmx_queued(w.mux, id), 0);
+        /* what is taken at once asks for nothing */
+        armed = 0;
+        say_text(&w, id, "small");
+        turn(&w, 0);
+        EQUAL(armed, 0);
+        /* who cannot be watched would wait for ever */
+        arm_result = -ENOMEM;
+        say(&w, id, sent.bytes, sent.size);
+        turn(&w, 0);
+        EQUAL(pmx_queued(w.mux, id), 0);
+    }
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), real_poller->edge ? ENOMEM : 0);
+    release(&sent);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+#ifndef _WIN32
+static int refusals;
+static const pmx_mux *refused;
+
+static void refuse_for_want_of_memory(enum injected_call call)
+{
+    static const injected_fault fault = {CALL_send, ENOBUFS, "send ENOBUFS"};
+    if (call == CALL_send && !refusals)
+        (void)pmx_wakeup(refused);      /* enough: the harvest ends */
+    if (call == CALL_send && refusals && refusals--)
+        inject_nth(&fault, 1, 0);
+}
+
+/* The socket has room, so no event tells when there is memory again. */
+static void a_send_without_memory_is_tried_again_after_a_moment(void)
+{
+    enum { REFUSED = 20 };
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    buffer got = {0};
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    refusals = REFUSED;
+    refused = w.mux;
+    injected_before = refuse_for_want_of_memory;
+    int64_t begun = pmx__now();
+    say_text(&w, id, "hello, ");
+    turn(&w, 0);
+    say_text(&w, id, "world");
+    CHECK(pmx_next_timeout(w.mux) > 0);
+    turn(&w, 10000 * MS);       /* sends within this one harvest */
+    EQUAL(refusals, 0);
+    CHECK(pmx__now() - begun > REFUSED / 2 * PMX__BUFFERS_NS);
+    inject_nothing();
+    CHECK(pmx__now() - begun < 5000 * MS);
+    UNTIL_DOING(&w, got.size == 12, (void)get(peer, &got));
+    CHECK(is_text_of(&got, "hello, world"));
+    release(&got);
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), 0);
+    world_is_clean(&w);
+    world_end(&w);
+}
+#endif
+
 const test_case send_tests[] = {
     EACH(what_comes_is_sent_back),
     EACH(four_megabytes_reach_a_slow_reader),
@@ -381,5 +493,8 @@ const test_case send_tests[] = {
     EACH(answers_to_a_batch_may_have_any_size),
     EACH(what_a_task_sends_is_the_answer_to_its_message),
     EACH(what_the_kernel_takes_now_is_not_held_against_a_peer),
+    EACH(a_poller_is_asked_again_when_a_send_was_refused),
+    UNIX_EACH(a_send_without_memory_is_tried_again_after_a_moment,
+              "no call is injected there"),
     {0},
 };

@@ -170,7 +170,7 @@ static void waits_that_are_full_are_counted(void)
 {
     world w;
     world_begin(&w, 100, 10000);
-    memset(w.mux->events, 0, sizeof w.mux->events);
+    memset(w.mux->events, 0, PMX__EVENTS * sizeof *w.mux->events);
     for (int i = 0; i < PMX__EVENTS; i++)
         w.mux->events[i].token = UINT32_MAX;    /* nobody's */
     for (uint32_t n = 1; n < 4; n++) {
