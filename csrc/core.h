@@ -37,9 +37,11 @@ enum {
     PMX__FEW_EVENTS = 8,
     PMX__SMALL_SCRATCH = 2 * PMX__SMALL_PIECE,
     PMX__FEW_SLOTS = 4,
-    /* Deadlines a turn, and connections that a drain limits: a mass of them
-     * must not hold up the others. */
+    /* Deadlines a turn: a mass of them must not hold up the others. */
     PMX__EXPIRIES = 256,
+    /* Connections that a drain limits, a turn; and places that it looks at. */
+    PMX__LIMITS = 128,
+    PMX__PLACES = 4096,
     PMX__LOOKS = 4,             /* for progress, while close_ns passes */
     PMX__SLAB = 1024,           /* slots; slabs are never moved */
     PMX__GENERATIONS = 1 << 28, /* then a slot is retired */

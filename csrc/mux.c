@@ -372,7 +372,7 @@ static void drain(pmx_mux *mux, uint32_t slot)
  * peer that finds them closed knows that nothing later is read. */
 static int drain_all(pmx_mux *mux, uint32_t accepted)
 {
-    int budget = 16 * PMX__EXPIRIES;    /* a free slot costs little */
+    int budget = PMX__PLACES;
     if (mux->draining == 1 && !pmx__accepting(mux))
         mux->draining = 2;
     else if (mux->draining != 2)
@@ -382,7 +382,7 @@ static int drain_all(pmx_mux *mux, uint32_t accepted)
     while (mux->limited < mux->slots && budget > 0) {
         uint32_t slot = mux->limited++;
         int used = pmx__slot(mux, slot)->generation & 1;
-        budget -= used ? 16 : 1;
+        budget -= used ? PMX__PLACES / PMX__LIMITS : 1;
         if (used && !(pmx__slot(mux, slot)->flags & PMX__DONE))
             drain(mux, slot);
     }

@@ -198,6 +198,110 @@ static void a_drain_with_nobody_is_over_at_once(void)
     world_end(&w);
 }
 
+/* One turn limits some; the listener is open until all have been, and whoever
+ * comes meanwhile is served too. */
+static void a_drain_of_many_takes_several_turns(void)
+{
+    enum { COUNT = 400 };
+    world w;
+    pmx_sock peers[COUNT], late[4];
+    pmx_policy p = lines("\n", 100);
+    world_serve(&w, &p);
+    w.echo = 1;
+    for (int i = 0; i < COUNT; i++)
+        peers[i] = call(&w);
+    UNTIL(&w, w.opened.count == COUNT);
+    pmx_drain(w.mux);
+    int turns = 0, called = 0;
+    while (pmx_counts(w.mux)->listeners) {
+        uint32_t before = w.mux->limited;
+        if (called < 4) {
+            late[called] = call(&w);
+            put_text(late[called++], "late\n");
+        }
+        turn(&w, 0);
+        CHECK(w.mux->limited - before <= PMX__LIMITS);
+        CHECK(++turns < 100);
+    }
+    CHECK(turns >= COUNT / PMX__LIMITS);
+    UNTIL(&w, pmx_counts(w.mux)->connections == 0 &&
+              w.closed_count == w.opened.count);
+    EQUAL(w.opened.count, COUNT + called);
+    EQUAL(pmx_counts(w.mux)->reset, 0);
+    for (int i = 0; i < called; i++) {
+        buffer got = {0};
+        EQUAL(get(late[i], &got), 0);
+        CHECK(is_text_of(&got, "late\n"));
+        release(&got);
+        leave(late[i]);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        buffer got = {0};
+        EQUAL(get(peers[i], &got), 0);
+        leave(peers[i]);
+    }
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* Nor does a peer that has ended before wait behind one that goes on. */
+static void a_drain_tells_whose_end_it_is(void)
+{
+    world w;
+    pmx_sock cut, whole;
+    pmx_policy p = raw();
+    p.half_open = 1;
+    world_serve(&w, &p);
+    uint64_t a = meet(&w, &cut), b = meet(&w, &whole);
+    put_text(cut, "part of it");
+    put_text(whole, "all of it");
+    end_writing(whole);
+    pmx_drain(w.mux);
+    UNTIL(&w, has(&w.ended, a) && has(&w.ended, b));
+    EQUAL(pmx_stopping(w.mux, a), 1);
+    EQUAL(pmx_stopping(w.mux, b), 0);
+    end_writing(cut);                   /* too late */
+    turn(&w, MS);
+    EQUAL(pmx_stopping(w.mux, a), 1);
+    do_op(&w, a, PMX_CLOSE);
+    do_op(&w, b, PMX_CLOSE);
+    UNTIL(&w, closed(&w, a) && closed(&w, b));
+    EQUAL(pmx_stopping(w.mux, a) + pmx_stopping(w.mux, b), 1);
+    leave(cut);
+    leave(whole);
+    world_is_clean(&w);
+    EQUAL(pmx_stopping(w.mux, a), 0);   /* it is forgotten */
+    world_end(&w);
+}
+
+/* A peer whose sends nobody would take could not come to read its answers. */
+static void what_comes_after_a_drain_is_taken_and_dropped(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    p.half_open = 1;
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    buffer late = {0}, got = {0};
+    fill(&late, 6000000, 1);
+    pmx_drain(w.mux);
+    UNTIL(&w, has(&w.ended, id));
+    size_t at = 0;
+    UNTIL_DOING(&w, at == late.size, put_some(peer, &late, &at));
+    EQUAL(w.message_count, 0);
+    say_text(&w, id, "answer");
+    do_op(&w, id, PMX_CLOSE);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(get(peer, &got), 0);
+    CHECK(is_text_of(&got, "answer"));
+    release(&late);
+    release(&got);
+    leave(peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 static void a_drain_does_not_wait_for_room(void)
 {
     world w;
@@ -229,5 +333,8 @@ const test_case drain_tests[] = {
     EACH(closing_connections_do_not_wait_for_their_peers),
     EACH(a_drain_with_nobody_is_over_at_once),
     EACH(a_drain_does_not_wait_for_room),
+    EACH(a_drain_of_many_takes_several_turns),
+    EACH(a_drain_tells_whose_end_it_is),
+    EACH(what_comes_after_a_drain_is_taken_and_dropped),
     {0},
 };

@@ -1,0 +1,278 @@
+/* How long a close waits, in the time of the system in memory, where nobody is
+ * ever late. */
+#include "world.h"
+
+#ifdef __linux__
+#include "sim.h"
+
+#include <string.h>
+
+static world w;
+static uint8_t bytes[1 << 16];
+
+static void begin(const pmx_policy *policy, size_t room)
+{
+    sim_begin();
+    sim_now.room_in = sim_now.room_out = room;
+    world_serve(&w, policy);
+}
+
+static void end(void)
+{
+    world_is_clean(&w);
+    world_end(&w);
+    sim_end();
+}
+
+/* A peer, which is accepted, and its connection. */
+static int arrives(uint64_t *id)
+{
+    size_t before = w.opened.count;
+    struct sockaddr_in to = {.sin_family = AF_INET};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    to.sin_port = htons((uint16_t)w.port);
+    sim_as_peer = 1;
+    int fd = sim_socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(fd >= 0);
+    (void)sim_connect(fd, (const struct sockaddr *)&to, sizeof to);
+    sim_as_peer = 0;
+    for (int n = 0; w.opened.count == before; n++) {
+        CHECK(n < 10);
+        turn(&w, MS);
+    }
+    *id = w.opened.ids[before];
+    return fd;
+}
+
+static size_t reads(int fd, size_t most)
+{
+    ssize_t n = sim_recv(fd, bytes, most, 0);
+    return n > 0 ? (size_t)n : 0;
+}
+
+static void leaves(int fd)
+{
+    sim_close(fd);
+}
+
+/* --- progress ---------------------------------------------------------- */
+
+/* Bytes that it has of so many, reading 500 of them every 400 ms, when the
+ * connection has been closed with a second's patience; it sends too. */
+static size_t read_in_steps(uint64_t id, int fd, size_t size, int steps)
+{
+    size_t got = 0;
+    for (int n = 0; n < steps && got < size && !closed(&w, id); n++) {
+        turn(&w, 400 * MS);
+        got += reads(fd, 500);
+        (void)sim_send(fd, "more", 4, 0);
+    }
+    return got;
+}
+
+static void what_the_peer_acknowledges_stretches_a_close(void)
+{
+    pmx_policy p = raw();
+    uint64_t id;
+    p.close_ns = 1000 * MS;
+    begin(&p, 1000);
+    int fd = arrives(&id);
+    say(&w, id, bytes, 20000);
+    do_op(&w, id, PMX_CLOSE);
+    int64_t before = sim_clock();
+    EQUAL(read_in_steps(id, fd, 20000, 1000), 20000);
+    CHECK(sim_clock() - before > 10 * p.close_ns);
+    leaves(fd);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), 0);
+    end();
+}
+
+static void a_peer_that_reads_no_more_is_reset_in_time(void)
+{
+    pmx_policy p = raw();
+    uint64_t id;
+    p.close_ns = 1000 * MS;
+    begin(&p, 3000);
+    int fd = arrives(&id);
+    say(&w, id, bytes, 20000);
+    do_op(&w, id, PMX_CLOSE);
+    EQUAL(read_in_steps(id, fd, 20000, 10), 5000);
+    int64_t before = sim_clock();
+    while (!closed(&w, id))
+        turn(&w, 5000 * MS);
+    EQUAL(error_of(&w, id), ETIMEDOUT);
+    CHECK(sim_clock() - before <= p.close_ns / 4 * 5 + MS);
+    CHECK(sim_clock() - before >= p.close_ns / 2);
+    leaves(fd);
+    end();
+}
+
+static void what_the_peer_sends_does_not_stretch_a_close(void)
+{
+    pmx_policy p = raw();
+    uint64_t id;
+    p.close_ns = 1000 * MS;
+    begin(&p, 65536);
+    int fd = arrives(&id);
+    say_text(&w, id, "bye");
+    do_op(&w, id, PMX_CLOSE);
+    int64_t before = sim_clock();
+    while (!closed(&w, id)) {
+        turn(&w, 100 * MS);
+        (void)sim_send(fd, bytes, 1000, 0);
+    }
+    EQUAL(error_of(&w, id), ETIMEDOUT);
+    CHECK(sim_clock() - before <= p.close_ns + 100 * MS);
+    leaves(fd);
+    end();
+}
+
+/* A close waits in silence: a look now and then is all it costs, beside what
+ * select() has to ask about errors. */
+static void a_close_is_looked_at_now_and_then(void)
+{
+    pmx_policy p = raw();
+    uint64_t id;
+    p.close_ns = 30000 * MS;
+    begin(&p, 65536);
+    int fd = arrives(&id);
+    do_op(&w, id, PMX_CLOSE);
+    count_waits(&w);
+    turn(&w, 29000 * MS);
+    CHECK(wait_count <= 6 || !w.mux->poller->watches_errors);
+    CHECK(!closed(&w, id));
+    leaves(fd);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), 0);
+    end();
+}
+
+static void a_close_without_patience_for_ever_is_not_looked_at(void)
+{
+    pmx_policy p = raw();
+    uint64_t id;
+    p.close_ns = -1;
+    begin(&p, 65536);
+    int fd = arrives(&id);
+    do_op(&w, id, PMX_CLOSE);
+    turn(&w, 100 * MS);
+    count_waits(&w);
+    turn(&w, 100000 * MS);
+    CHECK(wait_count <= 2 || !w.mux->poller->watches_errors);
+    leaves(fd);
+    UNTIL(&w, closed(&w, id));
+    end();
+}
+
+/* --- acknowledgement --------------------------------------------------- */
+
+/* The reset of a connection that broke its framing waits for its peer alone,
+ * however many others begin to wait meanwhile. */
+static void each_is_asked_in_its_own_time(void)
+{
+    enum { OTHERS = 60 };
+    static uint8_t text[300];
+    uint64_t id, ids[OTHERS];
+    int fds[OTHERS];
+    pmx_policy p = lines("\n", 100);
+    begin(&p, 3000);
+    memset(text, 'x', sizeof text);
+    int fd = arrives(&id);
+    say(&w, id, text, sizeof text);
+    turn(&w, MS);
+    sim_now.delay = 20 * MS;    /* of those that come from now on */
+    for (int i = 0; i < OTHERS; i++)
+        fds[i] = arrives(&ids[i]);
+    say(&w, id, bytes, 5000);
+    turn(&w, 0);
+    sim_send(fd, text, sizeof text, 0);
+    for (int i = 0; i < OTHERS / 2; i++) {
+        sim_send(fds[i], text, sizeof text, 0);
+        turn(&w, 4 * MS);
+    }
+    CHECK(!closed(&w, id));     /* it has not read its answers */
+    while (reads(fd, sizeof bytes))
+        turn(&w, 0);
+    int64_t before = sim_clock();
+    for (int i = OTHERS / 2; i < OTHERS && !closed(&w, id); i++) {
+        sim_send(fds[i], text, sizeof text, 0);
+        turn(&w, 4 * MS);
+        (void)reads(fd, sizeof bytes);
+    }
+    CHECK(sim_clock() - before < 40 * MS);
+    EQUAL(error_of(&w, id), EMSGSIZE);
+    leaves(fd);
+    for (int i = 0; i < OTHERS; i++)
+        leaves(fds[i]);
+    UNTIL(&w, w.closed_count == OTHERS + 1);
+    end();
+}
+
+static void a_drain_waits_for_what_is_on_its_way(void)
+{
+    pmx_policy p = raw();
+    uint64_t id;
+    begin(&p, 65536);
+    sim_now.delay = 500 * MS;
+    int fd = arrives(&id);
+    for (int n = 0; n < 10; n++)
+        turn(&w, 200 * MS);
+    say(&w, id, bytes, 5000);
+    turn(&w, 0);
+    EQUAL(pmx_queued(w.mux, id), 0);
+    pmx_drain(w.mux);
+    int64_t before = sim_clock();
+    while (!closed(&w, id)) {
+        (void)sim_send(fd, "late", 4, 0);
+        turn(&w, 100 * MS);
+    }
+    CHECK(sim_clock() - before >= 500 * MS);
+    CHECK(sim_clock() - before <= 800 * MS);
+    EQUAL(error_of(&w, id), 0);
+    EQUAL(reads(fd, sizeof bytes), 5000);
+    EQUAL(sim_recv(fd, bytes, 1, 0), 0);
+    EQUAL(w.message_count, 0);
+    leaves(fd);
+    end();
+}
+
+/* What is with the kernel, but not with the peer, is lost with a cause. */
+static void a_drain_that_is_cut_short_says_what_it_has_not_delivered(void)
+{
+    pmx_policy p = raw();
+    uint64_t id;
+    begin(&p, 3000);
+    int fd = arrives(&id);
+    say(&w, id, bytes, 4000);
+    turn(&w, 0);
+    EQUAL(pmx_queued(w.mux, id), 0);
+    pmx_drain(w.mux);
+    for (int n = 0; n < 20; n++)
+        turn(&w, 100 * MS);
+    CHECK(!closed(&w, id));
+    pmx_reset_all(w.mux, ETIMEDOUT);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ETIMEDOUT);
+    EQUAL(pmx_counts(w.mux)->reset, 1);
+    EQUAL(pmx_stopping(w.mux, id), 1);
+    leaves(fd);
+    end();
+}
+
+#define VIRTUAL(test) EACH(test)
+#else
+#define VIRTUAL(test) {#test, NULL, 0, "the system in memory is Linux"}
+#endif
+
+const test_case linger_tests[] = {
+    VIRTUAL(what_the_peer_acknowledges_stretches_a_close),
+    VIRTUAL(a_peer_that_reads_no_more_is_reset_in_time),
+    VIRTUAL(what_the_peer_sends_does_not_stretch_a_close),
+    VIRTUAL(a_close_is_looked_at_now_and_then),
+    VIRTUAL(a_close_without_patience_for_ever_is_not_looked_at),
+    VIRTUAL(each_is_asked_in_its_own_time),
+    VIRTUAL(a_drain_waits_for_what_is_on_its_way),
+    VIRTUAL(a_drain_that_is_cut_short_says_what_it_has_not_delivered),
+    {0},
+};
