@@ -740,7 +740,7 @@ def test_stop_destroys_no_answer_of_a_client_that_goes_on_sending(loop, form):
         handler = in_form(form, lambda data: data * 100)
         server = await pymux.aio.serve(handler, LOCAL, framing=LINES, drain_timeout=20)
         over = threading.Event()
-        with util.connect(server.address) as sock:
+        with util.connect_narrow(server.address) as sock:
             client = asyncio.create_task(asyncio.to_thread(talk_and_read, sock, over))
             await until(lambda: server.stats().bytes_out > 1_000_000)
             await server.stop()

@@ -14,6 +14,7 @@ from .util import (
     Harvested,
     assert_idle,
     connect,
+    connect_narrow,
     fill,
     harvest_until,
     outgoing,
@@ -246,21 +247,10 @@ def place(request, tmp_path):
     return ("127.0.0.1", 0) if request.param == "tcp" else str(tmp_path / "s")
 
 
-def narrow(address):
-    """A socket that is connected there and takes little that is not read."""
-    if not isinstance(address, tuple):
-        return connect(address)
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.settimeout(10)
-    sock.connect(address)
-    return sock
-
-
 def met(mux, place, **options):
     """(Connection, narrow socket) of a connection accepted there."""
     listener = mux.listen(place, **options)
-    peer = narrow(listener.address)
+    peer = connect_narrow(listener.address)
     acc = harvest_until(mux, lambda acc: acc.opened)
     listener.close()
     return acc.opened[0], peer
@@ -345,7 +335,7 @@ def test_those_that_linger_leave_their_places_to_others(mux, place):
 def test_one_that_has_answers_to_receive_yet_is_not_closed_for_another(mux):
     size, acc = 200_000, Harvested()
     listener = mux.listen(("127.0.0.1", 0), limits=pymux.Limits(max_connections=1))
-    with goodbye(mux, listener, acc, b"x" * size, narrow) as (slow, reader):
+    with goodbye(mux, listener, acc, b"x" * size, connect_narrow) as (slow, reader):
         harvest_until(mux, lambda acc: slow.queued == 0, into=acc)
         for _ in range(3):  # each is the only one that may go
             with goodbye(mux, listener, acc) as (conn, peer):

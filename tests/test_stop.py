@@ -177,7 +177,7 @@ def test_a_client_that_goes_on_sending_gets_every_answer(backend, place, form):
         util.serving(
             handler, backend, place, framing=LINES, drain_timeout=60
         ) as server,
-        util.connect(server.address) as sock,
+        util.connect_narrow(server.address) as sock,
         talking(sock),
     ):
         got = len(util.recv_exactly(sock, 100_000))
@@ -197,7 +197,7 @@ def test_a_client_that_ends_with_a_close_of_ours_gets_every_answer(backend, plac
 
     with (
         util.serving(handler, backend, place, drain_timeout=60) as server,
-        util.connect(server.address) as sock,
+        util.connect_narrow(server.address) as sock,
         talking(sock),
     ):
         util.recv_exactly(sock, 1)
@@ -210,10 +210,8 @@ def test_who_never_acknowledges_is_reset_at_the_deadline_and_it_says_so(backend)
     log = util.Ends(lambda data: bytes(200_000))
     with (
         util.serving(log, backend, drain_timeout=60) as server,
-        socket.socket() as sock,
+        util.connect_narrow(server.address) as sock,
     ):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect(server.address)
         sock.sendall(b"go")
         util.wait_until(lambda: server.stats().bytes_out == 200_000)
         server.stop(0.2)
