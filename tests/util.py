@@ -202,7 +202,7 @@ def connect_narrow(address):
     if not isinstance(address, tuple):
         return connect(address)
     sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
     sock.settimeout(10)
     sock.connect(address[:2])
     return sock
