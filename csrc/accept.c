@@ -21,22 +21,71 @@ static pmx__listener *find(const pmx_mux *mux, uint64_t id)
     return l->rules && listener_id(mux, l) == id ? l : NULL;
 }
 
+/* --- lists of listeners ------------------------------------------------- */
+
+static void push(pmx_mux *mux, pmx__list *list, pmx__listener *l)
+{
+    uint32_t index = (uint32_t)(l - mux->listeners);
+    l->prev = list->tail;
+    l->next = PMX__NONE;
+    if (list->tail == PMX__NONE)
+        list->head = index;
+    else
+        mux->listeners[list->tail].next = index;
+    list->tail = index;
+}
+
+static void take_out(pmx_mux *mux, pmx__list *list, const pmx__listener *l)
+{
+    if (l->prev == PMX__NONE)
+        list->head = l->next;
+    else
+        mux->listeners[l->prev].next = l->next;
+    if (l->next == PMX__NONE)
+        list->tail = l->prev;
+    else
+        mux->listeners[l->next].prev = l->prev;
+}
+
+/* A turn looks at those alone that it may accept from, not at all. */
+static void set_state(pmx_mux *mux, pmx__listener *l, int can_accept,
+                      int full)
+{
+    if (l->full)
+        take_out(mux, &mux->full_listeners, l);
+    else if (l->can_accept)
+        take_out(mux, &mux->accepting, l);
+    l->can_accept = (uint8_t)can_accept;
+    l->full = (uint8_t)full;
+    if (full)
+        push(mux, &mux->full_listeners, l);
+    else if (can_accept)
+        push(mux, &mux->accepting, l);
+}
+
 /* --- listening --------------------------------------------------------- */
 
 static pmx__listener *free_place(pmx_mux *mux)
 {
-    for (uint32_t i = 0; i < mux->listener_count; i++)
-        if (!mux->listeners[i].rules)
-            return &mux->listeners[i];
+    uint32_t index = mux->free_listeners.head;
+    if (index != PMX__NONE) {
+        take_out(mux, &mux->free_listeners, &mux->listeners[index]);
+        return &mux->listeners[index];
+    }
     if (mux->listener_count >> INDEX_BITS)
         return NULL;
-    pmx__listener *grown = sys_realloc(
-        mux->listeners, (mux->listener_count + 1) * sizeof *grown);
-    if (!grown)
-        return NULL;
-    mux->listeners = grown;
-    memset(&grown[mux->listener_count], 0, sizeof *grown);
-    return &grown[mux->listener_count++];
+    if (mux->listener_count == mux->listener_room) {
+        uint32_t room = mux->listener_room ? 2 * mux->listener_room : 1;
+        pmx__listener *grown =
+            sys_realloc(mux->listeners, room * sizeof *grown);
+        if (!grown)
+            return NULL;
+        mux->listeners = grown;
+        mux->listener_room = room;
+    }
+    pmx__listener *l = &mux->listeners[mux->listener_count++];
+    memset(l, 0, sizeof *l);
+    return l;
 }
 
 int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
@@ -50,9 +99,13 @@ int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
     if (error)
         return error;
     pmx__listener *l = free_place(mux);
-    pmx__rules *rules = l ? pmx__rules_for(mux, policy, pmx__via(&target), 0) : NULL;
-    if (!rules)
+    if (!l)
         return -ENOMEM;
+    pmx__rules *rules = pmx__rules_new(policy, pmx__via(&target));
+    if (!rules) {
+        push(mux, &mux->free_listeners, l);
+        return -ENOMEM;
+    }
     uint32_t generation = l->generation + 1;
     memset(l, 0, sizeof *l);
     l->generation = generation;
@@ -77,6 +130,7 @@ fail_add:
     pmx__drop_sock(l->sock);
 fail_listen:
     pmx__rules_drop(mux, rules);
+    push(mux, &mux->free_listeners, l);
     return error;
 }
 
@@ -91,6 +145,8 @@ void pmx__close_listener(pmx_mux *mux, pmx__listener *l, int forked)
         pmx__close_sock(l->sock);
     pmx__rules_drop(mux, l->rules);
     l->rules = NULL;
+    set_state(mux, l, 0, 0);
+    push(mux, &mux->free_listeners, l);
     mux->stats.listeners--;
 }
 
@@ -115,31 +171,20 @@ int pmx__do_listener_address(pmx_mux *mux, uint64_t id, pmx_address *name)
 
 /* --- accepting --------------------------------------------------------- */
 
-static int is_full(const pmx_mux *mux, const pmx__listener *l)
-{
-    const pmx__rules *rules = l->rules;
-    return l->full && !(mux->room && pmx__places_taken(rules) <
-                                         rules->is.max_connections);
-}
-
 /* Whether a turn need not wait, since somebody may be accepted. */
 int pmx__accepting(const pmx_mux *mux)
 {
-    if (mux->accept_again && !mux->room)
-        return 0;
-    for (uint32_t i = 0; i < mux->listener_count; i++) {
-        const pmx__listener *l = &mux->listeners[i];
-        if (l->rules && l->can_accept && !is_full(mux, l))
-            return 1;
-    }
-    return 0;
+    if (mux->room && mux->full_listeners.head != PMX__NONE)
+        return 1;               /* one of them may have some: look */
+    return mux->accepting.head != PMX__NONE &&
+           (mux->room || !mux->accept_again);
 }
 
 void pmx__may_accept(pmx_mux *mux, uint64_t id)
 {
     pmx__listener *l = find(mux, id);
-    if (l)
-        l->can_accept = 1;
+    if (l && !l->can_accept)
+        set_state(mux, l, 1, l->full);
 }
 
 void pmx__watch_listener(pmx_mux *mux, pmx__listener *l)
@@ -153,7 +198,7 @@ void pmx__watch_listener(pmx_mux *mux, pmx__listener *l)
 
 static void watch_all(pmx_mux *mux)
 {
-    for (uint32_t i = 0; i < mux->listener_count; i++)
+    for (uint32_t i = 0; !mux->poller->edge && i < mux->listener_count; i++)
         if (mux->listeners[i].rules)
             pmx__watch_listener(mux, &mux->listeners[i]);
 }
@@ -178,10 +223,11 @@ static void resume_accepting(pmx_mux *mux)
 /* Connections are gone, and their descriptors with them. */
 static void make_room(pmx_mux *mux)
 {
-    for (uint32_t i = 0; i < mux->listener_count; i++) {
+    for (uint32_t i = mux->full_listeners.head, next; i != PMX__NONE; i = next) {
         pmx__listener *l = &mux->listeners[i];
-        if (l->rules && l->full && !is_full(mux, l)) {
-            l->full = 0;
+        next = l->next;
+        if (pmx__places_taken(l->rules) < l->rules->is.max_connections) {
+            set_state(mux, l, l->can_accept, 0);
             pmx__watch_listener(mux, l);
         }
     }
@@ -238,7 +284,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         const pmx_policy *is = &l->rules->is;
         if (is->max_connections && !mux->draining &&
             pmx__places_taken(l->rules) >= is->max_connections) {
-            l->full = 1;
+            set_state(mux, l, 1, 1);
             mux->stats.accept_pauses++;
             pmx__watch_listener(mux, l);
             break;
@@ -250,7 +296,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             admit(mux, l, sock, &peer);
             break;
         case EAGAIN:
-            l->can_accept = 0;
+            set_state(mux, l, 0, 0);
             break;
         case ECONNABORTED: case EPROTO: case EPERM: case ENETDOWN:
         case EHOSTUNREACH: case ENETUNREACH: case ETIMEDOUT: case EINTR:
@@ -260,8 +306,6 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             break;
         }
     }
-    if (l->can_accept && mux->opened_count == mux->max_rows)
-        mux->capped = 1;
     return tried;
 }
 
@@ -272,15 +316,18 @@ void pmx__accept_all(pmx_mux *mux)
         make_room(mux);
     if (mux->accept_again && mux->now >= mux->accept_again)
         resume_accepting(mux);
-    if (!mux->stats.listeners)
-        return;
-    for (uint32_t n = mux->listener_count; n; n--) {
-        uint32_t index = mux->next_listener++ % mux->listener_count;
-        pmx__listener *l = &mux->listeners[index];
-        if (!l->rules)
-            continue;
+    for (uint32_t i = PMX__NONE, last = mux->accepting.tail;
+         i != last && budget && !mux->accept_again &&
+         mux->opened_count < mux->max_rows;) {
+        i = mux->accepting.head;
+        pmx__listener *l = &mux->listeners[i];
         budget -= accept_from(mux, l, budget);
+        if (l->can_accept && !l->full)
+            set_state(mux, l, 1, 0);    /* the others first, next time */
     }
+    if (mux->accepting.head != PMX__NONE &&
+        mux->opened_count == mux->max_rows)
+        mux->capped = 1;
 }
 
 void pmx__do_drain(pmx_mux *mux)
@@ -289,6 +336,7 @@ void pmx__do_drain(pmx_mux *mux)
         return;
     mux->draining = 1;
     for (uint32_t i = 0; i < mux->listener_count; i++)
-        mux->listeners[i].can_accept = 1, mux->listeners[i].full = 0;
+        if (mux->listeners[i].rules)
+            set_state(mux, &mux->listeners[i], 1, 0);
 }
 

@@ -94,11 +94,14 @@ typedef struct {
     uint32_t slot;
 } pmx__deadline;
 
-/* A policy in use: by a listener and its connections, or by outgoing ones. */
+/* A policy in use: by a listener and its connections, or by all outgoing ones
+ * that have the same, which a table finds. */
 typedef struct pmx__rules {
     pmx_policy is;
     const pmx__transport *via;
-    struct pmx__rules *next;
+    struct pmx__rules *next;    /* with the same place in the table */
+    uint32_t hash;
+    uint32_t shared;            /* it is in the table */
     uint32_t refs;
     uint32_t connections;       /* open, and those that linger: */
     uint32_t lingering;
@@ -151,6 +154,7 @@ typedef struct {
 
 /* Where an outgoing connection is tried. */
 typedef struct {
+    int64_t until;              /* INT64_MAX: as long as the system tries */
     uint32_t count, next;
     int refused;                /* a full Unix backlog: try again */
     pmx__target targets[];
@@ -207,8 +211,9 @@ typedef struct {
     pmx__target name;
     pmx__file file;
     uint32_t generation;
-    int can_accept;
-    int full;                   /* at max_connections */
+    uint32_t prev, next;        /* in a list of listeners */
+    uint8_t can_accept;         /* it is in the list of those, */
+    uint8_t full;               /* or in that: at max_connections */
 } pmx__listener;
 
 /* One frame of this turn's output: a head, the caller's bytes, a tail that
@@ -242,11 +247,14 @@ struct pmx_mux {
     uint32_t first_slots;       /* how many at first: a slab, or FEW_SLOTS */
     pmx__list free;
     pmx__deadline *due;         /* room for every slot */
-    uint32_t due_count;
-    pmx__rules *rules;
+    uint32_t due_count, due_room;
+    pmx__rules **rules;         /* the table of those that are shared, */
+    uint32_t rules_count, rules_room;   /* the room a power of 2 */
     pmx__listener *listeners;
-    uint32_t listener_count;
-    uint32_t next_listener;
+    uint32_t listener_count, listener_room;
+    pmx__list free_listeners;
+    pmx__list accepting;        /* those from which it may be accepted, */
+    pmx__list full_listeners;   /* and those at max_connections */
     int64_t accept_again;       /* accepting is paused until then, or 0 */
     int64_t ask_at;             /* when sockets are asked, see ask_sockets() */
     uint32_t unacked;           /* connections that wait for that */
@@ -316,8 +324,10 @@ static inline pmx__conn *pmx__slot(const pmx_mux *mux, uint32_t slot)
 pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id);
 uint32_t pmx__slot_of(const pmx_mux *mux, const pmx__conn *c);
 uint64_t pmx__id(uint32_t slot, const pmx__conn *c);
-pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy,
-                           const pmx__transport *via, int share);
+pmx__rules *pmx__rules_new(const pmx_policy *policy,
+                           const pmx__transport *via);
+pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
+                              const pmx__transport *via);
 void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules);
 int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
 void pmx__conn_free(pmx_mux *mux, uint32_t slot);

@@ -52,18 +52,24 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     uint32_t slot;
     int error = 0;
     route->count = count;
+    mux->now = pmx__now();
+    route->until = policy->connect_ns < 0
+                       ? INT64_MAX : pmx__after(mux->now, policy->connect_ns);
     for (uint32_t i = 0; i < count && !error; i++)
         error = pmx__resolve(&endpoints[i], &route->targets[i]);
     if (error)
         goto fail;
-    pmx__rules *rules = pmx__rules_for(
-        mux, policy, pmx__via(&route->targets[0]), 1);
+    /* how long connecting may take is the call's: with what is left of a
+     * deadline, each would have a policy of its own */
+    pmx_policy common = *policy;
+    common.connect_ns = -1;
+    pmx__rules *rules = pmx__rules_shared(
+        mux, &common, pmx__via(&route->targets[0]));
     error = rules ? pmx__conn_new(mux, rules, &slot) : -ENOMEM;
     if (rules)
         pmx__rules_drop(mux, rules);    /* the connection keeps them */
     if (error)
         goto fail;
-    mux->now = pmx__now();
     pmx__conn *c = pmx__slot(mux, slot);
     c->at.route = route;
     c->flags = PMX__CONNECTING;

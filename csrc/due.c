@@ -11,19 +11,15 @@
  */
 #include "core.h"
 
-static int64_t span_of(const pmx__rules *rules, enum pmx__due due)
-{
-    switch (due) {
-    case PMX__CONNECT_DUE: return rules->is.connect_ns;
-    case PMX__IDLE_DUE: return rules->is.idle_ns;
-    case PMX__CLOSE_DUE: return rules->is.close_ns;
-    default: return -1;
-    }
-}
-
 int64_t pmx__deadline_of(const pmx__conn *c)
 {
-    int64_t span = span_of(c->rules, (enum pmx__due)c->due);
+    int64_t span = -1;
+    if (c->due == PMX__CONNECT_DUE)
+        return c->at.route->until;
+    if (c->due == PMX__IDLE_DUE)
+        span = c->rules->is.idle_ns;
+    else if (c->due == PMX__CLOSE_DUE)
+        span = c->rules->is.close_ns;
     return span < 0 ? INT64_MAX : pmx__after(c->since, span);
 }
 
@@ -71,11 +67,12 @@ void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__undue(mux, slot);
     c->since = since;
-    if (span_of(c->rules, due) < 0)
-        return;
     c->due = (uint8_t)due;
-    settle(mux, mux->due_count++,
-           (pmx__deadline){.at = pmx__deadline_of(c), .slot = slot});
+    int64_t at = pmx__deadline_of(c);
+    if (at == INT64_MAX)
+        c->due = PMX__NOT_DUE;
+    else
+        settle(mux, mux->due_count++, (pmx__deadline){.at = at, .slot = slot});
 }
 
 void pmx__look_at(pmx_mux *mux, uint32_t slot, int64_t at)

@@ -72,6 +72,7 @@ static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
     mux->cut_short = PMX__NONE;
     mux->free = mux->ready = mux->report =
         (pmx__list){PMX__NONE, PMX__NONE};
+    mux->free_listeners = mux->accepting = mux->full_listeners = mux->free;
     mux->wakeup[0] = mux->wakeup[1] = PMX__NO_SOCK;
     error = allocate_tables(mux);
     if (!error)
@@ -151,6 +152,7 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
     pmx__linger_no_more(mux, slot);
     pmx__carry_drop(mux, c);
     free(c->at.names);
+    pmx__rules_drop(mux, c->rules);
 }
 
 /* All but the mux itself, which a late caller may still look at. */
@@ -167,15 +169,11 @@ void pmx__do_shut(pmx_mux *mux)
     if (mux->wakeup[0] != PMX__NO_SOCK)
         pmx__wakeup_close(mux->wakeup);
     mux->wakeup[0] = mux->wakeup[1] = PMX__NO_SOCK;
-    while (mux->rules) {
-        pmx__rules *next = mux->rules->next;
-        free(mux->rules);
-        mux->rules = next;
-    }
     for (uint32_t slab = 0; slab < mux->slab_count; slab++)
         free(mux->slabs[slab]);
     free(mux->slabs);
     free(mux->due);
+    free(mux->rules);
     free(mux->listeners);
     free(mux->pieces);
     free(mux->dirty);

@@ -42,7 +42,7 @@ typedef struct {
     uint64_t max_output;
     int64_t idle_ns;
     int64_t close_ns;
-    int64_t connect_ns;
+    int64_t connect_ns;         /* read by pmx_connect() alone */
     /* TCP's keepalive, in seconds, seconds and probes; idle 0 is none. */
     uint32_t keep_idle;
     uint32_t keep_interval;

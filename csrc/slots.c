@@ -35,25 +35,76 @@ int pmx__policy_valid(const pmx_policy *policy)
            policy->framing.max_size <= INT32_MAX;
 }
 
-pmx__rules *pmx__rules_for(pmx_mux *mux, const pmx_policy *policy,
-                           const pmx__transport *via, int share)
+pmx__rules *pmx__rules_new(const pmx_policy *policy,
+                           const pmx__transport *via)
 {
-    pmx__rules *rules;
-    if (share)
-        for (rules = mux->rules; rules; rules = rules->next)
-            if (!rules->is.max_connections && rules->via == via &&
-                !memcmp(&rules->is, policy, sizeof *policy)) {
-                rules->refs++;
-                return rules;
-            }
-    rules = sys_calloc(1, sizeof *rules);
+    pmx__rules *rules = sys_calloc(1, sizeof *rules);
     if (!rules)
         return NULL;
     rules->is = *policy;
     rules->via = via;
     rules->refs = 1;
-    rules->next = mux->rules;
-    mux->rules = rules;
+    return rules;
+}
+
+/* FNV-1a. */
+static uint32_t hash_of(const pmx_policy *policy)
+{
+    const uint8_t *bytes = (const uint8_t *)policy;
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < sizeof *policy; i++)
+        hash = (hash ^ bytes[i]) * 16777619u;
+    return hash;
+}
+
+static pmx__rules **place_of(const pmx_mux *mux, uint32_t hash)
+{
+    return &mux->rules[hash & (mux->rules_room - 1)];
+}
+
+/* Twice the room, once the table is full; a table that cannot grow serves. */
+static int grow_table(pmx_mux *mux)
+{
+    uint32_t before = mux->rules_room, room = before ? 2 * before : 16;
+    if (mux->rules_count < before)
+        return 0;
+    pmx__rules **grown = sys_calloc(room, sizeof *grown), **old = mux->rules;
+    if (!grown)
+        return before ? 0 : -ENOMEM;
+    mux->rules = grown;
+    mux->rules_room = room;
+    for (uint32_t i = 0; i < before; i++)
+        while (old[i]) {
+            pmx__rules *rules = old[i], **place = place_of(mux, rules->hash);
+            old[i] = rules->next;
+            rules->next = *place;
+            *place = rules;
+        }
+    free(old);
+    return 0;
+}
+
+pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
+                              const pmx__transport *via)
+{
+    uint32_t hash = hash_of(policy);
+    pmx__rules *rules;
+    if (grow_table(mux))
+        return NULL;
+    for (rules = *place_of(mux, hash); rules; rules = rules->next)
+        if (rules->hash == hash && rules->via == via &&
+            !memcmp(&rules->is, policy, sizeof *policy)) {
+            rules->refs++;
+            return rules;
+        }
+    rules = pmx__rules_new(policy, via);
+    if (!rules)
+        return NULL;
+    rules->hash = hash;
+    rules->shared = 1;
+    rules->next = *place_of(mux, hash);
+    *place_of(mux, hash) = rules;
+    mux->rules_count++;
     return rules;
 }
 
@@ -61,10 +112,13 @@ void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
 {
     if (--rules->refs)
         return;
-    pmx__rules **place = &mux->rules;
-    while (*place != rules)
-        place = &(*place)->next;
-    *place = rules->next;
+    if (rules->shared) {
+        pmx__rules **place = place_of(mux, rules->hash);
+        while (*place != rules)
+            place = &(*place)->next;
+        *place = rules->next;
+        mux->rules_count--;
+    }
     free(rules);
 }
 
@@ -86,10 +140,14 @@ static int more_slots(pmx_mux *mux)
         mux->slabs = grown;
         mux->slab_count = slabs;
     }
-    pmx__deadline *due = sys_realloc(mux->due, room * sizeof *due);
-    if (!due)
-        return -ENOMEM;
-    mux->due = due;
+    if (mux->due_room < room) {
+        uint32_t due_room = 2 * mux->due_room > room ? 2 * mux->due_room : room;
+        pmx__deadline *due = sys_realloc(mux->due, due_room * sizeof *due);
+        if (!due)
+            return -ENOMEM;
+        mux->due = due;
+        mux->due_room = due_room;
+    }
     uint32_t first = slab * PMX__SLAB;
     pmx__conn *conns =
         sys_realloc(mux->slabs[slab], (room - first) * sizeof *conns);

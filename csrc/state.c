@@ -218,7 +218,7 @@ static void close_in_time(pmx_mux *mux, uint32_t slot)
     const pmx_policy *is = &c->rules->is;
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED | PMX__ENDED | PMX__DROPPING;
     if (is->close_ns < 0 ||
-        pmx__after(mux->now, is->close_ns) >= pmx__deadline_of(c))
+        pmx__after(mux->now, is->close_ns) >= c->at.route->until)
         return;
     pmx__set_due(mux, slot, PMX__CLOSE_DUE);
     if (c->at.route->refused)

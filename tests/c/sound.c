@@ -111,10 +111,23 @@ static void check_slots(const pmx_mux *m)
     EQUAL(m->unacked, unacked);
 }
 
+static uint32_t length_of(const pmx_mux *m, const pmx__list *list)
+{
+    uint32_t length = 0, last = PMX__NONE;
+    for (uint32_t i = list->head; i != PMX__NONE; i = m->listeners[i].next) {
+        EQUAL(m->listeners[i].prev, last);
+        last = i;
+        length++;
+    }
+    EQUAL(list->tail, last);
+    return length;
+}
+
 /* Nobody is let in beyond max_connections. */
 static void check_listeners(const pmx_mux *m)
 {
     uint64_t count = 0;
+    uint32_t accepting = 0, full = 0;
     for (uint32_t i = 0; i < m->listener_count; i++) {
         const pmx__rules *r = m->listeners[i].rules;
         count += !!r;
@@ -122,8 +135,13 @@ static void check_listeners(const pmx_mux *m)
               pmx__places_taken(r) <= r->is.max_connections);
         if (r)
             check_lingering(m, r);
+        accepting += r && m->listeners[i].can_accept && !m->listeners[i].full;
+        full += r && m->listeners[i].full;
     }
     EQUAL(m->stats.listeners, count);
+    EQUAL(length_of(m, &m->accepting), accepting);
+    EQUAL(length_of(m, &m->full_listeners), full);
+    EQUAL(length_of(m, &m->free_listeners), m->listener_count - count);
 }
 
 void mux_is_sound(const pmx_mux *m)
