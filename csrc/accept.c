@@ -246,16 +246,9 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         pmx__keep_alive(sock, &l->rules->is);
     pmx__conn *c = pmx__slot(mux, slot);
     c->sock = sock;
-    c->family = pmx__family(&l->name);
-    if (peer->to.any.sa_family == AF_INET) {
-        c->family = 4;
-        c->ip4 = peer->to.v4.sin_addr.s_addr;
-        c->port4 = peer->to.v4.sin_port;
-    } else if (pmx__is_named(peer)) {
-        c->at.peer = sys_malloc(sizeof *peer);
-        if (c->at.peer)
-            *c->at.peer = *peer;
-    }
+    pmx__keep_peer(c, peer);
+    if (c->family == 1)         /* or the system has named none */
+        c->family = pmx__family(&l->name);
     error = mux->poller->add(mux->poll_state, sock, pmx__id(slot, c),
                              PMX__IN | PMX__OUT);
     if (error) {
@@ -281,6 +274,8 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
            tried < budget && mux->opened_count < mux->max_rows) {
         pmx_sock sock;
         pmx__target peer;
+        peer.size = 0;          /* the system may tell none */
+        peer.to.any.sa_family = AF_UNSPEC;
         const pmx_policy *is = &l->rules->is;
         if (is->max_connections && !mux->draining &&
             pmx__places_taken(l->rules) >= is->max_connections) {

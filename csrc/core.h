@@ -31,6 +31,7 @@ enum {
     PMX__ACCEPTS = 256,
     /* Of a queue, and of what is read and dropped, a turn: others wait. */
     PMX__FLUSH = 1 << 20,
+    PMX__FLUSH_ALL = 8 << 20,   /* of all queues */
     PMX__DROPS = 1 << 20,
     PMX__EVENTS = 1024,
     /* The same, a scratch, and slots at first, of a small mux. */
@@ -46,6 +47,10 @@ enum {
     PMX__SLAB = 1024,           /* slots; slabs are never moved */
     PMX__GENERATIONS = 1 << 28, /* then a slot is retired */
 };
+/* Where buffers held so much, and hold a quarter of that for a while, what
+ * they held goes back to the system. */
+#define PMX__TRIM_LEAST (UINT64_C(16) << 20)
+#define PMX__TRIM_NS INT64_C(500000000)
 #define PMX__RETRY_NS INT64_C(100000000)    /* accept again after EMFILE */
 #define PMX__ACK_NS INT64_C(10000000)       /* is it acknowledged by now? */
 #define PMX__ACK_EACH_NS INT64_C(10000)     /* more of it, for each that waits */
@@ -146,6 +151,13 @@ enum pmx__flags {
 #define PMX__DROPPING (UINT32_C(1) << 31)
 #define PMX__UNKNOWN UINT32_MAX /* how much is unacknowledged */
 
+/* A name of IPv6, as the network has it. */
+typedef struct {
+    uint8_t ip[16];
+    uint32_t scope;
+    uint16_t port;
+} pmx__name6;
+
 /* The peer and local names of a connection that has closed. */
 typedef struct {
     pmx_address names[2];
@@ -172,7 +184,8 @@ typedef struct pmx__conn {
     pmx__queue *queue;
     union {                     /* by the connection's state */
         pmx__route *route;      /* connecting */
-        pmx__target *peer;      /* open, where it is not IPv4 */
+        pmx__name6 *peer6;      /* open, by family */
+        pmx__target *peer;      /* of a Unix socket, as long as its name is */
         pmx__names *names;      /* done */
     } at;
     int64_t since;              /* last activity */
@@ -191,7 +204,7 @@ typedef struct pmx__conn {
     uint32_t ip4;               /* the peer's, as the network has them */
     uint16_t port4;
     uint8_t due;                /* enum pmx__due */
-    uint8_t family;             /* 4: ip4 and port4; 1: Unix, 6: see at.peer */
+    uint8_t family;             /* 4: ip4 and port4; 6, or 1 (Unix): see at */
     uint8_t lingers;            /* enum pmx__lingers */
     uint8_t task;               /* enum pmx__task */
 } pmx__conn;
@@ -304,10 +317,12 @@ struct pmx_mux {
     uint8_t *wire;              /* runs of frames as they go out */
     size_t wire_used, wire_room;
 
-    size_t dropped;             /* bytes, in this turn */
+    size_t dropped, flushed;    /* bytes, in this turn */
     int short_of_buffers;       /* a send was refused for it: try again soon */
     uint32_t unheard;           /* waits in a row that filled all the room */
     int keeps_memory;           /* see keep_freed_memory() */
+    uint64_t most_buffers;      /* since memory was given back, */
+    int64_t trim_at;            /* which is done then, or 0 */
     int64_t now;
     int64_t spin_ns, spin_now;
     pmx__target asked[2];       /* behind the paths of names asked for */
@@ -376,6 +391,8 @@ void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
+/* What is remembered of it: nothing, where there is no memory. */
+void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
 void pmx__expire(pmx_mux *mux);
 void pmx__waits(pmx_mux *mux, uint32_t slot);

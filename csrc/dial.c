@@ -124,19 +124,9 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
         dial(mux, slot, -error);
         return;
     }
-    pmx__target *peer = NULL;
-    const pmx__target *target = &c->at.route->targets[c->at.route->next];
-    c->family = pmx__family(target);
-    if (c->family == 4) {
-        c->ip4 = target->to.v4.sin_addr.s_addr;
-        c->port4 = target->to.v4.sin_port;
-    } else {
-        peer = sys_malloc(sizeof *peer);
-        if (peer)
-            *peer = *target;
-    }
-    free(c->at.route);
-    c->at.peer = peer;
+    pmx__route *route = c->at.route;
+    pmx__keep_peer(c, &route->targets[route->next]);
+    free(route);
     c->flags &= ~(uint32_t)PMX__CONNECTING;
     pmx__keep_alive(c->sock, &c->rules->is);    /* not sooner: it would bound
                                                    connecting too */

@@ -328,11 +328,13 @@ static void close_ending(pmx_mux *mux)
     }
 }
 
-/* Serve who was ready when this began, in order, until the batch is full. */
+/* Serve who was ready when this began, in order, until the batch is full, or
+ * so much was sent of queues that others have waited long enough. */
 static void serve_ready(pmx_mux *mux)
 {
-    mux->dropped = 0;
-    for (uint32_t n = mux->ready_count; n && mux->ready_count; n--) {
+    mux->dropped = mux->flushed = 0;
+    for (uint32_t n = mux->ready_count;
+         n && mux->ready_count && mux->flushed < PMX__FLUSH_ALL; n--) {
         uint32_t slot = mux->ready.head;
         pmx__conn *c = pmx__slot(mux, slot);
         if (c->flags & PMX__CONNECTING) {
@@ -427,6 +429,26 @@ static void keep_freed_memory(pmx_mux *mux)
     mux->keeps_memory = 1;
 }
 
+/* The allocator keeps what is freed among what is in use, however much. It is
+ * told to give that back, seldom: for so many bytes, and after so long. */
+static void give_memory_back(pmx_mux *mux)
+{
+    uint64_t buffers = mux->stats.buffers;
+    if (buffers > mux->most_buffers)
+        mux->most_buffers = buffers;
+    if (mux->most_buffers < PMX__TRIM_LEAST)
+        return;
+    if (buffers > mux->most_buffers / 4) {
+        mux->trim_at = 0;
+    } else if (!mux->trim_at) {
+        mux->trim_at = mux->now + PMX__TRIM_NS;
+    } else if (mux->now >= mux->trim_at) {
+        mux->trim_at = 0;
+        mux->most_buffers = buffers;
+        pmx__trim_memory();
+    }
+}
+
 /* What there is stays for the next harvest. */
 static int put_off(pmx_turn *t)
 {
@@ -518,6 +540,7 @@ int pmx__do_harvest(pmx_turn *t)
         pmx__ask_sockets(mux);
         uint32_t opened = mux->opened_count;
         pmx__accept_all(mux);
+        give_memory_back(mux);
         reason |= drain_all(mux, opened);
         if (mux->rows && mux->gathered_at == INT64_MAX)
             mux->gathered_at = pmx__after(mux->now, t->max_delay_ns);

@@ -5,8 +5,13 @@
 #include "net.h"
 
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#ifdef __GLIBC__                /* by any header of it */
+#include <malloc.h>
+#endif
 
 #ifndef _WIN32
 #include <fcntl.h>
@@ -645,3 +650,10 @@ uint32_t pmx__usable_cpus(void)
     return n > 0 ? (uint32_t)n : 1;
 }
 #endif
+
+void pmx__trim_memory(void)
+{
+#ifdef __GLIBC__
+    (void)sys_malloc_trim(0);
+#endif
+}

@@ -90,5 +90,7 @@ int64_t pmx__now(void);
 /* How often this process was forked off. */
 uint32_t pmx__forks(void);
 uint32_t pmx__usable_cpus(void);
+/* Give memory that is free back to the system, where the allocator keeps it. */
+void pmx__trim_memory(void);
 
 #endif

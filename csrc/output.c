@@ -61,6 +61,7 @@ void pmx__flush(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     size_t taken;
     int error = pmx__queue_send(mux, c, &taken);
+    mux->flushed += taken;
     if (taken)
         pmx__touch(mux, slot);
     if (taken && c->flags & PMX__CLOSING)

@@ -400,6 +400,8 @@ void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error)
         pmx__ready(mux, slot);
 }
 
+enum { NAME_HEAD = offsetof(pmx__target, to) };
+
 /* The name of the peer of a connection that has been open. */
 void pmx__peer(const pmx__conn *c, pmx__target *peer)
 {
@@ -415,8 +417,38 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer)
     } else if (c->flags & PMX__CONNECTING) {    /* or the last that was tried */
         const pmx__route *r = c->at.route;
         *peer = r->targets[r->next < r->count ? r->next : r->count - 1];
+    } else if (c->family == 6 && c->at.peer6) {
+        struct sockaddr_in6 *to = &peer->to.v6;
+        peer->size = sizeof *to;
+        to->sin6_family = AF_INET6;
+        memcpy(&to->sin6_addr, c->at.peer6->ip, sizeof c->at.peer6->ip);
+        to->sin6_scope_id = c->at.peer6->scope;
+        to->sin6_port = c->at.peer6->port;
     } else if (c->at.peer) {
-        *peer = *c->at.peer;
+        memcpy(peer, c->at.peer, NAME_HEAD + (size_t)c->at.peer->size);
+    }
+}
+
+void pmx__keep_peer(pmx__conn *c, const pmx__target *peer)
+{
+    c->family = pmx__family(peer);
+    c->at.peer = NULL;
+    if (c->family == 4) {
+        c->ip4 = peer->to.v4.sin_addr.s_addr;
+        c->port4 = peer->to.v4.sin_port;
+    } else if (c->family == 6) {
+        pmx__name6 *name = sys_malloc(sizeof *name);
+        if (!name)
+            return;
+        memcpy(name->ip, &peer->to.v6.sin6_addr, sizeof name->ip);
+        name->scope = peer->to.v6.sin6_scope_id;
+        name->port = peer->to.v6.sin6_port;
+        c->at.peer6 = name;
+    } else if (peer->size && pmx__is_named(peer)) {
+        size_t size = NAME_HEAD + (size_t)peer->size;
+        c->at.peer = sys_malloc(size);
+        if (c->at.peer)
+            memcpy(c->at.peer, peer, size);
     }
 }
 

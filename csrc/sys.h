@@ -59,6 +59,7 @@
 #define sys_kqueue kqueue
 #define sys_kqueue1 kqueue1
 #define sys_listen listen
+#define sys_malloc_trim malloc_trim
 #define sys_openat openat
 #define sys_pipe pipe
 #define sys_pipe2 pipe2

@@ -14,6 +14,8 @@ int64_t pmx__next_act(const pmx_mux *mux)
     int64_t at = pmx__next_due(mux);
     if (mux->accept_again)
         at = pmx__earlier(at, mux->accept_again);
+    if (mux->trim_at)
+        at = pmx__earlier(at, mux->trim_at);
     if (must_ask(mux))
         at = pmx__earlier(at, mux->ask_at);
     return at;

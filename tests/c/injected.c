@@ -6,9 +6,13 @@
 #include "test.h"
 
 #include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 long test_fail_at;
 long test_allocations;
+long test_trims;
 
 #ifdef _WIN32
 static int fails_memory(int call)
@@ -460,6 +464,18 @@ int sys_sched_getaffinity(int process, size_t size, void *set)
 }
 
 #endif
+
+/* It cannot fail, and is real where there is one. */
+int sys_malloc_trim(size_t pad)
+{
+    test_trims++;
+#ifdef __GLIBC__
+    return malloc_trim(pad);
+#else
+    (void)pad;
+    return 0;
+#endif
+}
 
 void *sys_malloc(size_t size)
 {

@@ -16,6 +16,8 @@
 void *sys_malloc(size_t size);
 void *sys_calloc(size_t count, size_t size);
 void *sys_realloc(void *memory, size_t size);
+int sys_malloc_trim(size_t pad);
+extern long test_trims;         /* so often has it been called */
 
 #ifndef _WIN32
 #include <sys/select.h>
