@@ -336,6 +336,109 @@ static void a_peer_that_the_system_does_not_name_has_no_name(void)
 }
 #endif
 
+/* Listeners, all of them called from now on. */
+static void listen_often(world *w, const pmx_policy *p, uint32_t *ports,
+                         int count)
+{
+    for (int i = 0; i < count; i++) {
+        world_listen(w, p);
+        ports[i] = w->port;
+    }
+}
+
+static void a_turn_looks_at_those_alone_that_are_called(void)
+{
+    enum { COUNT = 40 };
+    world w;
+    uint32_t ports[COUNT];
+    pmx_policy p = raw();
+    p.max_connections = 1;
+    world_begin(&w, 100, 10000);
+    listen_often(&w, &p, ports, COUNT);
+    turn(&w, 0);
+    EQUAL(w.mux->accepting.head, PMX__NONE);    /* the rest is silent */
+    EQUAL(w.mux->full_listeners.head, PMX__NONE);
+    pmx_sock peer = call_port(ports[7], 0), second = call_port(ports[7], 0);
+    UNTIL(&w, w.mux->full_listeners.head != PMX__NONE);
+    EQUAL(w.opened.count, 1);
+    EQUAL(w.mux->accepting.head, PMX__NONE);
+    EQUAL(w.mux->full_listeners.head, w.mux->full_listeners.tail);
+    pmx_sock other = call_port(ports[30], 0);
+    UNTIL(&w, w.opened.count == 2);
+    leave(peer);
+    UNTIL(&w, w.opened.count == 3);
+    leave(second);
+    leave(other);
+    UNTIL(&w, w.closed_count == 3);
+    turn(&w, 0);
+    EQUAL(w.mux->accepting.head, PMX__NONE);
+    EQUAL(w.mux->full_listeners.head, PMX__NONE);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void listeners_take_turns(void)
+{
+    enum { COUNT = 3 };
+    world w;
+    uint32_t ports[COUNT];
+    pmx_sock peers[2 * COUNT];
+    pmx_policy p = raw();
+    world_begin(&w, 1, 10000);          /* one row a turn, one is accepted */
+    listen_often(&w, &p, ports, COUNT);
+    for (int i = 0; i < 2 * COUNT; i++)
+        peers[i] = call_port(ports[i / 2], 0);
+    UNTIL(&w, w.opened.count == 2 * COUNT);
+    for (int half = 0; half < 2; half++) {
+        int seen = 0;
+        for (int i = 0; i < COUNT; i++) {
+            pmx_address names[2];
+            uint64_t id = w.opened.ids[half * COUNT + i];
+            EQUAL(pmx_addresses(w.mux, id, names), 0);
+            for (int k = 0; k < COUNT; k++)
+                seen |= (names[1].port == ports[k]) << k;
+        }
+        EQUAL(seen, (1 << COUNT) - 1);
+    }
+    for (int i = 0; i < 2 * COUNT; i++)
+        leave(peers[i]);
+    UNTIL(&w, w.closed_count == 2 * COUNT);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void the_place_of_a_listener_is_used_again(void)
+{
+    world w;
+    pmx_policy p = raw();
+    pmx_endpoint at = {.host = "127.0.0.1"};
+    uint64_t ids[3], old;
+    world_begin(&w, 100, 10000);
+    for (int i = 0; i < 3; i++)
+        EQUAL(pmx_listen(w.mux, &at, &p, 10, 0, 0, &ids[i]), 0);
+    uint32_t count = w.mux->listener_count;
+    for (int i = 0; i < 50; i++) {
+        old = ids[i % 3];
+        EQUAL(pmx_unlisten(w.mux, old), 0);
+        mux_is_sound(w.mux);
+        EQUAL(pmx_listen(w.mux, &at, &p, 10, 0, 0, &ids[i % 3]), 0);
+        EQUAL(pmx_unlisten(w.mux, old), -ENOENT);
+    }
+    EQUAL(w.mux->listener_count, count);
+    pmx_endpoint taken = {.host = "127.0.0.1"};
+    pmx_address name;
+    EQUAL(pmx_listener_address(w.mux, ids[0], &name), 0);
+    taken.port = name.port;
+    for (int i = 0; i < 3; i++)         /* nor does one that fails keep any */
+        EQUAL(pmx_listen(w.mux, &taken, &p, 10, 0, 0, &old), -EADDRINUSE);
+    CHECK(w.mux->listener_count <= count + 1);
+    mux_is_sound(w.mux);
+    for (int i = 0; i < 3; i++)
+        EQUAL(pmx_unlisten(w.mux, ids[i]), 0);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 #define NO_LIMIT "descriptors cannot be limited"
 
 const test_case accept_tests[] = {
@@ -352,5 +455,8 @@ const test_case accept_tests[] = {
 #ifdef __linux__
     EACH(a_peer_that_the_system_does_not_name_has_no_name),
 #endif
+    EACH(a_turn_looks_at_those_alone_that_are_called),
+    EACH(listeners_take_turns),
+    ONCE(the_place_of_a_listener_is_used_again),
     {0},
 };

@@ -152,6 +152,41 @@ static void a_connect_times_out(void)
     world_end(&w);
 }
 
+/* And each in its own time, though they have one policy. */
+static void each_connect_has_a_deadline_of_its_own(void)
+{
+    enum { COUNT = 8, S = 1000 };
+    world w;
+    pmx_policy p = raw();
+    uint32_t port;
+    uint64_t ids[COUNT];
+    pmx_sock sock = listening(&port, 0);     /* a full backlog drops the rest */
+    world_begin(&w, 100, 10000);
+    pmx_endpoint at = {.host = "127.0.0.1", .port = port};
+    for (int i = 0; i < COUNT; i++) {
+        p.connect_ns = i < COUNT - 3 ? -1 : (60 - 20 * (i % 3)) * S * MS;
+        EQUAL(pmx_connect(w.mux, &at, 1, &p, &ids[i]), 0);
+    }
+    EQUAL(w.mux->rules_count, 1);
+    for (int k = 0; k < 3; k++) {
+        w.mux->now += 20 * S * MS + MS;
+        pmx__expire(w.mux);
+        for (int i = COUNT - 3; i < COUNT; i++)
+            EQUAL(!!(pmx__find(w.mux, ids[i])->flags & PMX__DONE),
+                  60 - 20 * (i % 3) <= 20 * (k + 1));
+    }
+    turn(&w, 0);
+    for (int i = 0; i < COUNT; i++)
+        if (!closed(&w, ids[i]))
+            do_op(&w, ids[i], PMX_ABORT);
+    UNTIL(&w, w.closed_count == COUNT);
+    for (int i = COUNT - 3; i < COUNT; i++)
+        EQUAL(error_of(&w, ids[i]), ETIMEDOUT);
+    leave(sock);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 /* The other side says something and ends before we know that we are
  * connected: one event tells all of it. */
 static void what_comes_with_the_connection_is_not_lost(void)
@@ -355,5 +390,6 @@ const test_case connect_tests[] = {
     UNIX_EACH(a_call_that_could_not_begin_is_made_again,
               "there it is on its way then"),
     ONCE(what_makes_no_sense_is_refused),
+    EACH(each_connect_has_a_deadline_of_its_own),
     {0},
 };

@@ -153,6 +153,59 @@ static void a_stream_alone_gets_the_whole_batch(void)
     world_end(&w);
 }
 
+/* Readers that are fast: all of them get all of it, a portion at a time. */
+static void what_is_sent_of_queues_in_a_turn_is_bounded(void)
+{
+    enum { COUNT = 14, SIZE = 8 << 20 };
+    world w;
+    pmx_sock peers[COUNT];
+    uint64_t ids[COUNT];
+    size_t got[COUNT] = {0}, all = 0;
+    uint64_t most = 0, most_of_one = 0;
+    pmx_policy p = raw();
+    buffer much = {0}, some = {0};
+    fill(&much, SIZE, 1);
+    world_serve(&w, &p);
+    for (int i = 0; i < COUNT; i++) {
+        ids[i] = meet(&w, &peers[i]);
+        say(&w, ids[i], much.bytes, much.size);
+        turn(&w, 0);
+    }
+    for (int64_t until = deadline(); all < (size_t)COUNT * SIZE;) {
+        uint64_t before = pmx_counts(w.mux)->bytes_out;
+        uint64_t queued[COUNT];
+        for (int i = 0; i < COUNT; i++) {
+            some.size = 0;
+            get(peers[i], &some);
+            got[i] += some.size;
+            all += some.size;
+            queued[i] = pmx_queued(w.mux, ids[i]);
+        }
+        turn(&w, 0);
+        uint64_t sent = pmx_counts(w.mux)->bytes_out - before;
+        most = sent > most ? sent : most;
+        for (int i = 0; i < COUNT; i++) {
+            sent = queued[i] - pmx_queued(w.mux, ids[i]);
+            most_of_one = sent > most_of_one ? sent : most_of_one;
+        }
+        CHECK(pmx__now() < until);
+    }
+    CHECK(most_of_one <= PMX__FLUSH);
+    CHECK(most < PMX__FLUSH_ALL + PMX__FLUSH);
+    for (int i = 0; i < COUNT; i++) {
+        EQUAL(got[i], SIZE);
+        do_op(&w, ids[i], PMX_ABORT);
+        leave(peers[i]);
+    }
+    UNTIL(&w, w.closed_count == COUNT);
+    release(&much);
+    release(&some);
+    world_is_clean(&w);
+    world_end(&w);
+    if (most < PMX__FLUSH_ALL)          /* no bound was tried */
+        test_skipped("the system takes too little at once");
+}
+
 const test_case fair_tests[] = {
     EACH(always_ready_peers_are_served_alike),
     EACH(always_ready_peers_are_served_alike_in_frames),
@@ -160,5 +213,6 @@ const test_case fair_tests[] = {
     EACH(always_ready_peers_are_served_alike_in_a_small_arena),
     EACH(a_flood_does_not_hold_up_a_word),
     EACH(a_stream_alone_gets_the_whole_batch),
+    EACH(what_is_sent_of_queues_in_a_turn_is_bounded),
     {0},
 };

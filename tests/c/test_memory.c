@@ -211,6 +211,46 @@ static void a_queue_without_memory_stays_as_it_was(void)
     line_end(&l);
 }
 
+/* A turn in which buffers hold so much, and so much time has gone by. */
+static void hold(world *w, uint64_t buffers, int64_t gone_by)
+{
+    if (w->mux->trim_at)
+        w->mux->trim_at -= gone_by;
+    w->mux->stats.buffers = buffers;
+    turn(w, 0);
+    w->mux->stats.buffers = 0;
+}
+
+static void what_buffers_held_goes_back_to_the_system_once(void)
+{
+    const uint64_t much = PMX__TRIM_LEAST;
+    world w;
+    long before = test_trims;
+    world_begin(&w, 100, 10000);
+    hold(&w, much - 1, 0);              /* too little to matter */
+    hold(&w, 0, 0);
+    EQUAL(w.mux->trim_at, 0);
+    hold(&w, 4 * much, 0);
+    hold(&w, much + 1, 0);              /* more than a quarter of it */
+    EQUAL(w.mux->trim_at, 0);
+    hold(&w, much, 0);
+    CHECK(w.mux->trim_at);
+    CHECK(pmx_next_timeout(w.mux) > 0);         /* an idle mux wakes for it */
+    CHECK(pmx_next_timeout(w.mux) <= PMX__TRIM_NS);
+    hold(&w, 4 * much, PMX__TRIM_NS);   /* in use again: nothing is gained */
+    EQUAL(w.mux->trim_at, 0);
+    EQUAL(test_trims, before);
+    hold(&w, 0, 0);
+    hold(&w, 0, PMX__TRIM_NS);
+    EQUAL(test_trims, before + 1);
+    for (int i = 0; i < 3; i++)
+        hold(&w, much - 1, PMX__TRIM_NS);       /* from here it counts anew */
+    EQUAL(test_trims, before + 1);
+    EQUAL(w.mux->trim_at, 0);
+    EQUAL(pmx_next_timeout(w.mux), -1);
+    world_end(&w);
+}
+
 const test_case memory_tests[] = {
     ONCE(an_arena_has_room_for_what_it_promises),
     ONCE(an_arena_grows_in_steps_and_keeps_its_bytes),
@@ -219,5 +259,6 @@ const test_case memory_tests[] = {
     ONCE(small_pieces_share_a_chunk),
     ONCE(a_dropped_queue_is_counted),
     ONCE(a_queue_without_memory_stays_as_it_was),
+    ONCE(what_buffers_held_goes_back_to_the_system_once),
     {0},
 };

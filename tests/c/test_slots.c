@@ -2,6 +2,7 @@
 #include "world.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void an_id_is_never_used_again(void)
@@ -116,6 +117,90 @@ static void slots_are_small_and_never_move(void)
 }
 #endif
 
+#ifndef _WIN32
+static uint32_t longest_chain(const pmx_mux *m)
+{
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < m->rules_room; i++) {
+        uint32_t length = 0;
+        for (const pmx__rules *r = m->rules[i]; r; r = r->next)
+            length++;
+        longest = length > longest ? length : longest;
+    }
+    return longest;
+}
+
+static void policies_are_found_however_many_there_are(void)
+{
+    enum { COUNT = 500 };
+    world w;
+    pmx_policy p = raw();
+    uint64_t id;
+    world_begin(&w, 4096, 262144);
+    pmx_endpoint at = {.path = "/nowhere/at/all", .path_size = 15};
+    for (int i = 0; i < COUNT; i++) {   /* timeouts are no policy's */
+        p.connect_ns = INT64_C(1000000000) + i;
+        EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    }
+    EQUAL(w.mux->rules_count, 1);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < COUNT; i++) {
+            p.idle_ns = INT64_C(1000000000) + i;
+            EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+        }
+    EQUAL(w.mux->rules_count, 1 + COUNT);
+    CHECK(longest_chain(w.mux) < 12);
+    UNTIL(&w, w.closed_count == 3 * COUNT);
+    world_is_clean(&w);
+    EQUAL(w.mux->rules_count, 0);
+    world_end(&w);
+}
+
+static void a_table_of_policies_that_cannot_grow_serves(void)
+{
+    world w;
+    pmx_policy p = raw();
+    uint64_t id;
+    world_begin(&w, 4096, 262144);
+    pmx_endpoint at = {.path = "/nowhere/at/all", .path_size = 15};
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    uint32_t room = w.mux->rules_room;
+    for (int i = 1; w.mux->rules_count < room; i++) {
+        p.idle_ns = i;
+        EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    }
+    test_fail_at = 2;                   /* the route first, then the table */
+    p.idle_ns = INT64_MAX;
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    EQUAL(test_fail_at, 0);
+    EQUAL(w.mux->rules_room, room);
+    EQUAL(w.mux->rules_count, room + 1);
+    UNTIL(&w, w.closed_count == room + 1);
+    world_is_clean(&w);
+    world_end(&w);
+}
+#endif
+
+static void a_peer_of_ipv6_takes_24_bytes(void)
+{
+    pmx__target before, after;
+    pmx__conn c;
+    EQUAL(sizeof(pmx__name6), 24);
+    memset(&c, 0, sizeof c);
+    memset(&before, 0, sizeof before);
+    before.size = sizeof before.to.v6;
+    before.to.v6.sin6_family = AF_INET6;
+    before.to.v6.sin6_port = 0x1234;
+    before.to.v6.sin6_scope_id = 77;
+    for (int i = 0; i < 16; i++)
+        ((uint8_t *)&before.to.v6.sin6_addr)[i] = (uint8_t)(0xf0 + i);
+    pmx__keep_peer(&c, &before);
+    EQUAL(c.family, 6);
+    pmx__peer(&c, &after);
+    CHECK(!memcmp(&before, &after, sizeof after));
+    free(c.at.peer6);
+}
+
 /* A descriptor that is closed and opened again in one turn must not get what
  * was meant for the one before. */
 static void a_number_that_is_used_again_gets_its_own_events(void)
@@ -160,5 +245,8 @@ const test_case slot_tests[] = {
     ONCE(a_slot_whose_generations_are_used_up_is_retired),
     UNIX_ONCE(slots_are_small_and_never_move, NO_UNIX),
     EACH(a_number_that_is_used_again_gets_its_own_events),
+    UNIX_ONCE(policies_are_found_however_many_there_are, NO_UNIX),
+    UNIX_ONCE(a_table_of_policies_that_cannot_grow_serves, NO_UNIX),
+    ONCE(a_peer_of_ipv6_takes_24_bytes),
     {0},
 };
