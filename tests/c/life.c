@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 life_t life;
 int life_trace;
@@ -371,6 +372,22 @@ static int harvest(int64_t timeout)
     return reason;
 }
 
+/* A harvest that waited and has nothing to report leaves nothing lying about
+ * that no event would tell of again. What came over TCP may have come when the
+ * wait was over. */
+static void nothing_waits_unseen(void)
+{
+    for (uint32_t slot = 0; slot < life.mux->slots; slot++) {
+        const pmx__conn *c = pmx__slot(life.mux, slot);
+        int unread = 0;
+        if (!(c->generation & 1) || c->family != 1 ||
+            !(c->flags & PMX__SOURCE) || c->flags & PMX__IN_READY)
+            continue;
+        CHECK(!sim_ioctl(c->sock, FIONREAD, &unread));
+        EQUAL(unread, 0);
+    }
+}
+
 static void one_turn(int64_t timeout)
 {
     int reason = harvest(timeout);
@@ -397,6 +414,8 @@ static void one_turn(int64_t timeout)
     if (reason & PMX_LARGE)
         pmx_arena_free(life.t.arena);
     turn_is_over(reason);
+    if (!reason && !life.faults && timeout >= 0 && life.mux->poller->edge)
+        nothing_waits_unseen();
 }
 
 /* --- the end ----------------------------------------------------------- */

@@ -98,6 +98,27 @@ static int is_loss(const peer *p, ssize_t n)
     return 1;
 }
 
+/* One on a Unix socket may pass a descriptor along: the core's receive ends
+ * behind the bytes that it comes with, whatever is there behind them. */
+static int passes(const peer *p)
+{
+    return !p->port && !life.ending && once_in(life.c, 3) &&
+           !sim_passes(p->fd);
+}
+
+static ssize_t pass_and_send(const peer *p, size_t size)
+{
+    struct iovec span = {p->plan.bytes + p->planned, (size + 1) / 2};
+    const struct msghdr with = {.msg_iov = &span, .msg_iovlen = 1,
+                                .msg_controllen = 1};
+    ssize_t n = sim_sendmsg(p->fd, &with, 0), more = 0;
+    TRACE("peer %d passes a descriptor\n", (int)(p - life.peers));
+    if (n == (ssize_t)span.iov_len && size > span.iov_len)
+        more = sim_send(p->fd, p->plan.bytes + p->planned + n,
+                        size - span.iov_len, 0);
+    return more > 0 ? n + more : n;
+}
+
 static int peer_sends(peer *p, size_t most)
 {
     size_t size = p->plan.size - p->planned;
@@ -105,7 +126,9 @@ static int peer_sends(peer *p, size_t most)
         size = most;
     if (!size || p->ended || p->cannot_send)
         return 0;
-    ssize_t n = sim_send(p->fd, p->plan.bytes + p->planned, size, 0);
+    ssize_t n = passes(p) ? pass_and_send(p, size)
+                          : sim_send(p->fd, p->plan.bytes + p->planned, size,
+                                     0);
     p->cannot_send = is_loss(p, n);
     if (n <= 0)
         return 0;

@@ -48,6 +48,9 @@ int sim_pass(void);             /* to what happens next: 0, nothing does */
 int sim_open(void);             /* descriptors of the core that are open */
 void sim_break(int fd, int error);      /* the link fails, both ends hear it */
 int sim_port(int fd);           /* of a TCP socket */
+/* Whether the other end has not yet taken a descriptor that was passed to it:
+ * there is one at a time. */
+int sim_passes(int fd);
 /* What both ends of a connection have the same of, and nobody else; 0. */
 uint64_t sim_link(int fd);
 

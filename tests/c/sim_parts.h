@@ -31,6 +31,8 @@ typedef struct sim_sock {
     size_t room_in, room_out;
     uint64_t sent, received;    /* bytes so far */
     uint64_t urgent, urgent_out;    /* bytes before it, + 1; 0: none */
+    uint64_t rights_from, rights_to;    /* the message that a descriptor came
+                                           with, from byte to byte; 0: none */
     int64_t delay, flows_at;
 
     int64_t call_at;            /* calling: when again */

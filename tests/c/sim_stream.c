@@ -3,6 +3,8 @@
 #ifdef __linux__
 #include "sim_parts.h"
 
+#include "test.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -250,11 +252,30 @@ ssize_t sim_send(int fd, const void *from, size_t size, int flags)
     return sim_is_tcp(s) ? send_tcp(s, from, size) : send_unix(s, from, size);
 }
 
-/* All spans together, so that an error is the next call's. */
+int sim_passes(int fd)
+{
+    const sim_sock *s = sim_sock_of(fd);
+    return s && s->other && s->other->rights_to;
+}
+
+/* All spans together, so that an error is the next call's; with a descriptor,
+ * if anything comes along with them. */
 ssize_t sim_sendmsg(int fd, const struct msghdr *message, int flags)
 {
     const sim_sock *s = sim_sock_of(fd);
     ssize_t all = 0;
+    if (s && message->msg_controllen) {
+        sim_sock *to = s->other;
+        uint64_t from = s->sent;
+        CHECK(!sim_is_tcp(s) && message->msg_iovlen == 1 && !sim_passes(fd));
+        all = sim_send(fd, message->msg_iov->iov_base,
+                       message->msg_iov->iov_len, flags);
+        if (all > 0) {
+            to->rights_from = from;
+            to->rights_to = s->sent;
+        }
+        return all;
+    }
     for (size_t i = 0; s && i < (size_t)message->msg_iovlen; i++) {
         const struct iovec *span = &message->msg_iov[i];
         if (!span->iov_len)
@@ -299,6 +320,11 @@ ssize_t sim_recv(int fd, void *to, size_t size, int flags)
         s->urgent = 0;          /* skipped */
     else if (before < n)
         n = before;             /* not across it */
+    if (s->rights_to && s->received + n > s->rights_from) {
+        if (n > s->rights_to - s->received)
+            n = (size_t)(s->rights_to - s->received);   /* nor behind it */
+        s->rights_to = 0;       /* taken, with the first of its bytes */
+    }
     if (n) {
         memcpy(to, s->in.is + s->in.begin, n);
         drop(&s->in, n);

@@ -31,7 +31,8 @@ static uint32_t chance(uint32_t of)
 
 /* --- what is called in both -------------------------------------------- */
 
-enum call { SEND, RECV, SHUT, CLOSE, RESET, ERROR, UNREAD, PEER, URGENT, CUT };
+enum call { SEND, RECV, SHUT, CLOSE, RESET, ERROR, UNREAD, PEER, URGENT, CUT,
+            PASS };
 
 typedef struct {
     enum call call;
@@ -40,7 +41,26 @@ typedef struct {
 
 static const char *const names[] = {"send", "recv", "shutdown", "close",
                                     "reset", "error", "unread", "peer",
-                                    "urgent", "cut"};
+                                    "urgent", "cut", "pass"};
+
+/* Bytes, and a descriptor with them. */
+static long pass(int fd, void *bytes, size_t size)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec span = {bytes, size};
+    struct msghdr message = {.msg_iov = &span, .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control};
+    memset(&control, 0, sizeof control);
+    control.head.cmsg_level = SOL_SOCKET;
+    control.head.cmsg_type = SCM_RIGHTS;
+    control.head.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&control.head), &listeners[0], sizeof(int));
+    return sys_sendmsg(fd, &message, MSG_NOSIGNAL);
+}
 
 static long do_in(int system, const step *s)
 {
@@ -61,6 +81,9 @@ static long do_in(int system, const step *s)
         break;
     case URGENT:
         n = sys_send(fd, bytes, (size_t)s->size, MSG_NOSIGNAL | MSG_OOB);
+        break;
+    case PASS:
+        n = pass(fd, bytes, (size_t)s->size);
         break;
     case RECV:
         n = sys_recv(fd, bytes, (size_t)s->size, 0);
@@ -152,7 +175,8 @@ static void compare_states(const step *last)
     static int before[SOCKS];
     int64_t until = 0;
     uint32_t edges[2][SOCKS] = {{0}, {0}};
-    int sent_to = last && last->call == SEND ? last->sock ^ 1 : -1;
+    int sent_to = last && (last->call == SEND || last->call == PASS)
+                      ? last->sock ^ 1 : -1;
     edges_in(1, edges[1]);
     for (int i = 0; i < SOCKS; i++)
         if (socks[0][i] >= 0)
@@ -308,6 +332,9 @@ static void random_steps(uint32_t seed)
             continue;           /* let them live */
         if (s.call >= URGENT && (!tcp || chance(4)))
             continue;
+        if (s.call == SEND && !tcp && chance(2) && socks[1][s.sock] >= 0 &&
+            !sim_passes(socks[1][s.sock]))
+            s.call = PASS;
         if (s.call == URGENT && socks[1][s.sock ^ 1] >= 0 &&
             state_in(1, s.sock ^ 1) & (POLLPRI | POLLRDHUP))
             continue;           /* one at a time */

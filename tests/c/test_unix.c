@@ -171,6 +171,60 @@ static void only_our_own_file_is_unlinked(void)
     end(&w);
 }
 
+/* --- descriptors that come along ----------------------------------------- */
+
+/* A piece of the stream, and a descriptor with it: recv() ends behind it,
+ * whatever is there behind it. */
+static void put_and_pass(pmx_sock peer, const void *bytes, size_t size)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec span = {(void *)(uintptr_t)bytes, size};
+    struct msghdr with = {.msg_iov = &span, .msg_iovlen = 1,
+                          .msg_control = &control,
+                          .msg_controllen = sizeof control};
+    memset(&control, 0, sizeof control);
+    control.head.cmsg_level = SOL_SOCKET;
+    control.head.cmsg_type = SCM_RIGHTS;
+    control.head.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&control.head), &peer, sizeof(int));
+    EQUAL(sendmsg(peer, &with, 0), size);
+}
+
+/* The stream's second half is in the kernel already when the first is
+ * received, and nothing comes behind it that an event could tell. */
+static void bytes_behind_a_descriptor_are_received(void)
+{
+    static const char stream[] = "\0\0\0\4ab\n\n\0\0\0\4cd\n\n";
+    const pmx_policy policies[] = {raw(), lines("\n\n", 100),
+                                   prefix(4, 0, 100), fixed(8)};
+    static const size_t messages[] = {0, 2, 2, 2};
+    for (int k = 0; k < 4; k++)
+        for (size_t cut = 1; cut < 16; cut++) {
+            world w;
+            struct sockaddr_un name = {.sun_family = AF_UNIX};
+            pmx_endpoint at = begin(&w);
+            EQUAL(pmx_listen(w.mux, &at, &policies[k], 10, 0, 0600,
+                             &w.listener), 0);
+            int peer = socket(AF_UNIX, SOCK_STREAM, 0);
+            strcpy(name.sun_path, path);
+            CHECK(!connect(peer, (struct sockaddr *)&name, sizeof name));
+            UNTIL(&w, w.opened.count == 1);
+            turn(&w, 0);        /* nothing is there yet: its events are over */
+            put_and_pass(peer, stream, cut);
+            put(peer, stream + cut, 16 - cut);
+            UNTIL(&w, w.in.size >= (k == 2 ? 8u : k == 1 ? 12u : 16u));
+            if (messages[k])
+                EQUAL(w.message_count, messages[k]);
+            close(peer);
+            UNTIL(&w, w.closed_count == 1);
+            EQUAL(w.closed[0].error, 0);
+            end(&w);
+        }
+}
+
 /* --- the path means the same file from listen to close ------------------- */
 
 static int listen_there(world *w, const pmx_endpoint *at, uint64_t *id)
@@ -496,6 +550,7 @@ const test_case unix_tests[] = {
     UNIX_ONCE(a_stale_socket_file_is_replaced, NO_UNIX),
     UNIX_ONCE(what_is_no_socket_is_left_alone, NO_UNIX),
     UNIX_ONCE(only_our_own_file_is_unlinked, NO_UNIX),
+    UNIX_EACH(bytes_behind_a_descriptor_are_received, NO_UNIX),
     UNIX_ONCE(the_file_of_a_relative_path_goes_wherever_the_program_is,
               NO_UNIX),
     UNIX_ONCE(the_file_is_found_in_a_directory_of_another_name, NO_UNIX),
