@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .util import connect, harvest_until, pair, recv_exactly
+from .util import connect, harvest_until, pair, python, recv_exactly
 
 
 def ipv6_works():
@@ -545,3 +545,94 @@ def test_a_socket_file_is_never_wider_than_asked(path):
     assert done.stdout == "0o600\n", done.stderr
     calls = [line for line in out.read_text().splitlines() if "chmod" in line]
     assert [line for line in calls if "fchmod(" not in line] == []
+
+
+# -- a connection to oneself -------------------------------------------------------
+
+ALONE = """
+import asyncio, ctypes, errno, os, subprocess, sys
+
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.unshare(0x40000000):  # CLONE_NEWNET
+    sys.exit("skip: no network namespace: " + os.strerror(ctypes.get_errno()))
+try:
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
+        file.write("40000 40007")
+except (OSError, subprocess.CalledProcessError) as error:
+    sys.exit(f"skip: {error}")
+
+import socket
+import pymux, pymux.aio
+
+HOST, PORT = sys.argv[2], 40004
+
+
+def plain():
+    "Whether a plain socket is connected to itself here at all."
+    family = socket.AF_INET6 if ":" in HOST else socket.AF_INET
+    for _ in range(400):
+        with socket.socket(family) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\\1" + bytes(7))
+            if not sock.connect_ex((HOST, PORT)):
+                return True
+    return False
+
+
+def refused(error):
+    assert isinstance(error, ConnectionRefusedError), error
+
+
+def by_mux():
+    with pymux.Mux() as mux:
+        conns = {mux.connect((HOST, PORT)) for _ in range(8)}
+        while conns:
+            batch = mux.harvest(5)
+            assert not batch.opened, batch.opened[0].local
+            for conn, error in batch.closed:
+                conns.remove(conn)
+                refused(error)
+
+
+def by_client():
+    try:
+        pymux.connect((HOST, PORT), timeout=5).close()
+    except OSError as error:
+        refused(error)
+    else:
+        raise AssertionError("connected")
+
+
+def by_aio():
+    async def main():
+        try:
+            conn = await pymux.aio.connect((HOST, PORT))
+        except OSError as error:
+            refused(error)
+        else:
+            raise AssertionError(f"connected: {conn.local}")
+
+    asyncio.run(main())
+
+
+if not plain():
+    sys.exit("skip: no socket is connected to itself here")
+for _ in range(200):
+    {"mux": by_mux, "client": by_client, "aio": by_aio}[sys.argv[1]]()
+# and nothing of it is left that would keep a server from the port
+with socket.socket(socket.AF_INET6 if ":" in HOST else socket.AF_INET) as server:
+    server.bind((HOST, PORT))
+"""
+
+
+@linux
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("way", ["mux", "client", "aio"])
+def test_a_connection_to_oneself_is_refused(way, host):
+    """With eight ports to choose from, the kernel soon chooses the one that is
+    dialled, on which nobody listens."""
+    with python("-c", ALONE, way, host) as child:
+        _, said = child.communicate(timeout=60)
+        if said.startswith("skip: "):
+            pytest.skip(said[len("skip: ") :].strip())
+        assert (child.returncode, said) == (0, "")
