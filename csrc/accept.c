@@ -204,10 +204,13 @@ static void watch_all(pmx_mux *mux)
 }
 
 /* Nothing to accept with: try again when a descriptor is closed, or soon. */
-static void pause_accepting(pmx_mux *mux)
+static void pause_accepting(pmx_mux *mux, int error)
 {
-    if (!mux->accept_again)
+    if (!mux->accept_again) {
         mux->stats.accept_pauses++;
+        mux->stats.shortages++;
+        mux->stats.shortage = (uint64_t)-error;
+    }
     mux->accept_again = mux->now + PMX__RETRY_NS;
     watch_all(mux);
 }
@@ -263,7 +266,7 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
 refuse:
     pmx__drop_sock(sock);
     mux->stats.refused++;
-    pause_accepting(mux);
+    pause_accepting(mux, error);
 }
 
 /* Accept from one listener until nobody waits; how many were tried. */
@@ -297,7 +300,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         case EHOSTUNREACH: case ENETUNREACH: case ETIMEDOUT: case EINTR:
             break;              /* that peer is gone; the next, please */
         default:                /* EMFILE, ENFILE, ENOMEM, ENOBUFS, ... */
-            pause_accepting(mux);
+            pause_accepting(mux, error);
             break;
         }
     }

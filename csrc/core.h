@@ -482,6 +482,7 @@ void pmx__ask_sockets(pmx_mux *mux);
  * pymux.h each has the same name without do_. */
 void pmx__do_shut(pmx_mux *mux);
 int pmx__do_wakeup_open(pmx_mux *mux);
+void pmx__do_keep_wakeup(pmx_mux *mux, int64_t *wakeup);
 int pmx__do_fileno(const pmx_mux *mux);
 int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                    const pmx_policy *policy, int backlog, int reuse_port,

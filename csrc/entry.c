@@ -77,6 +77,11 @@ int pmx_wakeup_open(pmx_mux *mux)
     INSIDE(mux, int, pmx__do_wakeup_open(mux));
 }
 
+int pmx_keep_wakeup(pmx_mux *mux, int64_t *wakeup)
+{
+    INSIDE(mux, int, (pmx__do_keep_wakeup(mux, wakeup), 0));
+}
+
 /* --- listeners and connections ----------------------------------------- */
 
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,

@@ -182,6 +182,21 @@ void pmx__do_shut(pmx_mux *mux)
     free_tables(mux);
 }
 
+void pmx__do_keep_wakeup(pmx_mux *mux, int64_t *wakeup)
+{
+    for (int i = 0; i < 2; i++) {
+        wakeup[i] = mux->wakeup[i];
+        mux->wakeup[i] = PMX__NO_SOCK;
+    }
+}
+
+void pmx_wakeup_close(const int64_t *wakeup)
+{
+    const pmx_sock pair[2] = {(pmx_sock)wakeup[0], (pmx_sock)wakeup[1]};
+    if (pair[0] != PMX__NO_SOCK)
+        pmx__wakeup_close(pair);
+}
+
 const char *pmx_name(const pmx_mux *mux)
 {
     return mux->poller->name;
@@ -519,6 +534,7 @@ int pmx__do_harvest(pmx_turn *t)
                 : t->timeout_ns == PMX_LOOK ? mux->now
                 : pmx__after(mux->now, t->timeout_ns);
     int reason = 0;
+    uint64_t shortages = mux->stats.shortages;
     do {
         int64_t until = pmx__earlier(end, mux->gathered_at);
         until = pmx__earlier(until, pmx__next_act(mux));
@@ -546,6 +562,9 @@ int pmx__do_harvest(pmx_turn *t)
             mux->gathered_at = pmx__after(mux->now, t->max_delay_ns);
         if (t->until_sent && !mux->stats.queued)
             reason |= PMX_ROWS;
+        /* The caller is to learn of a pause of accepting while it lasts. */
+        if (mux->stats.shortages != shortages && !has_rows(mux))
+            break;
     } while (!reason && mux->now < end && !enough(mux, t));
 
     mux->gathering = t->timeout_ns == PMX_LOOK && mux->rows && !reason &&

@@ -203,6 +203,8 @@ typedef struct {
     uint64_t harvests;
     uint64_t buffers;
     uint64_t accept_pauses;
+    uint64_t shortages;         /* of those, for want of something; */
+    uint64_t shortage;          /* the errno of the last one */
 } pmx_stats;
 
 /* Backends, best first; NULL past the last. */
@@ -221,6 +223,10 @@ int pmx_open(pmx_mux **mux, const char *backend, uint32_t max_messages,
 int pmx_open_small(pmx_mux **mux, const char *backend, uint32_t max_messages,
                    uint64_t arena_size);
 int pmx_wakeup_open(pmx_mux *mux);
+/* The wakeup's two descriptors are the caller's from now on, for
+ * pmx_wakeup_close(): the mux has no wakeup any more. */
+int pmx_keep_wakeup(pmx_mux *mux, int64_t *wakeup);
+void pmx_wakeup_close(const int64_t *wakeup);
 /* Sends what can be sent at once, closes every descriptor, frees all but what
  * a late call with this mux looks at: that gets -EBADF. In a forked child it
  * frees memory and descriptors only. Again: nothing. */

@@ -63,7 +63,9 @@ class Connection:
 
     The same object stands for it everywhere, from `opened` to `closed`, and
     its `id` is never given to another. Everything but the plain attributes
-    raises RuntimeError outside the mux's thread and process.
+    raises RuntimeError outside the mux's thread and process. Once the mux has
+    closed there is nothing left to do: `close`, `abort`, `pause`, `resume` and
+    `send_eof` do nothing, in any thread, and `queued` is 0.
 
     Attributes:
         id: an int that no other connection of this mux ever has.
@@ -231,11 +233,12 @@ class Connection:
 
         A later `send` raises `ConnectionClosed`; a second call does nothing.
         """
+        if self.mux._c is None:
+            return
         self.mux._check()
         if self._status == OPEN:
-            self.mux._log.settle()
-            self._status = SEND_ENDED
             self.mux._log.op(self.id | SEND_EOF)
+            self._status = SEND_ENDED
 
     def close(self) -> None:
         """Flush, end the stream, and close once the peer has ended too.
@@ -246,23 +249,30 @@ class Connection:
         for sending or the peer acknowledged, not one that the peer sends; so
         a peer that reads steadily gets everything, however long it takes.
         """
+        if self.mux._c is None:
+            return
         self.mux._check()
         if self._status != CLOSED:
-            self._stop_input()
             self.mux._log.op(self.id | CLOSE)
+            self._stop_input()
 
     def abort(self) -> None:
         """Drop what is queued and reset the connection.
 
         It is reported in `Batch.closed` with None: an end of your own.
         """
+        if self.mux._c is None:
+            return
         self.mux._check()
-        self._stop_input()
         self.mux._log.op(self.id | ABORT)
+        self._stop_input()
 
     def _stop_input(self) -> None:
-        """We closed it: no further message reaches a handler."""
-        self.mux._log.settle()  # answers given before were given to an open one
+        """We closed it: no further message reaches a handler.
+
+        The log knows already: answers given before were given to an open one, and
+        a signal's handler that raises in between leaves one that can be closed.
+        """
         self._status = CLOSED
         if self._task is not None:
             self._task.over = True
@@ -274,11 +284,15 @@ class Connection:
         A reset is still reported. It has nothing to do with the pause that
         output over high water brings: reading goes on when neither holds.
         """
+        if self.mux._c is None:
+            return
         self.mux._check()
         self.mux._log.op(self.id | PAUSE)
 
     def resume(self) -> None:
         """Read again after `pause`."""
+        if self.mux._c is None:
+            return
         self.mux._check()
         self.mux._log.op(self.id | RESUME)
 

@@ -103,9 +103,11 @@ class LengthPrefix:
     max_size: int = 1048576
 
     def __post_init__(self) -> None:
-        width = whole("width", self.width, 1, 8)
+        width: Any = self.width
+        if not isinstance(width, str):  # "4" is a wrong choice, not a wrong type
+            width = whole("width", width, 1, 8)
         if width not in (1, 2, 4, 8):
-            raise ValueError(f"width is {width}; it must be 1, 2, 4 or 8")
+            raise ValueError(f"width is {width!r}; it must be 1, 2, 4 or 8")
         if self.byteorder not in ("big", "little"):
             raise ValueError(
                 f"byteorder is {self.byteorder!r}; it must be 'big' or 'little'"

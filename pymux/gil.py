@@ -21,18 +21,24 @@ from ._core import ffi, lib
 __all__ = ["Gil"]
 
 
-@cache
 def exchange_holding_the_gil() -> Callable[..., int] | None:
     """`pmx_exchange` for a call that keeps the GIL, None where there is none.
 
-    To be called while descriptors are left: an import needs one.
+    It is an optimisation: where ctypes cannot be had for whatever reason, as in a
+    service that may not have executable memory, or without a descriptor to import
+    it with, all works without.
     """
     if sys.implementation.name != "cpython":
         return None
     try:
-        import ctypes
-    except ImportError:
+        return _exchange()
+    except Exception:
         return None
+
+
+@cache
+def _exchange() -> Callable[..., int]:
+    import ctypes
 
     address = int(ffi.cast("uintptr_t", ffi.addressof(lib, "pmx_exchange")))
     kind = ctypes.PYFUNCTYPE(

@@ -13,6 +13,7 @@ log is dropped from it in the same breath as the core has taken it.
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import threading
@@ -21,6 +22,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Callable, Literal
 
@@ -29,7 +31,7 @@ from .addresses import Address, endpoints, from_core, show
 from .arena import Arena, Arenas
 from .backends import backends, choose, select_limit, unavailable
 from .batch import Batch
-from .connection import CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
+from .connection import ABORT, CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
 from .errors import FATAL, BackendUnavailable, error_from, meaning
 from .framing import (
     Fixed,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Listener", "Mux"]
 
+LOGGER: logging.Logger = logging.getLogger("pymux")
 BACKLOG = 4096
 UNLIMITED = 2**63
 UNLET = 2**64 - 1  # what `pmx_queued` says where another thread is inside
@@ -74,6 +77,25 @@ def busy() -> RuntimeError:
         "another thread is inside this mux just now, and it takes one at a time; "
         "other threads may use call_threadsafe() and wakeup()"
     )
+
+
+WARN_EVERY = 10.0  # seconds between lines of a mux that accepting pauses
+# What an errno means where the mux itself has ended the connection.
+REASONS_TO_END = {
+    errno.EMSGSIZE: "a message over the framing's max_size",
+    errno.EPROTO: "its stream ended inside a message",
+    errno.ENOBUFS: "output over max_output",
+    errno.ETIMEDOUT: "a timeout of its limits, of connecting, of TCP or of stop()",
+    errno.ECONNABORTED: "its handler raised",
+}
+
+
+def log_end(conn: Connection, error: OSError) -> None:
+    """A line for a connection that ended by an error; many handlers have no other
+    way to see it."""
+    cause = error.__cause__
+    why = repr(cause) if cause is not None else REASONS_TO_END.get(error.errno or 0)
+    LOGGER.debug("%r ended: %s%s", conn, error, f" ({why})" if why else "")
 
 
 def check_spin(spin: Any) -> int:
@@ -126,20 +148,28 @@ class Listener:
         return f"<Listener {show(self.address)}>"
 
     def close(self) -> None:
-        """Stop listening; its connections live on. A second call does nothing."""
+        """Stop listening; its connections live on.
+
+        A second call does nothing, nor does one after the mux has closed.
+        """
+        if not self._id or self._mux._c is None:
+            return
         self._mux._check()
-        if self._id:
-            if lib.pmx_unlisten(self._mux._c, self._id) == BUSY:
-                raise busy()
-            self._id = 0
+        if lib.pmx_unlisten(self._mux._c, self._id) == BUSY:
+            raise busy()
+        self._id = 0
 
 
 _MUXES: weakref.WeakSet[Mux] = weakref.WeakSet()
-FORKED = -1
+FORKED = -1  # owner of a mux in a child of its process
 
 
 def _after_fork() -> None:
     for mux in list(_MUXES):
+        if mux._dispatching and mux._owner == get_ident():
+            for conn in mux._table:  # no handler is to see here what it sees there
+                if conn is not None:
+                    conn._status = CLOSED
         mux._owner = FORKED
         mux._lock = threading.RLock()
 
@@ -189,12 +219,20 @@ class Mux:
         arena_size = whole("arena_size", arena_size, 1, 2**30)
         max_messages = whole("max_messages", max_messages, 1, 2**24)
         spin_ns = check_spin(spin)
-        name_ = choose(backend)
-        # Whatever a signal's handler that raises leaves behind goes with this.
+        name = choose(backend) or ffi.NULL
         self._place = ffi.gc(ffi.new("pmx_mux **"), lib.pmx_dispose)
-        error = self._open(name_ or ffi.NULL, max_messages, arena_size, spin_ns)
-        if error:
-            raise unavailable(backend, -error)
+        try:
+            error = self._open(name, max_messages, arena_size, spin_ns)
+            if error:
+                raise unavailable(backend, -error)
+            self._begin(arena_size, max_messages)
+        except BaseException:  # a signal's handler may raise anywhere in it
+            self._c = None
+            lib.pmx_dispose(self._place)
+            raise
+
+    def _begin(self, arena_size: int, max_messages: int) -> None:
+        """The rest of being made, once the core's part is there."""
         self._c = self._place[0]
         self._name = str(ffi.string(lib.pmx_name(self._c)).decode())
         self._counts = lib.pmx_counts(self._c)
@@ -214,6 +252,9 @@ class Mux:
         self._unreturned = False
         self._causes: dict[int, BaseException] = {}
         self._stopped: set[int] | None = None  # ids whose input a stop has cut
+        self._ends: dict[int, int] = {}  # how many by each errno
+        self._shortages = 0  # pauses of accepting that were seen, and
+        self._warn_at = 0.0  # (monotonic) when the next is worth a line again
 
         self._log = Log()
         self._large = LARGE_PIECE  # a longer piece goes through _take_large()
@@ -352,18 +393,19 @@ class Mux:
             self._free()
 
     def _free(self) -> None:
-        if self._owner != FORKED:  # in a child, the parent's are its own
-            for conn in self._table:
+        """Close the core's part. It can be called again where it was interrupted."""
+        if self._owner != FORKED:
+            for conn in self._table:  # in a child, the parent's are its own
                 if conn is not None:
                     conn._keep_addresses()
                     if self._stopped is not None and conn.stopping:
                         self._stopped.add(conn.id)
-        with self._lock:  # interrupted anywhere, it can be begun again
+        with self._lock:
             last = self._read_stats()
             last.connections = last.listeners = last.queued = last.buffers = 0
             if not self._restore_signals():
-                self._place[0] = ffi.NULL
-            elif lib.pmx_shut(self._c) == BUSY:
+                self._leave_wakeup()
+            if lib.pmx_shut(self._c) == BUSY:
                 raise busy()
             self._last_stats = self._last_stats or last
             self._batch = None
@@ -379,6 +421,14 @@ class Mux:
             self._calls.clear()
             self._late.clear()
             self._c = None
+
+    def _leave_wakeup(self) -> None:
+        """Collected in another thread than the main one, where signals write to
+        our wakeup: that alone stays open, until the main thread comes by."""
+        wakeup = ffi.new("int64_t[2]")
+        lib.pmx_keep_wakeup(self._c, wakeup)
+        close = partial(lib.pmx_wakeup_close, wakeup)
+        SIGNALS.left.append((self._wakeup_fd, close))
 
     # --- connections ----------------------------------------------------
 
@@ -417,16 +467,21 @@ class Mux:
         rules = policy(framing, limits, half_open=half_open)
         where, _, _keep = endpoints(address, listen=True)
         id_ = ffi.new("uint64_t *")
-        error = lib.pmx_listen(
-            self._c, where, rules, backlog, bool(reuse_port), mode, id_
-        )
-        if error < 0:
-            raise self._os_error(-error, show(address))
-        self._note_framing(framing)
-        name = ffi.new("pmx_address *")
-        if lib.pmx_listener_address(self._c, id_[0], name) == BUSY:
-            raise busy()
-        return Listener(self, id_[0], from_core(name))
+        try:
+            error = lib.pmx_listen(
+                self._c, where, rules, backlog, bool(reuse_port), mode, id_
+            )
+            if error < 0:
+                raise self._os_error(-error, show(address))
+            self._note_framing(framing)
+            name = ffi.new("pmx_address *")
+            if lib.pmx_listener_address(self._c, id_[0], name) == BUSY:
+                raise busy()
+            return Listener(self, id_[0], from_core(name))
+        except BaseException:  # of a signal's handler, too
+            if id_[0]:
+                lib.pmx_unlisten(self._c, id_[0])
+            raise
 
     def connect(
         self,
@@ -468,11 +523,16 @@ class Mux:
         """Connect to an address that `endpoints` has resolved."""
         where, count, _keep = found
         id_ = ffi.new("uint64_t *")
-        error = lib.pmx_connect(self._c, where, count, rules, id_)
-        if error < 0:
-            raise self._os_error(-error, show(address))
-        self._note_framing(framing)
-        return self._conn(id_[0])
+        try:
+            error = lib.pmx_connect(self._c, where, count, rules, id_)
+            if error < 0:
+                raise self._os_error(-error, show(address))
+            self._note_framing(framing)
+            return self._conn(id_[0])
+        except BaseException:  # of a signal's handler, too
+            if id_[0]:
+                self._log.op(id_[0] | ABORT)
+            raise
 
     def _os_error(self, number: int, address: str) -> Exception:
         if number == -BUSY:
@@ -579,6 +639,8 @@ class Mux:
 
     def _queued(self, id: int) -> int:
         """What the core has queued for it, and what is still in the log."""
+        if self._c is None:
+            return 0
         self._check()
         queued = int(lib.pmx_queued(self._c, id))
         if queued == UNLET:
@@ -738,6 +800,8 @@ class Mux:
                         result = EXCHANGE(turn, span, shape, ids, bounds, data, size)
                         if not gil.turns & LOOK_EVERY:
                             gil.look()
+                            if self._counts.shortages != self._shortages:
+                                self._warn_of_pause()
                     if result == BUSY:
                         taken = False
                 except BaseException:  # before the core was called?
@@ -778,6 +842,8 @@ class Mux:
             elif result & REPORT or ran or self._woken or span == 0 or over:
                 break
             self._unreturned = False
+            if self._counts.shortages != self._shortages:
+                self._warn_of_pause()
         self._woken = False
         return result
 
@@ -826,6 +892,8 @@ class Mux:
                 dispatcher.plain(what)
             if self._late:
                 self._run_late()
+            elif self._counts.shortages != self._shortages:
+                self._warn_of_pause()
         finally:
             self._dispatching = False
             if self._batch is not None:  # valid on, for a handler that kept it
@@ -871,15 +939,19 @@ class Mux:
             others = bool(result & lib.PMX_OTHER_ROWS)
         gap = self._gap if result & GAPS else None
         batch = self._kind_of_batch(self, arena, result >> MESSAGES, gap, others)
+        ends = self._ends
         if others:
-            self._fill(batch, self._turn)
+            ends = self._fill(batch, self._turn)
+        self._ends = ends
         self._batches += 1
         batch._number = self._valid = self._batches
         self._batch = batch
         self._unreturned = False
         return batch
 
-    def _fill(self, batch: Batch, turn: Any) -> None:
+    def _fill(self, batch: Batch, turn: Any) -> dict[int, int]:
+        """What happened beside messages; the errnos of all ends so far."""
+        ends = self._ends
         conn = self._conn
         batch.opened = [conn(turn.opened[k]) for k in range(turn.opened_count)]
         batch.drained = [conn(turn.drained[k]) for k in range(turn.drained_count)]
@@ -897,6 +969,29 @@ class Mux:
             if self._stopped is not None and lib.pmx_stopping(self._c, row.id) == 1:
                 self._stopped.add(row.id)
             batch.closed.append((gone, error))
+            if error is not None:
+                if ends is self._ends:
+                    ends = ends.copy()
+                ends[row.error] = ends.get(row.error, 0) + 1
+                if LOGGER.isEnabledFor(logging.DEBUG):
+                    log_end(gone, error)
+        if self._counts.shortages != self._shortages:
+            self._warn_of_pause()
+        return ends
+
+    def _warn_of_pause(self) -> None:
+        """Accepting pauses for want of descriptors or memory: a line for each
+        pause, but not more than one in so many seconds."""
+        now, pauses = time.monotonic(), self._counts.shortages
+        if now >= self._warn_at:
+            self._warn_at = now + WARN_EVERY
+            LOGGER.warning(
+                "%r: accepting pauses (%d times so far), peers wait in the backlog: %s",
+                self,
+                pauses,
+                meaning(self._counts.shortage),
+            )
+        self._shortages = pauses
 
     # --- waking, timers ---------------------------------------------------
 
@@ -1067,6 +1162,7 @@ class Mux:
         counts = self._counts
         stats = Stats(self._name, **{name: getattr(counts, name) for name in COUNTED})
         stats.arenas_held = self._arenas.held()
+        stats.ends = self._ends.copy()
         if self._owner == get_ident():  # else the core may be taking the log
             stats.queued += self._log.size()
         return stats

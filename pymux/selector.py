@@ -58,6 +58,11 @@ def number_of(fileobj: Any, keys: dict[int, Key]) -> int:
     raise ValueError(f"Invalid file object: {fileobj!r}")
 
 
+def _free_in(place: Any, free: Any = lib.pmx_watch_free) -> None:
+    if place[0]:
+        free(place[0])
+
+
 class _Map(Mapping["FileDescriptorLike", Key]):
     """What is registered: file objects and descriptors to keys, read-only."""
 
@@ -109,11 +114,13 @@ class Selector(selectors.BaseSelector):
 
     def __init__(self, backend: str | None = None) -> None:
         name = choose(backend)
-        place = ffi.new("pmx_watch **")
-        error = lib.pmx_watch_open(place, name or ffi.NULL)
+        # What frees it is there before it is: a signal's handler may raise behind
+        # the call.
+        self._place = ffi.gc(ffi.new("pmx_watch **"), _free_in)
+        error = lib.pmx_watch_open(self._place, name or ffi.NULL)
         if error:
             raise unavailable(backend, -error)
-        self._watch = ffi.gc(place[0], lib.pmx_watch_free)
+        self._watch = self._place[0]
         self._backend = str(ffi.string(lib.pmx_watch_name(self._watch)).decode())
         self._keys: dict[int, Key] = {}
         self._map = _Map(self._keys)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import signal
+import logging
+import os
 import threading
+import time
+import weakref
 from typing import Any, Callable, Literal
 
 from .addresses import Address, check_address
@@ -12,18 +15,63 @@ from .backends import choose
 from .drain import Drain, stop_time
 from .framing import Framing, Limits, policy
 from .handlers import Dispatcher, OnError, dispatcher_for
-from .mux import (
-    Mux,
-    check_backlog,
-    check_mode,
-    check_spin,
-)
+from .mux import FORKED, Mux, check_backlog, check_mode, check_spin
+from .signals import Ending
 from .stats import Stats
 from .values import duration
 
 __all__ = ["Server", "serve"]
 
 DEFAULT_ADDRESS = ("127.0.0.1", 8093)
+PATIENCE = 1.0  # seconds without a turn, once all time is over
+TIMEOUT_MAX = threading.TIMEOUT_MAX
+
+log: logging.Logger = logging.getLogger("pymux")
+_SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for server in list(_SERVERS):  # another thread may have held their locks
+        server._lock, server._joining = threading.RLock(), threading.RLock()
+        server._ended = End()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class End:
+    """What `threading.Event` is; but that is written in Python, and a signal's
+    handler that raises in its `wait` may leave it locked for ever."""
+
+    __slots__ = ("_lock", "_over")
+
+    def __init__(self) -> None:
+        self._over = False
+        self._lock = threading.Lock()  # free once it is over, whoever frees it
+        self._lock.acquire()
+
+    def is_set(self) -> bool:
+        """Whether it is over."""
+        return self._over
+
+    def set(self) -> None:
+        """It is over."""
+        self._over = True
+        self.wait()
+
+    def wait(self, timeout: float = -1) -> bool:
+        """Wait until it is over, so many seconds at most; whether it is."""
+        try:
+            if not self._over:
+                self._lock.acquire(timeout=timeout)
+        finally:
+            if self._over:
+                try:  # noqa: SIM105 (`suppress` is written in Python too)
+                    self._lock.release()
+                except RuntimeError:
+                    pass  # another has freed it
+        return self._over
 
 
 class BaseServer:
@@ -69,6 +117,7 @@ class BaseServer:
         self._on_error = on_error
 
         self._lock = threading.RLock()
+        self._claim: object = None  # of the call that bound it
         self._mux: Mux | None = None  # set last, when all of these are
         self._address: Any = None
         self._dispatcher: Dispatcher
@@ -80,8 +129,12 @@ class BaseServer:
     def _make_mux(self) -> Mux:
         raise NotImplementedError
 
-    def _bind(self) -> Mux:
-        """Make the mux and listen; raises in the caller."""
+    def _bind(self, claim: object = None) -> Mux:
+        """Make the mux and listen; raises in the caller, and leaves nothing.
+
+        Once it is bound it is the call's whose claim this was, to be undone where
+        that fails behind it.
+        """
         with self._lock:
             if self._mux is not None:
                 raise RuntimeError(
@@ -93,16 +146,16 @@ class BaseServer:
                 listener = mux.listen(
                     self._where, half_open=self._form.half_open, **self._listen
                 )
+                self._address = listener.address
+                dispatcher = self._form(mux, self._handler, self._on_error)
+                mux._on_callback_error = lambda error: dispatcher.report(None, error)
+                mux._on_close = dispatcher.bereave
+                self._dispatcher = dispatcher
+                self._drain = Drain(mux, dispatcher)
             except BaseException:
                 mux.close()
                 raise
-            self._address = listener.address
-            dispatcher = self._form(mux, self._handler, self._on_error)
-            mux._on_callback_error = lambda error: dispatcher.report(None, error)
-            mux._on_close = dispatcher.bereave
-            self._dispatcher = dispatcher
-            self._drain = Drain(mux, dispatcher)
-            self._mux = mux
+            self._claim, self._mux = claim, mux
             return mux
 
     @property
@@ -187,10 +240,13 @@ class Server(BaseServer):
         self._spin = spin
         self._thread: threading.Thread | None = None
         self._thread_id: int | None = None
-        self._ended = threading.Event()
+        self._runs = False  # a thread has begun to serve,
+        self._called_off = False  # or none is to begin any more
+        self._ended = End()
         # Before 3.10, Thread.join is not safe against itself (seen on PyPy).
         self._joining = threading.RLock()
         self._fatal: BaseException | None = None
+        _SERVERS.add(self)
 
     def _make_mux(self) -> Mux:
         return Mux(self._backend, spin=self._spin)
@@ -205,13 +261,20 @@ class Server(BaseServer):
 
         Raises:
             OSError: the address cannot be had.
-            RuntimeError: it was started before.
+            RuntimeError: it was started before, or no thread can be had.
         """
-        self._bind()
-        self._thread = threading.Thread(
-            target=self._run_in_thread, name=f"pymux {self._address}", daemon=True
-        )
-        self._thread.start()
+        claim = object()
+        try:
+            self._bind(claim)
+            threading.Thread(
+                target=self._run_in_thread, name=f"pymux {self._address}", daemon=True
+            ).start()
+        except BaseException:
+            try:
+                self._call_off(claim)
+            finally:  # once more: a signal's handler may raise in the first
+                self._call_off(claim)
+            raise
         return self
 
     def run(self) -> None:
@@ -222,8 +285,15 @@ class Server(BaseServer):
             RuntimeError: it was started before.
             KeyboardInterrupt, SystemExit: raised by a handler or a signal.
         """
-        self._bind()
-        self._serve()
+        claim = object()
+        try:
+            self._bind(claim)
+            self._serve()
+        finally:
+            try:
+                self._call_off(claim)
+            finally:  # once more: a signal's handler may raise in the first
+                self._call_off(claim)
 
     def __enter__(self) -> Server:
         """Start it; the end of the `with` block stops it."""
@@ -233,31 +303,60 @@ class Server(BaseServer):
         self.stop()
 
     def _run_in_thread(self) -> None:
+        self._thread = threading.current_thread()  # by itself: now there is one
         try:
             self._serve()
         except BaseException as error:
+            if self._mux is not None and self._mux._owner == FORKED:
+                raise  # of a child that a handler has forked
             self._fatal = error
+            log.critical("%r has ended, by what was raised in it", self, exc_info=error)
+        finally:
+            self._call_off(self._claim)
 
     def _serve(self) -> None:
         mux = self._mux
         assert mux is not None
-        self._thread_id = threading.get_ident()
+        thread = self._thread_id = threading.get_ident()
+        with self._lock:
+            if self._called_off:
+                return
+            self._runs = True
         dispatcher, drain = self._dispatcher, self._drain
         cause: BaseException | None = None
         with dispatcher.serving():
             try:
+                SERVING.add(thread)
                 while mux._c is not None and not (drain.by and drain.over()):
                     mux._serve(None, dispatcher)
+                    if mux._owner == FORKED:  # a handler has forked: the child
+                        break
             except BaseException as error:
                 cause = error
                 raise
             finally:
+                SERVING.discard(thread)
                 try:
-                    dispatcher.wind_up(cause)
+                    if mux._owner != FORKED:
+                        dispatcher.wind_up(cause)
                 finally:
                     with self._lock:
+                        self._runs = False
                         mux.close()
-                    self._ended.set()
+
+    def _call_off(self, claim: object) -> None:
+        """What a call has begun is over, or was cut short, also by a signal's
+        handler: nothing of it is to be left."""
+        with self._lock:
+            if self._claim is not claim or self._mux is None:
+                return  # it has bound nothing
+            self._called_off = True
+            runs = self._runs and self._thread_id != threading.get_ident()
+            if not runs:
+                self._mux.close()
+        if runs:  # its thread does, but nobody is going to know of it
+            self.stop(0)
+        self._ended.set()
 
     # --- stopping -----------------------------------------------------------
 
@@ -271,31 +370,65 @@ class Server(BaseServer):
         `drain_timeout` seconds the rest is reset: those connections are
         reported with ETIMEDOUT and counted in `Stats.reset`. Returns when the
         server has ended, but at once in its own thread (a handler, a signal
-        handler). Any thread may call it, and again: the smaller timeout holds.
-        Before the start it does nothing.
+        handler) and in a forked child. Any thread may call it, and again: the
+        smaller timeout holds. Before the start it does nothing.
 
         Args:
             drain_timeout: seconds; None is the server's.
 
         Raises:
             BaseException: what ended the server's thread, if anything did.
+            TimeoutError: a handler has not returned for a second behind the
+                timeout. Its thread is still in it.
         """
         by = stop_time(drain_timeout, self._drain_timeout)
         with self._lock:
             mux = self._mux
-            if mux is None:
+            if mux is None or mux._owner == FORKED:
                 return
             with contextlib.suppress(RuntimeError):  # it is closed already
                 mux.call_threadsafe(self._drain.begin, by)
         if threading.get_ident() == self._thread_id:
             return
-        self._ended.wait()
-        if self._thread is not None:
-            with self._joining:
-                self._thread.join()
+        self._wait_until(by)
         fatal, self._fatal = self._fatal, None
         if fatal is not None:
             raise fatal
+
+    def wait(self) -> None:
+        """Wait until the server has ended: until something stops it.
+
+        In a forked child it returns at once.
+
+        Raises:
+            BaseException: what ended the server's thread, if anything did.
+            RuntimeError: it was not started, or this is its own thread.
+        """
+        with self._lock:
+            if self._mux is None:
+                raise RuntimeError("this server was not started; it has no end yet")
+            if self._mux._owner == FORKED:
+                return
+            if threading.get_ident() == self._thread_id and not self._ended.is_set():
+                raise RuntimeError("wait() in the server's own thread would never end")
+        self._wait_until(None)
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _wait_until(self, by: float | None) -> None:
+        """Wait for the end. Where it has to come by a time, and the thread has
+        not taken a turn in the second behind it, that is a TimeoutError."""
+        if by is None:
+            self._ended.wait()
+        elif not self._ended.wait(min(max(by - time.monotonic(), 0), TIMEOUT_MAX)):
+            turns = self.stats().harvests
+            while not self._ended.wait(PATIENCE):
+                before, turns = turns, self.stats().harvests
+                if turns == before:
+                    raise TimeoutError(f"{self!r}: a handler does not return")
+        if self._thread is not None:
+            with self._joining:
+                self._thread.join()
 
     def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
         """Call ``fn(mux, *args)`` in the server's thread.
@@ -324,39 +457,42 @@ def _run_until_signal(
     """Run a server in this thread until SIGINT or SIGTERM, then drain it.
 
     In the main thread both signals are caught meanwhile: the first drains, a
-    second resets at once.
+    second resets at once, and one after that is a KeyboardInterrupt in whatever
+    handler does not return.
     """
-    server._bind()
-    assert server._mux is not None
-    server._mux._takes_signals = True
-    restore: list[Any] = []
-    asked: list[int] = []
+    claim = object()
 
-    def on_signal(number: int, frame: Any) -> None:
-        asked.append(number)
-        server.stop(0 if len(asked) > 1 else None)
+    def ask(signals: int) -> None:
+        mux = server._mux
+        server.stop(0 if signals > 1 else None)
+        if signals > 2 and not (mux and mux._harvesting and not mux._dispatching):
+            raise KeyboardInterrupt
 
-    server._thread_id = threading.get_ident()
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            restore.append((number, signal.signal(number, on_signal)))
+    ending = Ending(ask)
     try:
+        mux = server._bind(claim)
+        mux._takes_signals = True
+        server._thread_id = threading.get_ident()
+        ending.take()
         if on_ready is not None:
             on_ready(server)
         server._serve()
     finally:
-        for number, before in restore:
-            signal.signal(number, before)
-        if server._mux is not None and server._mux._c is not None:
-            server._mux.close()
-            server._ended.set()
+        try:
+            ending.restore()
+            server._call_off(claim)
+        finally:  # once more: a signal's handler may raise in the first
+            ending.restore()
+            server._call_off(claim)
     return server.stats()
 
 
 def serve(handler: Any, address: Address = DEFAULT_ADDRESS, **options: Any) -> Stats:
     """Serve in this thread until SIGINT or SIGTERM, then drain.
 
-    It prints nothing.
+    It prints nothing. A second signal resets what is left at once, a third is a
+    KeyboardInterrupt in whatever handler does not return; one that was ignored
+    stays ignored.
 
     Args:
         handler: one of the four forms.
@@ -369,7 +505,7 @@ def serve(handler: Any, address: Address = DEFAULT_ADDRESS, **options: Any) -> S
     Raises:
         OSError: the address cannot be had.
         TypeError, ValueError: an argument that cannot be.
-        KeyboardInterrupt, SystemExit: raised by a handler.
+        KeyboardInterrupt, SystemExit: raised by a handler, or in one.
 
     >>> serve(lambda conn, data: data.upper())  # doctest: +SKIP
     """

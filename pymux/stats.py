@@ -32,6 +32,8 @@ class Stats:
         arenas_held: batches' memory that cannot be used again yet, since a
             view of it is alive.
         accept_pauses: how often accepting had to pause.
+        ends: how many connections were reported in `closed` with each errno, as
+            {errno: count}. It is no field of the dataclass, so `asdict` is flat.
 
     >>> from pymux import Mux
     >>> with Mux() as mux:
@@ -58,6 +60,9 @@ class Stats:
     buffers: int = 0
     arenas_held: int = 0
     accept_pauses: int = 0
+
+    def __post_init__(self) -> None:
+        self.ends: dict[int, int] = {}
 
 
 COUNTED = tuple(

@@ -258,7 +258,7 @@ def test_connection_closed_that_escapes_touches_no_other_connection(backend, tmp
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_keyboard_interrupt_and_system_exit_end_the_server(backend, error):
+def test_keyboard_interrupt_and_system_exit_end_the_server(backend, error, logged):
     @pymux.batched
     def handler(batch):
         raise error

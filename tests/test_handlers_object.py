@@ -344,7 +344,7 @@ def test_closed_that_raises_is_logged_and_harms_nobody(backend, logged):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_keyboard_interrupt_and_system_exit_end_the_server(backend, error):
+def test_keyboard_interrupt_and_system_exit_end_the_server(backend, error, logged):
     class Raiser:
         def opened(self, conn):
             raise error

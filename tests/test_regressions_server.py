@@ -175,7 +175,7 @@ def test_stop_returns_where_closed_reaches_for_its_connection(backend, act):
     assert ended == [errno.ETIMEDOUT]
 
 
-def test_a_system_exit_of_a_coroutine_closed_at_the_stop_leaves_stop(backend):
+def test_a_system_exit_of_a_coroutine_closed_at_the_stop_leaves_stop(backend, logged):
     async def handler(conn):
         try:
             await pymux.sleep(3600)

@@ -169,7 +169,7 @@ def striking(name, nth):
 
 
 @pytest.mark.parametrize("nth", range(1, 40))
-def test_an_exception_anywhere_between_rows_mixes_up_nobody(nth):
+def test_an_exception_anywhere_between_rows_mixes_up_nobody(nth, logged):
     """As a signal's handler may raise it: also where a row's answer is in."""
     failed = []
     options = {"framing": LINES, "on_error": lambda conn, error: failed.append(error)}

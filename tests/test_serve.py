@@ -65,7 +65,7 @@ ends = socket.socketpair()
 ends[0].setblocking(False)
 handlers = {
     signal.SIGINT: lambda *args: None,
-    signal.SIGTERM: signal.SIG_IGN,
+    signal.SIGTERM: lambda *args: None,
 }
 for number, handler in handlers.items():
     signal.signal(number, handler)

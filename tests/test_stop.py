@@ -576,7 +576,7 @@ def test_a_connection_that_the_server_made_is_cut_too(backend):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_a_fatal_error_of_the_thread_is_raised_by_stop(backend, error):
+def test_a_fatal_error_of_the_thread_is_raised_by_stop(backend, error, logged):
     def handler(conn, data):
         raise error("fatal")
 
@@ -588,7 +588,7 @@ def test_a_fatal_error_of_the_thread_is_raised_by_stop(backend, error):
         server.stop()
 
 
-def test_a_fatal_error_leaves_a_with_block(backend):
+def test_a_fatal_error_leaves_a_with_block(backend, logged):
     def handler(conn, data):
         raise SystemExit("fatal")
 
