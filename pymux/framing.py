@@ -148,10 +148,11 @@ class Limits:
         4 MiB                                # the mux, Python, the allocator
         + 5 * (arena_size + 20 * max_messages)           # batches
         + arena_size + 100 * max_messages    # the messages of one, as objects
-        + the largest message + the largest answer
+        + the largest message + 2 * the answers to one batch
         + connections * (
             256, or 700 with a coroutine
-            + max_output * 17 / 16 + the largest answer + 128 KiB  # queued
+            + max(max_output, its answers to one batch) * 17 / 16   # queued
+            + the largest answer + 128 KiB
             + max(max_size + 68 KiB, arena_size)         # not yet a message
             + high_water + arena_size)       # messages a coroutine has not taken
 
@@ -170,9 +171,14 @@ class Limits:
         low_water: bytes under which it goes on; at most `high_water`.
         max_output: bytes of queued output; what would pass it ends the
             connection with `ENOBUFS`. Output that finds the queue empty is
-            taken whatever its size.
+            taken whatever its size, and so are the answers to a batch: what
+            is sent to a connection while messages of its own are dispatched,
+            or while its coroutine has not answered them.
         idle_timeout: seconds in which nothing was received and nothing taken
-            by the kernel, then `ETIMEDOUT`; None: for ever.
+            by the kernel, then `ETIMEDOUT`; None: for ever. The clock stands
+            while the peer waits for this side: while reading is paused, bytes
+            have arrived that are not read yet, or a coroutine has a message
+            that it has not answered.
         close_timeout: seconds without progress in which `close()` waits to
             flush and to hear the peer's end, then the connection is reset with
             `ETIMEDOUT`; None: for ever. Progress is a byte taken by the kernel

@@ -29,6 +29,7 @@ def memory(
     framing,
     limits,
     reply=0,
+    answers=0,
     form="function",
     arena_size=262_144,
     max_messages=4096,
@@ -37,16 +38,18 @@ def memory(
 ):
     """Bytes that a server of so many connections may take beyond an idle one.
 
-    `reply` is the largest thing it sends at once. `carry` and `queued`, bytes of all
+    `reply` is the largest thing it sends at once, `answers` what it sends one
+    connection in answer to one batch, where that is more than `max_output`. `carry` and `queued`, bytes of all
     connections together, are for where it is known that there are fewer.
     """
     arenas = 5 * (arena_size + 20 * max_messages)
-    batch = arena_size + 100 * max_messages + reply
+    batch = arena_size + 100 * max_messages + max(reply, 2 * answers)
     batch += largest_message(framing, arena_size)
     if carry is None:
         carry = connections * largest_carry(framing, arena_size)
     if queued is None:
-        queued = connections * (limits.max_output * 17 // 16 + reply + 2 * PIECE)
+        each = max(limits.max_output, answers) * 17 // 16
+        queued = connections * (each + reply + 2 * PIECE)
     each = IDLE
     if form == "coroutine":
         each = COROUTINE + limits.high_water + arena_size

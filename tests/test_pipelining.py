@@ -207,6 +207,25 @@ def test_no_more_is_read_while_answers_are_over_high_water(backend):
         assert util.recv_exactly(sock, 16_000_002).count(b"\n") == 2
 
 
+def test_who_asks_on_and_never_reads_has_the_answers_to_one_batch_queued(backend):
+    most = 4096  # messages of one batch
+    answer = b"v" * 1023
+    with (
+        util.serving(lambda conn, data: answer, backend, framing=LINES) as server,
+        util.connect(server.address) as deaf,
+        util.connect(server.address) as other,
+    ):
+        sent = 0
+        while filled := util.fill(deaf, 1 << 20, b"get\n"):
+            sent += filled
+            util.settle(server)
+        assert sent > 8 * most
+        assert server.stats().queued <= most * (len(answer) + 1) + 65_536
+        other.sendall(b"and I\n")
+        assert util.recv_exactly(other, 1024) == answer + b"\n"
+        assert server.stats().reset == 0
+
+
 def test_other_output_behind_answers_is_bounded(mux):
     conn, peer = util.pair(mux, limits=pymux.Limits(max_output=100_000))
     with peer:
