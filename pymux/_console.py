@@ -21,6 +21,20 @@ class Failure(Exception):
     """What the user is told in one line before exit code 1."""
 
 
+def as_typed(text: str) -> str:
+    """An argument, or a path, as the user typed it.
+
+    Where the locale's encoding is not UTF-8, Python has decoded the bytes as something
+    else, or byte by byte. Files are found by that text; people read this one.
+    """
+    return os.fsencode(text).decode(errors="surrogateescape")
+
+
+def quoted(text: str) -> str:
+    """An argument in quotes, for an error."""
+    return repr(as_typed(text))
+
+
 def one_line(error: BaseException) -> str:
     """The message of an exception as one line, never an empty one."""
     text = getattr(error, "strerror", None) or str(error)
@@ -47,9 +61,44 @@ def write(data: bytes) -> None:
         raise Failure(f"cannot write to standard output: {reason}") from None
 
 
+def _encoded(text: str) -> bytes:
+    """Text for either stream: UTF-8, and bytes that are none as they were given."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a character, from a Windows console
+        return text.encode(errors="backslashreplace")
+
+
+def _line(text: str) -> bytes:
+    """One line, whatever a path has in it: control characters are escaped."""
+    return _encoded(
+        "".join(
+            f"\\x{ord(c):02x}" if c < " " or "\x7f" <= c < "\xa0" else c for c in text
+        )
+        + "\n"
+    )
+
+
 def say(line: str) -> None:
-    """Write one line to standard output at once."""
-    write((line + "\n").encode(errors="surrogateescape"))
+    """Write one line to standard output at once.
+
+    Raises:
+        Failure: nobody takes it.
+    """
+    write(_line(line))
+
+
+def complain(line: str, before: str = "") -> None:
+    """Write one line to standard error at once, behind lines of our own.
+
+    Where standard error is closed, or nobody reads it, there is nobody to tell.
+    """
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+        sys.stderr.buffer.write(_encoded(before) + _line(line))
+        sys.stderr.buffer.flush()
 
 
 def on_terminal() -> bool:

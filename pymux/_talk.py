@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -30,6 +31,10 @@ _MAX_QUEUED = 256 * 1024
 
 # A signal that lands just before a wait is seen after it: no wait is longer.
 _LONGEST_WAIT = 1.0
+
+# How long after the server's end further input is waited for. A server that has only
+# ended its own direction gets what is on its way; one that is gone holds up nobody.
+_INPUT_PATIENCE = 1.0
 
 
 def talk(address: Address, framing: Framing, terminal: Terminal | None) -> None:
@@ -71,9 +76,10 @@ class _Conversation:
         self._sent_all = False
         self._ended = False
         self._closed = False
+        self._patience_ends: float | None = None  # monotonic, once it has begun
 
     def run(self) -> None:
-        """Talk until the peer ends the connection.
+        """Talk until the peer ends the connection, and no input follows at once.
 
         Raises:
             OSError: the connection could not be made, or was lost.
@@ -91,7 +97,7 @@ class _Conversation:
                 self._take(harvest_after_progress(self._mux, _LONGEST_WAIT, nap))
                 nap = min(2 * nap, LAST_NAP)
             else:
-                self._take(self._mux.harvest(_LONGEST_WAIT))
+                self._take(self._mux.harvest(self._longest_wait()))
 
     def _finished(self) -> bool:
         if self._closed:
@@ -99,7 +105,19 @@ class _Conversation:
         if self._terminal is not None and self._ended:
             self._terminal.leave("connection closed by the server")
             return True
-        return self._ended and self._sent_all and not self._conn.queued
+        if not self._ended or self._conn.queued:
+            self._patience_ends = None
+            return False
+        return self._sent_all or self._longest_wait() <= 0
+
+    def _longest_wait(self) -> float:
+        """Seconds that the next wait may take; 0 when the input was waited for."""
+        if not self._ended:
+            return _LONGEST_WAIT
+        now = time.monotonic()
+        if self._patience_ends is None:
+            self._patience_ends = now + _INPUT_PATIENCE
+        return max(self._patience_ends - now, 0)
 
     def _send_some(self) -> bool:
         """Send what the reader has; return whether there was anything."""
@@ -108,6 +126,7 @@ class _Conversation:
         messages = self._reader.take()
         if messages is None:
             return False
+        self._patience_ends = None
         for message in messages:
             self._conn.send(message)
         if not messages:

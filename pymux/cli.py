@@ -8,6 +8,7 @@ handler that was being imported or called.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import importlib.metadata
@@ -17,11 +18,22 @@ import platform
 import socket
 import stat
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from ._console import Failure, Terminal, on_terminal, one_line, say
+from ._console import (
+    Failure,
+    Terminal,
+    as_typed,
+    complain,
+    on_terminal,
+    one_line,
+    quoted,
+    say,
+    write,
+)
 from ._talk import talk
 from .addresses import show
 from .backends import compiler, reasons
@@ -72,6 +84,25 @@ HANDLERS = {"upper": upper, "echo": echo, "discard": discard}
 # Arguments.
 
 
+class _Parser(argparse.ArgumentParser):
+    """Writes as the rest of the command does: UTF-8, at once, one line an error."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{self.prog}: error: {message}", self.format_usage())
+        raise SystemExit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help, or the version."""
+        write(message.encode())
+
+
+def _digits(text: str) -> int | None:
+    """A number in digits, None for anything else; 10**18 where it is more."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    return int(text) if len(text) < 19 else 10**18
+
+
 def parse_address(text: str) -> Address:
     """Read `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`.
 
@@ -92,7 +123,8 @@ def parse_address(text: str) -> Address:
             path = "\0" + path[1:]
         elif "/" not in path:
             path = "./" + path  # a bare name could be taken for a host
-        return Address(path, text)
+        return Address(path, as_typed(text))
+    text = as_typed(text)
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -100,13 +132,14 @@ def parse_address(text: str) -> Address:
         raise argparse.ArgumentTypeError(
             f"{text!r}: an IPv6 address needs brackets, as in [::1]:8093"
         )
-    if not colon or not (port.isascii() and port.isdigit()):
+    number = _digits(port)
+    if not colon or number is None:
         raise argparse.ArgumentTypeError(
             f"{text!r} is none of HOST:PORT, [IPV6]:PORT and unix:PATH"
         )
-    if int(port) > 65535:
+    if number > 65535:
         raise argparse.ArgumentTypeError(f"port {port} is not within 0 to 65535")
-    return Address((host, int(port)), text)
+    return Address((host, number), text)
 
 
 def parse_framing(text: str) -> Framing:
@@ -122,13 +155,14 @@ def parse_framing(text: str) -> Framing:
     }
     if text in plain:
         return plain[text]()
-    kind, _, size = text.partition(":")
-    if kind != "fixed" or not (size.isascii() and size.isdigit()):
+    kind, _, digits = text.partition(":")
+    size = _digits(digits)
+    if kind != "fixed" or size is None:
         raise argparse.ArgumentTypeError(
-            f"unknown framing {text!r} (known: raw, lines, length4, fixed:N)"
+            f"unknown framing {quoted(text)} (known: raw, lines, length4, fixed:N)"
         )
     try:
-        return Fixed(int(size))
+        return Fixed(size)
     except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
@@ -142,7 +176,7 @@ def parse_backend(text: str) -> str:
     known = reasons()
     if text not in known:
         raise argparse.ArgumentTypeError(
-            f"unknown backend {text!r} (known: {', '.join(known)})"
+            f"unknown backend {quoted(text)} (known: {', '.join(known)})"
         )
     return text
 
@@ -156,36 +190,67 @@ def parse_handler(text: str) -> str:
     module, colon, name = text.partition(":")
     if text not in HANDLERS and not (module and colon and name):
         raise argparse.ArgumentTypeError(
-            f"unknown handler {text!r} (known: {', '.join(HANDLERS)}, MODULE:NAME)"
+            f"unknown handler {quoted(text)} "
+            f"(known: {', '.join(HANDLERS)}, MODULE:NAME)"
         )
     return text
 
 
 def parse_count(text: str) -> int:
-    """Read a number that is 1 or more."""
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
+    """Read a number of connections: 1 or more, as `Limits` takes it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    number = _digits(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a number from 1 on")
+    try:
+        Limits(max_connections=number)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    return number
+
+
+def _number(text: str) -> float:
+    """A finite number of 0 or more, NaN for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        return math.nan
+    return number if 0 <= number < math.inf else math.nan
 
 
 def parse_seconds(text: str) -> float:
-    """Read a number of seconds above 0."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    """Read a number of seconds above 0; what is more than 1e9 is as much.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    seconds = _number(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is not a number of seconds above 0"
+        )
     return seconds
 
 
 def parse_spin(text: str) -> Any:
-    """Read a number of seconds, 0 included, or `auto`."""
-    return text if text == "auto" else 0.0 if text == "0" else parse_seconds(text)
+    """Read a number of seconds, 0 included, or `auto`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither.
+    """
+    seconds = _number(text)
+    if text != "auto" and math.isnan(seconds):
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is neither a number of seconds, 0 or more, nor auto"
+        )
+    return text if text == "auto" else seconds
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pymux", description="An I/O multiplexer: serve, connect, or look at it."
     )
     parser.add_argument("--version", action="version", version=f"pymux {_version()}")
@@ -280,27 +345,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments behind the command's name; None takes `sys.argv`.
     """
+    try:
+        args = _arguments(argv)
+        code: int = args.run(args)
+    except Failure as failure:
+        complain(str(failure))
+        return 1
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 1
+    return code
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, with all that can be told of them before they are used."""
     parser = _parser()
     args = parser.parse_args(argv)
     backend = os.environ.get("PYMUX_BACKEND")
     if args.command != "info" and backend and backend not in reasons():
         parser.error(
-            f"PYMUX_BACKEND: unknown backend {backend!r} "
+            f"PYMUX_BACKEND: unknown backend {quoted(backend)} "
             f"(known: {', '.join(reasons())})"
         )
     if args.command == "connect" and isinstance(args.address.value, tuple):
         host, port = args.address.value
         if not host or not port:
             parser.error(f"{args.address.text!r}: a host and a port are needed")
-    try:
-        code: int = args.run(args)
-    except Failure as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 1
-    return code
+    return args
 
 
 # Words for what went wrong.
@@ -315,6 +386,11 @@ def describe(error: OSError, address: Address) -> str:
     reason = meaning(error.errno)
     line = f"{reason[:1].lower()}{reason[1:]}: {address.text}"
     return line + _hint(error.errno, address.value)
+
+
+def _explain(error: ValueError, address: Address) -> str:
+    """One line for an address, or input, that cannot be."""
+    return one_line(error).replace(repr(address.value), repr(address.text))
 
 
 def _hint(number: int, address: Any) -> str:
@@ -343,20 +419,23 @@ def load_handler(text: str) -> Any:
     if text in HANDLERS:
         return HANDLERS[text]
     module_name, _, name = text.partition(":")
-    sys.path.insert(0, os.getcwd())
+    with contextlib.suppress(OSError):  # the directory is gone
+        sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module_name)
+        missing = object()
+        for part in name.split("."):
+            found = getattr(found, part, missing)
+            if found is missing:
+                raise Failure(f"module {quoted(module_name)} has no {quoted(name)}")
+    except (Failure, KeyboardInterrupt):
+        raise
     except ModuleNotFoundError as error:
         if error.name and (module_name + ".").startswith(error.name + "."):
-            raise Failure(f"no module named {module_name!r}") from None
+            raise Failure(f"no module named {quoted(module_name)}") from None
         raise _import_failure(module_name, error) from None
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise _import_failure(module_name, error) from None
-    try:
-        for part in name.split("."):
-            found = getattr(found, part)
-    except AttributeError:
-        raise Failure(f"module {module_name!r} has no {name!r}") from None
     return found
 
 
@@ -366,7 +445,8 @@ def _import_failure(module: str, error: BaseException) -> Failure:
     if frames and not isinstance(error, SyntaxError):  # which says where itself
         where = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
     return Failure(
-        f"cannot import {module!r}: {type(error).__name__}: {one_line(error)}{where}"
+        f"cannot import {quoted(module)}: {type(error).__name__}: "
+        f"{one_line(error)}{where}"
     )
 
 
@@ -386,15 +466,16 @@ def run_serve(args: argparse.Namespace) -> int:
             spin=args.spin,
         )
     except TypeError as error:
-        raise Failure(f"bad handler {args.handler}: {one_line(error)}") from None
+        name = as_typed(args.handler)
+        raise Failure(f"bad handler {name}: {one_line(error)}") from None
     except OSError as error:
         raise Failure(describe(error, address)) from None
     except ValueError as error:
-        raise Failure(one_line(error)) from None
+        raise Failure(_explain(error, address)) from None
 
     def ready(server: Server) -> None:
         backend = server.stats().backend
-        say(f"listening on {show(server.address)} ({backend})")
+        say(f"listening on {as_typed(show(server.address))} ({backend})")
         if args.stats is not None:
             server.call_threadsafe(_Figures(args.stats).start)
 
@@ -403,7 +484,7 @@ def run_serve(args: argparse.Namespace) -> int:
     except OSError as error:
         raise Failure(describe(error, address)) from None
     except ValueError as error:
-        raise Failure(one_line(error)) from None
+        raise Failure(_explain(error, address)) from None
     if sys.stdout is not None and sys.stdout.isatty():
         say("")  # behind the ^C
     say(totals(stats))
@@ -416,17 +497,19 @@ class _Figures:
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._last: Stats | None = None
+        self._at = 0.0
 
     def start(self, mux: Mux) -> None:
         """Begin; called on the mux."""
-        self._last = mux.stats()
+        self._last, self._at = mux.stats(), time.monotonic()
         mux.call_later(self._interval, self._tick, mux)
 
     def _tick(self, mux: Mux) -> None:
         now, last = mux.stats(), self._last
         assert last is not None
+        before, self._at = self._at, time.monotonic()
         self._last = now
-        per_second = 1 / self._interval
+        per_second = 1 / max(self._at - before, 1e-9)
         try:
             say(
                 f"{(now.messages_in - last.messages_in) * per_second:.0f} messages/s, "
@@ -437,7 +520,7 @@ class _Figures:
             )
         except Failure as failure:
             # Who no longer reads the figures does not end the service.
-            print(f"{failure}; no more figures", file=sys.stderr)
+            complain(f"{failure}; no more figures")
             return
         mux.call_later(self._interval, self._tick, mux)
 
@@ -466,7 +549,7 @@ def run_connect(args: argparse.Namespace) -> int:
     except OSError as error:
         raise Failure(describe(error, address)) from None
     except ValueError as error:
-        raise Failure(one_line(error)) from None
+        raise Failure(_explain(error, address)) from None
     except KeyboardInterrupt:
         if terminal is None:
             raise

@@ -1,14 +1,19 @@
 """Fixtures that every test may ask for, and the two checks that none escapes."""
 
+import contextlib
 import gc
 import logging
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 import pymux
+from pymux import cli
 
 from .loops import LOOPS, Loop
 
@@ -107,3 +112,43 @@ def _no_leaked_descriptor():
         if time.monotonic() > deadline:
             pytest.fail(f"descriptors left open: {sorted(leaked)}")
         gc.collect()
+
+
+@pytest.fixture
+def pymux_command(tmp_path):
+    """Starts `pymux` with arguments, in an empty directory; ends what is left."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*args, **options):
+            env = dict(os.environ, PYTHONWARNINGS="error")
+            env.update(options.pop("env", {}))
+            options.setdefault("stdin", subprocess.DEVNULL)
+            options.setdefault("stdout", subprocess.PIPE)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pymux", *args],
+                stderr=subprocess.PIPE,
+                cwd=tmp_path,
+                env=env,
+                **options,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.fixture
+def serve(pymux_command):
+    """Starts `pymux serve` on a free port; the process, with its `.address`."""
+
+    def start(*args, address="127.0.0.1:0", **options):
+        process = pymux_command("serve", address, *args, **options)
+        line = process.stdout.readline().decode()
+        found = re.fullmatch(r"listening on (\S+) \((\w+)\)\n", line)
+        assert found, (line, process.communicate(timeout=30))
+        process.text, process.backend = found.groups()
+        process.address = cli.parse_address(process.text).value
+        return process
+
+    return start

@@ -23,7 +23,6 @@ from . import util
 
 MIB = 1 << 20
 ON_LINUX = sys.platform == "linux"
-COMMAND = [sys.executable, "-m", "pymux"]
 
 HANDLERS = """
 import pymux
@@ -55,46 +54,6 @@ number = 5
 def loud(conn, data):
     raise SystemExit("enough")
 """
-
-
-@pytest.fixture
-def pymux_command(tmp_path):
-    """Starts `pymux` with arguments, in an empty directory; ends what is left."""
-    with contextlib.ExitStack() as stack:
-
-        def start(*args, **options):
-            env = dict(os.environ, PYTHONWARNINGS="error")
-            env.update(options.pop("env", {}))
-            options.setdefault("stdin", subprocess.DEVNULL)
-            options.setdefault("stdout", subprocess.PIPE)
-            process = subprocess.Popen(
-                [*COMMAND, *args],
-                stderr=subprocess.PIPE,
-                cwd=tmp_path,
-                env=env,
-                **options,
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            return process
-
-        yield start
-
-
-@pytest.fixture
-def serve(pymux_command):
-    """Starts `pymux serve` on a free port; the process, with its `.address`."""
-
-    def start(*args, address="127.0.0.1:0", **options):
-        process = pymux_command("serve", address, *args, **options)
-        line = process.stdout.readline().decode()
-        found = re.fullmatch(r"listening on (\S+) \((\w+)\)\n", line)
-        assert found, (line, process.communicate(timeout=30))
-        process.text, process.backend = found.groups()
-        process.address = cli.parse_address(process.text).value
-        return process
-
-    return start
 
 
 def finish(process, signum=None):
