@@ -95,7 +95,7 @@ def log_end(conn: Connection, error: OSError) -> None:
     way to see it."""
     cause = error.__cause__
     why = repr(cause) if cause is not None else REASONS_TO_END.get(error.errno or 0)
-    LOGGER.debug("%r ended: %s%s", conn, error, f" ({why})" if why else "")
+    LOGGER.debug("%s ended: %s%s", repr(conn), error, f" ({why})" if why else "")
 
 
 def check_spin(spin: Any) -> int:
@@ -985,11 +985,12 @@ class Mux:
         now, pauses = time.monotonic(), self._counts.shortages
         if now >= self._warn_at:
             self._warn_at = now + WARN_EVERY
+            why = self._os_error(int(self._counts.shortage), "").strerror
             LOGGER.warning(
-                "%r: accepting pauses (%d times so far), peers wait in the backlog: %s",
-                self,
+                "%s: accepting pauses, peers wait in the backlog (%d times so far): %s",
+                repr(self),
                 pauses,
-                meaning(self._counts.shortage),
+                why,
             )
         self._shortages = pauses
 

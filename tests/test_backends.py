@@ -145,7 +145,7 @@ def test_select_names_its_limit_when_a_mux_is_made():
 
 
 @needs_number_limit
-def test_over_the_limit_of_select_a_listener_refuses_and_goes_on(select_mux):
+def test_over_the_limit_of_select_a_listener_refuses_and_goes_on(select_mux, logged):
     listener = select_mux.listen(("127.0.0.1", 0))
     with connect(listener.address) as early:
         acc = harvest_until(select_mux, lambda acc: acc.opened)
@@ -166,7 +166,7 @@ def test_over_the_limit_of_select_a_listener_refuses_and_goes_on(select_mux):
 
 
 @needs_number_limit
-def test_over_the_limit_of_select_nothing_spins(select_mux):
+def test_over_the_limit_of_select_nothing_spins(select_mux, logged):
     listener = select_mux.listen(("127.0.0.1", 0))
     with descriptors_taken(FD_SETSIZE):
         crowd = [connect(listener.address) for _ in range(5)]

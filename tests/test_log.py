@@ -1,0 +1,262 @@
+"""What an operator sees: ends by an error, and pauses of accepting."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import re
+import socket
+import time
+
+import pytest
+
+import pymux
+from tests import util
+
+HERE = ("127.0.0.1", 0)
+SHORT = pymux.Lines(max_size=10)
+
+
+def echo(conn, data):
+    return data
+
+
+@contextlib.contextmanager
+def at_debug():
+    """What logger `pymux` writes in this block, from DEBUG on: a list of records."""
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger("pymux")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield records
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def too_long(sock):
+    sock.sendall(b"x" * 100)
+
+
+def cut_off(sock):
+    sock.sendall(b"abc")
+    sock.shutdown(socket.SHUT_WR)
+
+
+def says_nothing(sock):
+    pass
+
+
+def resets(sock):
+    util.reset(sock)
+
+
+def wants_much(sock):
+    sock.sendall(b"much")
+
+
+ENDS = {
+    too_long: (errno.EMSGSIZE, {"framing": SHORT}, "max_size"),
+    cut_off: (errno.EPROTO, {"framing": pymux.Fixed(4)}, "inside a message"),
+    says_nothing: (
+        errno.ETIMEDOUT,
+        {"limits": pymux.Limits(idle_timeout=0.05)},
+        "timeout",
+    ),
+    resets: (errno.ECONNRESET, {}, ""),
+}
+
+
+@pytest.mark.parametrize("form", util.FORMS)
+@pytest.mark.parametrize("end", ENDS)
+def test_an_end_by_an_error_is_a_line_at_debug_and_counted(backend, form, end):
+    number, options, why = ENDS[end]
+    handler = util.in_form(form, bytes)
+    with (
+        at_debug() as records,
+        util.serving(handler, backend, **options) as server,
+        util.connect(server.address) as sock,
+    ):
+        peer = "{}:{}".format(*sock.getsockname())
+        util.wait_until(lambda: server.stats().connections)
+        end(sock)
+        util.wait_until(lambda: server.stats().ends)
+        assert server.stats().ends == {number: 1}
+    assert server.stats().ends == {number: 1}
+    (record,) = records
+    assert record.levelno == logging.DEBUG
+    for part in (peer, f"Errno {number}", why):
+        assert part in record.getMessage()
+
+
+def test_output_over_its_limit_is_a_line_too(mux):
+    limits = pymux.Limits(max_output=1000)
+    conn, peer = util.pair(mux, limits=limits)
+    with peer, at_debug() as records:
+        for _ in range(200):
+            conn.send(bytes(1 << 16))
+        util.harvest_until(mux, lambda acc: acc.is_closed(conn))
+    (record,) = records
+    assert "max_output" in record.getMessage()
+    assert mux.stats().ends == {errno.ENOBUFS: 1}
+
+
+def test_what_a_handler_raised_stands_in_the_line_of_its_end(backend, logged):
+    def handler(conn, data):
+        raise LookupError("of the handler")
+
+    with at_debug() as records, util.serving(handler, backend) as server:
+        assert util.everything(server.address, b"x") == b""
+        util.wait_until(lambda: server.stats().ends)
+        assert server.stats().ends == {errno.ECONNABORTED: 1}
+    (line,) = [one.getMessage() for one in records if one.levelno == logging.DEBUG]
+    assert "LookupError('of the handler')" in line
+    assert len(logged) == 1
+
+
+def test_an_ordinary_end_is_no_line(backend):
+    with at_debug() as records, util.serving(echo, backend) as server:
+        assert util.everything(server.address, b"x") == b"x"
+        util.wait_until(lambda: server.stats().closed)
+    assert records == []
+    assert server.stats().ends == {}
+
+
+def test_nothing_is_made_for_a_level_that_is_off(mux, monkeypatch):
+    conn, peer = util.pair(mux)
+    monkeypatch.setattr(pymux.Connection, "__repr__", lambda self: 1 / 0)
+    util.reset(peer)
+    util.harvest_until(mux, lambda acc: acc.is_closed(conn))
+    assert mux.stats().ends == {errno.ECONNRESET: 1}
+
+
+def test_a_copy_of_the_counts_is_the_callers(mux):
+    mux.stats().ends[1] = 2
+    assert mux.stats().ends == {}
+
+
+def test_an_outgoing_connection_that_is_refused_is_a_line(mux):
+    port = util.free_port()
+    with at_debug() as records:
+        conn = mux.connect(("127.0.0.1", port))
+        util.harvest_until(mux, lambda acc: acc.is_closed(conn))
+    (record,) = records
+    assert f"127.0.0.1:{port}" in record.getMessage()
+    assert mux.stats().ends == {errno.ECONNREFUSED: 1}
+
+
+@pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
+def test_ends_in_a_loop_are_lines_too():
+    async def main():
+        async with pymux.aio.serve(echo, HERE, framing=SHORT) as server:
+            reader, writer = await asyncio.open_connection(*server.address)
+            writer.write(b"x" * 100)
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+            while not server.stats().ends:
+                await asyncio.sleep(0.001)
+            return server.stats().ends
+
+    with at_debug() as records:
+        assert asyncio.run(main()) == {errno.EMSGSIZE: 1}
+    (record,) = records
+    assert "max_size" in record.getMessage()
+
+
+# --- pauses of accepting --------------------------------------------------------
+
+
+def pauses(records):
+    return [one for one in records if "accepting pauses" in one.getMessage()]
+
+
+def connect_without_descriptors(address, condition):
+    """A peer of a process that has no descriptor left, until condition() holds."""
+    with socket.socket() as sock:
+        sock.settimeout(10)
+        with util.no_descriptor_left():
+            sock.connect(address)
+            util.wait_until(condition)
+        sock.sendall(b"x")
+        assert util.recv_exactly(sock, 1) == b"x"
+
+
+def test_a_pause_of_accepting_is_a_warning_while_it_lasts(backend, logged):
+    with util.serving(echo, backend) as server:
+        connect_without_descriptors(server.address, lambda: pauses(logged))
+    (record,) = pauses(logged)
+    assert record.levelno == logging.WARNING
+    assert re.search(r"Too many open files|No file desc", record.getMessage())
+    assert server.stats().accept_pauses >= 1
+
+
+def test_many_pauses_are_few_warnings(backend, logged, monkeypatch):
+    with util.serving(echo, backend) as server:
+        for _ in range(3):
+            before = server.stats().accept_pauses
+            connect_without_descriptors(
+                server.address,
+                lambda before=before: server.stats().accept_pauses > before,
+            )
+        util.wait_until(lambda: pauses(logged))
+        assert len(pauses(logged)) == 1
+        monkeypatch.setattr(server._mux, "_warn_at", 0)  # as if time had gone by
+        connect_without_descriptors(server.address, lambda: len(pauses(logged)) == 2)
+
+
+def test_a_busy_server_warns_of_a_pause_too(backend, logged):
+    """One whose every turn has messages to report, and nothing else."""
+    with (
+        util.serving(echo, backend) as server,
+        util.connect(server.address) as busy,
+    ):
+
+        def served_and_warned():
+            busy.sendall(b"x")
+            util.recv_exactly(busy, 1)
+            return pauses(logged)
+
+        assert not served_and_warned()
+        connect_without_descriptors(server.address, served_and_warned)
+
+
+def test_a_pause_does_not_end_the_wait_for_more_messages(mux, logged):
+    listener = mux.listen(HERE)
+    mux.listen(HERE)
+    with util.connect(listener.address) as one, util.connect(listener.address):
+        util.harvest_until(mux, lambda acc: len(acc.opened) == 2)
+        with socket.socket() as more:
+            with util.no_descriptor_left():
+                one.sendall(b"x")
+                more.connect(listener.address)
+                start = time.monotonic()
+                batch = mux.harvest(30, min_messages=5, max_delay=0.4)
+                assert time.monotonic() - start >= 0.4
+            assert batch.messages == [b"x"]
+
+
+def test_a_full_listener_is_no_warning(backend):
+    limits = pymux.Limits(max_connections=1)
+    with (
+        util.serving(echo, backend, limits=limits) as server,
+        util.connect(server.address),
+        util.connect(server.address),
+    ):
+        util.wait_until(lambda: server.stats().accept_pauses)
+
+
+@pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
+def test_a_pause_in_a_loop_is_a_warning_too(logged):
+    async def main():
+        async with pymux.aio.serve(echo, HERE) as server:
+            with socket.socket() as sock, util.no_descriptor_left():
+                sock.connect(server.address)
+                while not pauses(logged):
+                    await asyncio.sleep(0.001)
+
+    asyncio.run(main())
