@@ -290,10 +290,11 @@ async def connect(
     try:
         await opening
     except OSError as error:
+        del conn  # as does `opening`, it knows its error, whose traceback
         raise type(error)(error.errno, error.strerror, show(address)) from None
     except BaseException:
         conn.abort()
         raise
     finally:
-        del opening  # it knows its error, whose traceback knows this frame
+        del opening  # knows this frame: no cycle is left behind
     return conn
