@@ -61,9 +61,15 @@ class ServerMux(GuestMux):
             await self.server._end_with_loop()
 
     def part(self) -> None:
-        """No cycle is left behind."""
+        """It is over: no cycle is to be left behind."""
         self.server = self._on_callback_error = None
-        del self._dispatcher
+        self.__dict__.pop("_dispatcher", None)
+
+    def _free(self) -> None:
+        server = self.server
+        if server is not None and self.loop.is_closed() and not self.forked():
+            server._left_open = True
+        super()._free()
 
 
 class Server(BaseServer):

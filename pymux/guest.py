@@ -16,6 +16,8 @@ import contextlib
 import contextvars
 import errno
 import math
+import weakref
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -172,8 +174,8 @@ class GuestConnection(Connection):
     _task: Reader | None  # type: ignore[assignment]
 
     def send(self, data: Buffer) -> None:
-        super().send(data)
         try:
+            super().send(data)
             self.mux.touched()
         except RuntimeError:
             if not self.mux.is_over():
@@ -218,7 +220,7 @@ class GuestConnection(Connection):
         reader = self._task
         if reader is None and self.closed:
             raise ConnectionClosed(f"{self!r}", connection=self)
-        if reader is None or self.mux._c is not None:
+        if reader is None or not self.mux.is_over():
             self.mux._check()
         if reader is None:
             raise RuntimeError(
@@ -325,6 +327,7 @@ class GuestMux(Mux):
         self._watched = -1
         self._dispatcher: Dispatcher
         self._guard: Guard | None = None  # of the loop's end
+        self._tie: Any = None  # to the loop: tells when it lets go of us
         self._fatal: BaseException | None = None
         self._leaving: BaseException | None = None  # what goes to the loop next
         self._timer: asyncio.TimerHandle | None = None
@@ -348,13 +351,18 @@ class GuestMux(Mux):
         """Begin: what is harvested goes to a dispatcher."""
         self._dispatcher = dispatcher
         number = self.fileno()
-        self._context.run(self.loop.add_reader, number, self._be_called)
+        called = partial(self._be_called)
+        self._context.run(self.loop.add_reader, number, called)
         self._watched = number
+        self._tie = weakref.ref(called, partial(_let_go, weakref.ref(self)))
         self._guard = guard(self)
         self.touched()
 
     def _after(self) -> None:
         """Something may have ended."""
+
+    def part(self) -> None:
+        """It is over: no cycle is to be left behind."""
 
     async def finish(self) -> None:
         """The loop ends: what there is to do before the mux is closed."""
@@ -553,13 +561,21 @@ class GuestMux(Mux):
         if self._guard is not None:
             unguard(self._guard)
             self._guard = None
-        for reader in gone:
-            if lives:
-                reader.end(None, True)
-            else:
-                reader.end_with_loop()
         if lives:
+            for reader in gone:
+                reader.end(None, True)
             self.loop.call_soon(self._after, context=self._context)
+        else:
+            for reader in gone:
+                reader.end_with_loop()
+            self.part()
+
+
+def _let_go(ref: weakref.ref[GuestMux], tie: Any) -> None:
+    """The loop has dropped what it calls: perhaps since it has closed."""
+    mux = ref()
+    if mux is not None:
+        mux.is_over()
 
 
 class ReaderDispatcher(CoroutineDispatcher):

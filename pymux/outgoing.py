@@ -99,12 +99,10 @@ class Seat(Reader):
         if conn is not None:
             conn._keep_addresses()
 
-    def leave(self) -> None:
-        """The loop ends: close the connection, which the user has not."""
+    def is_left_open(self) -> bool:
+        """Whether somebody holds the connection and has not closed it."""
         conn = self._ref()
-        if conn is not None and not conn.closed:
-            conn.close()
-            self.unclosed = True
+        return conn is not None and not conn.closed
 
 
 class OutgoingConnection(GuestConnection):
@@ -135,12 +133,12 @@ class OutgoingConnection(GuestConnection):
         warnings.warn(f"unclosed {text}", ResourceWarning, stacklevel=2, source=self)
 
     def close(self) -> None:
-        self.seat.unclosed = False
         super().close()
+        self.seat.unclosed = False
 
     def abort(self) -> None:
-        self.seat.unclosed = False
         super().abort()
+        self.seat.unclosed = False
 
     async def __aexit__(self, *exc: Any) -> None:
         """Close it, and wait until the peer's side has all that was sent.
@@ -290,8 +288,9 @@ class OutgoingMux(GuestMux):
         is reset."""
         self.adopt_thread()
         for seat in self._table:
-            if seat is not None:
-                seat.leave()
+            if seat is not None and seat.is_left_open():
+                seat.conn.close()
+                seat.unclosed = True
         self._ended = self.loop.create_future()
         self._drain = Drain(self, self._dispatcher)
         self._drain.begin(time.monotonic() + LINGER)
@@ -302,6 +301,10 @@ class OutgoingMux(GuestMux):
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
+        if self.loop.is_closed() and not self.forked():
+            for seat in self._table:
+                if seat is not None and seat.is_left_open():
+                    seat.unclosed = True
         super()._free()
         if _MUXES.get(self._key) is self:
             del _MUXES[self._key]
