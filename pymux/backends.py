@@ -12,19 +12,33 @@ from .errors import BackendUnavailable, meaning
 __all__ = ["backends"]
 
 KNOWN = ("epoll", "kqueue", "poll", "select")
+WATCHABLE = ("epoll", "kqueue")  # by a descriptor of theirs
 
 # For the tests. The core itself reads no environment: it runs without the GIL, and
 # another thread might be changing it.
 lib.pmx_wakeup_by_pipe(os.environ.get("PYMUX_WAKEUP") == "pipe")
 
 
+def built() -> list[str]:
+    """The backends that were compiled, best first."""
+    names: list[str] = []
+    while lib.pmx_backend_name(len(names)):
+        names.append(ffi.string(lib.pmx_backend_name(len(names))).decode())
+    return names
+
+
+def watchable(backend: str | None) -> str | None:
+    """A backend for another loop to watch, where none is asked for: what is
+    missing for it is to be said, rather than what the next best lacks."""
+    if choose(backend) is not None:
+        return backend
+    return next((name for name in built() if name in WATCHABLE), None)
+
+
 def reasons() -> dict[str, str | None]:
     """Every known backend: None where it works here, else why it does not."""
-    built: list[str] = []
-    while lib.pmx_backend_name(len(built)):
-        built.append(ffi.string(lib.pmx_backend_name(len(built))).decode())
     found: dict[str, str | None] = {}
-    for name in built:
+    for name in built():
         error = lib.pmx_backend_probe(name.encode())
         found[name] = meaning(-error) if error else None
     for name in KNOWN:

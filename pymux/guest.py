@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from ._core import lib
 from .arena import MANY, Arena
+from .backends import watchable
 from .batch import Batch
 from .connection import CLOSED, Connection
 from .errors import FATAL, ConnectionClosed
@@ -335,7 +336,7 @@ class GuestMux(Mux):
         self._next: asyncio.Handle | None = None  # a turn without a reason to wait
         self._flush: asyncio.Handle | None = None
         self._to_flush = False  # tasks run next that may send
-        super().__init__(backend)
+        super().__init__(watchable(backend))
         self._owner = get_ident()
         self._signal_fd = -1  # signals wake the loop, not the mux
         # Turns are nobody's: who happened to send last is not to lend his context

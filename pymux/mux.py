@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Callable, Literal
 from ._core import ffi, lib
 from .addresses import Address, endpoints, from_core, show
 from .arena import Arena, Arenas
-from .backends import backends, choose, select_limit, unavailable
+from .backends import WATCHABLE, backends, choose, select_limit, unavailable
 from .batch import Batch
 from .connection import ABORT, CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
 from .errors import FATAL, BackendUnavailable, error_from, meaning
@@ -1123,7 +1123,7 @@ class Mux:
         if fd == BUSY:
             raise busy()
         if fd < 0:
-            able = [name for name in backends() if name in ("epoll", "kqueue")]
+            able = [name for name in backends() if name in WATCHABLE]
             raise BackendUnavailable(
                 -fd,
                 f"backend {self._name} has no descriptor to watch; "

@@ -1,6 +1,7 @@
 """How connections and servers of a loop end: left blocks, the loop's end, and later."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import gc
@@ -95,7 +96,7 @@ def nothing_left():
         gc.enable()
 
 
-# --- leaving a block ---------------------------------------------------------
+# --- leaving a block --------------------------------------------------------
 
 
 def test_a_block_that_is_left_right_after_send_has_delivered_all(loop, listening):
@@ -264,7 +265,7 @@ def test_leaving_may_be_cancelled_and_the_flush_goes_on(loop, listening):
     assert got == [(b"x" * MUCH, None)]
 
 
-# --- the loop's end ------------------------------------------------------------
+# --- the loop's end ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["close", "drop", "keep"])
@@ -492,7 +493,7 @@ def test_a_server_and_its_client_may_be_left_to_the_same_loops_end(loop):
     assert seen == [b"one"]
 
 
-# --- later ---------------------------------------------------------------------
+# --- later ------------------------------------------------------------------
 
 LATE = {
     "close": lambda conn: conn.close(),
@@ -596,9 +597,8 @@ def test_a_server_may_be_stopped_late_and_twice_and_elsewhere(loop, runner):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         server = runner(loop, enter())
-        thread = threading.Thread(target=lambda: runner(loop, leave(server)))
-        thread.start()
-        thread.join()
+        with concurrent.futures.ThreadPoolExecutor(1) as another:
+            another.submit(runner, loop, leave(server)).result()
         runner(loop, leave(server))
         with pytest.raises(ConnectionRefusedError):
             util.connect(server.address)
