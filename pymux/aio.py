@@ -291,15 +291,17 @@ async def connect(
         found = resolve()
     mux = mux_of(loop, backend)  # the one before may have been closed meanwhile
     rules = policy(framing, limits, half_open=True, timeout=timeout)
-    conn = mux._dial(address, found, rules, framing)
-    opening = conn.seat.opening = loop.create_future()
+    conn = opening = None
     try:
+        conn = mux._dial(address, found, rules, framing)
+        opening = conn.seat.opening = loop.create_future()
         await opening
     except OSError as error:
         del conn  # as does `opening`, it knows its error, whose traceback
         raise type(error)(error.errno, error.strerror, show(address)) from None
     except BaseException:
-        conn.abort()
+        if conn is not None:
+            conn.abort()
         raise
     finally:
         del opening  # knows this frame: no cycle is left behind

@@ -210,6 +210,7 @@ class OutgoingMux(GuestMux):
         self._drain: Drain | None = None  # when the loop ends
         self._ended: asyncio.Future[None]
         self._idle: asyncio.TimerHandle | None = None
+        self._dialling = False
         super().__init__(loop, backend)
         # Nothing is kept of the context of who happened to dial first.
         self._context = contextvars.Context()
@@ -221,7 +222,7 @@ class OutgoingMux(GuestMux):
             raise
 
     def _conn(self, id: int) -> Any:
-        """The seat of a connection; itself, when it was just dialled."""
+        """The seat of a connection; itself, while it is dialled."""
         slot = id & 0xFFFFFFFF
         table = self._table
         while slot >= len(table):
@@ -231,10 +232,17 @@ class OutgoingMux(GuestMux):
             return seat
         conn = OutgoingConnection(self, id)
         conn._task = table[slot] = Seat(conn)
-        return conn
+        if self._dialling:
+            return conn
+        Connection.abort(conn)  # a signal's handler has interrupted the dialling
+        return conn.seat
 
     def _dial(self, *args: Any) -> OutgoingConnection:
-        return super()._dial(*args)  # type: ignore[return-value]
+        self._dialling = True
+        try:
+            return super()._dial(*args)  # type: ignore[return-value]
+        finally:
+            self._dialling = False
 
     def listen(self, *args: Any, **options: Any) -> Any:
         """Not here: nobody would get what is accepted."""

@@ -152,7 +152,7 @@ def test_a_task_that_waits_holds_its_connection_and_nobody_holds_the_task(
 
     async def work():
         conn = await pymux.aio.connect(listening.getsockname(), framing=LINES)
-        begun.set()
+        begun.append(wait)
         if wait == "recv":
             seen.append(await conn.recv())
         elif wait == "iteration":
@@ -168,7 +168,7 @@ def test_a_task_that_waits_holds_its_connection_and_nobody_holds_the_task(
 
     async def main():
         asyncio.ensure_future(work())  # noqa: RUF006
-        await begun.wait()
+        await until(lambda: begun)
         sock, _ = listening.accept()
         with warned(0):
             await asyncio.sleep(0)
@@ -187,7 +187,7 @@ def test_a_task_that_waits_holds_its_connection_and_nobody_holds_the_task(
                     await asyncio.to_thread(util.recv_exactly, sock, 10_000_000)
                 await until(lambda: seen)
 
-    begun = asyncio.Event()
+    begun = []
     loop.run(main())
     expected = {"drain": True, "wait_closed": "gone"}.get(wait, b"here")
     assert seen == [expected]

@@ -432,6 +432,30 @@ def test_ctrl_c_at_any_time_ends_the_run_and_leaves_nothing(loop, echo_server, k
     util.wait_until(lambda: not echo_server.stats().connections)
 
 
+def test_a_dialling_that_a_signals_handler_interrupts_leaves_nothing(
+    loop, echo_server, monkeypatch
+):
+    class Alarm(BaseException):
+        pass
+
+    def interrupt(mux, framing):
+        raise Alarm
+
+    async def main():
+        conn = await pymux.aio.connect(echo_server.address, framing=LINES)
+        with monkeypatch.context() as patch:
+            patch.setattr("pymux.mux.Mux._note_framing", interrupt)
+            with pytest.raises(Alarm):
+                await pymux.aio.connect(echo_server.address, framing=LINES)
+        conn.send(b"still here")
+        assert await conn.recv() == b"still here"
+        await until(lambda: echo_server.stats().connections == 1)
+        await until(lambda: len(list(filter(None, conn.mux._table))) == 1)
+        conn.close()
+
+    loop.run(main())
+
+
 # --- contexts ---------------------------------------------------------------
 
 WHO = contextvars.ContextVar("WHO", default="nobody")
