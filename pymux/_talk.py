@@ -13,9 +13,9 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from ._console import Failure, Terminal, write
-from .client import FIRST_NAP, LAST_NAP, UNBOUNDED, harvest_after_progress
 from .framing import Fixed, Limits, Raw
 from .mux import Mux
+from .small_mux import FIRST_NAP, LAST_NAP, UNBOUNDED, harvest_after_progress
 
 if TYPE_CHECKING:
     from .addresses import Address

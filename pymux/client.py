@@ -17,7 +17,6 @@ import contextlib
 import enum
 import errno
 import math
-import select
 import sys
 import time
 import warnings
@@ -28,12 +27,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from ._core import lib
-from .arena import Arenas
-from .backends import choose
-from .errors import BackendUnavailable, ConnectionClosed, meaning
-from .framing import Limits
+from .errors import ConnectionClosed, meaning
 from .held import Held, Place
-from .mux import FORKED, Mux
+from .mux import FORKED
+from .small_mux import FIRST_NAP, LAST_NAP, LIMITS, SmallMux
 from .values import duration
 
 if TYPE_CHECKING:
@@ -46,23 +43,6 @@ if TYPE_CHECKING:
 
 # What a send takes in while its own output waits, before it stops reading.
 MAX_HELD = 16 * 1024 * 1024
-
-# A client reads on while its own output waits, whatever waits there: a peer that
-# echoes would otherwise stop reading too, and both would wait for ever.
-UNBOUNDED = 1 << 62
-
-# The same policy for every client: what is queued is bounded by its own calls, and
-# `close` knows how long it may take.
-LIMITS = Limits(high_water=UNBOUNDED, max_output=UNBOUNDED, close_timeout=None)
-
-# What one harvest takes in: at first, and once that was not enough.
-FIRST_ARENA = 8192
-ARENA = 65536
-ROWS = 128
-
-# Waits where no descriptor tells of what is waited for: doubled up to the last.
-FIRST_NAP = 0.0005
-LAST_NAP = 0.02
 
 # Once the peer has acknowledged everything, a close waits so long for its end while
 # it goes on sending: input that comes later makes the kernel reset the connection,
@@ -78,74 +58,6 @@ class _Default(enum.Enum):
 
 Timeout = Union[float, None, Literal[_Default.TIMEOUT]]
 DEFAULT: Literal[_Default.TIMEOUT] = _Default.TIMEOUT
-
-
-def harvest_after_progress(mux: Mux, timeout: float | None, nap: float) -> Batch:
-    """Wait until output was taken or something came, and harvest.
-
-    `harvest` waits for what it can report, and output that went to the kernel is
-    nothing to report. The descriptor of a poller tells of both; for pollers without
-    one this waits inside the harvest, for `nap` seconds at most.
-
-    Args:
-        mux: harvested with nothing to report just before.
-        timeout: seconds to wait at most, None for ever.
-        nap: seconds, see above.
-
-    Returns:
-        The batch, which may be empty.
-    """
-    waits = [t for t in (timeout, mux.next_timeout()) if t is not None]
-    if sys.platform == "win32":  # no poller there has a descriptor
-        return mux.harvest(min([nap, *waits]))
-    try:
-        descriptor = mux.fileno()
-    except BackendUnavailable:
-        return mux.harvest(min([nap, *waits]))
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    poll.poll(math.ceil(min(waits) * 1000) if waits else None)
-    return mux.harvest(0)
-
-
-class _Mux(Mux):
-    """A mux for one connection."""
-
-    def __init__(self) -> None:
-        super().__init__(_backend(), arena_size=ARENA, max_messages=ROWS)
-
-    def _open(self, name: Any, max_messages: int, arena_size: int, spin_ns: int) -> int:
-        return int(lib.pmx_open_small(self._place, name, max_messages, arena_size))
-
-    def _new_arenas(self, arena_size: int, max_messages: int) -> Arenas:
-        return Arenas(FIRST_ARENA, max_messages)
-
-    def _is_used(self) -> bool:
-        return False  # its client tells
-
-    def grow(self) -> None:
-        """Take in more with a harvest."""
-        self._arenas = Arenas(ARENA, ROWS)
-        self._stale = True
-
-    def can_be_woken(self) -> bool:
-        """Whether another thread, or a signal, can end a wait; asked before one."""
-        if self._wakeup_fd >= 0:
-            return True
-        with self._lock:
-            if lib.pmx_wakeup_open(self._c):
-                return False  # no descriptor is left, say
-            self._wakeup_fd = lib.pmx_wakeup_fd(self._c)
-        return True
-
-
-def _backend() -> str | None:
-    """The poller for one socket: one that takes no descriptor of its own."""
-    name = choose(None)
-    best = b"epoll" if sys.platform == "linux" else b"kqueue"
-    if sys.platform != "win32" and name in (None, best):
-        return "poll"
-    return name.decode() if name else None
 
 
 class Client:
@@ -170,7 +82,7 @@ class Client:
 
     _conn: Connection | None = None
 
-    def __init__(self, mux: _Mux, timeout: float | None) -> None:
+    def __init__(self, mux: SmallMux, timeout: float | None) -> None:
         # Private: `connect` makes clients.
         self._mux = mux
         self._timeout = timeout
@@ -632,8 +544,7 @@ class Client:
         if batch is not None and batch is not self._noted:
             if batch._rows:
                 self._inbox.keep(batch)
-                if mux._arena.c.size > FIRST_ARENA // 2:
-                    self._grow()
+                mux.grow()
             if batch._others:
                 if batch.opened:
                     self._opened = True
@@ -647,10 +558,6 @@ class Client:
         if self._paused and self._inbox.size <= MAX_HELD // 2 and not self._lost:
             self._open_conn().resume()
             self._paused = False
-
-    def _grow(self) -> None:
-        if self._mux._arenas._shape[0] < ARENA:
-            self._mux.grow()
 
     def _flush(self, deadline: float | None) -> None:
         """Harvest until the kernel took what is queued."""
@@ -747,7 +654,7 @@ def connect(
     timeout = duration("timeout", timeout)
     client = None
     try:
-        client = Client(_Mux(), timeout)
+        client = Client(SmallMux(), timeout)
         client._connect(address, framing)
         return client
     except BaseException:

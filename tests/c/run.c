@@ -18,7 +18,7 @@ static const test_case *const all[] = {
     send_tests, block_tests, op_tests, close_tests, lost_tests, time_tests,
     accept_tests, unix_tests, connect_tests, fair_tests, slot_tests,
     life_tests, drain_tests, fail_tests, wire_tests,
-    random_tests, watch_tests, fault_tests, thread_tests,
+    random_tests, watch_tests, fault_tests, thread_tests, entry_tests,
     sim_tests, corpus_tests, linger_tests,
 };
 

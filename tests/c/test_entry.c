@@ -1,0 +1,290 @@
+/* One thread at a time is inside a mux; and muxes that are small. */
+#include "world.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- who comes second ---------------------------------------------------- */
+
+typedef struct {
+    pmx_turn t;
+    _Atomic int result;
+} waiter;
+
+static void harvest(void *of)
+{
+    waiter *is = of;
+    is->result = pmx_harvest(&is->t);
+}
+
+static int is_inside(pmx_mux *mux)
+{
+    int32_t is = 0;
+    if (!pmx__swap(&mux->door, &is, 0))
+        return 1;
+    return 0;
+}
+
+/* What each call says, while a thread waits in a harvest of the same mux. */
+static void all_are_refused(world *w, uint64_t id)
+{
+    pmx_policy p = raw(), is;
+    pmx_endpoint at = {.host = "127.0.0.1", .port = w->port};
+    pmx_address names[2];
+    uint64_t made = 7;
+    pmx_block block = {.cut = PMX_SHARED, .count = 1, .ids = &id,
+                       .data = "never", .size = 5};
+    pmx_turn t = {.mux = w->mux, .arena = w->arena, .blocks = &block,
+                  .block_count = 1, .min_messages = 1};
+    EQUAL(pmx_listen(w->mux, &at, &p, 8, 0, 0600, &made), -EBUSY);
+    EQUAL(pmx_unlisten(w->mux, w->listener), -EBUSY);
+    EQUAL(pmx_listener_address(w->mux, w->listener, names), -EBUSY);
+    EQUAL(pmx_connect(w->mux, &at, 1, &p, &made), -EBUSY);
+    EQUAL(pmx_addresses(w->mux, id, names), -EBUSY);
+    EQUAL(pmx_policy_of(w->mux, id, &is), -EBUSY);
+    CHECK(pmx_queued(w->mux, id) == UINT64_MAX);
+    EQUAL(pmx_unacknowledged(w->mux, id), -EBUSY);
+    EQUAL(pmx_harvest(&t), -EBUSY);
+    EQUAL(pmx_submit(&t), -EBUSY);
+    EQUAL(t.block_count, 1);            /* not taken over */
+    EQUAL(pmx_exchange(&t, 77, 1, &id, NULL, "never", 5), -EBUSY);
+    EQUAL(t.timeout_ns, 0);             /* nor touched */
+    EQUAL(pmx_next_timeout(w->mux), -EBUSY);
+    EQUAL(pmx_fileno(w->mux), -EBUSY);
+    EQUAL(pmx_drain(w->mux), -EBUSY);
+    EQUAL(pmx_reset_all(w->mux, ETIMEDOUT), -EBUSY);
+    EQUAL(pmx_wakeup_open(w->mux), -EBUSY);
+    EQUAL(pmx_shut(w->mux), -EBUSY);
+    EQUAL(pmx_close(w->mux), -EBUSY);
+    EQUAL(made, 7);
+}
+
+static void who_comes_second_is_refused_and_has_done_nothing(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    buffer got = {0};
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    waiter first = {.t = {.mux = w.mux, .arena = w.arena, .min_messages = 1,
+                          .timeout_ns = -1}};
+    void *thread = test_thread(harvest, &first);
+    while (!is_inside(w.mux))
+        ;
+    all_are_refused(&w, id);
+    EQUAL(pmx_counts(w.mux)->connections, 1);
+    EQUAL(pmx_counts(w.mux)->listeners, 1);
+    EQUAL(pmx_forked(w.mux), 0);
+    EQUAL(strcmp(pmx_name(w.mux), test_backend), 0);
+    EQUAL(pmx_wakeup(w.mux), 0);        /* any thread may */
+    test_join(thread);
+    EQUAL(first.result, PMX_WOKEN);
+    say_text(&w, id, "now");
+    UNTIL_DOING(&w, got.size == 3, (void)get(peer, &got));
+    CHECK(is_text_of(&got, "now"));
+    release(&got);
+    leave(peer);
+    UNTIL(&w, w.closed_count == 1);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+enum { THREADS = 3, ROUNDS = 2000 };
+
+typedef struct {
+    pmx_mux *mux;
+    _Atomic int done, wrong;
+} crowd;
+
+/* Each with a turn of its own: nothing but the mux is shared. */
+static void crowd_in(void *of)
+{
+    crowd *all = of;
+    pmx_policy p = raw();
+    pmx_endpoint at = {.host = "127.0.0.1", .port = 9};
+    pmx_arena *arena = pmx_arena_new(4096, 16);
+    uint64_t id = 0;
+    for (int i = 0; i < ROUNDS && arena; i++) {
+        pmx_turn t = {.mux = all->mux, .arena = arena, .min_messages = 1};
+        int is = i % 3 == 0 ? pmx_harvest(&t)
+               : i % 3 == 1 ? pmx_submit(&t)
+               : i % 500 == 2 ? pmx_connect(all->mux, &at, 1, &p, &id)
+               : (int)pmx_next_timeout(all->mux);
+        all->done += is != -EBUSY;
+        all->wrong |= is < -1 && is != -EBUSY;
+    }
+    all->wrong |= !arena;
+    pmx_arena_free(arena);
+}
+
+static void threads_that_crowd_into_a_mux_leave_it_whole(void)
+{
+    world w;
+    void *threads[THREADS];
+    world_begin(&w, 16, 4096);
+    crowd all = {.mux = w.mux};
+    for (int i = 0; i < THREADS; i++)
+        threads[i] = test_thread(crowd_in, &all);
+    for (int i = 0; i < THREADS; i++)
+        test_join(threads[i]);
+    EQUAL(all.wrong, 0);
+    CHECK(all.done);
+    w.mux->gathering = 0;
+    mux_is_sound(w.mux);
+    world_end(&w);
+}
+
+static void a_shut_mux_refuses_all_and_may_be_shut_again(void)
+{
+    world w;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    pmx_mux *mux = w.mux;
+    EQUAL(pmx_shut(mux), 0);
+    EQUAL(pmx_shut(mux), 0);
+    EQUAL(turn(&w, 0), -EBADF);
+    EQUAL(pmx_unlisten(mux, w.listener), -EBADF);
+    EQUAL(pmx_next_timeout(mux), -EBADF);
+    EQUAL(pmx_wakeup_open(mux), -EBADF);
+    EQUAL(pmx_wakeup(mux), 0);
+    EQUAL(pmx_counts(mux)->accepted, 0);
+    pmx_dispose(&w.mux);
+    CHECK(!w.mux);
+    pmx_dispose(&w.mux);                /* there is none */
+    EQUAL(pmx_open(&w.mux, test_backend, 16, 4096, 0), 0);
+    world_end(&w);
+}
+
+/* --- small ones ---------------------------------------------------------- */
+
+static void small_world(world *w, const pmx_policy *p)
+{
+    memset(w, 0, sizeof *w);
+    EQUAL(pmx_open_small(&w->mux, test_backend, 16, 8192), 0);
+    w->arena = pmx_arena_new(8192, 16);
+    CHECK(w->arena);
+    world_listen(w, p);
+}
+
+static void a_small_mux_has_a_wakeup_when_asked_for_one(void)
+{
+    world w;
+    pmx_policy p = raw();
+    small_world(&w, &p);
+    int before = test_descriptors();
+    CHECK(pmx_wakeup_fd(w.mux) < 0);
+    EQUAL(pmx_wakeup(w.mux), 0);
+    EQUAL(turn(&w, 0), 0);
+    EQUAL(pmx_wakeup_open(w.mux), 0);
+    EQUAL(pmx_wakeup_open(w.mux), 0);   /* has one */
+    CHECK(before < 0 || test_descriptors() == before + 2);
+    CHECK(pmx_wakeup_fd(w.mux) >= 0);
+    EQUAL(turn(&w, 0), 0);
+    EQUAL(pmx_wakeup(w.mux), 0);
+    EQUAL(turn(&w, -1), PMX_WOKEN);
+    world_end(&w);
+}
+
+static void a_small_mux_has_room_for_many(void)
+{
+    enum { MANY = 70 };
+    world w;
+    pmx_sock peers[MANY];
+    uint64_t ids[MANY];
+    pmx_policy p = lines("\n", 100);
+    small_world(&w, &p);
+    for (int i = 0; i < MANY; i++) {
+        ids[i] = meet(&w, &peers[i]);
+        mux_is_sound(w.mux);
+    }
+    for (int i = 0; i < MANY; i++)
+        put_text(peers[i], "question\n");
+    UNTIL(&w, w.message_count == MANY);
+    for (int i = 0; i < MANY; i++) {
+        EQUAL(messages_of(&w, ids[i]), 1);
+        say_text(&w, ids[i], "answer");
+        leave(peers[i]);
+    }
+    UNTIL(&w, w.closed_count == MANY);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void a_batch_is_as_large_as_the_arena_it_is_given(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = lines("\n", 4000);
+    buffer sent = {0};
+    world_begin(&w, 16, 65536);
+    world_listen(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    pmx_arena_free(w.arena);            /* a smaller one than was said */
+    w.arena = pmx_arena_new(1024, 16);
+    CHECK(w.arena);
+    for (int i = 0; i < 9; i++) {
+        fill(&sent, 3000, (uint32_t)i);
+        for (size_t k = 0; k < sent.size; k++)
+            sent.bytes[k] = (uint8_t)('a' + sent.bytes[k] % 26);
+        put(peer, sent.bytes, sent.size);
+        put_text(peer, "\n");
+        UNTIL(&w, messages_of(&w, id) == (size_t)i + 1);
+        EQUAL(message_of(&w, id, (size_t)i)->size, sent.size);
+        release(&sent);
+    }
+    leave(peer);
+    UNTIL(&w, w.closed_count == 1);
+    world_end(&w);
+}
+
+/* --- what has left ------------------------------------------------------- */
+
+static void a_turn_until_sent_ends_when_nothing_is_queued(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    buffer sent = {0}, got = {0};
+    p.high_water = p.max_output = UINT64_C(1) << 40;
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    fill(&sent, 20000000, 1);
+    say(&w, id, sent.bytes, sent.size);
+    EQUAL(turn(&w, 0), 0);
+    CHECK(pmx_queued(w.mux, id) > 0);
+    int64_t more = pmx_unacknowledged(w.mux, id);
+    CHECK(more == -ENOTSUP || more >= (int64_t)pmx_queued(w.mux, id));
+    int reason = 0;
+    for (int64_t until = deadline(); reason != PMX_ROWS;) {
+        pmx_turn t = {.mux = w.mux, .arena = w.arena, .min_messages = 1,
+                      .timeout_ns = 10 * MS, .until_sent = 1};
+        CHECK(pmx__now() < until);
+        (void)get_at_most(peer, &got, 1000000);
+        reason = pmx_harvest(&t);
+        CHECK(reason == PMX_ROWS || pmx_queued(w.mux, id));
+    }
+    EQUAL(pmx_queued(w.mux, id), 0);
+    UNTIL_DOING(&w, got.size == sent.size, (void)get(peer, &got));
+    CHECK(same(&sent, &got));
+    do_op(&w, id, PMX_SEND_EOF);
+    UNTIL(&w, (more = pmx_unacknowledged(w.mux, id)) == 0 || more == -ENOTSUP);
+    EQUAL(pmx_unacknowledged(w.mux, id + (UINT64_C(2) << 32)), -ENOENT);
+    release(&sent);
+    release(&got);
+    leave(peer);
+    UNTIL(&w, w.closed_count == 1);
+    world_end(&w);
+}
+
+const test_case entry_tests[] = {
+    EACH(who_comes_second_is_refused_and_has_done_nothing),
+    EACH(threads_that_crowd_into_a_mux_leave_it_whole),
+    EACH(a_shut_mux_refuses_all_and_may_be_shut_again),
+    EACH(a_small_mux_has_a_wakeup_when_asked_for_one),
+    EACH(a_small_mux_has_room_for_many),
+    EACH(a_batch_is_as_large_as_the_arena_it_is_given),
+    EACH(a_turn_until_sent_ends_when_nothing_is_queued),
+    {0},
+};
