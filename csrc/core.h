@@ -383,10 +383,6 @@ void pmx__report(pmx_mux *mux);
 void pmx__opened(pmx_mux *mux, uint32_t slot);
 void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
 void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
-void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
-void pmx__due_to_close(pmx_mux *mux, uint32_t slot);
-void pmx__end_sending(pmx_mux *mux, uint32_t slot);
-void pmx__settle(pmx_mux *mux, uint32_t slot);
 void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
@@ -394,6 +390,12 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer);
 /* What is remembered of it: nothing, where there is no memory. */
 void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
+
+/* close.c: how it ends */
+void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
+void pmx__due_to_close(pmx_mux *mux, uint32_t slot);
+void pmx__end_sending(pmx_mux *mux, uint32_t slot);
+void pmx__settle(pmx_mux *mux, uint32_t slot);
 void pmx__expire(pmx_mux *mux);
 void pmx__waits(pmx_mux *mux, uint32_t slot);
 void pmx__hand_back(pmx_mux *mux, int64_t now);

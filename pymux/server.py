@@ -317,7 +317,7 @@ class Server(BaseServer):
     def _serve(self) -> None:
         mux = self._mux
         assert mux is not None
-        thread = self._thread_id = threading.get_ident()
+        self._thread_id = threading.get_ident()
         with self._lock:
             if self._called_off:
                 return
@@ -326,7 +326,6 @@ class Server(BaseServer):
         cause: BaseException | None = None
         with dispatcher.serving():
             try:
-                SERVING.add(thread)
                 while mux._c is not None and not (drain.by and drain.over()):
                     mux._serve(None, dispatcher)
                     if mux._owner == FORKED:  # a handler has forked: the child
@@ -335,7 +334,6 @@ class Server(BaseServer):
                 cause = error
                 raise
             finally:
-                SERVING.discard(thread)
                 try:
                     if mux._owner != FORKED:
                         dispatcher.wind_up(cause)

@@ -461,12 +461,19 @@ def test_whole_lines_are_cut_too_where_their_peer_had_not_ended(backend, place, 
     assert {conn.stopping for conn in seen.conns} == {True}
 
 
-def test_it_is_known_with_the_last_rows_of_a_full_batch(backend, place):
+@pytest.mark.parametrize("ended", [False, True])
+def test_it_is_known_with_the_last_rows_of_several_batches(backend, place, ended):
     """More than one harvest takes in, all of it there when the server stops."""
-    seen = stopped_behind(b"x\n" * 10_000, "function", backend, place)
+
+    def end(sock):
+        if ended:
+            sock.shutdown(socket.SHUT_WR)
+
+    seen = stopped_behind(b"x\n" * 10_000, "function", backend, place, end)
     assert len(seen.messages) == 10_000
     assert seen.messages[0] == (b"x", False)
-    assert seen.messages[-1] == (b"x", True)
+    assert seen.messages[-1] == (b"x", not ended)
+    assert seen.conns[0].stopping is not ended
 
 
 def test_an_unfinished_frame_is_an_error_and_cut(backend, place):

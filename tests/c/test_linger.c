@@ -153,6 +153,7 @@ static void a_close_without_patience_for_ever_is_not_looked_at(void)
     pmx_policy p = raw();
     uint64_t id;
     p.close_ns = -1;
+    p.max_connections = 1;      /* so that it is asked at first */
     begin(&p, 65536);
     int fd = arrives(&id);
     do_op(&w, id, PMX_CLOSE);

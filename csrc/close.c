@@ -1,0 +1,296 @@
+/*
+ * How a connection ends, and when: see state.c for its states.
+ *
+ * ENDED says that no more input is delivered, ENDING that the connection
+ * closes as soon as the answers to its last messages are in, CLOSING that its
+ * queue is flushed and its end sent, DROPPING that what the peer still sends
+ * is read and dropped until the peer ends too: a close with unread input would
+ * make the kernel reset the connection and throw away what it had not
+ * delivered. While the mux drains, it is enough that the peer has acknowledged
+ * all of it. pmx__settle() takes each step as soon as it can be taken; time
+ * without progress bounds all of them.
+ *
+ * No event tells what a peer acknowledges: connections that close are looked
+ * at. A byte less to acknowledge is progress, as is one that the kernel takes;
+ * what the peer sends is none, or it could hold the connection for ever.
+ */
+#include "core.h"
+
+/* When a closing connection is looked at next, for progress. */
+static void look_again(pmx_mux *mux, uint32_t slot)
+{
+    const pmx__conn *c = pmx__slot(mux, slot);
+    int64_t span = c->rules->is.close_ns / PMX__LOOKS;
+    if (c->flags & PMX__UNACKED)
+        span = PMX__ACK_NS + PMX__ACK_EACH_NS * mux->unacked;
+    else if (span < PMX__SOON_NS)
+        span = PMX__SOON_NS;
+    if (c->due == PMX__CLOSE_DUE || c->flags & PMX__UNACKED)
+        pmx__look_at(mux, slot, pmx__after(mux->now, span));
+    else                        /* nothing bounds it, nothing waits for it */
+        pmx__undue(mux, slot);
+}
+
+void pmx__due_to_close(pmx_mux *mux, uint32_t slot)
+{
+    pmx__slot(mux, slot)->left = PMX__UNKNOWN;
+    pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+    look_again(mux, slot);
+}
+
+/* One that is still connecting has what is left of that time, or this. */
+static void close_in_time(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    const pmx_policy *is = &c->rules->is;
+    c->flags |= PMX__CLOSING | PMX__SEND_ENDED | PMX__ENDED | PMX__DROPPING;
+    if (is->close_ns < 0 ||
+        pmx__after(mux->now, is->close_ns) >= pmx__deadline_of(c))
+        return;
+    pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+    if (c->at.route->refused)
+        pmx__look_at(mux, slot, mux->now + PMX__REDIAL_NS);
+}
+
+void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & (PMX__CLOSING | PMX__DONE))
+        return;
+    if (!c->error)
+        c->error = error;
+    if (c->flags & PMX__CONNECTING) {
+        if (!c->queue)          /* nothing to wait for */
+            pmx__finish(mux, slot, 0, 0);
+        else
+            close_in_time(mux, slot);
+        return;
+    }
+    c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
+    c->flags &= ~(uint32_t)(PMX__FRAMES | PMX__ENDING | PMX__OVER |
+                            PMX__SAY_DRAINED);
+    if (!(c->flags & PMX__ENDED)) {     /* it is not the stop that cuts it */
+        c->flags |= PMX__ENDED | PMX__DROPPING;
+        c->flags &= ~(uint32_t)PMX__LIMITED;
+    }
+    pmx__carry_drop(mux, c);
+    pmx__due_to_close(mux, slot);
+    pmx__settle(mux, slot);
+    if (c->flags & PMX__DONE)
+        return;
+    pmx__watch(mux, slot);
+    if (pmx__has_work(c))
+        pmx__ready(mux, slot);
+}
+
+static int is_acknowledged(const pmx__conn *c)
+{
+    return c->rules->via->arrives_at_once || !pmx__unacknowledged(c->sock);
+}
+
+/* Something waits until its peer has all of it, which no event tells. */
+static void look_soon(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__UNACKED)
+        return;
+    c->flags |= PMX__UNACKED;
+    mux->unacked++;
+    look_again(mux, slot);
+}
+
+static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (is_acknowledged(c))
+        pmx__finish(mux, slot, c->error, reset);
+    else
+        look_soon(mux, slot);
+}
+
+/* All of it is with the kernel, the end too: its place is another's. Where more
+ * linger than may be open, the one goes that has longest had nothing to lose
+ * by it. */
+static void linger(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx__rules *rules = c->rules;
+    uint32_t most = rules->is.max_connections;
+    if (!most)
+        return;
+    if (!c->lingers) {
+        c->lingers = PMX__LINGERS;
+        rules->lingering++;
+        mux->room = 1;
+    }
+    if (c->lingers == PMX__LINGERS && is_acknowledged(c))
+        pmx__may_go(mux, slot);
+    else if (c->lingers == PMX__LINGERS)
+        look_soon(mux, slot);
+    while (rules->lingering > most && rules->oldest)
+        pmx__finish(mux, rules->oldest - 1,
+                    pmx__slot(mux, rules->oldest - 1)->error, 0);
+}
+
+/* Take the steps that a shrunken queue allows: read on under low water; when
+ * it is empty send the end, then, of a closing connection, close when the
+ * peer has ended too. */
+void pmx__settle(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & (PMX__CONNECTING | PMX__DONE) || c->dirty != PMX__NONE)
+        return;
+    size_t queued = c->queue ? c->queue->size : 0;
+    if (c->flags & PMX__OVER && queued <= c->rules->is.low_water) {
+        c->flags &= ~(uint32_t)PMX__OVER;
+        pmx__say(mux, slot, PMX__SAY_DRAINED);
+        pmx__watch(mux, slot);
+        if (pmx__has_work(c))
+            pmx__ready(mux, slot);
+    }
+    if (queued || !(c->flags & PMX__SEND_ENDED))
+        return;
+    if (c->flags & PMX__CLOSING && c->flags & PMX__RESET_LAST) {
+        /* a reset throws away what the peer does not have yet, and so does a
+         * close, of a connection with input that is not read */
+        finish_acknowledged(mux, slot, 1);
+        return;
+    }
+    if (!(c->flags & (PMX__SHUT | PMX__SEND_FAILED))) {
+        pmx__shutdown_write(c->sock);
+        c->flags |= PMX__SHUT;
+    }
+    if (!(c->flags & PMX__CLOSING))
+        return;
+    if (!(c->flags & PMX__DROPPING) || c->flags & PMX__SEND_FAILED)
+        pmx__finish(mux, slot, c->error, 0);
+    else if (mux->draining > 1)
+        finish_acknowledged(mux, slot, 0);
+    else
+        linger(mux, slot);
+}
+
+/* What its peer has acknowledged since the last look is progress; all of it
+ * may be what it waits for. */
+static void look(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    int64_t n = pmx__unacknowledged(c->sock);
+    uint32_t left = n < 0 || n > PMX__UNKNOWN ? PMX__UNKNOWN : (uint32_t)n;
+    if (left < c->left && c->left != PMX__UNKNOWN)
+        c->since = mux->now;
+    c->left = left;
+    if (c->flags & PMX__UNACKED) {
+        c->flags &= ~(uint32_t)PMX__UNACKED;
+        mux->unacked--;
+    }
+    pmx__settle(mux, slot);
+    if (c->flags & PMX__DONE)
+        return;
+    if (mux->now >= pmx__deadline_of(c))
+        pmx__finish(mux, slot, ETIMEDOUT, 1);
+    else
+        look_again(mux, slot);
+}
+
+void pmx__end_sending(pmx_mux *mux, uint32_t slot)
+{
+    pmx__slot(mux, slot)->flags |= PMX__SEND_ENDED;
+    pmx__settle(mux, slot);
+}
+
+/* --- time ---------------------------------------------------------------- */
+
+/* Whether the peer has done its part: the kernel has room for what is queued,
+ * or bytes have arrived that are not read yet. Of those that nobody reads
+ * since the peer does not take its answers, none counts. */
+static int waits_for_us(const pmx__conn *c)
+{
+    if (pmx__has_work(c))
+        return 1;
+    if (pmx__blocked(c) || c->flags & PMX__ENDED)
+        return 0;
+    size_t arrived = pmx__arrived(c->sock);
+    return arrived && arrived != SIZE_MAX;
+}
+
+/* Its time is over; but not while it waits for us. A task that has a message
+ * of its may be at it, or may wait for the next: that is asked. */
+static void expire_idle(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!c->rules->is.idle_ns) {
+        pmx__finish(mux, slot, ETIMEDOUT, 1);
+    } else if (waits_for_us(c)) {
+        pmx__touch(mux, slot);
+    } else if (!(c->task & (PMX__OWES | PMX__KEEPS))) {
+        pmx__finish(mux, slot, ETIMEDOUT, 1);
+    } else if (mux->idle_count == mux->max_rows) {
+        pmx__put_off(mux);
+    } else {
+        mux->idle[mux->idle_count++] = pmx__id(slot, c);
+        pmx__touch(mux, slot);
+    }
+}
+
+/* Its time is over, or it is to be looked at. */
+static void is_due(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__CONNECTING && mux->now < pmx__deadline_of(c)) {
+        pmx__look_at(mux, slot, INT64_MAX);
+        if (c->at.route->refused) {     /* to be dialled again */
+            c->flags |= PMX__CAN_WRITE;
+            pmx__ready(mux, slot);
+        }
+    } else if (c->flags & PMX__CLOSING && !(c->flags & PMX__CONNECTING)) {
+        look(mux, slot);
+    } else {
+        pmx__finish(mux, slot, ETIMEDOUT, 1);
+    }
+}
+
+void pmx__expire(pmx_mux *mux)
+{
+    uint32_t slot;
+    /* an idle connection's event may be among those not fetched yet: after so
+     * many full waits each slot's has been */
+    uint32_t rounds = mux->slots / mux->event_room + 1;
+    int heard = !mux->unheard || mux->unheard > rounds;
+    for (uint32_t left = PMX__EXPIRIES;
+         left && (slot = pmx__overdue(mux)) != PMX__NONE; left--) {
+        if (pmx__slot(mux, slot)->due != PMX__IDLE_DUE)
+            is_due(mux, slot);
+        else if (heard)
+            expire_idle(mux, slot);
+        else
+            pmx__put_off(mux);
+    }
+}
+
+/* A task waits for its connection's next message: of those before it owes
+ * none. Said in answer to a row of mux->idle, it ends the connection. */
+void pmx__waits(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    int asked = c->task;
+    c->task = PMX__TASK;
+    if (asked && c->due == PMX__IDLE_DUE && c->row_turn != mux->turn &&
+        c->dirty == PMX__NONE && !waits_for_us(c))
+        pmx__finish(mux, slot, ETIMEDOUT, 1);
+}
+
+/* The time that the caller has had a batch is not its connections': they had
+ * spoken, and waited. A little of it does not matter. */
+void pmx__hand_back(pmx_mux *mux, int64_t now)
+{
+    enum { BRIEF_NS = 1000000 };
+    if (!mux->handed_at || now - mux->handed_at < BRIEF_NS)
+        return;
+    mux->now = mux->handed_at = now;
+    for (uint32_t i = 0; i < mux->row_conns; i++)
+        pmx__touch(mux, mux->row_slots[i]);
+    for (uint32_t i = 0; i < mux->opened_count; i++)
+        if (pmx__find(mux, mux->opened[i]))
+            pmx__touch(mux, (uint32_t)mux->opened[i]);
+}
