@@ -148,9 +148,10 @@ class Server(BaseServer):
 
         As `pymux.Server.stop`: a connection closes when its peer has
         acknowledged its output and its end. After `drain_timeout` seconds the
-        rest is reset, and handlers that still run are cancelled. Returns when the server and its handlers
-        have ended; called by one of the handlers, at once. It may be called
-        again: the smaller timeout holds. To cancel it does not undo it.
+        rest is reset, and handlers that still run are cancelled. Returns when
+        the server and its handlers have ended; called by one of the handlers,
+        at once. It may be called again: the smaller timeout holds. To cancel
+        it does not undo it.
 
         Args:
             drain_timeout: seconds; None is the server's.
