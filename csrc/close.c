@@ -83,9 +83,10 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
         pmx__ready(mux, slot);
 }
 
-static int is_acknowledged(const pmx__conn *c)
+/* -1: the OS does not tell. */
+static int64_t unacknowledged(const pmx__conn *c)
 {
-    return c->rules->via->arrives_at_once || !pmx__unacknowledged(c->sock);
+    return c->rules->via->arrives_at_once ? 0 : pmx__unacknowledged(c->sock);
 }
 
 /* Something waits until its peer has all of it, which no event tells. */
@@ -99,10 +100,13 @@ static void look_soon(pmx_mux *mux, uint32_t slot)
     look_again(mux, slot);
 }
 
+/* Where nothing tells, a close waits for the peer's end; a reset, whose input
+ * nobody reads, would not hear it. */
 static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if (is_acknowledged(c))
+    int64_t n = unacknowledged(c);
+    if (!n || (reset && n < 0))
         pmx__finish(mux, slot, c->error, reset);
     else
         look_soon(mux, slot);
@@ -123,7 +127,7 @@ static void linger(pmx_mux *mux, uint32_t slot)
         rules->lingering++;
         mux->room = 1;
     }
-    if (c->lingers == PMX__LINGERS && is_acknowledged(c))
+    if (c->lingers == PMX__LINGERS && !unacknowledged(c))
         pmx__may_go(mux, slot);
     else if (c->lingers == PMX__LINGERS)
         look_soon(mux, slot);
