@@ -481,6 +481,47 @@ static void a_send_without_memory_is_tried_again_after_a_moment(void)
 }
 #endif
 
+static void submit(world *w, uint64_t id, const buffer *bytes, size_t size)
+{
+    int64_t length = (int64_t)size;
+    pmx_block block = {
+        .cut = PMX_LENGTHS, .count = 1, .ids = &id, .bounds = &length,
+        .data = bytes->bytes, .size = size,
+    };
+    pmx_turn t = {.mux = w->mux, .blocks = &block, .block_count = 1};
+    EQUAL(pmx_submit(&t), 0);
+}
+
+/* What was noted of one log need not be true behind the next. */
+static void who_is_over_high_water_again_is_not_drained(void)
+{
+    enum { SIZE = 9000000 };
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    p.high_water = 65536;
+    p.low_water = 16384;
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    buffer much = {0}, got = {0};
+    fill(&much, SIZE, 1);
+    submit(&w, id, &much, 70000);       /* over it, and taken whole */
+    CHECK(pmx__find(w.mux, id)->flags & PMX__SAY_DRAINED);
+    submit(&w, id, &much, SIZE);        /* taken in part */
+    turn(&w, 0);
+    CHECK(pmx_queued(w.mux, id) > p.high_water);
+    EQUAL(w.drained.count, 0);
+    UNTIL_DOING(&w, has(&w.drained, id), (got.size = 0, get(peer, &got)));
+    CHECK(pmx_queued(w.mux, id) <= p.low_water);
+    do_op(&w, id, PMX_ABORT);
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    release(&much);
+    release(&got);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 const test_case send_tests[] = {
     EACH(what_comes_is_sent_back),
     EACH(four_megabytes_reach_a_slow_reader),
@@ -496,5 +537,6 @@ const test_case send_tests[] = {
     EACH(a_poller_is_asked_again_when_a_send_was_refused),
     UNIX_EACH(a_send_without_memory_is_tried_again_after_a_moment,
               "no call is injected there"),
+    EACH(who_is_over_high_water_again_is_not_drained),
     {0},
 };

@@ -287,6 +287,70 @@ static void a_task_that_waits_for_its_peer_has_an_idle_one(void)
     idle_end(&w, id, peer);
 }
 
+static void a_turn_ends_so_many_at_most(void)
+{
+    enum { COUNT = PMX__EXPIRIES + 20 };
+    world w;
+    pmx_sock peers[COUNT];
+    uint64_t ids[COUNT];
+    uint32_t ended = 0;
+    pmx_policy p = raw();
+    if (!test_room_for(2 * COUNT + 100))
+        test_skipped("it takes six hundred descriptors");
+    p.idle_ns = IDLE_NS;
+    world_serve(&w, &p);
+    for (int i = 0; i < COUNT; i++)
+        ids[i] = meet(&w, &peers[i]);
+    for (int i = 0; i < COUNT; i++)
+        age(&w, ids[i]);
+    w.mux->now = pmx__now();
+    for (int turns = 0; turns < 2; turns++) {
+        pmx__expire(w.mux);
+        EQUAL(pmx_counts(w.mux)->closed - ended,
+              turns ? COUNT - PMX__EXPIRIES : PMX__EXPIRIES);
+        ended = (uint32_t)pmx_counts(w.mux)->closed;
+        EQUAL(pmx__next_due(w.mux) <= w.mux->now, !turns);  /* no wait */
+    }
+    UNTIL(&w, w.closed_count == COUNT);
+    for (int i = 0; i < COUNT; i++)
+        leave(peers[i]);
+    test_restore();
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* It is looked at when the deadline that stands in the heap is over. */
+static void a_touch_moves_nothing_in_the_heap(void)
+{
+    enum { COUNT = 40 };
+    world w;
+    pmx_sock peers[COUNT];
+    uint64_t ids[COUNT];
+    pmx__deadline before[COUNT];
+    pmx_policy p = raw();
+    p.idle_ns = IDLE_NS;
+    world_serve(&w, &p);
+    for (int i = 0; i < COUNT; i++)
+        ids[i] = meet(&w, &peers[i]);
+    EQUAL(w.mux->due_count, COUNT);
+    memcpy(before, w.mux->due, sizeof before);
+    w.mux->now += IDLE_NS / 2;
+    for (int i = 0; i < COUNT; i++)
+        pmx__touch(w.mux, (uint32_t)ids[i]);
+    CHECK(!memcmp(before, w.mux->due, sizeof before));
+    w.mux->now += IDLE_NS - IDLE_NS / 4;        /* since they were met */
+    EQUAL(pmx__overdue(w.mux), PMX__NONE);
+    EQUAL(w.mux->due_count, COUNT);
+    CHECK(pmx__next_due(w.mux) > w.mux->now);
+    for (int i = 0; i < COUNT; i++) {
+        do_op(&w, ids[i], PMX_ABORT);
+        leave(peers[i]);
+    }
+    UNTIL(&w, w.closed_count == COUNT);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 static void deadlines_stay_in_order_over_pauses(void)
 {
     enum { COUNT = 30 };
@@ -561,5 +625,7 @@ const test_case time_tests[] = {
     EACH(another_thread_wakes_a_waiting_mux),
     EACH(spinning_finds_what_blocking_finds),
     EACH(an_interrupted_wait_keeps_what_it_has),
+    EACH(a_turn_ends_so_many_at_most),
+    ONCE(a_touch_moves_nothing_in_the_heap),
     {0},
 };
