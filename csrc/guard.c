@@ -3,9 +3,24 @@
  * or a copy, so one is enough, and a single one can be taken before a fork:
  * the child then finds every table whole and the lock free.
  *
- * And the one atomic operation that there is; C11's own are not in MSVC's C.
+ * And what else the pollers of selectors need below them: the one atomic
+ * operation that there is, since C11's own are not in MSVC's C, and the memory
+ * of a wait.
  */
 #include "poller.h"
+
+#include <stdlib.h>
+
+void *pmx__ready_memory(pmx_ready *ready, size_t size)
+{
+    if (ready->memory && ready->size >= size)
+        return ready->memory;
+    free(ready->memory);
+    size += size / 2 + 64;
+    ready->memory = sys_malloc(size);
+    ready->size = ready->memory ? size : 0;
+    return ready->memory;
+}
 
 #ifdef _WIN32
 static SRWLOCK lock = SRWLOCK_INIT;

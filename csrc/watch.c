@@ -147,17 +147,6 @@ void pmx_ready_free(pmx_ready *ready)
     free(ready);
 }
 
-void *pmx__ready_memory(pmx_ready *ready, size_t size)
-{
-    if (ready->memory && ready->size >= size)
-        return ready->memory;
-    free(ready->memory);
-    size += size / 2 + 64;
-    ready->memory = sys_malloc(size);
-    ready->size = ready->memory ? size : 0;
-    return ready->memory;
-}
-
 static int look(pmx_ready *ready, int64_t timeout_ns)
 {
     pmx_watch *w = ready->watch;
