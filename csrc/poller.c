@@ -24,6 +24,12 @@ const char *pmx_backend_name(uint32_t index)
     return index < COUNT ? pollers[index]->name : NULL;
 }
 
+/* Not the poller's failure: the next one is no better then, and would stay. */
+static int is_short(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM;
+}
+
 int pmx__poller_open(const char *name, int level, const pmx__poller **poller,
                      void **state)
 {
@@ -36,6 +42,8 @@ int pmx__poller_open(const char *name, int level, const pmx__poller **poller,
             *poller = pollers[i];
             return 0;
         }
+        if (is_short(error))
+            return error;
     }
     return error;
 }

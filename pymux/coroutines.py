@@ -302,15 +302,25 @@ class Workers:
         self._busy = 0
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Have a thread call `job`, a new one where all are busy."""
+        """Have a thread call `job`, a new one where all are busy; if there is none
+        to be had, one of those when it comes to it.
+
+        Raises:
+            RuntimeError: there is no thread at all. The job is not called.
+        """
         with self._lock:
+            more = self._busy >= self._threads and self._threads < self._most
+            if more:
+                name = f"pymux-to_thread-{self._threads + 1}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                try:
+                    thread.start()
+                    self._threads += 1
+                except RuntimeError:
+                    if not self._threads:
+                        raise
             self._busy += 1
-            more = self._busy > self._threads and self._threads < self._most
-            self._threads += more
         self._jobs.put(job)
-        if more:
-            name = f"pymux-to_thread-{self._threads}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
         while True:
@@ -341,6 +351,7 @@ def to_thread(fn: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
 
     Raises:
         TypeError: `fn` cannot be called.
+        RuntimeError: no thread can be had. `fn` is not called.
 
     >>> async def handler(conn):
     ...     async for message in conn:
