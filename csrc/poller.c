@@ -34,6 +34,7 @@ int pmx__poller_open(const char *name, int level, const pmx__poller **poller,
                      void **state)
 {
     int error = -EINVAL;
+    *poller = NULL;
     for (uint32_t i = 0; i < COUNT; i++) {
         if (name && strcmp(name, pollers[i]->name) != 0)
             continue;
