@@ -460,13 +460,13 @@ def _run_until_signal(
     """
     claim = object()
 
-    def ask(signals: int) -> None:
+    def ask(signals: int, elsewhere: bool) -> None:
         mux = server._mux
         server.stop(0 if signals > 1 else None)
-        if signals > 2 and not (mux and mux._harvesting and not mux._dispatching):
-            raise KeyboardInterrupt
+        if signals > 2 and (elsewhere or (mux is not None and mux._dispatching)):
+            raise KeyboardInterrupt  # else it is about to end
 
-    ending = Ending(ask)
+    ending = Ending(ask, _run_until_signal.__code__)
     try:
         mux = server._bind(claim)
         mux._takes_signals = True

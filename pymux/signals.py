@@ -12,8 +12,10 @@ import os
 import signal
 import threading
 from functools import partial
+from types import CodeType
 from typing import Any, Callable
 
+OURS = os.path.dirname(__file__) + os.sep
 # (fd) -> the one before; a partial, since it is called by C alone
 _set_fd = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
 
@@ -114,11 +116,14 @@ class Ending:
     Those of before are put back by `restore`, and in a forked child.
 
     Args:
-        ask: called with the number of signals so far.
+        ask: called with the number of signals so far, and with whether the thread
+            is in code that is not pymux's.
+        top: the code of the frame from which on others' do not count.
     """
 
-    def __init__(self, ask: Callable[[int], None]) -> None:
+    def __init__(self, ask: Callable[[int, bool], None], top: CodeType) -> None:
         self._ask = ask
+        self._top = top
         self._count = 0
         self._taken: dict[int, Any] = {}
 
@@ -144,7 +149,12 @@ class Ending:
 
     def _called(self, number: int, frame: Any) -> None:
         self._count += 1
-        self._ask(self._count)
+        while frame is not None and frame.f_code.co_filename.startswith(OURS):
+            if frame.f_code is self._top:
+                frame = None
+                break
+            frame = frame.f_back
+        self._ask(self._count, frame is not None)
 
 
 def _after_fork() -> None:

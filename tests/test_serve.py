@@ -1,7 +1,10 @@
 """serve: until a signal, which drains it; a second one resets."""
 
 import json
+import select
 import signal
+import socket
+import subprocess
 import threading
 
 import pytest
@@ -221,3 +224,173 @@ def test_serve_prints_nothing_and_serves_until_the_signal(backend, tmp_path):
         child.send_signal(signal.SIGTERM)
         assert child.communicate(timeout=20) == ("", "")
         assert child.returncode == 0
+
+
+# --- a handler that is stuck ------------------------------------------------------
+
+STUCK = """
+import sys, time
+import pymux
+from tests.util import in_form
+
+path, backend, form, where = sys.argv[1:]
+
+def stuck(data):
+    print("stuck", flush=True)
+    while True:
+        time.sleep(0.01)
+
+class Opened:
+    def opened(self, conn):
+        stuck(b"")
+
+class Timer:
+    def received(self, conn, data):
+        conn.mux.call_later(0, stuck, data)
+
+class Closed:
+    def received(self, conn, data):
+        conn.close()
+    def closed(self, conn, error):
+        stuck(b"")
+
+places = {"opened": Opened, "timer": Timer, "closed": Closed}
+handler = places[where]() if where in places else in_form(form, stuck)
+try:
+    pymux.serve(handler, path, backend=backend)
+except KeyboardInterrupt:
+    print("interrupted")
+    raise SystemExit(9)
+"""
+PLACES = [(form, "message") for form in util.FORMS]
+PLACES += [("object", where) for where in ("opened", "timer", "closed")]
+
+
+@pytest.mark.parametrize(("form", "where"), PLACES)
+def test_the_third_signal_ends_a_handler_that_is_stuck(backend, tmp_path, form, where):
+    path = tmp_path / "s"
+    with (
+        util.python("-c", STUCK, path, backend, form, where) as child,
+        util.connect_when_up(path) as sock,
+    ):
+        sock.sendall(b"x")
+        sock.shutdown(socket.SHUT_WR)
+        assert child.stdout.readline() == "stuck\n"
+        for number in (signal.SIGINT, signal.SIGTERM):
+            child.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(0.1)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+        util.until_end(sock)
+    assert (child.returncode, out, err) == (9, "interrupted\n", "")
+    assert not path.exists()
+
+
+CATCHES = """
+import sys, time
+import pymux
+
+def handler(conn, data):
+    print("stuck", flush=True)
+    caught = 0
+    while caught < 2:
+        try:
+            while True:
+                time.sleep(0.01)
+        except BaseException as error:
+            caught += 1
+            print(type(error).__name__, flush=True)
+    return data
+
+print(pymux.serve(handler, sys.argv[1], drain_timeout=60).reset)
+"""
+
+
+def test_a_handler_that_catches_it_gets_the_next_one_and_may_go_on(tmp_path):
+    path = tmp_path / "s"
+    with util.python("-c", CATCHES, path) as child, util.connect_when_up(path) as sock:
+        sock.sendall(b"x")
+        assert child.stdout.readline() == "stuck\n"
+        while child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            try:
+                child.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+        out, err = child.communicate(timeout=20)
+    assert out.splitlines()[:2] == ["KeyboardInterrupt", "KeyboardInterrupt"]
+    assert (child.returncode, err) == (0, "")
+
+
+def test_signals_that_a_server_can_follow_are_never_an_interrupt(backend, tmp_path):
+    """However many come: it ends by the first of them that it gets to."""
+    path = tmp_path / "s"
+    with (
+        util.python("-c", SERVE + "sys.stdin.read()", path, backend, 1 << 20) as child,
+        util.connect_when_up(path) as sock,
+    ):
+        sock.sendall(b"go")
+        util.recv_exactly(sock, 1)
+        while not select.select([child.stdout], [], [], 0)[0]:
+            child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+    assert (child.returncode, err) == (0, "")
+    assert json.loads(out)[0] == [True, True, True]
+
+
+# --- signals that are others' ------------------------------------------------------
+
+IGNORES = """
+import signal, sys
+import pymux
+
+numbers = [signal.SIGINT, signal.SIGTERM]
+for name in sys.argv[3].split():
+    signal.signal(signal.Signals[name], signal.SIG_IGN)
+before = [signal.getsignal(number) for number in numbers]
+pymux.serve(lambda conn, data: data, sys.argv[1], backend=sys.argv[2])
+print([signal.getsignal(number) for number in numbers] == before)
+"""
+
+
+@pytest.mark.parametrize("ignored", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_is_ignored_stays_ignored(backend, tmp_path, ignored):
+    path = tmp_path / "s"
+    other = {"SIGINT": "SIGTERM", "SIGTERM": "SIGINT"}[ignored]
+    with (
+        util.python("-c", IGNORES, path, backend, ignored) as child,
+        util.connect_when_up(path) as sock,
+    ):
+        for _ in range(3):
+            child.send_signal(signal.Signals[ignored])
+            sock.sendall(b"x")
+            assert util.recv_exactly(sock, 1) == b"x"
+        child.send_signal(signal.Signals[other])
+        assert child.communicate(timeout=20) == ("True\n", "")
+    assert child.returncode == 0
+
+
+def test_a_handler_that_the_program_installs_meanwhile_stays(tmp_path):
+    program = """
+import signal, sys
+import pymux
+
+def mine(number, frame):
+    server.stop()
+
+def handler(conn, data):
+    signal.signal(signal.SIGTERM, mine)
+    conn.mux.call_later(0, signal.raise_signal, signal.SIGINT)
+    return data
+
+pymux.serve(handler, sys.argv[1])
+print(signal.getsignal(signal.SIGTERM) is mine)
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+    path = tmp_path / "s"
+    with util.python("-c", program, path) as child:
+        with util.connect_when_up(path) as sock:
+            sock.sendall(b"x")
+            assert util.recv_exactly(sock, 1) == b"x"
+        assert child.communicate(timeout=20) == ("True\nTrue\n", "")
