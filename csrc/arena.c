@@ -49,6 +49,7 @@ pmx_arena *pmx_arena_new(uint64_t capacity, uint32_t rows)
         return NULL;
     arena->total = total;
     arena->rows = rows;
+    arena->owned = 1;
     pmx__arena_reset(arena);
     return arena;
 }
@@ -56,6 +57,12 @@ pmx_arena *pmx_arena_new(uint64_t capacity, uint32_t rows)
 void pmx_arena_free(pmx_arena *arena)
 {
     free(arena);
+}
+
+void pmx_arena_drop(pmx_arena *arena)
+{
+    if (arena->owned)
+        free(arena);
 }
 
 void pmx__arena_reset(pmx_arena *arena)

@@ -160,6 +160,7 @@ static int adopt(pmx_mux *mux, uint32_t slot, const pmx__frame *frame)
     carry->capacity -= frame->head;
     carry->size = 0;
     carry->offsets[0] = 0;
+    carry->owned = 0;
     mux->arena = carry;
     mux->full = 1;
     add_row(mux, slot, frame->size);

@@ -122,7 +122,7 @@ typedef struct {
     uint32_t gap;               /* bytes of delimiter left behind each */
     uint32_t no_gaps;           /* there are to be none */
     uint32_t run_count;         /* runs of rows of one connection, */
-    uint32_t unused;            /* keeps the columns aligned */
+    uint32_t owned;             /* 0: handed over, and nobody's yet */
     uint64_t *ids;
     int32_t *offsets;
     uint32_t *slots;
@@ -301,6 +301,9 @@ int64_t pmx_check_offsets(const void *offsets, uint32_t width, uint64_t n,
 void pmx_close_gaps(pmx_arena *arena);
 pmx_arena *pmx_arena_new(uint64_t capacity, uint32_t rows);
 void pmx_arena_free(pmx_arena *arena);
+/* The same for one that is owned, else nothing: what was to own it may be
+ * dropped before the owner has said so. */
+void pmx_arena_drop(pmx_arena *arena);
 
 /* --- a selector --------------------------------------------------------- */
 

@@ -50,7 +50,7 @@ class Arena:
 
     def __init__(self, c: Any) -> None:
         self._total = c.total
-        self.c: Any = ffi.gc(c, lib.pmx_arena_free, self._total)
+        self.c: Any = ffi.gc(c, lib.pmx_arena_drop, self._total)
         self.exporter: Any = None
         self.ids: Any = c.ids
         self.ends: Any = c.offsets
@@ -210,6 +210,18 @@ class Arenas:
         if not c:
             raise MemoryError(f"no memory for an arena of {self._shape[0]} bytes")
         return Arena(c)
+
+    def adopt(self, c: Any) -> Arena:
+        """A large frame's own memory; the same again for the same batch.
+
+        A signal's handler may raise behind any call: what it drops then does not
+        free the memory, which is owned from the last step on.
+        """
+        if self.adopted is None:
+            arena = Arena(c)
+            self.adopted = arena
+            arena.c.owned = 1
+        return self.adopted
 
     def _leave(self, arena: Arena) -> None:
         """Let go of an arena that its views may keep."""

@@ -103,6 +103,8 @@ class Client:
         self._closing = False  # by our own close(),
         self._closed = False  # which is over
         self._barred = False  # one of these three
+        self._lingered = False  # the peer has all, or what it lacks is lost:
+        self._loss: OSError | None = None  # what is to be raised for that
 
     def __repr__(self) -> str:
         closed = self._closing or self._closed
@@ -112,7 +114,7 @@ class Client:
     def __del__(self) -> None:
         if getattr(self, "_closed", True) or self._mux._c is None:
             return
-        if self._mux._owner != FORKED:
+        if self._opened and self._mux._owner != FORKED:
             warnings.warn(
                 f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
             )
@@ -375,15 +377,15 @@ class Client:
         """Close, being inside. May be begun again where it was interrupted."""
         self._closing = self._barred = True
         mux = self._mux
-        error = None
         if mux._c is not None:
             mux._adopt_thread()
-            if not self._lost and self._opened:
-                error = self._linger(by, at_once)
+            if not self._lingered and not self._lost and self._opened:
+                self._loss = self._linger(by, at_once)
+            self._lingered = True
             mux.close()
         self._closed = True
-        if error is not None:
-            raise error
+        if self._loss is not None:
+            raise self._loss
 
     def _linger(self, by: float | None, at_once: bool) -> OSError | None:
         """End our stream; read and drop until the peer has everything, or until

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Callable, Literal
 
 from ._core import ffi, lib
 from .addresses import Address, endpoints, from_core, show
-from .arena import Arena, Arenas
+from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, select_limit, unavailable
 from .batch import Batch
 from .connection import ABORT, CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
@@ -69,6 +69,7 @@ MESSAGES = lib.PMX_MESSAGES_SHIFT  # the bit from which on a result has messages
 REASONS = (1 << MESSAGES) - 1  # what is more than these has messages
 EXCHANGE = lib.pmx_exchange
 BUSY = -errno.EBUSY  # another thread is inside the core: nothing was done
+SHUT = -errno.EBADF  # the core is closed: a signal's handler raised behind that
 
 
 def busy() -> RuntimeError:
@@ -220,22 +221,22 @@ class Mux:
         max_messages = whole("max_messages", max_messages, 1, 2**24)
         spin_ns = check_spin(spin)
         name = choose(backend) or ffi.NULL
+        # Where a signal's handler raises, the core goes with its place.
         self._place = ffi.gc(ffi.new("pmx_mux **"), lib.pmx_dispose)
         try:
             error = self._open(name, max_messages, arena_size, spin_ns)
             if error:
                 raise unavailable(backend, -error)
-            self._begin(arena_size, max_messages)
-        except BaseException:  # a signal's handler may raise anywhere in it
+            self._begin(self._place[0], arena_size, max_messages)
+        except BaseException:
             self._c = None
             lib.pmx_dispose(self._place)
             raise
 
-    def _begin(self, arena_size: int, max_messages: int) -> None:
-        """The rest of being made, once the core's part is there."""
-        self._c = self._place[0]
-        self._name = str(ffi.string(lib.pmx_name(self._c)).decode())
-        self._counts = lib.pmx_counts(self._c)
+    def _begin(self, c: Any, arena_size: int, max_messages: int) -> None:
+        """The rest of being made, once the core is open."""
+        self._name = str(ffi.string(lib.pmx_name(c)).decode())
+        self._counts = lib.pmx_counts(c)
         self._owner: int | None = None
         self._lock = threading.RLock()  # _c against wakeup() of other threads
         self._last_stats: Stats | None = None
@@ -243,7 +244,7 @@ class Mux:
         self._arenas = self._new_arenas(arena_size, max_messages)
         self._arena = self._arenas.current
         self._turn = ffi.new("pmx_turn *")
-        self._turn.mux = self._c
+        self._turn.mux = c
         self._gil = Gil(self._turn)
         self._table: list[Any] = []  # connections, by slot
         self._batch: Batch | None = None  # while it is dispatched, or its user's
@@ -280,10 +281,11 @@ class Mux:
         self._on_callback_error: Callable[[BaseException], None] | None = None
         self._on_close: Callable[[], None] | None = None
         self._signal_fd: int | None = None
-        self._wakeup_fd = lib.pmx_wakeup_fd(self._c)
+        self._wakeup_fd = lib.pmx_wakeup_fd(c)
         self._takes_signals = False  # even from somebody else: `serve`
         self._lends_signals = False  # after each wait, since threads take turns
         _MUXES.add(self)
+        self._c = c  # last: now it is open
 
     def __repr__(self) -> str:
         with self._lock:  # another thread may be closing it
@@ -400,6 +402,10 @@ class Mux:
                     conn._keep_addresses()
                     if self._stopped is not None and conn.stopping:
                         self._stopped.add(conn.id)
+        turn = self._turn
+        if self._unreturned and turn.reason & lib.PMX_LARGE:
+            self._arenas.adopt(turn.arena)  # nobody else will
+            self._unreturned = False
         with self._lock:
             last = self._read_stats()
             last.connections = last.listeners = last.queued = last.buffers = 0
@@ -731,12 +737,15 @@ class Mux:
         try:
             self._harvesting = True  # a signal's handler may neither close nor harvest
             result = self._take_turns(deadline, min_messages, delay_ns)
+            what: Any
             if self._c is None:  # a call, or a signal's handler, has closed it
-                return Batch(self, self._arena, 0, None, False)
-            if bare and not result & UNUSUAL:
+                what = Batch(self, self._arena, 0, None, False)
+            elif bare and not result & UNUSUAL:
                 self._unreturned = False
-                return result
-            return self._hand_over(result)
+                what = result
+            else:
+                what = self._hand_over(result)
+            return what
         finally:  # whatever a signal's handler that raised has left behind
             self._harvesting = self._in_core = self._dispatching = False
             if self._close_asked:
@@ -830,6 +839,8 @@ class Mux:
                 gil.turns = self._counts.harvests
                 if result == BUSY:
                     raise busy()
+                if result == SHUT:
+                    raise RuntimeError("the mux is closed")
                 raise OSError(-result, meaning(-result))
             if not ran and (self._timers.heap or self._calls):
                 ran = self._run_due()
@@ -932,9 +943,7 @@ class Mux:
         others = False
         if result & UNUSUAL:
             if result & lib.PMX_LARGE:
-                if self._arenas.adopted is None:
-                    self._arenas.adopted = Arena(self._turn.arena)
-                arena = self._arenas.adopted
+                arena = self._arenas.adopt(self._turn.arena)
                 self._stale = True
             others = bool(result & lib.PMX_OTHER_ROWS)
         gap = self._gap if result & GAPS else None
