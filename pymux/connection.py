@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._core import ffi, lib
 from .addresses import from_core, show
 from .errors import ConnectionClosed
+from .suspend import suspend, suspending
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -32,6 +33,7 @@ CLOSE = lib.PMX_CLOSE << 60
 ABORT = lib.PMX_ABORT << 60
 BUSY = -errno.EBUSY
 SUBMIT_PIECES = 8192  # in the log, then it is handed to the core
+NAP = 0.005  # seconds between looks at a connection whose row another waits for
 PAUSE = lib.PMX_PAUSE << 60
 RESUME = lib.PMX_RESUME << 60
 
@@ -50,12 +52,6 @@ def as_bytes(data: Any) -> bytes:
         raise TypeError(
             f"a {type(data).__name__} cannot be sent; bytes-like data is needed"
         ) from None
-
-
-@types.coroutine
-def suspend(task: Task) -> Generator[Any, Any, None]:
-    """Wait for what the task says that it waits for."""
-    yield task
 
 
 class Connection:
@@ -310,7 +306,7 @@ class Connection:
             why = "belongs to the coroutine handler of its connection"
         return RuntimeError(f"{what} {why}; inside asyncio use pymux.aio")
 
-    @types.coroutine
+    @suspending
     def recv(self, timeout: float | None = None) -> Generator[Any, Any, bytes | None]:
         """Wait for the next message, in this connection's coroutine.
 
@@ -334,7 +330,7 @@ class Connection:
             return task.take()
         if task.over:
             if task.too_eager():
-                yield task.next_turn("recv")
+                yield task.next_turn("recv")  # nothing comes with it
             return task.take()
         if timeout is not None:
             task.limit(timeout)
@@ -355,7 +351,12 @@ class Connection:
         task = self._task
         mux = self.mux
         if task is None or mux._running is not task or task.waiting:
-            raise self._cannot_wait("drain()")
+            if mux._running is None or mux._running.conn is not None:
+                raise self._cannot_wait("drain()")
+            # The cleanup of an async generator, which has no connection.
+            while task and not self.closed and self.queued > task.high_water:
+                await suspend(mux._running.next_turn("drain", NAP))
+            return
         while True:
             while mux._handed_over == mux._gil.turns or task.too_eager():
                 await suspend(task.next_turn("drain"))
@@ -376,19 +377,20 @@ class Connection:
         if task is None or self.mux._running is not task or task.waiting:
             raise self._cannot_wait("iteration")
         inbox = task.inbox
-        if inbox and not task.inbox_size:  # take(), without its call
-            if len(inbox) == 1:
-                task.inbox = None
-            return inbox.popleft()
         if inbox:
-            message = task.take()
-        elif task.over:
+            if task.inbox_size:
+                message = task.take()
+            else:  # take(), without its call
+                if len(inbox) == 1:
+                    task.inbox = None
+                return inbox.popleft()
+        elif not task.over:
+            task.waiting = "recv"
+            message = yield task
+        else:
             if task.too_eager():
                 yield task.next_turn("recv")
             message = task.take()
-        else:
-            task.waiting = "recv"
-            message = yield task
         if message is None:
             raise StopAsyncIteration
         return message

@@ -121,10 +121,10 @@ class Task(Inbox):
         else:
             self.throw(TimeoutError(f"recv(): no message within {timeout} seconds"))
 
-    def next_turn(self, what: str) -> Task:
+    def next_turn(self, what: str, delay: float = 0) -> Task:
         """What to yield, in order to go on when the mux has had a turn."""
         self.waiting = what
-        self.timer = self.mux.call_later(0, self.wake)
+        self.timer = self.mux.call_later(delay, self.wake)
         return self
 
     def wake(self) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GuestConnection", "GuestMux", "ReaderDispatcher", "TaskDispatcher"]
 
+ENTRIES = 32  # of the log are worth as much of the loop's patience as a drain
 TICK = 1000  # a second: loops keep time in milliseconds, and may be early
 
 
@@ -128,13 +129,12 @@ class Reader(Inbox):
     async def wait_for_input(self, timeout: float | None) -> None:
         """Until there is a message or the end."""
         timeout = duration("timeout", timeout)
-        if timeout == 0:
-            raise TimeoutError("recv(): there is no message now")
-        loop = self.mux.loop
-        waiter = self.waiter = loop.create_future()
+        mux = self.mux
         timer = None
+        waiter = self.waiter = mux.loop.create_future()
         if timeout is not None:
-            timer = loop.call_later(timeout, _time_out, waiter, timeout)
+            over = partial(self._time_is_over, waiter, timeout)
+            timer = mux.loop.call_later(timeout, over, context=mux._context)
         try:
             await waiter
         finally:
@@ -142,6 +142,23 @@ class Reader(Inbox):
             del waiter  # it knows its error, whose traceback knows this frame
             if timer is not None:
                 timer.cancel()
+
+    def _time_is_over(self, waiter: asyncio.Future[None], timeout: float) -> None:
+        """The loop may have been busy: what came in time is looked for first."""
+        if waiter.done():
+            return
+        mux = self.mux
+        try:
+            mux._take_turn()
+        finally:
+            if waiter.done():
+                pass
+            elif mux.has_more(self.conn):
+                again = partial(self._time_is_over, waiter, timeout)
+                mux.loop.call_soon(again, context=mux._context)
+            else:
+                error = TimeoutError(f"recv(): no message within {timeout} seconds")
+                waiter.set_exception(error)
 
     async def wait_in(self, futures: list[asyncio.Future[None]]) -> None:
         """Until the futures of `flushes` or `ends` are settled."""
@@ -152,12 +169,6 @@ class Reader(Inbox):
         finally:
             with contextlib.suppress(ValueError):  # it is settled
                 futures.remove(future)
-
-
-def _time_out(waiter: asyncio.Future[None], timeout: float) -> None:
-    if not waiter.done():
-        error = TimeoutError(f"recv(): no message within {timeout} seconds")
-        waiter.set_exception(error)
 
 
 class GuestConnection(Connection):
@@ -231,9 +242,7 @@ class GuestConnection(Connection):
         return reader
 
     # asyncio's coroutines are awaited as the base's generators are.
-    async def recv(  # type: ignore[override]
-        self, timeout: float | None = None
-    ) -> bytes | None:
+    async def recv(self, timeout: float | None = None) -> bytes | None:
         """Wait for the next message.
 
         Args:
@@ -254,6 +263,8 @@ class GuestConnection(Connection):
             raise RuntimeError("recv() while another task waits in it: one at a time")
         if not reader.inbox and not reader.over:
             await reader.wait_for_input(timeout)
+        elif not reader.inbox and reader.too_eager():
+            await asyncio.sleep(0)
         message = reader.take()
         if self.mux._log.entries:  # reading goes on
             self.mux.touched()
@@ -262,14 +273,21 @@ class GuestConnection(Connection):
     async def drain(self) -> None:
         """Wait until output is under low water, if it is over high water.
 
+        After much output the loop goes one step in any case, in which others
+        run and the loss of the peer is noticed.
+
         Raises:
             ConnectionClosed: the connection was lost.
         """
-        reader = self._reader("drain()")
+        reader, mux = self._reader("drain()"), self.mux
         if reader.lost is None and not self.closed:
-            self.mux._submit()
+            reader.eager += len(mux._log.entries) // ENTRIES
+            mux._submit()
             if self.queued > reader.high_water:
                 await reader.wait_in(reader.flushes)
+        if reader.too_eager() or mux._handed_over == mux._gil.turns:
+            mux._handed_over = -1
+            await asyncio.sleep(0)
         if reader.lost is not None:
             raise reader.closed_error()
 
@@ -405,6 +423,12 @@ class GuestMux(Mux):
             )
         finally:
             self._arm()
+
+    def has_more(self, conn: Connection) -> bool:
+        """Whether something of a connection has arrived and is not handed out."""
+        if self._c is None:
+            return False
+        return self._unreturned or bool(lib.pmx_pending(self._c, conn.id))
 
     def _leave(self, error: BaseException) -> None:
         """The loop gets it when the batch has been dispatched: the messages of
