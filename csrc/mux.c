@@ -102,10 +102,12 @@ int pmx_open(pmx_mux **place, const char *backend, uint32_t max_messages,
         return error;
     mux->spin_ns = pmx__usable_cpus() > 1 ? spin_ns : 0;
     error = pmx__do_wakeup_open(mux);
-    if (error)
-        (void)pmx_close(mux);
-    else
+    if (error) {
+        pmx__do_shut(mux);
+        free(mux);
+    } else {
         *place = mux;
+    }
     return error;
 }
 

@@ -485,10 +485,7 @@ class Client:
             raise self._refusal()
         self._mux._adopt_thread()
         self._heed()
-        if timeout is DEFAULT:
-            timeout = self._timeout
-        else:
-            timeout = duration("timeout", timeout)
+        timeout = self._timeout if timeout is DEFAULT else duration("timeout", timeout)
         return None if timeout is None else monotonic() + timeout
 
     def _next(self, deadline: float | None) -> tuple[bytes, Place] | None:

@@ -258,6 +258,8 @@ class GuestConnection(Connection):
             ConnectionClosed: it was lost, and every message has been taken.
             RuntimeError: another task waits in `recv` already.
         """
+        if self._task is None and self.closed:
+            await asyncio.sleep(0)  # nobody is to go on for ever being told
         reader = self._reader("recv()")
         if reader.waiter is not None:
             raise RuntimeError("recv() while another task waits in it: one at a time")
@@ -279,6 +281,8 @@ class GuestConnection(Connection):
         Raises:
             ConnectionClosed: the connection was lost.
         """
+        if self._task is None and self.closed:
+            await asyncio.sleep(0)
         reader, mux = self._reader("drain()"), self.mux
         if reader.lost is None and not self.closed:
             reader.eager += len(mux._log.entries) // ENTRIES

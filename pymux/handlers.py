@@ -12,7 +12,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, Callable, Optional, TypeVar, overload
 
 from ._core import lib
@@ -311,7 +311,11 @@ class Dispatcher:
     def report(self, conn: Connection | None, error: BaseException) -> None:
         """Log an error of a handler, once, or give it to on_error."""
         if self.on_error is None:
-            of = f"of {conn!r}" if conn is not None else "of a batch or timer"
+            of = (
+                f"of {conn!r}"
+                if conn is not None
+                else "of a batch, a timer or a generator"
+            )
             say_error(error, "the handler %s raised", of)
             return
         try:
@@ -398,7 +402,7 @@ class ObjectDispatcher(Dispatcher):
         self.closed: Any = methods["closed"]
         mark = getattr(self.received, MARK, None)
         self.whole: bool = mark is not None
-        self.batch: Batch | None = None  # the last with more than messages,
+        self.batch: Batch | None = None  # the one that is dispatched now,
         self.ends: Iterator[Any] = iter(())  # and whom `closed` is yet to get of it
         if mark:
             self.min_messages: int = mark[0]
@@ -406,7 +410,7 @@ class ObjectDispatcher(Dispatcher):
 
     def __call__(self, batch: Batch) -> None:
         """Dispatch one batch."""
-        if batch._others:
+        if self.closed and batch.closed:
             self.batch, self.ends = batch, iter(batch.closed)
         if self.opened and batch.opened:
             for conn in batch.opened:
@@ -472,6 +476,7 @@ class CoroutineDispatcher(Dispatcher):
         self.told: set[Task] = set()  # those that know that the server ends
         self.until: float | None = None  # they may clean up
         self.ending = False
+        self.context: Context | None = None
         self.generators = Generators(self)
 
     def __call__(self, batch: Batch) -> None:
@@ -487,7 +492,8 @@ class CoroutineDispatcher(Dispatcher):
         """A connection opened: start its coroutine."""
         if self.ending:
             return
-        context = copy_context()
+        base = self.context
+        context = copy_context() if base is None else base.copy()
         try:
             coroutine = context.run(self.handler, conn)
         except BaseException as error:
@@ -577,7 +583,9 @@ class CoroutineDispatcher(Dispatcher):
         return bool(self.orphans or self.generators.closers)
 
     def serving(self) -> contextlib.AbstractContextManager[None]:
-        """While the block runs, this thread steps coroutines."""
+        """While the block runs, this thread steps coroutines. Their contexts
+        begin as its own is now, whatever timers and calls set in it later."""
+        self.context = copy_context()
         return self.generators.watched()
 
     def bereave(self) -> None:

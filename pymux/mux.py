@@ -1066,13 +1066,13 @@ class Mux:
         """Run what is due now, but not what is set meanwhile, which may be due
         at once on a coarse clock; whether anything was."""
         ran = False
+        now, newest = time.monotonic(), self._timers.made
         for _ in range(len(self._calls)):
             if not self._calls:  # one of them has closed the mux
                 break
             fn, args = self._calls.popleft()
             self._run(fn, args)
             ran = True
-        now, newest = time.monotonic(), self._timers.made
         while (due := self._timers.pop_due(now, newest)) is not None:
             self._run(*due)
             ran = True

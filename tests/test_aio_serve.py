@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import socket
 import sys
@@ -962,4 +963,190 @@ def test_a_unix_socket_is_served(loop, tmp_path):
 
     if not hasattr(socket, "AF_UNIX"):
         pytest.skip("no Unix sockets here")
+    loop.run(main())
+
+
+# --- timeouts and turns --------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", [b"in time", None])
+def test_what_came_while_the_loop_was_blocked_is_no_timeout(loop, what):
+    seen = []
+
+    async def handler(conn):
+        await conn.recv()
+        conn.send(b"ready")
+        try:
+            seen.append(await conn.recv(timeout=0.05))
+        except TimeoutError:
+            seen.append("timeout")
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL, framing=LINES) as server:
+            conn = await pymux.aio.connect(server.address, framing=LINES)
+            conn.send(b"hello")
+            assert await conn.recv() == b"ready"
+            if what:
+                conn.send(what)
+            else:
+                conn.send_eof()
+            conn.mux._submit()
+            time.sleep(0.1)  # what a guest has to live with
+            await until(lambda: seen)
+            conn.close()
+
+    loop.run(main())
+    assert seen == [what]
+
+
+def test_a_timeout_that_is_one_is_raised_in_time(loop):
+    async def main():
+        async with pymux.aio.serve(echo, LOCAL) as server:
+            conn = await pymux.aio.connect(server.address)
+            for timeout in (0, 0.01):
+                before = loop_time()
+                with pytest.raises(TimeoutError):
+                    await conn.recv(timeout=timeout)
+                assert timeout - 0.002 <= loop_time() - before < 5
+            conn.send(b"on")
+            assert await conn.recv(timeout=10) == b"on"
+            conn.close()
+
+    def loop_time():
+        return asyncio.get_running_loop().time()
+
+    loop.run(main())
+
+
+def test_handlers_of_a_timeouts_turn_do_not_run_in_its_context(loop):
+    """The turn that looks for what came in time is nobody's either."""
+    seen = []
+    who = contextvars.ContextVar("who", default="nobody")
+
+    def handler(conn, data):
+        seen.append(who.get())
+        return data
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL) as server:
+            conn = await pymux.aio.connect(server.address)
+            conn.send(b"x")
+            await conn.recv()
+            who.set("somebody")
+            for _ in range(5):
+                conn.send(b"x")
+                with contextlib.suppress(TimeoutError):
+                    await conn.recv(timeout=0)
+                await asyncio.sleep(0.01)
+            conn.close()
+
+    loop.run(main())
+    assert set(seen) == {"nobody"}
+
+
+async def drains(conn):
+    conn.send(b"tick")
+    await conn.drain()
+
+
+async def only_drains(conn):
+    await conn.drain()
+
+
+async def receives_in_vain(conn):
+    with contextlib.suppress(TimeoutError):
+        await conn.recv(timeout=0)
+
+
+async def receives_behind_the_end(conn):
+    with contextlib.suppress(pymux.ConnectionClosed):
+        await conn.recv()
+
+
+@pytest.mark.parametrize(
+    "ask", [drains, only_drains, receives_in_vain, receives_behind_the_end]
+)
+def test_a_loop_of_awaits_does_not_block_the_loop(loop, ask):
+    over = []
+
+    async def handler(conn):
+        if await conn.recv() != b"loop":
+            conn.send(b"served")
+            return
+        if ask is receives_behind_the_end:
+            assert await conn.recv() is None
+        conn.send(b"looping")
+        with contextlib.suppress(pymux.ConnectionClosed):
+            while not over:
+                await ask(conn)
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL, drain_timeout=0) as server:
+            sock = await asyncio.to_thread(util.connect, server.address)
+            with sock:
+                sock.sendall(b"loop")
+                if ask is receives_behind_the_end:
+                    sock.shutdown(socket.SHUT_WR)
+                await asyncio.to_thread(util.recv_exactly, sock, 7)
+                for _ in range(3):
+                    assert await ask_(server.address, b"x") == b"served"
+                over.append(True)
+
+    async def ask_(address, data):
+        return await asyncio.to_thread(util.exchange, address, data, 6)
+
+    loop.run(main())
+
+
+@pytest.mark.parametrize("burst", [1, 20_000])
+def test_a_stream_to_a_peer_that_is_gone_is_told(loop, burst):
+    ends = []
+
+    async def handler(conn):
+        await conn.recv()
+        try:
+            while True:
+                for _ in range(burst):
+                    conn.send(b"tick")
+                await conn.drain()
+        except pymux.ConnectionClosed as error:
+            ends.append(error.errno)
+            raise
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL, drain_timeout=0) as server:
+            sock = await asyncio.to_thread(util.connect, server.address)
+            sock.sendall(b"stream")
+            await asyncio.to_thread(util.recv_exactly, sock, 1000)
+            util.reset(sock)
+            await until(lambda: ends)
+
+    loop.run(main())
+    assert ends == [errno.ECONNRESET]
+
+
+@pytest.mark.parametrize("what", ["recv", "drain"])
+def test_who_goes_on_asking_a_connection_of_the_past_blocks_nobody(loop, what):
+    kept = []
+
+    async def handler(conn):
+        kept.append(conn)
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL) as server:
+            await everything(server.address, b"")
+            await until(lambda: server.stats().connections == 0)
+
+            async def ask():
+                while True:
+                    with contextlib.suppress(pymux.ConnectionClosed):
+                        await getattr(kept[0], what)()
+
+            asking = asyncio.ensure_future(ask())
+            for _ in range(5):
+                await asyncio.sleep(0.001)
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asking
+
     loop.run(main())

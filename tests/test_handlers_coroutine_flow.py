@@ -1,7 +1,9 @@
 """Coroutine handlers whose peers are slow, or lost: drain, backpressure, the errors."""
 
+import contextlib
 import errno
 import socket
+import time
 
 import pytest
 
@@ -245,3 +247,192 @@ def test_the_idle_clock_stands_still_while_messages_are_not_taken(backend):
     ):
         sock.sendall(bytes(30_000))
         assert util.recv_all(sock) == b"all"
+
+
+# --- timeouts ------------------------------------------------------------------
+
+
+def blocking(seen):
+    """A handler that blocks the server for `block`, and else waits for a second
+    message for 0.05 s."""
+
+    async def handler(conn):
+        data = await conn.recv()
+        if data == b"block":
+            conn.send(b"blocking")
+            conn.mux.call_later(0, time.sleep, 0.2)
+            return
+        conn.send(b"ready")
+        try:
+            seen.append(await conn.recv(timeout=0.05))
+        except TimeoutError:
+            seen.append(TimeoutError)
+
+    return handler
+
+
+@pytest.mark.parametrize("what", [b"in time\n", b"in ", b""])
+def test_what_came_in_time_is_no_timeout(backend, what):
+    """A message, a half of one, the end: while the server was blocked."""
+    seen = []
+    with (
+        util.serving(blocking(seen), backend, framing=LINES) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"hello\n")
+        assert util.recv_exactly(sock, 6) == b"ready\n"
+        with util.held(server, lambda: time.sleep(0.1)):  # over the timeout
+            if what:
+                sock.sendall(what)
+            else:
+                sock.shutdown(socket.SHUT_WR)
+        util.wait_until(lambda: seen)
+    assert seen == [b"in time" if b"\n" in what else None if not what else TimeoutError]
+
+
+def test_what_came_in_time_is_no_timeout_behind_many_others(backend):
+    """It is not even read yet in the turn in which the time is over."""
+    seen, total = [], 60
+
+    async def handler(conn):
+        await conn.recv()
+        try:
+            while (data := await conn.recv(timeout=0.2)) is not None:
+                seen.append(len(data))
+        except TimeoutError:
+            seen.append("timeout")
+
+    with util.serving(handler, backend, limits=SLACK) as server:
+        socks = [util.connect(server.address) for _ in range(total)]
+        for sock in socks:
+            sock.sendall(b"x")
+        util.wait_until(lambda: server.stats().messages_in == total)
+        util.settle(server)
+        with util.held(server, lambda: time.sleep(0.3)):
+            for sock in socks:
+                util.fill(sock, 120_000)
+        util.wait_until(lambda: len(seen) >= total)
+        util.settle(server)
+        first = list(seen)
+        for sock in socks:
+            sock.close()
+    assert sum(one for one in first if one != "timeout") >= total * 60_000
+
+
+def test_recv_with_no_time_at_all_looks_once(backend):
+    seen = []
+
+    async def handler(conn):
+        await conn.recv()
+        time.sleep(0.05)  # the second is in the kernel now, but not received
+        seen.append(await conn.recv(timeout=0))
+        with contextlib.suppress(TimeoutError):
+            seen.append(await conn.recv(timeout=0))
+
+    with (
+        util.serving(handler, backend, framing=LINES) as server,
+        util.connect(server.address) as sock,
+    ):
+        with util.held(server):
+            sock.sendall(b"first\n")
+            sock.sendall(b"second\n")
+        assert util.recv_all(sock) == b""
+    assert seen == [b"second"]
+
+
+def test_a_flood_of_others_does_not_put_off_a_timeout(backend):
+    over = []
+
+    async def handler(conn):
+        if await conn.recv() == b"flood":
+            async for _ in conn:
+                pass
+        else:
+            with contextlib.suppress(TimeoutError):
+                await conn.recv(timeout=0.05)
+            over.append(True)
+
+    with (
+        util.serving(handler, backend, framing=LINES) as server,
+        util.connect(server.address) as flood,
+        util.connect(server.address) as waits,
+    ):
+        flood.sendall(b"flood\n")
+        waits.sendall(b"wait\n")
+        deadline = time.monotonic() + 10
+        while not over:
+            assert time.monotonic() < deadline
+            flood.sendall(b"x" * 50 + b"\n" + b"\n" * 5000)
+
+
+def test_a_peer_that_sends_piece_by_piece_does_not_put_off_a_timeout(backend):
+    over = []
+
+    async def handler(conn):
+        await conn.recv()
+        with contextlib.suppress(TimeoutError):
+            await conn.recv(timeout=0.1)
+        over.append(True)
+
+    with (
+        util.serving(handler, backend, framing=LINES) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"x\n")
+        deadline = time.monotonic() + 10
+        while not over:
+            assert time.monotonic() < deadline
+            sock.sendall(b"x")
+
+
+# --- turns ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 4, 40])
+@pytest.mark.parametrize("peer", ["reads", "resets"])
+def test_a_stream_that_drains_lets_the_others_be_served(backend, size, peer):
+    ends = []
+
+    async def handler(conn):
+        if await conn.recv() == b"ask":
+            conn.send(b"answer")
+            return
+        try:
+            while not over:
+                conn.send(b"x" * size)
+                await conn.drain()
+        except pymux.ConnectionClosed as error:
+            ends.append(error.errno)
+            raise
+
+    over = []
+    with util.serving(handler, backend, drain_timeout=0) as server:
+        reader = util.connect(server.address)
+        try:
+            reader.sendall(b"stream")
+            util.recv_exactly(reader, 100)
+            if peer == "resets":
+                util.reset(reader)
+                util.wait_until(lambda: ends)
+            for _ in range(3):
+                assert util.everything(server.address, b"ask") == b"answer"
+            assert ends == ([errno.ECONNRESET] if peer == "resets" else [])
+        finally:
+            over.append(True)
+            reader.close()
+
+
+def test_drain_waits_a_turn_after_so_much_that_the_log_was_handed_over(backend):
+    turns = []
+
+    async def handler(conn):
+        for many in (8, 9000):
+            for _ in range(many):
+                conn.send(b"")
+            before = conn.mux.stats().harvests
+            await conn.drain()
+            turns.append(conn.mux.stats().harvests - before)
+
+    with util.serving(handler, backend, framing=LINES, limits=SLACK) as server:
+        assert len(util.everything(server.address, b"")) == 9008
+    assert turns == [0, 1]

@@ -99,6 +99,33 @@ def test_a_coroutines_context_does_not_reach_its_timers(backend):
     assert seen == [b"nobody", b"nobody"]
 
 
+def test_what_a_call_of_the_server_sets_no_coroutine_sees(backend):
+    """Nor does it share what is not set but changed, as decimal's context is."""
+
+    async def handler(conn):
+        precision = int(await conn.recv())
+        decimal.getcontext().prec = precision
+        await pymux.sleep(0)
+        await conn.recv()
+        assert decimal.getcontext().prec == precision
+        conn.send(user.get())
+
+    with (
+        util.serving(handler, backend, framing=LINES) as server,
+        util.connect(server.address) as a,
+        util.connect(server.address) as b,
+    ):
+        util.in_server(server, lambda mux: user.set(b"server"))
+        util.in_server(server, lambda mux: decimal.getcontext())
+        for sock, precision in ((a, b"3\n"), (b, b"12\n")):
+            sock.sendall(precision)
+        util.wait_until(lambda: server.stats().messages_in == 2)
+        with util.connect(server.address) as c:
+            for sock in (c, a, b):
+                sock.sendall(b"5\n5\n" if sock is c else b"go\n")
+                assert util.recv_all(sock) == b"nobody\n"
+
+
 def test_to_thread_takes_the_context_along_and_brings_nothing_back(backend):
     def work():
         before = user.get()
@@ -144,7 +171,8 @@ def test_an_async_generator_that_is_left_is_finished(
             if cleanup == "sleep":
                 await pymux.sleep(0.001)
             elif cleanup == "drain":
-                conn.send(b"bye")
+                with contextlib.suppress(pymux.ConnectionClosed):  # after `return`
+                    conn.send(b"bye")
                 await conn.drain()
             elif cleanup == "to_thread":
                 await pymux.to_thread(time.sleep, 0.001)
@@ -157,9 +185,9 @@ def test_an_async_generator_that_is_left_is_finished(
             if left == "return":
                 return
             break
-        del generator
-        gc.collect()
         if left == "dropped":
+            del generator
+            gc.collect()
             await conn.recv()
 
     with (

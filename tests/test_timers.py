@@ -300,3 +300,75 @@ def test_a_threadsafe_call_of_a_server_gets_its_mux_first(backend):
     ((mux, one, two),) = got
     assert isinstance(mux, pymux.Mux)
     assert (one, two) == (1, 2)
+
+
+def coarse(monkeypatch):
+    """Have time move in steps of a minute, as it does in smaller ones on Windows."""
+    exact = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: exact() // 60 * 60)
+
+
+@pytest.mark.parametrize("how", ["timer", "threadsafe", "both"])
+def test_a_harvest_runs_no_call_that_was_made_in_it(mux, monkeypatch, how):
+    coarse(monkeypatch)
+    ran = []
+
+    def again():
+        ran.append(how)
+        assert len(ran) < 100
+        if how != "threadsafe":
+            mux.call_later(0, again)
+        if how != "timer":
+            mux.call_threadsafe(again)
+
+    mux.call_later(0, again)
+    mux.harvest(0)
+    assert len(ran) == 1
+    mux.harvest(0)
+    assert len(ran) == (3 if how == "both" else 2)
+
+
+def test_a_harvest_that_gathers_runs_no_call_that_was_made_in_it(mux):
+    conn, peer = pair(mux)
+    ran = []
+
+    def again():
+        ran.append(True)
+        mux.call_later(0, again)
+
+    with peer:
+        peer.sendall(b"one message")
+        again()
+        before, batch = len(ran), []
+        while not len(batch):
+            assert len(ran) - before <= 1
+            before = len(ran)
+            batch = mux.harvest(10, min_messages=5, max_delay=10)
+        assert len(ran) - before <= 1
+        assert batch.conns == [conn]
+
+
+def test_on_a_coarse_clock_timers_run_in_the_order_they_were_set(mux, monkeypatch):
+    coarse(monkeypatch)
+    ran = []
+    for k in range(100):
+        mux.call_later(0, ran.append, k)
+    while len(ran) < 100:
+        mux.harvest(0)
+    assert ran == list(range(100))
+
+
+def test_what_was_due_with_a_call_that_raises_runs_next(mux):
+    ran = []
+
+    def fail():
+        raise LookupError
+
+    for k in range(3):
+        mux.call_later(0, ran.append, k)
+        mux.call_later(0, fail)
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            while True:
+                mux.harvest(0)
+    assert ran == [0, 1, 2]

@@ -206,7 +206,54 @@ static void what_is_sent_of_queues_in_a_turn_is_bounded(void)
         test_skipped("the system takes too little at once");
 }
 
+/* Said of each connection that the batch had no room for, and of no other. */
+static void what_was_not_reached_is_pending(void)
+{
+    enum { COUNT = PMX__EVENTS + 50 };  /* more than one wait tells of */
+    world w;
+    static pmx_sock peers[COUNT];
+    static uint64_t ids[COUNT];
+    pmx_policy p = lines("\n", 100);
+    if (!test_room_for(2 * COUNT + 100) ||
+        (!strcmp(test_backend, "select") && pmx_select_limit() < 2 * COUNT))
+        test_skipped("it takes two thousand descriptors");
+    world_begin(&w, 2, 65536);
+    world_listen(&w, &p);
+    for (int i = 0; i < COUNT; i++)
+        ids[i] = meet(&w, &peers[i]);
+    for (int i = 0; i < COUNT; i++)
+        EQUAL(pmx_pending(w.mux, ids[i]), 0);
+    EQUAL(pmx_pending(w.mux, 0), 0);
+    EQUAL(pmx_pending(w.mux, ids[0] + (UINT64_C(2) << 32)), 0);
+
+    do_op(&w, ids[1], PMX_PAUSE);
+    turn(&w, 0);
+    for (int i = 0; i < COUNT; i++)
+        put_text(peers[i], i == 2 ? "half a line" : "line\n");
+    UNTIL(&w, w.message_count >= 2);
+    for (int i = 0; i < COUNT; i++) {
+        if (i == 1)                     /* nobody is kept from it but us */
+            EQUAL(pmx_pending(w.mux, ids[i]), 0);
+        else if (i != 2)
+            EQUAL(pmx_pending(w.mux, ids[i]), !messages_of(&w, ids[i]));
+    }
+    UNTIL(&w, w.message_count == COUNT - 2);
+    for (int i = 0; i < COUNT; i++)
+        EQUAL(pmx_pending(w.mux, ids[i]), 0);
+    do_op(&w, ids[1], PMX_RESUME);
+    UNTIL(&w, w.message_count == COUNT - 1);
+    for (int i = 0; i < COUNT; i++)
+        leave(peers[i]);
+    UNTIL(&w, w.closed_count == COUNT);
+    for (int i = 0; i < COUNT; i++)
+        EQUAL(pmx_pending(w.mux, ids[i]), 0);
+    test_restore();
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 const test_case fair_tests[] = {
+    EACH(what_was_not_reached_is_pending),
     EACH(always_ready_peers_are_served_alike),
     EACH(always_ready_peers_are_served_alike_in_frames),
     EACH(always_ready_peers_are_served_alike_in_few_rows),
