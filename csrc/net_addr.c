@@ -173,7 +173,7 @@ static int look(const pmx__file *file, const char *path, uint64_t identity[2],
 int pmx__file_look(const pmx__file *file, const char *path,
                    uint64_t identity[2])
 {
-    mode_t mode;
+    mode_t mode = 0;
     return look(file, path, identity, &mode);
 }
 
@@ -191,7 +191,7 @@ static int compare(const pmx__file *file, const char *path,
 
 int pmx__file_claim(pmx__file *file, const char *path, uint32_t mode)
 {
-    mode_t is;
+    mode_t is = 0;
     const char *name = name_in(path);
     int error = look(file, path, file->identity, &is);
     if (error)

@@ -2,7 +2,7 @@
  * kqueue (macOS, the BSDs). EV_CLEAR makes it edge-triggered: the read filter
  * is added once. The write filter is EV_ONESHOT, and added again when a send
  * was refused: an edge-triggered one is activated whenever an acknowledgement
- * frees room (sowwakeup() in uipc_sockbuf.c of FreeBSD 15), which would be an
+ * frees room (sowakeup() in uipc_sockbuf.c of FreeBSD 15), which would be an
  * event a message. For a selector both are left out, and a filter is added or
  * deleted as interest comes and goes. Nothing keeps count of the
  * filters there are: adding one that is there changes nothing, and deleting
