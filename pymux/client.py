@@ -540,7 +540,7 @@ class Client:
         """Note what the last harvest brought, once, however often it is asked."""
         mux = self._mux
         batch = mux._batch
-        if batch is not None and batch is not self._noted:
+        if batch is not None and batch is not self._noted and not mux._unreturned:
             if batch._rows:
                 self._inbox.keep(batch)
                 mux.grow()

@@ -253,7 +253,9 @@ class Mux:
         self._unreturned = False
         self._causes: dict[int, BaseException] = {}
         self._stopped: set[int] | None = None  # ids whose input a stop has cut
-        self._ends: dict[int, int] = {}  # how many by each errno
+        self._ends: dict[int, int] = {}  # how many by each errno,
+        self._ends_before = self._ends  # and before the batch of turn `_filled`
+        self._filled = 0
         self._shortages = 0  # pauses of accepting that were seen, and
         self._warn_at = 0.0  # (monotonic) when the next is worth a line again
 
@@ -384,15 +386,16 @@ class Mux:
             self._close_now()
 
     def _close_now(self) -> None:
-        self._close_asked = False
-        if self._c is None:
-            return
-        try:
-            if self._on_close is not None:
-                self._on_close()
-            self._submit()
-        finally:
+        if self._c is not None:
+            try:
+                if self._on_close is not None:
+                    self._on_close()
+                self._submit()
+            except MemoryError:
+                self._free()
+                raise
             self._free()
+        self._close_asked = False
 
     def _free(self) -> None:
         """Close the core's part. It can be called again where it was interrupted."""
@@ -719,6 +722,7 @@ class Mux:
         if type(max_delay) is not float or max_delay:
             delay = max(seconds("max_delay", max_delay), 0)
         batch: Batch = self._harvest(deadline, min_messages, delay)
+        self._unreturned = False
         return batch
 
     def _harvest(
@@ -896,6 +900,7 @@ class Mux:
         if self._c is None:
             return
         try:
+            self._unreturned = False
             self._dispatching = True
             if type(what) is not int:
                 dispatcher(what)
@@ -938,7 +943,8 @@ class Mux:
 
     def _hand_over(self, result: int) -> Batch:
         """The batch that the core has received. May be begun again, where a
-        signal's handler raised half-way."""
+        signal's handler raised before the caller has noted (`_unreturned`) that
+        it has the batch."""
         arena = self._arena
         others = False
         if result & UNUSUAL:
@@ -948,19 +954,19 @@ class Mux:
             others = bool(result & lib.PMX_OTHER_ROWS)
         gap = self._gap if result & GAPS else None
         batch = self._kind_of_batch(self, arena, result >> MESSAGES, gap, others)
-        ends = self._ends
         if others:
-            ends = self._fill(batch, self._turn)
-        self._ends = ends
+            if self._filled != self._gil.turns:  # else begun again: count anew
+                self._ends_before = self._ends
+                self._filled = self._gil.turns
+            self._ends = self._fill(batch, self._turn)
         self._batches += 1
         batch._number = self._valid = self._batches
         self._batch = batch
-        self._unreturned = False
         return batch
 
     def _fill(self, batch: Batch, turn: Any) -> dict[int, int]:
         """What happened beside messages; the errnos of all ends so far."""
-        ends = self._ends
+        ends = self._ends_before
         conn = self._conn
         batch.opened = [conn(turn.opened[k]) for k in range(turn.opened_count)]
         batch.drained = [conn(turn.drained[k]) for k in range(turn.drained_count)]
@@ -979,7 +985,7 @@ class Mux:
                 self._stopped.add(row.id)
             batch.closed.append((gone, error))
             if error is not None:
-                if ends is self._ends:
+                if ends is self._ends_before:
                     ends = ends.copy()
                 ends[row.error] = ends.get(row.error, 0) + 1
                 if LOGGER.isEnabledFor(logging.DEBUG):

@@ -15,6 +15,7 @@ import pytest
 
 import pymux
 
+from .interrupts import at_each_place, interrupted, needs_tracing
 from .util import harvest_until, pair, recv_exactly, until_end
 
 pytestmark = pytest.mark.skipif(
@@ -367,3 +368,89 @@ def test_ctrl_c_leaves_a_harvest(backend):
         backend,
     )
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+# An exception at each place where a handler may run
+
+
+@needs_tracing
+@pytest.mark.parametrize("size", [3, 70_000, 300_000], ids=["small", "large", "huge"])
+def test_no_place_in_a_harvest_loses_a_message(mux, size):
+    """A large frame has memory of its own, which must be given up once."""
+    conn, peer = pair(mux, pymux.LengthPrefix(), limits=pymux.Limits(high_water=2**30))
+    message = b"m" * size
+    framed = len(message).to_bytes(4, "big") + message
+    with peer:
+
+        def scene(nth):
+            sender = threading.Thread(target=peer.sendall, args=(framed * 2,))
+            sender.start()
+            where, batch = interrupted(lambda: mux.harvest(10), nth)
+            left = [message] * (2 - (0 if batch is None else len(batch)))
+            acc = harvest_until(mux, lambda acc: len(acc.payloads) >= len(left))
+            sender.join()
+            assert acc.payloads == left, where
+            conn.send(b"x")
+            mux.harvest(0)
+            assert recv_exactly(peer, 5) == b"\0\0\0\1x"
+            return where
+
+        assert at_each_place(scene) > 15
+
+
+@needs_tracing
+def test_no_place_in_a_send_loses_or_doubles_a_piece(mux):
+    """What was begun is sent, whole, or was not taken at all."""
+    conn, peer = pair(mux, pymux.Lines(), limits=pymux.Limits(max_output=2**30))
+    with peer:
+
+        def scene(nth):
+            text = b"%d" % nth * 20_000
+            where, _ = interrupted(lambda: conn.send(text) or True, nth)
+            conn.send(b"next")
+            mux.harvest(0)
+            line = b""
+            while not line.endswith(b"next\n"):
+                mux.harvest(0)
+                line += peer.recv(1 << 20)
+            assert line in (text + b"\nnext\n", b"next\n"), where
+            return where
+
+        assert at_each_place(scene) > 3
+
+
+@needs_tracing
+def test_a_mux_that_is_interrupted_while_it_closes_can_be_closed_again(backend):
+    def scene(nth):
+        mux = pymux.Mux(backend)
+        conn, peer = pair(mux)
+        with peer:
+            conn.send(b"last")
+            where, _ = interrupted(lambda: mux.close() or True, nth)
+            mux.close()
+            assert until_end(peer) == (b"last", None), where
+            with pytest.raises(RuntimeError, match="closed"):
+                mux.harvest(0)
+            assert conn.closed, where
+        return where
+
+    assert at_each_place(scene) > 5
+
+
+@needs_tracing
+def test_a_wakeup_that_an_interrupted_harvest_has_seen_is_not_lost(mux):
+    mux.harvest(0)
+
+    def scene(nth):
+        mux.wakeup()
+        where, _ = interrupted(lambda: mux.harvest(5) or True, nth)
+        timer = threading.Timer(0.01, mux.wakeup)
+        timer.start()
+        start = time.monotonic()
+        mux.harvest(20)
+        timer.join()
+        assert time.monotonic() - start < 10, where
+        mux.harvest(0)
+        return where
+
+    assert at_each_place(scene) > 10
