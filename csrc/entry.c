@@ -1,14 +1,14 @@
 /*
  * The door: every call that touches a mux comes through here, one at a time.
  *
- * A mux belongs to one thread, and the caller sees to that. Where it does not,
- * two threads would be at the same lists, and the heap would pay. So who comes
- * while another is inside is turned away with -EBUSY and has done nothing; who
- * comes after pmx_shut() with -EBADF. Nothing waits, and the core calls nobody
- * back, so a thread never meets itself.
+ * A mux belongs to one thread, and the caller sees to that. Where the caller
+ * does not, two threads would change the same lists and corrupt the heap. So a
+ * call made while another thread is inside gets -EBUSY and has done nothing; a
+ * call after pmx_shut() gets -EBADF. No call waits for another, and the core
+ * never calls back, so a thread cannot meet itself here.
  *
- * Not through the door: what any thread may ask at any time (pmx_name,
- * pmx_forked, pmx_counts, pmx_wakeup_fd) and pmx_wakeup().
+ * Not through the door: what any thread may ask (pmx_name, pmx_forked,
+ * pmx_counts, pmx_wakeup_fd), and pmx_wakeup().
  */
 #include "core.h"
 

@@ -1000,7 +1000,7 @@ class Mux:
         now, pauses = time.monotonic(), self._counts.shortages
         if now >= self._warn_at:
             self._warn_at = now + WARN_EVERY
-            why = self._os_error(int(self._counts.shortage), "").strerror
+            why = self._os_error(int(self._counts.shortage), "").args[1]
             LOGGER.warning(
                 "%s: accepting pauses, peers wait in the backlog (%d times so far): %s",
                 repr(self),
