@@ -100,16 +100,17 @@ static void look_soon(pmx_mux *mux, uint32_t slot)
     look_again(mux, slot);
 }
 
-/* Where nothing tells, a close waits for the peer's end; a reset, whose input
- * nobody reads, would not hear it. */
+/* Where nothing tells, it is enough that the peer has ended, and a reset waits
+ * for nothing: nobody reads its input. */
 static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     int64_t n = unacknowledged(c);
-    if (!n || (reset && n < 0))
-        pmx__finish(mux, slot, c->error, reset);
-    else
+    if (n > 0 || (n < 0 && c->flags & PMX__DROPPING))
         look_soon(mux, slot);
+    else                        /* what was lost needs no acknowledgement */
+        pmx__finish(mux, slot,
+                    c->error ? c->error : pmx__sock_error(c->sock), reset);
 }
 
 /* All of it is with the kernel, the end too: its place is another's. Where more
@@ -166,10 +167,12 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     }
     if (!(c->flags & PMX__CLOSING))
         return;
-    if (!(c->flags & PMX__DROPPING) || c->flags & PMX__SEND_FAILED)
+    if (c->flags & PMX__SEND_FAILED)
         pmx__finish(mux, slot, c->error, 0);
     else if (mux->draining > 1)
         finish_acknowledged(mux, slot, 0);
+    else if (!(c->flags & PMX__DROPPING))
+        pmx__finish(mux, slot, c->error, 0);
     else
         linger(mux, slot);
 }
@@ -179,6 +182,11 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
 static void look(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
+    int error = c->flags & PMX__HUNG ? pmx__sock_error(c->sock) : 0;
+    if (error) {                /* a poller may have had to drop it */
+        pmx__finish(mux, slot, error, 0);
+        return;
+    }
     int64_t n = pmx__unacknowledged(c->sock);
     uint32_t left = n < 0 || n > PMX__UNKNOWN ? PMX__UNKNOWN : (uint32_t)n;
     if (left < c->left && c->left != PMX__UNKNOWN)

@@ -261,6 +261,37 @@ static void a_drain_that_is_cut_short_says_what_it_has_not_delivered(void)
     end();
 }
 
+/* One that has ended before is waited for as well: it has half-closed. */
+static void a_drain_waits_for_a_peer_that_has_ended(void)
+{
+    pmx_policy p = raw();
+    uint64_t ids[2];
+    int fds[2];
+    p.half_open = 1;
+    begin(&p, 3000);
+    for (int i = 0; i < 2; i++) {
+        fds[i] = arrives(&ids[i]);
+        sim_shutdown(fds[i], SHUT_WR);
+        say(&w, ids[i], bytes, 4000);
+        do_op(&w, ids[i], PMX_SEND_EOF);
+    }
+    pmx_drain(w.mux);
+    UNTIL(&w, has(&w.ended, ids[0]) && has(&w.ended, ids[1]));
+    for (int i = 0; i < 2; i++)
+        do_op(&w, ids[i], PMX_CLOSE);
+    for (int n = 0; n < 20; n++)
+        turn(&w, 100 * MS);
+    CHECK(!closed(&w, ids[0]) && !closed(&w, ids[1]));
+    leaves(fds[1]);                     /* with answers unread: a reset */
+    EQUAL(reads(fds[0], sizeof bytes), 3000);
+    UNTIL(&w, w.closed_count == 2);
+    EQUAL(error_of(&w, ids[0]), 0);
+    EQUAL(error_of(&w, ids[1]), ECONNRESET);
+    EQUAL(reads(fds[0], sizeof bytes), 1000);
+    leaves(fds[0]);
+    end();
+}
+
 #define VIRTUAL(test) EACH(test)
 #else
 #define VIRTUAL(test) {#test, NULL, 0, "the system in memory is Linux"}
@@ -275,5 +306,6 @@ const test_case linger_tests[] = {
     VIRTUAL(each_is_asked_in_its_own_time),
     VIRTUAL(a_drain_waits_for_what_is_on_its_way),
     VIRTUAL(a_drain_that_is_cut_short_says_what_it_has_not_delivered),
+    VIRTUAL(a_drain_waits_for_a_peer_that_has_ended),
     {0},
 };
