@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TextIO
 
 PROMPT = ">>: "
 
@@ -41,6 +41,15 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
+def _put(stream: TextIO, data: bytes) -> None:
+    """Write bytes to a stream at once; one in memory has nothing below its text."""
+    if hasattr(stream, "buffer"):
+        stream.buffer.write(data)
+        stream.buffer.flush()
+    else:
+        stream.write(data.decode(errors="backslashreplace"))
+
+
 def write(data: bytes) -> None:
     """Write to standard output at once.
 
@@ -50,8 +59,7 @@ def write(data: bytes) -> None:
     if sys.stdout is None:
         return
     try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        _put(sys.stdout, data)
     except (OSError, ValueError) as error:
         # What is still buffered would fail again, loudly, when Python exits.
         silence = os.open(os.devnull, os.O_WRONLY)
@@ -97,8 +105,7 @@ def complain(line: str, before: str = "") -> None:
         return
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
-        sys.stderr.buffer.write(_encoded(before) + _line(line))
-        sys.stderr.buffer.flush()
+        _put(sys.stderr, _encoded(before) + _line(line))
 
 
 def on_terminal() -> bool:

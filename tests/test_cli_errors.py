@@ -1,7 +1,9 @@
 """What the command line says when it cannot do what the user wants: one line, as
 typed, with the documented exit code, whatever became of the streams."""
 
+import contextlib
 import importlib.metadata
+import io
 import os
 import signal
 import socket
@@ -359,3 +361,25 @@ def test_connect_waits_for_a_slow_server_that_has_ended_its_direction(pymux_comm
         writer.join()
         assert got == size
         assert process.wait(30) == 0  # and its input is open still
+
+
+# -- called from a program ------------------------------------------------------------
+
+
+def test_main_writes_to_streams_in_memory():
+    """As a program may call it that has put something else in place of the streams."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        assert cli.main(["connect", "unix:/nowhere/at/all"]) == 1
+        with pytest.raises(SystemExit) as raised:
+            cli.main(["--version"])
+        assert raised.value.code == 0
+        with pytest.raises(SystemExit) as raised:
+            cli.main(["serve", "--nope"])
+        assert raised.value.code == 2
+    assert out.getvalue().startswith("pymux ")
+    first, *_, last = err.getvalue().splitlines()
+    assert first == "no such file or directory: unix:/nowhere/at/all"
+    assert "--nope" in last
