@@ -178,6 +178,27 @@ class Server(BaseServer):
         if fatal is not None:
             raise fatal
 
+    async def wait(self) -> None:
+        """Wait until the server and its handlers have ended: until something stops
+        it. To cancel it stops nothing.
+
+        Raises:
+            OSError: what ended the server, if anything did.
+            RuntimeError: it was not started, belongs to another loop, or this is
+                one of its own handlers, which it would wait for.
+        """
+        mux = self._mux
+        if mux is None:
+            raise RuntimeError("this server was not started; it has no end yet")
+        if mux.loop is not asyncio.get_running_loop():
+            raise RuntimeError("this server belongs to another loop")
+        form = self._dispatcher
+        if isinstance(form, TaskDispatcher) and form.runs(asyncio.current_task()):
+            raise RuntimeError("wait() in a handler of the server would never end")
+        await asyncio.wait([self._ended])
+        if mux._fatal is not None:
+            raise mux._fatal
+
 
 def serve(
     handler: Any,

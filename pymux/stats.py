@@ -7,8 +7,16 @@ from dataclasses import dataclass
 __all__ = ["Stats"]
 
 
+class _Ends:
+    """What is no field, so that all fields are plain figures."""
+
+    __slots__ = ("ends",)
+
+    ends: dict[int, int]
+
+
 @dataclass
-class Stats:
+class Stats(_Ends):
     """Figures of a mux, since it was made unless it says otherwise.
 
     Attributes:
@@ -33,7 +41,7 @@ class Stats:
             view of it is alive.
         accept_pauses: how often accepting had to pause.
         ends: how many connections were reported in `closed` with each errno, as
-            {errno: count}. It is no field of the dataclass, so `asdict` is flat.
+            {errno: count}. No field: `asdict` and `vars` are plain figures.
 
     >>> from pymux import Mux
     >>> with Mux() as mux:
@@ -62,7 +70,7 @@ class Stats:
     accept_pauses: int = 0
 
     def __post_init__(self) -> None:
-        self.ends: dict[int, int] = {}
+        self.ends = {}
 
 
 COUNTED = tuple(

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import copy
+import dataclasses
 import errno
 import logging
+import pickle
 import re
 import socket
 import time
@@ -137,6 +140,17 @@ def test_nothing_is_made_for_a_level_that_is_off(mux, monkeypatch):
 def test_a_copy_of_the_counts_is_the_callers(mux):
     mux.stats().ends[1] = 2
     assert mux.stats().ends == {}
+
+
+def test_counts_by_errno_go_where_the_figures_go_but_are_no_figure(mux):
+    conn, peer = util.pair(mux)
+    util.reset(peer)
+    util.harvest_until(mux, lambda acc: acc.is_closed(conn))
+    stats = mux.stats()
+    for again in (copy.copy(stats), pickle.loads(pickle.dumps(stats))):
+        assert again.ends == {errno.ECONNRESET: 1}
+        assert again == stats
+    assert all(type(one) is int for one in dataclasses.astuple(stats)[1:])
 
 
 def test_an_outgoing_connection_that_is_refused_is_a_line(mux):

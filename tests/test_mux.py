@@ -15,6 +15,7 @@ from .util import (
     no_descriptor_left,
     outgoing,
     pair,
+    python,
     recv_all,
     recv_exactly,
     reset,
@@ -302,7 +303,7 @@ def test_each_listener_keeps_its_own_framing(mux):
 
 
 @needs_proc
-def test_accepting_pauses_while_no_descriptor_is_left(mux):
+def test_accepting_pauses_while_no_descriptor_is_left(mux, logged):
     listener = mux.listen(("127.0.0.1", 0))
     with connect(listener.address):
         with no_descriptor_left():
@@ -313,7 +314,7 @@ def test_accepting_pauses_while_no_descriptor_is_left(mux):
 
 
 @needs_proc
-def test_accepting_goes_on_when_a_connection_closes(mux):
+def test_accepting_goes_on_when_a_connection_closes(mux, logged):
     listener = mux.listen(("127.0.0.1", 0))
     with connect(listener.address) as first:
         (conn,) = harvest_until(mux, lambda acc: acc.opened).opened
@@ -342,3 +343,35 @@ def test_a_mux_that_spins_serves_like_any_other(backend, spin):
                 conn.send(acc.received(conn))
                 mux.harvest(0)
                 assert recv_exactly(peer, len(b"%d" % k)) == b"%d" % k
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["MemoryError()", "ImportError()", "OSError(24, 'descriptors')", "LookupError()"],
+)
+def test_a_mux_opens_where_ctypes_cannot_be_imported(backend, error):
+    """It only serves an optimisation, which a service may not be allowed."""
+    program = f"""
+import sys
+
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("ctypes", "_ctypes"):
+            raise {error}
+
+sys.modules.pop("ctypes", None)
+sys.meta_path.insert(0, Refusing())
+import pymux
+
+for _ in range(2):
+    with pymux.Mux({backend!r}) as mux:
+        conn = mux.connect(mux.listen(("127.0.0.1", 0)).address)
+        conn.send(b"x")
+        mux._gil.left = 9  # as beside a thread that computes
+        while not (batch := mux.harvest(10)).messages:
+            pass
+        print(batch.messages)
+"""
+    with python("-c", program) as child:
+        out, err = child.communicate(timeout=20)
+    assert (child.returncode, out, err) == (0, "[b'x']\n" * 2, "")

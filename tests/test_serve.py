@@ -332,7 +332,7 @@ def test_signals_that_a_server_can_follow_are_never_an_interrupt(backend, tmp_pa
     ):
         sock.sendall(b"go")
         util.recv_exactly(sock, 1)
-        while not select.select([child.stdout], [], [], 0)[0]:
+        while not select.select([child.stdout], [], [], 0.001)[0]:
             child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=20)
     assert (child.returncode, err) == (0, "")
