@@ -73,6 +73,7 @@ static void at_max_connections_peers_wait(void)
     EQUAL(w.opened.count, 2);
     CHECK(wait_count < 4);
     EQUAL(pmx_counts(w.mux)->accept_pauses, 1);
+    EQUAL(pmx_counts(w.mux)->shortages, 0);     /* the listener is full */
     put_text(peers[4], "waiting");      /* and so does what they say */
     for (size_t i = 0; i < 5; i++) {
         EQUAL(pmx_counts(w.mux)->connections, i < 4 ? 2 : 1);
@@ -162,7 +163,11 @@ static void accepting_is_tried_again_by_itself(void)
     world_serve(&w, &p);
     waiting = call(&w);
     limit_descriptors(&before);
-    UNTIL(&w, pmx_counts(w.mux)->accept_pauses == 1);
+    /* a wait for ever ends, once, since the caller is to learn of it */
+    EQUAL(turn(&w, -1), 0);
+    EQUAL(pmx_counts(w.mux)->accept_pauses, 1);
+    EQUAL(pmx_counts(w.mux)->shortages, 1);
+    EQUAL(pmx_counts(w.mux)->shortage, EMFILE);
     unlimit_descriptors(&before);
     UNTIL(&w, w.opened.count == 1);
     leave(waiting);

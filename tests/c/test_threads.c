@@ -255,7 +255,31 @@ static void a_thread_that_waits_keeps_the_number_of_a_shut_watch(void)
 }
 #endif
 
+#ifndef _WIN32
+static void a_mux_closed_in_its_place_may_leave_its_wakeup(void)
+{
+    int64_t wakeup[2];
+    pmx_mux *mux = NULL;
+    EQUAL(pmx_open(&mux, test_backend, 16, 4096, 0), 0);
+    int number = pmx_wakeup_fd(mux), poller = pmx_fileno(mux);
+    pmx_close_in(&mux, wakeup);
+    CHECK(!mux);
+    EQUAL(wakeup[1], number);
+    CHECK(is_open(number) && is_open((int)wakeup[0]));
+    CHECK(poller < 0 || !is_open(poller));
+    pmx_close_in(&mux, wakeup);         /* there is none any more */
+    pmx_wakeup_close(wakeup);
+    CHECK(!is_open(number) && !is_open((int)wakeup[0]));
+    EQUAL(pmx_open(&mux, test_backend, 16, 4096, 0), 0);
+    number = pmx_wakeup_fd(mux);
+    pmx_close_in(&mux, NULL);
+    CHECK(!mux && !is_open(number));
+    pmx_close_in(&mux, NULL);
+}
+#endif
+
 const test_case thread_tests[] = {
+    UNIX_EACH(a_mux_closed_in_its_place_may_leave_its_wakeup, NO_POSIX),
     EACH(threads_may_wake_a_mux_that_echoes),
     EACH(threads_may_each_have_a_mux),
     UNIX_EACH(threads_may_wake_until_the_mux_is_closed_under_a_lock, NO_POSIX),
