@@ -12,6 +12,7 @@ import warnings
 import pytest
 
 import pymux
+from pymux import suspend
 from tests import util
 
 LINES = pymux.Lines()
@@ -594,3 +595,20 @@ def test_a_loop_of_awaits_does_not_keep_the_others_from_being_served(backend, as
                 assert util.everything(server.address, b"x") == b"served"
         finally:
             over.append(True)
+
+
+def test_where_an_interpreter_makes_no_such_coroutines_generators_do(monkeypatch):
+    monkeypatch.setattr(suspend, "_NATIVE", False)
+
+    @suspend.suspending
+    def waits(value):
+        return (yield value)
+
+    async def outer():
+        return await waits(1)
+
+    coroutine = outer()
+    assert coroutine.send(None) == 1
+    with pytest.raises(StopIteration) as end:
+        coroutine.send(2)
+    assert end.value.value == 2
