@@ -189,8 +189,9 @@ static void look(pmx_mux *mux, uint32_t slot)
     }
     int64_t n = pmx__unacknowledged(c->sock);
     uint32_t left = n < 0 || n > PMX__UNKNOWN ? PMX__UNKNOWN : (uint32_t)n;
-    if (left < c->left && c->left != PMX__UNKNOWN)
-        c->since = mux->now;
+    if (left < c->left && (c->left != PMX__UNKNOWN ||
+                           mux->now >= pmx__deadline_of(c)))
+        c->since = mux->now;    /* a first look that is late knows nothing */
     c->left = left;
     if (c->flags & PMX__UNACKED) {
         c->flags &= ~(uint32_t)PMX__UNACKED;

@@ -299,7 +299,8 @@ class GuestConnection(Connection):
         """Wait until the connection has ended on both sides.
 
         After `close()`: until the output has been sent and the peer has ended
-        its stream, at most `Limits.close_timeout` seconds.
+        its stream, or `Limits.close_timeout` seconds have passed without
+        progress.
         """
         if self._task is None and self.closed:
             return

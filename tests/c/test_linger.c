@@ -3,7 +3,7 @@
 #include "world.h"
 
 #ifdef __linux__
-#include "sim.h"
+#include "sim_parts.h"
 
 #include <string.h>
 
@@ -124,6 +124,31 @@ static void what_the_peer_sends_does_not_stretch_a_close(void)
     }
     EQUAL(error_of(&w, id), ETIMEDOUT);
     CHECK(sim_clock() - before <= p.close_ns + 100 * MS);
+    leaves(fd);
+    end();
+}
+
+/* The peer has read on while the mux was busy elsewhere, and not looked. */
+static void a_mux_that_comes_late_gives_the_peer_its_time(void)
+{
+    pmx_policy p = raw();
+    uint64_t id;
+    p.close_ns = 1000 * MS;
+    begin(&p, 3000);
+    int fd = arrives(&id);
+    say(&w, id, bytes, 5000);
+    do_op(&w, id, PMX_CLOSE);
+    turn(&w, 0);
+    EQUAL(pmx_queued(w.mux, id), 0);
+    sim_time += 5000 * MS;
+    EQUAL(reads(fd, 500), 500);
+    turn(&w, 0);
+    CHECK(!closed(&w, id));
+    int64_t before = sim_clock();
+    while (!closed(&w, id))
+        turn(&w, 100 * MS);
+    CHECK(sim_clock() - before <= 5 * p.close_ns / 4 + 100 * MS);
+    EQUAL(error_of(&w, id), ETIMEDOUT);
     leaves(fd);
     end();
 }
@@ -301,6 +326,7 @@ const test_case linger_tests[] = {
     VIRTUAL(what_the_peer_acknowledges_stretches_a_close),
     VIRTUAL(a_peer_that_reads_no_more_is_reset_in_time),
     VIRTUAL(what_the_peer_sends_does_not_stretch_a_close),
+    VIRTUAL(a_mux_that_comes_late_gives_the_peer_its_time),
     VIRTUAL(a_close_is_looked_at_now_and_then),
     VIRTUAL(a_close_without_patience_for_ever_is_not_looked_at),
     VIRTUAL(each_is_asked_in_its_own_time),
