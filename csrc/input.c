@@ -253,7 +253,6 @@ static void cut_input(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     c->left = 0;
     c->flags |= PMX__ENDED | PMX__DROPPING;
-    c->flags &= ~(uint32_t)PMX__TO_THE_END;
     if (c->flags & PMX__FRAMES)
         pmx__watch(mux, slot);
     else
