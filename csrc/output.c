@@ -303,8 +303,10 @@ static int make_room(pmx_mux *mux, uint32_t slot, size_t more)
             c->flags &= ~(uint32_t)PMX__CAN_WRITE;
         else if (error)
             return error;
-        if (!c->queue || c->queue->size + more <= c->rules->is.max_output)
+        if (!c->queue || c->queue->size + more <= c->rules->is.max_output) {
+            pmx__settle(mux, slot);
             return 0;
+        }
         if (error)
             break;
     }

@@ -39,9 +39,9 @@ def memory(
     """Bytes that a server of so many connections may take beyond an idle one.
 
     `reply` is the largest thing it sends at once, `answers` what it sends one
-    connection in answer to one batch, where that is more than `max_output`.
-    `carry` and `queued`, bytes of all connections together, are for where it is known
-    that there are fewer.
+    connection in answer to one batch, where that is more than `max_output`. `carry`
+    and `queued`, bytes of all connections together, are for where it is known that
+    there are fewer.
     """
     arenas = 5 * (arena_size + 20 * max_messages)
     batch = arena_size + 100 * max_messages + max(reply, 2 * answers)
