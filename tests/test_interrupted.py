@@ -302,9 +302,18 @@ def test_running_a_server(tmp_path, logged):
 
 
 def test_serving(tmp_path, logged):
-    """`serve` gives the signals back."""
+    """`serve` gives the signals back, and the wakeup descriptor of others."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
 
     def run(striker):
+        before = signal.set_wakeup_fd(theirs.fileno())
+        try:
+            serve(striker)
+        finally:
+            signal.set_wakeup_fd(before)
+
+    def serve(striker):
         with nothing_left():
             server = pymux.Server(echo, tmp_path / "s")
             with stopping(server):
@@ -312,7 +321,8 @@ def test_serving(tmp_path, logged):
             server.stop()
             assert os.listdir(tmp_path) == []
 
-    assert each_place(run) > 100
+    with ours, theirs:
+        assert each_place(run) > 100
 
 
 def test_stopping_a_server(tmp_path):
