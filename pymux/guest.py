@@ -229,11 +229,13 @@ class GuestConnection(Connection):
             self._task.wake()
 
     def _reader(self, what: str) -> Reader:
-        reader = self._task
+        reader, mux = self._task, self.mux
+        if reader is not None and mux._owner == get_ident() and mux._c is not None:
+            return reader
         if reader is None and self.closed:
             raise ConnectionClosed(f"{self!r}", connection=self)
-        if reader is None or not self.mux.is_over():
-            self.mux._check()
+        if reader is None or not mux.is_over():
+            mux._check()
         if reader is None:
             raise RuntimeError(
                 f"{what} is for connections of coroutine handlers and of "
@@ -499,10 +501,7 @@ class GuestMux(Mux):
         Raises:
             RuntimeError: the loop has closed.
         """
-        if self._flush is not None:
-            if self.loop.is_closed():
-                raise RuntimeError("Event loop is closed")
-        elif not self._dispatching and not self._harvesting:
+        if self._flush is None and not self._dispatching and not self._harvesting:
             self._flush = self.loop.call_soon(self._catch_up, context=self._context)
 
     def expect_sends(self) -> None:
