@@ -44,9 +44,12 @@ if TYPE_CHECKING:
 # What a send takes in while its own output waits, before it stops reading.
 MAX_HELD = 16 * 1024 * 1024
 
-# Once the peer has acknowledged everything, a close waits so long for its end while
-# it goes on sending: input that comes later makes the kernel reset the connection,
-# and some programs then forget what they have not read yet.
+# A peer that has acknowledged everything may still be at it: what it sends after our
+# close makes the kernel reset the connection, and some programs then forget what they
+# have not read yet. So where it sends, or has not said anything since our last
+# message, a close waits for its end until it has been quiet for so long; but no longer
+# than that for a peer that is never quiet.
+QUIET = 0.05
 LINGER = 0.5
 
 
@@ -97,7 +100,8 @@ class Client:
         self._ended = False  # the peer's stream has; what came before may be held
         self._lost = False  # the mux reported the connection as closed
         self._error: OSError | None = None  # and this was the cause
-        self._accepted = 0  # bytes that calls which returned have sent
+        self._accepted = 0  # bytes that calls which returned have sent,
+        self._heard = 0  # and how many had been received then
         self._asked = False  # to close, by another thread or a signal's handler,
         self._asked_by: float | None = None  # and by when
         self._closing = False  # by our own close(),
@@ -382,7 +386,11 @@ class Client:
             if not self._lingered and not self._lost and self._opened:
                 self._loss = self._linger(by, at_once)
             self._lingered = True
+            counts = mux._counts
+            queued, discarded = counts.queued, counts.discarded
             mux.close()
+            if queued and counts.discarded == discarded and not self._lost:
+                self._loss = None  # the kernel took it after all
         self._closed = True
         if self._loss is not None:
             raise self._loss
@@ -394,12 +402,14 @@ class Client:
         self._note()
         if not conn.closed:
             conn.close()
-        span = 0.0
-        nap, over = FIRST_NAP, math.inf
+        span, nap, over = 0.0, FIRST_NAP, math.inf
+        # When the peer was last at work for us: it may be at our last message.
+        busy = -math.inf
+        if self._accepted and counts.bytes_in == self._heard:
+            busy = monotonic()
         while True:
-            left = self._unacknowledged()
-            missing = self._missing(left)
-            before = counts.bytes_in
+            missing = self._missing(self._unacknowledged())
+            heard = counts.bytes_in
             mux.harvest(span)
             self._note()
             if self._lost:
@@ -407,19 +417,20 @@ class Client:
                     return None
                 return self._gone("closing")
             left = self._unacknowledged()
-            heard = counts.bytes_in != before
             now = monotonic()
+            if counts.bytes_in != heard:
+                busy = now
             if left is not None and left <= 1 and not mux._log.entries:
                 # the 1 is our end, which kernels are slow to acknowledge
-                if not heard:
+                if now - busy > QUIET or (at_once and not left):
                     return None
-                if sys.platform == "linux":
-                    over = min(over, now + LINGER)
-                    if now >= over and not left:
-                        return None
+                over = min(over, now + LINGER)
+                if now >= over and not left and sys.platform == "linux":
+                    return None
             if by is not None and now >= by:
                 missing = self._missing(left)
-                if not missing or not (counts.queued or (heard and not at_once)):
+                comes = now - busy <= QUIET and not at_once
+                if not missing or not (counts.queued or comes):
                     return None  # or the kernel goes on sending
                 return TimeoutError(
                     errno.ETIMEDOUT,
@@ -587,6 +598,7 @@ class Client:
         if self._lost or counts.discarded:
             raise self._gone("cannot send")
         self._accepted = counts.bytes_out
+        self._heard = counts.bytes_in
 
     # --- errors -----------------------------------------------------------------
 
