@@ -1,12 +1,13 @@
 """A mux belongs to the thread of its first harvest."""
 
 import threading
+import time
 
 import pytest
 
 import pymux
 
-from .util import connect, harvest_until, outgoing, pair, recv_exactly
+from .util import connect, harvest_until, outgoing, pair, recv_exactly, wait_until
 
 
 def in_thread(fn):
@@ -230,3 +231,54 @@ def test_outgoing_and_accepted_ones_belong_to_the_same_thread(mux):
     with peer:
         error = in_thread(lambda: conn.send(b"x"))
         assert isinstance(error, RuntimeError)
+
+
+def test_of_threads_that_harvest_first_at_once_one_owns_the_mux(backend):
+    for _ in range(20):
+        mux = pymux.Mux(backend)
+        start = threading.Barrier(4)
+        outcomes = []
+
+        def harvest(mux=mux, start=start, outcomes=outcomes):
+            start.wait(10)
+            try:
+                outcomes.append(len(mux.harvest(0.05)))
+                mux.close()
+            except RuntimeError as error:
+                outcomes.append(str(error))
+
+        threads = [threading.Thread(target=harvest) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert outcomes.count(0) == 1, outcomes
+        assert all("thread" in text or "closed" in text for text in outcomes if text)
+
+
+def test_a_call_while_another_thread_is_in_the_core_is_refused(mux):
+    """It may have seen that nobody owns the mux, just before the other came."""
+    listener = mux.listen(("127.0.0.1", 0))
+    harvesting = threading.Thread(target=mux.harvest, args=(30,))
+    harvesting.start()
+    wait_until(lambda: mux._in_core)
+    calls = (
+        lambda: mux.listen(("127.0.0.1", 0)),
+        lambda: mux.connect(("127.0.0.1", 9)),
+        mux.next_timeout,
+        listener.close,
+    )
+    try:
+        time.sleep(0.01)  # from Python into the core
+        for call in calls:
+            mux._owner = None
+            with pytest.raises(RuntimeError, match="inside"):
+                call()
+        assert mux._figures().listeners == 1
+    finally:
+        mux._owner = harvesting.ident
+        mux.wakeup()
+        harvesting.join()
+        mux._owner = None
+    with connect(listener.address):
+        harvest_until(mux, lambda acc: acc.opened)

@@ -1,0 +1,149 @@
+"""What a client takes before it waits, and when a wait is over."""
+
+import contextlib
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+
+import pytest
+
+import pymux
+from pymux import LengthPrefix, Lines
+
+from . import util
+
+
+@pytest.fixture(autouse=True)
+def _client_backend(backend, monkeypatch):
+    monkeypatch.setenv("PYMUX_BACKEND", backend)
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def listener(request, tmp_path):
+    if request.param == "tcp":
+        sock = socket.create_server(("127.0.0.1", 0), backlog=300)
+    else:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(tmp_path / "s"))
+        sock.listen(300)
+    with sock:
+        yield sock
+
+
+@contextlib.contextmanager
+def connected(listener, **options):
+    """(client, plain socket at its other end)."""
+    options.setdefault("timeout", 10)
+    with pymux.connect(listener.getsockname(), **options) as client:
+        peer, _ = listener.accept()
+        peer.settimeout(10)
+        with peer:
+            yield client, peer
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+needs_proc = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="it looks into /proc"
+)
+
+
+@needs_proc
+def test_a_client_that_does_not_wait_takes_one_descriptor(listener):
+    before = descriptors()
+    with connected(listener) as (client, peer):
+        client.send(b"question")
+        assert descriptors() == before + 2  # the other is the peer's
+        with pytest.raises(TimeoutError):
+            client.recv(0)
+        assert descriptors() == before + 2
+        with pytest.raises(TimeoutError):
+            client.recv(0.01)
+        assert descriptors() <= before + 4  # and what can end its wait
+        peer.sendall(b"answer")
+        assert client.recv() == b"answer"
+    assert descriptors() == before
+
+
+@needs_proc
+def test_a_hundred_clients_weigh_little(listener):
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(pymux.connect(listener.getsockname(), timeout=10))
+        before = resident()
+        for _ in range(200):
+            stack.enter_context(pymux.connect(listener.getsockname(), timeout=10))
+        assert (resident() - before) / 200 < 40 * 1024
+
+
+def test_a_wait_needs_no_descriptor_that_cannot_be_had(listener):
+    with connected(listener) as (client, peer), util.no_descriptor_left():
+        timer = threading.Timer(0.1, peer.sendall, [b"late"])
+        timer.start()
+        assert client.recv() == b"late"
+        timer.join()
+
+
+@pytest.mark.parametrize("size", [1, 9_000, 70_000, 1_000_000])
+def test_what_comes_in_any_size_is_received_whole(listener, size):
+    """Also where the memory of the first harvests has no room for it."""
+    message = (bytes(range(256)) * (size // 256 + 1))[:size]
+    framed = size.to_bytes(4, "big") + message
+    with connected(listener, framing=LengthPrefix()) as (client, peer):
+        sender = threading.Thread(target=peer.sendall, args=(framed * 5,))
+        sender.start()
+        assert [client.recv() for _ in range(5)] == [message] * 5
+        sender.join()
+        client.send(message[:1000])
+        assert util.recv_exactly(peer, 4 + len(message[:1000]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it asks what has arrived")
+def test_a_message_that_takes_many_receives_has_arrived_in_time(listener):
+    import fcntl
+    import termios
+
+    def unread():
+        return struct.unpack("i", fcntl.ioctl(peer, termios.TIOCOUTQ, b"\0" * 4))[0]
+
+    message = bytes(range(256)) * 250
+    with connected(listener, framing=LengthPrefix()) as (client, peer):
+        peer.sendall(len(message).to_bytes(4, "big") + message)
+        if listener.family == socket.AF_INET:
+            util.wait_until(lambda: unread() == 0)
+        assert client.recv(timeout=0) == message
+
+
+def test_a_message_that_came_while_nobody_looked_is_no_timeout(listener):
+    """The time may be over when a wait returns: then there is one look more."""
+    with connected(listener, framing=Lines()) as (client, peer):
+        harvest, late = client._mux.harvest, []
+
+        def slow(timeout=None):
+            batch = harvest(0)
+            if not late:  # as where this thread is kept from running for a while
+                late.append(peer.sendall(b"in time\n"))
+                time.sleep(0.1)
+            return batch
+
+        client._mux.harvest = slow
+        assert client.recv(timeout=0.05) == b"in time"
+
+
+def test_next_takes_one_message(listener):
+    with connected(listener, framing=Lines()) as (client, peer):
+        peer.sendall(b"a\nb\n")
+        assert next(client) == b"a"
+        assert next(client) == b"b"
+        peer.shutdown(socket.SHUT_WR)
+        with pytest.raises(StopIteration):
+            next(client)
