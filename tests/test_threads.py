@@ -1,7 +1,8 @@
 """A mux belongs to the thread of its first harvest."""
 
+import re
 import threading
-import time
+from pathlib import Path
 
 import pytest
 
@@ -261,7 +262,7 @@ def test_a_call_while_another_thread_is_in_the_core_is_refused(mux):
     listener = mux.listen(("127.0.0.1", 0))
     harvesting = threading.Thread(target=mux.harvest, args=(30,))
     harvesting.start()
-    wait_until(lambda: mux._in_core)
+    wait_until(lambda: mux._counts.harvests == 1)  # it is in the core
     calls = (
         lambda: mux.listen(("127.0.0.1", 0)),
         lambda: mux.connect(("127.0.0.1", 9)),
@@ -269,7 +270,6 @@ def test_a_call_while_another_thread_is_in_the_core_is_refused(mux):
         listener.close,
     )
     try:
-        time.sleep(0.01)  # from Python into the core
         for call in calls:
             mux._owner = None
             with pytest.raises(RuntimeError, match="inside"):
@@ -282,3 +282,18 @@ def test_a_call_while_another_thread_is_in_the_core_is_refused(mux):
         mux._owner = None
     with connect(listener.address):
         harvest_until(mux, lambda acc: acc.opened)
+
+
+# What any thread may call at any time, and what makes a mux.
+FREE = {"name", "forked", "counts", "wakeup_fd", "wakeup", "open", "open_small"}
+CSRC = Path(__file__).parent.parent / "csrc"
+
+
+@pytest.mark.skipif(not CSRC.is_dir(), reason="the core's source is not here")
+def test_every_call_that_touches_a_mux_comes_through_one_door():
+    header = (CSRC / "pymux.h").read_text(encoding="utf-8")
+    declared = re.findall(r"\bpmx_(\w+)\((?:const )?pmx_(?:mux|turn) \*", header)
+    entry = (CSRC / "entry.c").read_text(encoding="utf-8")
+    assert set(declared) - FREE
+    for name in set(declared) - FREE:
+        assert re.search(rf"^\w+ pmx_{name}\(", entry, re.M), name
