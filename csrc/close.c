@@ -193,11 +193,12 @@ static void look(pmx_mux *mux, uint32_t slot)
                            mux->now >= pmx__deadline_of(c)))
         c->since = mux->now;    /* a first look that is late knows nothing */
     c->left = left;
-    if (c->flags & PMX__UNACKED) {
+    if (n <= 0 && c->flags & PMX__UNACKED) {
         c->flags &= ~(uint32_t)PMX__UNACKED;
         mux->unacked--;
     }
-    pmx__settle(mux, slot);
+    if (!(c->flags & PMX__UNACKED))
+        pmx__settle(mux, slot);
     if (c->flags & PMX__DONE)
         return;
     if (mux->now >= pmx__deadline_of(c))
