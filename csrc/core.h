@@ -396,6 +396,10 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
 void pmx__due_to_close(pmx_mux *mux, uint32_t slot);
 void pmx__end_sending(pmx_mux *mux, uint32_t slot);
 void pmx__settle(pmx_mux *mux, uint32_t slot);
+/* Its time is over, or it is to be looked at (idle connections: expire.c). */
+void pmx__is_due(pmx_mux *mux, uint32_t slot);
+
+/* expire.c: whose time is over */
 void pmx__expire(pmx_mux *mux);
 void pmx__waits(pmx_mux *mux, uint32_t slot);
 void pmx__hand_back(pmx_mux *mux, int64_t now);

@@ -262,19 +262,19 @@ static void a_mux_closed_in_its_place_may_leave_its_wakeup(void)
     pmx_mux *mux = NULL;
     EQUAL(pmx_open(&mux, test_backend, 16, 4096, 0), 0);
     int number = pmx_wakeup_fd(mux), poller = pmx_fileno(mux);
-    pmx_close_in(&mux, wakeup);
+    EQUAL(pmx_keep_wakeup(mux, wakeup), 0);
+    pmx_dispose(&mux);
     CHECK(!mux);
     EQUAL(wakeup[1], number);
     CHECK(is_open(number) && is_open((int)wakeup[0]));
     CHECK(poller < 0 || !is_open(poller));
-    pmx_close_in(&mux, wakeup);         /* there is none any more */
+    pmx_dispose(&mux);                  /* there is none any more */
     pmx_wakeup_close(wakeup);
     CHECK(!is_open(number) && !is_open((int)wakeup[0]));
     EQUAL(pmx_open(&mux, test_backend, 16, 4096, 0), 0);
     number = pmx_wakeup_fd(mux);
-    pmx_close_in(&mux, NULL);
+    pmx_dispose(&mux);
     CHECK(!mux && !is_open(number));
-    pmx_close_in(&mux, NULL);
 }
 #endif
 
