@@ -191,6 +191,32 @@ static void a_close_without_patience_for_ever_is_not_looked_at(void)
     end();
 }
 
+/* Nobody answers: of its two times the one that is over first holds. */
+static void a_close_while_connecting_has_its_own_time(void)
+{
+    pmx_policy p = raw();
+    uint64_t ids[3];
+    begin(&p, 65536);
+    sim_now.dial = SIM_LOST;
+    pmx_endpoint at = {.host = "127.0.0.1", .port = w.port};
+    static const int64_t connect_ms[] = {-1, 500, 5000};
+    static const int64_t over_ms[] = {1000, 500, 1000};
+    for (int i = 0; i < 3; i++) {
+        p.close_ns = 1000 * MS;
+        p.connect_ns = connect_ms[i] < 0 ? -1 : connect_ms[i] * MS;
+        EQUAL(pmx_connect(w.mux, &at, 1, &p, &ids[i]), 0);
+        int64_t before = sim_clock();
+        say_text(&w, ids[i], "hello");
+        do_op(&w, ids[i], PMX_CLOSE);
+        while (!closed(&w, ids[i]))
+            turn(&w, 10000 * MS);
+        EQUAL(error_of(&w, ids[i]), ETIMEDOUT);
+        CHECK(sim_clock() - before >= over_ms[i] * MS);
+        CHECK(sim_clock() - before <= over_ms[i] * MS + 50 * MS);
+    }
+    end();
+}
+
 /* --- acknowledgement --------------------------------------------------- */
 
 /* The reset of a connection that broke its framing waits for its peer alone,
@@ -329,6 +355,7 @@ const test_case linger_tests[] = {
     VIRTUAL(a_mux_that_comes_late_gives_the_peer_its_time),
     VIRTUAL(a_close_is_looked_at_now_and_then),
     VIRTUAL(a_close_without_patience_for_ever_is_not_looked_at),
+    VIRTUAL(a_close_while_connecting_has_its_own_time),
     VIRTUAL(each_is_asked_in_its_own_time),
     VIRTUAL(a_drain_waits_for_what_is_on_its_way),
     VIRTUAL(a_drain_that_is_cut_short_says_what_it_has_not_delivered),
