@@ -30,7 +30,7 @@ def names(path):
     """The tests of a file, in Python or in C."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".c":
-        return set(re.findall(r"(?:ONCE|EACH)\((\w+)", text))
+        return set(re.findall(r"(?:ONCE|EACH|VIRTUAL)\((\w+)", text))
     return {
         node.name
         for node in ast.parse(text).body
