@@ -250,8 +250,6 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     pmx__conn *c = pmx__slot(mux, slot);
     c->sock = sock;
     pmx__keep_peer(c, peer);
-    if (c->family == 1)         /* or the system has named none */
-        c->family = pmx__family(&l->name);
     error = mux->poller->add(mux->poll_state, sock, pmx__id(slot, c),
                              PMX__IN | PMX__OUT);
     if (error) {

@@ -184,7 +184,8 @@ typedef struct pmx__conn {
     pmx__queue *queue;
     union {                     /* by the connection's state */
         pmx__route *route;      /* connecting */
-        pmx__name6 *peer6;      /* open, by family */
+        uint8_t ip6[8];         /* open, by family: IPv6, behind ip6_end, */
+        pmx__name6 *peer6;      /* or with a scope */
         pmx__target *peer;      /* of a Unix socket, as long as its name is */
         pmx__names *names;      /* done */
     } at;
@@ -203,20 +204,31 @@ typedef struct pmx__conn {
                                    when CLOSING */
     uint32_t ip4;               /* the peer's, as the network has them */
     uint16_t port4;
-    uint8_t due;                /* enum pmx__due */
-    uint8_t family;             /* 4: ip4 and port4; 6, or 1 (Unix): see at */
-    uint8_t lingers;            /* enum pmx__lingers */
-    uint8_t task;               /* enum pmx__task */
+    uint8_t due : 4;            /* enum pmx__due */
+    uint8_t lingers : 4;        /* enum pmx__lingers */
+    uint8_t task;               /* enum pmx__task; below it the family */
+    uint8_t ip6_end[4];         /* of IPv6 without a scope, which has ip4 and
+                                   at.ip6 for the rest of it, and port4 */
 } pmx__conn;
 
 /* What a connection's task has been given, where a task takes its messages. */
 enum pmx__task {
-    PMX__TASK = 1,              /* there is one */
-    PMX__OWES = 2,              /* it has a message that is not answered */
-    PMX__OWES_MORE = 4,         /* and had several at once: which of them an
+    PMX__TASK = 16,             /* there is one */
+    PMX__OWES = 32,             /* it has a message that is not answered */
+    PMX__OWES_MORE = 64,        /* and had several at once: which of them an
                                    answer in the same turn is to is not known */
-    PMX__KEEPS = 8,             /* messages are kept that it has not taken */
+    PMX__KEEPS = 128,           /* messages are kept that it has not taken */
+    PMX__FAMILY = 15,           /* of the peer of one that has been open */
+    PMX__SCOPED = 7             /* IPv6, at.peer6 */
 };
+
+/* What `at` points to, if it does: to be freed with the connection. */
+static inline void *pmx__at_memory(const pmx__conn *c)
+{
+    return (c->task & PMX__FAMILY) == 6 &&
+                   !(c->flags & (PMX__CONNECTING | PMX__DONE))
+               ? NULL : c->at.names;
+}
 
 typedef struct {
     pmx_sock sock;

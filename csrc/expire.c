@@ -61,8 +61,8 @@ void pmx__expire(pmx_mux *mux)
 void pmx__waits(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    int asked = c->task;
-    c->task = PMX__TASK;
+    int asked = c->task & PMX__TASK;
+    c->task = (c->task & PMX__FAMILY) | PMX__TASK;
     if (asked && c->due == PMX__IDLE_DUE && c->row_turn != mux->turn &&
         c->dirty == PMX__NONE && !waits_for_us(c))
         pmx__finish(mux, slot, ETIMEDOUT, 1);

@@ -35,7 +35,7 @@ static void note_rows(pmx_mux *mux, uint32_t slot, uint32_t count)
         a->runs[a->run_count++] = count;
     mux->rows += count;
     mux->stats.messages_in += count;
-    if (c->task)
+    if (c->task & PMX__TASK)
         c->task |= c->row_turn == mux->turn || count > 1
                        ? PMX__OWES | PMX__OWES_MORE : PMX__OWES;
     if (c->row_turn != mux->turn) {

@@ -153,7 +153,7 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
     pmx__queue_drop(mux, c);
     pmx__linger_no_more(mux, slot);
     pmx__carry_drop(mux, c);
-    free(c->at.names);
+    free(pmx__at_memory(c));
     pmx__rules_drop(mux, c->rules);
 }
 

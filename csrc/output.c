@@ -390,7 +390,9 @@ static void log_op(pmx_mux *mux, uint64_t id, enum pmx_op op)
     case PMX_RELEASE: pmx__resume(mux, slot, PMX__HELD); break;
     case PMX_WAITS: pmx__waits(mux, slot); break;
     case PMX_KEPT: c->task |= PMX__TASK | PMX__KEEPS; break;
-    case PMX_TAKEN: c->task = PMX__TASK | PMX__OWES; break;
+    case PMX_TAKEN:
+        c->task = (c->task & PMX__FAMILY) | PMX__TASK | PMX__OWES;
+        break;
     case PMX_SEND: break;
     }
 }

@@ -191,7 +191,7 @@ int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot)
 void pmx__conn_free(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    free(c->at.names);
+    free(pmx__at_memory(c));
     c->at.names = NULL;
     pmx__rules_drop(mux, c->rules);
     c->rules = NULL;

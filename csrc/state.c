@@ -216,8 +216,10 @@ enum { NAME_HEAD = offsetof(pmx__target, to) };
 /* The name of the peer of a connection that has been open. */
 void pmx__peer(const pmx__conn *c, pmx__target *peer)
 {
+    int family = c->task & PMX__FAMILY;
+    struct sockaddr_in6 *to = &peer->to.v6;
     memset(peer, 0, sizeof *peer);
-    if (c->family == 4) {
+    if (family == 4) {
         peer->size = sizeof peer->to.v4;
         peer->to.v4.sin_family = AF_INET;
         peer->to.v4.sin_addr.s_addr = c->ip4;
@@ -228,39 +230,55 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer)
     } else if (c->flags & PMX__CONNECTING) {    /* or the last that was tried */
         const pmx__route *r = c->at.route;
         *peer = r->targets[r->next < r->count ? r->next : r->count - 1];
-    } else if (c->family == 6 && c->at.peer6) {
-        struct sockaddr_in6 *to = &peer->to.v6;
+    } else if (family == 6) {
         peer->size = sizeof *to;
         to->sin6_family = AF_INET6;
-        memcpy(&to->sin6_addr, c->at.peer6->ip, sizeof c->at.peer6->ip);
-        to->sin6_scope_id = c->at.peer6->scope;
+        to->sin6_port = c->port4;
+        uint8_t *ip = (uint8_t *)&to->sin6_addr;
+        memcpy(ip, c->at.ip6, 8);
+        memcpy(ip + 8, &c->ip4, 4);
+        memcpy(ip + 12, c->ip6_end, 4);
+    } else if (family == PMX__SCOPED && c->at.peer6) {
+        peer->size = sizeof *to;
+        to->sin6_family = AF_INET6;
         to->sin6_port = c->at.peer6->port;
-    } else if (c->at.peer) {
+        to->sin6_scope_id = c->at.peer6->scope;
+        memcpy(&to->sin6_addr, c->at.peer6->ip, sizeof c->at.peer6->ip);
+    } else if (family == 1 && c->at.peer) {
         memcpy(peer, c->at.peer, NAME_HEAD + (size_t)c->at.peer->size);
     }
 }
 
+/* IPv4 and IPv6 fit into the slot, but for a scope, which is rare. */
 void pmx__keep_peer(pmx__conn *c, const pmx__target *peer)
 {
-    c->family = pmx__family(peer);
+    int family = pmx__family(peer);
+    const struct sockaddr_in6 *from = &peer->to.v6;
+    const uint8_t *ip = (const uint8_t *)&from->sin6_addr;
     c->at.peer = NULL;
-    if (c->family == 4) {
+    if (family == 4) {
         c->ip4 = peer->to.v4.sin_addr.s_addr;
         c->port4 = peer->to.v4.sin_port;
-    } else if (c->family == 6) {
-        pmx__name6 *name = sys_malloc(sizeof *name);
-        if (!name)
-            return;
-        memcpy(name->ip, &peer->to.v6.sin6_addr, sizeof name->ip);
-        name->scope = peer->to.v6.sin6_scope_id;
-        name->port = peer->to.v6.sin6_port;
-        c->at.peer6 = name;
+    } else if (family == 6 && !from->sin6_scope_id) {
+        c->port4 = from->sin6_port;
+        memcpy(c->at.ip6, ip, 8);
+        memcpy(&c->ip4, ip + 8, 4);
+        memcpy(c->ip6_end, ip + 12, 4);
+    } else if (family == 6) {
+        family = PMX__SCOPED;
+        c->at.peer6 = sys_malloc(sizeof *c->at.peer6);
+        if (c->at.peer6) {
+            memcpy(c->at.peer6->ip, ip, sizeof c->at.peer6->ip);
+            c->at.peer6->scope = from->sin6_scope_id;
+            c->at.peer6->port = from->sin6_port;
+        }
     } else if (peer->size && pmx__is_named(peer)) {
         size_t size = NAME_HEAD + (size_t)peer->size;
         c->at.peer = sys_malloc(size);
         if (c->at.peer)
             memcpy(c->at.peer, peer, size);
     }
+    c->task = (uint8_t)((c->task & ~PMX__FAMILY) | family);
 }
 
 static void keep_names(pmx__conn *c)
@@ -274,7 +292,7 @@ static void keep_names(pmx__conn *c)
         pmx__describe(&names->targets[0], &names->names[0]);
         pmx__describe(&names->targets[1], &names->names[1]);
     }
-    free(c->at.peer);
+    free(pmx__at_memory(c));
     c->at.names = names;
 }
 

@@ -380,7 +380,7 @@ static void nothing_waits_unseen(void)
     for (uint32_t slot = 0; slot < life.mux->slots; slot++) {
         const pmx__conn *c = pmx__slot(life.mux, slot);
         int unread = 0;
-        if (!(c->generation & 1) || c->family != 1 ||
+        if (!(c->generation & 1) || (c->task & PMX__FAMILY) != 1 ||
             !(c->flags & PMX__SOURCE) || c->flags & PMX__IN_READY)
             continue;
         CHECK(!sim_ioctl(c->sock, FIONREAD, &unread));
