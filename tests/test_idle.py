@@ -270,39 +270,13 @@ def test_those_whom_a_turn_does_not_reach_are_not_idle(backend):
         mux.close()
 
 
-@pytest.mark.parametrize("form", ["function", "object", "batch"])
-def test_the_time_of_a_handler_is_not_its_peers(backend, form):
-    # The handler blocks, and answers nothing: the peer has waited all the same.
-    clock = util.serving(lambda conn, data: None, limits=BRIEF)
-    with clock as clock:
-        ended = []
-
-        class Object:
-            def received(self, conn, data):
-                outlast(clock.address)
-
-            def closed(self, conn, error):
-                ended.append(error)
-
-        @pymux.batched
-        def batch(batch):
-            outlast(clock.address)
-
-        handlers = {
-            "function": lambda conn, data: outlast(clock.address),
-            "object": Object(),
-            "batch": batch,
-        }
-        with (
-            util.serving(
-                handlers[form], backend, framing=LINES, limits=BRIEF
-            ) as server,
-            util.connect(server.address) as sock,
-        ):
-            for k in range(3):
-                sock.sendall(b"x\n")
-                util.wait_until(lambda: server.stats().messages_in > k)  # noqa: B023
-                # what follows is sent before the handler is done
-                assert server.stats().closed == 0
-            util.settle(server)
-            assert not ended
+def test_the_time_that_a_batch_takes_is_not_its_peers(mux):
+    # Nothing is unread, and nothing is answered: the peer has waited all the same.
+    conn, peer = util.pair(mux, LINES, limits=BRIEF)
+    with peer, util.serving(lambda conn, data: None, limits=BRIEF) as clock:
+        peer.sendall(b"x\n")
+        acc = util.harvest_until(mux, lambda acc: acc.messages or acc.closed)
+        outlast(clock.address)
+        acc.add(mux.harvest(0))
+        assert not acc.closed
+        assert acc.messages == [(conn, b"x")]
