@@ -294,23 +294,29 @@ static void note_answer(const pmx_mux *mux, pmx__conn *c)
 static int make_room(pmx_mux *mux, uint32_t slot, size_t more)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    while (c->queue && !(c->flags & PMX__CONNECTING)) {
+    size_t most = c->rules->is.max_output;
+    int error = 0;
+    while (c->queue && !error && !(c->flags & PMX__CONNECTING) &&
+           c->queue->size + more > most) {
         size_t taken;
-        int error = pmx__queue_send(mux, c, &taken);
+        error = pmx__queue_send(mux, c, &taken);
         if (taken)
             pmx__touch(mux, slot);
-        if (error == -EAGAIN)
-            c->flags &= ~(uint32_t)PMX__CAN_WRITE;
-        else if (error)
-            return error;
-        if (!c->queue || c->queue->size + more <= c->rules->is.max_output) {
-            pmx__settle(mux, slot);
-            return 0;
-        }
-        if (error)
-            break;
     }
-    return -ENOBUFS;
+    if (error == -EAGAIN) {
+        c->flags &= ~(uint32_t)PMX__CAN_WRITE;
+        error = pmx__arm(mux, c);
+    } else if (error == -ENOBUFS) {     /* no event will tell: see net.h */
+        mux->short_of_buffers = 1;
+        error = 0;
+    }
+    if (error)
+        return error;
+    if (c->queue ? c->queue->size + more > most : in_hand(mux, c))
+        return -ENOBUFS;
+    pmx__settle(mux, slot);
+    pmx__watch(mux, slot);      /* for room no more, where all is gone */
+    return 0;
 }
 
 /* One frame, or as many as stand in data as they go out (framed > 0). */

@@ -369,6 +369,56 @@ static void what_the_kernel_takes_now_is_not_held_against_a_peer(void)
     world_end(&w);
 }
 
+/* A connection that the poller has said has room, and that was not served yet
+ * since the batch was full, is offered what it has queued: watched for room
+ * then, with nothing to send, a level-triggered poller would tell for ever. */
+static void what_is_gone_before_its_turn_is_not_watched_for_room(void)
+{
+    enum { SIZE = 9000000, LITTLE = 1000000 };
+    world w;
+    pmx_sock first, peer;
+    pmx_policy p = lines("\n", 100);
+    p.max_output = 1000;
+    p.high_water = 1 << 30;     /* nothing is drained */
+    world_begin(&w, 1, 65536);
+    world_listen(&w, &p);
+    uint64_t talker = meet(&w, &first), id = meet(&w, &peer);
+    buffer much = {0}, got = {0};
+    fill(&much, SIZE, 1);
+    say(&w, id, much.bytes, SIZE);
+    turn(&w, 0);
+    CHECK(pmx_queued(w.mux, id));
+    while (pmx_queued(w.mux, id) > LITTLE) {
+        get_at_most(peer, &got, 50000);
+        turn(&w, 0);
+    }
+    pmx__conn *c = pmx__slot(w.mux, (uint32_t)id);
+    UNTIL(&w, !(c->flags & PMX__CAN_WRITE));
+    size_t queued = pmx_queued(w.mux, id);
+    put_text(first, "1\n2\n3\n4\n5\n6\n");
+    UNTIL(&w, messages_of(&w, talker));     /* a batch is full by now */
+    int64_t until = deadline();
+    while (queued && got.size < SIZE - queued && pmx__now() < until)
+        CHECK(get(peer, &got) == 1);        /* so that there is room */
+    turn(&w, 0);                /* tells, and serves the other */
+    say_text(&w, id, "more");
+    turn(&w, 0);
+    mux_is_sound(w.mux);
+    UNTIL_DOING(&w, got.size == SIZE + 6, get(peer, &got));
+    UNTIL(&w, messages_of(&w, talker) == 6);
+    turn(&w, 0);
+    mux_is_sound(w.mux);
+    leave(first);
+    leave(peer);
+    UNTIL(&w, w.closed_count == 2);
+    release(&much);
+    release(&got);
+    world_is_clean(&w);
+    world_end(&w);
+    if (!queued)
+        test_skipped("the system takes all at once");
+}
+
 /* --- a poller that reports room once, memory that is short --------------- */
 
 static const pmx__poller *real_poller;
@@ -531,6 +581,7 @@ const test_case send_tests[] = {
     EACH(reading_stops_while_output_is_over_high_water),
     EACH(output_beyond_max_output_ends_the_connection),
     EACH(what_is_sent_in_one_log_counts_for_max_output),
+    EACH(what_is_gone_before_its_turn_is_not_watched_for_room),
     EACH(answers_to_a_batch_may_have_any_size),
     EACH(what_a_task_sends_is_the_answer_to_its_message),
     EACH(what_the_kernel_takes_now_is_not_held_against_a_peer),
