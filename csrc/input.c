@@ -97,15 +97,25 @@ static void input_over(pmx_mux *mux, uint32_t slot)
     }
 }
 
+/* Whether its input ended where a stop has cut it, and not by the peer. */
+static int was_cut(const pmx__conn *c)
+{
+    return c->flags & PMX__LIMITED && c->flags & PMX__DROPPING;
+}
+
+/* A peer that a stop has cut off inside a frame has broken nothing: its
+ * connection is not reset. */
 static void protocol_error(pmx_mux *mux, uint32_t slot, int error)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     if (!c->error)
         c->error = error;
-    c->flags |= PMX__ENDED | PMX__RESET_LAST;
+    if (!was_cut(c)) {
+        c->flags |= PMX__RESET_LAST;
+        c->flags &= ~(uint32_t)PMX__LIMITED;
+    }
+    c->flags |= PMX__ENDED;
     c->flags &= ~(uint32_t)PMX__FRAMES;
-    if (!(c->flags & PMX__DROPPING))
-        c->flags &= ~(uint32_t)PMX__LIMITED;    /* no stop has cut it */
     input_over(mux, slot);
 }
 
@@ -225,6 +235,8 @@ static void at_end(pmx_mux *mux, uint32_t slot)
         c->flags |= PMX__FRAMES;    /* an unterminated last line */
         pmx__watch(mux, slot);
         pmx__ready(mux, slot);
+    } else if (was_cut(c) && c->rules->is.half_open) {
+        input_over(mux, slot);      /* it may answer what it has yet */
     } else {
         protocol_error(mux, slot, EPROTO);
     }

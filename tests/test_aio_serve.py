@@ -775,6 +775,33 @@ def test_a_handler_is_told_whether_a_stop_has_cut_its_input(loop, ended):
     loop.run(main())
 
 
+def test_a_handler_answers_what_it_has_though_a_frame_was_cut(loop):
+    seen = []
+
+    async def main():
+        gate = asyncio.Event()
+
+        async def handler(conn):
+            data = await conn.recv()
+            await gate.wait()
+            conn.send(data.upper())
+            seen.append((await conn.recv(), conn.stopping))
+
+        framing = pymux.LengthPrefix(1)
+        server = await pymux.aio.serve(handler, LOCAL, framing=framing)
+        with util.connect(server.address) as sock:
+            sock.sendall(b"\1a\5unf")
+            await until(lambda: server.stats().messages_in)
+            stopping = asyncio.create_task(server.stop())
+            await until(lambda: not server.stats().listeners)
+            gate.set()
+            assert await asyncio.to_thread(util.until_end, sock) == (b"\1A", None)
+            await stopping
+        assert seen == [(None, True)]
+
+    loop.run(main())
+
+
 def test_a_function_is_told_whether_a_stop_has_cut_its_input(loop):
     seen = []
 

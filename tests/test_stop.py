@@ -495,6 +495,50 @@ def test_an_unfinished_frame_is_an_error_and_cut(backend, place):
     assert seen == [(errno.EPROTO, True)]
 
 
+@pytest.mark.parametrize("form", util.FORMS)
+def test_a_stop_inside_a_frame_resets_nobody(backend, place, form):
+    """The peer has broken nothing; a reset would cost some systems' clients what
+    they have not read."""
+    framing = pymux.LengthPrefix(1)
+    with (
+        util.serving(
+            util.in_form(form, answer), backend, place, framing=framing
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        util.wait_until(lambda: server.stats().accepted)
+        with util.then_stopped(server):
+            sock.sendall(b"\1a\5unf")
+        assert util.until_end(sock) == (b"\1A", None)
+        server.stop()
+        assert server.stats().reset == 0
+
+
+def test_a_coroutine_answers_what_it_has_though_a_frame_was_cut(backend, place):
+    gate, seen = util.Gate(), []
+
+    async def handler(conn):
+        data = await conn.recv()
+        await gate.wait()
+        conn.send(data.upper())
+        seen.append((await conn.recv(), conn.stopping))
+
+    framing = pymux.LengthPrefix(1)
+    with (
+        util.serving(
+            handler, backend, place, framing=framing, drain_timeout=60
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"\1a\5unf")
+        util.wait_until(lambda: server.stats().messages_in == 1)
+        util.in_server(server, lambda mux: server.stop())
+        util.wait_until(lambda: not server.stats().listeners)  # all input is cut
+        gate.open()
+        assert util.until_end(sock) == (b"\1A", None)
+    assert seen == [(None, True)]
+
+
 def test_without_a_stop_no_connection_is_stopping(backend, place):
     seen = Seen()
     with util.serving(seen.in_form("object"), backend, place, framing=LINES) as server:
