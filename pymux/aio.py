@@ -133,8 +133,11 @@ class Server(BaseServer):
         elif not self._ended.done():
             dispatcher.abandon()
             if not dispatcher.busy:
-                self._ended.set_result(None)
-                mux.part()
+                try:
+                    dispatcher.wind_up(mux._fatal)
+                finally:
+                    self._ended.set_result(None)
+                    mux.part()
 
     async def _end_with_loop(self) -> None:
         """Nobody has stopped it. What is fatal was reported to the loop."""

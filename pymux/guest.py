@@ -618,6 +618,9 @@ class ReaderDispatcher(CoroutineDispatcher):
     def bereave(self) -> None:
         """Tasks are the loop's."""
 
+    def wind_up(self, cause: BaseException | None) -> None:
+        """Each task learns of the end from its reader."""
+
     def cleans_up(self) -> bool:
         """They are cancelled, and take the time that they need."""
         return False

@@ -404,6 +404,7 @@ class ObjectDispatcher(Dispatcher):
         self.whole: bool = mark is not None
         self.batch: Batch | None = None  # the one that is dispatched now,
         self.ends: Iterator[Any] = iter(())  # and whom `closed` is yet to get of it
+        self.left: list[Connection] = []  # those that the mux's close has ended
         if mark:
             self.min_messages: int = mark[0]
             self.delay_ns: int = mark[1]
@@ -429,22 +430,39 @@ class ObjectDispatcher(Dispatcher):
                 self.call(conn, self.closed, conn, error)
         self.batch = None
 
+    def told(self) -> set[Connection]:
+        """The connections that are reported by the batch being dispatched."""
+        return {conn for conn, _ in self.batch.closed} if self.batch else set()
+
+    def bereave(self) -> None:
+        """Keep hold of the connections that the close ends: `closed` gets them."""
+        if self.closed:
+            told, table = self.told(), self.mux._table
+            self.left += [c for c in table if c is not None and c not in told]
+
     def wind_up(self, cause: BaseException | None) -> None:
-        """Where an error ends the server, `closed` still gets every connection:
-        first those of the dispatch that was cut short, then the others."""
-        if cause is None or not self.closed:
+        """Where an error or a close of the mux ends the server, `closed` still gets
+        every connection: first those of the dispatch that was cut short, then the
+        others. A KeyboardInterrupt that `closed` raises leaves when all are told."""
+        if not self.closed:
             return
-        told = {conn for conn, _ in self.batch.closed} if self.batch else set()
-        table = self.mux._table
-        left = [conn for conn in table if conn is not None and conn not in told]
+        told = self.told()
+        self.bereave()
+        left, self.left = self.left, []
+        raised: list[BaseException] = []
         for conn, end in [*self.ends, *((conn, None) for conn in left)]:
             if conn in told:
                 error = end
             else:
                 conn._status = CLOSED
                 error = aborted(self.mux._causes.get(conn.id, cause))
-            with contextlib.suppress(*FATAL):  # the server is ending by one already
+            try:
                 self.call(conn, self.closed, conn, error)
+            except FATAL as fatal:
+                raised.append(fatal)
+        self.batch = None
+        if raised and cause is None:
+            raise raised[0]
 
     def plain(self, result: int) -> None:
         """Dispatch a harvest that brought nothing but messages."""

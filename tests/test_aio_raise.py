@@ -264,3 +264,32 @@ def test_a_task_group_with_another_error_is_reported_whole(loop):
     assert isinstance(error, Group)
     assert len(error.exceptions) == 2
     loop.errors.clear()
+
+
+def test_closed_is_called_for_every_connection_of_a_mux_that_is_closed(loop):
+    class Closing:
+        def received(self, conn, data):
+            conn.mux.close()
+
+        def closed(self, conn, end):
+            ended.append((conn, end))
+            raise Panic("of closed, which keeps nobody from being told")
+
+    async def main():
+        async with pymux.aio.serve(
+            Closing(), LOCAL, on_error=lambda conn, error: told.append(type(error))
+        ) as server:
+            socks = [
+                await asyncio.to_thread(util.connect, server.address) for _ in range(3)
+            ]
+            await until(lambda: server.stats().connections == 3)
+            socks[0].sendall(b"x")
+            await server.wait()
+            for sock in socks:
+                sock.close()
+
+    ended, told = [], []
+    loop.run(main())
+    assert len({conn for conn, _ in ended}) == len(ended) == 3
+    assert {end.errno for _, end in ended} == {errno.ECONNABORTED}
+    assert told == [Panic] * 3

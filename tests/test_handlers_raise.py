@@ -422,7 +422,7 @@ class Leaving(util.Ends):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("where", ["opened", "received", "closed", "timer"])
 def test_closed_is_called_for_every_connection_of_a_server_that_is_left(
-    backend, tmp_path, where, error
+    backend, tmp_path, where, error, logged
 ):
     log = Leaving(where, error)
     server = pymux.Server(log, tmp_path / "s", backend=backend).start()
@@ -452,9 +452,82 @@ def test_closed_is_called_for_every_connection_of_a_server_that_is_left(
             assert end.errno == errno.ECONNABORTED
             assert type(end.__cause__) is error
     assert sum(end is not None for _, end in log.ended) >= 2
+    assert [record.levelname for record in logged] == ["CRITICAL"]
 
 
-def test_the_answers_given_before_the_server_is_left_arrive(backend, tmp_path):
+class Closing:
+    """Closes the mux under the server, in one of the calls that a mux makes."""
+
+    def __init__(self, where):
+        self.where, self.open, self.ended = where, [], []
+        self.error = None  # what `closed` raises
+
+    def opened(self, conn):
+        self.open.append(conn)
+
+    def received(self, conn, data):
+        if self.where == "received":
+            conn.mux.close()
+        elif self.where == "timer":
+            conn.mux.call_later(0, conn.mux.close)
+        else:
+            conn.close()
+        return data
+
+    def closed(self, conn, end):
+        self.ended.append((conn, end, conn.peer, conn.closed))
+        if self.where == "closed":
+            conn.mux.close()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("where", ["received", "timer", "closed", "call"])
+def test_closed_is_called_for_every_connection_of_a_mux_that_is_closed(
+    backend, tmp_path, where
+):
+    log = Closing(where)
+    server = pymux.Server(log, tmp_path / "s", backend=backend).start()
+    socks = [util.connect(server.address) for _ in range(4)]
+    util.wait_until(lambda: len(log.open) == 4)
+    if where == "call":
+        server.call_threadsafe(lambda mux: mux.close())
+    else:
+        socks[1].sendall(b"x")
+        if where == "closed":
+            assert util.recv_all(socks[1]) == b"x"
+            socks[1].close()
+    server.wait()
+    for sock in socks:
+        sock.close()
+    assert sorted(conn.id for conn in log.open) == sorted(
+        conn.id for conn, *_ in log.ended
+    )
+    aborted = [end for _, end, _, _ in log.ended if end is not None]
+    assert len(aborted) == (3 if where == "closed" else 4)
+    assert {end.errno for end in aborted} == {errno.ECONNABORTED}
+    assert all(closed for *_, closed in log.ended)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_closed_raises_behind_a_close_leaves_when_all_are_told(
+    backend, error, logged
+):
+    log = Closing("call")
+    log.error = error
+    server = pymux.Server(log, ("127.0.0.1", 0), backend=backend).start()
+    socks = [util.connect(server.address) for _ in range(3)]
+    util.wait_until(lambda: len(log.open) == 3)
+    server.call_threadsafe(lambda mux: mux.close())
+    with pytest.raises(error):
+        server.wait()
+    for sock in socks:
+        sock.close()
+    assert len(log.ended) == 3
+    assert [record.levelname for record in logged] == ["CRITICAL"]
+
+
+def test_the_answers_given_before_the_server_is_left_arrive(backend, tmp_path, logged):
     def handler(conn, data):
         if data == b"leave":
             raise SystemExit
@@ -472,6 +545,7 @@ def test_the_answers_given_before_the_server_is_left_arrive(backend, tmp_path):
         assert util.recv_all(a) == b"2\n"
     with pytest.raises(SystemExit):
         server.stop()
+    assert [record.levelname for record in logged] == ["CRITICAL"]
 
 
 # --- the end of a connection -------------------------------------------------
