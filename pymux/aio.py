@@ -37,6 +37,7 @@ from .drain import stop_time
 from .framing import Framing, Limits, policy
 from .guest import GuestConnection, GuestMux, TaskDispatcher
 from .handlers import CoroutineDispatcher, OnError
+from .mux import FORKED
 from .outgoing import mux_of
 from .server import DEFAULT_ADDRESS, BaseServer
 from .values import duration
@@ -153,8 +154,8 @@ class Server(BaseServer):
         acknowledged its output and its end. After `drain_timeout` seconds the
         rest is reset, and handlers that still run are cancelled. Returns when
         the server and its handlers have ended; called by one of the handlers,
-        at once. It may be called again: the smaller timeout holds. To cancel
-        it does not undo it.
+        at once, and so it does in a forked child. It may be called again: the
+        smaller timeout holds. To cancel it does not undo it.
 
         Args:
             drain_timeout: seconds; None is the server's.
@@ -164,7 +165,7 @@ class Server(BaseServer):
         """
         by = stop_time(drain_timeout, self._drain_timeout)
         mux = self._mux
-        if mux is None:
+        if mux is None or mux._owner == FORKED:
             return
         if mux.loop is not asyncio.get_running_loop():
             if not mux.is_over():
@@ -183,7 +184,7 @@ class Server(BaseServer):
 
     async def wait(self) -> None:
         """Wait until the server and its handlers have ended: until something stops
-        it. To cancel it stops nothing.
+        it. To cancel it stops nothing. In a forked child it returns at once.
 
         Raises:
             OSError: what ended the server, if anything did.
@@ -193,6 +194,8 @@ class Server(BaseServer):
         mux = self._mux
         if mux is None:
             raise RuntimeError("this server was not started; it has no end yet")
+        if mux._owner == FORKED:
+            return
         if mux.loop is not asyncio.get_running_loop():
             raise RuntimeError("this server belongs to another loop")
         form = self._dispatcher

@@ -320,7 +320,8 @@ class GuestConnection(Connection):
         return self
 
     async def __aexit__(self, *exc: Any) -> None:
-        self.close()
+        if self.mux._owner != FORKED:  # in a child it is the parent's to close
+            self.close()
 
 
 class GuestBatch(Batch):
@@ -414,7 +415,7 @@ class GuestMux(Mux):
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        if self._c is None:
+        if self._c is None or self._owner == FORKED:
             return
         self.adopt_thread()
         try:
@@ -429,7 +430,8 @@ class GuestMux(Mux):
                 {"message": f"{self!r} failed", "exception": error}
             )
         finally:
-            self._arm()
+            if self._owner != FORKED:  # a handler has forked: the child
+                self._arm()
 
     def has_more(self, conn: Connection) -> bool:
         """Whether something of a connection has arrived and is not handed out."""
@@ -457,6 +459,8 @@ class GuestMux(Mux):
     def _catch_up(self) -> None:
         """Send what was sent from elsewhere."""
         self._flush = None
+        if self._owner == FORKED:
+            return
         self.adopt_thread()
         self._arm()
 
@@ -674,6 +678,8 @@ class TaskDispatcher(ReaderDispatcher):
         conn = reader.conn
         reader.task = None
         self.readers.discard(reader)
+        if self.mux._owner == FORKED:
+            return
         error = None if task.cancelled() else task.exception()
         try:
             if isinstance(error, FATAL):  # the loop has got it from the task

@@ -145,11 +145,14 @@ class OutgoingConnection(GuestConnection):
 
         That takes at most `Limits.close_timeout` seconds without progress. A
         block that is left by an exception, as by a cancellation, does not
-        wait: what was sent leaves while the loop runs on.
+        wait: what was sent leaves while the loop runs on. In a forked child
+        the connection is the parent's, and nothing is done.
 
         Raises:
             ConnectionClosed: it was lost before that.
         """
+        if self.mux._owner == FORKED:
+            return
         seat = self.seat
         told = seat.gone
         self.close()

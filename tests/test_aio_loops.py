@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -224,6 +225,52 @@ def test_a_child_that_drops_all_of_it_disturbs_nothing(loop, echo_server):
         box[0].close()
 
     loop.run(main())
+
+
+LEAVES = """
+import asyncio, importlib, os, sys
+import pymux
+
+parent = os.getpid()
+
+async def handler(conn):
+    async for data in conn:
+        conn.send(data)
+
+async def main():
+    async with pymux.aio.serve(handler, ("127.0.0.1", 0)) as server:
+        async with await pymux.aio.connect(server.address) as conn:
+            conn.send(b"x")
+            assert await conn.recv(20) == b"x"
+            child = os.fork()
+            if not child:
+                await server.wait()
+                if sys.argv[2] == "raise":
+                    raise SystemExit(7)
+                return 7
+            status = os.waitpid(child, 0)[1]
+            conn.send(b"y")
+            assert await conn.recv(20) == b"y"
+            return os.waitstatus_to_exitcode(status)
+
+status = importlib.import_module(sys.argv[1]).run(main())
+if os.getpid() != parent:
+    os._exit(status)
+assert status == 7, status
+"""
+
+
+@has_fork
+@pytest.mark.parametrize("how", ["raise", "return"])
+def test_a_child_leaves_the_blocks_of_its_parent_at_once(loop, how):
+    """By an exception or without one: nothing hides it, nothing is said."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES, loop.name, how],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # --- what is missing --------------------------------------------------------
