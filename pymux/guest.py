@@ -130,7 +130,7 @@ class Reader(Inbox):
         """Until there is a message or the end."""
         timeout = duration("timeout", timeout)
         mux = self.mux
-        timer = None
+        timer = over = None
         waiter = self.waiter = mux.loop.create_future()
         if timeout is not None:
             over = partial(self._time_is_over, waiter, timeout)
@@ -139,7 +139,8 @@ class Reader(Inbox):
             await waiter
         finally:
             self.waiter = None
-            del waiter  # it knows its error, whose traceback knows this frame
+            # The future knows its error, whose traceback knows this frame.
+            del waiter, over
             if timer is not None:
                 timer.cancel()
 
