@@ -297,18 +297,23 @@ def test_the_hooks_of_a_thread_are_as_before_when_the_server_has_ended(backend):
     async def handler(conn):
         seen.append(sys.get_asyncgen_hooks())
 
+    server = pymux.Server(handler, ("127.0.0.1", 0), backend=backend)
+
     def client():
+        util.wait_until(listens)
         util.everything(server.address, b"")
         server.stop()
+
+    def listens():
+        with contextlib.suppress(RuntimeError):
+            return server.address
 
     before = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(first, first)
     try:
-        server = pymux.Server(handler, ("127.0.0.1", 0), backend=backend)
-        server._bind()
         thread = threading.Thread(target=client)
         thread.start()
-        server._serve()
+        server.run()
         thread.join()
         assert sys.get_asyncgen_hooks() == (first, first)
         assert seen[0].firstiter is not first
@@ -434,7 +439,7 @@ def test_a_coroutine_that_will_not_end_is_told_of_once(backend, logged):
     assert [record.exc_info[0] for record in logged] == [RuntimeError]
 
 
-def test_cleanup_runs_when_another_handler_ends_the_server(backend):
+def test_cleanup_runs_when_another_handler_ends_the_server(backend, logged):
     cleaned = []
 
     async def handler(conn):
@@ -456,6 +461,7 @@ def test_cleanup_runs_when_another_handler_ends_the_server(backend):
         with pytest.raises(SystemExit):
             server.stop()
     assert cleaned == [True, True]
+    assert [record.levelname for record in logged] == ["CRITICAL"]
 
 
 def test_cleanup_runs_when_a_handler_closes_the_mux(backend, logged):
@@ -484,7 +490,7 @@ def test_cleanup_runs_when_a_handler_closes_the_mux(backend, logged):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_what_cleanup_raises_at_the_stop_leaves_when_all_have_cleaned_up(
-    backend, error
+    backend, error, logged
 ):
     cleaned = []
 
@@ -502,6 +508,7 @@ def test_what_cleanup_raises_at_the_stop_leaves_when_all_have_cleaned_up(
         with pytest.raises(error):
             server.stop(0.05)
     assert cleaned == [True, True]
+    assert [record.levelname for record in logged] == ["CRITICAL"]
 
 
 # --- what was never awaited ---------------------------------------------------------
