@@ -189,7 +189,7 @@ def test_closing_after_a_send_that_timed_out_resets():
     with plain_peer() as (client, peer):
         with pytest.raises(TimeoutError):
             client.send(bytes(64 * MIB), timeout=0.05)
-        client.close()
+        client.close(0.1)
         with pytest.raises(ConnectionResetError):
             util.recv_all(peer)
 
@@ -348,7 +348,7 @@ def test_close_with_unread_input_does_not_destroy_what_was_sent():
         peer.sendall(b"x" * 100_000)
         data = b"y" * 200_000
         client.send(data)
-        client.close()
+        client.close(0.1)  # the peer does not read before
         assert util.recv_all(peer) == data
 
 
