@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from ._core import lib
-from .errors import ConnectionClosed, meaning
+from .errors import ConnectionClosed, meaning, no_copy
 from .held import Held, Place
 from .mux import FORKED
 from .small_mux import FIRST_NAP, LAST_NAP, LIMITS, SmallMux
@@ -114,6 +114,10 @@ class Client:
         closed = self._closing or self._closed
         state = "closed" if closed else "lost" if self._lost else "open"
         return f"<pymux.Client to {self.peer!r}, {state}>"
+
+    def __getstate__(self) -> Any:
+        """Refuse to be copied or pickled: TypeError."""
+        raise no_copy(self)
 
     def __del__(self) -> None:
         if getattr(self, "_closed", True) or self._mux._c is None:
@@ -484,6 +488,7 @@ class Client:
     def _give_up(self) -> None:
         """It was not connected, or not handed out."""
         self._closed = self._closing = self._barred = True
+        self._error = self._noted = None  # the error's traceback knows this client
         self._mux.close()
 
     def _open_conn(self) -> Connection:

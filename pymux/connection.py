@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import ffi, lib
 from .addresses import from_core, show
-from .errors import ConnectionClosed
+from .errors import ConnectionClosed, no_copy
 from .suspend import suspend, suspending
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ class Connection:
         status = "closed" if self.closed else "open"
         id_ = f"id {self.id >> 32}/{self.id & 0xFFFFFFFF}"
         return f"<Connection {self._whose()}{status}, {id_}>"
+
+    def __getstate__(self) -> Any:
+        """Refuse to be copied or pickled: TypeError."""
+        raise no_copy(self)
 
     def _whose(self) -> str:
         """Its addresses, for `repr`: none where only the mux's thread knows

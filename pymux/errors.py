@@ -113,6 +113,11 @@ def aborted(cause: BaseException | None) -> OSError:
     return error
 
 
+def no_copy(thing: object) -> TypeError:
+    """What stands for something in the core is one object: a copy would end it."""
+    return TypeError(f"cannot copy or pickle a {type(thing).__name__}")
+
+
 def error_from(number: int) -> OSError | None:
     """The OSError of an errno, of the subclass that fits; None for 0."""
     return OSError(number, meaning(number)) if number else None

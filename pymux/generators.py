@@ -33,7 +33,7 @@ class Closer(Task):
 
     def __init__(self, owner: Generators, generator: Any, context: Context) -> None:
         self.conn = None  # type: ignore[assignment]
-        self.mux = owner.dispatcher.mux
+        self.mux = owner.mux
         self.inbox = None
         self.eager = 0
         self.over = False
@@ -64,7 +64,8 @@ class Generators:
     """
 
     def __init__(self, dispatcher: CoroutineDispatcher) -> None:
-        self.dispatcher = dispatcher
+        self.mux = dispatcher.mux
+        self._dispatcher = weakref.ref(dispatcher)  # which knows this: no cycle
         self.closers: list[Closer] = []
         self._begun: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -98,6 +99,10 @@ class Generators:
             closer.resume(None)
 
     def failed(self, error: BaseException) -> None:
-        """What the cleanup of one raised is an error of no connection."""
-        if not self.dispatcher.has_ended(error):
-            self.dispatcher.report_or_leave(None, error)
+        """What the cleanup of one raised is an error of no connection. One that
+        outlives its server's dispatcher shows it as any finalizer does."""
+        dispatcher = self._dispatcher()
+        if dispatcher is None:
+            raise error
+        if not dispatcher.has_ended(error):
+            dispatcher.report_or_leave(None, error)

@@ -32,7 +32,7 @@ from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, select_limit, unavailable
 from .batch import Batch
 from .connection import ABORT, CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
-from .errors import FATAL, BackendUnavailable, error_from, meaning
+from .errors import FATAL, BackendUnavailable, error_from, meaning, no_copy
 from .framing import (
     Fixed,
     Framing,
@@ -147,6 +147,10 @@ class Listener:
 
     def __repr__(self) -> str:
         return f"<Listener {show(self.address)}>"
+
+    def __getstate__(self) -> Any:
+        """Refuse to be copied or pickled: TypeError."""
+        raise no_copy(self)
 
     def close(self) -> None:
         """Stop listening; its connections live on.
@@ -295,6 +299,10 @@ class Mux:
                 return f"<Mux {self._name}, closed>"
             return f"<Mux {self._name}, {self._counts.connections} connections>"
 
+    def __getstate__(self) -> Any:
+        """Refuse to be copied or pickled: TypeError."""
+        raise no_copy(self)
+
     def __enter__(self) -> Mux:
         return self
 
@@ -426,9 +434,11 @@ class Mux:
             self._log.entries.clear()
             for timer in self._timers.heap:  # whoever keeps it keeps nothing else
                 timer.cancel()
+            self._timers.heap.clear()
             self._timers = Timers()
             self._calls.clear()
             self._late.clear()
+            self._on_callback_error = self._on_close = None  # they know a dispatcher
             self._c = None
 
     def _leave_wakeup(self) -> None:

@@ -131,3 +131,81 @@ def test_a_batch_of_harvest_is_valid_until_the_next_though_nobody_keeps_another(
         with pytest.raises(ValueError, match="over"):
             batch.ids  # noqa: B018
         assert acc.messages
+
+
+# --- what has ended leaves nothing for the collector --------------------------
+
+
+def left_to_the_collector(act):
+    """The kinds of pymux's objects that are in cycles once act() has returned."""
+    act()
+    util.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        act()
+        util.collect()
+        return {
+            type(one).__name__
+            for one in gc.garbage
+            if type(one).__module__.startswith("pymux.")
+        }
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+async def fails_in_a_thread(conn):
+    def fail():
+        raise ValueError
+
+    data = await conn.recv()
+    with contextlib.suppress(ValueError):
+        await pymux.to_thread(fail)
+    conn.send(data.upper())
+
+
+async def leaves_a_generator(conn):
+    async def numbers():
+        try:
+            yield 1
+        finally:
+            await pymux.sleep(0)
+
+    data = await conn.recv(20)
+    async for _ in numbers():
+        break
+    conn.send(data.upper())
+
+
+HANDLERS = [*FORMS, fails_in_a_thread, leaves_a_generator]
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_server_that_has_ended_is_in_no_cycle(handler):
+    def act():
+        form = handler if callable(handler) else in_form(handler, bytes.upper)
+        with util.serving(form, framing=LINES) as server:
+            assert exchange(server.address, b"a\n", 2) == b"A\n"
+
+    assert left_to_the_collector(act) == set()
+
+
+def test_a_client_that_was_refused_is_in_no_cycle():
+    def act():
+        with pytest.raises(ConnectionRefusedError):
+            pymux.connect(("127.0.0.1", port))
+
+    port = util.free_port()
+    assert left_to_the_collector(act) == set()
+
+
+def test_a_mux_that_has_closed_is_in_no_cycle():
+    def act():
+        with pymux.Mux() as mux:
+            mux.connect(mux.listen(("127.0.0.1", 0)).address)
+            mux.call_later(3600, int)
+            mux.harvest(0)
+
+    assert left_to_the_collector(act) == set()

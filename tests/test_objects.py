@@ -1,8 +1,10 @@
-"""Connections and listeners as objects: how a log shows them, and weak references."""
+"""Muxes, connections and clients as objects: in a log, weakly held, never copied."""
 
 import asyncio
+import copy
 import gc
 import os
+import pickle
 import threading
 import weakref
 
@@ -201,3 +203,21 @@ def test_a_weak_reference_to_a_connection_lives_as_long_as_it_is_open(mux):
 def test_a_listener_can_be_weakly_referenced(mux):
     listener = mux.listen(HERE)
     assert weakref.ref(listener)() is listener
+
+
+@pytest.mark.parametrize("attempt", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_what_stands_for_something_in_the_core_is_never_copied(backend, attempt):
+    """A copy that is dropped would close the mux of the one that was copied."""
+    with (
+        util.serving(lambda conn, data: data) as server,
+        pymux.connect(server.address, timeout=20) as client,
+        pymux.Mux(backend) as mux,
+    ):
+        listener = mux.listen(HERE)
+        for thing in (mux, listener, mux.connect(listener.address), client):
+            with pytest.raises(TypeError, match=type(thing).__name__):
+                attempt(thing)
+        gc.collect()
+        assert mux.harvest(20).opened
+        client.send(b"still here")
+        assert client.recv() == b"still here"
