@@ -127,7 +127,7 @@ class Server(BaseServer):
         mux, dispatcher = self._mux, self._dispatcher
         assert mux is not None
         if mux._c is not None:
-            if self._drain.by is None or not self._drain.over():
+            if self._drain.asked is None or not self._drain.over():
                 return
             dispatcher.abandon()  # who did not end by himself is cancelled
             mux.close()
@@ -145,6 +145,7 @@ class Server(BaseServer):
         self._left_open = True
         if self._mux is not None and self._mux._c is not None:
             self._drain.begin(stop_time(None, self._drain_timeout))
+            self._mux.touched()  # it may have begun, and its turns been lost
         await asyncio.wait([self._ended])
 
     async def stop(self, drain_timeout: float | None = None) -> None:

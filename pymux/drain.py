@@ -19,21 +19,31 @@ class Drain:
     when the time is over. All in the mux's thread.
 
     Attributes:
-        by: monotonic, when the time is over; None until it has begun.
+        asked: monotonic, when the time is over; None until a stop was asked for.
+        by: the same, once it has begun. A signal's handler may raise in `begin`,
+            which `over` then calls again.
     """
 
     def __init__(self, mux: Mux, dispatcher: Dispatcher) -> None:
+        self.asked: float | None = None
         self.by: float | None = None
         self._mux = mux
         self._dispatcher = dispatcher
         self._timer: Timer | None = None
         self._out_of_time = False
 
+    def ask(self, by: float) -> None:
+        """Begin in the next harvest. Any thread may ask, one at a time."""
+        if self.asked is None or by < self.asked:
+            self.asked = by
+        self._mux.call_threadsafe(self.begin, by)
+
     def begin(self, by: float) -> None:
         """Stop by then, or sooner if told so before."""
+        if self.asked is None or by < self.asked:
+            self.asked = by
         if self.by is not None and self.by <= by:
             return
-        self.by = by
         if self._mux._stopped is None:
             self._mux._stopped = set()
         lib.pmx_drain(self._mux._c)
@@ -41,6 +51,7 @@ class Drain:
             self._timer.cancel()
         left = by - time.monotonic()
         self._timer = self._mux.call_later(max(left, 0), self._reset_rest)
+        self.by = by
 
     def _reset_rest(self) -> None:
         """Out of time: reset every connection that is left."""
@@ -52,8 +63,10 @@ class Drain:
             self._timer = mux.call_later(0, self._reset_rest)
 
     def over(self) -> bool:
-        """After a dispatch, once it has begun: whether nothing is left."""
+        """After a dispatch, once it was asked for: whether nothing is left."""
         mux = self._mux
+        if self.asked is not None and (self.by is None or self.by > self.asked):
+            self.begin(self.asked)
         mux._submit()  # the next harvest may have nothing to wake it
         if mux._counts.listeners or mux._counts.connections:
             return False

@@ -400,8 +400,10 @@ class GuestMux(Mux):
         self._guard = None
         if self._c is None or self.forked():
             return
+        self._forget_handles()
         try:
-            await self.finish()
+            if self._watched >= 0:  # else a signal's handler has cut its close short
+                await self.finish()
         finally:
             self._close_now()
 
@@ -487,11 +489,12 @@ class GuestMux(Mux):
                 timer.cancel()
                 self._timer = None
             return
-        at = self.loop.time() + math.ceil(span * TICK) / TICK
+        now = self.loop.time()
+        at = now + math.ceil(span * TICK) / TICK
         if timer is not None:  # one that comes too early looks again
-            if self._timer_at <= at:
+            if now <= self._timer_at <= at:
                 return
-            timer.cancel()
+            timer.cancel()  # a signal's handler may have raised in place of its call
         self._timer_at = at
         self._timer = self.loop.call_at(at, self._time_has_come, context=self._context)
 
@@ -581,16 +584,23 @@ class GuestMux(Mux):
             conn is not None and not conn.closed for conn in self._table
         )
 
-    def _free(self) -> None:
+    def _forget_handles(self) -> None:
+        """Nothing is scheduled any more, nor believed to be: where a signal's
+        handler raised in place of a call of the loop's, that call never comes."""
         for handle in (self._timer, self._next, self._flush):
             if handle is not None:
                 handle.cancel()
         self._timer = self._next = self._flush = None
+
+    def _free(self) -> None:
+        self._forget_handles()
         lives = not self.forked() and not self.loop.is_closed()
         if lives and self._watched >= 0:
             self.loop.remove_reader(self._watched)
         self._watched = -1
         gone = [conn._task for conn in self._table if conn is not None and conn._task]
+        if lives:  # first: it finds out if a signal's handler cuts short what follows
+            self.loop.call_soon(self._after, context=self._context)
         super()._free()
         if self._guard is not None:
             unguard(self._guard)
@@ -598,7 +608,6 @@ class GuestMux(Mux):
         if lives:
             for reader in gone:
                 reader.end(None, True)
-            self.loop.call_soon(self._after, context=self._context)
         else:
             for reader in gone:
                 reader.end_with_loop()

@@ -326,7 +326,7 @@ class Server(BaseServer):
         cause: BaseException | None = None
         with dispatcher.serving():
             try:
-                while mux._c is not None and not (drain.by and drain.over()):
+                while mux._c is not None and not (drain.asked and drain.over()):
                     mux._serve(None, dispatcher)
                     if mux._owner == FORKED:  # a handler has forked: the child
                         break
@@ -385,7 +385,7 @@ class Server(BaseServer):
             if mux is None or mux._owner == FORKED:
                 return
             with contextlib.suppress(RuntimeError):  # it is closed already
-                mux.call_threadsafe(self._drain.begin, by)
+                self._drain.ask(by)
         if threading.get_ident() == self._thread_id:
             return
         self._wait_until(by)

@@ -677,3 +677,36 @@ print("done")
         assert (out, child.returncode) == ("done\n", 0)
         assert "ignored" not in errors, errors
         assert "Traceback" not in errors, errors
+
+
+@pytest.mark.parametrize("lost", ["turn", "close"])
+def test_the_end_of_the_loop_waits_for_no_call_that_was_lost(loop, lost):
+    """A signal's handler that raises takes the place of a call of the loop's, and
+    cuts short what it interrupts."""
+
+    def strike(mux):
+        raise ValueError
+
+    async def main():
+        server = await pymux.aio.serve(lambda conn, data: data, LOCAL)
+        mux = server._mux
+        with await asyncio.to_thread(util.connect, server.address):
+            await until(lambda: server.stats().connections == 1)
+            if lost == "close":
+                monkey.setattr(pymux.mux.Mux, "_free", strike)
+                with pytest.raises(ValueError):
+                    mux.close()
+                monkey.undo()
+            else:
+                stopped = asyncio.ensure_future(server.stop())
+                await asyncio.sleep(0)
+                for handle in (mux._flush, mux._next, mux._timer):
+                    if handle is not None:
+                        handle.cancel()
+                stopped.cancel()
+            await asyncio.wait_for(mux.end_with_loop(), 20)
+            await asyncio.wait_for(server.wait(), 20)
+            server._left_open = False  # that it warns is seen by other tests
+
+    with pytest.MonkeyPatch.context() as monkey:
+        loop.run(main())
