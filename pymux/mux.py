@@ -971,7 +971,8 @@ class Mux:
             self._ends = self._fill(batch, self._turn)
         self._batches += 1
         batch._number = self._valid = self._batches
-        self._batch = batch
+        # One with nothing in it is not kept: it would hold a mux that is dropped.
+        self._batch = batch if others or batch._rows else None
         return batch
 
     def _fill(self, batch: Batch, turn: Any) -> dict[int, int]:

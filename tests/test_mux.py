@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+import sys
 
 import pytest
 
@@ -110,6 +111,25 @@ def test_an_open_mux_that_is_dropped_warns_and_closes(backend):
             gc.collect()
     with pytest.raises(ConnectionRefusedError):
         connect(address)
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="references are not counted here"
+)
+def test_a_mux_that_has_only_listened_closes_without_the_collector(backend):
+    mux = pymux.Mux(backend)
+    address = mux.listen(("127.0.0.1", 0)).address
+    gc.disable()
+    try:
+        mux.harvest(0)
+        mux.call_later(0, int)
+        mux.harvest()
+        with pytest.warns(ResourceWarning, match="[Mm]ux"):
+            del mux
+        with pytest.raises(ConnectionRefusedError):
+            connect(address)
+    finally:
+        gc.enable()
 
 
 def test_a_closed_mux_that_is_dropped_says_nothing(backend):
