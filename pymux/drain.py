@@ -33,10 +33,11 @@ class Drain:
         self._out_of_time = False
 
     def ask(self, by: float) -> None:
-        """Begin in the next harvest. Any thread may ask, one at a time."""
+        """Begin in the next harvest, behind what it receives. Any thread may ask,
+        one at a time."""
+        self._mux.call_threadsafe(self.begin, by)
         if self.asked is None or by < self.asked:
             self.asked = by
-        self._mux.call_threadsafe(self.begin, by)
 
     def begin(self, by: float) -> None:
         """Stop by then, or sooner if told so before."""
@@ -66,6 +67,8 @@ class Drain:
         """After a dispatch, once it was asked for: whether nothing is left."""
         mux = self._mux
         if self.asked is not None and (self.by is None or self.by > self.asked):
+            if mux._calls:
+                return False  # `begin` is among them
             self.begin(self.asked)
         mux._submit()  # the next harvest may have nothing to wake it
         if mux._counts.listeners or mux._counts.connections:

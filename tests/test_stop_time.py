@@ -267,22 +267,3 @@ def test_a_stop_that_is_cut_short_where_it_begins_begins_again(backend, monkeypa
         server.stop(60)
         assert util.recv_all(sock) == b""
     assert [type(error) for error in errors] == [Struck]
-
-
-def test_a_stop_that_is_cut_short_where_it_is_asked_for_is_made_up_for(backend):
-    def strike(*args):
-        del server._mux.call_threadsafe
-        raise Struck
-
-    server = pymux.Server(
-        lambda conn, data: data, ("127.0.0.1", 0), backend=backend
-    ).start()
-    with util.connect(server.address) as sock:
-        sock.sendall(b"x")
-        assert util.recv_exactly(sock, 1) == b"x"
-        server._mux.call_threadsafe = strike
-        with pytest.raises(Struck):
-            server.stop(60)
-        sock.sendall(b"y")  # what brings the next turn, if nothing else does
-        assert util.recv_all(sock) == b"y"
-        server.stop(60)
