@@ -86,6 +86,7 @@ enum pmx__due {
     PMX__NOT_DUE,
     PMX__CONNECT_DUE,
     PMX__IDLE_DUE,
+    PMX__SLOW_DUE,              /* idle but for what it may be reading */
     PMX__CLOSE_DUE,             /* since the last progress */
     PMX__LOOK_DUE               /* no deadline: it is only to be looked at */
 };
@@ -201,7 +202,7 @@ typedef struct pmx__conn {
     uint32_t row_turn;          /* the last turn it had a row in */
     uint32_t left;              /* bytes yet to be read, when LIMITED; not
                                    acknowledged at the last look, or UNKNOWN,
-                                   when CLOSING */
+                                   when CLOSING or SLOW_DUE */
     uint32_t ip4;               /* the peer's, as the network has them */
     uint16_t port4;
     uint8_t due : 4;            /* enum pmx__due */

@@ -18,6 +18,8 @@ int64_t pmx__deadline_of(const pmx__conn *c)
         return c->at.route->until;
     if (c->due == PMX__IDLE_DUE)
         span = c->rules->is.idle_ns;
+    else if (c->due == PMX__SLOW_DUE)
+        span = c->rules->is.idle_ns / 2;
     else if (c->due == PMX__CLOSE_DUE)
         span = c->rules->is.close_ns;
     return span < 0 ? INT64_MAX : pmx__after(c->since, span);
@@ -96,6 +98,8 @@ void pmx__touch(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->due == PMX__IDLE_DUE)
         c->since = mux->now;
+    else if (c->due == PMX__SLOW_DUE)
+        pmx__set_due(mux, slot, PMX__IDLE_DUE);
     else if (c->flags & (PMX__PAUSED | PMX__HELD) && !c->due)
         c->since = 0;           /* what its clock has run, standing */
 }

@@ -6,6 +6,11 @@
  */
 #include "core.h"
 
+static int is_idle_due(const pmx__conn *c)
+{
+    return c->due == PMX__IDLE_DUE || c->due == PMX__SLOW_DUE;
+}
+
 /* Whether the peer has done its part: the kernel has room for what is queued,
  * or bytes have arrived that are not read yet. Of those that nobody reads
  * since the peer does not take its answers, none counts. */
@@ -19,6 +24,33 @@ static int waits_for_us(const pmx__conn *c)
     return arrived && arrived != SIZE_MAX;
 }
 
+/* What the kernel has taken, the peer may be reading yet, and a poller tells of
+ * room once there is much of it: no event need have told of a steady reader. So
+ * the kernel is offered what is queued, and the peer has half of its time more
+ * to acknowledge something. */
+static int may_read(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    int looked = c->due == PMX__SLOW_DUE;
+    /* `left` is another figure while a drain limits the input */
+    int limited = (c->flags & (PMX__LIMITED | PMX__ENDED)) == PMX__LIMITED;
+    int64_t n = limited ? 0 : pmx__unacknowledged(c->sock);
+    uint32_t left = n < 0 ? 0 : n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
+    if (looked ? limited || left >= c->left : !left && !c->queue)
+        return 0;
+    if (looked)
+        pmx__touch(mux, slot);
+    else
+        pmx__set_due(mux, slot, PMX__SLOW_DUE);
+    if (!limited)
+        c->left = left;
+    if (c->queue) {
+        c->flags |= PMX__CAN_WRITE;
+        pmx__ready(mux, slot);
+    }
+    return 1;
+}
+
 /* Its time is over; but not while it waits for us. A task that has a message
  * of its may be at it, or may wait for the next: that is asked. */
 static void expire_idle(pmx_mux *mux, uint32_t slot)
@@ -29,7 +61,8 @@ static void expire_idle(pmx_mux *mux, uint32_t slot)
     } else if (waits_for_us(c)) {
         pmx__touch(mux, slot);
     } else if (!(c->task & (PMX__OWES | PMX__KEEPS))) {
-        pmx__finish(mux, slot, ETIMEDOUT, 1);
+        if (!may_read(mux, slot))
+            pmx__finish(mux, slot, ETIMEDOUT, 1);
     } else if (mux->idle_count == mux->max_rows) {
         pmx__put_off(mux);
     } else {
@@ -47,7 +80,7 @@ void pmx__expire(pmx_mux *mux)
     int heard = !mux->unheard || mux->unheard > rounds;
     for (uint32_t left = PMX__EXPIRIES;
          left && (slot = pmx__overdue(mux)) != PMX__NONE; left--) {
-        if (pmx__slot(mux, slot)->due != PMX__IDLE_DUE)
+        if (!is_idle_due(pmx__slot(mux, slot)))
             pmx__is_due(mux, slot);
         else if (heard)
             expire_idle(mux, slot);
@@ -63,8 +96,8 @@ void pmx__waits(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     int asked = c->task & PMX__TASK;
     c->task = (c->task & PMX__FAMILY) | PMX__TASK;
-    if (asked && c->due == PMX__IDLE_DUE && c->row_turn != mux->turn &&
-        c->dirty == PMX__NONE && !waits_for_us(c))
+    if (asked && is_idle_due(c) && c->row_turn != mux->turn &&
+        c->dirty == PMX__NONE && !waits_for_us(c) && !may_read(mux, slot))
         pmx__finish(mux, slot, ETIMEDOUT, 1);
 }
 

@@ -156,7 +156,8 @@ void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag)
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & PMX__DONE)
         return;
-    if (!(c->flags & STOPPED) && c->due == PMX__IDLE_DUE) {
+    if (!(c->flags & STOPPED) &&
+        (c->due == PMX__IDLE_DUE || c->due == PMX__SLOW_DUE)) {
         pmx__undue(mux, slot);
         c->since = mux->now - c->since;     /* what it had run */
     }

@@ -175,7 +175,9 @@ class Limits:
             is sent to a connection while messages of its own are dispatched,
             or while its coroutine has not answered them.
         idle_timeout: seconds in which nothing was received and nothing taken
-            by the kernel, then `ETIMEDOUT`; None: for ever. The clock stands
+            by the kernel, then `ETIMEDOUT`; None: for ever. Where the kernel
+            has output that the peer has not acknowledged, it has half as long
+            again to acknowledge some of it. The clock stands
             while the peer waits for this side: while reading is paused, bytes
             have arrived that are not read yet, or a coroutine has a message
             that it has not answered.

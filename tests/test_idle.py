@@ -248,6 +248,36 @@ def test_a_task_that_has_dialled_is_not_cut_off_at_its_message(loop):
     loop.run(main())
 
 
+def test_who_reads_an_answer_slowly_is_not_idle(backend):
+    """All of it is with the kernel at once, so that no send tells of the reader."""
+    answer = b"x" * (2 << 20)
+    limits = pymux.Limits(idle_timeout=1)
+    with (
+        util.serving(lambda conn, data: answer, backend, limits=limits) as server,
+        util.connect(server.address) as sock,
+        util.connect(server.address) as silent,
+    ):
+        sock.sendall(b"go")
+        left = len(answer)
+        over = threading.Event()
+
+        def wait_for_two_ends():
+            util.until_end(silent)
+            with util.connect(server.address) as other:
+                util.until_end(other)
+            over.set()
+
+        waiting = threading.Thread(target=wait_for_two_ends)
+        waiting.start()
+        while left:
+            got = sock.recv(min(left, 16_384))
+            assert got
+            left -= len(got)
+            over.wait(0.02)
+        waiting.join()
+
+
+
 def test_those_whom_a_turn_does_not_reach_are_not_idle(backend):
     # Each turn takes longer than the timeout, and one message.
     mux = pymux.Mux(backend, max_messages=1)

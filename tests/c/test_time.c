@@ -104,6 +104,20 @@ static int is_ended_in_time(world *w, uint64_t id)
     return !!(pmx__find(w->mux, id)->flags & PMX__DONE);
 }
 
+/* The same, of one whose answer the kernel had, at a look half the time later. */
+static int is_ended_at_the_look(world *w, uint64_t id)
+{
+    pmx__conn *c = pmx__find(w->mux, id);
+    turn(w, 0);                 /* what is queued is offered */
+    if (c->due != PMX__SLOW_DUE)
+        return 0;               /* some of it was taken */
+    pmx__due_since(w->mux, (uint32_t)id, PMX__SLOW_DUE,
+                   pmx__now() - IDLE_NS / 2 - MS);
+    w->mux->now = pmx__now();
+    pmx__expire(w->mux);
+    return !!(c->flags & PMX__DONE);
+}
+
 static void idle_end(world *w, uint64_t id, pmx_sock peer)
 {
     UNTIL(w, closed(w, id));
@@ -138,7 +152,64 @@ static void who_does_not_read_is_idle_whatever_he_says(void)
     turn(&w, 0);
     put_text(peer, "unread");
     turn(&w, 0);
+    CHECK(!is_ended_in_time(&w, id));   /* it may be reading */
+    UNTIL(&w, is_ended_at_the_look(&w, id) || is_ended_in_time(&w, id));
+    release(&much);
+    idle_end(&w, id, peer);
+}
+
+/* All of its answer is with the kernel, or no more is taken for now, and no
+ * event tells that the peer reads it. */
+static void who_reads_an_answer_slowly_is_not_idle(void)
+{
+    enum { SIZE = 9000000 };
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_idle(&w, &peer);
+    buffer much = {0}, got = {0};
+    fill(&much, SIZE, 1);
+    say(&w, id, much.bytes, SIZE);
+    turn(&w, 0);
+    while (got.size < SIZE) {
+        CHECK(!is_ended_in_time(&w, id));
+        size_t before = got.size;
+        int64_t until = deadline();
+        while (got.size < SIZE && got.size < before + 1000000 &&
+               pmx__now() < until)
+            get_at_most(peer, &got, 100000);
+        CHECK(!is_ended_at_the_look(&w, id));
+    }
+    UNTIL(&w, !pmx__unacknowledged(pmx__find(w.mux, id)->sock));
     CHECK(is_ended_in_time(&w, id));
+    release(&much);
+    release(&got);
+    idle_end(&w, id, peer);
+}
+
+/* The half of its time that a look has given it ends with what it says. */
+static void who_speaks_after_a_look_has_all_of_its_time(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_idle(&w, &peer);
+    buffer much = {0};
+    fill(&much, 9000000, 1);
+    pmx__find(w.mux, id)->rules->is.high_water = 1 << 30;
+    say(&w, id, much.bytes, much.size);
+    turn(&w, 0);
+    CHECK(!is_ended_in_time(&w, id));
+    EQUAL(pmx__find(w.mux, id)->due, PMX__SLOW_DUE);
+    put_text(peer, "here");
+    UNTIL(&w, messages_of(&w, id) == 1);
+    EQUAL(pmx__find(w.mux, id)->due, PMX__IDLE_DUE);
+    CHECK(!is_ended_in_time(&w, id));
+    do_op(&w, id, PMX_PAUSE);           /* the clock stands, */
+    turn(&w, 0);
+    EQUAL(pmx__find(w.mux, id)->due, PMX__NOT_DUE);
+    do_op(&w, id, PMX_RESUME);          /* and runs again */
+    turn(&w, 0);
+    EQUAL(pmx__find(w.mux, id)->due, PMX__IDLE_DUE);
+    UNTIL(&w, is_ended_at_the_look(&w, id) || is_ended_in_time(&w, id));
     release(&much);
     idle_end(&w, id, peer);
 }
@@ -154,6 +225,7 @@ static void full_waits_hold_back_idle_deadlines_for_a_while(void)
     do_op(&w, closing, PMX_CLOSE);
     turn(&w, 0);
     pmx__due_since(w.mux, (uint32_t)closing, PMX__CLOSE_DUE, 0);
+    pmx__find(w.mux, closing)->left = 0;        /* it was looked at before */
     w.mux->unheard = 1;
     CHECK(!is_ended_in_time(&w, id));
     CHECK(pmx__find(w.mux, closing)->flags & PMX__DONE);
@@ -608,6 +680,8 @@ static void an_interrupted_wait_keeps_what_it_has(void)
 const test_case time_tests[] = {
     EACH(who_has_unread_bytes_is_not_idle),
     EACH(who_does_not_read_is_idle_whatever_he_says),
+    EACH(who_reads_an_answer_slowly_is_not_idle),
+    EACH(who_speaks_after_a_look_has_all_of_its_time),
     EACH(full_waits_hold_back_idle_deadlines_for_a_while),
     ONCE(waits_that_are_full_are_counted),
     EACH(the_callers_time_is_nobodys_idleness),
