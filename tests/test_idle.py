@@ -277,7 +277,6 @@ def test_who_reads_an_answer_slowly_is_not_idle(backend):
         waiting.join()
 
 
-
 def test_those_whom_a_turn_does_not_reach_are_not_idle(backend):
     # Each turn takes longer than the timeout, and one message.
     mux = pymux.Mux(backend, max_messages=1)
