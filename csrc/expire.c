@@ -12,11 +12,12 @@ static int is_idle_due(const pmx__conn *c)
 }
 
 /* Whether the peer has done its part: the kernel has room for what is queued,
- * or bytes have arrived that are not read yet. Of those that nobody reads
- * since the peer does not take its answers, none counts. */
-static int waits_for_us(const pmx__conn *c)
+ * bytes have arrived that are not read yet, or are in the batch that gathers. Of
+ * those that nobody reads since the peer does not take its answers, none
+ * counts. */
+static int waits_for_us(const pmx_mux *mux, const pmx__conn *c)
 {
-    if (pmx__has_work(c))
+    if (pmx__has_work(c) || c->row_turn == mux->turn)
         return 1;
     if (pmx__blocked(c) || c->flags & PMX__ENDED)
         return 0;
@@ -58,7 +59,7 @@ static void expire_idle(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     if (!c->rules->is.idle_ns) {
         pmx__finish(mux, slot, ETIMEDOUT, 1);
-    } else if (waits_for_us(c)) {
+    } else if (waits_for_us(mux, c)) {
         pmx__touch(mux, slot);
     } else if (!(c->task & (PMX__OWES | PMX__KEEPS))) {
         if (!may_read(mux, slot))
@@ -96,8 +97,8 @@ void pmx__waits(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     int asked = c->task & PMX__TASK;
     c->task = (c->task & PMX__FAMILY) | PMX__TASK;
-    if (asked && is_idle_due(c) && c->row_turn != mux->turn &&
-        c->dirty == PMX__NONE && !waits_for_us(c) && !may_read(mux, slot))
+    if (asked && is_idle_due(c) && c->dirty == PMX__NONE &&
+        !waits_for_us(mux, c) && !may_read(mux, slot))
         pmx__finish(mux, slot, ETIMEDOUT, 1);
 }
 

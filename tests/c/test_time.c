@@ -136,7 +136,30 @@ static void who_has_unread_bytes_is_not_idle(void)
     CHECK(!is_ended_in_time(&w, id));
     CHECK(!is_ended_in_time(&w, id));
     UNTIL(&w, messages_of(&w, id) == 1);
+    turn(&w, 0);
     CHECK(is_ended_in_time(&w, id));
+    idle_end(&w, id, peer);
+}
+
+/* Its message is in a batch that nobody has been handed yet. */
+static void whose_message_is_gathered_is_not_idle(void)
+{
+    world w;
+    pmx_sock peer, other;
+    uint64_t id = serve_idle(&w, &peer), silent = meet(&w, &other);
+    put_text(peer, "gathered");
+    do {
+        EQUAL(turn_of(&w, PMX_LOOK, 3, 60000 * MS), PMX_GATHERING);
+        CHECK(!is_ended_in_time(&w, id));
+    } while (!w.mux->rows);
+    CHECK(!is_ended_in_time(&w, id));
+    CHECK(is_ended_in_time(&w, silent));
+    turn(&w, 0);
+    EQUAL(messages_of(&w, id), 1);
+    turn(&w, 0);
+    CHECK(is_ended_in_time(&w, id));
+    UNTIL(&w, closed(&w, silent));
+    leave(other);
     idle_end(&w, id, peer);
 }
 
@@ -679,6 +702,7 @@ static void an_interrupted_wait_keeps_what_it_has(void)
 
 const test_case time_tests[] = {
     EACH(who_has_unread_bytes_is_not_idle),
+    EACH(whose_message_is_gathered_is_not_idle),
     EACH(who_does_not_read_is_idle_whatever_he_says),
     EACH(who_reads_an_answer_slowly_is_not_idle),
     EACH(who_speaks_after_a_look_has_all_of_its_time),
