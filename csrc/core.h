@@ -261,10 +261,10 @@ typedef struct {
 
 struct pmx_mux {
     int32_t door;               /* see entry.c */
+    uint32_t forks;
     const pmx__poller *poller;
     void *poll_state;
     pmx_sock wakeup[2];         /* or none: see pmx__do_wakeup_open() */
-    uint32_t forks;
 
     pmx__conn **slabs;
     uint32_t slab_count;
@@ -303,28 +303,26 @@ struct pmx_mux {
     uint64_t arena_most;        /* what a batch takes in at most; */
     uint64_t arena_size;        /* and as far as its arena has room */
     pmx_arena *arena;
-    uint32_t rows;
-    uint32_t *row_slots;        /* whose they are, each once */
-    uint32_t row_conns;
+    uint32_t rows, row_conns;
+    uint32_t *row_slots;        /* the connections that have them, each once */
     int64_t handed_at;          /* since when the caller has the batch, or 0 */
     int full;                   /* the batch takes no more */
     int capped;                 /* a connection had its share: do not wait */
     int gathering;              /* the last harvest left it unfinished */
+    uint32_t idle_count;
     int64_t gathered_at;        /* until when it may gather */
     uint32_t opened_count, ended_count, drained_count, closed_count;
     uint64_t *opened, *ended, *drained, *idle;
-    uint32_t idle_count;
     pmx_closed *closed;
     uint32_t *ending;           /* slots that close once it is answered */
-    uint32_t ending_count;
+    uint32_t ending_count, share_room;
 
     /* this turn's output */
     pmx__piece *pieces;
     uint32_t piece_count, piece_room;
     pmx__dirty *dirty;
     uint32_t dirty_count, dirty_room;
-    pmx__shared **shares;       /* by block */
-    uint32_t share_room;
+    pmx__shared **shares;       /* by block; room for share_room */
     uint8_t *scratch;
     size_t scratch_size;
     uint8_t *wire;              /* runs of frames as they go out */
@@ -334,14 +332,14 @@ struct pmx_mux {
     int short_of_buffers;       /* a send was refused for it: try again soon */
     uint32_t unheard;           /* waits in a row that filled all the room */
     int keeps_memory;           /* see keep_freed_memory() */
+    uint32_t event_room;
     uint64_t most_buffers;      /* since memory was given back, */
     int64_t trim_at;            /* which is done then, or 0 */
     int64_t now;
     int64_t spin_ns, spin_now;
     pmx__target asked[2];       /* behind the paths of names asked for */
     pmx_stats stats;
-    pmx__event *events;
-    uint32_t event_room;
+    pmx__event *events;         /* room for event_room */
 };
 
 /* slots.c: where connections are, their rules, who has work */
