@@ -167,14 +167,12 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     }
     if (!(c->flags & PMX__CLOSING))
         return;
-    if (c->flags & PMX__SEND_FAILED)
-        pmx__finish(mux, slot, c->error, 0);
-    else if (mux->draining > 1)
+    if (mux->draining > 1 && !(c->flags & PMX__SEND_FAILED))
         finish_acknowledged(mux, slot, 0);
-    else if (!(c->flags & PMX__DROPPING))
-        pmx__finish(mux, slot, c->error, 0);
-    else
+    else if (c->flags & PMX__DROPPING && !(c->flags & PMX__SEND_FAILED))
         linger(mux, slot);
+    else                        /* the peer has ended, or gets nothing more */
+        pmx__finish(mux, slot, c->error, 0);
 }
 
 /* What its peer has acknowledged since the last look is progress; all of it
