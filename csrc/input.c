@@ -229,14 +229,16 @@ static int deliver_carry(pmx_mux *mux, uint32_t slot)
 static void at_end(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if (!c->carry || is_broken(c)) {
-        input_over(mux, slot);      /* half a line is no message */
-    } else if (c->rules->is.framing.kind == PMX_LINES) {
+    int lines = c->rules->is.framing.kind == PMX_LINES;
+    if (!c->carry || is_broken(c) ||
+        (!lines && was_cut(c) && c->rules->is.half_open)) {
+        /* half a line is no message; behind half of another frame that a stop
+         * has cut, the coroutine may answer the messages before it */
+        input_over(mux, slot);
+    } else if (lines) {
         c->flags |= PMX__FRAMES;    /* an unterminated last line */
         pmx__watch(mux, slot);
         pmx__ready(mux, slot);
-    } else if (was_cut(c) && c->rules->is.half_open) {
-        input_over(mux, slot);      /* it may answer what it has yet */
     } else {
         protocol_error(mux, slot, EPROTO);
     }

@@ -398,7 +398,7 @@ static int drain_all(pmx_mux *mux, uint32_t accepted)
         drain(mux, (uint32_t)mux->opened[accepted++]);
     while (mux->limited < mux->slots && budget > 0) {
         uint32_t slot = mux->limited++;
-        int used = pmx__slot(mux, slot)->generation & 1;
+        int used = (int)(pmx__slot(mux, slot)->generation & 1);
         budget -= used ? PMX__PLACES / PMX__LIMITS : 1;
         if (used && !(pmx__slot(mux, slot)->flags & PMX__DONE))
             drain(mux, slot);

@@ -132,13 +132,13 @@ static int more_slots(pmx_mux *mux)
     uint32_t room = had >= PMX__SLAB ? had + PMX__SLAB
                   : had ? 4 * had : mux->first_slots;
     if (slab == mux->slab_count) {
-        uint32_t slabs = slab ? 2 * slab : 1;
+        size_t slabs = 2 * (size_t)slab + 1;
         pmx__conn **grown = sys_realloc(mux->slabs, slabs * sizeof *grown);
         if (!grown)
             return -ENOMEM;
         memset(grown + slab, 0, (slabs - slab) * sizeof *grown);
         mux->slabs = grown;
-        mux->slab_count = slabs;
+        mux->slab_count = (uint32_t)slabs;
     }
     if (mux->due_room < room) {
         uint32_t due_room = 2 * mux->due_room > room ? 2 * mux->due_room : room;
