@@ -38,7 +38,8 @@ void pmx__due_to_close(pmx_mux *mux, uint32_t slot)
     look_again(mux, slot);
 }
 
-/* One that is still connecting has what is left of that time, or this. */
+/* A connection that is still connecting has until the earlier of its two
+ * deadlines. */
 static void close_in_time(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -69,7 +70,7 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
     c->flags &= ~(uint32_t)(PMX__FRAMES | PMX__ENDING | PMX__OVER |
                             PMX__SAY_DRAINED);
-    if (!(c->flags & PMX__ENDED)) {     /* it is not the stop that cuts it */
+    if (!(c->flags & PMX__ENDED)) {     /* our close ends the input, no stop */
         c->flags |= PMX__ENDED | PMX__DROPPING;
         c->flags &= ~(uint32_t)PMX__LIMITED;
     }
@@ -89,7 +90,8 @@ static int64_t unacknowledged(const pmx__conn *c)
     return c->rules->via->arrives_at_once ? 0 : pmx__unacknowledged(c->sock);
 }
 
-/* Something waits until its peer has all of it, which no event tells. */
+/* The connection waits until its peer has acknowledged everything. No event
+ * reports that, so the connection is looked at soon. */
 static void look_soon(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -100,8 +102,8 @@ static void look_soon(pmx_mux *mux, uint32_t slot)
     look_again(mux, slot);
 }
 
-/* Where nothing tells, it is enough that the peer has ended, and a reset waits
- * for nothing: nobody reads its input. */
+/* Where the OS does not tell what is acknowledged, the peer's end is enough,
+ * and a reset does not wait. */
 static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -113,9 +115,10 @@ static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
                     c->error ? c->error : pmx__sock_error(c->sock), reset);
 }
 
-/* All of it is with the kernel, the end too: its place is another's. Where more
- * linger than may be open, the one goes that has longest had nothing to lose
- * by it. */
+/* The kernel has all output and the end of the stream. The connection lingers
+ * and gives its place under max_connections to another. When more connections
+ * linger than may be open, the one whose peer has had everything for longest
+ * is closed: it has nothing to lose. */
 static void linger(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -175,8 +178,8 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
         pmx__finish(mux, slot, c->error, 0);
 }
 
-/* What its peer has acknowledged since the last look is progress; all of it
- * may be what it waits for. */
+/* Bytes that the peer has acknowledged since the last look are progress. When
+ * all are acknowledged, the connection may have what it waits for. */
 static void look(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);

@@ -148,7 +148,7 @@ enum pmx__flags {
     PMX__UNACKED = 1 << 30,     /* finished once the peer has it all */
     PMX__DISOWNED = 1 << 29,    /* nobody was told of it: no report */
 };
-/* What comes after ENDED is read and dropped, until the peer's end. */
+/* Input behind ENDED is read and dropped, until the peer's end. */
 #define PMX__DROPPING (UINT32_C(1) << 31)
 #define PMX__UNKNOWN UINT32_MAX /* how much is unacknowledged */
 
@@ -212,7 +212,7 @@ typedef struct pmx__conn {
                                    at.ip6 for the rest of it, and port4 */
 } pmx__conn;
 
-/* What a connection's task has been given, where a task takes its messages. */
+/* Where a task takes the connection's messages: what the task has of them. */
 enum pmx__task {
     PMX__TASK = 16,             /* there is one */
     PMX__OWES = 32,             /* it has a message that is not answered */
@@ -398,7 +398,7 @@ void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
-/* What is remembered of it: nothing, where there is no memory. */
+/* Remember the peer's name; without memory the connection has none. */
 void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
 

@@ -1,8 +1,8 @@
 /*
- * Whose time is over. A peer's clock runs while the peer could act, not while
- * it waits for us: for its bytes to be read, for its turn, for the task that
- * has its message. None of that is looked at before the time is over, so that
- * a message costs nothing but the touch.
+ * Which connections have run out of time. A peer's clock runs while the peer
+ * could act. It stands while the peer waits for us: for its bytes to be read,
+ * for its turn, for the task that has its message. Nothing of that is examined
+ * before the time is over, so a message costs one store, the touch.
  */
 #include "core.h"
 
@@ -11,10 +11,10 @@ static int is_idle_due(const pmx__conn *c)
     return c->due == PMX__IDLE_DUE || c->due == PMX__SLOW_DUE;
 }
 
-/* Whether the peer has done its part: the kernel has room for what is queued,
- * bytes have arrived that are not read yet, or are in the batch that gathers. Of
- * those that nobody reads since the peer does not take its answers, none
- * counts. */
+/* Whether the peer has done its part: the kernel has room for queued output,
+ * unread bytes have arrived, or a message is in the batch that gathers. Bytes
+ * do not count while reading is paused because the peer does not take its
+ * answers. */
 static int waits_for_us(const pmx_mux *mux, const pmx__conn *c)
 {
     if (pmx__has_work(c) || c->row_turn == mux->turn)
@@ -25,10 +25,10 @@ static int waits_for_us(const pmx_mux *mux, const pmx__conn *c)
     return arrived && arrived != SIZE_MAX;
 }
 
-/* What the kernel has taken, the peer may be reading yet, and a poller tells of
- * room once there is much of it: no event need have told of a steady reader. So
- * the kernel is offered what is queued, and the peer has half of its time more
- * to acknowledge something. */
+/* The peer may still be reading output that the kernel has taken. A poller
+ * reports room only when there is much of it, so no event may have told of a
+ * steady reader. Therefore the kernel is offered what is queued, and the peer
+ * gets half of its time again to acknowledge something. */
 static int may_read(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -52,8 +52,9 @@ static int may_read(pmx_mux *mux, uint32_t slot)
     return 1;
 }
 
-/* Its time is over; but not while it waits for us. A task that has a message
- * of its may be at it, or may wait for the next: that is asked. */
+/* The connection's time is over, unless its peer waits for us. A task that has
+ * a message of the connection may be working on it, or may wait for the next:
+ * only the caller knows, so the connection becomes a row of mux->idle. */
 static void expire_idle(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -75,8 +76,8 @@ static void expire_idle(pmx_mux *mux, uint32_t slot)
 void pmx__expire(pmx_mux *mux)
 {
     uint32_t slot;
-    /* an idle connection's event may be among those not fetched yet: after so
-     * many full waits each slot's has been */
+    /* The event of an idle connection may be among those not fetched yet.
+     * After so many full waits the events of all slots have been fetched. */
     uint32_t rounds = mux->slots / mux->event_room + 1;
     int heard = !mux->unheard || mux->unheard > rounds;
     for (uint32_t left = PMX__EXPIRIES;
@@ -90,8 +91,8 @@ void pmx__expire(pmx_mux *mux)
     }
 }
 
-/* A task waits for its connection's next message: of those before it owes
- * none. Said in answer to a row of mux->idle, it ends the connection. */
+/* The connection's task waits for the next message, so it owes no answer to
+ * those before. As the reply to a row of mux->idle, this ends the connection. */
 void pmx__waits(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -102,8 +103,8 @@ void pmx__waits(pmx_mux *mux, uint32_t slot)
         pmx__finish(mux, slot, ETIMEDOUT, 1);
 }
 
-/* The time that the caller has had a batch is not its connections': they had
- * spoken, and waited. A little of it does not matter. */
+/* The caller has handled a batch. That time does not count against the
+ * connections in the batch, which waited meanwhile. A millisecond is ignored. */
 void pmx__hand_back(pmx_mux *mux, int64_t now)
 {
     enum { BRIEF_NS = 1000000 };
