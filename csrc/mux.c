@@ -187,7 +187,7 @@ void pmx__do_shut(pmx_mux *mux)
 void pmx__do_keep_wakeup(pmx_mux *mux, int64_t *wakeup)
 {
     for (int i = 0; i < 2; i++) {
-        wakeup[i] = mux->wakeup[i];
+        wakeup[i] = (int64_t)mux->wakeup[i];
         mux->wakeup[i] = PMX__NO_SOCK;
     }
 }
