@@ -294,7 +294,7 @@ static void note_answer(const pmx_mux *mux, pmx__conn *c)
 static int make_room(pmx_mux *mux, uint32_t slot, size_t more)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    size_t most = c->rules->is.max_output;
+    uint64_t most = c->rules->is.max_output;
     int error = 0;
     while (c->queue && !error && !(c->flags & PMX__CONNECTING) &&
            c->queue->size + more > most) {
