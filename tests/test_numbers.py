@@ -198,10 +198,13 @@ SECONDS = {
     "Client.recv": lambda n: with_client(lambda client: client.recv(n)),
     "Client.send": lambda n: with_client(lambda client: client.send(b"y", n)),
     "Selector.select": select,
-    "aio.connect": connect_in_loop,
-    "aio recv": receive_in_loop,
-    "aio stop": stop_in_loop,
 }
+if not util.NO_GUESTS:
+    SECONDS |= {
+        "aio.connect": connect_in_loop,
+        "aio recv": receive_in_loop,
+        "aio stop": stop_in_loop,
+    }
 SPIN = {
     "Mux(spin)": lambda n: pymux.Mux(spin=n).close(),
     "Server(spin)": lambda n: pymux.Server(echo, HERE, spin=n),

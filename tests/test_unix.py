@@ -84,6 +84,7 @@ def test_a_server_that_has_changed_its_directory_unlinks_its_path(
     assert os.listdir(directory) == []
 
 
+@pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 def test_aio_that_has_changed_its_directory_unlinks_its_path(directory, elsewhere):
     async def main():
         elsewhere(directory)
