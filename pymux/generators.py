@@ -12,7 +12,8 @@ import contextlib
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Coroutine, Iterator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from .coroutines import SERVING, Task
 
 if TYPE_CHECKING:
     from .handlers import CoroutineDispatcher
+    from .mux import Mux
+    from .timers import Timer
 
 __all__ = ["Generators"]
 
@@ -32,16 +35,16 @@ class Closer(Task):
     owner: Generators
 
     def __init__(self, owner: Generators, generator: Any, context: Context) -> None:
-        self.conn = None  # type: ignore[assignment]
-        self.mux = owner.mux
-        self.inbox = None
+        self.conn: Any = None
+        self.mux: Mux = owner.mux
+        self.inbox: deque[bytes] | None = None
         self.eager = 0
         self.over = False
-        self.lost = None
-        self.waiting = None
-        self.timer = None
+        self.lost: BaseException | None = None
+        self.waiting: str | None = None
+        self.timer: Timer | None = None
         self.context = context
-        self.coroutine = finish(generator)
+        self.coroutine: Coroutine[Any, Any, Any] = finish(generator)
         self.owner = owner
 
     def ended(self, error: BaseException) -> None:
@@ -64,7 +67,7 @@ class Generators:
     """
 
     def __init__(self, dispatcher: CoroutineDispatcher) -> None:
-        self.mux = dispatcher.mux
+        self.mux: Mux = dispatcher.mux
         self._dispatcher = weakref.ref(dispatcher)  # which knows this: no cycle
         self.closers: list[Closer] = []
         self._begun: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -493,9 +493,9 @@ class CoroutineDispatcher(Dispatcher):
         self.orphans: set[Task] = set()  # they run on, their connections gone
         self.told: set[Task] = set()  # those that know that the server ends
         self.until: float | None = None  # they may clean up
-        self.ending = False
+        self.ending: bool = False
         self.context: Context | None = None
-        self.generators = Generators(self)
+        self.generators: Generators = Generators(self)
 
     def __call__(self, batch: Batch) -> None:
         """Step every coroutine that something happened to."""

@@ -70,7 +70,7 @@ class Stats(_Ends):
     accept_pauses: int = 0
 
     def __post_init__(self) -> None:
-        self.ends = {}
+        self.ends: dict[int, int] = {}
 
 
 COUNTED = tuple(
