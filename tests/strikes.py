@@ -20,8 +20,9 @@ BEYOND = {
     "_after_fork",
     "_remove",
     "_removeHandlerRef",
-    "_free_in",
-}  # from C
+    "_free_in",  # from C
+    "gc_callback",  # Hypothesis has one, which the collector calls
+}
 START = threading.Thread.start.__code__  # it loses its own thread then
 
 
