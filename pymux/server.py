@@ -460,10 +460,10 @@ def _run_until_signal(
     """
     claim = object()
 
-    def ask(signals: int, elsewhere: bool) -> None:
+    def ask(signals: int, in_users_code: bool) -> None:
         mux = server._mux
         server.stop(0 if signals > 1 else None)
-        if signals > 2 and (elsewhere or (mux is not None and mux._dispatching)):
+        if signals > 2 and (in_users_code or (mux is not None and mux._dispatching)):
             raise KeyboardInterrupt  # else it is about to end
 
     ending = Ending(ask, _run_until_signal.__code__)

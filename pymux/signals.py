@@ -16,6 +16,8 @@ from types import CodeType
 from typing import Any, Callable
 
 OURS = os.path.dirname(__file__) + os.sep
+PYTHONS = os.path.dirname(os.__file__) + os.sep
+PACKAGES = ("site-packages", "dist-packages")  # others' code in Python's folder
 # (fd) -> the one before; a partial, since it is called by C alone
 _set_fd = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
 
@@ -110,6 +112,14 @@ SIGNALS = SignalFds()
 ENDING: list[Ending] = []  # one, while `serve` runs in the main thread
 
 
+def is_users(file: str) -> bool:
+    """Whether a code's file is the user's: neither pymux's nor the standard
+    library's, which pymux calls too (`logging`, in the middle of a turn)."""
+    if file.startswith((OURS, "<frozen ")):
+        return False
+    return not file.startswith(PYTHONS) or any(part in file for part in PACKAGES)
+
+
 class Ending:
     """The handlers of SIGINT and SIGTERM while `serve` runs.
 
@@ -117,8 +127,8 @@ class Ending:
 
     Args:
         ask: called with the number of signals so far, and with whether the thread
-            is in code that is not pymux's.
-        top: the code of the frame from which on others' do not count.
+            is in the user's code.
+        top: the code of the outermost frame that is looked at.
     """
 
     def __init__(self, ask: Callable[[int, bool], None], top: CodeType) -> None:
@@ -149,12 +159,11 @@ class Ending:
 
     def _called(self, number: int, frame: Any) -> None:
         self._count += 1
-        while frame is not None and frame.f_code.co_filename.startswith(OURS):
-            if frame.f_code is self._top:
-                frame = None
-                break
+        users = False
+        while frame is not None and not users and frame.f_code is not self._top:
+            users = is_users(frame.f_code.co_filename)
             frame = frame.f_back
-        self._ask(self._count, frame is not None)
+        self._ask(self._count, users)
 
 
 def _after_fork() -> None:

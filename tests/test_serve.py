@@ -339,6 +339,44 @@ def test_signals_that_a_server_can_follow_are_never_an_interrupt(backend, tmp_pa
     assert json.loads(out)[0] == [True, True, True]
 
 
+LOGS = """
+import logging, os, signal, sys
+import pymux
+
+# As if the signals came while the standard library looks whether a line is wanted.
+source = '''
+def isEnabledFor(self, level):
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGINT)
+    return False
+'''
+names = {"os": os, "signal": signal}
+exec(compile(source, logging.__file__, "exec"), names)
+kind = type("Logs", (logging.Logger,), names)
+logging.getLogger("pymux").__class__ = kind
+def fail(conn, data):
+    raise OSError("so that the end has a cause")
+pymux.serve(fail, sys.argv[1], backend=sys.argv[2], on_error=lambda conn, error: None)
+print("drained")
+"""
+
+
+def test_signals_in_the_standard_library_below_pymux_are_no_interrupt(
+    backend, tmp_path
+):
+    """What pymux itself has called is no handler that does not return."""
+    path = tmp_path / "s"
+    with (
+        util.python("-c", LOGS, path, backend) as child,
+        util.connect_when_up(path) as sock,
+    ):
+        sock.sendall(b"go")
+        assert sock.recv(1) == b""
+        sock.close()
+        out, err = child.communicate(timeout=20)
+    assert (child.returncode, out, err) == (0, "drained\n", "")
+
+
 # --- signals that are others' ------------------------------------------------------
 
 IGNORES = """
