@@ -231,7 +231,7 @@ def run_plan(plan: Plan, step: Step) -> dict[str, Any]:
     with contextlib.suppress(KeyboardInterrupt):  # what was measured is kept
         for scenario in plan.scenarios:
             run_scenario(scenario, plan, runs, step)
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "date": now.isoformat(timespec="seconds"),
         "machine": machine_facts,

@@ -310,7 +310,7 @@ async def connect(
         look_up = loop.run_in_executor(None, resolve)
         try:
             found = await asyncio.wait_for(look_up, timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise TimeoutError(
                 f"{address[0]!r} was not resolved within {timeout} seconds"
             ) from None

@@ -13,7 +13,7 @@ import sys
 import weakref
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from struct import Struct
 from typing import Any
 
@@ -131,7 +131,7 @@ class Arena:
             messages.pop()
             return messages
         ends = self.offsets[: rows + 1].tolist()
-        return [blob[a:b] for a, b in zip(ends, ends[1:])]
+        return [blob[a:b] for a, b in pairwise(ends)]
 
     def cut(self, rows: int, gap: bytes | None) -> Iterable[bytes]:
         """The same, to be gone through once: large ones are made only then, so

@@ -15,9 +15,9 @@ import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core import lib
 from .connection import CLOSED, Connection

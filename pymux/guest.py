@@ -17,9 +17,10 @@ import contextvars
 import errno
 import math
 import weakref
+from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from ._core import lib
 from .arena import MANY, Arena

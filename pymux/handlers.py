@@ -11,9 +11,9 @@ import inspect
 import logging
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
-from typing import Any, Callable, Optional, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from ._core import lib
 from .arena import MANY, Arena
@@ -38,7 +38,7 @@ CALL = "__call__"
 GRACE = 0.4  # seconds in which coroutines may clean up when the server ends
 
 log: logging.Logger = logging.getLogger("pymux")
-OnError = Callable[[Optional[Connection], BaseException], Any]
+OnError = Callable[[Connection | None, BaseException], Any]
 BatchHandler = TypeVar("BatchHandler", bound=Callable[..., Any])
 
 

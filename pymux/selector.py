@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import selectors
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import ceil
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from ._core import ffi, lib
 from .backends import choose, select_limit, unavailable

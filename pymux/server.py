@@ -8,7 +8,8 @@ import os
 import threading
 import time
 import weakref
-from typing import Any, Callable, Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 from .addresses import Address, check_address
 from .backends import choose

@@ -11,9 +11,10 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable
 from functools import partial
 from types import CodeType
-from typing import Any, Callable
+from typing import Any
 
 OURS = os.path.dirname(__file__) + os.sep
 PYTHONS = os.path.dirname(os.__file__) + os.sep

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from .values import LONGEST, number
 

@@ -374,7 +374,7 @@ def test_a_handler_is_a_task_that_may_await_anything(loop):
             )
             try:
                 await asyncio.wait_for(asyncio.Event().wait(), 0.001)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 conn.send(one + two)
 
     async def main():

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import socket
 
 import pytest
@@ -84,7 +85,7 @@ def conversations(draw):
     stream += draw(st.one_of(st.just(b""), st.binary(max_size=30)))
     cuts = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=10)))
     edges = [0, *cuts, len(stream)]
-    pieces = [stream[a:b] for a, b in zip(edges, edges[1:])]
+    pieces = [stream[a:b] for a, b in itertools.pairwise(edges)]
     return framing, [piece for piece in pieces if piece]
 
 

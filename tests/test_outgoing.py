@@ -32,7 +32,7 @@ def full():
                 sock.settimeout(0.1)
                 try:
                     sock.connect(server.getsockname())
-                except socket.timeout:
+                except TimeoutError:
                     break
             else:
                 pytest.skip("this kernel's backlog does not fill")
