@@ -57,19 +57,19 @@ Threads
 
 from typing import TYPE_CHECKING, Any
 
-from .backends import backends
-from .batch import Batch
-from .client import Client, connect
-from .connection import Connection
-from .coroutines import sleep, to_thread
-from .errors import BackendUnavailable, ConnectionClosed
-from .framing import Fixed, LengthPrefix, Limits, Lines, Raw
-from .handlers import batched
+from .client.client import Client, connect
+from .engine.backends import backends
+from .engine.timers import Timer
+from .handlers.forms import batched
+from .handlers.tasks import sleep, to_thread
 from .mux import Listener, Mux
+from .objects.batch import Batch
+from .objects.connection import Connection
 from .selector import Selector
-from .server import Server, serve
-from .stats import Stats
-from .timers import Timer
+from .server.server import Server, serve
+from .values.errors import BackendUnavailable, ConnectionClosed
+from .values.framing import Fixed, LengthPrefix, Limits, Lines, Raw
+from .values.stats import Stats
 
 if TYPE_CHECKING:
     from . import aio

@@ -27,13 +27,26 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._core import ffi, lib
-from .addresses import Address, endpoints, from_core, show
-from .arena import Arenas
-from .backends import WATCHABLE, backends, choose, select_limit, unavailable
-from .batch import Batch
-from .connection import ABORT, CLOSED, GONE, OPEN, Connection, as_bytes, keep_names
-from .errors import FATAL, BackendUnavailable, error_from, meaning, no_copy
-from .framing import (
+from .engine.arena import Arenas
+from .engine.backends import WATCHABLE, backends, choose, select_limit, unavailable
+from .engine.gil import LOOK_EVERY, Gil
+from .engine.log import LARGE_PIECE, ONE_ID, SHARED, Delimiter, Log
+from .engine.signals import SIGNALS
+from .engine.timers import NS, Timer, Timers
+from .objects.batch import Batch
+from .objects.connection import (
+    ABORT,
+    CLOSED,
+    GONE,
+    OPEN,
+    Connection,
+    as_bytes,
+    keep_names,
+)
+from .values.addresses import Address, endpoints, from_core, show
+from .values.checks import check_min_messages, seconds, whole
+from .values.errors import FATAL, BackendUnavailable, error_from, meaning, no_copy
+from .values.framing import (
     Fixed,
     Framing,
     Limits,
@@ -43,17 +56,12 @@ from .framing import (
     longest_reply,
     policy,
 )
-from .gil import LOOK_EVERY, Gil
-from .log import LARGE_PIECE, ONE_ID, SHARED, Delimiter, Log
-from .signals import SIGNALS
-from .stats import COUNTED, Stats
-from .timers import NS, Timer, Timers
-from .values import check_min_messages, seconds, whole
+from .values.stats import COUNTED, Stats
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from .handlers import Dispatcher
+    from .handlers.forms import Dispatcher
 
 __all__ = ["Listener", "Mux"]
 

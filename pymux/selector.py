@@ -15,8 +15,8 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from ._core import ffi, lib
-from .backends import choose, select_limit, unavailable
-from .values import number
+from .engine.backends import choose, select_limit, unavailable
+from .values.checks import number
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike

@@ -449,7 +449,7 @@ def test_an_address_stays_after_its_connection_is_aborted(mux):
 
 
 def test_a_path_too_long_for_the_bsds_is_refused_there(monkeypatch, mux):
-    monkeypatch.setattr("pymux.addresses._BSD", True)
+    monkeypatch.setattr("pymux.values.addresses._BSD", True)
     with pytest.raises(ValueError, match="at most 103 fit"):
         mux.listen("/" + "x" * 103)
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import pymux
-from pymux.backends import missing
+from pymux.engine.backends import missing
 
 from .util import (
     assert_idle,

@@ -17,7 +17,7 @@ import pytest
 
 import pymux
 from pymux import cli
-from pymux.addresses import show
+from pymux.values.addresses import show
 
 from . import util
 

@@ -184,7 +184,7 @@ def test_a_working_directory_that_is_gone_is_one_line(pymux_command, tmp_path):
     code = (
         f"import os, sys; os.mkdir({gone!r}); os.chdir({gone!r}); os.rmdir({gone!r});"
     )
-    code += " from pymux.cli import main; sys.exit(main(sys.argv[1:]))"
+    code += " from pymux.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
     def start(*args):
         with util.python("-c", code, *args) as child:

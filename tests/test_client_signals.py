@@ -294,7 +294,7 @@ def inside(frame, *names):
     """Whether a call of the client's is under way."""
     while frame is not None:
         code = frame.f_code
-        if code.co_filename == pymux.client.__file__ and code.co_name in names:
+        if code.co_filename == pymux.client.client.__file__ and code.co_name in names:
             return True
         frame = frame.f_back
     return False

@@ -33,7 +33,9 @@ def wall_clocks(path):
     return found
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_no_module_asks_for_the_time_of_day(path):
     assert wall_clocks(path) == []
 

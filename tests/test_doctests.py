@@ -12,14 +12,14 @@ from . import util
 
 MODULES = [
     module.name
-    for module in pkgutil.iter_modules(pymux.__path__, "pymux.")
+    for module in pkgutil.walk_packages(pymux.__path__, "pymux.")
     if module.name not in ("pymux._core", "pymux.__main__")
 ]
 
 
 @pytest.mark.parametrize("name", ["pymux", *MODULES])
 def test_the_examples_of_a_module_run(name):
-    if name == "pymux.aio" and util.NO_GUESTS:
+    if name.startswith("pymux.aio") and util.NO_GUESTS:
         pytest.skip(util.WHY_NO_GUESTS)
     module = importlib.import_module(name)
     found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)

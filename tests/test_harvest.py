@@ -7,7 +7,7 @@ import time
 import pytest
 
 import pymux
-from pymux.gil import exchange_holding_the_gil
+from pymux.engine.gil import exchange_holding_the_gil
 
 from .util import (
     assert_idle,

@@ -12,7 +12,7 @@ import warnings
 import pytest
 
 import pymux
-from pymux.server import _run_until_signal
+from pymux.server.server import _run_until_signal
 from tests import util
 from tests.strikes import Striker, Struck, each_place
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import pymux
-from pymux.gil import exchange_holding_the_gil
+from pymux.engine.gil import exchange_holding_the_gil
 from tests import util
 
 LINES = pymux.Lines()

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 import pymux
-from pymux.coroutines import Workers
+from pymux.handlers.tasks import Workers
 from tests import util
 
 try:

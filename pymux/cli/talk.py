@@ -1,0 +1,258 @@
+"""`pymux connect`: standard input to a server, its answers to standard output."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from ..client.small_mux import FIRST_NAP, LAST_NAP, UNBOUNDED, harvest_after_progress
+from ..mux import Mux
+from ..values.framing import Fixed, Limits, Raw
+from .console import Failure, Terminal, write
+
+if TYPE_CHECKING:
+    from ..objects.batch import Batch
+    from ..objects.connection import Connection
+    from ..values.addresses import Address
+    from ..values.framing import Framing
+
+# How much of standard input may wait in memory: blocks read ahead, then what the
+# connection may have queued before the next one is sent.
+_BLOCK = 65536
+_BLOCKS_AHEAD = 4
+_MAX_QUEUED = 256 * 1024
+
+# A signal that lands just before a wait is seen after it: no wait is longer.
+_LONGEST_WAIT = 1.0
+
+# How long after the server's end further input is waited for. A server that has only
+# ended its own direction gets what is on its way; one that is gone holds up nobody.
+_INPUT_PATIENCE = 1.0
+
+
+def talk(address: Address, framing: Framing, terminal: Terminal | None) -> None:
+    """Send standard input to a server and print what it answers, until it ends.
+
+    Raises:
+        OSError: the connection could not be made, or was lost.
+        ValueError: the address is malformed, or the input does not fit the framing.
+        Failure: standard input or output failed.
+    """
+    with Mux() as mux:
+        conn = mux.connect(
+            address,
+            framing=framing,
+            # Reading goes on whatever waits to be sent: see client.py.
+            limits=Limits(high_water=UNBOUNDED, max_output=UNBOUNDED),
+            half_open=True,
+        )
+        _Conversation(mux, conn, framing, terminal).run()
+
+
+class _Conversation:
+    """One connection between standard input and standard output.
+
+    The main thread has the mux and prints; a second one reads standard input, since
+    no poller can wait for a file, and hands blocks over, a few at a time.
+    """
+
+    def __init__(
+        self, mux: Mux, conn: Connection, framing: Framing, terminal: Terminal | None
+    ) -> None:
+        self._mux = mux
+        self._conn = conn
+        self._terminal = terminal
+        self._raw = isinstance(framing, Raw)
+        source = _blocks() if terminal is None else terminal.lines()
+        self._reader = _Reader(_messages(source, framing, terminal), mux.wakeup)
+        self._opened = False
+        self._sent_all = False
+        self._ended = False
+        self._closed = False
+        self._patience_ends: float | None = None  # monotonic, once it has begun
+
+    def run(self) -> None:
+        """Talk until the peer ends the connection, and no input follows at once.
+
+        Raises:
+            OSError: the connection could not be made, or was lost.
+            Failure: standard input or output failed.
+        """
+        while not self._opened:
+            self._take(self._mux.harvest(_LONGEST_WAIT))
+        self._reader.start()
+        nap = FIRST_NAP
+        while not self._finished():
+            if self._send_some():
+                nap = FIRST_NAP
+                self._take(self._mux.harvest(0))
+            elif self._conn.queued:
+                self._take(harvest_after_progress(self._mux, _LONGEST_WAIT, nap))
+                nap = min(2 * nap, LAST_NAP)
+            else:
+                self._take(self._mux.harvest(self._longest_wait()))
+
+    def _finished(self) -> bool:
+        if self._closed:
+            return True
+        if self._terminal is not None and self._ended:
+            self._terminal.leave("connection closed by the server")
+            return True
+        if not self._ended or self._conn.queued:
+            self._patience_ends = None
+            return False
+        return self._sent_all or self._longest_wait() <= 0
+
+    def _longest_wait(self) -> float:
+        """Seconds that the next wait may take; 0 when the input was waited for."""
+        if not self._ended:
+            return _LONGEST_WAIT
+        now = time.monotonic()
+        if self._patience_ends is None:
+            self._patience_ends = now + _INPUT_PATIENCE
+        return max(self._patience_ends - now, 0)
+
+    def _send_some(self) -> bool:
+        """Send what the reader has; return whether there was anything."""
+        if self._sent_all or self._conn.queued > _MAX_QUEUED:
+            return False
+        messages = self._reader.take()
+        if messages is None:
+            return False
+        self._patience_ends = None
+        for message in messages:
+            self._conn.send(message)
+        if not messages:
+            self._sent_all = True
+            self._conn.send_eof()
+        return True
+
+    def _take(self, batch: Batch) -> None:
+        """Print what a batch brought, and notice what became of the connection."""
+        if batch.opened:
+            self._opened = True
+        if len(batch):
+            data = bytes(batch.data) if self._raw else _as_lines(batch.messages)
+            if self._terminal is None:
+                write(data)
+            else:
+                self._terminal.show(data)
+        if batch.ended:
+            self._ended = True
+        for _, error in batch.closed:
+            self._opened = self._closed = True
+            if error is not None:
+                raise error
+
+
+def _as_lines(messages: list[bytes]) -> bytes:
+    return b"".join([message + b"\n" for message in messages])
+
+
+def _blocks() -> Iterator[bytes]:
+    """Standard input as it comes.
+
+    Straight from the descriptor: a thread that is inside sys.stdin when the program
+    ends would abort it.
+    """
+    while True:
+        try:
+            block = os.read(0, _BLOCK)
+        except OSError as error:
+            raise Failure(f"cannot read standard input: {error.strerror}") from None
+        if not block:
+            return
+        yield block
+
+
+def _messages(
+    source: Iterator[bytes], framing: Framing, terminal: Terminal | None
+) -> Iterator[list[bytes]]:
+    """What to send: input as it is under `Raw`, else its lines as payloads."""
+    if terminal is not None:
+        end = b"\n" if isinstance(framing, Raw) else b""
+        return ([line + end] for line in source)
+    if isinstance(framing, Raw):
+        return ([block] for block in source)
+    limit = framing.size if isinstance(framing, Fixed) else framing.max_size
+    return _payloads(source, limit)
+
+
+def _payloads(blocks: Iterator[bytes], limit: int) -> Iterator[list[bytes]]:
+    rest = b""
+    for block in blocks:
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        if len(rest) > limit or any(len(line) > limit for line in lines):
+            raise Failure(f"a line of the input is longer than {limit} bytes")
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]
+
+
+class _Reader(threading.Thread):
+    """Takes lists of messages from a source that blocks, a few ahead.
+
+    The main thread may be interrupted anywhere, so it touches no lock here that is
+    written in Python: an interrupted `threading.Condition` raises anything.
+    """
+
+    def __init__(
+        self, source: Iterator[list[bytes]], wake: Callable[[], object]
+    ) -> None:
+        super().__init__(name="pymux-stdin", daemon=True)
+        self._source = source
+        self._wake = wake
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(_BLOCKS_AHEAD):
+            self._room.put(None)
+        self._ready: deque[list[bytes]] = deque()
+        self._failure: Failure | None = None
+
+    def start(self) -> None:
+        """Start the thread; signals are for the one that starts it."""
+        if sys.platform == "win32":  # signals come in the main thread anyway
+            super().start()
+            return
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}
+        )
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def run(self) -> None:
+        """The thread: ends with an empty list, at the end of input or an error."""
+        try:
+            for messages in self._source:
+                self._room.get()
+                self._ready.append(messages)
+                self._wake()
+        except Failure as failure:
+            self._failure = failure
+        self._ready.append([])
+        self._wake()
+
+    def take(self) -> list[bytes] | None:
+        """The next messages, `[]` at the end of input, None where none wait.
+
+        Raises:
+            Failure: the input could not be read; once, in place of its end.
+        """
+        if not self._ready:
+            return None
+        messages = self._ready.popleft()
+        if messages:
+            self._room.put(None)
+        elif self._failure is not None:
+            raise self._failure
+        return messages

@@ -1,0 +1,1 @@
+"""The four forms of a handler, and how each is called."""

@@ -1,0 +1,143 @@
+"""What a coroutine handler has been brought and has not taken yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from .._core import ffi, lib
+from ..objects.connection import CLOSED, Connection
+from ..values.errors import ConnectionClosed
+
+if TYPE_CHECKING:
+    from ..mux import Mux
+
+__all__ = ["Inbox"]
+
+HOLD = lib.PMX_HOLD << 60
+RELEASE = lib.PMX_RELEASE << 60
+KEPT = lib.PMX_KEPT << 60
+TAKEN = lib.PMX_TAKEN << 60
+ROW_COST = 64  # bytes that a message not taken counts beside its length
+EAGER = 64  # awaits that are satisfied at once, then the mux has a turn
+
+
+class Inbox:
+    """One connection's messages, and what has become of it.
+
+    Who waits for them, and how, is the matter of those who derive from it.
+    """
+
+    __slots__ = (
+        "_high",
+        "_low",
+        "conn",
+        "eager",
+        "held",
+        "inbox",
+        "inbox_size",
+        "kept",
+        "lost",
+        "mux",
+        "over",
+        "waiting",
+    )
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn: Connection = conn
+        self.mux: Mux = conn.mux
+        self.inbox: deque[bytes] | None = None
+        self.inbox_size: int = 0  # what of it counts: not while all is being taken
+        self.held: bool = False
+        self.kept: bool = False  # the core was told that there are messages
+        self.over: bool = False  # no more messages come
+        self.lost: BaseException | None = None  # why, where it was lost
+        self.waiting: str | None = None  # for what
+        self.eager: int = 0  # awaits satisfied at once since it gave a turn
+        self._high = -1
+        self._low = -1
+
+    @property
+    def high_water(self) -> int:
+        """The connection's own, asked for once."""
+        if self._high < 0:
+            rules = ffi.new("pmx_policy *")
+            if lib.pmx_policy_of(self.mux._c, self.conn.id, rules) < 0:
+                return 0
+            self._high, self._low = rules.high_water, rules.low_water
+        return self._high
+
+    def keep(self, messages: Iterable[bytes]) -> None:
+        """Hold messages until the coroutine asks; reading pauses over high
+        water."""
+        if self.inbox is None:
+            self.inbox = deque()
+        for data in messages:
+            self.inbox.append(data)
+            self.inbox_size += len(data) + ROW_COST
+        if not self.held and self.inbox_size > self.high_water:
+            self.held = True
+            self.mux._log.op(self.conn.id | HOLD)
+
+    def tell_kept(self) -> None:
+        """Messages wait to be taken: the core is told, once.
+
+        So the peer's clock stands, and what is sent is answers, until the
+        last of them is taken and answered.
+        """
+        if not self.kept:
+            self.kept = True
+            self.mux._log.op(self.conn.id | KEPT)
+
+    def tell_taken(self) -> None:
+        """The last one of several messages was taken."""
+        self.kept = False
+        self.mux._log.op(self.conn.id | TAKEN)
+
+    def take(self) -> bytes | None:
+        """The next message; what the end is, where there are none."""
+        inbox = self.inbox
+        if inbox:
+            data = inbox.popleft()
+            if inbox:
+                if not self.kept:
+                    self.tell_kept()
+            else:
+                self.inbox = None
+                if self.kept:
+                    self.tell_taken()
+            if self.inbox_size:  # it was kept
+                self.inbox_size -= len(data) + ROW_COST
+                if self.held and self.inbox_size <= self._low:
+                    self.held = False
+                    self.mux._log.op(self.conn.id | RELEASE)
+            return data
+        if self.lost is not None or self.conn._status == CLOSED:
+            raise self.closed_error()
+        return None
+
+    def too_eager(self) -> bool:
+        """An await is about to be satisfied at once: whether the mux is to have
+        a turn first. A loop of such awaits would never let it have one."""
+        self.eager += 1
+        if self.eager <= EAGER:
+            return False
+        self.eager = 0
+        return True
+
+    def note_end(self, error: BaseException | None, gone: bool) -> None:
+        """No more messages come; where the connection is gone, why."""
+        self.over = True
+        if gone and error is not None and self.lost is None:
+            self.lost = error
+
+    def closed_error(self) -> ConnectionClosed:
+        """What recv and drain raise once the connection is lost."""
+        lost = self.lost
+        number = getattr(lost, "errno", None)
+        text = f"{self.conn!r}: {lost}" if lost else f"{self.conn!r} is closed"
+        args = (number, text) if number is not None else (text,)
+        error = ConnectionClosed(*args, connection=self.conn)
+        error.__cause__ = lost
+        return error

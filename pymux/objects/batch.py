@@ -1,0 +1,331 @@
+"""One harvest's messages, as columns and as Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from .._core import ffi, lib
+from ..engine.arena import DATA, IDS, OFFSETS, Arena
+from ..engine.log import OFFSETS32, OFFSETS64
+from .connection import Connection, as_bytes
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from ..mux import Mux
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """What one harvest brought, made by `Mux.harvest`.
+
+    Messages are rows; `opened`, `drained`, `ended` and `closed` are lists of
+    what happened to connections. It may hold nothing at all, and is false then;
+    one with other news than messages is true, though its `len()` is 0.
+
+    A BATCH IS VALID UNTIL THE NEXT HARVEST: then access through it raises
+    ValueError. A view that was taken before stays valid, and unchanged, for as
+    long as it lives.
+
+    Attributes:
+        opened: connections that are new.
+        drained: connections whose output fell from over high water to under
+            low water.
+        ended: connections whose peer ended its stream (`half_open=True` only).
+        closed: `(connection, OSError or None)` for every connection that has
+            ended, your own closes included; None is an ordinary end.
+
+    >>> from pymux import Lines, Mux
+    >>> with Mux() as mux:
+    ...     where = mux.listen(("127.0.0.1", 0), framing=Lines()).address
+    ...     mux.connect(where, framing=Lines()).send(b"hello")
+    ...     while not (batch := mux.harvest()).messages:
+    ...         pass
+    ...     bytes(batch.data), batch.offsets.tolist(), batch.messages
+    (b'hello', [0, 5], [b'hello'])
+    """
+
+    __slots__ = (
+        "_arena",
+        "_conns",
+        "_gap",
+        "_idle",
+        "_messages",
+        "_mux",
+        "_number",
+        "_others",
+        "_replied",
+        "_rows",
+        "closed",
+        "drained",
+        "ended",
+        "opened",
+    )
+
+    _idle: list[Connection]  # asked about: does a task wait for the peer?
+    opened: list[Connection]
+    drained: list[Connection]
+    ended: list[Connection]
+    closed: list[tuple[Connection, OSError | None]]
+
+    def __init__(
+        self,
+        mux: Mux,
+        arena: Arena,
+        rows: int,
+        gap: bytes | None,
+        others: bool,
+    ) -> None:
+        self._mux = mux
+        self._number = -1  # none that a mux has handed over
+        self._arena = arena
+        self._rows = rows
+        self._gap = gap  # stands behind each message, where there is one
+        self._others = others  # something but messages
+        self._replied = False
+        self._conns: list[Connection] | None = None
+        self._messages: list[bytes] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Makes the lists that most batches do not need, when asked for."""
+        if name not in ("opened", "drained", "ended", "closed"):
+            raise AttributeError(name)
+        setattr(self, name, [])
+        return getattr(self, name)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Batch of {self._rows} messages, {len(self.opened)} opened, "
+            f"{len(self.closed)} closed>"
+        )
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __bool__(self) -> bool:
+        """Whether there is anything in it, messages or not."""
+        return self._rows > 0 or self._others
+
+    def __iter__(self) -> Iterator[tuple[Connection, bytes]]:
+        """Each message, as (connection, bytes)."""
+        self._check()
+        return zip(self.conns, self.messages)
+
+    def _check(self) -> None:
+        """Raise where the batch is over, or not this thread's. The hot methods
+        look for themselves whether that would raise."""
+        mux = self._mux
+        mux._check()
+        if mux._valid != self._number:
+            raise ValueError(
+                "this batch is over: the mux has harvested again, or closed; "
+                "take what you need before that"
+            )
+
+    # --- rows -----------------------------------------------------------
+
+    @property
+    def conns(self) -> list[Connection]:
+        """The connection of each message: a list, one row a message."""
+        if self._conns is None:
+            self._check()
+        return self._take_conns()
+
+    def _take_conns(self) -> list[Connection]:
+        conns = self._conns
+        if conns is None:
+            conns = self._arena.conns(self._mux._table, self._rows)
+            self._conns = conns
+        return conns
+
+    @property
+    def messages(self) -> list[bytes]:
+        """Each message's payload, framing removed: a list of bytes."""
+        if self._messages is None:
+            self._check()
+        return self._take_messages()
+
+    def _take_messages(self) -> list[bytes]:
+        messages = self._messages
+        if messages is None:
+            if self._gap is not None and not self._arena.c.gap:
+                self._gap = None  # _columns() was interrupted
+            messages = self._arena.messages(self._rows, self._gap)
+            self._messages = messages
+            if self._gap is None and self._rows > 1:
+                self._mux._want_gaps(True)
+        return messages
+
+    def _columns(self) -> Arena:
+        """The arena, when columns are asked for: payloads back to back, from
+        now on too."""
+        mux = self._mux
+        if mux._valid != self._number or mux._owner != get_ident():
+            self._check()
+        if mux._leave_gaps:
+            mux._want_gaps(False)
+        if self._gap is not None:
+            lib.pmx_close_gaps(self._arena.c)
+            self._gap = None
+        return self._arena
+
+    # --- columns --------------------------------------------------------
+
+    @property
+    def data(self) -> memoryview:
+        """Every payload, back to back, as a read-only view; no copy.
+
+        It stays valid and unchanged for as long as it, a slice or an array of
+        it lives.
+        """
+        rows, arena = self._rows, self._columns()
+        return arena.view(DATA, arena.offsets[rows] if rows else 0)
+
+    @property
+    def offsets(self) -> memoryview:
+        """Where messages begin: int32, one more than there are messages.
+
+        Message k is ``data[offsets[k]:offsets[k + 1]]``.
+        """
+        return self._columns().view(OFFSETS, 4 * (self._rows + 1)).cast("i")
+
+    @property
+    def ids(self) -> memoryview:
+        """The connection's id of each message: uint64, one for each."""
+        self._check()
+        return self._arena.view(IDS, 8 * self._rows).cast("Q")
+
+    # --- replies --------------------------------------------------------
+
+    def _first_reply(self) -> None:
+        mux = self._mux
+        if mux._valid != self._number or mux._owner != get_ident():
+            self._check()
+        if self._replied:
+            raise RuntimeError("this batch has had its reply; one is all it takes")
+
+    def reply(self, replies: Sequence[Buffer | None]) -> None:
+        """Answer every message, each with one frame.
+
+        Args:
+            replies: one bytes-like or None (no answer) for each message.
+
+        Raises:
+            ValueError: the wrong number of replies, or one whose size its
+                connection's framing cannot carry; nothing is sent.
+            TypeError: a reply that is not bytes-like; nothing is sent.
+            RuntimeError: the batch was answered before.
+        """
+        self._first_reply()
+        if type(replies) is not list:
+            replies = list(replies)
+        if len(replies) != self._rows:
+            raise ValueError(
+                f"{len(replies)} replies to {self._rows} messages; "
+                "give one for each, None for no answer"
+            )
+        mux = self._mux
+        log = mux._log
+        if not replies:
+            self._replied = True
+            return
+        try:  # to join them finds out what they are
+            if mux._fit(replies):
+                self._replied = True
+                log.answer(self._arena, replies, mux._lines)
+                return
+        except TypeError:
+            self._replied = False
+        conns = self.conns
+        copies = [None if one is None else as_bytes(one) for one in replies]
+        for conn, reply in zip(conns, copies):
+            if reply is not None and len(reply) > mux._reply_limit:
+                mux._check_reply(conn.id, len(reply))
+        self._replied = True
+        log.settle()
+        for conn, reply in zip(conns, copies):
+            if reply is not None:
+                log.entries += (conn.id, reply)
+
+    def reply_data(
+        self, data: Buffer, offsets: Sequence[int] | Buffer | None = None
+    ) -> None:
+        """Answer every message from one buffer.
+
+        Args:
+            data: bytes-like; what it holds now is sent.
+            offsets: where answers begin: a list, or a contiguous int32 or
+                int64 buffer, one more than there are messages, not falling,
+                not necessarily from 0. None cuts `data` as the batch is, and
+                `data` must then be as long as `batch.data`.
+
+        Raises:
+            ValueError: offsets that do not fit, data of the wrong length, or
+                a size that a framing cannot carry; nothing is sent.
+            RuntimeError: the batch was answered before.
+        """
+        self._first_reply()
+        if type(data) is not bytes:
+            data = as_bytes(data)
+        rows, arena = self._rows, self._arena
+        if offsets is None:
+            if self._gap is not None:
+                self._columns()
+            size = arena.offsets[rows] if rows else 0
+            if len(data) != size:
+                raise ValueError(
+                    f"data has {len(data)} bytes, the batch {size}; "
+                    "give offsets where they differ"
+                )
+            bounds, cut = arena.ends, OFFSETS32
+        else:
+            bounds, cut = _bounds(offsets, rows, len(data))
+        mux = self._mux
+        if offsets is not None and len(data) > mux._reply_limit:
+            for k, conn in enumerate(self.conns):
+                mux._check_reply(conn.id, bounds[k + 1] - bounds[k])
+        self._replied = True
+        if rows:
+            keep = arena, bounds
+            mux._log.special((cut | rows, arena.ids, bounds, data, keep))
+
+
+def _bounds(offsets: Any, rows: int, size: int) -> tuple[Any, int]:
+    """Offsets as the core takes them: a C array that is ours, and its cut."""
+    if isinstance(offsets, (list, tuple)):
+        width = 8
+        try:
+            bounds = ffi.new("int64_t[]", list(offsets))
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"offsets must be ints: {error}") from None
+        count = len(offsets)
+    else:
+        try:
+            view = memoryview(offsets)
+        except TypeError:
+            raise TypeError(
+                f"offsets is a {type(offsets).__name__}; a list, or a buffer of "
+                "int32 or int64 is needed"
+            ) from None
+        code = view.format.lstrip("@=<")
+        if view.ndim != 1 or not view.c_contiguous or code not in ("i", "l", "q"):
+            raise ValueError(
+                f"offsets has format {view.format!r} in {view.ndim} dimensions; "
+                "contiguous int32 or int64 in one dimension is needed"
+            )
+        width, count = view.itemsize, len(view)
+        kind = "int32_t[]" if width == 4 else "int64_t[]"
+        bounds = ffi.new(kind, count)
+        ffi.memmove(bounds, view, width * count)
+    if count != rows + 1:
+        raise ValueError(f"{count} offsets for {rows} messages; {rows + 1} are needed")
+    wrong = lib.pmx_check_offsets(bounds, width, rows, size)
+    if wrong >= 0:
+        raise ValueError(
+            f"offsets[{wrong}] is {bounds[wrong]}; offsets must not fall and must "
+            f"stay within 0 and {size}"
+        )
+    return bounds, OFFSETS32 if width == 4 else OFFSETS64

@@ -1,0 +1,1 @@
+"""A mux in a thread of its own, and how it stops."""

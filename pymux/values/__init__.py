@@ -1,0 +1,1 @@
+"""What users set and read: addresses, framings, limits, figures, errors. No C."""
