@@ -13,7 +13,7 @@ import time
 import pytest
 
 import pymux
-from pymux import cli
+from pymux.cli import main as cli
 
 from .loops import LOOPS, Loop
 

@@ -309,7 +309,7 @@ def test_the_end_of_a_loop_does_not_wait_for_a_peer_that_has_all(loop, listening
 def test_what_a_loop_cannot_deliver_in_its_last_seconds_is_reset(
     loop, listening, monkeypatch
 ):
-    monkeypatch.setattr("pymux.outgoing.LINGER", 0.1)
+    monkeypatch.setattr("pymux.aio.outgoing.LINGER", 0.1)
 
     async def main():
         conn = await pymux.aio.connect(listening.getsockname())

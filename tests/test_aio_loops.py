@@ -16,7 +16,7 @@ import weakref
 import pytest
 
 import pymux
-from pymux import outgoing
+from pymux.aio import outgoing
 
 from . import util
 from .loops import until
@@ -318,7 +318,7 @@ def test_a_loop_that_cannot_watch_leaves_nothing_begun(loop, listening, monkeypa
         before = len(outgoing._MUXES)
         server = pymux.aio.serve(lambda conn, data: data, LOCAL)
         with monkeypatch.context() as patch:
-            patch.setattr("pymux.guest.GuestMux.fileno", refuse)
+            patch.setattr("pymux.aio.loop.GuestMux.fileno", refuse)
             with pytest.raises(OSError, match="no room"):
                 await pymux.aio.connect(listening.getsockname())
             with pytest.raises(OSError, match="no room"):

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 import pymux
-from pymux import coroutines
+from pymux.handlers import tasks as coroutines
 
 from . import util
 from .loops import until

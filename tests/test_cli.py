@@ -16,7 +16,7 @@ import time
 import pytest
 
 import pymux
-from pymux import cli
+from pymux.cli import main as cli
 from pymux.values.addresses import show
 
 from . import util

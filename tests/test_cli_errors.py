@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from pymux import cli
+from pymux.cli import main as cli
 
 from . import util
 from .test_cli import connected, finish, one_line, show, write_module

@@ -12,7 +12,7 @@ import warnings
 import pytest
 
 import pymux
-from pymux import suspend
+from pymux.objects import suspend
 from tests import util
 
 LINES = pymux.Lines()

@@ -71,7 +71,7 @@ def test_a_port_is_free_again_where_no_thread_was_to_be_had(backend):
 
 
 def test_to_thread_raises_where_it_is_awaited_and_calls_nothing(backend, monkeypatch):
-    monkeypatch.setattr("pymux.coroutines.WORKERS", Workers())
+    monkeypatch.setattr("pymux.handlers.tasks.WORKERS", Workers())
     called = []
 
     async def handler(conn):
@@ -98,7 +98,7 @@ def test_to_thread_raises_where_it_is_awaited_and_calls_nothing(backend, monkeyp
 
 def test_a_call_waits_for_a_thread_that_is_busy_where_none_can_be_had(monkeypatch):
     workers = Workers()
-    monkeypatch.setattr("pymux.coroutines.WORKERS", workers)
+    monkeypatch.setattr("pymux.handlers.tasks.WORKERS", workers)
     entered, release = threading.Event(), threading.Event()
 
     def block():
