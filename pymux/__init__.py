@@ -60,13 +60,15 @@ from typing import TYPE_CHECKING, Any
 from .client.client import Client, connect
 from .engine.backends import backends
 from .engine.timers import Timer
-from .handlers.forms import batched
+from .handlers.marks import batched
 from .handlers.tasks import sleep, to_thread
-from .mux import Listener, Mux
+from .mux import Mux
 from .objects.batch import Batch
 from .objects.connection import Connection
+from .objects.listener import Listener
+from .run import serve
 from .selector import Selector
-from .server.server import Server, serve
+from .server.server import Server
 from .values.errors import BackendUnavailable, ConnectionClosed
 from .values.framing import Fixed, LengthPrefix, Limits, Lines, Raw
 from .values.stats import Stats

@@ -368,7 +368,7 @@ def test_an_error_leaves_no_cycle_behind(loop, echo_server, how):
         try:
             if how == "lost":
                 util.in_server(
-                    echo_server, lambda mux: [c.abort() for c in mux._table if c]
+                    echo_server, lambda mux: [c.abort() for c in mux._engine.table if c]
                 )
                 with contextlib.suppress(pymux.ConnectionClosed):
                     await conn.recv()

@@ -423,7 +423,7 @@ def test_a_timer_of_the_mux_outlives_the_last_connection(loop, listening):
         conn.mux.call_later(0.4, ran.append, "ran")
         conn.abort()
         await until(lambda: ran)
-        await until(lambda: conn.mux._c is None)
+        await until(lambda: conn.mux._engine.c is None)
 
     ran = []
     loop.run(main())
@@ -689,11 +689,11 @@ def test_the_end_of_the_loop_waits_for_no_call_that_was_lost(loop, lost):
 
     async def main():
         server = await pymux.aio.serve(lambda conn, data: data, LOCAL)
-        mux = server._mux
+        mux = server._engine
         with await asyncio.to_thread(util.connect, server.address):
             await until(lambda: server.stats().connections == 1)
             if lost == "close":
-                monkey.setattr(pymux.mux.Mux, "_free", strike)
+                monkey.setattr(pymux.engine.engine.Engine, "free", strike)
                 with pytest.raises(ValueError):
                     mux.close()
                 monkey.undo()

@@ -65,8 +65,8 @@ async def ask(address, text=b"hello"):
 def test_runs_one_after_the_other_have_muxes_of_their_own(loop, echo_server):
     muxes = [run(loop, ask(echo_server.address)) for _ in range(20)]
     assert len(set(map(id, muxes))) == 20
-    assert all(mux._c is None for mux in muxes)
-    assert not list(outgoing._MUXES.values())
+    assert all(mux._engine.c is None for mux in muxes)
+    assert not list(outgoing._ENGINES.values())
 
 
 def test_loops_of_several_threads_connect_at_once(loop, echo_server):
@@ -88,7 +88,7 @@ def test_loops_of_several_threads_connect_at_once(loop, echo_server):
     for thread in threads:
         thread.join()
     assert not errors
-    assert not list(outgoing._MUXES.values())
+    assert not list(outgoing._ENGINES.values())
 
 
 def test_a_loop_goes_on_in_another_thread(loop, echo_server):
@@ -174,12 +174,12 @@ def test_a_loop_that_was_closed_is_not_mistaken_for_a_new_one(loop, echo_server)
         )
         conn.send(b"x")
         assert its.run_until_complete(conn.recv(20)) == b"x"
-        assert conn.mux.loop is its
+        assert conn.mux._engine.loop is its
         kept.append(conn if len(kept) % 2 else None)
         conn.close()
         its.close()
         del its, conn
-    assert not list(outgoing._MUXES.values())
+    assert not list(outgoing._ENGINES.values())
 
 
 # --- forks ------------------------------------------------------------------
@@ -315,15 +315,15 @@ def test_a_loop_that_cannot_watch_leaves_nothing_begun(loop, listening, monkeypa
         raise OSError("no room to watch")
 
     async def main():
-        before = len(outgoing._MUXES)
+        before = len(outgoing._ENGINES)
         server = pymux.aio.serve(lambda conn, data: data, LOCAL)
         with monkeypatch.context() as patch:
-            patch.setattr("pymux.aio.loop.GuestMux.fileno", refuse)
+            patch.setattr("pymux.aio.loop.LoopEngine.fileno", refuse)
             with pytest.raises(OSError, match="no room"):
                 await pymux.aio.connect(listening.getsockname())
             with pytest.raises(OSError, match="no room"):
                 await server
-        assert len(outgoing._MUXES) == before
+        assert len(outgoing._ENGINES) == before
         await server.stop()
         async with server:
             await ask(server.address)
@@ -491,13 +491,13 @@ def test_a_dialling_that_a_signals_handler_interrupts_leaves_nothing(
     async def main():
         conn = await pymux.aio.connect(echo_server.address, framing=LINES)
         with monkeypatch.context() as patch:
-            patch.setattr("pymux.mux.Mux._note_framing", interrupt)
+            patch.setattr("pymux.engine.engine.Engine.note_framing", interrupt)
             with pytest.raises(Alarm):
                 await pymux.aio.connect(echo_server.address, framing=LINES)
         conn.send(b"still here")
         assert await conn.recv() == b"still here"
         await until(lambda: echo_server.stats().connections == 1)
-        await until(lambda: len(list(filter(None, conn.mux._table))) == 1)
+        await until(lambda: len(list(filter(None, conn.mux._engine.table))) == 1)
         conn.close()
 
     loop.run(main())

@@ -51,8 +51,8 @@ def test_nothing_is_kept_of_outgoing_connections_that_ended(loop):
                 conn = await pymux.aio.connect(server.address)
                 conn.close()
                 await conn.wait_closed()
-            await until(lambda: not any(conn.mux._table))
-            assert not conn.mux._dispatcher.orphans
+            await until(lambda: not any(conn.mux._engine.table))
+            assert not conn.mux._engine.dispatcher.orphans
 
     loop.run(main())
 
@@ -136,7 +136,7 @@ def test_a_timer_that_raises_ends_no_outgoing_connection(loop):
             assert await conn.recv(10) == b"still here"
             other = conn.mux.connect(server.address)
             other.send(b"this one too")
-            await until(lambda: other._task is not None)
+            await until(lambda: other._buffer is not None)
             assert await other.recv(10) == b"this one too"
             conn.close()
             other.close()
@@ -191,7 +191,7 @@ def test_a_blocking_server_in_a_running_loop_sleeps_by_itself(loop):
         got = []
 
         def client():
-            util.wait_until(lambda: server._mux is not None)
+            util.wait_until(lambda: server._engine is not None)
             got.append(util.exchange(server.address, b"hello", 5))
             server.stop()
 

@@ -556,7 +556,7 @@ def test_a_cancelled_recv_loses_no_message(loop):
         first = asyncio.ensure_future(conn.recv())
         await asyncio.sleep(0)
         conn.send(b"?")
-        while not conn._task.inbox:
+        while not conn._buffer.inbox:
             await asyncio.sleep(0)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -934,7 +934,7 @@ def test_a_mux_that_fails_is_reported_and_raised_by_stop(loop, monkeypatch):
         def fail(*args):
             raise OSError(errno.EBADF, "what the kernel says")
 
-        monkeypatch.setattr(server._mux, "_harvest", fail)
+        monkeypatch.setattr(server._engine, "harvest", fail)
         with util.connect(server.address):
             await asyncio.wait([server._ended])
         (error,) = loop.errors
@@ -1017,7 +1017,7 @@ def test_what_came_while_the_loop_was_blocked_is_no_timeout(loop, what):
                 conn.send(what)
             else:
                 conn.send_eof()
-            conn.mux._submit()
+            conn.mux._engine.submit()
             time.sleep(0.1)  # what a guest has to live with
             await until(lambda: seen)
             conn.close()

@@ -55,7 +55,7 @@ def test_it_raises_what_ended_the_server(monkeypatch):
         def fail(*args):
             raise OSError(errno.EBADF, "of the harvest")
 
-        monkeypatch.setattr(server._mux, "_take_turns", fail)
+        monkeypatch.setattr(server._engine, "exchange", fail)
         server._mux.wakeup()
         for _ in range(2):
             with pytest.raises(OSError, match="of the harvest"):

@@ -92,7 +92,7 @@ def test_a_call_beside_a_waiting_send_raises_and_does_nothing(call):
     with plain_peer() as (client, peer):
         peer.sendall(b"held\n")
         waiting = Call(client, lambda: client.send(big))
-        util.wait_until(lambda: client._mux._counts.queued)
+        util.wait_until(lambda: client._engine.counts.queued)
         with pytest.raises(RuntimeError, match="in use"):
             call(client)
         assert util.recv_exactly(peer, len(big) + 1) == big + b"\n"
@@ -197,7 +197,7 @@ def test_close_returns_when_the_thread_inside_has_closed():
         waiting = Call(client, client.recv)
         client.close()
         assert client._closed
-        assert client._mux._c is None
+        assert client._engine.c is None
         assert util.recv_all(peer) == b"sent\n"
         assert isinstance(waiting.result(), pymux.ConnectionClosed)
 

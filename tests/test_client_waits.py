@@ -126,17 +126,17 @@ def test_a_message_that_takes_many_receives_has_arrived_in_time(listener):
 def test_a_message_that_came_while_nobody_looked_is_no_timeout(listener):
     """The time may be over when a wait returns: then there is one look more."""
     with connected(listener, framing=Lines()) as (client, peer):
-        assert client._mux.can_be_woken()  # else a wait begins with a look
-        harvest, late = client._mux.harvest, []
+        assert client._engine.can_be_woken()  # else a wait begins with a look
+        harvest, late = client._engine.harvest, []
 
-        def slow(timeout=None):
-            batch = harvest(0)
+        def slow(*args):
+            batch = harvest(0.0, 1, 0)
             if not late:  # as where this thread is kept from running for a while
                 late.append(peer.sendall(b"in time\n"))
                 time.sleep(0.1)
             return batch
 
-        client._mux.harvest = slow
+        client._engine.harvest = slow
         assert client.recv(timeout=0.05) == b"in time"
 
 

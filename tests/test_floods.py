@@ -150,7 +150,7 @@ def test_a_handler_may_end_another_connection_of_its_harvest(
         assert util.recv_exactly(two, 4) == b"who\n"
         if form != "object":
             conns += util.in_server(
-                server, lambda mux: [c for c in mux._table if c is not None]
+                server, lambda mux: [c for c in mux._engine.table if c is not None]
             )
         first.sendall(b"end them\n")
         assert util.recv_exactly(first, 9) == b"end them\n"
@@ -273,8 +273,8 @@ def ask(server, line):
         return util.until_end(sock)[0]
 
 def look_late(mux):
-    mux._turn.done_ns = 0
-    mux._gil.look()
+    mux._engine.turn.done_ns = 0
+    mux._engine.gil.look()
 
 handlers = [util.in_form(form, answer) for form in util.FORMS] + [threaded]
 with pymux.Mux() as mux:

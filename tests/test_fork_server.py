@@ -54,7 +54,7 @@ def test_it_does_so_whatever_another_thread_held_when_it_forked(backend, end):
         entered, release = threading.Event(), threading.Event()
 
         def hold():
-            with server._lock, server._joining, server._mux._lock:
+            with server._lock, server._joining, server._engine.lock:
                 entered.set()
                 release.wait(20)
 
@@ -297,16 +297,16 @@ def test_a_child_has_the_wakeup_descriptor_from_before(backend):
     before = signal.set_wakeup_fd(writing)
     try:
         with pymux.Mux(backend) as mux:
-            mux._takes_signals = True  # as that of `serve`
+            mux._engine.takes_signals = True  # as that of `serve`
             mux.harvest(0.001)
             assert signal.set_wakeup_fd(writing) != writing
 
             def child():
                 assert signal.set_wakeup_fd(-1) == writing
 
-            signal.set_wakeup_fd(mux._wakeup_fd)
+            signal.set_wakeup_fd(mux._engine.wakeup_fd)
             util.in_child(child)
-            assert signal.set_wakeup_fd(mux._wakeup_fd) == mux._wakeup_fd
+            assert signal.set_wakeup_fd(mux._engine.wakeup_fd) == mux._engine.wakeup_fd
         assert signal.set_wakeup_fd(-1) == writing
     finally:
         signal.set_wakeup_fd(before)

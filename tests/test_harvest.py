@@ -352,8 +352,8 @@ def test_closing_inside_a_timer_takes_effect_when_the_dispatch_ends(mux):
 )
 def test_a_batch_gathers_beside_a_thread_that_computes_too(mux, two):
     (_, first), _ = two
-    mux._gil._call = exchange_holding_the_gil()
-    mux._gil.left = 8  # as beside a thread that computes
+    mux._engine.gil._call = exchange_holding_the_gil()
+    mux._engine.gil.left = 8  # as beside a thread that computes
     first.sendall(b"one\n")
     later = threading.Timer(0.05, first.sendall, [b"two\n"])
     later.start()
@@ -367,10 +367,10 @@ def test_a_batch_gathers_beside_a_thread_that_computes_too(mux, two):
 )
 def test_a_call_beside_a_thread_that_computes_ends_the_gathering(mux, two, monkeypatch):
     (_, first), _ = two
-    mux._gil._call = exchange_holding_the_gil()
-    mux._gil.left = 8  # as beside a thread that computes
+    mux._engine.gil._call = exchange_holding_the_gil()
+    mux._engine.gil.left = 8  # as beside a thread that computes
     first.sendall(b"one\n")
     mux.call_later(LONG, print)
-    monkeypatch.setattr(mux, "_run_due", lambda: True)  # after the first look
+    monkeypatch.setattr(mux._engine, "_run_due", lambda: True)  # after the first look
     batch = mux.harvest(LONG, min_messages=2, max_delay=LONG)
     assert batch.messages == [b"one"]

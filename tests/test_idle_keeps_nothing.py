@@ -38,7 +38,7 @@ def remember(server, records):
     """Give each open connection a state of its own; into `records`, weakly."""
 
     def mark(mux):
-        for conn in mux._table:
+        for conn in mux._engine.table:
             if conn is not None and conn.state is None:
                 conn.state = Record()
                 records.append(weakref.ref(conn.state))

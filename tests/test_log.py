@@ -219,7 +219,7 @@ def test_many_pauses_are_few_warnings(backend, logged, monkeypatch):
             )
         util.wait_until(lambda: pauses(logged))
         assert len(pauses(logged)) == 1
-        monkeypatch.setattr(server._mux, "_warn_at", 0)  # as if time had gone by
+        monkeypatch.setattr(server._engine, "_warn_at", 0)  # as if time had gone by
         connect_without_descriptors(server.address, lambda: len(pauses(logged)) == 2)
 
 

@@ -387,7 +387,7 @@ for _ in range(2):
     with pymux.Mux({backend!r}) as mux:
         conn = mux.connect(mux.listen(("127.0.0.1", 0)).address)
         conn.send(b"x")
-        mux._gil.left = 9  # as beside a thread that computes
+        mux._engine.gil.left = 9  # as beside a thread that computes
         while not (batch := mux.harvest(10)).messages:
             pass
         print(batch.messages)

@@ -34,7 +34,7 @@ def test_the_text_of_a_connection_names_its_peer_and_its_listener(backend, form)
     seen = []
 
     def answer(data):
-        seen.extend(map(repr, muxes[0]._table))
+        seen.extend(map(repr, muxes[0]._engine.table))
         return data
 
     with util.serving(util.in_form(form, answer), backend) as server:

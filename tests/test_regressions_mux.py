@@ -40,7 +40,7 @@ def in_the_wait(mux, act):
     done = []
 
     def handler(number, frame):
-        if not done and mux._in_core:
+        if not done and mux._engine.state.name == "IN_CORE":
             done.append(number)
             signal.setitimer(signal.ITIMER_REAL, 0)
             act()

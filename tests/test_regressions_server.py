@@ -267,7 +267,7 @@ def test_to_thread_works_in_a_child_of_a_process_that_used_it(backend):
 def causes(server):
     """How many exceptions the mux keeps for ends that it has not reported."""
     util.settle(server)
-    return util.in_server(server, lambda mux: len(mux._causes))
+    return util.in_server(server, lambda mux: len(mux._engine.causes))
 
 
 def test_a_closed_method_that_raises_leaves_nothing_behind(backend):

@@ -244,8 +244,8 @@ def test_an_exception_before_the_core_is_called_loses_nothing(nth):
             while not len(batch := mux.harvest(10)):
                 pass
             batch.conns[0].send(b"answer")
-            mux._gil._call = exchange_holding_the_gil()
-            mux._gil.left = 8  # as beside a thread that computes
+            mux._engine.gil._call = exchange_holding_the_gil()
+            mux._engine.gil.left = 8  # as beside a thread that computes
             sys.settrace(striking("arguments", nth))
             try:
                 with pytest.raises(Struck):

@@ -185,7 +185,7 @@ def test_run_may_be_waited_for_in_its_own_thread_once_it_is_over(backend):
 
 
 def stop_when_up(server):
-    util.wait_until(lambda: server._mux is not None)
+    util.wait_until(lambda: server._engine is not None)
     server.stop()
 
 

@@ -3,7 +3,7 @@
 asyncio tells nobody that a loop is about to end; but it closes the async
 generators that are alive then, and lets them await while it does. So each mux
 has one, which waits for nothing else. `asyncio.run`, `asyncio.Runner` and
-`uvloop.run` do so; where a loop is closed without it, `GuestMux.is_over` finds
+`uvloop.run` do so; where a loop is closed without it, `LoopEngine.is_over` finds
 that out late.
 """
 
@@ -15,32 +15,32 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .loop import GuestMux
+    from .loop import LoopEngine
 
 __all__ = ["Guard", "guard", "unguard"]
 
 Guard = AsyncGenerator[None, None]
 
 
-async def _wait_for_the_end(ref: weakref.ref[GuestMux]) -> Guard:
+async def _wait_for_the_end(ref: weakref.ref[LoopEngine]) -> Guard:
     try:
         yield
     finally:
-        mux = ref()
-        if mux is not None and mux._c is not None:
-            await mux.end_with_loop()
+        engine = ref()
+        if engine is not None and engine.c is not None:
+            await engine.end_with_loop()
 
 
-def guard(mux: GuestMux) -> Guard | None:
-    """Have `mux.end_with_loop` awaited when the loop that runs ends.
+def guard(engine: LoopEngine) -> Guard | None:
+    """Have `engine.end_with_loop` awaited when the loop that runs ends.
 
     Returns:
         What the mux must keep meanwhile; None where the loop has told its
         generators already.
     """
-    if getattr(mux.loop, "_asyncgens_shutdown_called", False):
+    if getattr(engine.loop, "_asyncgens_shutdown_called", False):
         return None
-    waiting = _wait_for_the_end(weakref.ref(mux))
+    waiting = _wait_for_the_end(weakref.ref(engine))
     try:
         waiting.__anext__().send(None)
     except StopIteration:

@@ -14,25 +14,30 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import errno
 import time
 import warnings
 import weakref
+from collections.abc import Callable
 from functools import partial
 from threading import get_ident
 from typing import Any
 
-from .._core import lib
-from ..engine.arena import MANY, Arena
 from ..engine.backends import choose
-from ..mux import FORKED
-from ..objects.connection import CLOSE, CLOSED, Connection
+from ..engine.engine import Engine
+from ..engine.ops import CLOSE
+from ..engine.owner import FORKED
+from ..mux import engine_of, mux_with
+from ..objects.connection import Connection
+from ..objects.status import CLOSED, buffer_of, mark_closed, set_buffer
 from ..server.drain import Drain
-from .loop import GuestConnection, GuestMux, Reader, ReaderDispatcher
+from .connection import LoopConnection, loop_of
+from .dispatch import ReaderDispatcher
+from .loop import LoopEngine, LoopMux
+from .reader import Reader
 
-__all__ = ["OutgoingConnection", "OutgoingMux", "mux_of"]
+__all__ = ["OutgoingConnection", "engine_in"]
 
-IDLE = 0.1  # seconds that a mux outlives its last connection: the next may come
+OUTLIVES = 0.1  # seconds that a mux outlives its last connection: the next may come
 LINGER = 5.0  # seconds that the end of the loop gives what was sent, as Client.close
 
 
@@ -62,9 +67,15 @@ class Seat(Reader):
     def conn(self, conn: Connection) -> None:
         self._ref: weakref.ref[Connection] = weakref.ref(conn)
 
+    # What objects/status.py asks a connection for.
+
     @property
-    def _task(self) -> Seat:
+    def _buffer(self) -> Seat:
         return self
+
+    @property
+    def _engine(self) -> LoopEngine:
+        return self.engine
 
     @property
     def _status(self) -> int:
@@ -88,24 +99,13 @@ class Seat(Reader):
         if conn is not None:
             conn._names = names
 
-    @property
-    def stopping(self) -> bool:
-        """Whether the end of the loop has cut its input."""
-        conn = self._ref()
-        return conn is not None and conn.stopping
-
-    def _keep_addresses(self) -> None:
-        conn = self._ref()
-        if conn is not None:
-            conn._keep_addresses()
-
     def is_left_open(self) -> bool:
         """Whether somebody holds the connection and has not closed it."""
         conn = self._ref()
         return conn is not None and not conn.closed
 
 
-class OutgoingConnection(GuestConnection):
+class OutgoingConnection(LoopConnection):
     """A connection that a task has dialled.
 
     It is open for as long as somebody holds it, or waits for something of it.
@@ -115,21 +115,20 @@ class OutgoingConnection(GuestConnection):
 
     __slots__ = ()
 
-    mux: OutgoingMux
-
     @property
     def seat(self) -> Seat:
         """What stands for it in the mux's table."""
-        return self._task  # type: ignore[return-value]
+        seat: Seat = buffer_of(self)
+        return seat
 
     def __del__(self) -> None:
-        seat, mux = self._task, self.mux
-        if seat is None or mux._owner == FORKED:
+        seat, engine = self.seat, loop_of(self)
+        if seat is None or engine.thread == FORKED:
             return
-        if self.closed and not seat.unclosed:  # type: ignore[attr-defined]
+        if self.closed and not seat.unclosed:
             return
         text = repr(self)
-        mux.drop(self)
+        engine.drop(self)  # type: ignore[attr-defined]
         warnings.warn(f"unclosed {text}", ResourceWarning, stacklevel=2, source=self)
 
     def close(self) -> None:
@@ -151,7 +150,8 @@ class OutgoingConnection(GuestConnection):
         Raises:
             ConnectionClosed: it was lost before that.
         """
-        if self.mux._owner == FORKED:
+        engine = loop_of(self)
+        if engine.thread == FORKED:
             return
         seat = self.seat
         told = seat.gone
@@ -159,11 +159,8 @@ class OutgoingConnection(GuestConnection):
         if told or exc[0] is not None:
             return
         pause = 0.001
-        while not seat.gone and not self.mux.is_over():
-            left = lib.pmx_unacknowledged(self.mux._c, self.id)
-            if left == -errno.ENOTSUP:  # what the kernel took counts as delivered
-                left = lib.pmx_queued(self.mux._c, self.id)
-            if not left:
+        while not seat.gone and not engine.is_over():
+            if not engine.undelivered(self.id):
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.05)
@@ -181,71 +178,17 @@ class SeatDispatcher(ReaderDispatcher):
         if opening is not None and not opening.done():
             opening.set_result(None)
 
-    def messages(self, arena: Arena, rows: int, gap: bytes | None) -> None:
-        """Put each into its connection's inbox."""
-        seats = self.mux._table
-        runs = arena.runs(seats, rows) if rows >= MANY else None
-        if runs is not None:
-            messages, at = arena.messages(rows, gap), 0
-            for seat, length in runs:
-                if not seat.over:
-                    seat.deliver_all(messages[at : at + length])
-                at += length
-            return
-        for seat, data in zip(arena.conns(seats, rows), arena.cut(rows, gap)):
-            if not seat.over:
-                seat.deliver(data)
 
-
-# The mux of a loop's outgoing connections, by the loop's id and the backend. The
+# The engine of a loop's outgoing connections, by the loop's id and the backend. The
 # loop keeps it alive: it watches its descriptor until it is closed.
-_MUXES: weakref.WeakValueDictionary[tuple[int, bytes | None], OutgoingMux]
-_MUXES = weakref.WeakValueDictionary()
+_ENGINES: weakref.WeakValueDictionary[tuple[int, bytes | None], OutgoingEngine]
+_ENGINES = weakref.WeakValueDictionary()
 
 
-class OutgoingMux(GuestMux):
+class OutgoingMux(LoopMux):
     """The mux of the connections that were dialled in a loop."""
 
-    _kind = OutgoingConnection
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, backend: str | None) -> None:
-        self._key = id(loop), choose(backend)
-        self._drain: Drain | None = None  # when the loop ends
-        self._ended: asyncio.Future[None]
-        self._idle: asyncio.TimerHandle | None = None
-        self._dialling = False
-        super().__init__(loop, backend)
-        # Nothing is kept of the context of who happened to dial first.
-        self._context = contextvars.Context()
-        self._on_callback_error = partial(_report, loop)
-        try:
-            self.join(SeatDispatcher(weakref.proxy(self), None, None))
-        except BaseException:
-            self.close()
-            raise
-
-    def _conn(self, id: int) -> Any:
-        """The seat of a connection; itself, while it is dialled."""
-        slot = id & 0xFFFFFFFF
-        table = self._table
-        while slot >= len(table):
-            table.append(None)
-        seat = table[slot]
-        if seat is not None and seat.id == id:
-            return seat
-        conn = OutgoingConnection(self, id)
-        conn._task = table[slot] = Seat(conn)
-        if self._dialling:
-            return conn
-        Connection.abort(conn)  # a signal's handler has interrupted the dialling
-        return conn.seat
-
-    def _dial(self, *args: Any) -> OutgoingConnection:
-        self._dialling = True
-        try:
-            return super()._dial(*args)  # type: ignore[return-value]
-        finally:
-            self._dialling = False
+    __slots__ = ()
 
     def listen(self, *args: Any, **options: Any) -> Any:
         """Not here: nobody would get what is accepted."""
@@ -253,72 +196,123 @@ class OutgoingMux(GuestMux):
             "this mux has outgoing connections only; to serve, use pymux.aio.serve()"
         )
 
+
+class OutgoingEngine(LoopEngine):
+    """The engine of the connections that were dialled in a loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        backend: str | None,
+        join: Callable[[Engine], None],
+    ) -> None:
+        self._key = id(loop), choose(backend)
+        self._drain: Drain | None = None  # when the loop ends
+        self._ended: asyncio.Future[None]
+        self._idle: asyncio.TimerHandle | None = None
+        self._dialling = False
+        super().__init__(loop, backend, join)
+        # Nothing is kept of the context of who happened to dial first.
+        self.context = contextvars.Context()
+        self.on_callback_error = partial(_report, loop)
+        try:
+            self.join(SeatDispatcher(weakref.proxy(self), None, None))
+        except BaseException:
+            self.close()
+            raise
+
+    def connection(self, id: int) -> Any:
+        """The seat of a connection; the connection itself, while it is dialled."""
+        slot = id & 0xFFFFFFFF
+        table = self.table
+        while slot >= len(table):
+            self.buffers.append(None)
+            table.append(None)
+        seat = table[slot]
+        if seat is not None and seat.id == id:
+            return seat
+        conn = OutgoingConnection(self, id)
+        seat = table[slot] = self.buffers[slot] = Seat(conn)
+        set_buffer(conn, seat)
+        if self._dialling:
+            return conn
+        Connection.abort(conn)  # a signal's handler has interrupted the dialling
+        return seat
+
+    def dial(self, *args: Any) -> Any:
+        self._dialling = True
+        try:
+            return super().dial(*args)
+        finally:
+            self._dialling = False
+
     def drop(self, conn: OutgoingConnection) -> None:
         """Nobody holds a connection any more: close it. Any thread may be the
         one that finds out, in the middle of whatever it does."""
         if self.is_over():
             return
-        if self._owner == get_ident():
+        if self.thread == get_ident():
             Connection.close(conn)
             self.touched()
         else:
-            conn._status, conn.seat.over = CLOSED, True
-            self.call_threadsafe(self._log.op, conn.id | CLOSE)
+            mark_closed(conn)
+            conn.seat.over = True
+            self.call_threadsafe(self.log.op, conn.id | CLOSE)
 
     # --- its end ------------------------------------------------------------
 
-    def _is_used(self) -> bool:
+    def is_used(self) -> bool:
         """Its connections warn themselves."""
         return False
 
-    def _after(self) -> None:
+    def after(self) -> None:
         """Something may have ended: if it was the last connection, close."""
-        if self._c is None:
+        if self.c is None:
             if self._drain is not None:
                 self._drain = None
                 self._ended.set_result(None)
         elif self._drain is not None:
             if self._drain.over():
-                self._close_now()
-        elif self._idle is None and not self._counts.connections:
+                self.close_now()
+        elif self._idle is None and not self.counts.connections:
             self._idle = self.loop.call_later(
-                IDLE, self._close_idle, context=self._context
+                OUTLIVES, self._close_idle, context=self.context
             )
 
     def _close_idle(self) -> None:
         self._idle = None
-        if self._c is None or self._drain is not None or any(self._table):
+        if self.c is None or self._drain is not None or any(self.table):
             return
-        if self._calls or self._timers.next() is not None:
+        if self.calls or self.timers.next() is not None:
             return  # their turn looks again
         self.adopt_thread()
-        self._close_now()
+        self.close_now()
 
     async def finish(self) -> None:
         """Close what is open, and have what was sent delivered. Then the rest
         is reset."""
         self.adopt_thread()
-        for seat in self._table:
+        for seat in self.table:
             if seat is not None and seat.is_left_open():
                 seat.conn.close()
                 seat.unclosed = True
         self._ended = self.loop.create_future()
-        self._drain = Drain(self, self._dispatcher)
+        self._drain = Drain(self, self.dispatcher)
         self._drain.begin(time.monotonic() + LINGER)
         self.touched()
         await asyncio.wait([self._ended])
 
-    def _free(self) -> None:
+    def free(self) -> None:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
         if self.loop.is_closed() and not self.forked():
-            for seat in self._table:
+            for seat in self.table:
                 if seat is not None and seat.is_left_open():
                     seat.unclosed = True
-        super()._free()
-        if _MUXES.get(self._key) is self:
-            del _MUXES[self._key]
+        super().free()
+        if _ENGINES.get(self._key) is self:
+            del _ENGINES[self._key]
 
 
 def _report(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
@@ -327,11 +321,12 @@ def _report(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
     )
 
 
-def mux_of(loop: asyncio.AbstractEventLoop, backend: str | None) -> OutgoingMux:
-    """The mux of a loop's outgoing connections, made where there is none."""
+def engine_in(loop: asyncio.AbstractEventLoop, backend: str | None) -> OutgoingEngine:
+    """The engine of a loop's outgoing connections, made if there is none."""
     key = id(loop), choose(backend)
-    mux = _MUXES.get(key)
-    if mux is None or mux._c is None or mux.loop is not loop or mux.forked():
-        mux = _MUXES[key] = OutgoingMux(loop, backend)
-    mux.adopt_thread()
-    return mux
+    engine: Any = _ENGINES.get(key)
+    if engine is None or engine.c is None or engine.loop is not loop or engine.forked():
+        mux = mux_with(OutgoingMux, partial(OutgoingEngine, loop, backend))
+        engine = _ENGINES[key] = engine_of(mux)  # type: ignore[assignment]
+    engine.adopt_thread()
+    return engine  # type: ignore[no-any-return]

@@ -24,10 +24,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ..engine.backends import compiler, reasons
-from ..handlers.forms import batched
+from ..handlers.marks import batched
 from ..mux import Mux
 from ..objects.batch import Batch
-from ..server.server import Server, _run_until_signal
+from ..server.server import Server, run_until_signal
 from ..values.addresses import show
 from ..values.errors import BackendUnavailable, meaning
 from ..values.framing import Fixed, LengthPrefix, Limits, Lines, Raw
@@ -478,7 +478,7 @@ def run_serve(args: argparse.Namespace) -> int:
             server.call_threadsafe(_Figures(args.stats).start)
 
     try:
-        stats = _run_until_signal(server, on_ready=ready)
+        stats = run_until_signal(server, on_ready=ready)
     except OSError as error:
         raise Failure(describe(error, address)) from None
     except ValueError as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from ..client.small_mux import FIRST_NAP, LAST_NAP, UNBOUNDED, harvest_after_progress
+from ..client.progress import FIRST_NAP, LAST_NAP, UNBOUNDED, harvest_after_progress
 from ..mux import Mux
 from ..values.framing import Fixed, Limits, Raw
 from .console import Failure, Terminal, write

@@ -21,17 +21,22 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from threading import get_ident
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._core import lib
-from ..mux import FORKED
+from ..engine.owner import FORKED
+from ..engine.small import SmallEngine
+from ..mux import Mux, engine_of, mux_with
+from ..objects.made import Made
+from ..objects.rows import has_news, row_count
+from ..objects.status import keep_names
 from ..values.checks import duration
 from ..values.errors import ConnectionClosed, meaning, no_copy
 from .held import Held, Place
-from .small_mux import FIRST_NAP, LAST_NAP, LIMITS, SmallMux
+from .progress import FIRST_NAP, LAST_NAP, LIMITS
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
     from ..objects.connection import Connection
     from ..values.addresses import Address
     from ..values.framing import Framing
+
+OBJECTS = Made()
 
 # What a send takes in while its own output waits, before it stops reading.
 MAX_HELD = 16 * 1024 * 1024
@@ -85,9 +92,10 @@ class Client:
 
     _conn: Connection | None = None
 
-    def __init__(self, mux: SmallMux, timeout: float | None) -> None:
+    def __init__(self, mux: Mux, timeout: float | None) -> None:
         # Private: `connect` makes clients.
         self._mux = mux
+        self._engine: SmallEngine = engine_of(mux)  # type: ignore[assignment]
         self._timeout = timeout
         # At 0 the token of the call that is inside: its thread. To put it there
         # unless another is there is one step.
@@ -120,13 +128,13 @@ class Client:
         raise no_copy(self)
 
     def __del__(self) -> None:
-        if getattr(self, "_closed", True) or self._mux._c is None:
+        if getattr(self, "_closed", True) or self._engine.c is None:
             return
-        if self._opened and self._mux._owner != FORKED:
+        if self._opened and self._engine.thread != FORKED:
             warnings.warn(
                 f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
             )
-        self._mux._free()  # and not when the collector comes by
+        self._engine.free()  # and not when the collector comes by
 
     @property
     def local(self) -> Any:
@@ -145,7 +153,8 @@ class Client:
         return self._names()[0]
 
     def _names(self) -> Any:
-        return ("", "") if self._conn is None else self._conn._addresses()
+        conn = self._conn
+        return ("", "") if conn is None else (conn.peer, conn.local)
 
     # --- sending and receiving --------------------------------------------
 
@@ -218,7 +227,7 @@ class Client:
             if (
                 row < pack.rows
                 and timeout is DEFAULT
-                and self._mux._owner == token[0]
+                and self._engine.thread == token[0]
                 and not self._barred
             ):
                 offsets = pack.offsets
@@ -274,7 +283,7 @@ class Client:
                 raise self._in_use()
             inbox = self._inbox
             pack, row = inbox.place
-            if row < pack.rows and self._mux._owner == token[0] and not self._barred:
+            if row < pack.rows and self._engine.thread == token[0] and not self._barred:
                 offsets = pack.offsets
                 message = pack.data[offsets[row] : offsets[row + 1]]
                 inbox.place = pack, row + 1
@@ -322,9 +331,9 @@ class Client:
         """
         timeout = duration("timeout", timeout)
         by = None if timeout is None else monotonic() + timeout
-        if self._mux._owner == FORKED:
+        if self._engine.thread == FORKED:
             self._closed = self._barred = True
-            self._mux.close()
+            self._engine.close()
             return
         nap = FIRST_NAP
         token = (get_ident(),)
@@ -384,15 +393,15 @@ class Client:
     def _finish(self, by: float | None, at_once: bool) -> None:
         """Close, being inside. May be begun again where it was interrupted."""
         self._closing = self._barred = True
-        mux = self._mux
-        if mux._c is not None:
-            mux._adopt_thread()
+        engine = self._engine
+        if engine.c is not None:
+            engine.lend()
             if not self._lingered and not self._lost and self._opened:
                 self._loss = self._linger(by, at_once)
             self._lingered = True
-            counts = mux._counts
+            counts = engine.counts
             queued, discarded = counts.queued, counts.discarded
-            mux.close()
+            engine.close()
             if queued and counts.discarded == discarded and not self._lost:
                 self._loss = None  # the kernel took it after all
         self._closed = True
@@ -402,7 +411,8 @@ class Client:
     def _linger(self, by: float | None, at_once: bool) -> OSError | None:
         """End our stream; read and drop until the peer has everything, or until
         then. What to raise."""
-        mux, counts, conn = self._mux, self._mux._counts, self._open_conn()
+        mux, engine, conn = self._mux, self._engine, self._open_conn()
+        counts = engine.counts
         self._note()
         if not conn.closed:
             conn.close()
@@ -424,7 +434,7 @@ class Client:
             now = monotonic()
             if counts.bytes_in != heard:
                 busy = now
-            if left is not None and left <= 1 and not mux._log.entries:
+            if left is not None and left <= 1 and not engine.log.entries:
                 # the 1 is our end, which kernels are slow to acknowledge
                 if now - busy > QUIET or (at_once and not left):
                     return None
@@ -442,18 +452,15 @@ class Client:
                 )
             span = nap if by is None else min(nap, by - now)
             nap = min(2 * nap, LAST_NAP)
-            mux.can_be_woken()
+            engine.can_be_woken()
 
     def _unacknowledged(self) -> int | None:
         """Bytes that the peer does not have; None where the OS cannot tell."""
-        number = lib.pmx_unacknowledged(self._mux._c, self._open_conn().id)
-        if number == -errno.ENOTSUP:
-            return None
-        return max(0, int(number))
+        return self._engine.unacknowledged(self._open_conn().id)
 
     def _missing(self, left: int | None) -> int:
         """How much of what calls had accepted the peer has not acknowledged."""
-        counts = self._mux._counts
+        counts = self._engine.counts
         queued = counts.queued
         if left is None:  # what has left may have arrived
             left = queued
@@ -466,7 +473,7 @@ class Client:
     def _connect(self, address: Address, framing: Framing | None) -> None:
         """Wait for the connection; raise what kept it from coming."""
         mux = self._mux
-        mux._adopt_thread()
+        self._engine.lend()
         self._conn = mux.connect(
             address,
             framing=framing,
@@ -483,13 +490,13 @@ class Client:
             raise self._error or ConnectionAbortedError(
                 errno.ECONNABORTED, f"not connected to {self.peer!r}"
             )
-        self._conn._keep_addresses()  # to be read in any thread
+        keep_names(self._conn)  # to be read in any thread
 
     def _give_up(self) -> None:
         """It was not connected, or not handed out."""
         self._closed = self._closing = self._barred = True
         self._error = self._noted = None  # the error's traceback knows this client
-        self._mux.close()
+        self._engine.close()
 
     def _open_conn(self) -> Connection:
         assert self._conn is not None
@@ -499,7 +506,7 @@ class Client:
         """Enter a public method; return the monotonic time at which it gives up."""
         if self._closing or self._closed:
             raise self._refusal()
-        self._mux._adopt_thread()
+        self._engine.lend()
         self._heed()
         timeout = self._timeout if timeout is DEFAULT else duration("timeout", timeout)
         return None if timeout is None else monotonic() + timeout
@@ -507,7 +514,7 @@ class Client:
     def _next(self, deadline: float | None) -> tuple[bytes, Place] | None:
         """What `Held.next` says, once there is a message; None at the end."""
         late = 0  # bytes read since the deadline
-        counts = self._mux._counts
+        counts = self._engine.counts
         over = False
         while True:
             self._note()
@@ -536,12 +543,12 @@ class Client:
     def _wait(self, timeout: float | None) -> None:
         """Harvest, and wait if nothing is there; for less where nobody could end
         the wait."""
-        mux = self._mux
-        if mux._wakeup_fd < 0:
+        mux, engine = self._mux, self._engine
+        if engine.wakeup_fd < 0:
             batch = mux.harvest(0)
-            if batch._rows or batch._others or self._sent():
+            if batch or self._sent():
                 return
-            if not mux.can_be_woken():
+            if not engine.can_be_woken():
                 timeout = LAST_NAP if timeout is None else min(timeout, LAST_NAP)
             elif self._asked:  # before there was a wakeup to be woken by
                 return
@@ -549,18 +556,18 @@ class Client:
 
     def _sent(self) -> bool:
         """Whether a send that waits has nothing to wait for."""
-        mux = self._mux
-        return bool(mux._turn.until_sent) and not mux._counts.queued
+        engine = self._engine
+        return bool(engine.turn.until_sent) and not engine.counts.queued
 
     def _note(self) -> None:
         """Note what the last harvest brought, once, however often it is asked."""
-        mux = self._mux
-        batch = mux._batch
-        if batch is not None and batch is not self._noted and not mux._unreturned:
-            if batch._rows:
+        engine = self._engine
+        batch = engine.batch
+        if batch is not None and batch is not self._noted and not engine.received:
+            if row_count(batch):
                 self._inbox.keep(batch)
-                mux.grow()
-            if batch._others:
+                engine.grow()
+            if has_news(batch):
                 if batch.opened:
                     self._opened = True
                 if batch.ended:
@@ -576,8 +583,9 @@ class Client:
 
     def _flush(self, deadline: float | None) -> None:
         """Harvest until the kernel took what is queued."""
-        mux, counts, turn = self._mux, self._mux._counts, self._mux._turn
-        entries = mux._log.entries
+        mux, engine = self._mux, self._engine
+        counts, turn = engine.counts, engine.turn
+        entries = engine.log.entries
         mux.harvest(0)
         self._note()
         if entries:  # that was a batch which a signal's handler had held up
@@ -670,7 +678,7 @@ def connect(
     timeout = duration("timeout", timeout)
     client = None
     try:
-        client = Client(SmallMux(), timeout)
+        client = Client(mux_with(Mux, partial(SmallEngine, OBJECTS)), timeout)
         client._connect(address, framing)
         return client
     except BaseException:

@@ -80,6 +80,18 @@ class Arena:
         at = self._at[column]
         return memoryview(self.exporter)[at : at + size].toreadonly()
 
+    def size(self) -> int:
+        """Bytes of payload in it."""
+        return int(self.c.size)
+
+    def has_gaps(self) -> bool:
+        """Whether a delimiter stands behind each message."""
+        return bool(self.c.gap)
+
+    def close_gaps(self) -> None:
+        """Take the delimiters out: payloads stand back to back from now on."""
+        lib.pmx_close_gaps(self.c)
+
     # --- a batch, as objects ------------------------------------------------
 
     def only(self, table: list[Any], gap: bytes | None) -> tuple[Any, bytes]:

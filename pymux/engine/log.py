@@ -9,7 +9,7 @@ ones, replies cut from one buffer, and one message for many, each by reference.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import repeat
 from operator import sub
@@ -109,6 +109,7 @@ class Log:
     __slots__ = (
         "_blocks",
         "_logged",
+        "answer_one",
         "entries",
         "large",
         "pending",
@@ -119,6 +120,7 @@ class Log:
 
     def __init__(self) -> None:
         self.entries: list[Any] = []
+        self.answer_one: Callable[[Any, bytes], None]  # how one reply is logged
         self.specials: int = 0  # how many of them are no bytes
         self.large: int = 0  # bytes that went in as large pieces
         self.pending: list[Any] = []  # replies to rows[:len(pending)], not in yet
@@ -172,7 +174,7 @@ class Log:
         self.pending, self.rows = [], rows[len(pending) :]
         for conn, reply in zip(rows, pending):
             if reply is not None:
-                conn._answer(reply)
+                self.answer_one(conn, reply)
 
     def settle(self) -> None:
         """A connection is about to change its status: first the replies so far."""

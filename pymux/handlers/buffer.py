@@ -6,24 +6,21 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .._core import ffi, lib
-from ..objects.connection import CLOSED, Connection
+from ..engine.ops import HOLD, KEPT, RELEASE, TAKEN
+from ..objects.status import engine_of, is_closed
 from ..values.errors import ConnectionClosed
 
 if TYPE_CHECKING:
-    from ..mux import Mux
+    from ..engine.engine import Engine
+    from ..objects.connection import Connection
 
-__all__ = ["Inbox"]
+__all__ = ["ReceiveBuffer"]
 
-HOLD = lib.PMX_HOLD << 60
-RELEASE = lib.PMX_RELEASE << 60
-KEPT = lib.PMX_KEPT << 60
-TAKEN = lib.PMX_TAKEN << 60
 ROW_COST = 64  # bytes that a message not taken counts beside its length
 EAGER = 64  # awaits that are satisfied at once, then the mux has a turn
 
 
-class Inbox:
+class ReceiveBuffer:
     """One connection's messages, and what has become of it.
 
     Who waits for them, and how, is the matter of those who derive from it.
@@ -34,19 +31,19 @@ class Inbox:
         "_low",
         "conn",
         "eager",
+        "engine",
         "held",
         "inbox",
         "inbox_size",
         "kept",
         "lost",
-        "mux",
         "over",
         "waiting",
     )
 
     def __init__(self, conn: Connection) -> None:
         self.conn: Connection = conn
-        self.mux: Mux = conn.mux
+        self.engine: Engine = engine_of(conn)
         self.inbox: deque[bytes] | None = None
         self.inbox_size: int = 0  # what of it counts: not while all is being taken
         self.held: bool = False
@@ -62,11 +59,16 @@ class Inbox:
     def high_water(self) -> int:
         """The connection's own, asked for once."""
         if self._high < 0:
-            rules = ffi.new("pmx_policy *")
-            if lib.pmx_policy_of(self.mux._c, self.conn.id, rules) < 0:
+            marks = self.engine.water_of(self.conn.id)
+            if marks is None:
                 return 0
-            self._high, self._low = rules.high_water, rules.low_water
+            self._high, self._low = marks
         return self._high
+
+    def shut(self) -> None:
+        """The connection was closed here: no further message reaches a handler."""
+        self.over = True
+        self.inbox = None
 
     def keep(self, messages: Iterable[bytes]) -> None:
         """Hold messages until the coroutine asks; reading pauses over high
@@ -78,7 +80,7 @@ class Inbox:
             self.inbox_size += len(data) + ROW_COST
         if not self.held and self.inbox_size > self.high_water:
             self.held = True
-            self.mux._log.op(self.conn.id | HOLD)
+            self.engine.log.op(self.conn.id | HOLD)
 
     def tell_kept(self) -> None:
         """Messages wait to be taken: the core is told, once.
@@ -88,12 +90,12 @@ class Inbox:
         """
         if not self.kept:
             self.kept = True
-            self.mux._log.op(self.conn.id | KEPT)
+            self.engine.log.op(self.conn.id | KEPT)
 
     def tell_taken(self) -> None:
         """The last one of several messages was taken."""
         self.kept = False
-        self.mux._log.op(self.conn.id | TAKEN)
+        self.engine.log.op(self.conn.id | TAKEN)
 
     def take(self) -> bytes | None:
         """The next message; what the end is, where there are none."""
@@ -111,9 +113,9 @@ class Inbox:
                 self.inbox_size -= len(data) + ROW_COST
                 if self.held and self.inbox_size <= self._low:
                     self.held = False
-                    self.mux._log.op(self.conn.id | RELEASE)
+                    self.engine.log.op(self.conn.id | RELEASE)
             return data
-        if self.lost is not None or self.conn._status == CLOSED:
+        if self.lost is not None or is_closed(self.conn):
             raise self.closed_error()
         return None
 

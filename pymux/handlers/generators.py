@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from .tasks import SERVING, Task
 
 if TYPE_CHECKING:
+    from ..engine.engine import Engine
     from ..engine.timers import Timer
-    from ..mux import Mux
-    from .forms import CoroutineDispatcher
+    from .coroutine import CoroutineDispatcher
 
 __all__ = ["Generators"]
 
@@ -36,7 +36,7 @@ class Closer(Task):
 
     def __init__(self, owner: Generators, generator: Any, context: Context) -> None:
         self.conn: Any = None
-        self.mux: Mux = owner.mux
+        self.engine: Engine = owner.engine
         self.inbox: deque[bytes] | None = None
         self.eager = 0
         self.over = False
@@ -67,7 +67,7 @@ class Generators:
     """
 
     def __init__(self, dispatcher: CoroutineDispatcher) -> None:
-        self.mux: Mux = dispatcher.mux
+        self.engine: Engine = dispatcher.engine
         self._dispatcher = weakref.ref(dispatcher)  # which knows this: no cycle
         self.closers: list[Closer] = []
         self._begun: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -90,7 +90,7 @@ class Generators:
         closer = Closer(self, generator, copy_context())
         self.closers.append(closer)
         try:
-            closer.mux.call_threadsafe(closer.resume, None)
+            closer.engine.call_threadsafe(closer.resume, None)
         except RuntimeError:  # the mux is closed: what does not wait may still run
             closer.resume(None)
 

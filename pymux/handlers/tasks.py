@@ -19,14 +19,14 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._core import lib
-from ..objects.connection import CLOSED, Connection
+from ..objects.status import buffer_of, is_closed
 from ..values.checks import duration, number
 from ..values.errors import ConnectionClosed, aborted
-from .buffer import Inbox
+from .buffer import ReceiveBuffer
 
 if TYPE_CHECKING:
     from ..engine.timers import Timer
+    from ..objects.connection import Connection
 
 __all__ = ["Task", "sleep", "to_thread"]
 
@@ -51,7 +51,7 @@ class Wait:
         return (yield self)
 
 
-class Task(Inbox):
+class Task(ReceiveBuffer):
     """One connection's coroutine, its context, and what it waits for."""
 
     __slots__ = ("context", "coroutine", "owner", "timer")
@@ -86,7 +86,7 @@ class Task(Inbox):
         if rest:
             self.inbox = deque(rest)
         self.resume(first)
-        if self.inbox and self.conn._task is self:
+        if self.inbox and buffer_of(self.conn) is self:
             rest, self.inbox = list(self.inbox), None
             self.keep(rest)
             self.tell_kept()
@@ -102,21 +102,21 @@ class Task(Inbox):
     def limit(self, timeout: float) -> None:
         """Let what is waited for next end with a TimeoutError."""
         duration("timeout", timeout)
-        self.timer = self.mux.call_later(timeout, self._time_is_over, timeout)
+        self.timer = self.engine.call_later(timeout, self._time_is_over, timeout)
 
     def _time_is_over(self, timeout: float) -> None:
         """What came in time may not have been looked for since, nor been handed
         out: the next turn looks, and asks when it has dispatched what it found."""
-        self.timer = self.mux.call_later(0, self._looked, timeout)
+        self.timer = self.engine.call_later(0, self._looked, timeout)
 
     def _looked(self, timeout: float) -> None:
-        self.mux._late.append((self, self.timer, timeout))
+        self.engine.late.append((self, self.timer, timeout))
 
     def time_out(self, timer: Timer, timeout: float) -> None:
         """A turn that began when the time was over has been dispatched."""
         if self.timer is not timer:  # the message came, or the end
             return
-        if lib.pmx_pending(self.mux._c, self.conn.id):
+        if self.engine.has_more(self.conn.id):
             self._time_is_over(timeout)  # something has arrived, but was not reached
         else:
             self.throw(TimeoutError(f"recv(): no message within {timeout} seconds"))
@@ -124,7 +124,7 @@ class Task(Inbox):
     def next_turn(self, what: str, delay: float = 0) -> Task:
         """What to yield, in order to go on when the mux has had a turn."""
         self.waiting = what
-        self.timer = self.mux.call_later(delay, self.wake)
+        self.timer = self.engine.call_later(delay, self.wake)
         return self
 
     def wake(self) -> None:
@@ -141,7 +141,7 @@ class Task(Inbox):
         """The stream has ended (error None), or the connection is lost."""
         self.note_end(error, gone)
         if self.waiting == "recv":
-            if self.lost is not None or self.conn._status == CLOSED:
+            if self.lost is not None or is_closed(self.conn):
                 self.throw(self.closed_error())
             else:
                 self.resume(None)
@@ -155,8 +155,8 @@ class Task(Inbox):
         if self.timer is not None:
             self._forget_timer()
         self.waiting = None
-        mux = self.mux
-        outer, mux._running = mux._running, self
+        engine = self.engine
+        outer, engine.running = engine.running, self
         try:
             wanted = self.context.run(self.coroutine.send, value)
             if wanted is not self or self.waiting is None:
@@ -164,14 +164,14 @@ class Task(Inbox):
         except BaseException as error:
             self.ended(error)
         finally:
-            mux._running = outer
+            engine.running = outer
 
     def throw(self, error: BaseException) -> None:
         """Step the coroutine with an error where it waits."""
         self._forget_timer()
         self.waiting = None
-        mux = self.mux
-        outer, mux._running = mux._running, self
+        engine = self.engine
+        outer, engine.running = engine.running, self
         try:
             wanted = self.context.run(self.coroutine.throw, error)
             if wanted is not self or self.waiting is None:
@@ -179,14 +179,14 @@ class Task(Inbox):
         except BaseException as error_:
             self.ended(error_)
         finally:
-            mux._running = outer
+            engine.running = outer
             del error  # its traceback knows this frame: no cycle is left behind
 
     def wait_otherwise(self, wanted: Any) -> None:
         """For what belongs to no connection; what is not ours cannot work."""
         while wanted is not self or self.waiting is None:
             error: BaseException = RuntimeError(FOREIGN)
-            if self.mux._c is None:
+            if self.engine.c is None:
                 error = self.closed_error()
             elif type(wanted) is Wait:
                 try:
@@ -197,8 +197,8 @@ class Task(Inbox):
                     error = error_
             if self.too_eager():  # it catches this, and awaits the same again
                 self.waiting = "nothing"
-                if self.mux._c is not None:  # else it is closed soon
-                    self.timer = self.mux.call_later(0, self.throw, error)
+                if self.engine.c is not None:  # else it is closed soon
+                    self.timer = self.engine.call_later(0, self.throw, error)
                 return
             self.waiting = None
             wanted = self.context.run(self.coroutine.throw, error)
@@ -227,8 +227,8 @@ class Task(Inbox):
         """Close the coroutine where it waits."""
         self.waiting = None
         self._forget_timer()
-        mux = self.mux
-        outer, mux._running = mux._running, self
+        engine = self.engine
+        outer, engine.running = engine.running, self
         try:
             self.context.run(self.coroutine.close)
         except BaseException as error:
@@ -236,7 +236,7 @@ class Task(Inbox):
         else:
             self.ended(StopIteration())
         finally:
-            mux._running = outer
+            engine.running = outer
 
 
 # --- awaitables that belong to no connection --------------------------------
@@ -286,7 +286,7 @@ def sleep(seconds: float) -> Coroutine[Any, Any, None]:
     duration("seconds", seconds)
 
     def begin(task: Task) -> None:
-        task.timer = task.mux.call_later(seconds, task.wake)
+        task.timer = task.engine.call_later(seconds, task.wake)
 
     return named("sleep", lambda asyncio: asyncio.sleep(seconds), begin)
 
@@ -371,7 +371,7 @@ def to_thread(fn: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
             except BaseException as error:
                 done, value = task.throw, error
             with contextlib.suppress(RuntimeError):  # the mux is closed: abandoned
-                task.mux.call_threadsafe(finish, done, value)
+                task.engine.call_threadsafe(finish, done, value)
             del value  # an error's traceback knows this frame: no cycle is left
 
         def finish(done: Callable[[Any], None], value: Any) -> None:

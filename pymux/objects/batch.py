@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Iterator, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from .._core import ffi, lib
 from ..engine.arena import DATA, IDS, OFFSETS, Arena
-from ..engine.log import OFFSETS32, OFFSETS64
-from .connection import Connection, as_bytes
+from ..engine.bounds import OFFSETS32, bounds_of
+from ..engine.output import to_bytes
+from ..values.errors import error_from
+from .status import note_end
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ..mux import Mux
+    from ..engine.engine import Engine
+    from .connection import Connection
 
 __all__ = ["Batch"]
+
+LOGGER = logging.getLogger("pymux")
+# What an errno means where the mux itself has ended the connection.
+MEANINGS = {
+    errno.EMSGSIZE: "a message over the framing's max_size",
+    errno.EPROTO: "its stream ended inside a message",
+    errno.ENOBUFS: "output over max_output",
+    errno.ETIMEDOUT: "a timeout of its limits, of connecting, of TCP or of stop()",
+    errno.ECONNABORTED: "its handler raised",
+}
+
+
+def log_end(conn: Connection, error: OSError) -> None:
+    """Log a line for a connection that ended by an error; many handlers have no
+    other way to see it."""
+    cause = error.__cause__
+    why = repr(cause) if cause is not None else MEANINGS.get(error.errno or 0)
+    LOGGER.debug("%s ended: %s%s", repr(conn), error, f" ({why})" if why else "")
 
 
 class Batch:
@@ -51,12 +73,12 @@ class Batch:
     __slots__ = (
         "_arena",
         "_conns",
+        "_engine",
         "_gap",
         "_idle",
         "_messages",
-        "_mux",
+        "_news",
         "_number",
-        "_others",
         "_replied",
         "_rows",
         "closed",
@@ -73,21 +95,50 @@ class Batch:
 
     def __init__(
         self,
-        mux: Mux,
+        engine: Engine,
         arena: Arena,
         rows: int,
         gap: bytes | None,
-        others: bool,
+        news: bool,
+        number: int,
     ) -> None:
-        self._mux = mux
-        self._number = -1  # none that a mux has handed over
+        self._engine = engine
+        self._number = number  # the engine says which batch may be used
         self._arena = arena
         self._rows = rows
         self._gap = gap  # stands behind each message, where there is one
-        self._others = others  # something but messages
+        self._news = news  # there is more than messages
         self._replied = False
         self._conns: list[Connection] | None = None
         self._messages: list[bytes] | None = None
+        if news:
+            self._fill()
+
+    def _fill(self) -> None:
+        """Note what happened beside messages. It may be done again, where a
+        signal's handler raised before the caller had the batch."""
+        engine, turn = self._engine, self._engine.turn
+        conn = engine.connection
+        self.opened = [conn(turn.opened[k]) for k in range(turn.opened_count)]
+        self.drained = [conn(turn.drained[k]) for k in range(turn.drained_count)]
+        self.ended = [conn(turn.ended[k]) for k in range(turn.ended_count)]
+        self._idle = [conn(turn.idle[k]) for k in range(turn.idle_count)]
+        self.closed = []
+        numbers = []
+        for k in range(turn.closed_count):
+            row = turn.closed[k]
+            gone = conn(row.id)
+            error = error_from(row.error)
+            note_end(gone, row.names)
+            engine.keep_stopping(row.id)
+            if error is not None:
+                error.__cause__ = engine.causes.get(row.id)
+                numbers.append(row.error)
+                if LOGGER.isEnabledFor(logging.DEBUG):
+                    log_end(gone, error)
+            self.closed.append((gone, error))
+        if numbers:
+            engine.count_ends(numbers)
 
     def __getattr__(self, name: str) -> Any:
         """Makes the lists that most batches do not need, when asked for."""
@@ -107,7 +158,7 @@ class Batch:
 
     def __bool__(self) -> bool:
         """Whether there is anything in it, messages or not."""
-        return self._rows > 0 or self._others
+        return self._rows > 0 or self._news
 
     def __iter__(self) -> Iterator[tuple[Connection, bytes]]:
         """Each message, as (connection, bytes)."""
@@ -117,9 +168,9 @@ class Batch:
     def _check(self) -> None:
         """Raise where the batch is over, or not this thread's. The hot methods
         look for themselves whether that would raise."""
-        mux = self._mux
-        mux._check()
-        if mux._valid != self._number:
+        engine = self._engine
+        engine.check()
+        if engine.valid != self._number:
             raise ValueError(
                 "this batch is over: the mux has harvested again, or closed; "
                 "take what you need before that"
@@ -137,7 +188,7 @@ class Batch:
     def _take_conns(self) -> list[Connection]:
         conns = self._conns
         if conns is None:
-            conns = self._arena.conns(self._mux._table, self._rows)
+            conns = self._arena.conns(self._engine.table, self._rows)
             self._conns = conns
         return conns
 
@@ -151,24 +202,24 @@ class Batch:
     def _take_messages(self) -> list[bytes]:
         messages = self._messages
         if messages is None:
-            if self._gap is not None and not self._arena.c.gap:
+            if self._gap is not None and not self._arena.has_gaps():
                 self._gap = None  # _columns() was interrupted
             messages = self._arena.messages(self._rows, self._gap)
             self._messages = messages
             if self._gap is None and self._rows > 1:
-                self._mux._want_gaps(True)
+                self._engine.want_gaps(True)
         return messages
 
     def _columns(self) -> Arena:
         """The arena, when columns are asked for: payloads back to back, from
         now on too."""
-        mux = self._mux
-        if mux._valid != self._number or mux._owner != get_ident():
+        engine = self._engine
+        if engine.valid != self._number or engine.thread != get_ident():
             self._check()
-        if mux._leave_gaps:
-            mux._want_gaps(False)
+        if engine.leave_gaps:
+            engine.want_gaps(False)
         if self._gap is not None:
-            lib.pmx_close_gaps(self._arena.c)
+            self._arena.close_gaps()
             self._gap = None
         return self._arena
 
@@ -201,8 +252,8 @@ class Batch:
     # --- replies --------------------------------------------------------
 
     def _first_reply(self) -> None:
-        mux = self._mux
-        if mux._valid != self._number or mux._owner != get_ident():
+        engine = self._engine
+        if engine.valid != self._number or engine.thread != get_ident():
             self._check()
         if self._replied:
             raise RuntimeError("this batch has had its reply; one is all it takes")
@@ -227,23 +278,23 @@ class Batch:
                 f"{len(replies)} replies to {self._rows} messages; "
                 "give one for each, None for no answer"
             )
-        mux = self._mux
-        log = mux._log
+        engine = self._engine
+        log = engine.log
         if not replies:
             self._replied = True
             return
         try:  # to join them finds out what they are
-            if mux._fit(replies):
+            if engine.fit(replies):
                 self._replied = True
-                log.answer(self._arena, replies, mux._lines)
+                log.answer(self._arena, replies, engine.lines)
                 return
         except TypeError:
             self._replied = False
         conns = self.conns
-        copies = [None if one is None else as_bytes(one) for one in replies]
+        copies = [None if one is None else to_bytes(one) for one in replies]
         for conn, reply in zip(conns, copies):
-            if reply is not None and len(reply) > mux._reply_limit:
-                mux._check_reply(conn.id, len(reply))
+            if reply is not None and len(reply) > engine.reply_limit:
+                engine.check_reply(conn.id, len(reply))
         self._replied = True
         log.settle()
         for conn, reply in zip(conns, copies):
@@ -269,7 +320,7 @@ class Batch:
         """
         self._first_reply()
         if type(data) is not bytes:
-            data = as_bytes(data)
+            data = to_bytes(data)
         rows, arena = self._rows, self._arena
         if offsets is None:
             if self._gap is not None:
@@ -282,50 +333,12 @@ class Batch:
                 )
             bounds, cut = arena.ends, OFFSETS32
         else:
-            bounds, cut = _bounds(offsets, rows, len(data))
-        mux = self._mux
-        if offsets is not None and len(data) > mux._reply_limit:
+            bounds, cut = bounds_of(offsets, rows, len(data))
+        engine = self._engine
+        if offsets is not None and len(data) > engine.reply_limit:
             for k, conn in enumerate(self.conns):
-                mux._check_reply(conn.id, bounds[k + 1] - bounds[k])
+                engine.check_reply(conn.id, bounds[k + 1] - bounds[k])
         self._replied = True
         if rows:
             keep = arena, bounds
-            mux._log.special((cut | rows, arena.ids, bounds, data, keep))
-
-
-def _bounds(offsets: Any, rows: int, size: int) -> tuple[Any, int]:
-    """Offsets as the core takes them: a C array that is ours, and its cut."""
-    if isinstance(offsets, (list, tuple)):
-        width = 8
-        try:
-            bounds = ffi.new("int64_t[]", list(offsets))
-        except (TypeError, OverflowError) as error:
-            raise ValueError(f"offsets must be ints: {error}") from None
-        count = len(offsets)
-    else:
-        try:
-            view = memoryview(offsets)
-        except TypeError:
-            raise TypeError(
-                f"offsets is a {type(offsets).__name__}; a list, or a buffer of "
-                "int32 or int64 is needed"
-            ) from None
-        code = view.format.lstrip("@=<")
-        if view.ndim != 1 or not view.c_contiguous or code not in ("i", "l", "q"):
-            raise ValueError(
-                f"offsets has format {view.format!r} in {view.ndim} dimensions; "
-                "contiguous int32 or int64 in one dimension is needed"
-            )
-        width, count = view.itemsize, len(view)
-        kind = "int32_t[]" if width == 4 else "int64_t[]"
-        bounds = ffi.new(kind, count)
-        ffi.memmove(bounds, view, width * count)
-    if count != rows + 1:
-        raise ValueError(f"{count} offsets for {rows} messages; {rows + 1} are needed")
-    wrong = lib.pmx_check_offsets(bounds, width, rows, size)
-    if wrong >= 0:
-        raise ValueError(
-            f"offsets[{wrong}] is {bounds[wrong]}; offsets must not fall and must "
-            f"stay within 0 and {size}"
-        )
-    return bounds, OFFSETS32 if width == 4 else OFFSETS64
+            engine.log.special((cut | rows, arena.ids, bounds, data, keep))

@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import types
 from collections.abc import Generator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from .._core import ffi, lib
-from ..values.addresses import from_core, show
-from ..values.errors import ConnectionClosed, no_copy
+from ..engine.names import names_of, unpack_names
+from ..engine.ops import ABORT, CLOSE, PAUSE, RESUME, SEND_EOF
+from ..engine.output import SUBMIT_PIECES, to_bytes
+from ..values.addresses import show
+from ..values.errors import no_copy
+from .status import CLOSED, GONE, OPEN, SEND_ENDED, refusal
 from .suspend import suspend, suspending
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ..handlers.tasks import Task
+    from ..engine.engine import Engine
     from ..mux import Mux
 
 __all__ = ["Connection"]
 
-# Where a connection stands; `send` asks for no more than "is it 0".
-OPEN = 0
-GONE = 1  # its end is being reported: what is sent is discarded
-SEND_ENDED = 2  # send_eof() was called
-CLOSED = 3  # closed by us, or reported as closed
-
-# Operations stand in the top four bits of an id in the log.
-SEND_EOF = lib.PMX_SEND_EOF << 60
-CLOSE = lib.PMX_CLOSE << 60
-ABORT = lib.PMX_ABORT << 60
-BUSY = -errno.EBUSY
-SUBMIT_PIECES = 8192  # in the log, then it is handed to the core
 NAP = 0.005  # seconds between looks at a connection whose row another waits for
-PAUSE = lib.PMX_PAUSE << 60
-RESUME = lib.PMX_RESUME << 60
-
-
-def as_bytes(data: Any) -> bytes:
-    """The bytes of a bytes-like object as they are now."""
-    if type(data) is bytes:  # a subclass is copied: the log asks for the type
-        return data
-    if isinstance(data, str):
-        raise TypeError(
-            f"a str cannot be sent; bytes-like data is needed, encode it: {data[:40]!r}"
-        )
-    try:
-        return bytes(memoryview(data))
-    except TypeError:
-        raise TypeError(
-            f"a {type(data).__name__} cannot be sent; bytes-like data is needed"
-        ) from None
 
 
 class Connection:
@@ -76,14 +48,24 @@ class Connection:
     21
     """
 
-    __slots__ = ("__weakref__", "_names", "_status", "_task", "id", "mux", "state")
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_engine",
+        "_names",
+        "_status",
+        "id",
+        "mux",
+        "state",
+    )
 
-    def __init__(self, mux: Mux, id: int) -> None:
+    def __init__(self, engine: Engine, id: int) -> None:
         self.id: int = id
-        self.mux: Mux = mux
+        self.mux: Mux = engine.mux()
         self.state: Any = None
+        self._engine = engine
         self._status = OPEN
-        self._task: Task | None = None
+        self._buffer: Any = None  # what takes its messages, in a coroutine handler
         self._names: Any = None
 
     def __repr__(self) -> str:
@@ -98,8 +80,7 @@ class Connection:
     def _whose(self) -> str:
         """Its addresses, for `repr`: none where only the mux's thread knows
         them. It never raises, as nothing does that a line of a log needs."""
-        mux = self.mux
-        if self._names is None and not mux._is_here():
+        if self._names is None and not self._engine.is_here():
             return ""
         try:
             peer, local = self._addresses()
@@ -132,28 +113,14 @@ class Connection:
         return self._addresses()[1]
 
     def _addresses(self) -> Any:
+        engine = self._engine
+        if self._names is None and not engine.is_over():
+            engine.check()
+            return names_of(engine, self.id)
         names = self._names
-        if names is None:
-            self.mux._check()
-            return self._ask_addresses()
-        if isinstance(names, bytes):  # as the core left them when it ended
-            pair = ffi.cast("pmx_address *", ffi.from_buffer(names))
-            names = self._names = from_core(pair[0]), from_core(pair[1])
-        return names
-
-    def _ask_addresses(self) -> Any:
-        pair = ffi.new("pmx_address[2]")
-        error = lib.pmx_addresses(self.mux._c, self.id, pair)
-        if error == BUSY:
-            raise RuntimeError("another thread is inside this connection's mux")
-        if error < 0:
-            return "", ""
-        return from_core(pair[0]), from_core(pair[1])
-
-    def _keep_addresses(self) -> None:
-        """The mux is about to close."""
-        if self._names is None:
-            self._names = self._ask_addresses()
+        if isinstance(names, bytes):  # packed when the connection ended
+            names = self._names = unpack_names(names)
+        return names or ("", "")
 
     @property
     def stopping(self) -> bool:
@@ -171,18 +138,12 @@ class Connection:
         coroutine, ask once `recv` has returned None or iteration has ended.
         False on a connection that was closed here before that.
         """
-        stopped = self.mux._stopped
-        if stopped is None or self.id in stopped:
-            return stopped is not None
-        if self.mux._c is None:
-            return False
-        self.mux._check()
-        return lib.pmx_stopping(self.mux._c, self.id) == 1
+        return self._engine.is_stopping(self.id)
 
     @property
     def queued(self) -> int:
         """Bytes sent that the kernel has not yet taken, 0 once it ended."""
-        return self.mux._queued(self.id)
+        return self._engine.queued(self.id)
 
     # --- what it does ---------------------------------------------------
 
@@ -202,42 +163,33 @@ class Connection:
             ValueError: for a size that the framing cannot carry.
             RuntimeError: outside the mux's thread or process.
         """
-        mux = self.mux
-        if mux._owner != get_ident():
-            mux._check()
+        engine = self._engine
+        if engine.thread != get_ident():
+            engine.check()
         if type(data) is not bytes:
-            data = as_bytes(data)
+            data = to_bytes(data)
         if self._status > GONE:
-            raise self._refusal()
-        log = mux._log
+            raise refusal(self)
+        log = engine.log
         if log.pending:
             log.merge()
-        if len(data) > mux._large:
-            mux._take_large(self.id, data)
+        if len(data) > engine.large:
+            engine.send_large(self.id, data)
         else:
             log.entries += (self.id, data)
             if len(log.entries) > 2 * SUBMIT_PIECES:
-                mux._hand_over_log()
-
-    def _answer(self, data: bytes) -> None:
-        """Log what a handler returned, in whatever state it left this: what
-        the very call that closed it returns is still sent."""
-        log = self.mux._log
-        if self._status == CLOSED:
-            log.insert_before(self.id | CLOSE, self.id, data)
-        elif self._status != SEND_ENDED:
-            log.entries += (self.id, data)
+                engine.hand_over_log()
 
     def send_eof(self) -> None:
         """Flush, then end the stream to the peer; reading goes on.
 
         A later `send` raises `ConnectionClosed`; a second call does nothing.
         """
-        if self.mux._c is None:
+        if self._engine.c is None:
             return
-        self.mux._check()
+        self._engine.check()
         if self._status == OPEN:
-            self.mux._log.op(self.id | SEND_EOF)
+            self._engine.log.op(self.id | SEND_EOF)
             self._status = SEND_ENDED
 
     def close(self) -> None:
@@ -249,11 +201,11 @@ class Connection:
         for sending or the peer acknowledged, not one that the peer sends; so
         a peer that reads steadily gets everything, however long it takes.
         """
-        if self.mux._c is None:
+        if self._engine.c is None:
             return
-        self.mux._check()
+        self._engine.check()
         if self._status != CLOSED:
-            self.mux._log.op(self.id | CLOSE)
+            self._engine.log.op(self.id | CLOSE)
             self._stop_input()
 
     def abort(self) -> None:
@@ -261,10 +213,10 @@ class Connection:
 
         It is reported in `Batch.closed` with None: an end of your own.
         """
-        if self.mux._c is None:
+        if self._engine.c is None:
             return
-        self.mux._check()
-        self.mux._log.op(self.id | ABORT)
+        self._engine.check()
+        self._engine.log.op(self.id | ABORT)
         self._stop_input()
 
     def _stop_input(self) -> None:
@@ -274,9 +226,8 @@ class Connection:
         a signal's handler that raises in between leaves one that can be closed.
         """
         self._status = CLOSED
-        if self._task is not None:
-            self._task.over = True
-            self._task.inbox = None
+        if self._buffer is not None:
+            self._buffer.shut()
 
     def pause(self) -> None:
         """Read nothing more until `resume`; buffered messages wait too.
@@ -284,26 +235,22 @@ class Connection:
         A reset is still reported. It has nothing to do with the pause that
         output over high water brings: reading goes on when neither holds.
         """
-        if self.mux._c is None:
+        if self._engine.c is None:
             return
-        self.mux._check()
-        self.mux._log.op(self.id | PAUSE)
+        self._engine.check()
+        self._engine.log.op(self.id | PAUSE)
 
     def resume(self) -> None:
         """Read again after `pause`."""
-        if self.mux._c is None:
+        if self._engine.c is None:
             return
-        self.mux._check()
-        self.mux._log.op(self.id | RESUME)
-
-    def _refusal(self) -> ConnectionClosed:
-        text = "send_eof() was called" if self._status == SEND_ENDED else "is closed"
-        return ConnectionClosed(f"{self!r}: {text}", connection=self)
+        self._engine.check()
+        self._engine.log.op(self.id | RESUME)
 
     # --- in its coroutine -----------------------------------------------
 
     def _cannot_wait(self, what: str) -> RuntimeError:
-        task = self._task
+        task = self._buffer
         if task is not None and task.waiting is not None:
             why = f"while the coroutine waits in {task.waiting}(): one at a time"
         else:
@@ -327,19 +274,21 @@ class Connection:
             ConnectionClosed: it was lost, and every message has been taken.
             RuntimeError: in another coroutine than its own.
         """
-        task = self._task
-        if task is None or self.mux._running is not task or task.waiting:
+        task = self._buffer
+        if task is None or self._engine.running is not task or task.waiting:
             raise self._cannot_wait("recv()")
+        message: bytes | None
         if task.inbox:
-            return task.take()
-        if task.over:
+            message = task.take()
+        elif task.over:
             if task.too_eager():
                 yield task.next_turn("recv")  # nothing comes with it
-            return task.take()
-        if timeout is not None:
-            task.limit(timeout)
-        task.waiting = "recv"
-        message: bytes | None = yield task
+            message = task.take()
+        else:
+            if timeout is not None:
+                task.limit(timeout)
+            task.waiting = "recv"
+            message = yield task
         return message
 
     async def drain(self) -> None:
@@ -352,17 +301,17 @@ class Connection:
             ConnectionClosed: the connection was lost.
             RuntimeError: in another coroutine than its own.
         """
-        task = self._task
-        mux = self.mux
-        if task is None or mux._running is not task or task.waiting:
-            if mux._running is None or mux._running.conn is not None:
+        task = self._buffer
+        engine = self._engine
+        if task is None or engine.running is not task or task.waiting:
+            if engine.running is None or engine.running.conn is not None:
                 raise self._cannot_wait("drain()")
             # The cleanup of an async generator, which has no connection.
             while task and not self.closed and self.queued > task.high_water:
-                await suspend(mux._running.next_turn("drain", NAP))
+                await suspend(engine.running.next_turn("drain", NAP))
             return
         while True:
-            while mux._handed_over == mux._gil.turns or task.too_eager():
+            while engine.handed_over == engine.turns or task.too_eager():
                 await suspend(task.next_turn("drain"))
             if task.lost is not None:
                 raise task.closed_error()
@@ -377,17 +326,12 @@ class Connection:
 
     @types.coroutine
     def __anext__(self) -> Generator[Any, Any, bytes]:
-        task = self._task
-        if task is None or self.mux._running is not task or task.waiting:
+        task = self._buffer
+        if task is None or self._engine.running is not task or task.waiting:
             raise self._cannot_wait("iteration")
-        inbox = task.inbox
-        if inbox:
-            if task.inbox_size:
-                message = task.take()
-            else:  # take(), without its call
-                if len(inbox) == 1:
-                    task.inbox = None
-                return inbox.popleft()
+        message: bytes | None
+        if task.inbox:
+            message = task.take()
         elif not task.over:
             task.waiting = "recv"
             message = yield task
@@ -398,16 +342,3 @@ class Connection:
         if message is None:
             raise StopAsyncIteration
         return message
-
-
-def keep_names(conn: Connection, names: Any) -> None:
-    """Keep the addresses of a connection that has ended.
-
-    Paths lie in memory of the core, so they are read now; numbers later.
-    """
-    if not names:
-        conn._names = conn._names or ("", "")
-    elif names[0].family == 1 or names[1].family == 1:
-        conn._names = from_core(names[0]), from_core(names[1])
-    else:
-        conn._names = ffi.buffer(names, 2 * ffi.sizeof("pmx_address"))[:]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import time
 
-from .._core import lib
+from ..engine.engine import Engine
 from ..engine.timers import Timer
-from ..handlers.forms import Dispatcher
-from ..mux import Mux
+from ..handlers.base import Dispatcher
 from ..values.checks import LONGEST, duration
 
 __all__ = ["Drain", "stop_time"]
@@ -24,10 +23,10 @@ class Drain:
             which `over` then calls again.
     """
 
-    def __init__(self, mux: Mux, dispatcher: Dispatcher) -> None:
+    def __init__(self, engine: Engine, dispatcher: Dispatcher) -> None:
         self.asked: float | None = None
         self.by: float | None = None
-        self._mux = mux
+        self._engine = engine
         self._dispatcher = dispatcher
         self._timer: Timer | None = None
         self._out_of_time = False
@@ -35,7 +34,7 @@ class Drain:
     def ask(self, by: float) -> None:
         """Begin in the next harvest, behind what it receives. Any thread may ask,
         one at a time."""
-        self._mux.call_threadsafe(self.begin, by)
+        self._engine.call_threadsafe(self.begin, by)
         if self.asked is None or by < self.asked:
             self.asked = by
 
@@ -45,35 +44,32 @@ class Drain:
             self.asked = by
         if self.by is not None and self.by <= by:
             return
-        if self._mux._stopped is None:
-            self._mux._stopped = set()
-        lib.pmx_drain(self._mux._c)
+        self._engine.drain()
         if self._timer is not None:
             self._timer.cancel()
         left = by - time.monotonic()
-        self._timer = self._mux.call_later(max(left, 0), self._reset_rest)
+        self._timer = self._engine.call_later(max(left, 0), self._reset_rest)
         self.by = by
 
     def _reset_rest(self) -> None:
         """Out of time: reset every connection that is left."""
-        mux = self._mux
+        engine = self._engine
         self._out_of_time = self._dispatcher.late = True
-        mux._submit()
-        lib.pmx_reset_all(mux._c, errno.ETIMEDOUT)
-        if mux._counts.listeners:  # who still waits there comes and goes
-            self._timer = mux.call_later(0, self._reset_rest)
+        engine.reset_all(errno.ETIMEDOUT)
+        if engine.counts.listeners:  # peers in the backlog are accepted and reset
+            self._timer = engine.call_later(0, self._reset_rest)
 
     def over(self) -> bool:
         """After a dispatch, once it was asked for: whether nothing is left."""
-        mux = self._mux
+        engine = self._engine
         if self.asked is not None and (self.by is None or self.by > self.asked):
-            if mux._calls:
+            if engine.calls:
                 return False  # `begin` is among them
             self.begin(self.asked)
-        mux._submit()  # the next harvest may have nothing to wake it
-        if mux._counts.listeners or mux._counts.connections:
+        engine.submit()  # the next harvest may have nothing to wake it
+        if engine.counts.listeners or engine.counts.connections:
             return False
-        if lib.pmx_next_timeout(mux._c) == 0:
+        if engine.has_ends():
             return False  # an end is still to be reported
         if not self._dispatcher.busy:
             return True

@@ -12,16 +12,20 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ..engine.backends import choose
+from ..engine.engine import Engine
+from ..engine.owner import FORKED
 from ..engine.signals import Ending
-from ..handlers.forms import Dispatcher, OnError, dispatcher_for
-from ..mux import FORKED, Mux, check_backlog, check_mode, check_spin
+from ..engine.state import DISPATCHING
+from ..handlers.base import Dispatcher, OnError
+from ..handlers.forms import dispatcher_for
+from ..mux import Mux, check_backlog, check_mode, check_spin, engine_of
 from ..values.addresses import Address, check_address
 from ..values.checks import duration
 from ..values.framing import Framing, Limits, policy
 from ..values.stats import Stats
 from .drain import Drain, stop_time
 
-__all__ = ["Server", "serve"]
+__all__ = ["DEFAULT_ADDRESS", "BaseServer", "Server", "run_until_signal"]
 
 DEFAULT_ADDRESS = ("127.0.0.1", 8093)
 PATIENCE = 1.0  # seconds without a turn, once all time is over
@@ -119,7 +123,8 @@ class BaseServer:
 
         self._lock = threading.RLock()
         self._claim: object = None  # of the call that bound it
-        self._mux: Mux | None = None  # set last, when all of these are
+        self._mux: Mux
+        self._engine: Engine | None = None  # set last, when all of these are
         self._address: Any = None
         self._dispatcher: Dispatcher
         self._drain: Drain
@@ -130,14 +135,14 @@ class BaseServer:
     def _make_mux(self) -> Mux:
         raise NotImplementedError
 
-    def _bind(self, claim: object = None) -> Mux:
+    def _bind(self, claim: object = None) -> Engine:
         """Make the mux and listen; raises in the caller, and leaves nothing.
 
         Once it is bound it is the call's whose claim this was, to be undone where
         that fails behind it.
         """
         with self._lock:
-            if self._mux is not None:
+            if self._engine is not None:
                 raise RuntimeError(
                     "this server was started before; a server has one life, "
                     "make a new one"
@@ -148,16 +153,18 @@ class BaseServer:
                     self._where, half_open=self._form.half_open, **self._listen
                 )
                 self._address = listener.address
-                dispatcher = self._form(mux, self._handler, self._on_error)
-                mux._on_callback_error = lambda error: dispatcher.report(None, error)
-                mux._on_close = dispatcher.bereave
+                engine = engine_of(mux)
+                dispatcher = self._form(engine, self._handler, self._on_error)
+                engine.on_callback_error = lambda error: dispatcher.report(None, error)
+                engine.on_close = dispatcher.bereave
                 self._dispatcher = dispatcher
-                self._drain = Drain(mux, dispatcher)
+                self._drain = Drain(engine, dispatcher)
             except BaseException:
                 mux.close()
                 raise
             self._claim, self._mux = claim, mux
-            return mux
+            self._engine = engine
+            return engine
 
     @property
     def address(self) -> Any:
@@ -167,7 +174,7 @@ class BaseServer:
             RuntimeError: it was not started.
         """
         with self._lock:  # who was accepted already may ask while it is noted
-            if self._mux is None:
+            if self._engine is None:
                 raise RuntimeError("this server was not started; it has no address yet")
             return self._address
 
@@ -177,9 +184,9 @@ class BaseServer:
         Any thread may call it.
         """
         with self._lock:
-            if self._mux is None:
+            if self._engine is None:
                 return Stats(self._backend or "")
-            return self._mux._figures()
+            return self._engine.stats()
 
 
 class Server(BaseServer):
@@ -308,7 +315,7 @@ class Server(BaseServer):
         try:
             self._serve()
         except BaseException as error:
-            if self._mux is not None and self._mux._owner == FORKED:
+            if self._engine is not None and self._engine.thread == FORKED:
                 raise  # of a child that a handler has forked
             self._fatal = error
             log.critical("%r has ended, by what was raised in it", self, exc_info=error)
@@ -316,8 +323,8 @@ class Server(BaseServer):
             self._call_off(self._claim)
 
     def _serve(self) -> None:
-        mux = self._mux
-        assert mux is not None
+        engine = self._engine
+        assert engine is not None
         self._thread_id = threading.get_ident()
         with self._lock:
             if self._called_off:
@@ -327,32 +334,32 @@ class Server(BaseServer):
         cause: BaseException | None = None
         with dispatcher.serving():
             try:
-                while mux._c is not None and not (drain.asked and drain.over()):
-                    mux._serve(None, dispatcher)
-                    if mux._owner == FORKED:  # a handler has forked: the child
+                while engine.c is not None and not (drain.asked and drain.over()):
+                    engine.serve(None, dispatcher)
+                    if engine.thread == FORKED:  # a handler has forked: the child
                         break
             except BaseException as error:
                 cause = error
                 raise
             finally:
                 try:
-                    if mux._owner != FORKED:
+                    if engine.thread != FORKED:
                         dispatcher.wind_up(cause)
                 finally:
                     with self._lock:
                         self._runs = False
-                        mux.close()
+                        engine.close()
 
     def _call_off(self, claim: object) -> None:
         """What a call has begun is over, or was cut short, also by a signal's
         handler: nothing of it is to be left."""
         with self._lock:
-            if self._claim is not claim or self._mux is None:
+            if self._claim is not claim or self._engine is None:
                 return  # it has bound nothing
             self._called_off = True
             runs = self._runs and self._thread_id != threading.get_ident()
             if not runs:
-                self._mux.close()
+                self._engine.close()
         if runs:  # its thread does, but nobody is going to know of it
             self.stop(0)
         self._ended.set()
@@ -382,8 +389,8 @@ class Server(BaseServer):
         """
         by = stop_time(drain_timeout, self._drain_timeout)
         with self._lock:
-            mux = self._mux
-            if mux is None or mux._owner == FORKED:
+            engine = self._engine
+            if engine is None or engine.thread == FORKED:
                 return
             with contextlib.suppress(RuntimeError):  # it is closed already
                 self._drain.ask(by)
@@ -404,9 +411,9 @@ class Server(BaseServer):
             RuntimeError: it was not started, or this is its own thread.
         """
         with self._lock:
-            if self._mux is None:
+            if self._engine is None:
                 raise RuntimeError("this server was not started; it has no end yet")
-            if self._mux._owner == FORKED:
+            if self._engine.thread == FORKED:
                 return
             if threading.get_ident() == self._thread_id and not self._ended.is_set():
                 raise RuntimeError("wait() in the server's own thread would never end")
@@ -445,12 +452,12 @@ class Server(BaseServer):
         if not callable(fn):
             raise TypeError(f"fn is {fn!r}; a callable is needed")
         with self._lock:
-            if self._mux is None:
+            if self._engine is None:
                 raise RuntimeError("this server was not started")
-            self._mux.call_threadsafe(fn, self._mux, *args)
+            self._engine.call_threadsafe(fn, self._mux, *args)
 
 
-def _run_until_signal(
+def run_until_signal(
     server: Server, on_ready: Callable[[Server], Any] | None = None
 ) -> Stats:
     """Run a server in this thread until SIGINT or SIGTERM, then drain it.
@@ -462,15 +469,17 @@ def _run_until_signal(
     claim = object()
 
     def ask(signals: int, in_users_code: bool) -> None:
-        mux = server._mux
+        engine = server._engine
         server.stop(0 if signals > 1 else None)
-        if signals > 2 and (in_users_code or (mux is not None and mux._dispatching)):
+        if signals > 2 and (
+            in_users_code or (engine is not None and engine.state is DISPATCHING)
+        ):
             raise KeyboardInterrupt  # else it is about to end
 
-    ending = Ending(ask, _run_until_signal.__code__)
+    ending = Ending(ask, run_until_signal.__code__)
     try:
-        mux = server._bind(claim)
-        mux._takes_signals = True
+        engine = server._bind(claim)
+        engine.takes_signals = True
         server._thread_id = threading.get_ident()
         ending.take()
         if on_ready is not None:
@@ -484,28 +493,3 @@ def _run_until_signal(
             ending.restore()
             server._call_off(claim)
     return server.stats()
-
-
-def serve(handler: Any, address: Address = DEFAULT_ADDRESS, **options: Any) -> Stats:
-    """Serve in this thread until SIGINT or SIGTERM, then drain.
-
-    It prints nothing. A second signal resets what is left at once, a third is a
-    KeyboardInterrupt in whatever handler does not return; one that was ignored
-    stays ignored.
-
-    Args:
-        handler: one of the four forms.
-        address: (host, port), or the path of a Unix socket.
-        options: those of `Server`.
-
-    Returns:
-        The final `Stats`.
-
-    Raises:
-        OSError: the address cannot be had.
-        TypeError, ValueError: an argument that cannot be.
-        KeyboardInterrupt, SystemExit: raised by a handler, or in one.
-
-    >>> serve(lambda conn, data: data.upper())  # doctest: +SKIP
-    """
-    return _run_until_signal(Server(handler, address, **options))

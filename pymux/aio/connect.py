@@ -1,0 +1,85 @@
+"""Connecting from a task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+from ..values.addresses import check_address, endpoints, is_numeric, show
+from ..values.checks import duration
+from ..values.framing import Framing, Limits, policy
+from .connection import LoopConnection
+from .outgoing import OutgoingConnection, engine_in
+
+__all__ = ["connect"]
+
+
+async def connect(
+    address: Any,
+    *,
+    framing: Framing | None = None,
+    limits: Limits | None = None,
+    timeout: float | None = None,
+    backend: str | None = None,
+) -> LoopConnection:
+    """Connect from a task of the running loop.
+
+    Args:
+        address: (host, port), or the path of a Unix socket. A name is resolved
+            in a thread of the loop's executor, its addresses tried in order.
+        framing: None is `Raw()`.
+        limits: None is `Limits()`.
+        timeout: seconds that it may take; None leaves it to the OS.
+        backend: None takes the best that works, which must be epoll or kqueue.
+
+    Returns:
+        A `Connection`, open. `send` queues; `recv`, `drain` and iteration are
+        awaited. It stays open until it is closed: by `close()`, by leaving an
+        ``async with`` block of it, or by an error.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be.
+        TimeoutError: it took too long.
+        BackendUnavailable: the backend cannot be watched by a loop.
+        OSError: nobody answers there, or the name does not resolve.
+    """
+    loop = asyncio.get_running_loop()
+    timeout = duration("timeout", timeout)
+    policy(framing, limits)  # raises for what it cannot be
+    check_address(address)
+    engine_in(loop, backend)  # raises where there can be none
+    resolve = partial(endpoints, address, listen=False)
+    if not is_numeric(address):
+        begun = time.monotonic()
+        look_up = loop.run_in_executor(None, resolve)
+        try:
+            found = await asyncio.wait_for(look_up, timeout)
+        except TimeoutError:
+            raise TimeoutError(
+                f"{address[0]!r} was not resolved within {timeout} seconds"
+            ) from None
+        if timeout is not None:
+            timeout = max(timeout - (time.monotonic() - begun), 0.001)
+    else:
+        found = resolve()
+    engine = engine_in(loop, backend)  # the one before may have been closed meanwhile
+    rules = policy(framing, limits, half_open=True, timeout=timeout)
+    conn: OutgoingConnection | None = None
+    opening = None
+    try:
+        conn = engine.dial(found, rules, framing, show(address))
+        opening = conn.seat.opening = loop.create_future()
+        await opening
+    except OSError as error:
+        del conn  # as does `opening`, it knows its error, whose traceback
+        raise type(error)(error.errno, error.strerror, show(address)) from None
+    except BaseException:
+        if conn is not None:
+            conn.abort()
+        raise
+    finally:
+        del opening  # knows this frame: no cycle is left behind
+    assert conn is not None
+    return conn

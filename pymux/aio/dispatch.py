@@ -1,0 +1,118 @@
+"""Handlers in an asyncio loop: a coroutine handler is a task of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ..engine.owner import FORKED
+from ..handlers.base import OnError
+from ..handlers.coroutine import CoroutineDispatcher
+from ..objects.connection import Connection
+from ..objects.status import fail, is_closed, set_buffer
+from ..values.errors import FATAL
+from .reader import Reader
+
+if TYPE_CHECKING:
+    from .loop import LoopEngine
+
+__all__ = ["ReaderDispatcher", "TaskDispatcher"]
+
+
+class ReaderDispatcher(CoroutineDispatcher):
+    """Brings messages to the readers of their connections."""
+
+    engine: LoopEngine
+
+    def outlived(self, task: Any) -> None:
+        """Nothing is kept of a connection that has ended."""
+
+    def bereave(self) -> None:
+        """Tasks are the loop's."""
+
+    def wind_up(self, cause: BaseException | None) -> None:
+        """Each task learns of the end from its reader."""
+
+    def cleans_up(self) -> bool:
+        """They are cancelled, and take the time that they need."""
+        return False
+
+
+class TaskDispatcher(ReaderDispatcher):
+    """`async def handler(conn)`, each an asyncio task."""
+
+    def __init__(
+        self, engine: LoopEngine, handler: Any, on_error: OnError | None
+    ) -> None:
+        super().__init__(engine, handler, on_error)
+        self.readers: set[Any] = self.orphans  # of all that run
+
+    def begin(self, conn: Any) -> None:
+        """A connection opened: start its task."""
+        try:
+            coroutine = self.handler(conn)
+        except BaseException as error:
+            self.failed(conn, error)
+            return
+        reader = Reader(conn, coroutine)
+        set_buffer(conn, reader)
+        self.tell_waits(conn)
+        self.readers.add(reader)
+        try:
+            task = reader.task = self.engine.loop.create_task(coroutine)
+        except BaseException as error:  # of a task factory, an eager one's Ctrl-C
+            self.readers.discard(reader)
+            coroutine.close()
+            self.failed(conn, error)
+            return
+        task.add_done_callback(lambda task: self.ended(reader, task))
+        self.engine.expect_sends()
+
+    def ended(self, reader: Reader, task: asyncio.Task[Any]) -> None:
+        """A handler has returned, raised or was cancelled: its connection
+        closes."""
+        conn = reader.conn
+        reader.task = None
+        self.readers.discard(reader)
+        if self.engine.thread == FORKED:
+            return
+        error = None if task.cancelled() else task.exception()
+        try:
+            if isinstance(error, FATAL):  # the loop has got it from the task
+                fail(conn, error)
+            elif error is not None:
+                self.failed(conn, error)
+            if not is_closed(conn):
+                conn.close()
+        finally:  # on_error may raise one of those
+            reader.over = True
+            if reader.gone:
+                set_buffer(conn, None)  # no cycle is left behind
+            if not self.engine.loop.is_closed():
+                reader.wake()  # other tasks may wait on it
+                self.engine.touched()
+
+    def outlived(self, task: Any) -> None:
+        """Its handler may run on, or is the last that knew of it."""
+        if task not in self.readers:
+            set_buffer(task.conn, None)
+
+    def abandon(self) -> None:
+        """Cancel every handler that still runs."""
+        for reader in list(self.readers):
+            reader.abandon()
+
+    def report(self, conn: Connection | None, error: BaseException) -> None:
+        """Give an error to on_error, else to the loop's exception handler."""
+        if self.on_error is not None:
+            super().report(conn, error)
+            return
+        of = f"of {conn!r}" if conn is not None else "of a timer"
+        self.engine.loop.call_exception_handler(
+            {"message": f"the handler {of} raised", "exception": error}
+        )
+
+    def runs(self, task: Any) -> bool:
+        """Whether a task is one of the handlers'."""
+        coroutine = task.get_coro()
+        return any(reader.coroutine is coroutine for reader in self.readers)

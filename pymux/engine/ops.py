@@ -1,0 +1,31 @@
+"""What is done to a connection: an operation, in the top four bits of its id."""
+
+from __future__ import annotations
+
+from .._core import lib
+
+__all__ = [
+    "ABORT",
+    "CLOSE",
+    "FAIL",
+    "HOLD",
+    "KEPT",
+    "PAUSE",
+    "RELEASE",
+    "RESUME",
+    "SEND_EOF",
+    "TAKEN",
+    "WAITS",
+]
+
+SEND_EOF = lib.PMX_SEND_EOF << 60
+CLOSE = lib.PMX_CLOSE << 60
+FAIL = lib.PMX_FAIL << 60
+ABORT = lib.PMX_ABORT << 60
+PAUSE = lib.PMX_PAUSE << 60
+RESUME = lib.PMX_RESUME << 60
+HOLD = lib.PMX_HOLD << 60
+RELEASE = lib.PMX_RELEASE << 60
+WAITS = lib.PMX_WAITS << 60
+KEPT = lib.PMX_KEPT << 60
+TAKEN = lib.PMX_TAKEN << 60

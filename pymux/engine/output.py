@@ -1,0 +1,186 @@
+"""What is sent: which sizes fit, what is logged, and when the core takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._core import ffi, lib
+from ..values.framing import (
+    Fixed,
+    Framing,
+    Raw,
+    check_reply,
+    framing_of,
+    longest_reply,
+)
+from .log import LARGE_PIECE, SHARED, Delimiter, Log
+from .owner import BUSY, Owned, busy
+from .state import DISPATCHING, IDLE, IN_CORE, TurnState
+
+__all__ = ["LARGE_PIECE", "SUBMIT_OVER", "Output", "to_bytes"]
+
+UNLIMITED = 2**63
+UNLET = 2**64 - 1  # what `pmx_queued` returns where another thread is inside
+SUBMIT_OVER = 4194304  # bytes of large pieces in the log before the core takes it
+SUBMIT_PIECES = 8192  # pieces in the log before the core takes it
+
+
+def to_bytes(data: Any) -> bytes:
+    """The bytes of a bytes-like object as they are now.
+
+    Raises:
+        TypeError: it is a str, or not bytes-like.
+    """
+    if type(data) is bytes:  # a subclass is copied: the log asks for the type
+        return data
+    if isinstance(data, str):
+        raise TypeError(
+            f"a str cannot be sent; bytes-like data is needed, encode it: {data[:40]!r}"
+        )
+    try:
+        return bytes(memoryview(data))
+    except TypeError:
+        raise TypeError(
+            f"a {type(data).__name__} cannot be sent; bytes-like data is needed"
+        ) from None
+
+
+class Output(Owned):
+    """The second layer of an engine: the log, and what may go into it.
+
+    Attributes:
+        log: what was done since the last turn.
+        large: a longer piece goes through `send_large`.
+        reply_limit: a longer piece may not fit its framing.
+        lines: the delimiter of all connections, None where framings differ.
+    """
+
+    turn: Any
+    turns: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: TurnState = IDLE
+        self.log = Log()
+        self.large: int = LARGE_PIECE
+        self.reply_limit: int = UNLIMITED
+        self.lines: Delimiter | None = None
+        self.stale = True  # whether the core is to be configured anew
+        self.handed_over = -1  # the turn in which the log last grew too long
+        self._only_framing: Framing | None = None
+        self._framings = 0
+
+    def note_framing(self, framing: Framing | None) -> None:
+        """Connections with this framing may come."""
+        framing = framing or Raw()
+        if not self._framings:
+            self.lines = Delimiter.of(framing)
+            self._only_framing = framing
+        elif framing != self._only_framing:
+            self.lines = self._only_framing = None
+        self._framings += 1
+        self.stale = True
+        self.reply_limit = min(self.reply_limit, longest_reply(framing))
+        self.large = min(LARGE_PIECE, self.reply_limit)
+
+    def check_reply(self, id: int, size: int) -> None:
+        """Check that a message fits its connection's framing.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if size <= self.reply_limit:
+            return
+        if self._only_framing is not None:
+            check_reply(self._only_framing, size)
+            return
+        rules = ffi.new("pmx_policy *")
+        error = lib.pmx_policy_of(self.c, id, rules)
+        if error == BUSY:
+            raise busy()
+        if not error:
+            check_reply(framing_of(rules.framing), size)
+
+    def fit(self, replies: list[Any]) -> bool:
+        """True if every reply is small and fits every framing in use."""
+        if self.reply_limit >= UNLIMITED:
+            return len(replies[0]) <= LARGE_PIECE
+        only = self._only_framing
+        if isinstance(only, Fixed):
+            return set(map(len, replies)) == {only.size}
+        return max(map(len, replies)) <= min(self.reply_limit, LARGE_PIECE)
+
+    def send_large(self, id: int, data: bytes) -> None:
+        """Log a piece that may not fit its framing, or that may fill the log.
+
+        The log stays bounded inside a handler too.
+
+        Raises:
+            ValueError: its framing cannot carry it; nothing is logged.
+        """
+        self.check_reply(id, len(data))
+        self.log.settle()
+        self.log.entries += (id, data)
+        if len(data) > LARGE_PIECE:
+            self._count_large(len(data))
+
+    def send_shared(self, ids: list[int], data: bytes) -> None:
+        """Log one message for many connections, which share a copy of it.
+
+        Raises:
+            ValueError: one of their framings cannot carry it; nothing is logged.
+        """
+        if len(data) > self.reply_limit:
+            for id in ids:
+                self.check_reply(id, len(data))
+        if ids:
+            whose = ffi.new("uint64_t[]", ids)
+            self.log.special((SHARED | len(ids), whose, b"", data, None))
+            self._count_large(len(data))
+
+    def _count_large(self, size: int) -> None:
+        self.log.large += size
+        if self.log.large > SUBMIT_OVER:
+            self.hand_over_log()
+
+    def queued(self, id: int) -> int:
+        """Bytes of a connection that the kernel has not taken, and in the log."""
+        if self.c is None:
+            return 0
+        self.check()
+        queued = int(lib.pmx_queued(self.c, id))
+        if queued == UNLET:
+            raise busy()
+        return queued + self.log.queued(id)
+
+    def hand_over_log(self) -> None:
+        """The log has grown long inside a handler: the core takes it now.
+
+        A coroutine that drains waits for the next turn then, since the mux only
+        learns in a turn what became of the peer.
+        """
+        self.handed_over = self.turns
+        self.submit()
+
+    def submit(self) -> None:
+        """Hand the log to the core, which sends what the kernel takes."""
+        if self.state is IN_CORE:
+            return  # a signal's handler calls: the harvest is taking the log
+        log = self.log
+        log.settle()
+        entries = log.entries
+        count = log.ready_to_submit() if self.state is DISPATCHING else len(entries)
+        if not count:
+            return
+        _keep = log.lay_out_blocks(self.turn, count)
+        taken = True
+        try:
+            if lib.pmx_submit(self.turn) == BUSY:
+                taken = False
+                raise busy()
+        finally:  # nothing is called here: a signal's handler may raise in a call
+            if taken:
+                del entries[:count]
+                log.large = log.seen = 0
+                if not entries:
+                    log.specials = 0

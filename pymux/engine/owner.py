@@ -1,0 +1,98 @@
+"""Whose an engine is: one process's, and in it the thread's of its first harvest."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import weakref
+from threading import get_ident
+from typing import Any
+
+__all__ = ["FORKED", "Owned", "busy"]
+
+FORKED = -1  # the thread of an engine in a child of its process
+BUSY = -errno.EBUSY  # another thread is inside the core, which has done nothing
+
+
+def busy() -> RuntimeError:
+    """The error of a call that finds another thread inside the same mux."""
+    return RuntimeError(
+        "another thread is inside this mux just now, and it takes one at a time; "
+        "other threads may use call_threadsafe() and wakeup()"
+    )
+
+
+class Owned:
+    """The first layer of an engine: who may call.
+
+    Attributes:
+        c: the core's mux, None once it is closed.
+        thread: the owner's number, None before the first harvest, FORKED in a
+            forked child. Hot calls compare it with their own before `check`.
+        lock: for what other threads may call: `c` is not closed while it is held.
+    """
+
+    def __init__(self) -> None:
+        self.c: Any = None
+        self.thread: int | None = None
+        self.lock = threading.RLock()
+        _ALL.add(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: the engine is the parent's."""
+        self.thread = FORKED
+        self.lock = threading.RLock()  # another thread may have held it
+
+    def check(self) -> None:
+        """Raise where this thread or process may not use the engine.
+
+        Raises:
+            RuntimeError: it is closed, another thread's or another process's.
+        """
+        owner = self.thread
+        if owner == get_ident():
+            if self.c is None:
+                raise RuntimeError("the mux is closed")
+            return
+        if owner == FORKED:
+            raise RuntimeError(
+                "this mux belongs to the process that made it; "
+                "after a fork, make one of your own"
+            )
+        if self.c is None:
+            raise RuntimeError("the mux is closed")
+        if owner is not None:
+            raise RuntimeError(
+                "this mux belongs to the thread of its first harvest; "
+                "other threads may use call_threadsafe() and wakeup()"
+            )
+
+    def is_here(self) -> bool:
+        """Whether this thread may use the engine, and it is open."""
+        owner = self.thread
+        return self.c is not None and (owner is None or owner == get_ident())
+
+    def claim(self) -> None:
+        """Make this thread the owner, if the first harvest is its."""
+        with self.lock:
+            self.check()
+            self.thread = get_ident()
+
+    def lend(self) -> None:
+        """Make this thread the owner, for callers that take turns (`Client`)."""
+        if self.thread != FORKED:
+            self.thread = get_ident()
+        self.check()
+
+
+_ALL: weakref.WeakSet[Owned] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for owned in list(_ALL):
+        owned.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,368 @@
+"""A turn: one call into the core, and what is done around it.
+
+A harvest hands the output log to the core, which sends, waits, receives and
+frames, and comes back with one batch. So there is one call into C a turn, however
+many messages; each call drops the GIL, and beside a computing thread each drop
+costs up to a switch interval.
+
+Signals: a handler may raise at any call. What has been received is in the core
+until the batch has been returned (`received`), and what was in the log is dropped
+from it in the same step as the core has taken it.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .._core import ffi, lib
+from ..values.errors import FATAL, meaning
+from .arena import Arenas
+from .gil import LOOK_EVERY, Gil
+from .log import ONE_ID
+from .output import Output
+from .owner import BUSY, FORKED, busy
+from .signals import SIGNALS
+from .state import DISPATCHING, IN_CORE, TURNING
+from .timers import NS, Timer, Timers
+
+__all__ = ["LOOK", "MESSAGES", "Turns"]
+
+REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
+MESSAGES = lib.PMX_MESSAGES_SHIFT  # the bit from which on a result has messages
+LOOK = lib.PMX_LOOK  # a wait that only looks: an unfinished batch gathers on
+EXCHANGE = lib.pmx_exchange
+SHUT = -errno.EBADF  # the core is closed: a signal's handler raised after that
+
+
+class Turns(Output):
+    """The third layer of an engine: timers, calls from other threads, turns.
+
+    Attributes:
+        received: the core has a batch that no harvest has returned yet.
+        woken: the harvest that waits, or the next one, is to return.
+        close_asked: the engine is to close when the harvest or dispatch ends.
+        takes_signals: take the interpreter's wakeup descriptor even from another
+            owner (`serve`).
+        lends_signals: give it back after each wait, as threads take turns.
+        on_callback_error: gets what timers and calls raise, if it is set.
+    """
+
+    gathers = False  # whether an unfinished batch may be left to the next harvest
+
+    def __init__(self, c: Any, arenas: Arenas) -> None:
+        super().__init__()
+        self.counts = lib.pmx_counts(c)
+        self.arenas = arenas
+        self.arena = arenas.current
+        self.turn = ffi.new("pmx_turn *")
+        self.turn.mux = c
+        self.gil = Gil(self.turn)
+        self.received = False
+        self.woken = False
+        self.close_asked = False
+        self.leave_gaps = True  # keep delimiters between messages: see Batch
+        self.gap: bytes | None = None  # the delimiter that the core keeps
+        self.timers = Timers()
+        self.calls: deque[tuple[Callable[..., Any], Any]] = deque()
+        self.on_callback_error: Callable[[BaseException], None] | None = None
+        self.wakeup_fd = lib.pmx_wakeup_fd(c)
+        self.takes_signals = False
+        self.lends_signals = False
+        self._signal_fd: int | None = None
+        self._min_messages = self._delay_ns = -1
+        self._shortages = 0  # pauses of accepting that were seen
+
+    @property
+    def turns(self) -> int:  # type: ignore[override]
+        """How many harvests the core has begun."""
+        return self.gil.turns
+
+    # --- waking and timers --------------------------------------------------
+
+    def wakeup(self) -> None:
+        """End the wait of this harvest, or of the next. Any thread may call."""
+        if self.thread == FORKED:
+            self.check()
+        with self.lock:
+            if self.c is not None and not self.woken:
+                self.woken = True
+                lib.pmx_wakeup(self.c)
+
+    def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
+        """Make a call in the next harvest. Any thread may call.
+
+        Raises:
+            RuntimeError: the engine is closed.
+        """
+        if self.thread == FORKED:
+            self.check()
+        with self.lock:
+            if self.c is None:
+                raise RuntimeError("the mux is closed")
+            self.calls.append((fn, args))
+            lib.pmx_wakeup(self.c)
+
+    def call_later(self, delay: float, fn: Callable[..., Any], *args: Any) -> Timer:
+        """Make a call in a harvest, so many seconds from now."""
+        self.check()
+        return self.timers.add(delay, fn, args)
+
+    def _run_due(self) -> bool:
+        """Run what is due; whether anything was.
+
+        What is set meanwhile waits for the next turn, since it may be due at
+        once on a coarse clock.
+        """
+        ran = False
+        now, newest = time.monotonic(), self.timers.made
+        for _ in range(len(self.calls)):
+            if not self.calls:  # one of the calls has closed the engine
+                break
+            fn, args = self.calls.popleft()
+            self._run(fn, args)
+            ran = True
+        while (due := self.timers.pop_due(now, newest)) is not None:
+            self._run(*due)
+            ran = True
+        return ran
+
+    def _run(self, fn: Any, args: Any) -> None:
+        before, self.state = self.state, DISPATCHING
+        try:
+            fn(*args)
+        except BaseException as error:
+            if self.on_callback_error is None or isinstance(error, FATAL):
+                raise
+            self.on_callback_error(error)
+        finally:
+            self.state = before
+            if self.close_asked and before is not DISPATCHING:
+                self.close_now()
+
+    # --- signals --------------------------------------------------------------
+
+    def _watch_signals(self) -> None:
+        """Let a signal that comes just before a wait end that wait. Only the main
+        thread can do so."""
+        fd = -1
+        main = threading.main_thread()
+        if self.wakeup_fd >= 0 and threading.current_thread() is main:
+            fd = SIGNALS.add(self.wakeup_fd, self.takes_signals)
+        self._signal_fd = fd  # last: a handler that raised before is no refusal
+
+    def ignore_signals(self) -> None:
+        """Signals wake something else, not this engine."""
+        self._signal_fd = -1
+
+    def _restore_signals(self) -> bool:
+        """Whether the descriptor may be closed: no signal writes to it."""
+        fd, self._signal_fd = self.wakeup_fd, None
+        if fd not in SIGNALS.ours:  # a handler that raised may have left it there
+            return True
+        if threading.current_thread() is not threading.main_thread():
+            return False  # dropped, and collected in another thread: leak it
+        SIGNALS.remove(fd)
+        return True
+
+    def _leave_wakeup(self) -> None:
+        """Keep the wakeup open for signals, until the main thread closes it.
+
+        The engine is collected in another thread than the main one, which alone
+        can tell the interpreter of it.
+        """
+        wakeup = ffi.new("int64_t[2]")
+        lib.pmx_keep_wakeup(self.c, wakeup)
+        close = partial(lib.pmx_wakeup_close, wakeup)
+        SIGNALS.left.append((self.wakeup_fd, close))
+
+    # --- turns ----------------------------------------------------------------
+
+    def exchange(self, deadline: float | None, minimum: int, delay_ns: int) -> int:
+        """Take turns until there is a reason to return.
+
+        Args:
+            deadline: monotonic; None waits for ever.
+            minimum: gather so many messages,
+            delay_ns: but so many nanoseconds at most.
+
+        Returns:
+            What `pmx_exchange` returned: reasons, and the number of messages from
+            bit PMX_MESSAGES_SHIFT on. The engine may be closed.
+        """
+        if self.c is None:  # a signal's handler closed it just now
+            self.check()
+        turn = self.turn
+        if self.received:  # a signal's handler, or a timer's call, raised
+            if turn.reason & lib.PMX_ROWS:
+                return int(turn.reason | turn.messages << MESSAGES)
+            self.received = False
+        if self.valid:
+            self.forget_batch()
+        if (
+            self.stale
+            or (self.arena.exporter is not None and self.arena.held())
+            or minimum != self._min_messages
+            or delay_ns != self._delay_ns
+        ) and not turn.reason & lib.PMX_GATHERING:
+            self._configure(minimum, delay_ns)
+        first, ran = True, False
+        while True:
+            span = -1
+            if (
+                deadline is not None
+                or self.timers.heap
+                or self.calls
+                or self.woken  # the byte that said so may have been read
+            ):
+                span = self.span(deadline)
+            fd = self._signal_fd
+            if span and fd != SIGNALS.holder and fd != -1:
+                self._watch_signals()
+            result = self._call_core(span, first)
+            first = False
+            if self.close_asked:  # by a signal's handler
+                self.close_now()
+                return 0
+            if result < 0:
+                raise self._core_error(result)
+            if not ran and (self.timers.heap or self.calls):
+                ran = self._run_due()
+            if self.c is None:  # a call has closed it
+                return 0
+            over = deadline is not None and time.monotonic() >= deadline
+            if result & lib.PMX_GATHERING and not self.gathers:
+                if ran or self.woken or over:
+                    deadline = 0.0  # return what was gathered
+            elif result & REPORT or ran or self.woken or span == 0 or over:
+                break
+            self.received = False
+            self.look_for_shortage()
+        self.woken = False
+        return result
+
+    def _call_core(self, span: int, first: bool) -> int:
+        """One call into the core, which takes the log; its result.
+
+        The first call of a harvest may keep the GIL: see gil.py.
+        """
+        turn, log, gil = self.turn, self.log, self.gil
+        entries = log.entries
+        shape, hold, result = 0, None, 0
+        ids = bounds = data = b""
+        try:
+            self.state = IN_CORE  # a signal's handler may send, no more
+            count = len(entries)
+            if count == 2 and type(entries[1]) is bytes:
+                shape, ids, data = 1, ONE_ID(entries[0]), entries[1]
+            elif count:
+                shape, ids, bounds, data, _keep = log.lay_out(turn, count)
+            if first and gil.left:
+                hold, where, *what = gil.arguments(span, shape, ids, bounds, data)
+            taken = True
+            try:
+                if hold is not None:
+                    result = hold(where, *what)
+                else:
+                    size = len(data)
+                    result = EXCHANGE(turn, span, shape, ids, bounds, data, size)
+                    if not gil.turns & LOOK_EVERY:
+                        gil.look()
+                        self.look_for_shortage()
+                if result == BUSY:
+                    taken = False
+            except BaseException:  # before the core was called?
+                taken = self.counts.harvests != gil.turns
+                raise
+            finally:  # nothing is called here before all of it is noted
+                if taken:
+                    self.received = True
+                    gil.turns += 1
+                    if count:
+                        del entries[:count]
+                        log.large = log.seen = 0
+                        if not entries:  # else a signal's handler has sent
+                            log.specials = 0
+                else:
+                    turn.block_count = 0
+        finally:
+            self.state = TURNING
+            if self.lends_signals:
+                self._restore_signals()
+        return result
+
+    def _core_error(self, result: int) -> Exception:
+        """The error of a turn that the core has refused or could not take."""
+        self.received = False
+        self.gil.turns = self.counts.harvests
+        if result == BUSY:
+            return busy()
+        if result == SHUT:
+            return RuntimeError("the mux is closed")
+        return OSError(-result, meaning(-result))
+
+    def _configure(self, minimum: int, delay_ns: int) -> None:
+        """Set the fields of the turn that rarely change: to set one costs as much
+        as a call."""
+        self.arena = self.arenas.ready()
+        turn = self.turn
+        turn.arena = self.arena.c
+        turn.min_messages = self._min_messages = minimum
+        turn.max_delay_ns = self._delay_ns = delay_ns
+        leave = self.leave_gaps and self.lines is not None
+        turn.leave_gaps = leave
+        self.gap = self.lines.delimiter if leave and self.lines else None
+        self.stale = False
+
+    def want_gaps(self, wanted: bool) -> None:
+        """Whether later batches are to keep their delimiters in place."""
+        if wanted is not self.leave_gaps:
+            self.leave_gaps = wanted
+            self.stale = True
+
+    def span(self, deadline: float | None) -> int:
+        """Nanoseconds until the deadline or the next timer; -1 for ever."""
+        if self.calls or self.woken:
+            return 0
+        if self.timers.heap:
+            timer = self.timers.next()
+            if timer is not None and (deadline is None or timer < deadline):
+                deadline = timer
+        if deadline is None:
+            return -1
+        return max(math.ceil((deadline - time.monotonic()) * NS), 0)
+
+    def next_timeout(self) -> float | None:
+        """Seconds until a harvest is needed, whatever the poller's descriptor
+        says; None: no time."""
+        self.check()
+        if self.log.entries or self.received:
+            return 0.0
+        ours = self.span(None)
+        core = lib.pmx_next_timeout(self.c)
+        if core == BUSY:
+            raise busy()
+        spans = [span for span in (ours, core) if span >= 0]
+        return min(spans) / NS if spans else None
+
+    # --- what the next layer does -------------------------------------------
+
+    valid: int
+
+    def forget_batch(self) -> None:
+        """The last batch is over."""
+        raise NotImplementedError
+
+    def close_now(self) -> None:
+        """Close the core's part."""
+        raise NotImplementedError
+
+    def look_for_shortage(self) -> None:
+        """Log a pause of accepting, if there is a new one."""
+        raise NotImplementedError

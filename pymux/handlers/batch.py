@@ -1,0 +1,30 @@
+"""The batch form: called once a harvest that has messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..objects.batch import Batch
+from ..objects.rows import row_count
+from .base import Dispatcher, OnError
+from .marks import mark_of
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
+
+__all__ = ["BatchDispatcher"]
+
+
+class BatchDispatcher(Dispatcher):
+    """`@batched def handler(batch)`, once a harvest."""
+
+    def __init__(self, engine: Engine, handler: Any, on_error: OnError | None) -> None:
+        super().__init__(engine, handler, on_error)
+        mark = mark_of(handler)
+        if mark is not None:
+            self.min_messages, self.delay_ns = mark
+
+    def __call__(self, batch: Batch) -> None:
+        """Call it with a batch that has messages."""
+        if row_count(batch):
+            self.call_with_batch(batch, self.handler)

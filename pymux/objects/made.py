@@ -1,0 +1,58 @@
+"""The objects of a mux, as its engine has them made and forgotten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .batch import Batch
+from .connection import Connection
+from .status import answer, keep_names, mark_closed
+
+if TYPE_CHECKING:
+    from ..engine.arena import Arena
+    from ..engine.engine import Engine
+
+__all__ = ["Made"]
+
+
+class Made:
+    """What `engine.Objects` asks for, with the classes of plain muxes."""
+
+    connection_class: type[Connection] = Connection
+    batch_class: type[Batch] = Batch
+
+    def connection(self, engine: Engine, id: int) -> Any:
+        """Make the object of a connection."""
+        return self.connection_class(engine, id)
+
+    def batch(
+        self,
+        engine: Engine,
+        arena: Arena,
+        rows: int,
+        gap: bytes | None,
+        news: bool,
+        number: int,
+    ) -> Batch:
+        """Make a batch."""
+        return self.batch_class(engine, arena, rows, gap, news, number)
+
+    def forget(self, engine: Engine, batch: Batch) -> None:
+        """A batch is over: the connections that it reports as closed are gone."""
+        if batch._news:
+            for conn, _ in batch.closed:
+                mark_closed(conn)
+                engine.forget(conn)
+
+    def answer(self, conn: Any, data: bytes) -> None:
+        """Log what a handler returned."""
+        answer(conn, data)
+
+    def leave(self, engine: Engine, conn: Any) -> None:
+        """The core is about to close: keep what is asked for later."""
+        keep_names(conn)
+        engine.keep_stopping(conn.id)
+
+    def end(self, conn: Any) -> None:
+        """The core has closed, or is a parent's."""
+        mark_closed(conn)

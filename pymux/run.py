@@ -1,0 +1,36 @@
+"""`serve`: a server in this thread until a signal ends it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .server.server import DEFAULT_ADDRESS, Server, run_until_signal
+from .values.addresses import Address
+from .values.stats import Stats
+
+__all__ = ["serve"]
+
+
+def serve(handler: Any, address: Address = DEFAULT_ADDRESS, **options: Any) -> Stats:
+    """Serve in this thread until SIGINT or SIGTERM, then drain.
+
+    It prints nothing. A second signal resets what is left at once, a third is a
+    KeyboardInterrupt in whatever handler does not return; one that was ignored
+    stays ignored.
+
+    Args:
+        handler: one of the four forms.
+        address: (host, port), or the path of a Unix socket.
+        options: those of `Server`.
+
+    Returns:
+        The final `Stats`.
+
+    Raises:
+        OSError: the address cannot be had.
+        TypeError, ValueError: an argument that cannot be.
+        KeyboardInterrupt, SystemExit: raised by a handler, or in one.
+
+    >>> serve(lambda conn, data: data.upper())  # doctest: +SKIP
+    """
+    return run_until_signal(Server(handler, address, **options))
