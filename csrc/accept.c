@@ -101,7 +101,7 @@ int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
     pmx__listener *l = free_place(mux);
     if (!l)
         return -ENOMEM;
-    pmx__rules *rules = pmx__rules_new(policy, pmx__via(&target));
+    pmx__rules *rules = pmx__rules_new(policy, pmx__transport_for(&target));
     if (!rules) {
         push(mux, &mux->free_listeners, l);
         return -ENOMEM;
@@ -229,7 +229,7 @@ static void make_room(pmx_mux *mux)
     for (uint32_t i = mux->full_listeners.head, next; i != PMX__NONE; i = next) {
         pmx__listener *l = &mux->listeners[i];
         next = l->next;
-        if (pmx__places_taken(l->rules) < l->rules->is.max_connections) {
+        if (pmx__places_taken(l->rules) < l->rules->policy.max_connections) {
             set_state(mux, l, l->can_accept, 0);
             pmx__watch_listener(mux, l);
         }
@@ -246,7 +246,7 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     if (error)
         goto refuse;
     if (!PMX__HANDS_ON)
-        pmx__keep_alive(sock, &l->rules->is);
+        pmx__keep_alive(sock, &l->rules->policy);
     pmx__conn *c = pmx__slot(mux, slot);
     c->sock = sock;
     pmx__keep_peer(c, peer);
@@ -256,7 +256,7 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         pmx__conn_free(mux, slot);
         goto refuse;
     }
-    c->flags = PMX__LISTED | PMX__COUNTED | PMX__WATCH_IN | PMX__WATCH_OUT;
+    c->flags = PMX__IN_POLLER | PMX__COUNTED | PMX__WATCH_IN | PMX__WATCH_OUT;
     l->rules->connections++;
     mux->stats.accepted++;
     pmx__opened(mux, slot);
@@ -277,7 +277,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         pmx__target peer;
         peer.size = 0;          /* the system may tell none */
         peer.to.any.sa_family = AF_UNSPEC;
-        const pmx_policy *is = &l->rules->is;
+        const pmx_policy *is = &l->rules->policy;
         if (is->max_connections && !mux->draining &&
             pmx__places_taken(l->rules) >= is->max_connections) {
             set_state(mux, l, 1, 1);

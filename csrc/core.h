@@ -18,7 +18,7 @@ enum {
      * receive queue holds, and a little more, so that a message of 64 KiB
      * comes with its framing, and a receive that it does not fill tells that
      * there is no more. */
-    PMX__SHARE = 65536 + 4096,
+    PMX__PORTION = 65536 + 4096,
     /* A frame from here on is handed over in its own memory, not copied. */
     PMX__LARGE_FRAME = 65536,
     /* A carry up to this is copied in front of what is received next; a
@@ -103,8 +103,8 @@ typedef struct {
 /* A policy in use: by a listener and its connections, or by all outgoing ones
  * that have the same, which a table finds. */
 typedef struct pmx__rules {
-    pmx_policy is;
-    const pmx__transport *via;
+    pmx_policy policy;
+    const pmx__transport *transport;
     struct pmx__rules *next;    /* with the same place in the table */
     uint32_t hash;
     uint32_t shared;            /* it is in the table */
@@ -130,17 +130,17 @@ enum pmx__flags {
     PMX__RESET_LAST = 1 << 12,  /* a protocol error: reset once flushed */
     PMX__PAUSED = 1 << 13,      /* by the user */
     PMX__HELD = 1 << 14,        /* by messages not taken */
-    PMX__OVER = 1 << 15,        /* over high water */
+    PMX__OVER_WATER = 1 << 15,        /* over high water */
     PMX__LOST = 1 << 16,        /* reset: what holds reading is lifted */
-    PMX__HUNG = 1 << 17,        /* hung up, no error: nothing to watch */
+    PMX__HANGUP_SEEN = 1 << 17,        /* hung up, no error: nothing to watch */
     PMX__LIMITED = 1 << 18,     /* reads no more than `left`; when ENDED: the
                                    end is that, not the peer's */
     PMX__SAY_ENDED = 1 << 19,   /* to be reported */
     PMX__SAY_DRAINED = 1 << 20,
     PMX__IN_READY = 1 << 21,
     PMX__IN_REPORT = 1 << 22,
-    PMX__SOURCE = 1 << 23,      /* may bring messages */
-    PMX__LISTED = 1 << 24,      /* in the poller */
+    PMX__MAY_BRING = 1 << 23,      /* may bring messages */
+    PMX__IN_POLLER = 1 << 24,      /* in the poller */
     PMX__WATCH_IN = 1 << 25,    /* as the poller was told */
     PMX__WATCH_OUT = 1 << 26,
     PMX__WATCH_DROP = 1 << 27,
@@ -351,9 +351,9 @@ pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id);
 uint32_t pmx__slot_of(const pmx_mux *mux, const pmx__conn *c);
 uint64_t pmx__id(uint32_t slot, const pmx__conn *c);
 pmx__rules *pmx__rules_new(const pmx_policy *policy,
-                           const pmx__transport *via);
+                           const pmx__transport *transport);
 pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
-                              const pmx__transport *via);
+                              const pmx__transport *transport);
 void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules);
 int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
 void pmx__conn_free(pmx_mux *mux, uint32_t slot);
@@ -363,7 +363,7 @@ void pmx__unready(pmx_mux *mux, uint32_t slot);
  * up to the same number. */
 static inline uint32_t pmx__places_taken(const pmx__rules *rules)
 {
-    uint32_t most = rules->is.max_connections;
+    uint32_t most = rules->policy.max_connections;
     return rules->connections -
            (rules->lingering < most ? rules->lingering : most);
 }
@@ -372,7 +372,7 @@ void pmx__linger_no_more(pmx_mux *mux, uint32_t slot);
 int pmx__policy_valid(const pmx_policy *policy);
 
 /* plain.c */
-static inline const pmx__transport *pmx__via(const pmx__target *target)
+static inline const pmx__transport *pmx__transport_for(const pmx__target *target)
 {
     return pmx__family(target) == 1 ? &pmx__unix : &pmx__tcp;
 }
@@ -386,7 +386,7 @@ static inline int pmx__arm(const pmx_mux *mux, const pmx__conn *c)
 /* state.c: what happens to a connection */
 int pmx__has_work(const pmx__conn *c);
 int pmx__blocked(const pmx__conn *c);
-int pmx__unread(const pmx__conn *c);
+int pmx__nobody_reads(const pmx__conn *c);
 int pmx__reads(const pmx__conn *c);
 void pmx__watch(pmx_mux *mux, uint32_t slot);
 void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what);
@@ -395,7 +395,7 @@ void pmx__opened(pmx_mux *mux, uint32_t slot);
 void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
 void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
 void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
-void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
+void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error);
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
 /* Remember the peer's name; without memory the connection has none. */

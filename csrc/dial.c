@@ -22,7 +22,7 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
                                          pmx__id(slot, c),
                                          PMX__IN | PMX__OUT);
             if (!added) {
-                c->flags |= PMX__LISTED | PMX__WATCH_IN | PMX__WATCH_OUT;
+                c->flags |= PMX__IN_POLLER | PMX__WATCH_IN | PMX__WATCH_OUT;
                 pmx__watch(mux, slot);
                 if (!dialled) {         /* reported by the next harvest */
                     c->flags |= PMX__CAN_WRITE;
@@ -64,7 +64,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     pmx_policy common = *policy;
     common.connect_ns = -1;
     pmx__rules *rules = pmx__rules_shared(
-        mux, &common, pmx__via(&route->targets[0]));
+        mux, &common, pmx__transport_for(&route->targets[0]));
     error = rules ? pmx__conn_new(mux, rules, &slot) : -ENOMEM;
     if (rules)
         pmx__rules_drop(mux, rules);    /* the connection keeps them */
@@ -117,7 +117,7 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     }
     if (error) {
         mux->poller->del(mux->poll_state, c->sock);
-        c->flags &= ~(uint32_t)PMX__LISTED;
+        c->flags &= ~(uint32_t)PMX__IN_POLLER;
         pmx__reset_sock(c->sock);       /* one to itself, say, would linger */
         c->sock = PMX__NO_SOCK;
         c->at.route->next++;
@@ -128,8 +128,8 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     pmx__keep_peer(c, &route->targets[route->next]);
     free(route);
     c->flags &= ~(uint32_t)PMX__CONNECTING;
-    pmx__keep_alive(c->sock, &c->rules->is);    /* not sooner: it would bound
-                                                   connecting too */
+    /* not sooner: it would bound connecting too */
+    pmx__keep_alive(c->sock, &c->rules->policy);
     /* what has come meanwhile, its end too, had this one event */
     c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
     mux->stats.connected++;

@@ -58,7 +58,7 @@ static int may_read(pmx_mux *mux, uint32_t slot)
 static void expire_idle(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if (!c->rules->is.idle_ns) {
+    if (!c->rules->policy.idle_ns) {
         pmx__finish(mux, slot, ETIMEDOUT, 1);
     } else if (waits_for_us(mux, c)) {
         pmx__touch(mux, slot);

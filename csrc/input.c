@@ -84,7 +84,7 @@ static void input_over(pmx_mux *mux, uint32_t slot)
     pmx__carry_drop(mux, c);
     if (c->flags & PMX__SEND_FAILED) {
         pmx__finish(mux, slot, c->error, 0);
-    } else if (c->rules->is.half_open && !c->error) {
+    } else if (c->rules->policy.half_open && !c->error) {
         pmx__say(mux, slot, PMX__SAY_ENDED);
         pmx__watch(mux, slot);
         pmx__settle(mux, slot);
@@ -134,7 +134,7 @@ static void at_end(pmx_mux *mux, uint32_t slot);
  * At the end of the stream what is left is the last line. */
 static int frame_of_carry(pmx__conn *c, pmx__frame *frame)
 {
-    const pmx_framing *f = &c->rules->is.framing;
+    const pmx_framing *f = &c->rules->policy.framing;
     pmx_arena *carry = c->carry;
     int found = pmx__next_frame(f, carry->data, (size_t)carry->size,
                                 &carry->scanned, frame);
@@ -197,7 +197,7 @@ static int deliver_carry(pmx_mux *mux, uint32_t slot)
                 return 0;
             }
         } else {
-            uint32_t gap = gap_for(mux, &c->rules->is.framing,
+            uint32_t gap = gap_for(mux, &c->rules->policy.framing,
                                    frame.whole - frame.head - frame.size);
             if (frame.size + gap > a->capacity - a->size)
                 return 1;
@@ -229,9 +229,9 @@ static int deliver_carry(pmx_mux *mux, uint32_t slot)
 static void at_end(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    int lines = c->rules->is.framing.kind == PMX_LINES;
+    int lines = c->rules->policy.framing.kind == PMX_LINES;
     if (!c->carry || is_broken(c) ||
-        (!lines && was_cut(c) && c->rules->is.half_open)) {
+        (!lines && was_cut(c) && c->rules->policy.half_open)) {
         /* half a line is no message; behind half of another frame that a stop
          * has cut, the coroutine may answer the messages before it */
         input_over(mux, slot);
@@ -293,7 +293,7 @@ static void lost_input(pmx_mux *mux, uint32_t slot, int error)
 static void look_for_end(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    int64_t n = c->rules->via->recv(mux, c, mux->scratch, mux->scratch_size);
+    int64_t n = c->rules->transport->recv(mux, c, mux->scratch, mux->scratch_size);
     if (n > 0)
         mux->stats.bytes_in += (uint64_t)n;
     if (n < 0 && n != -EAGAIN)
@@ -331,7 +331,7 @@ static int received(pmx_mux *mux, uint32_t slot, int64_t n, size_t asked)
             pmx__touch(mux, slot);
         if (c->flags & PMX__LIMITED && !(c->flags & PMX__ENDED))
             c->left -= (uint32_t)at_most((size_t)n, c->left);
-        else if ((size_t)n < asked && c->rules->via->short_is_all &&
+        else if ((size_t)n < asked && c->rules->transport->short_is_all &&
                  !(c->flags & PMX__TO_THE_END))
             c->flags &= ~(uint32_t)PMX__CAN_READ;
         return 1;
@@ -372,7 +372,7 @@ static uint8_t *lines_in_place(pmx_mux *mux, uint32_t slot, uint8_t *at,
 {
     pmx_arena *a = mux->arena;
     pmx__conn *c = pmx__slot(mux, slot);
-    const pmx_framing *f = &c->rules->is.framing;
+    const pmx_framing *f = &c->rules->policy.framing;
     uint64_t id = pmx__id(slot, c);
     uint32_t row = mux->rows, first = row, uniform = a->uniform;
     uint8_t *found, *data = a->data;
@@ -406,7 +406,7 @@ static void frame_in_arena(pmx_mux *mux, uint32_t slot, size_t size,
                            uint64_t scanned)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    const pmx_framing *f = &c->rules->is.framing;
+    const pmx_framing *f = &c->rules->policy.framing;
     uint8_t *at = mux->arena->data + mux->arena->size;
     uint8_t *end = at + size;
     pmx__frame frame;
@@ -440,11 +440,11 @@ static void frame_in_arena(pmx_mux *mux, uint32_t slot, size_t size,
  * bytes arrive and stays under twice what one frame may take. */
 static size_t carry_room(pmx_mux *mux, pmx__conn *c, size_t allowance)
 {
-    const pmx_framing *f = &c->rules->is.framing;
+    const pmx_framing *f = &c->rules->policy.framing;
     pmx_arena *carry = c->carry;
     pmx__frame frame;
-    size_t wanted = PMX__SHARE;
-    size_t most = (size_t)f->max_size + 16 + PMX__SHARE;
+    size_t wanted = PMX__PORTION;
+    size_t most = (size_t)f->max_size + 16 + PMX__PORTION;
     if (f->kind != PMX_LINES &&
         !pmx__next_frame(f, carry->data, (size_t)carry->size,
                          &carry->scanned, &frame) &&
@@ -465,7 +465,7 @@ static int receive_into_carry(pmx_mux *mux, uint32_t slot, size_t *allowance)
         pmx__finish(mux, slot, ENOMEM, 1);
         return 0;
     }
-    int64_t n = c->rules->via->recv(mux, c, c->carry->data + c->carry->size, room);
+    int64_t n = c->rules->transport->recv(mux, c, c->carry->data + c->carry->size, room);
     if (!received(mux, slot, n, room))
         return 0;
     c->carry->size += (size_t)n;
@@ -481,12 +481,12 @@ static void receive_into_arena(pmx_mux *mux, uint32_t slot, size_t *allowance,
     uint8_t *at = a->data + a->size;
     size_t before = c->carry ? (size_t)c->carry->size : 0;
     size_t asked = at_most(room - before, *allowance);
-    int64_t n = c->rules->via->recv(mux, c, at + before, asked);
+    int64_t n = c->rules->transport->recv(mux, c, at + before, asked);
     if (!received(mux, slot, n, asked))
         return;
     *allowance -= (size_t)n;
-    if (c->rules->is.framing.kind == PMX_RAW) {
-        (void)gap_for(mux, &c->rules->is.framing, 0);
+    if (c->rules->policy.framing.kind == PMX_RAW) {
+        (void)gap_for(mux, &c->rules->policy.framing, 0);
         if (a->data + a->size != at)
             memmove(a->data + a->size, at, (size_t)n);
         add_row(mux, slot, (size_t)n);
@@ -503,7 +503,7 @@ static void drop_input(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     if (mux->dropped >= PMX__DROPS)
         return;                 /* the next turn, please */
-    int64_t n = c->rules->via->recv(mux, c, mux->scratch, mux->scratch_size);
+    int64_t n = c->rules->transport->recv(mux, c, mux->scratch, mux->scratch_size);
     mux->dropped += n > 0 ? (size_t)n : 0;
     (void)received(mux, slot, n, mux->scratch_size);
 }
@@ -538,13 +538,13 @@ static int take_in(pmx_mux *mux, uint32_t slot, size_t allowance)
         } else {
             receive_into_arena(mux, slot, &allowance, room);
             if (before - allowance == room - carried && allowance &&
-                mux->rows && mux->arena_size >= PMX__SHARE) {
+                mux->rows && mux->arena_size >= PMX__PORTION) {
                 mux->cut_short = slot;
                 mux->cut_left = allowance;
                 return 1;
             }
         }
-        if (allowance && c->rules->via->short_is_all &&
+        if (allowance && c->rules->transport->short_is_all &&
             !(c->flags & (PMX__TO_THE_END | PMX__LIMITED)))
             return 0;
     }
@@ -560,8 +560,8 @@ int pmx__take_in(pmx_mux *mux, uint32_t slot)
     if (c->flags & PMX__DONE)
         return 0;               /* it is not on the ready list any more */
     size_t allowance = (size_t)mux->arena_size / mux->ready_count;
-    if (allowance < PMX__SHARE)
-        allowance = PMX__SHARE;
+    if (allowance < PMX__PORTION)
+        allowance = PMX__PORTION;
     if (mux->cut_short == slot)
         allowance = mux->cut_left;
     mux->cut_short = PMX__NONE;

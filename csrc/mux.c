@@ -65,7 +65,7 @@ static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
     mux->max_rows = rows;
     mux->arena_most = arena_size;
     mux->event_room = small ? PMX__FEW_EVENTS : PMX__EVENTS;
-    mux->scratch_size = small ? PMX__SMALL_SCRATCH : PMX__SHARE;
+    mux->scratch_size = small ? PMX__SMALL_SCRATCH : PMX__PORTION;
     mux->first_slots = small ? PMX__FEW_SLOTS : PMX__SLAB;
     mux->forks = pmx__forks();
     mux->turn = 1;
@@ -143,7 +143,7 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
         while (c->queue && !(c->flags & PMX__CONNECTING) &&
                !pmx__queue_send(mux, c, &taken))
             ;
-        if (c->flags & PMX__LISTED)
+        if (c->flags & PMX__IN_POLLER)
             mux->poller->del(mux->poll_state, c->sock);
         if (c->queue)
             pmx__reset_sock(c->sock);
@@ -250,7 +250,7 @@ int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id)
     if (!c || c->sock == PMX__NO_SOCK)
         return -ENOENT;
     uint64_t queued = c->queue ? c->queue->size : 0;
-    if (c->rules->via->arrives_at_once)
+    if (c->rules->transport->arrives_at_once)
         return (int64_t)queued;
     int64_t unacknowledged = pmx__unacknowledged(c->sock);
     return unacknowledged < 0 ? -ENOTSUP : (int64_t)queued + unacknowledged;
@@ -285,7 +285,7 @@ int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy)
     const pmx__conn *c = pmx__find(mux, id);
     if (!c)
         return -ENOENT;
-    *policy = c->rules->is;
+    *policy = c->rules->policy;
     return 0;
 }
 

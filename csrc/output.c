@@ -29,7 +29,7 @@ static int grow(void *array, uint32_t *room, size_t item)
 static const uint8_t *tail_of(const pmx__conn *c, const pmx__piece *p,
                               size_t *size)
 {
-    const pmx_framing *f = &c->rules->is.framing;
+    const pmx_framing *f = &c->rules->policy.framing;
     *size = f->kind == PMX_LINES && !p->framed ? f->width : 0;
     return f->delimiter;
 }
@@ -44,9 +44,9 @@ static void send_failed(pmx_mux *mux, uint32_t slot, int error)
     if (!c->error)
         c->error = error;
     c->flags |= PMX__SEND_FAILED | PMX__LOST;
-    c->flags &= ~(uint32_t)PMX__OVER;
+    c->flags &= ~(uint32_t)PMX__OVER_WATER;
     pmx__queue_drop(mux, c);
-    if (c->flags & PMX__CLOSING || pmx__unread(c)) {
+    if (c->flags & PMX__CLOSING || pmx__nobody_reads(c)) {
         pmx__finish(mux, slot, error, 0);
         return;
     }
@@ -215,7 +215,7 @@ static void send_dirty(pmx_mux *mux, const pmx__dirty *entry)
         gather_t g;
         uint32_t next = gather(mux, c, at, &g);
         int64_t n = !g.size ? 0
-                            : c->rules->via->send(mux, c, g.spans, g.count);
+                            : c->rules->transport->send(mux, c, g.spans, g.count);
         if (n < 0 && n != -EAGAIN && n != -ENOBUFS) {
             queue_rest(mux, slot, at, 0);       /* to be counted as lost */
             if (!(c->flags & PMX__DONE))
@@ -294,7 +294,7 @@ static void note_answer(const pmx_mux *mux, pmx__conn *c)
 static int make_room(pmx_mux *mux, uint32_t slot, size_t more)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    uint64_t most = c->rules->is.max_output;
+    uint64_t most = c->rules->policy.max_output;
     int error = 0;
     while (c->queue && !error && !(c->flags & PMX__CONNECTING) &&
            c->queue->size + more > most) {
@@ -329,7 +329,7 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
         return;
     }
     uint32_t slot = (uint32_t)id;
-    const pmx_framing *f = &c->rules->is.framing;
+    const pmx_framing *f = &c->rules->policy.framing;
     pmx__piece piece;
     size_t tail_size;
     piece.framed = framed || f->kind == PMX_RAW;
@@ -350,7 +350,7 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
     size_t queued = in_hand(mux, c);
     if (c->task & (PMX__OWES | PMX__KEEPS))
         note_answer(mux, c);
-    if (queued && queued + whole > c->rules->is.max_output &&
+    if (queued && queued + whole > c->rules->policy.max_output &&
         !is_answer(mux, c)) {
         int error = make_room(mux, slot, whole);
         if (error) {
@@ -364,9 +364,9 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
         queued = in_hand(mux, c);
     }
     mux->stats.messages_out += framed ? framed : 1;
-    if (queued + whole > c->rules->is.high_water &&
-        !(c->flags & PMX__OVER)) {
-        c->flags |= PMX__OVER;
+    if (queued + whole > c->rules->policy.high_water &&
+        !(c->flags & PMX__OVER_WATER)) {
+        c->flags |= PMX__OVER_WATER;
         pmx__watch(mux, slot);
     }
     int error = c->queue || c->flags & PMX__CONNECTING ||
@@ -452,12 +452,12 @@ static uint32_t log_run(pmx_mux *mux, const pmx_block *b, uint32_t k,
     if (!c || !mux->wire || b->cut == PMX_SHARED || k + 1 == b->count ||
         item64(b->ids, k + 1) != id)
         return 0;
-    const pmx_framing *f = &c->rules->is.framing;
+    const pmx_framing *f = &c->rules->policy.framing;
     const uint8_t *data = b->data;
     size_t tail = f->kind == PMX_LINES ? f->width : 0;
     uint8_t *from = mux->wire + mux->wire_used;
     uint8_t *to = from, *most = mux->wire + mux->wire_room;
-    uint64_t bound = c->rules->is.max_output / 2;
+    uint64_t bound = c->rules->policy.max_output / 2;
     uint32_t count = 0;
     do {
         uint64_t begin, stop = *end;
@@ -527,7 +527,7 @@ static void log_lines(pmx_mux *mux, const pmx_block *b)
     for (uint32_t k = 0; k < b->count;) {
         uint64_t id = item64(b->ids, k);
         const pmx__conn *c = pmx__find(mux, id);
-        uint64_t most = c ? c->rules->is.max_output / 2 : 0;
+        uint64_t most = c ? c->rules->policy.max_output / 2 : 0;
         const uint8_t *begin = at;
         uint32_t count = 0;
         do {

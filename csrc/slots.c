@@ -36,13 +36,13 @@ int pmx__policy_valid(const pmx_policy *policy)
 }
 
 pmx__rules *pmx__rules_new(const pmx_policy *policy,
-                           const pmx__transport *via)
+                           const pmx__transport *transport)
 {
     pmx__rules *rules = sys_calloc(1, sizeof *rules);
     if (!rules)
         return NULL;
-    rules->is = *policy;
-    rules->via = via;
+    rules->policy = *policy;
+    rules->transport = transport;
     rules->refs = 1;
     return rules;
 }
@@ -85,19 +85,19 @@ static int grow_table(pmx_mux *mux)
 }
 
 pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
-                              const pmx__transport *via)
+                              const pmx__transport *transport)
 {
     uint32_t hash = hash_of(policy);
     pmx__rules *rules;
     if (grow_table(mux))
         return NULL;
     for (rules = *place_of(mux, hash); rules; rules = rules->next)
-        if (rules->hash == hash && rules->via == via &&
-            !memcmp(&rules->is, policy, sizeof *policy)) {
+        if (rules->hash == hash && rules->transport == transport &&
+            !memcmp(&rules->policy, policy, sizeof *policy)) {
             rules->refs++;
             return rules;
         }
-    rules = pmx__rules_new(policy, via);
+    rules = pmx__rules_new(policy, transport);
     if (!rules)
         return NULL;
     rules->hash = hash;

@@ -16,11 +16,11 @@ int pmx__blocked(const pmx__conn *c)
     if (c->flags & PMX__CLOSING)
         return 0;
     return c->flags & PMX__PAUSED ||
-           (c->flags & (PMX__HELD | PMX__OVER) && !(c->flags & PMX__LOST));
+           (c->flags & (PMX__HELD | PMX__OVER_WATER) && !(c->flags & PMX__LOST));
 }
 
 /* Nobody reads it, nor has frames of it to come: a lost peer is the end. */
-int pmx__unread(const pmx__conn *c)
+int pmx__nobody_reads(const pmx__conn *c)
 {
     return c->flags & PMX__PAUSED ||
            (c->flags & PMX__ENDED && !(c->flags & PMX__FRAMES));
@@ -56,11 +56,11 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
     uint32_t f = c->flags;
     int source = !(f & (PMX__CONNECTING | PMX__DONE | PMX__ENDED |
                         PMX__CLOSING)) && !pmx__blocked(c);
-    if (source != !!(f & PMX__SOURCE)) {
-        c->flags ^= PMX__SOURCE;
+    if (source != !!(f & PMX__MAY_BRING)) {
+        c->flags ^= PMX__MAY_BRING;
         mux->sources += source ? 1u : UINT32_MAX;
     }
-    if (mux->poller->edge || !(f & PMX__LISTED))
+    if (mux->poller->edge || !(f & PMX__IN_POLLER))
         return;
     uint32_t what = 0;
     if (f & PMX__CONNECTING) {
@@ -70,7 +70,7 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
             what |= PMX__IN;
         if (c->queue && !(f & PMX__CAN_WRITE))
             what |= PMX__OUT;
-        if (!what && f & PMX__HUNG)
+        if (!what && f & PMX__HANGUP_SEEN)
             what = PMX__DROP;
     }
     uint32_t told = (f & PMX__WATCH_IN ? PMX__IN : 0u) |
@@ -137,7 +137,7 @@ void pmx__report(pmx_mux *mux)
         if (c->flags & PMX__SAY_ENDED)
             mux->ended[mux->ended_count++] = id;
         if (c->flags & PMX__SAY_DRAINED &&
-            !(c->flags & (PMX__DONE | PMX__OVER)))      /* over it again? */
+            !(c->flags & (PMX__DONE | PMX__OVER_WATER)))      /* over it again? */
             mux->drained[mux->drained_count++] = id;
         if (c->flags & PMX__DONE)
             mux->closed[mux->closed_count++] = (pmx_closed){
@@ -185,23 +185,23 @@ void pmx__lost(pmx_mux *mux, uint32_t slot, int error)
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & (PMX__CONNECTING | PMX__DONE))
         return;
-    if (pmx__unread(c)) {
+    if (pmx__nobody_reads(c)) {
         if (!error)
             error = pmx__sock_error(c->sock);
         if (error) {
             pmx__finish(mux, slot, error, 0);
             return;
         }
-        c->flags |= PMX__HUNG;
+        c->flags |= PMX__HANGUP_SEEN;
         pmx__watch(mux, slot);
     } else {
-        pmx__lost_to(mux, slot, error);
+        pmx__read_to_end(mux, slot, error);
     }
 }
 
 /* Read on to the end, whatever held reading; the error, where it has been
  * taken from the socket, is kept for when that is reached. */
-void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error)
+void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     if (!c->error)
@@ -302,7 +302,7 @@ static void keep_names(pmx__conn *c)
  * nothing comes behind that. */
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c)
 {
-    if (c->rules->via->arrives_at_once)
+    if (c->rules->transport->arrives_at_once)
         pmx__shutdown_both(c->sock);
     for (int n = 0; n < 16; n++)
         if (pmx__recv(c->sock, mux->scratch, mux->scratch_size) <= 0)
@@ -329,7 +329,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     pmx__linger_no_more(mux, slot);
     pmx__carry_drop(mux, c);
     if (c->sock != PMX__NO_SOCK) {
-        if (c->flags & PMX__LISTED)
+        if (c->flags & PMX__IN_POLLER)
             mux->poller->del(mux->poll_state, c->sock);
         if (reset)
             pmx__reset_sock(c->sock);
@@ -344,7 +344,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     if (c->flags & PMX__UNACKED)
         mux->unacked--;
     c->flags |= PMX__DONE;
-    c->flags &= ~(uint32_t)(PMX__LISTED | PMX__ENDING | PMX__UNACKED);
+    c->flags &= ~(uint32_t)(PMX__IN_POLLER | PMX__ENDING | PMX__UNACKED);
     pmx__watch(mux, slot);
     mux->stats.closed++;
     if (reset || c->error == ECONNRESET)

@@ -152,13 +152,13 @@ void pmx__ask_sockets(pmx_mux *mux)
     mux->ask_at = mux->now + PMX__RETRY_NS;
     for (uint32_t slot = 0; slot < mux->slots; slot++) {
         pmx__conn *c = pmx__slot(mux, slot);
-        if (!(c->flags & PMX__LISTED) ||
+        if (!(c->flags & PMX__IN_POLLER) ||
             c->flags & (PMX__WATCH_IN | PMX__WATCH_OUT))
             continue;
         int error = pmx__sock_error(c->sock);
-        if (error && pmx__unread(c))
+        if (error && pmx__nobody_reads(c))
             pmx__finish(mux, slot, error, 0);
         else if (error)
-            pmx__lost_to(mux, slot, error);
+            pmx__read_to_end(mux, slot, error);
     }
 }

@@ -381,7 +381,7 @@ static void nothing_waits_unseen(void)
         const pmx__conn *c = pmx__slot(life.mux, slot);
         int unread = 0;
         if (!(c->generation & 1) || (c->task & PMX__FAMILY) != 1 ||
-            !(c->flags & PMX__SOURCE) || c->flags & PMX__IN_READY)
+            !(c->flags & PMX__MAY_BRING) || c->flags & PMX__IN_READY)
             continue;
         CHECK(!sim_ioctl(c->sock, FIONREAD, &unread));
         EQUAL(unread, 0);

@@ -55,7 +55,7 @@ static void check_lingering(const pmx_mux *m, const pmx__rules *r)
     EQUAL(r->newest, last);
     EQUAL(r->lingering, all);
     EQUAL(may_go, count);
-    CHECK(!count || r->lingering <= r->is.max_connections);
+    CHECK(!count || r->lingering <= r->policy.max_connections);
 }
 
 static void check_slots(const pmx_mux *m)
@@ -74,11 +74,11 @@ static void check_slots(const pmx_mux *m)
         queued += c->queue ? c->queue->size : 0;
         CHECK(!c->queue || c->queue->size);
         connections += f & PMX__COUNTED && !(f & PMX__DONE);
-        sources += !!(f & PMX__SOURCE);
+        sources += !!(f & PMX__MAY_BRING);
         unacked += !!(f & PMX__UNACKED);
         if (f & PMX__DONE) {
             CHECK(c->sock == PMX__NO_SOCK && !c->queue && !c->carry);
-            CHECK(!(f & (PMX__IN_READY | PMX__SOURCE)) && !c->due);
+            CHECK(!(f & (PMX__IN_READY | PMX__MAY_BRING)) && !c->due);
             continue;
         }
         /* who has work is on the list, and who waits is watched */
@@ -86,7 +86,7 @@ static void check_slots(const pmx_mux *m)
         if (f & PMX__CONNECTING)
             continue;
         CHECK(!(f & PMX__FRAMES) || c->carry);
-        if (!m->poller->edge && f & PMX__LISTED) {
+        if (!m->poller->edge && f & PMX__IN_POLLER) {
             EQUAL(!!(f & PMX__WATCH_IN), pmx__reads(c));
             /* who is ready is served first, and nobody waits before */
             CHECK(f & PMX__IN_READY ||
@@ -96,7 +96,7 @@ static void check_slots(const pmx_mux *m)
         CHECK(!c->queue || !(f & PMX__SEND_FAILED));
         /* what is closing has a deadline, and so what has failed */
         CHECK(!(f & (PMX__CLOSING | PMX__SEND_FAILED)) ||
-              c->due == PMX__CLOSE_DUE || c->rules->is.close_ns < 0);
+              c->due == PMX__CLOSE_DUE || c->rules->policy.close_ns < 0);
         CHECK(!(f & PMX__CLOSING && !(f & PMX__DROPPING)) || c->queue ||
               f & PMX__UNACKED);
         /* what is dropped is delivered to nobody */
@@ -131,8 +131,8 @@ static void check_listeners(const pmx_mux *m)
     for (uint32_t i = 0; i < m->listener_count; i++) {
         const pmx__rules *r = m->listeners[i].rules;
         count += !!r;
-        CHECK(!r || !r->is.max_connections || m->draining ||
-              pmx__places_taken(r) <= r->is.max_connections);
+        CHECK(!r || !r->policy.max_connections || m->draining ||
+              pmx__places_taken(r) <= r->policy.max_connections);
         if (r)
             check_lingering(m, r);
         accepting += r && m->listeners[i].can_accept && !m->listeners[i].full;
