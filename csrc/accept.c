@@ -1,92 +1,7 @@
 /* Listeners, and whom they accept. */
-#include "core.h"
-
-#include <stdlib.h>
-#include <string.h>
-
-enum { INDEX_BITS = 20 };
-
-static uint64_t listener_id(const pmx_mux *mux, const pmx__listener *l)
-{
-    return PMX__LISTENER_TAG | (uint64_t)l->generation << INDEX_BITS |
-           (uint64_t)(l - mux->listeners);
-}
-
-static pmx__listener *find(const pmx_mux *mux, uint64_t id)
-{
-    uint32_t index = (uint32_t)(id & ((1u << INDEX_BITS) - 1));
-    if (!(id & PMX__LISTENER_TAG) || index >= mux->listener_count)
-        return NULL;
-    pmx__listener *l = &mux->listeners[index];
-    return l->rules && listener_id(mux, l) == id ? l : NULL;
-}
-
-/* --- lists of listeners ------------------------------------------------- */
-
-static void push(pmx_mux *mux, pmx__list *list, pmx__listener *l)
-{
-    uint32_t index = (uint32_t)(l - mux->listeners);
-    l->prev = list->tail;
-    l->next = PMX__NONE;
-    if (list->tail == PMX__NONE)
-        list->head = index;
-    else
-        mux->listeners[list->tail].next = index;
-    list->tail = index;
-}
-
-static void take_out(pmx_mux *mux, pmx__list *list, const pmx__listener *l)
-{
-    if (l->prev == PMX__NONE)
-        list->head = l->next;
-    else
-        mux->listeners[l->prev].next = l->next;
-    if (l->next == PMX__NONE)
-        list->tail = l->prev;
-    else
-        mux->listeners[l->next].prev = l->prev;
-}
-
-/* A turn looks at those alone that it may accept from, not at all. */
-static void set_state(pmx_mux *mux, pmx__listener *l, int can_accept,
-                      int full)
-{
-    if (l->full)
-        take_out(mux, &mux->full_listeners, l);
-    else if (l->can_accept)
-        take_out(mux, &mux->accepting, l);
-    l->can_accept = (uint8_t)can_accept;
-    l->full = (uint8_t)full;
-    if (full)
-        push(mux, &mux->full_listeners, l);
-    else if (can_accept)
-        push(mux, &mux->accepting, l);
-}
+#include "turn.h"
 
 /* --- listening --------------------------------------------------------- */
-
-static pmx__listener *free_place(pmx_mux *mux)
-{
-    uint32_t index = mux->free_listeners.head;
-    if (index != PMX__NONE) {
-        take_out(mux, &mux->free_listeners, &mux->listeners[index]);
-        return &mux->listeners[index];
-    }
-    if (mux->listener_count >> INDEX_BITS)
-        return NULL;
-    if (mux->listener_count == mux->listener_room) {
-        uint32_t room = mux->listener_room ? 2 * mux->listener_room : 1;
-        pmx__listener *grown =
-            sys_realloc(mux->listeners, room * sizeof *grown);
-        if (!grown)
-            return NULL;
-        mux->listeners = grown;
-        mux->listener_room = room;
-    }
-    pmx__listener *l = &mux->listeners[mux->listener_count++];
-    memset(l, 0, sizeof *l);
-    return l;
-}
 
 int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                    const pmx_policy *policy, int backlog, int reuse_port,
@@ -98,17 +13,14 @@ int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
     int error = pmx__resolve(endpoint, &target);
     if (error)
         return error;
-    pmx__listener *l = free_place(mux);
+    pmx__listener *l = pmx__listener_new(mux);
     if (!l)
         return -ENOMEM;
     pmx__rules *rules = pmx__rules_new(policy, pmx__transport_for(&target));
     if (!rules) {
-        push(mux, &mux->free_listeners, l);
+        pmx__listener_free(mux, l);
         return -ENOMEM;
     }
-    uint32_t generation = l->generation + 1;
-    memset(l, 0, sizeof *l);
-    l->generation = generation;
     error = pmx__listen(&target, backlog, reuse_port, mode, &l->sock, &l->file);
     if (error)
         goto fail_listen;
@@ -116,12 +28,12 @@ int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
     error = pmx__local(l->sock, &l->name);
     if (error)
         goto fail_add;
-    error = mux->poller->add(mux->poll_state, l->sock, listener_id(mux, l),
+    error = mux->poller->add(mux->poll_state, l->sock, pmx__listener_id(mux, l),
                              PMX__IN);
     if (error)
         goto fail_add;
     l->rules = rules;
-    *id = listener_id(mux, l);
+    *id = pmx__listener_id(mux, l);
     mux->stats.listeners++;
     pmx__watch_listener(mux, l);
     return 0;
@@ -130,7 +42,7 @@ fail_add:
     pmx__drop_sock(l->sock);
 fail_listen:
     pmx__rules_drop(mux, rules);
-    push(mux, &mux->free_listeners, l);
+    pmx__listener_free(mux, l);
     return error;
 }
 
@@ -144,15 +56,13 @@ void pmx__close_listener(pmx_mux *mux, pmx__listener *l, int forked)
     else
         pmx__close_sock(l->sock);
     pmx__rules_drop(mux, l->rules);
-    l->rules = NULL;
-    set_state(mux, l, 0, 0);
-    push(mux, &mux->free_listeners, l);
+    pmx__listener_free(mux, l);
     mux->stats.listeners--;
 }
 
 int pmx__do_unlisten(pmx_mux *mux, uint64_t id)
 {
-    pmx__listener *l = find(mux, id);
+    pmx__listener *l = pmx__find_listener(mux, id);
     if (!l)
         return -ENOENT;
     pmx__close_listener(mux, l, 0);
@@ -161,7 +71,7 @@ int pmx__do_unlisten(pmx_mux *mux, uint64_t id)
 
 int pmx__do_listener_address(pmx_mux *mux, uint64_t id, pmx_address *name)
 {
-    pmx__listener *l = find(mux, id);
+    pmx__listener *l = pmx__find_listener(mux, id);
     if (!l)
         return -ENOENT;
     mux->asked[0] = l->name;
@@ -170,31 +80,6 @@ int pmx__do_listener_address(pmx_mux *mux, uint64_t id, pmx_address *name)
 }
 
 /* --- accepting --------------------------------------------------------- */
-
-/* Whether a turn need not wait, since somebody may be accepted. */
-int pmx__accepting(const pmx_mux *mux)
-{
-    if (mux->room && mux->full_listeners.head != PMX__NONE)
-        return 1;               /* one of them may have some: look */
-    return mux->accepting.head != PMX__NONE &&
-           (mux->room || !mux->accept_again);
-}
-
-void pmx__may_accept(pmx_mux *mux, uint64_t id)
-{
-    pmx__listener *l = find(mux, id);
-    if (l && !l->can_accept)
-        set_state(mux, l, 1, l->full);
-}
-
-void pmx__watch_listener(pmx_mux *mux, pmx__listener *l)
-{
-    if (mux->poller->edge)
-        return;
-    int wanted = !l->full && !mux->accept_again;
-    mux->poller->mod(mux->poll_state, l->sock, listener_id(mux, l),
-                     wanted ? PMX__IN : PMX__DROP);
-}
 
 static void watch_all(pmx_mux *mux)
 {
@@ -230,7 +115,7 @@ static void make_room(pmx_mux *mux)
         pmx__listener *l = &mux->listeners[i];
         next = l->next;
         if (pmx__places_taken(l->rules) < l->rules->policy.max_connections) {
-            set_state(mux, l, l->can_accept, 0);
+            pmx__listener_state(mux, l, l->can_accept, 0);
             pmx__watch_listener(mux, l);
         }
     }
@@ -280,7 +165,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         const pmx_policy *is = &l->rules->policy;
         if (is->max_connections && !mux->draining &&
             pmx__places_taken(l->rules) >= is->max_connections) {
-            set_state(mux, l, 1, 1);
+            pmx__listener_state(mux, l, 1, 1);
             mux->stats.accept_pauses++;
             pmx__watch_listener(mux, l);
             break;
@@ -292,7 +177,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             admit(mux, l, sock, &peer);
             break;
         case EAGAIN:
-            set_state(mux, l, 0, 0);
+            pmx__listener_state(mux, l, 0, 0);
             break;
         case ECONNABORTED: case EPROTO: case EPERM: case ENETDOWN:
         case EHOSTUNREACH: case ENETUNREACH: case ETIMEDOUT: case EINTR:
@@ -319,7 +204,7 @@ void pmx__accept_all(pmx_mux *mux)
         pmx__listener *l = &mux->listeners[i];
         budget -= accept_from(mux, l, budget);
         if (l->can_accept && !l->full)
-            set_state(mux, l, 1, 0);    /* the others first, next time */
+            pmx__listener_state(mux, l, 1, 0);    /* the others first, next time */
     }
     if (mux->accepting.head != PMX__NONE &&
         mux->opened_count == mux->max_rows)
@@ -333,6 +218,5 @@ void pmx__do_drain(pmx_mux *mux)
     mux->draining = 1;
     for (uint32_t i = 0; i < mux->listener_count; i++)
         if (mux->listeners[i].rules)
-            set_state(mux, &mux->listeners[i], 1, 0);
+            pmx__listener_state(mux, &mux->listeners[i], 1, 0);
 }
-

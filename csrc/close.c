@@ -14,7 +14,7 @@
  * at. A byte less to acknowledge is progress, as is one that the kernel takes;
  * what the peer sends is none, or it could hold the connection for ever.
  */
-#include "core.h"
+#include "state.h"
 
 /* When a closing connection is looked at next, for progress. */
 static void look_again(pmx_mux *mux, uint32_t slot)

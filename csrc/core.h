@@ -1,9 +1,9 @@
-/* What the parts of the core share. */
+/* What the parts of the core work on: connections, policies in use, the mux;
+ * and what is done with the memory of one alone. Layer 3. */
 #ifndef PMX_CORE_H
 #define PMX_CORE_H
 
 #include "poller.h"
-#include "transport.h"
 
 #include <errno.h>
 
@@ -100,11 +100,13 @@ typedef struct {
     uint32_t slot;
 } pmx__deadline;
 
+struct pmx__transport;          /* see transport.h */
+
 /* A policy in use: by a listener and its connections, or by all outgoing ones
  * that have the same, which a table finds. */
 typedef struct pmx__rules {
     pmx_policy policy;
-    const pmx__transport *transport;
+    const struct pmx__transport *transport;
     struct pmx__rules *next;    /* with the same place in the table */
     uint32_t hash;
     uint32_t shared;            /* it is in the table */
@@ -331,7 +333,7 @@ struct pmx_mux {
     size_t dropped, flushed;    /* bytes, in this turn */
     int short_of_buffers;       /* a send was refused for it: try again soon */
     uint32_t unheard;           /* waits in a row that filled all the room */
-    int keeps_memory;           /* see keep_freed_memory() */
+    int keeps_memory;           /* see pmx__keep_freed_memory() */
     uint32_t event_room;
     uint64_t most_buffers;      /* since memory was given back, */
     int64_t trim_at;            /* which is done then, or 0 */
@@ -342,78 +344,40 @@ struct pmx_mux {
     pmx__event *events;         /* room for event_room */
 };
 
-/* slots.c: where connections are, their rules, who has work */
 static inline pmx__conn *pmx__slot(const pmx_mux *mux, uint32_t slot)
 {
     return &mux->slabs[slot / PMX__SLAB][slot % PMX__SLAB];
 }
-pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id);
-uint32_t pmx__slot_of(const pmx_mux *mux, const pmx__conn *c);
-uint64_t pmx__id(uint32_t slot, const pmx__conn *c);
-pmx__rules *pmx__rules_new(const pmx_policy *policy,
-                           const pmx__transport *transport);
-pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
-                              const pmx__transport *transport);
-void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules);
-int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
-void pmx__conn_free(pmx_mux *mux, uint32_t slot);
-void pmx__ready(pmx_mux *mux, uint32_t slot);
-void pmx__unready(pmx_mux *mux, uint32_t slot);
-/* How many of max_connections are taken: those that linger are counted apart,
- * up to the same number. */
-static inline uint32_t pmx__places_taken(const pmx__rules *rules)
-{
-    uint32_t most = rules->policy.max_connections;
-    return rules->connections -
-           (rules->lingering < most ? rules->lingering : most);
-}
-void pmx__may_go(pmx_mux *mux, uint32_t slot);
-void pmx__linger_no_more(pmx_mux *mux, uint32_t slot);
-int pmx__policy_valid(const pmx_policy *policy);
 
-/* plain.c */
-static inline const pmx__transport *pmx__transport_for(const pmx__target *target)
+static inline int64_t pmx__earlier(int64_t a, int64_t b)
 {
-    return pmx__family(target) == 1 ? &pmx__unix : &pmx__tcp;
+    return a < b ? a : b;
 }
 
-/* A send was refused: be told when the socket takes bytes again. */
-static inline int pmx__arm(const pmx_mux *mux, const pmx__conn *c)
+/* INT64_MAX: for ever. */
+static inline int64_t pmx__after(int64_t at, int64_t span)
 {
-    return mux->poller->arm ? mux->poller->arm(mux->poll_state, c->sock) : 0;
+    return span > INT64_MAX - at ? INT64_MAX : at + span;
 }
 
-/* state.c: what happens to a connection */
-int pmx__has_work(const pmx__conn *c);
-int pmx__blocked(const pmx__conn *c);
-int pmx__nobody_reads(const pmx__conn *c);
-int pmx__reads(const pmx__conn *c);
-void pmx__watch(pmx_mux *mux, uint32_t slot);
-void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what);
-void pmx__report(pmx_mux *mux);
-void pmx__opened(pmx_mux *mux, uint32_t slot);
-void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
-void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
-void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
-void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error);
-void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
+/* arena.c */
+void pmx__arena_reset(pmx_arena *arena);
+/* Room for size more bytes behind data; the arena may move. */
+int pmx__arena_reserve(pmx_mux *mux, pmx_arena **arena, size_t size,
+                       size_t most);
+void pmx__carry_drop(pmx_mux *mux, pmx__conn *c);
+
+/* names.c: what a connection's ends are called */
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
 /* Remember the peer's name; without memory the connection has none. */
 void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
-void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
+void pmx__keep_names(pmx__conn *c);
 
-/* close.c: how it ends */
-void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
-void pmx__due_to_close(pmx_mux *mux, uint32_t slot);
-void pmx__end_sending(pmx_mux *mux, uint32_t slot);
-void pmx__settle(pmx_mux *mux, uint32_t slot);
-/* Its time is over, or it is to be looked at (idle connections: expire.c). */
-void pmx__is_due(pmx_mux *mux, uint32_t slot);
-
-/* expire.c: whose time is over */
-void pmx__expire(pmx_mux *mux);
-void pmx__waits(pmx_mux *mux, uint32_t slot);
-void pmx__hand_back(pmx_mux *mux, int64_t now);
+/* memory.c: the mux's tables, and what goes back to the system */
+int pmx__allocate_tables(pmx_mux *mux);
+void pmx__free_tables(pmx_mux *mux);
+void pmx__keep_freed_memory(pmx_mux *mux);
+void pmx__give_memory_back(pmx_mux *mux);
 
 /* due.c: deadlines */
 /* Look again soon at the connection that pmx__overdue() named. */
@@ -429,103 +393,5 @@ uint32_t pmx__overdue(pmx_mux *mux);
 void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
                     int64_t since);
 void pmx__undue(pmx_mux *mux, uint32_t slot);
-
-/* frame.c */
-typedef struct {
-    size_t head;                /* bytes before the payload */
-    size_t size;                /* of the payload */
-    size_t whole;               /* head, payload and tail */
-} pmx__frame;
-/* 1: a frame; 0: more is needed (whole: so much in all, if known);
- * -EMSGSIZE. scanned is kept from call to call. */
-int pmx__next_frame(const pmx_framing *f, const uint8_t *bytes, size_t size,
-                    uint64_t *scanned, pmx__frame *frame);
-uint8_t pmx__frame_head(const pmx_framing *f, uint64_t size, uint8_t *head);
-int pmx__framing_valid(const pmx_framing *f);
-
-/* input.c */
-int pmx__take_in(pmx_mux *mux, uint32_t slot);
-void pmx__limit_input(pmx_mux *mux, uint32_t slot);
-
-/* outq.c: queued output */
-int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
-                    size_t size);
-int pmx__queue_share(pmx_mux *mux, pmx__conn *c, pmx__shared *shared,
-                     size_t begin);
-/* Until the queue is empty (0) or the kernel takes no more (-errno). */
-int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken);
-void pmx__queue_drop(pmx_mux *mux, pmx__conn *c);
-pmx__shared *pmx__share(pmx_mux *mux, const void *bytes, size_t size);
-void pmx__unshare(pmx_mux *mux, pmx__shared *shared);
-
-/* output.c: the log, and sending */
-void pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count);
-void pmx__flush(pmx_mux *mux, uint32_t slot);
-
-/* accept.c: listeners */
-void pmx__accept_all(pmx_mux *mux);
-int pmx__accepting(const pmx_mux *mux);
-void pmx__may_accept(pmx_mux *mux, uint64_t listener);
-void pmx__watch_listener(pmx_mux *mux, pmx__listener *listener);
-void pmx__close_listener(pmx_mux *mux, pmx__listener *listener, int forked);
-
-/* dial.c: outgoing connections */
-void pmx__connected(pmx_mux *mux, uint32_t slot);
-
-/* wait.c */
-static inline int64_t pmx__earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* INT64_MAX: for ever. */
-static inline int64_t pmx__after(int64_t at, int64_t span)
-{
-    return span > INT64_MAX - at ? INT64_MAX : at + span;
-}
-/* How long there is nothing to wait for: 0, or a moment where all that can be
- * done is a send that was refused for want of memory; -1: wait. */
-int64_t pmx__at_once(const pmx_mux *mux);
-/* When the mux itself must act, whatever the descriptors say. */
-int64_t pmx__next_act(const pmx_mux *mux);
-/* Wait until `until` (INT64_MAX: for ever; in the past: only look): how many
- * events there are in mux->events, or -errno. */
-int pmx__wait(pmx_mux *mux, int64_t until);
-/* 1 when the wakeup was among them. */
-int pmx__note_events(pmx_mux *mux, int count);
-void pmx__ask_sockets(pmx_mux *mux);
-
-/* mux.c, accept.c, dial.c, wait.c: what entry.c lets in one at a time. In
- * pymux.h each has the same name without do_. */
-void pmx__do_shut(pmx_mux *mux);
-int pmx__do_wakeup_open(pmx_mux *mux);
-void pmx__do_keep_wakeup(pmx_mux *mux, int64_t *wakeup);
-int pmx__do_fileno(const pmx_mux *mux);
-int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
-                   const pmx_policy *policy, int backlog, int reuse_port,
-                   uint32_t mode, uint64_t *listener);
-int pmx__do_unlisten(pmx_mux *mux, uint64_t listener);
-int pmx__do_listener_address(pmx_mux *mux, uint64_t listener,
-                             pmx_address *name);
-int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
-                    uint32_t count, const pmx_policy *policy, uint64_t *id);
-int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
-int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
-uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id);
-int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id);
-int pmx__do_pending(const pmx_mux *mux, uint64_t id);
-int pmx__do_stopping(const pmx_mux *mux, uint64_t id);
-int pmx__do_harvest(pmx_turn *turn);
-int pmx__do_submit(pmx_turn *turn);
-int64_t pmx__do_next_timeout(pmx_mux *mux);
-void pmx__do_drain(pmx_mux *mux);
-void pmx__do_reset_all(pmx_mux *mux, int error);
-
-/* arena.c */
-void pmx__arena_reset(pmx_arena *arena);
-/* Room for size more bytes behind data; the arena may move. */
-int pmx__arena_reserve(pmx_mux *mux, pmx_arena **arena, size_t size,
-                       size_t most);
-void pmx__carry_drop(pmx_mux *mux, pmx__conn *c);
 
 #endif

@@ -1,5 +1,5 @@
 /* Outgoing connections: a route of addresses, tried in order. */
-#include "core.h"
+#include "turn.h"
 
 #include <stdlib.h>
 

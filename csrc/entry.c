@@ -10,7 +10,7 @@
  * Not through the door: what any thread may ask (pmx_name, pmx_forked,
  * pmx_counts, pmx_wakeup_fd), and pmx_wakeup().
  */
-#include "core.h"
+#include "mux.h"
 
 #include <stdlib.h>
 

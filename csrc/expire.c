@@ -4,7 +4,7 @@
  * for its turn, for the task that has its message. Nothing of that is examined
  * before the time is over, so a message costs one store, the touch.
  */
-#include "core.h"
+#include "state.h"
 
 static int is_idle_due(const pmx__conn *c)
 {

@@ -1,5 +1,5 @@
 /* Framings, both ways. Nothing here allocates or copies. */
-#include "core.h"
+#include "frame.h"
 
 #include <string.h>
 

@@ -9,7 +9,7 @@
  * never from a claimed length. A large frame that is complete in its carry is
  * handed over with that memory, as a batch of its own.
  */
-#include "core.h"
+#include "turn.h"
 
 #include <stdlib.h>
 #include <string.h>

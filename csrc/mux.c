@@ -12,43 +12,12 @@
  * alike, however many are always ready, and edge-triggered pollers need no
  * second look.
  */
-#include "core.h"
+#include "mux.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* --- life -------------------------------------------------------------- */
-
-static void free_tables(pmx_mux *mux)
-{
-    free(mux->events);
-    free(mux->opened);
-    free(mux->ended);
-    free(mux->drained);
-    free(mux->closed);
-    free(mux->ending);
-    free(mux->idle);
-    free(mux->row_slots);
-    free(mux->scratch);
-}
-
-static int allocate_tables(pmx_mux *mux)
-{
-    size_t rows = mux->max_rows;
-    mux->events = sys_calloc(mux->event_room, sizeof *mux->events);
-    mux->opened = sys_calloc(rows, sizeof *mux->opened);
-    mux->ended = sys_calloc(rows, sizeof *mux->ended);
-    mux->drained = sys_calloc(rows, sizeof *mux->drained);
-    mux->closed = sys_calloc(rows, sizeof *mux->closed);
-    mux->ending = sys_calloc(rows, sizeof *mux->ending);
-    mux->idle = sys_calloc(rows, sizeof *mux->idle);
-    mux->row_slots = sys_calloc(rows, sizeof *mux->row_slots);
-    mux->scratch = sys_malloc(mux->scratch_size);
-    return mux->events && mux->opened && mux->ended && mux->drained &&
-                   mux->closed && mux->ending && mux->idle &&
-                   mux->row_slots && mux->scratch
-               ? 0 : -ENOMEM;
-}
 
 /* Without a wakeup: see pmx__do_wakeup_open(). */
 static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
@@ -74,11 +43,11 @@ static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
         (pmx__list){PMX__NONE, PMX__NONE};
     mux->free_listeners = mux->accepting = mux->full_listeners = mux->free;
     mux->wakeup[0] = mux->wakeup[1] = PMX__NO_SOCK;
-    error = allocate_tables(mux);
+    error = pmx__allocate_tables(mux);
     if (!error)
         error = pmx__poller_open(backend, 0, &mux->poller, &mux->poll_state);
     if (error) {
-        free_tables(mux);
+        pmx__free_tables(mux);
         free(mux);
         return error;
     }
@@ -181,7 +150,7 @@ void pmx__do_shut(pmx_mux *mux)
     free(mux->dirty);
     free(mux->wire);
     free(mux->shares);
-    free_tables(mux);
+    pmx__free_tables(mux);
 }
 
 void pmx__do_keep_wakeup(pmx_mux *mux, int64_t *wakeup)
@@ -237,79 +206,9 @@ int pmx_wakeup(const pmx_mux *mux)
     return mux->wakeup[1] == PMX__NO_SOCK ? 0 : pmx__wakeup_send(mux->wakeup);
 }
 
-/* --- questions --------------------------------------------------------- */
-
 int pmx__do_fileno(const pmx_mux *mux)
 {
     return mux->poller->fileno(mux->poll_state);
-}
-
-int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    if (!c || c->sock == PMX__NO_SOCK)
-        return -ENOENT;
-    uint64_t queued = c->queue ? c->queue->size : 0;
-    if (c->rules->transport->arrives_at_once)
-        return (int64_t)queued;
-    int64_t unacknowledged = pmx__unacknowledged(c->sock);
-    return unacknowledged < 0 ? -ENOTSUP : (int64_t)queued + unacknowledged;
-}
-
-uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    return c && c->queue ? c->queue->size : 0;
-}
-
-int pmx__do_pending(const pmx_mux *mux, uint64_t id)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    if (!c)
-        return 0;
-    if (c->flags & PMX__IN_REPORT)
-        return 1;
-    if (c->flags & (PMX__DONE | PMX__CONNECTING) || pmx__blocked(c))
-        return 0;
-    if (c->flags & PMX__FRAMES)
-        return 1;
-    if (c->flags & PMX__ENDED)
-        return 0;
-    /* The poller may have had more to tell than there was room for. */
-    return c->flags & PMX__CAN_READ ||
-           (mux->unheard && pmx__arrived(c->sock) > 0);
-}
-
-int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    if (!c)
-        return -ENOENT;
-    *policy = c->rules->policy;
-    return 0;
-}
-
-int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    if (!c)
-        return -ENOENT;
-    memset(mux->asked, 0, sizeof mux->asked);
-    pmx__peer(c, &mux->asked[0]);
-    if (c->flags & PMX__DONE && c->at.names)
-        mux->asked[1] = c->at.names->targets[1];
-    else if (c->sock != PMX__NO_SOCK)
-        (void)pmx__local(c->sock, &mux->asked[1]);
-    pmx__describe(&mux->asked[0], &names[0]);
-    pmx__describe(&mux->asked[1], &names[1]);
-    return 0;
-}
-
-int pmx__do_stopping(const pmx_mux *mux, uint64_t id)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    return c && c->flags & PMX__LIMITED &&
-           c->flags & (PMX__ENDED | PMX__DONE);
 }
 
 /* --- the turn ---------------------------------------------------------- */
@@ -433,39 +332,6 @@ static int has_rows(const pmx_mux *mux)
     return mux->rows || mux->opened_count || mux->idle_count;
 }
 
-/* glibc maps every block over 128 KiB until it has seen one freed: from then
- * on blocks up to that size come from its heap, which is trimmed when twice
- * as much is free. A handler that makes some large objects each turn would
- * have their pages mapped and cleared every time: with 64 KiB messages that
- * was up to 40% of a server's CPU (measured). One block shows it, once there
- * is so much to handle, and up to 2 MiB that are free stay with the process. */
-static void keep_freed_memory(pmx_mux *mux)
-{
-    void *volatile block = sys_malloc(1 << 20);
-    free(block);
-    mux->keeps_memory = 1;
-}
-
-/* The allocator keeps what is freed among what is in use, however much. It is
- * told to give that back, seldom: for so many bytes, and after so long. */
-static void give_memory_back(pmx_mux *mux)
-{
-    uint64_t buffers = mux->stats.buffers;
-    if (buffers > mux->most_buffers)
-        mux->most_buffers = buffers;
-    if (mux->most_buffers < PMX__TRIM_LEAST)
-        return;
-    if (buffers > mux->most_buffers / 4) {
-        mux->trim_at = 0;
-    } else if (!mux->trim_at) {
-        mux->trim_at = mux->now + PMX__TRIM_NS;
-    } else if (mux->now >= mux->trim_at) {
-        mux->trim_at = 0;
-        mux->most_buffers = buffers;
-        pmx__trim_memory();
-    }
-}
-
 /* What there is stays for the next harvest. */
 static int put_off(pmx_turn *t)
 {
@@ -479,7 +345,7 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
 {
     pmx__report(mux);
     if (mux->arena->size >= PMX__LARGE_FRAME && !mux->keeps_memory)
-        keep_freed_memory(mux);
+        pmx__keep_freed_memory(mux);
     t->messages = mux->rows;
     t->opened_count = mux->opened_count;
     t->ended_count = mux->ended_count;
@@ -558,7 +424,7 @@ int pmx__do_harvest(pmx_turn *t)
         pmx__ask_sockets(mux);
         uint32_t opened = mux->opened_count;
         pmx__accept_all(mux);
-        give_memory_back(mux);
+        pmx__give_memory_back(mux);
         reason |= drain_all(mux, opened);
         if (mux->rows && mux->gathered_at == INT64_MAX)
             mux->gathered_at = pmx__after(mux->now, t->max_delay_ns);

@@ -7,7 +7,7 @@
  * coalesce them, and what the kernel does not take. A connection with queued
  * output only appends to it.
  */
-#include "core.h"
+#include "turn.h"
 
 #include <stdlib.h>
 #include <string.h>

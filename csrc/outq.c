@@ -3,7 +3,7 @@
  * chunks; what send_many gives to many slow readers is one reference-counted
  * buffer. An empty queue is no queue: an idle connection has none.
  */
-#include "core.h"
+#include "transport.h"
 
 #include <stdlib.h>
 #include <string.h>

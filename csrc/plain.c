@@ -1,5 +1,5 @@
 /* The transports that change nothing. */
-#include "core.h"
+#include "transport.h"
 
 static int64_t plain_recv(pmx_mux *mux, pmx__conn *c, void *to, size_t size)
 {

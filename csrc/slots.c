@@ -8,7 +8,7 @@
  * one before can meet its successor. A slot whose generations are used up is
  * retired.
  */
-#include "core.h"
+#include "slots.h"
 
 #include <stdlib.h>
 #include <string.h>

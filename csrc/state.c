@@ -4,10 +4,11 @@
  *
  *   connecting -> open -> ending -> closing -> done -> reported, freed
  */
-#include "core.h"
+#include "state.h"
+
+enum { STOPPED = PMX__PAUSED | PMX__HELD };     /* the idle clock stands */
 
 #include <stdlib.h>
-#include <string.h>
 
 /* --- what it is, from its flags -------------------------------------------- */
 
@@ -85,26 +86,6 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
     mux->poller->mod(mux->poll_state, c->sock, pmx__id(slot, c), what);
 }
 
-enum { STOPPED = PMX__PAUSED | PMX__HELD };     /* the idle clock stands */
-
-/* --- reports ----------------------------------------------------------- */
-
-void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    c->flags |= what;
-    if (c->flags & PMX__IN_REPORT)
-        return;
-    c->flags |= PMX__IN_REPORT;
-    c->report_next = PMX__NONE;
-    if (mux->report.tail == PMX__NONE)
-        mux->report.head = slot;
-    else
-        pmx__slot(mux, mux->report.tail)->report_next = slot;
-    mux->report.tail = slot;
-    mux->report_count++;
-}
-
 void pmx__opened(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -117,36 +98,6 @@ void pmx__opened(pmx_mux *mux, uint32_t slot)
         c->since = 0;           /* what its clock has run */
     }
     pmx__watch(mux, slot);
-}
-
-/* Move what is to be said into this batch's rows, as far as there is room. */
-void pmx__report(pmx_mux *mux)
-{
-    for (uint32_t n = mux->max_rows; n && mux->report.head != PMX__NONE; n--) {
-        uint32_t slot = mux->report.head;
-        pmx__conn *c = pmx__slot(mux, slot);
-        uint64_t id = pmx__id(slot, c);
-        mux->report.head = c->report_next;
-        if (mux->report.head == PMX__NONE)
-            mux->report.tail = PMX__NONE;
-        mux->report_count--;
-        if (c->flags & PMX__DISOWNED) {
-            pmx__conn_free(mux, slot);
-            continue;
-        }
-        if (c->flags & PMX__SAY_ENDED)
-            mux->ended[mux->ended_count++] = id;
-        if (c->flags & PMX__SAY_DRAINED &&
-            !(c->flags & (PMX__DONE | PMX__OVER_WATER)))      /* over it again? */
-            mux->drained[mux->drained_count++] = id;
-        if (c->flags & PMX__DONE)
-            mux->closed[mux->closed_count++] = (pmx_closed){
-                .id = id, .error = c->error, .slot = slot,
-                .names = c->at.names ? c->at.names->names : NULL,
-            };
-        c->flags &= ~(uint32_t)(PMX__SAY_ENDED | PMX__SAY_DRAINED |
-                                PMX__IN_REPORT);
-    }
 }
 
 /* --- states ------------------------------------------------------------ */
@@ -212,91 +163,6 @@ void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error)
         pmx__ready(mux, slot);
 }
 
-enum { NAME_HEAD = offsetof(pmx__target, to) };
-
-/* The name of the peer of a connection that has been open. */
-void pmx__peer(const pmx__conn *c, pmx__target *peer)
-{
-    int family = c->task & PMX__FAMILY;
-    struct sockaddr_in6 *to = &peer->to.v6;
-    memset(peer, 0, sizeof *peer);
-    if (family == 4) {
-        peer->size = sizeof peer->to.v4;
-        peer->to.v4.sin_family = AF_INET;
-        peer->to.v4.sin_addr.s_addr = c->ip4;
-        peer->to.v4.sin_port = c->port4;
-    } else if (c->flags & PMX__DONE) {
-        if (c->at.names)
-            *peer = c->at.names->targets[0];
-    } else if (c->flags & PMX__CONNECTING) {    /* or the last that was tried */
-        const pmx__route *r = c->at.route;
-        *peer = r->targets[r->next < r->count ? r->next : r->count - 1];
-    } else if (family == 6) {
-        peer->size = sizeof *to;
-        to->sin6_family = AF_INET6;
-        to->sin6_port = c->port4;
-        uint8_t *ip = (uint8_t *)&to->sin6_addr;
-        memcpy(ip, c->at.ip6, 8);
-        memcpy(ip + 8, &c->ip4, 4);
-        memcpy(ip + 12, c->ip6_end, 4);
-    } else if (family == PMX__SCOPED && c->at.peer6) {
-        peer->size = sizeof *to;
-        to->sin6_family = AF_INET6;
-        to->sin6_port = c->at.peer6->port;
-        to->sin6_scope_id = c->at.peer6->scope;
-        memcpy(&to->sin6_addr, c->at.peer6->ip, sizeof c->at.peer6->ip);
-    } else if (family == 1 && c->at.peer) {
-        memcpy(peer, c->at.peer, NAME_HEAD + (size_t)c->at.peer->size);
-    }
-}
-
-/* IPv4 and IPv6 fit into the slot, but for a scope, which is rare. */
-void pmx__keep_peer(pmx__conn *c, const pmx__target *peer)
-{
-    int family = pmx__family(peer);
-    const struct sockaddr_in6 *from = &peer->to.v6;
-    const uint8_t *ip = (const uint8_t *)&from->sin6_addr;
-    c->at.peer = NULL;
-    if (family == 4) {
-        c->ip4 = peer->to.v4.sin_addr.s_addr;
-        c->port4 = peer->to.v4.sin_port;
-    } else if (family == 6 && !from->sin6_scope_id) {
-        c->port4 = from->sin6_port;
-        memcpy(c->at.ip6, ip, 8);
-        memcpy(&c->ip4, ip + 8, 4);
-        memcpy(c->ip6_end, ip + 12, 4);
-    } else if (family == 6) {
-        family = PMX__SCOPED;
-        c->at.peer6 = sys_malloc(sizeof *c->at.peer6);
-        if (c->at.peer6) {
-            memcpy(c->at.peer6->ip, ip, sizeof c->at.peer6->ip);
-            c->at.peer6->scope = from->sin6_scope_id;
-            c->at.peer6->port = from->sin6_port;
-        }
-    } else if (peer->size && pmx__is_named(peer)) {
-        size_t size = NAME_HEAD + (size_t)peer->size;
-        c->at.peer = sys_malloc(size);
-        if (c->at.peer)
-            memcpy(c->at.peer, peer, size);
-    }
-    c->task = (uint8_t)((c->task & ~PMX__FAMILY) | family);
-}
-
-static void keep_names(pmx__conn *c)
-{
-    pmx__names *names = sys_calloc(1, sizeof *names);
-    if (names) {
-        pmx__peer(c, &names->targets[0]);
-        if (c->sock == PMX__NO_SOCK ||
-            pmx__local(c->sock, &names->targets[1]))
-            names->targets[1] = (pmx__target){.size = 0};
-        pmx__describe(&names->targets[0], &names->names[0]);
-        pmx__describe(&names->targets[1], &names->names[1]);
-    }
-    free(pmx__at_memory(c));
-    c->at.names = names;
-}
-
 /* Close a socket that is not to be reset. Input that is left unread would
  * reset it: what is there is taken. A Unix socket is shut before, so that
  * nothing comes behind that. */
@@ -324,7 +190,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         c->error = ETIMEDOUT;
     if (c->error == EPIPE)      /* one name for it */
         c->error = ECONNRESET;
-    keep_names(c);
+    pmx__keep_names(c);
     pmx__queue_drop(mux, c);
     pmx__linger_no_more(mux, slot);
     pmx__carry_drop(mux, c);

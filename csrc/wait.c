@@ -1,5 +1,5 @@
 /* Waiting: until when, and what the poller says then. */
-#include "core.h"
+#include "turn.h"
 
 /* What no event tells is asked for, now and then: errors of connections that
  * are not read, where the poller cannot watch for errors alone. */

@@ -1,6 +1,6 @@
 /* Runs the tests: all, or those whose name holds one of the arguments; not
  * those that hold what an argument says behind a '-'. */
-#include "core.h"
+#include "mux.h"
 #include "test.h"
 
 #include <setjmp.h>

@@ -5,7 +5,7 @@
 #ifndef WORLD_H
 #define WORLD_H
 
-#include "core.h"
+#include "mux.h"
 #include "test.h"
 
 typedef struct {
