@@ -8,7 +8,7 @@ int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                    uint32_t mode, uint64_t *id)
 {
     pmx__target target;
-    if (!pmx__policy_valid(policy))
+    if (!pmx__policy_valid(mux, policy))
         return -EINVAL;
     int error = pmx__resolve(endpoint, &target);
     if (error)
@@ -16,7 +16,8 @@ int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
     pmx__listener *l = pmx__listener_new(mux);
     if (!l)
         return -ENOMEM;
-    pmx__rules *rules = pmx__rules_new(policy, pmx__transport_for(&target));
+    pmx__rules *rules = pmx__rules_new(mux, policy,
+                                      pmx__transport_for(&target));
     if (!rules) {
         pmx__listener_free(mux, l);
         return -ENOMEM;
@@ -141,7 +142,12 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         pmx__conn_free(mux, slot);
         goto refuse;
     }
-    c->flags = PMX__IN_POLLER | PMX__COUNTED | PMX__WATCH_IN | PMX__WATCH_OUT;
+    c->flags = PMX__IN_POLLER | PMX__COUNTED;
+    c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
+    if (mux->draining == 2) {   /* its slot may have been passed already */
+        c->ready_next = mux->fresh;
+        mux->fresh = slot;
+    }
     l->rules->connections++;
     mux->stats.accepted++;
     pmx__opened(mux, slot);
@@ -152,12 +158,19 @@ refuse:
     pause_accepting(mux, error);
 }
 
+/* Whether there is room to report more connections as opened. */
+static int has_room(const pmx_mux *mux, const pmx__listener *l)
+{
+    return mux->opened_count < mux->max_rows &&
+           l->rules->service->report_count < mux->max_rows;
+}
+
 /* Accept from one listener until nobody waits; how many were tried. */
 static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
 {
     uint32_t tried = 0;
     while (l->can_accept && !l->full && !mux->accept_again &&
-           tried < budget && mux->opened_count < mux->max_rows) {
+           tried < budget && has_room(mux, l)) {
         pmx_sock sock;
         pmx__target peer;
         peer.size = 0;          /* the system may tell none */
@@ -203,8 +216,11 @@ void pmx__accept_all(pmx_mux *mux)
         i = mux->accepting.head;
         pmx__listener *l = &mux->listeners[i];
         budget -= accept_from(mux, l, budget);
-        if (l->can_accept && !l->full)
-            pmx__listener_state(mux, l, 1, 0);    /* the others first, next time */
+        if (l->can_accept && !l->full) {
+            pmx__listener_state(mux, l, 1, 0);  /* the others first, next time */
+            if (!has_room(mux, l))
+                mux->capped = 1;
+        }
     }
     if (mux->accepting.head != PMX__NONE &&
         mux->opened_count == mux->max_rows)

@@ -102,11 +102,31 @@ typedef struct {
 
 struct pmx__transport;          /* see transport.h */
 
+/* What the connections of one handler are to the mux. A batch has the rows of
+ * one service, so each has lists of its own. */
+typedef struct pmx__service {
+    uint32_t number;
+    uint32_t min_messages;      /* see pmx_configure() */
+    int64_t max_delay_ns;
+    uint32_t leave_gaps;
+    uint32_t sources;           /* connections that may bring messages */
+    pmx__list ready;            /* connections that have input to be served */
+    uint32_t ready_count;
+    uint32_t cut_short;         /* the connection that a batch's end kept from
+                                   its portion, */
+    size_t cut_left;            /* and what is left of that */
+    pmx__list report;           /* connections with rows but messages */
+    uint32_t report_count;
+    uint32_t in_line;           /* for its turn, */
+    struct pmx__service *next;  /* before this one */
+} pmx__service;
+
 /* A policy in use: by a listener and its connections, or by all outgoing ones
  * that have the same, which a table finds. */
 typedef struct pmx__rules {
     pmx_policy policy;
     const struct pmx__transport *transport;
+    pmx__service *service;
     struct pmx__rules *next;    /* with the same place in the table */
     uint32_t hash;
     uint32_t shared;            /* it is in the table */
@@ -143,9 +163,9 @@ enum pmx__flags {
     PMX__IN_REPORT = 1 << 22,
     PMX__MAY_BRING = 1 << 23,      /* may bring messages */
     PMX__IN_POLLER = 1 << 24,      /* in the poller */
-    PMX__WATCH_IN = 1 << 25,    /* as the poller was told */
-    PMX__WATCH_OUT = 1 << 26,
-    PMX__WATCH_DROP = 1 << 27,
+    PMX__SAY_OPENED = 1 << 25,  /* to be reported, before any message */
+    PMX__IN_CHORES = 1 << 26,   /* in that ready list, not its service's */
+    PMX__OUTGOING = 1 << 27,    /* made by pmx_connect() */
     PMX__COUNTED = 1 << 28,     /* among the open connections */
     PMX__UNACKED = 1 << 30,     /* finished once the peer has it all */
     PMX__DISOWNED = 1 << 29,    /* nobody was told of it: no report */
@@ -153,6 +173,13 @@ enum pmx__flags {
 /* Input behind ENDED is read and dropped, until the peer's end. */
 #define PMX__DROPPING (UINT32_C(1) << 31)
 #define PMX__UNKNOWN UINT32_MAX /* how much is unacknowledged */
+
+/* What the poller was told to watch. */
+enum pmx__watched {
+    PMX__WATCH_IN = 1,
+    PMX__WATCH_OUT = 2,
+    PMX__WATCH_DROP = 4
+};
 
 /* A name of IPv6, as the network has it. */
 typedef struct {
@@ -207,8 +234,9 @@ typedef struct pmx__conn {
                                    when CLOSING or SLOW_DUE */
     uint32_t ip4;               /* the peer's, as the network has them */
     uint16_t port4;
-    uint8_t due : 4;            /* enum pmx__due */
-    uint8_t lingers : 4;        /* enum pmx__lingers */
+    uint8_t due : 3;            /* enum pmx__due */
+    uint8_t lingers : 2;        /* enum pmx__lingers */
+    uint8_t watched : 3;        /* enum pmx__watched */
     uint8_t task;               /* enum pmx__task; below it the family */
     uint8_t ip6_end[4];         /* of IPv6 without a scope, which has ip4 and
                                    at.ip6 for the rest of it, and port4 */
@@ -221,7 +249,8 @@ enum pmx__task {
     PMX__OWES_MORE = 64,        /* and had several at once: which of them an
                                    answer in the same turn is to is not known */
     PMX__KEEPS = 128,           /* messages are kept that it has not taken */
-    PMX__FAMILY = 15,           /* of the peer of one that has been open */
+    PMX__SAY_IDLE = 8,          /* to be reported: its time is over */
+    PMX__FAMILY = 7,            /* of the peer of one that has been open */
     PMX__SCOPED = 7             /* IPv6, at.peer6 */
 };
 
@@ -288,16 +317,20 @@ struct pmx_mux {
     uint32_t unacked;           /* connections that wait for that */
     int room;                   /* a descriptor or a place has come free */
     int draining;               /* 1: accepts who waits, 2: limits the input of
-                                   all, up to slot `limited`, 3: has */
+                                   all accepted, up to slot `limited`, 3: has */
     uint32_t limited;
+    uint32_t fresh;             /* accepted meanwhile: a chain, by ready_next */
 
-    pmx__list ready;
-    uint32_t ready_count;
-    uint32_t cut_short;         /* whom a batch's end kept from its share, */
-    size_t cut_left;            /* and what is left of that */
-    pmx__list report;
+    pmx__service first;         /* service 0; */
+    pmx__service **others;      /* from 1 on */
+    uint32_t service_count, service_room;
+    pmx__service *line_head, *line_tail;    /* for their turn */
+    pmx__service *serving;      /* whose rows this batch has, if any */
+    pmx__list chores;           /* connections that have work, but no rows */
+    uint32_t chore_count;
+    uint32_t ready_count;       /* of all services, and so are these: */
     uint32_t report_count;
-    uint32_t sources;           /* connections that may bring messages */
+    uint32_t sources;
 
     /* this turn's batch */
     uint32_t turn;

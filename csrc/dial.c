@@ -22,7 +22,8 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
                                          pmx__id(slot, c),
                                          PMX__IN | PMX__OUT);
             if (!added) {
-                c->flags |= PMX__IN_POLLER | PMX__WATCH_IN | PMX__WATCH_OUT;
+                c->flags |= PMX__IN_POLLER;
+                c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
                 pmx__watch(mux, slot);
                 if (!dialled) {         /* reported by the next harvest */
                     c->flags |= PMX__CAN_WRITE;
@@ -43,7 +44,7 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
 int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
                     uint32_t count, const pmx_policy *policy, uint64_t *id)
 {
-    if (!pmx__policy_valid(policy) || !count || count > 1024)
+    if (!pmx__policy_valid(mux, policy) || !count || count > 1024)
         return -EINVAL;
     pmx__route *route =
         sys_calloc(1, sizeof *route + count * sizeof *route->targets);
@@ -72,7 +73,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
         goto fail;
     pmx__conn *c = pmx__slot(mux, slot);
     c->at.route = route;
-    c->flags = PMX__CONNECTING;
+    c->flags = PMX__CONNECTING | PMX__OUTGOING;
     *id = pmx__id(slot, c);
     pmx__set_due(mux, slot, PMX__CONNECT_DUE);
     dial(mux, slot, 0);
@@ -99,10 +100,6 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
         c->at.route->refused = 0;
         c->flags &= ~(uint32_t)PMX__CAN_WRITE;
         dial(mux, slot, 0);
-        return;
-    }
-    if (mux->opened_count == mux->max_rows) {
-        mux->capped = 1;        /* no row to report it in: next turn */
         return;
     }
     int told = !(c->flags & PMX__CLOSING);      /* else it is the closing's */

@@ -69,7 +69,7 @@ void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__undue(mux, slot);
     c->since = since;
-    c->due = due & 15;
+    c->due = due & 7;
     int64_t at = pmx__deadline_of(c);
     if (at == INT64_MAX)
         c->due = PMX__NOT_DUE;

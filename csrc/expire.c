@@ -65,10 +65,9 @@ static void expire_idle(pmx_mux *mux, uint32_t slot)
     } else if (!(c->task & (PMX__OWES | PMX__KEEPS))) {
         if (!may_read(mux, slot))
             pmx__finish(mux, slot, ETIMEDOUT, 1);
-    } else if (mux->idle_count == mux->max_rows) {
-        pmx__put_off(mux);
     } else {
-        mux->idle[mux->idle_count++] = pmx__id(slot, c);
+        c->task |= PMX__SAY_IDLE;
+        pmx__say(mux, slot, 0);
         pmx__touch(mux, slot);
     }
 }

@@ -539,8 +539,8 @@ static int take_in(pmx_mux *mux, uint32_t slot, size_t allowance)
             receive_into_arena(mux, slot, &allowance, room);
             if (before - allowance == room - carried && allowance &&
                 mux->rows && mux->arena_size >= PMX__PORTION) {
-                mux->cut_short = slot;
-                mux->cut_left = allowance;
+                c->rules->service->cut_short = slot;
+                c->rules->service->cut_left = allowance;
                 return 1;
             }
         }
@@ -559,17 +559,18 @@ int pmx__take_in(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & PMX__DONE)
         return 0;               /* it is not on the ready list any more */
-    size_t allowance = (size_t)mux->arena_size / mux->ready_count;
-    if (allowance < PMX__PORTION)
-        allowance = PMX__PORTION;
-    if (mux->cut_short == slot)
-        allowance = mux->cut_left;
-    mux->cut_short = PMX__NONE;
     if (c->flags & PMX__DROPPING && !(c->flags & PMX__FRAMES)) {
         if (c->flags & PMX__CAN_READ)
             drop_input(mux, slot);
         return 0;
     }
+    pmx__service *s = c->rules->service;
+    size_t allowance = (size_t)mux->arena_size / s->ready_count;
+    if (allowance < PMX__PORTION)
+        allowance = PMX__PORTION;
+    if (s->cut_short == slot)
+        allowance = s->cut_left;
+    s->cut_short = PMX__NONE;
     int full = take_in(mux, slot, allowance);
     if ((c->flags & (PMX__LIMITED | PMX__ENDED | PMX__DONE)) == PMX__LIMITED &&
         !c->left)

@@ -38,9 +38,8 @@ static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
     mux->first_slots = small ? PMX__FEW_SLOTS : PMX__SLAB;
     mux->forks = pmx__forks();
     mux->turn = 1;
-    mux->cut_short = PMX__NONE;
-    mux->free = mux->ready = mux->report =
-        (pmx__list){PMX__NONE, PMX__NONE};
+    pmx__services_begin(mux);
+    mux->free = (pmx__list){PMX__NONE, PMX__NONE};
     mux->free_listeners = mux->accepting = mux->full_listeners = mux->free;
     mux->wakeup[0] = mux->wakeup[1] = PMX__NO_SOCK;
     error = pmx__allocate_tables(mux);
@@ -150,6 +149,7 @@ void pmx__do_shut(pmx_mux *mux)
     free(mux->dirty);
     free(mux->wire);
     free(mux->shares);
+    pmx__services_end(mux);
     pmx__free_tables(mux);
 }
 
@@ -213,10 +213,9 @@ int pmx__do_fileno(const pmx_mux *mux)
 
 /* --- the turn ---------------------------------------------------------- */
 
-static void begin_batch(pmx_mux *mux, pmx_arena *arena, uint32_t gaps)
+static void begin_batch(pmx_mux *mux, pmx_arena *arena)
 {
     pmx__arena_reset(arena);
-    arena->no_gaps = !gaps;
     for (uint32_t i = 0; i < mux->closed_count; i++)
         pmx__conn_free(mux, mux->closed[i].slot);
     mux->arena = arena;
@@ -244,28 +243,22 @@ static void close_ending(pmx_mux *mux)
     }
 }
 
-/* Serve who was ready when this began, in order, until the batch is full, or
- * so much was sent of queues that others have waited long enough. */
+/* Serve the connections of one service that were ready when this began, in
+ * order, until the batch is full, or so much was sent of queues that others
+ * have waited long enough. */
 static void serve_ready(pmx_mux *mux)
 {
-    mux->dropped = mux->flushed = 0;
-    for (uint32_t n = mux->ready_count;
-         n && mux->ready_count && mux->flushed < PMX__FLUSH_ALL; n--) {
-        uint32_t slot = mux->ready.head;
+    pmx__service *s = mux->serving;
+    for (uint32_t n = s->ready_count;
+         n && s->ready_count && mux->flushed < PMX__FLUSH_ALL / 2; n--) {
+        uint32_t slot = s->ready.head;
         pmx__conn *c = pmx__slot(mux, slot);
-        if (c->flags & PMX__CONNECTING) {
-            pmx__connected(mux, slot);
-            if (mux->draining > 1)
-                pmx__limit_input(mux, slot);
-        }
-        if (!(c->flags & PMX__CONNECTING)) {
-            if (c->queue && c->flags & PMX__CAN_WRITE)
-                pmx__flush(mux, slot);
-            if (pmx__take_in(mux, slot))
-                mux->full = 1;
-        }
+        if (c->queue && c->flags & PMX__CAN_WRITE)
+            pmx__flush(mux, slot);
+        if (pmx__take_in(mux, slot))
+            mux->full = 1;
         if (mux->full && pmx__has_work(c) &&
-            (c->row_turn != mux->turn || mux->cut_short == slot))
+            (c->row_turn != mux->turn || s->cut_short == slot))
             break;              /* it had nothing yet, and stays first */
         pmx__unready(mux, slot);
         if (pmx__has_work(c))
@@ -275,26 +268,53 @@ static void serve_ready(pmx_mux *mux)
     }
 }
 
+/* What brings no rows: connecting, sending, dropping what a closed connection
+ * still receives. */
+static void serve_chores(pmx_mux *mux)
+{
+    for (uint32_t n = mux->chore_count;
+         n && mux->chore_count && mux->flushed < PMX__FLUSH_ALL; n--) {
+        uint32_t slot = mux->chores.head;
+        pmx__conn *c = pmx__slot(mux, slot);
+        if (c->flags & PMX__CONNECTING)
+            pmx__connected(mux, slot);
+        else if (c->queue && c->flags & PMX__CAN_WRITE)
+            pmx__flush(mux, slot);
+        if (c->flags & PMX__DROPPING && !(c->flags & PMX__FRAMES))
+            (void)pmx__take_in(mux, slot);
+        if (c->flags & PMX__IN_CHORES)
+            pmx__unready(mux, slot);
+        if (pmx__has_work(c))
+            pmx__ready(mux, slot);
+    }
+}
+
 static void drain(pmx_mux *mux, uint32_t slot)
 {
-    if (pmx__slot(mux, slot)->flags & PMX__CLOSING)
+    uint32_t flags = pmx__slot(mux, slot)->flags;
+    if (flags & PMX__CLOSING)
         pmx__settle(mux, slot);
-    else
+    else if (!(flags & PMX__OUTGOING))
         pmx__limit_input(mux, slot);
 }
 
-/* The backlog is empty: from now on a connection's input is what has arrived.
- * All are told so, some of them a turn; then the listeners close, so that a
- * peer that finds them closed knows that nothing later is read. */
-static int drain_all(pmx_mux *mux, uint32_t accepted)
+/* The backlog is empty. From here on the input of an accepted connection is
+ * what has arrived; some connections are limited each turn. Then the listeners
+ * close, so a peer that finds them closed knows that nothing later is read. */
+static int drain_all(pmx_mux *mux)
 {
     int budget = PMX__PLACES;
     if (mux->draining == 1 && !pmx__accepting(mux))
         mux->draining = 2;
     else if (mux->draining != 2)
         return 0;
-    while (accepted < mux->opened_count)        /* perhaps in a place behind */
-        drain(mux, (uint32_t)mux->opened[accepted++]);
+    while (mux->fresh != PMX__NONE) {
+        uint32_t slot = mux->fresh;
+        pmx__conn *c = pmx__slot(mux, slot);
+        mux->fresh = c->ready_next;
+        c->ready_next = PMX__NONE;
+        drain(mux, slot);
+    }
     while (mux->limited < mux->slots && budget > 0) {
         uint32_t slot = mux->limited++;
         int used = (int)(pmx__slot(mux, slot)->generation & 1);
@@ -318,18 +338,14 @@ void pmx__do_reset_all(pmx_mux *mux, int error)
             pmx__finish(mux, slot, error, 1);
 }
 
-static int enough(const pmx_mux *mux, const pmx_turn *t)
+static int enough(const pmx_mux *mux)
 {
+    const pmx__service *s = mux->serving;
     if (!mux->rows)
-        return mux->opened_count || mux->report_count || mux->idle_count;
-    return mux->rows >= t->min_messages || mux->full || mux->capped ||
-           mux->now >= mux->gathered_at || mux->row_conns >= mux->sources;
-}
-
-/* What would be lost if this batch were not handed over. */
-static int has_rows(const pmx_mux *mux)
-{
-    return mux->rows || mux->opened_count || mux->idle_count;
+        return mux->opened_count || s->report_count || mux->idle_count;
+    return mux->rows >= s->min_messages || mux->full || mux->capped ||
+           mux->now >= mux->gathered_at || mux->row_conns >= s->sources ||
+           pmx__others_wait(mux);
 }
 
 /* What there is stays for the next harvest. */
@@ -337,13 +353,16 @@ static int put_off(pmx_turn *t)
 {
     t->messages = t->opened_count = t->ended_count = 0;
     t->drained_count = t->closed_count = t->idle_count = 0;
+    t->service = t->mux->serving->number;
     t->done_ns = t->mux->now;
     return (int)(t->reason = PMX_GATHERING);
 }
 
 static int report(pmx_mux *mux, pmx_turn *t, int reason)
 {
+    pmx__next_reporter(mux);
     pmx__report(mux);
+    t->service = mux->serving->number;
     if (mux->arena->size >= PMX__LARGE_FRAME && !mux->keeps_memory)
         pmx__keep_freed_memory(mux);
     t->messages = mux->rows;
@@ -394,7 +413,7 @@ int pmx__do_harvest(pmx_turn *t)
         return error;
     mux->stats.harvests++;
     if (!mux->gathering) {
-        begin_batch(mux, t->arena, t->leave_gaps);
+        begin_batch(mux, t->arena);
         close_ending(mux);
     }
 
@@ -403,6 +422,7 @@ int pmx__do_harvest(pmx_turn *t)
                 : pmx__after(mux->now, t->timeout_ns);
     int reason = 0;
     uint64_t shortages = mux->stats.shortages;
+    uint32_t passes = mux->service_count;   /* so that each has had its turn */
     do {
         int64_t until = pmx__earlier(end, mux->gathered_at);
         until = pmx__earlier(until, pmx__next_act(mux));
@@ -412,30 +432,33 @@ int pmx__do_harvest(pmx_turn *t)
         int count = pmx__wait(mux, until);
         mux->now = pmx__now();
         mux->short_of_buffers = 0;
-        if (count == -EINTR || (count < 0 && has_rows(mux)))
+        if (count == -EINTR || (count < 0 && pmx__has_rows(mux)))
             reason |= PMX_INTERRUPTED;  /* if it fails again, that is said */
         else if (count < 0)
             return count;
         else if (pmx__note_events(mux, count))
             reason |= PMX_WOKEN;
 
+        mux->dropped = mux->flushed = 0;
+        pmx__next_service(mux);
         serve_ready(mux);
+        serve_chores(mux);
         pmx__expire(mux);
         pmx__ask_sockets(mux);
-        uint32_t opened = mux->opened_count;
         pmx__accept_all(mux);
         pmx__give_memory_back(mux);
-        reason |= drain_all(mux, opened);
+        reason |= drain_all(mux);
         if (mux->rows && mux->gathered_at == INT64_MAX)
-            mux->gathered_at = pmx__after(mux->now, t->max_delay_ns);
+            mux->gathered_at = pmx__after(mux->now, mux->serving->max_delay_ns);
         if (t->until_sent && !mux->stats.queued)
             reason |= PMX_ROWS;
         /* The caller is to learn of a pause of accepting while it lasts. */
-        if (mux->stats.shortages != shortages && !has_rows(mux))
+        if (mux->stats.shortages != shortages && !pmx__has_rows(mux))
             break;
-    } while (!reason && mux->now < end && !enough(mux, t));
+    } while (!reason && !enough(mux) &&
+             (mux->now < end || (pmx__others_wait(mux) && --passes)));
 
     mux->gathering = t->timeout_ns == PMX_LOOK && mux->rows && !reason &&
-                     !enough(mux, t);
+                     !enough(mux);
     return mux->gathering ? put_off(t) : report(mux, t, reason);
 }

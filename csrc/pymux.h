@@ -47,8 +47,8 @@ typedef struct {
     uint32_t keep_idle;
     uint32_t keep_interval;
     uint32_t keep_count;
-    uint32_t unused;            /* no padding: policies are compared */
-} pmx_policy;
+    uint32_t service;           /* from pmx_add_service(), or 0 */
+} pmx_policy;                   /* no padding: policies are compared */
 
 /* Where to listen or connect: a numeric host and a port, or (host NULL) the
  * path of a Unix socket, which may hold a leading NUL. */
@@ -155,7 +155,8 @@ enum pmx_timeout {
     PMX_FOR_EVER = -1,
     PMX_LOOK = -2               /* as 0, but a batch that may still gather is
                                    kept, and the next harvest goes on with it
-                                   (the same arena, whatever the turn says) */
+                                   (the same arena, whatever the turn says);
+                                   not while another service has rows */
 };
 
 typedef struct {
@@ -165,11 +166,9 @@ typedef struct {
                                    which is then the caller's to free */
     const pmx_block *blocks;    /* in: the log */
     uint32_t block_count;
-    uint32_t min_messages;
-    uint32_t leave_gaps;        /* leave the delimiters of lines in place */
     uint32_t until_sent;        /* return (PMX_ROWS) once nothing is queued */
     int64_t timeout_ns;         /* or enum pmx_timeout */
-    int64_t max_delay_ns;
+    uint32_t service;           /* out: all rows are of its connections */
     uint32_t messages;          /* out: how many of each */
     uint32_t opened_count;
     uint32_t ended_count;
@@ -205,6 +204,7 @@ typedef struct {
     uint64_t accept_pauses;
     uint64_t shortages;         /* of those, for want of something; */
     uint64_t shortage;          /* the errno of the last one */
+    uint64_t outgoing;          /* of connections: made by pmx_connect() */
 } pmx_stats;
 
 /* Backends, best first; NULL past the last. */
@@ -240,6 +240,20 @@ int pmx_fileno(pmx_mux *mux);
 /* Whether this is a fork of the process that opened the mux. */
 int pmx_forked(const pmx_mux *mux);
 const pmx_stats *pmx_counts(const pmx_mux *mux);
+
+/* A service is what the connections of one handler are to the mux. The rows of
+ * a harvest belong to one service, pmx_turn.service; those of others keep their
+ * place, and services that have rows take turns. Service 0 is always there.
+ * This makes another: its number, 1, 2 and so on, or -errno. It stays until the
+ * mux is closed, so use a number again that no policy names any more. A
+ * policy that names a service which does not exist is -EINVAL. */
+int pmx_add_service(pmx_mux *mux);
+/* Once a batch of this service has a message, a harvest waits for
+ * min_messages, but max_delay_ns at most, and not while another service has
+ * rows. With leave_gaps the delimiters of lines are left in place. Kept until
+ * it is called again; at first 1, 0, 0. */
+int pmx_configure(pmx_mux *mux, uint32_t service, uint32_t min_messages,
+                  int64_t max_delay_ns, uint32_t leave_gaps);
 
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                const pmx_policy *policy, int backlog, int reuse_port,

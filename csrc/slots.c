@@ -1,6 +1,6 @@
 /*
- * Slots: where connections are, the rules that they live by, and the list of
- * those that have work. Nothing here knows what a connection does.
+ * Slots: where connections are, and the rules that they live by. Nothing here
+ * knows what a connection does.
  *
  * An id is `generation << 32 | slot`; the generation is odd while the slot is
  * in use. Free slots are taken first in, first out, and a slot freed in one
@@ -29,13 +29,14 @@ uint64_t pmx__id(uint32_t slot, const pmx__conn *c)
 
 /* --- rules ------------------------------------------------------------- */
 
-int pmx__policy_valid(const pmx_policy *policy)
+int pmx__policy_valid(pmx_mux *mux, const pmx_policy *policy)
 {
     return pmx__framing_valid(&policy->framing) &&
-           policy->framing.max_size <= INT32_MAX;
+           policy->framing.max_size <= INT32_MAX &&
+           pmx__find_service(mux, policy->service);
 }
 
-pmx__rules *pmx__rules_new(const pmx_policy *policy,
+pmx__rules *pmx__rules_new(pmx_mux *mux, const pmx_policy *policy,
                            const pmx__transport *transport)
 {
     pmx__rules *rules = sys_calloc(1, sizeof *rules);
@@ -43,6 +44,7 @@ pmx__rules *pmx__rules_new(const pmx_policy *policy,
         return NULL;
     rules->policy = *policy;
     rules->transport = transport;
+    rules->service = pmx__find_service(mux, policy->service);
     rules->refs = 1;
     return rules;
 }
@@ -97,7 +99,7 @@ pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
             rules->refs++;
             return rules;
         }
-    rules = pmx__rules_new(policy, transport);
+    rules = pmx__rules_new(mux, policy, transport);
     if (!rules)
         return NULL;
     rules->hash = hash;
@@ -205,41 +207,6 @@ void pmx__conn_free(pmx_mux *mux, uint32_t slot)
     else
         pmx__slot(mux, mux->free.tail)->ready_next = slot;
     mux->free.tail = slot;
-}
-
-/* --- the ready list ---------------------------------------------------- */
-
-void pmx__ready(pmx_mux *mux, uint32_t slot)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    if (c->flags & PMX__IN_READY)
-        return;
-    c->flags |= PMX__IN_READY;
-    c->ready_prev = mux->ready.tail;
-    c->ready_next = PMX__NONE;
-    if (mux->ready.tail == PMX__NONE)
-        mux->ready.head = slot;
-    else
-        pmx__slot(mux, mux->ready.tail)->ready_next = slot;
-    mux->ready.tail = slot;
-    mux->ready_count++;
-}
-
-void pmx__unready(pmx_mux *mux, uint32_t slot)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    if (!(c->flags & PMX__IN_READY))
-        return;
-    c->flags &= ~(uint32_t)PMX__IN_READY;
-    if (c->ready_prev == PMX__NONE)
-        mux->ready.head = c->ready_next;
-    else
-        pmx__slot(mux, c->ready_prev)->ready_next = c->ready_next;
-    if (c->ready_next == PMX__NONE)
-        mux->ready.tail = c->ready_prev;
-    else
-        pmx__slot(mux, c->ready_next)->ready_prev = c->ready_prev;
-    mux->ready_count--;
 }
 
 /* --- those that linger ------------------------------------------------- */

@@ -6,18 +6,17 @@
 #include "frame.h"
 #include "transport.h"
 
-/* slots.c: where connections are, their rules, who has work */
+/* slots.c: where connections are, and their rules */
 pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id);
 uint64_t pmx__id(uint32_t slot, const pmx__conn *c);
-pmx__rules *pmx__rules_new(const pmx_policy *policy,
+/* A policy that pmx__policy_valid() has let pass. */
+pmx__rules *pmx__rules_new(pmx_mux *mux, const pmx_policy *policy,
                            const pmx__transport *transport);
 pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
                               const pmx__transport *transport);
 void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules);
 int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
 void pmx__conn_free(pmx_mux *mux, uint32_t slot);
-void pmx__ready(pmx_mux *mux, uint32_t slot);
-void pmx__unready(pmx_mux *mux, uint32_t slot);
 /* How many of max_connections are taken: those that linger are counted apart,
  * up to the same number. */
 static inline uint32_t pmx__places_taken(const pmx__rules *rules)
@@ -28,7 +27,7 @@ static inline uint32_t pmx__places_taken(const pmx__rules *rules)
 }
 void pmx__may_go(pmx_mux *mux, uint32_t slot);
 void pmx__linger_no_more(pmx_mux *mux, uint32_t slot);
-int pmx__policy_valid(const pmx_policy *policy);
+int pmx__policy_valid(pmx_mux *mux, const pmx_policy *policy);
 
 /* listeners.c */
 uint64_t pmx__listener_id(const pmx_mux *mux, const pmx__listener *l);
@@ -42,8 +41,35 @@ void pmx__watch_listener(pmx_mux *mux, pmx__listener *listener);
 int pmx__accepting(const pmx_mux *mux);
 void pmx__may_accept(pmx_mux *mux, uint64_t listener);
 
-/* report.c: rows that are no messages */
+/* services.c */
+void pmx__services_begin(pmx_mux *mux);
+void pmx__services_end(pmx_mux *mux);
+pmx__service *pmx__find_service(pmx_mux *mux, uint32_t number);
+int pmx__do_add_service(pmx_mux *mux);
+int pmx__do_configure(pmx_mux *mux, uint32_t number, uint32_t min_messages,
+                      int64_t max_delay_ns, uint32_t leave_gaps);
+/* Whether this batch has rows that would be lost if it were not handed over. */
+static inline int pmx__has_rows(const pmx_mux *mux)
+{
+    return mux->rows || mux->opened_count || mux->idle_count;
+}
+/* Whether another service waits for this batch to be handed over. */
+static inline int pmx__others_wait(const pmx_mux *mux)
+{
+    return mux->ready_count > mux->serving->ready_count ||
+           mux->report_count > mux->serving->report_count;
+}
+/* Whether a row of the service fits this batch. One without rows becomes a
+ * batch of that service. */
+int pmx__claim(pmx_mux *mux, pmx__service *service);
+/* A batch without rows goes to the service that is first in line. */
+void pmx__next_service(pmx_mux *mux);
+/* A batch that would report nothing goes to a service that can fill it. */
+void pmx__next_reporter(pmx_mux *mux);
+/* Into the ready list of its service, or of chores. */
+void pmx__enlist(pmx_mux *mux, uint32_t slot, int chore);
+void pmx__unready(pmx_mux *mux, uint32_t slot);
+/* Report this of the connection (0: what its state says). */
 void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what);
-void pmx__report(pmx_mux *mux);
 
 #endif

@@ -6,9 +6,9 @@
  */
 #include "state.h"
 
-enum { STOPPED = PMX__PAUSED | PMX__HELD };     /* the idle clock stands */
-
 #include <stdlib.h>
+
+enum { STOPPED = PMX__PAUSED | PMX__HELD };     /* the idle clock stands */
 
 /* --- what it is, from its flags -------------------------------------------- */
 
@@ -47,6 +47,35 @@ int pmx__reads(const pmx__conn *c)
     return !(c->flags & PMX__ENDED) && !pmx__blocked(c);
 }
 
+/* --- the ready lists ----------------------------------------------------- */
+
+int pmx__brings_rows(const pmx__conn *c)
+{
+    if (c->flags & (PMX__CONNECTING | PMX__DONE) || pmx__blocked(c))
+        return 0;
+    return c->flags & PMX__FRAMES ||
+           (c->flags & PMX__CAN_READ && !(c->flags & PMX__ENDED));
+}
+
+/* No message precedes the row that says opened: until that is reported, only
+ * output is served. */
+void pmx__ready(pmx_mux *mux, uint32_t slot)
+{
+    const pmx__conn *c = pmx__slot(mux, slot);
+    int chore = !pmx__brings_rows(c);
+    if (!chore && c->flags & PMX__SAY_OPENED) {
+        if (!c->queue || !(c->flags & PMX__CAN_WRITE))
+            return;
+        chore = 1;
+    }
+    if (c->flags & PMX__IN_READY) {
+        if (chore == !!(c->flags & PMX__IN_CHORES))
+            return;
+        pmx__unready(mux, slot);
+    }
+    pmx__enlist(mux, slot, chore);
+}
+
 /* --- what is watched --------------------------------------------------- */
 
 /* Tell a level-triggered poller what is wanted now, and keep count of who may
@@ -60,6 +89,7 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
     if (source != !!(f & PMX__MAY_BRING)) {
         c->flags ^= PMX__MAY_BRING;
         mux->sources += source ? 1u : UINT32_MAX;
+        c->rules->service->sources += source ? 1u : UINT32_MAX;
     }
     if (mux->poller->edge || !(f & PMX__IN_POLLER))
         return;
@@ -74,24 +104,26 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
         if (!what && f & PMX__HANGUP_SEEN)
             what = PMX__DROP;
     }
-    uint32_t told = (f & PMX__WATCH_IN ? PMX__IN : 0u) |
-                    (f & PMX__WATCH_OUT ? PMX__OUT : 0u) |
-                    (f & PMX__WATCH_DROP ? PMX__DROP : 0u);
-    if (what == told)
+    uint32_t watched = (what & PMX__IN ? PMX__WATCH_IN : 0u) |
+                       (what & PMX__OUT ? PMX__WATCH_OUT : 0u) |
+                       (what & PMX__DROP ? PMX__WATCH_DROP : 0u);
+    if (watched == c->watched)
         return;
-    c->flags &= ~(uint32_t)(PMX__WATCH_IN | PMX__WATCH_OUT | PMX__WATCH_DROP);
-    c->flags |= (what & PMX__IN ? PMX__WATCH_IN : 0u) |
-                (what & PMX__OUT ? PMX__WATCH_OUT : 0u) |
-                (what & PMX__DROP ? PMX__WATCH_DROP : 0u);
+    c->watched = watched & 7;
     mux->poller->mod(mux->poll_state, c->sock, pmx__id(slot, c), what);
 }
 
 void pmx__opened(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    mux->opened[mux->opened_count++] = pmx__id(slot, c);
     c->flags |= PMX__COUNTED | PMX__CAN_WRITE;
     mux->stats.connections++;
+    mux->stats.outgoing += !!(c->flags & PMX__OUTGOING);
+    if (mux->opened_count < mux->max_rows &&
+        pmx__claim(mux, c->rules->service))
+        mux->opened[mux->opened_count++] = pmx__id(slot, c);
+    else
+        pmx__say(mux, slot, PMX__SAY_OPENED);
     pmx__set_due(mux, slot, PMX__IDLE_DUE);
     if (c->flags & STOPPED) {
         pmx__undue(mux, slot);
@@ -217,6 +249,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         mux->stats.reset++;
     if (c->flags & PMX__COUNTED) {
         mux->stats.connections--;
+        mux->stats.outgoing -= !!(c->flags & PMX__OUTGOING);
         if (c->rules->connections)      /* accepted, by a listener */
             c->rules->connections--;
     }

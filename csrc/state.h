@@ -15,6 +15,10 @@ int pmx__has_work(const pmx__conn *c);
 int pmx__blocked(const pmx__conn *c);
 int pmx__nobody_reads(const pmx__conn *c);
 int pmx__reads(const pmx__conn *c);
+/* Whether serving it may bring rows: it is no chore. */
+int pmx__brings_rows(const pmx__conn *c);
+/* It has work: into a ready list, unless it stands in the right one. */
+void pmx__ready(pmx_mux *mux, uint32_t slot);
 void pmx__watch(pmx_mux *mux, uint32_t slot);
 void pmx__opened(pmx_mux *mux, uint32_t slot);
 void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
@@ -23,6 +27,10 @@ void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error);
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
+
+/* report.c: move what is to be said of connections of the service that the
+ * batch is for into its rows, as far as there is room. */
+void pmx__report(pmx_mux *mux);
 
 /* close.c: how it ends */
 void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);

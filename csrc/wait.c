@@ -23,10 +23,12 @@ int64_t pmx__next_act(const pmx_mux *mux)
 
 int64_t pmx__at_once(const pmx_mux *mux)
 {
+    /* rows of the service whose messages gather can wait */
+    uint32_t later = mux->rows ? mux->serving->report_count : 0;
     if (mux->draining == 1 || mux->draining == 2 || pmx__accepting(mux) ||
-        (mux->report_count && !mux->rows))      /* rows that gather: later */
+        mux->report_count > later)
         return 0;
-    if (!mux->ready_count)
+    if (!mux->ready_count && !mux->chore_count)
         return -1;
     return mux->short_of_buffers ? PMX__BUFFERS_NS : 0;
 }
@@ -153,7 +155,7 @@ void pmx__ask_sockets(pmx_mux *mux)
     for (uint32_t slot = 0; slot < mux->slots; slot++) {
         pmx__conn *c = pmx__slot(mux, slot);
         if (!(c->flags & PMX__IN_POLLER) ||
-            c->flags & (PMX__WATCH_IN | PMX__WATCH_OUT))
+            c->watched & (PMX__WATCH_IN | PMX__WATCH_OUT))
             continue;
         int error = pmx__sock_error(c->sock);
         if (error && pmx__nobody_reads(c))

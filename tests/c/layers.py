@@ -24,10 +24,11 @@ LAYERS = """
 3 core.h: arena memory names due
 4 frame.h: frame
 4 transport.h: plain outq
+5 slots.h: services
 5 slots.h: slots
-5 slots.h: listeners report
+5 slots.h: listeners
 6 state.h: state
-6 state.h: close
+6 state.h: report close
 6 state.h: expire
 7 turn.h: wait accept dial input output ask
 8 mux.h: mux

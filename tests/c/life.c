@@ -150,7 +150,7 @@ static int peer_matter(const conn *k)
 static int was_cut(const conn *k)
 {
     int cut = pmx_stopping(life.mux, k->id);
-    CHECK(!cut || life.draining);
+    CHECK(!cut || (life.draining && !k->outgoing));
     if (k->peer >= 0 && !peer_matter(k))
         CHECK(!cut || !life.peers[k->peer].ended_by_drain);
     return cut;
@@ -355,9 +355,11 @@ static int harvest(int64_t timeout)
     life.t.mux = life.mux;
     life.t.arena = life.arena;
     life.t.timeout_ns = timeout;
-    life.t.leave_gaps = choose(life.c, 2);
-    life.t.min_messages = once_in(life.c, 3) ? 1 + choose(life.c, 6) : 1;
-    life.t.max_delay_ns = once_in(life.c, 2) ? 0 : MS;
+    for (uint32_t s = 0; s < life.mux->service_count; s++) {
+        uint32_t gaps = choose(life.c, 2);
+        uint32_t least = once_in(life.c, 3) ? 1 + choose(life.c, 6) : 1;
+        pmx_configure(life.mux, s, least, once_in(life.c, 2) ? 0 : MS, gaps);
+    }
     life.woken = 0;
     life.acts = life.ending ? 0 : (int)choose(life.c, 6);
     sim_idle = life.ending ? peers_finish : peers_act;
@@ -450,6 +452,14 @@ static void check_conn(const conn *k)
     CHECK(k->error || (p->got_end && !p->is_lost));
 }
 
+/* A drain leaves outgoing connections to the user, who closes them when there
+ * are no others any more. */
+static int is_left_to_user(const conn *k)
+{
+    const pmx_stats *s = pmx_counts(life.mux);
+    return life.way == 1 && k->outgoing && s->connections == s->outgoing;
+}
+
 static void say_good_bye(void)
 {
     for (int i = 0; i < life.conn_count; i++) {
@@ -459,7 +469,7 @@ static void say_good_bye(void)
         if (k->paused)
             user_says(i, PMX_RESUME, 0);
         user_says(i, PMX_RELEASE, 0);
-        if (life.way == 0 || k->told_ended)
+        if (life.way == 0 || k->told_ended || is_left_to_user(k))
             user_says(i, PMX_CLOSE, 0);
         else if (life.way == 2)
             user_says(i, PMX_ABORT, 0);

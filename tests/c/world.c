@@ -158,7 +158,7 @@ void world_is_clean(world *w)
     EQUAL(s->connections, 0);
     EQUAL(s->queued, 0);
     EQUAL(s->buffers, 0);
-    EQUAL(w->mux->ready_count, 0);
+    EQUAL(w->mux->ready_count + w->mux->chore_count, 0);
     EQUAL(w->mux->report_count, 0);
     EQUAL(w->mux->sources, 0);
 }
@@ -227,10 +227,11 @@ int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
     w->turns++;
     w->t = (pmx_turn){
         .mux = w->mux, .arena = w->arena, .blocks = &block,
-        .block_count = w->log_count ? 1 : 0, .min_messages = min_messages,
-        .timeout_ns = timeout_ns, .max_delay_ns = max_delay_ns,
-        .leave_gaps = (uint32_t)w->gaps,
+        .block_count = w->log_count ? 1 : 0, .timeout_ns = timeout_ns,
     };
+    for (uint32_t s = 0; s < w->mux->service_count; s++)
+        (void)pmx_configure(w->mux, s, min_messages, max_delay_ns,
+                            (uint32_t)w->gaps);
     int reason = pmx_harvest(&w->t);
     w->log_count = 0;
     w->ids.size = w->lengths.size = w->out.size = 0;
