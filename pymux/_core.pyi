@@ -76,6 +76,17 @@ class _Lib:
     @staticmethod
     def pmx_counts(mux: Any, /) -> Any: ...
     @staticmethod
+    def pmx_add_service(mux: Any, /) -> int: ...
+    @staticmethod
+    def pmx_configure(
+        mux: Any,
+        service: int,
+        min_messages: int,
+        max_delay_ns: int,
+        leave_gaps: int,
+        /,
+    ) -> int: ...
+    @staticmethod
     def pmx_listen(
         mux: Any,
         endpoint: Any,

@@ -281,6 +281,7 @@ class Mux:
         self._leave_gaps = True  # delimiters between messages: see batch.py
         self._stale = True  # what the turn's fields say, beside these two:
         self._min_messages = self._delay_ns = -1
+        self._leaves_gaps: bool | None = None  # as the core was told
 
         self._running: Any = None  # the coroutine that runs
         self._late: list[Any] = []  # timeouts, once this batch has been dispatched
@@ -886,10 +887,16 @@ class Mux:
         self._arena = self._arenas.ready()
         turn = self._turn
         turn.arena = self._arena.c
-        turn.min_messages = self._min_messages = min_messages
-        turn.max_delay_ns = self._delay_ns = delay_ns
         leave = self._leave_gaps and self._lines is not None
-        turn.leave_gaps = leave
+        if (
+            min_messages != self._min_messages
+            or delay_ns != self._delay_ns
+            or leave is not self._leaves_gaps
+        ):
+            if lib.pmx_configure(self._c, 0, min_messages, delay_ns, leave):
+                raise busy()
+            self._min_messages, self._delay_ns = min_messages, delay_ns
+            self._leaves_gaps = leave
         self._gap = self._lines.delimiter if leave and self._lines else None
         self._stale = False
 

@@ -63,6 +63,13 @@ class Drain:
         if mux._counts.listeners:  # who still waits there comes and goes
             self._timer = mux.call_later(0, self._reset_rest)
 
+    def _close_outgoing(self) -> None:
+        """No accepted connection is left that they could serve."""
+        for conn in self._mux._table:
+            if conn is not None and not conn.closed:
+                conn.close()
+        self._mux._submit()
+
     def over(self) -> bool:
         """After a dispatch, once it was asked for: whether nothing is left."""
         mux = self._mux
@@ -71,7 +78,12 @@ class Drain:
                 return False  # `begin` is among them
             self.begin(self.asked)
         mux._submit()  # the next harvest may have nothing to wake it
-        if mux._counts.listeners or mux._counts.connections:
+        counts = mux._counts
+        if counts.listeners:
+            return False
+        if counts.connections:
+            if counts.connections == counts.outgoing and not self._dispatcher.busy:
+                self._close_outgoing()
             return False
         if lib.pmx_next_timeout(mux._c) == 0:
             return False  # an end is still to be reported
