@@ -98,7 +98,8 @@ static void serve(pmx_mux *mux, pmx__service *s)
 
 int pmx__claim(pmx_mux *mux, pmx__service *s)
 {
-    if (mux->serving != s && !pmx__has_rows(mux))
+    if (mux->serving != s && !pmx__has_rows(mux) &&
+        !mux->serving->report_count)
         serve(mux, s);
     return mux->serving == s;
 }

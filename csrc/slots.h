@@ -59,8 +59,8 @@ static inline int pmx__others_wait(const pmx_mux *mux)
     return mux->ready_count > mux->serving->ready_count ||
            mux->report_count > mux->serving->report_count;
 }
-/* Whether a row of the service fits this batch. One without rows becomes a
- * batch of that service. */
+/* Whether a row of the service fits this batch. A batch without rows, of a
+ * service that has none either, becomes one of that service. */
 int pmx__claim(pmx_mux *mux, pmx__service *service);
 /* A batch without rows goes to the service that is first in line. */
 void pmx__next_service(pmx_mux *mux);

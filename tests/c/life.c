@@ -53,6 +53,12 @@ static void meet_peer(conn *k)
 
 /* --- what is reported -------------------------------------------------- */
 
+/* All rows of a harvest are of one service. */
+static void check_service(const conn *k)
+{
+    EQUAL(k->policy.service, life.t.service);
+}
+
 static void check_opened(uint64_t id)
 {
     conn *k = conn_of(id);
@@ -68,6 +74,7 @@ static void check_opened(uint64_t id)
     k->opened = 1;
     life.opened++;
     meet_peer(k);
+    check_service(k);
     if (life.faults == 2)
         k->matter |= HAS_FAULT;
     if (life.all_reset)         /* it may have been among them */
@@ -109,6 +116,7 @@ static void check_message(uint32_t row)
     const pmx_arena *a = life.t.arena;
     conn *k = conn_of(a->ids[row]);
     CHECK(k && k->opened && !k->told_closed && !k->told_ended);
+    check_service(k);
     CHECK(!k->paused || life.gathering);
     CHECK(!k->closed_by_user || life.gathering);
     CHECK(a->offsets[row + 1] >= a->offsets[row] + (int32_t)a->gap);
@@ -161,6 +169,7 @@ static void check_ended(uint64_t id)
     conn *k = conn_of(id);
     CHECK(k && k->opened && !k->told_ended && !k->told_closed);
     CHECK(k->policy.half_open);
+    check_service(k);
     k->told_ended = 1;
     TRACE("conn %d has ended\n", (int)(k - life.conns));
     if (k->peer < 0 || was_cut(k))
@@ -175,6 +184,7 @@ static void check_drained(uint64_t id)
     conn *k = conn_of(id);
     CHECK(k && k->opened && !k->told_closed);
     CHECK(k->was_over);
+    check_service(k);
     if (life.max_rows >= 64 && !life.gathering)
         CHECK(pmx_queued(life.mux, id) <= k->policy.low_water);
     /* one that comes late may find it over again */
@@ -187,12 +197,13 @@ static int explains(const conn *k, int error)
 {
     const peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
     int matter = peer_matter(k);
+    int draining = life.draining && !k->outgoing;
     size_t begin, length, next;
     if (matter & (HAS_FAULT | RESET_ALL) || (k->opened && !p))
         return 1;
     switch (error) {
     case 0:
-        return k->closed_by_user || life.draining || matter ||
+        return k->closed_by_user || draining || matter ||
                !p || p->ended;
     case ECONNRESET:
         return matter & (WAS_RESET | WAS_CUT) ||
@@ -212,13 +223,13 @@ static int explains(const conn *k, int error)
     case EHOSTUNREACH:          /* before it was known to be open */
         return k->outgoing && !k->opened && life.wild;
     case EMSGSIZE:              /* a drain may cut a delimiter in two */
-        return p && ((life.draining &&
+        return p && ((draining &&
                       p->sent.size - p->cut > k->policy.framing.max_size) ||
                      plain_cut(&k->policy.framing, p->sent.bytes + p->cut,
                                p->sent.size - p->cut, p->ended, &begin,
                                &length, &next) == PLAIN_TOO_LONG);
     case EPROTO:
-        return p && (p->ended || life.draining) && p->cut < p->sent.size &&
+        return p && (p->ended || draining) && p->cut < p->sent.size &&
                (k->policy.framing.kind == PMX_PREFIX ||
                 k->policy.framing.kind == PMX_FIXED);
     default:
@@ -231,6 +242,7 @@ static void check_closed(const pmx_closed *row)
     conn *k = conn_of(row->id);
     CHECK(k && !k->told_closed);
     CHECK(k->opened || k->outgoing);
+    check_service(k);
     CHECK(row->slot == (uint32_t)row->id);
     k->told_closed = 1;
     k->error = row->error;
@@ -309,9 +321,21 @@ static void turn_is_over(int reason)
     look_ahead();
 }
 
+/* Services that have rows take turns. */
+static void check_turns(void)
+{
+    for (uint32_t i = 0; i < life.services; i++) {
+        const pmx__service *s = pmx__find_service(life.mux, i);
+        life.waits[i] = i != life.t.service && s->report_count
+                            ? life.waits[i] + 1 : 0;
+        CHECK(life.waits[i] <= life.services);
+    }
+}
+
 static void take_report(void)
 {
     const pmx_turn *t = &life.t;
+    check_turns();
     for (uint32_t i = 0; i < t->opened_count; i++)
         check_opened(t->opened[i]);
     for (uint32_t i = 0; i < t->messages; i++)
@@ -355,7 +379,7 @@ static int harvest(int64_t timeout)
     life.t.mux = life.mux;
     life.t.arena = life.arena;
     life.t.timeout_ns = timeout;
-    for (uint32_t s = 0; s < life.mux->service_count; s++) {
+    for (uint32_t s = 0; s < life.services; s++) {
         uint32_t gaps = choose(life.c, 2);
         uint32_t least = once_in(life.c, 3) ? 1 + choose(life.c, 6) : 1;
         pmx_configure(life.mux, s, least, once_in(life.c, 2) ? 0 : MS, gaps);
@@ -549,6 +573,10 @@ static int begin(choices *c, const char *backend)
     int error = pmx_open(&life.mux, backend, life.max_rows, size,
                          ONE_OF(c, spins));
     if (!error) {
+        uint32_t more = once_in(c, 2) ? choose(c, MOST_SERVICES) : 0;
+        for (life.services = 1; life.services <= more; life.services++)
+            if (pmx_add_service(life.mux) < 0)
+                break;
         inject_pause(1);
         life.arena = pmx_arena_new(size, life.max_rows);
         CHECK(life.arena);

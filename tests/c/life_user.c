@@ -57,6 +57,7 @@ static pmx_policy some_policy(void)
     p.idle_ns = some_time(life.c);
     p.close_ns = some_time(life.c);
     p.connect_ns = some_time(life.c);
+    p.service = choose(life.c, life.services);
     return p;
 }
 
@@ -183,12 +184,12 @@ static int is_owed(const conn *k)
     if (k->matter || k->closed_by_user || k->ended_by_user || k->told_closed)
         return 0;
     if (!k->opened)
-        return k->outgoing && !life.draining;
+        return k->outgoing;
     if (!p || p->matter)
         return 0;
     if (k->had_row)
         return 1;
-    return !life.draining && !k->too_long &&
+    return (!life.draining || k->outgoing) && !k->too_long &&
            (!p->ended || k->policy.half_open);
 }
 
