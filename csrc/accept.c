@@ -3,42 +3,60 @@
 
 /* --- listening --------------------------------------------------------- */
 
-int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
-                   const pmx_policy *policy, int backlog, int reuse_port,
-                   uint32_t mode, uint64_t *id)
+/* A place for a listener with rules of its own; NULL: no memory. */
+static pmx__listener *new_listener(pmx_mux *mux, const pmx_policy *policy,
+                                   const pmx__target *name,
+                                   pmx__rules **rules)
 {
-    pmx__target target;
-    if (!pmx__policy_valid(mux, policy))
-        return -EINVAL;
-    int error = pmx__resolve(endpoint, &target);
-    if (error)
-        return error;
     pmx__listener *l = pmx__listener_new(mux);
     if (!l)
-        return -ENOMEM;
-    pmx__rules *rules = pmx__rules_new(mux, policy,
-                                      pmx__transport_for(&target));
-    if (!rules) {
+        return NULL;
+    *rules = pmx__rules_new(mux, policy, pmx__transport_for(name));
+    if (!*rules) {
         pmx__listener_free(mux, l);
-        return -ENOMEM;
+        return NULL;
     }
-    error = pmx__listen(&target, backlog, reuse_port, mode, &l->sock, &l->file);
+    return l;
+}
+
+/* Accept from its socket from now on. A place with rules is a listener. */
+static int begin(pmx_mux *mux, pmx__listener *l, pmx__rules *rules,
+                 uint64_t *id)
+{
+    int error = mux->poller->add(mux->poll_state, l->sock,
+                                 pmx__listener_id(mux, l), PMX__IN);
     if (error)
-        goto fail_listen;
-    pmx__keep_alive(l->sock, policy);
-    error = pmx__local(l->sock, &l->name);
-    if (error)
-        goto fail_add;
-    error = mux->poller->add(mux->poll_state, l->sock, pmx__listener_id(mux, l),
-                             PMX__IN);
-    if (error)
-        goto fail_add;
+        return error;
+    pmx__keep_alive(l->sock, &rules->policy);
     l->rules = rules;
     *id = pmx__listener_id(mux, l);
     mux->stats.listeners++;
     pmx__watch_listener(mux, l);
     return 0;
-fail_add:
+}
+
+int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
+                   const pmx_policy *policy, int backlog, int reuse_port,
+                   uint32_t mode, uint64_t *id)
+{
+    pmx__target target;
+    pmx__rules *rules;
+    if (!pmx__policy_valid(mux, policy))
+        return -EINVAL;
+    int error = pmx__resolve(endpoint, &target);
+    if (error)
+        return error;
+    pmx__listener *l = new_listener(mux, policy, &target, &rules);
+    if (!l)
+        return -ENOMEM;
+    error = pmx__listen(&target, backlog, reuse_port, mode, &l->sock, &l->file);
+    if (error)
+        goto fail_listen;
+    error = pmx__local(l->sock, &l->name);
+    if (!error)
+        error = begin(mux, l, rules, id);
+    if (!error)
+        return 0;
     pmx__file_close(&l->file, pmx__file_of(&target), 0);
     pmx__drop_sock(l->sock);
 fail_listen:
@@ -47,12 +65,39 @@ fail_listen:
     return error;
 }
 
+int pmx__do_listen_on(pmx_mux *mux, int64_t number, const pmx_policy *policy,
+                      uint64_t *id)
+{
+    pmx__target name;
+    pmx__rules *rules;
+    pmx_sock sock = (pmx_sock)number;
+    if (!pmx__policy_valid(mux, policy))
+        return -EINVAL;
+    if (number < 0 || (int64_t)sock != number)
+        return -EBADF;
+    int error = pmx__listen_given(sock, &name);
+    if (error)
+        return error;
+    pmx__listener *l = new_listener(mux, policy, &name, &rules);
+    if (!l)
+        return -ENOMEM;
+    l->sock = sock;
+    l->name = name;
+    l->is_given = 1;
+    error = begin(mux, l, rules, id);
+    if (error) {
+        pmx__rules_drop(mux, rules);
+        pmx__listener_free(mux, l);
+    }
+    return error;
+}
+
 void pmx__close_listener(pmx_mux *mux, pmx__listener *l, int forked)
 {
     if (!forked)
         mux->poller->del(mux->poll_state, l->sock);
     pmx__file_close(&l->file, pmx__file_of(&l->name), forked);
-    if (forked)
+    if (forked || l->is_given)
         pmx__drop_sock(l->sock);
     else
         pmx__close_sock(l->sock);

@@ -269,6 +269,7 @@ typedef struct {
     pmx__file file;
     uint32_t generation;
     uint32_t prev, next;        /* in a list of listeners */
+    uint8_t is_given;           /* others may have it too: no shutdown */
     uint8_t can_accept;         /* it is in the list of those, */
     uint8_t full;               /* or in that: at max_connections */
 } pmx__listener;

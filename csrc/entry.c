@@ -106,6 +106,12 @@ int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                                     reuse_port, mode, listener));
 }
 
+int pmx_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
+                  uint64_t *listener)
+{
+    INSIDE(mux, int, pmx__do_listen_on(mux, sock, policy, listener));
+}
+
 int pmx_unlisten(pmx_mux *mux, uint64_t listener)
 {
     INSIDE(mux, int, pmx__do_unlisten(mux, listener));

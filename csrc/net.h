@@ -47,6 +47,10 @@ int pmx__prepare(pmx_sock sock);
 /* The file is for pmx__file_close(); there is none where this fails. */
 int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
                 uint32_t mode, pmx_sock *sock, pmx__file *file);
+/* Have a socket that somebody else has made fit to be accepted from, and its
+ * name: -EBADF or -ENOTSOCK, or -EINVAL for one that is no stream socket or
+ * does not listen. It is changed by success alone. */
+int pmx__listen_given(pmx_sock sock, pmx__target *name);
 /* The connection's socket and its peer; -EAGAIN when nobody waits. */
 int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
 /* Ask whether a silent peer is still there, as the policy says, if it does.

@@ -123,6 +123,44 @@ fail:
     return error;
 }
 
+/* What the socket says of itself, or -errno. */
+static int asked(pmx_sock sock, int option)
+{
+    int value = 0;
+    socklen_t size = sizeof value;
+    return sys_getsockopt(sock, SOL_SOCKET, option, (void *)&value, &size)
+               ? pmx__net_error() : value;
+}
+
+static int is_known(const pmx__target *name)
+{
+    int family = name->to.any.sa_family;
+#ifndef _WIN32
+    if (family == AF_UNIX)
+        return 1;
+#endif
+    return family == AF_INET || family == AF_INET6;
+}
+
+int pmx__listen_given(pmx_sock sock, pmx__target *name)
+{
+    int type = asked(sock, SO_TYPE), listens = asked(sock, SO_ACCEPTCONN);
+    if (type < 0)
+        return type;
+    if (type != SOCK_STREAM || !listens)
+        return -EINVAL;
+    int error = pmx__local(sock, name);
+    if (!error && !is_known(name))
+        error = -EINVAL;
+    if (!error)
+        error = pmx__prepare(sock);
+#ifdef __linux__                /* those that it accepts inherit this */
+    if (!error && name->to.any.sa_family != AF_UNIX)
+        pmx__set_option(sock, IPPROTO_TCP, TCP_NODELAY, 1);
+#endif
+    return error;
+}
+
 static int accepted(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
 {
     pmx_sock s = PMX__NO_SOCK;

@@ -258,6 +258,13 @@ int pmx_configure(pmx_mux *mux, uint32_t service, uint32_t min_messages,
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                const pmx_policy *policy, int backlog, int reuse_port,
                uint32_t mode, uint64_t *listener);
+/* The same on a stream socket that listens already, TCP or Unix: it is made
+ * non-blocking, and it is the mux's if this succeeds. The mux closes this
+ * descriptor in the end, and does not shut the socket down or unlink its path,
+ * so another descriptor of it goes on. -EBADF, -ENOTSOCK; -EINVAL: it is no
+ * stream socket, or does not listen. */
+int pmx_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
+                  uint64_t *listener);
 int pmx_unlisten(pmx_mux *mux, uint64_t listener);
 int pmx_listener_address(pmx_mux *mux, uint64_t listener,
                          pmx_address *name);

@@ -61,6 +61,28 @@ static pmx_policy some_policy(void)
     return p;
 }
 
+/* The user's own socket listens, and is handed over. */
+static int listen_on_ours(door *d, int backlog)
+{
+    union {
+        struct sockaddr is;
+        struct sockaddr_in in;
+    } at = {.in = {.sin_family = AF_INET,
+                   .sin_port = htons((uint16_t)d->at.port)}};
+    int fd = sim_socket(AF_INET, SOCK_STREAM, 0);
+    if (fd < 0)
+        return -errno;
+    CHECK(!sim_bind(fd, &at.is, sizeof at.in));
+    int error = pmx_listen_on(life.mux, fd, &d->policy, &d->id);
+    EQUAL(error == -EINVAL || life.faults, 1);      /* it does not listen */
+    CHECK(!sim_listen(fd, backlog));
+    if (error)
+        error = pmx_listen_on(life.mux, fd, &d->policy, &d->id);
+    if (error)
+        CHECK(!sim_close(fd));
+    return error;
+}
+
 static void user_listens(void)
 {
     int i = (int)choose(life.c, DOORS);
@@ -76,8 +98,11 @@ static void user_listens(void)
             d->path[0] = 0;
         d->at = (pmx_endpoint){.path = d->path, .path_size = 6};
     }
-    int error = pmx_listen(life.mux, &d->at, &d->policy,
-                           (int)choose(life.c, 6), 0, 0600, &d->id);
+    int backlog = (int)choose(life.c, 6);
+    int error = i == 0 && once_in(life.c, 3)
+                    ? listen_on_ours(d, backlog)
+                    : pmx_listen(life.mux, &d->at, &d->policy, backlog, 0,
+                                 0600, &d->id);
     if (error) {
         d->id = 0;
         CHECK(life.faults || error == -EMFILE);
