@@ -215,6 +215,26 @@ static void record_closed(world *w, const pmx_closed *row)
     }
 }
 
+/* All rows of a harvest are of one service. */
+static void check_service(const world *w)
+{
+    const pmx_turn *t = &w->t;
+    for (uint32_t k = 0; k < t->messages + t->opened_count + t->ended_count +
+                                 t->drained_count + t->closed_count +
+                                 t->idle_count; k++) {
+        pmx_policy policy;
+        uint32_t i = k;
+        uint64_t id = i < t->messages ? t->arena->ids[i]
+                    : (i -= t->messages) < t->opened_count ? t->opened[i]
+                    : (i -= t->opened_count) < t->ended_count ? t->ended[i]
+                    : (i -= t->ended_count) < t->drained_count ? t->drained[i]
+                    : (i -= t->drained_count) < t->closed_count
+                          ? t->closed[i].id : t->idle[i - t->closed_count];
+        EQUAL(pmx_policy_of(w->mux, id, &policy), 0);
+        EQUAL(policy.service, t->service);
+    }
+}
+
 int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
             int64_t max_delay_ns)
 {
@@ -247,6 +267,8 @@ int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
     } else {
         CHECK(w->t.arena == w->arena);
     }
+    if (w->mux->service_count > 1)
+        check_service(w);
     for (uint32_t k = 0; k < w->t.opened_count; k++)
         append_id(&w->opened, w->t.opened[k]);
     for (uint32_t k = 0; k < w->t.messages; k++)
