@@ -399,6 +399,7 @@ static void log_op(pmx_mux *mux, uint64_t id, enum pmx_op op)
     case PMX_TAKEN:
         c->task = (c->task & PMX__FAMILY) | PMX__TASK | PMX__OWES;
         break;
+    case PMX_SWITCH:
     case PMX_SEND: break;
     }
 }

@@ -21,13 +21,47 @@
 /* cdef begin */
 typedef struct pmx_mux pmx_mux;
 
-enum pmx_framing_kind { PMX_RAW, PMX_LINES, PMX_PREFIX, PMX_FIXED };
+enum pmx_framing_kind {
+    PMX_RAW,                    /* a message is what one receive brings */
+    PMX_LINES,                  /* messages end with a delimiter */
+    PMX_PREFIX,                 /* a length of fixed width comes before */
+    PMX_FIXED,                  /* all messages have one size */
+    PMX_VARINT,                 /* a length in LEB128 comes before */
+    PMX_SCANNER                 /* a function of the caller's finds them */
+};
 
+/* Where a frame's message is: behind `head` bytes it has `size` bytes, and
+ * the next frame begins after `whole` bytes. */
+typedef struct {
+    size_t head;
+    size_t size;
+    size_t whole;
+} pmx_frame;
+
+/* Find the first frame of `size` bytes, at least one, and change none.
+ * 1: *frame tells where it is; it has to end within size. 0: more bytes are
+ * needed; frame->whole may be set to how many the frame has in all. An errno,
+ * negated: the connection ends with it. *scanned is 0 where a frame begins;
+ * the function may keep in it how far it has searched, until the frame is
+ * found. It is called without Python's GIL, in the thread of the harvest. */
+typedef int (*pmx_scan)(const uint8_t *bytes, size_t size, uint64_t *scanned,
+                        pmx_frame *frame);
+
+/* Policies are hashed and compared as bytes: no padding here. */
 typedef struct {
     uint32_t kind;          /* enum pmx_framing_kind */
-    uint32_t width;         /* of the delimiter or the prefix, in bytes */
-    uint32_t little;        /* prefix: least significant byte first */
-    uint32_t max_size;      /* largest payload; PMX_FIXED: the size */
+    uint32_t width;         /* of the delimiter (1 to 16) or the length (1, 2,
+                               3, 4, 8), in bytes */
+    uint32_t little;        /* PMX_PREFIX: least significant byte first */
+    uint32_t max_size;      /* of the largest message; PMX_FIXED: the size;
+                               PMX_SCANNER: of the largest frame */
+    uint32_t offset;        /* bytes before the length; needs keep_head */
+    int32_t adjust;         /* PMX_PREFIX: bytes that follow the length, less
+                               what it says */
+    uint32_t keep_head;     /* the message is the whole frame, and what is sent
+                               goes out as it is */
+    uint32_t unused;
+    uint64_t scan;          /* PMX_SCANNER: the address of a pmx_scan */
     uint8_t delimiter[16];
 } pmx_framing;
 
@@ -83,7 +117,13 @@ enum pmx_op {
      * are kept for it; it has taken the last of those. See pmx_turn.idle. */
     PMX_WAITS,
     PMX_KEPT,
-    PMX_TAKEN
+    PMX_TAKEN,
+    /* Its piece is a pmx_policy and any number of bytes behind it. What is
+     * sent from here on is framed by that policy. Those bytes, then all input
+     * that has not been reported, are cut anew by it, and its limits hold.
+     * The place under max_connections stays that of the first policy. A
+     * policy that is not valid ends the connection with EINVAL. */
+    PMX_SWITCH
 };
 
 /* How a block tells where its pieces begin and end. */

@@ -7,6 +7,8 @@ class _Lib:
     PMX_LINES: int
     PMX_PREFIX: int
     PMX_FIXED: int
+    PMX_VARINT: int
+    PMX_SCANNER: int
     PMX_SEND: int
     PMX_SEND_EOF: int
     PMX_CLOSE: int
@@ -19,6 +21,7 @@ class _Lib:
     PMX_WAITS: int
     PMX_KEPT: int
     PMX_TAKEN: int
+    PMX_SWITCH: int
     PMX_LENGTHS: int
     PMX_OFFSETS32: int
     PMX_OFFSETS64: int
