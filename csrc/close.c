@@ -123,7 +123,7 @@ static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
 static void linger(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    pmx__rules *rules = c->rules;
+    pmx__rules *rules = pmx__counted_by(c);
     uint32_t most = rules->policy.max_connections;
     if (!most)
         return;

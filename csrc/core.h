@@ -100,7 +100,8 @@ typedef struct {
     uint32_t slot;
 } pmx__deadline;
 
-struct pmx__transport;          /* see transport.h */
+struct pmx__framing;            /* see frame.h, transport.h */
+struct pmx__transport;
 
 /* What the connections of one handler are to the mux. A batch has the rows of
  * one service, so each has lists of its own. */
@@ -125,8 +126,11 @@ typedef struct pmx__service {
  * that have the same, which a table finds. */
 typedef struct pmx__rules {
     pmx_policy policy;
+    const struct pmx__framing *framing;
     const struct pmx__transport *transport;
     pmx__service *service;
+    struct pmx__rules *first;   /* of connections that have switched: what
+                                   they began with, and still count for */
     struct pmx__rules *next;    /* with the same place in the table */
     uint32_t hash;
     uint32_t shared;            /* it is in the table */
@@ -282,8 +286,8 @@ typedef struct {
     uint32_t next;
     uint32_t share;             /* the block it is shared through, + 1 */
     uint8_t head_size;
-    uint8_t framed;             /* data is as it goes out, any frames of it */
-    uint8_t head[8];
+    uint8_t tail_size;
+    uint8_t head[8];            /* PMX__HEAD */
 } pmx__piece;
 
 typedef struct {

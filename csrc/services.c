@@ -185,6 +185,36 @@ void pmx__unready(pmx_mux *mux, uint32_t slot)
     c->flags &= ~(uint32_t)(PMX__IN_READY | PMX__IN_CHORES);
 }
 
+int pmx__leave_service(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx__service *s = c->rules->service;
+    int reports = !!(c->flags & PMX__IN_REPORT);
+    pmx__unready(mux, slot);
+    if (s->cut_short == slot)
+        s->cut_short = PMX__NONE;
+    if (c->flags & PMX__MAY_BRING) {
+        mux->sources--;
+        s->sources--;
+    }
+    for (uint32_t at = s->report.head, before = PMX__NONE; reports;
+         before = at, at = pmx__slot(mux, at)->report_next) {
+        if (at != slot)
+            continue;
+        if (before == PMX__NONE)
+            s->report.head = c->report_next;
+        else
+            pmx__slot(mux, before)->report_next = c->report_next;
+        if (s->report.tail == slot)
+            s->report.tail = before;
+        s->report_count--;
+        mux->report_count--;
+        break;
+    }
+    c->flags &= ~(uint32_t)(PMX__MAY_BRING | PMX__IN_REPORT);
+    return reports;
+}
+
 void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what)
 {
     pmx__conn *c = pmx__slot(mux, slot);

@@ -32,7 +32,6 @@ uint64_t pmx__id(uint32_t slot, const pmx__conn *c)
 int pmx__policy_valid(pmx_mux *mux, const pmx_policy *policy)
 {
     return pmx__framing_valid(&policy->framing) &&
-           policy->framing.max_size <= INT32_MAX &&
            pmx__find_service(mux, policy->service);
 }
 
@@ -43,6 +42,7 @@ pmx__rules *pmx__rules_new(pmx_mux *mux, const pmx_policy *policy,
     if (!rules)
         return NULL;
     rules->policy = *policy;
+    rules->framing = pmx__framing_of(&policy->framing);
     rules->transport = transport;
     rules->service = pmx__find_service(mux, policy->service);
     rules->refs = 1;
@@ -86,8 +86,9 @@ static int grow_table(pmx_mux *mux)
     return 0;
 }
 
-pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
-                              const pmx__transport *transport)
+static pmx__rules *find_rules(pmx_mux *mux, const pmx_policy *policy,
+                              const pmx__transport *transport,
+                              pmx__rules *first)
 {
     uint32_t hash = hash_of(policy);
     pmx__rules *rules;
@@ -95,6 +96,7 @@ pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
         return NULL;
     for (rules = *place_of(mux, hash); rules; rules = rules->next)
         if (rules->hash == hash && rules->transport == transport &&
+            rules->first == first &&
             !memcmp(&rules->policy, policy, sizeof *policy)) {
             rules->refs++;
             return rules;
@@ -104,10 +106,28 @@ pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
         return NULL;
     rules->hash = hash;
     rules->shared = 1;
+    rules->first = first;
+    if (first)
+        first->refs++;
     rules->next = *place_of(mux, hash);
     *place_of(mux, hash) = rules;
     mux->rules_count++;
     return rules;
+}
+
+pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
+                              const pmx__transport *transport)
+{
+    return find_rules(mux, policy, transport, NULL);
+}
+
+pmx__rules *pmx__rules_switched(pmx_mux *mux, pmx__rules *from,
+                                const pmx_policy *policy)
+{
+    pmx_policy common = *policy;
+    common.connect_ns = -1;     /* it is over: see dial.c */
+    return find_rules(mux, &common, from->transport,
+                      from->first ? from->first : from);
 }
 
 void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
@@ -121,6 +141,8 @@ void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
         *place = rules->next;
         mux->rules_count--;
     }
+    if (rules->first)
+        pmx__rules_drop(mux, rules->first);
     free(rules);
 }
 
@@ -221,7 +243,7 @@ static uint32_t *linger_link(pmx_mux *mux, uint32_t place, int newer)
 void pmx__may_go(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    pmx__rules *rules = c->rules;
+    pmx__rules *rules = pmx__counted_by(c);
     c->lingers = PMX__MAY_GO;
     c->linger.older = rules->newest;
     c->linger.newer = 0;
@@ -233,7 +255,7 @@ void pmx__may_go(pmx_mux *mux, uint32_t slot)
 void pmx__linger_no_more(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    pmx__rules *rules = c->rules;
+    pmx__rules *rules = pmx__counted_by(c);
     if (c->lingers == PMX__MAY_GO) {
         uint32_t older = c->linger.older, newer = c->linger.newer;
         *(newer ? linger_link(mux, newer, 0) : &rules->newest) = older;

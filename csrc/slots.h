@@ -14,9 +14,17 @@ pmx__rules *pmx__rules_new(pmx_mux *mux, const pmx_policy *policy,
                            const pmx__transport *transport);
 pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
                               const pmx__transport *transport);
+/* What a connection with these rules has when it switches to the policy. */
+pmx__rules *pmx__rules_switched(pmx_mux *mux, pmx__rules *from,
+                                const pmx_policy *policy);
 void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules);
 int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
 void pmx__conn_free(pmx_mux *mux, uint32_t slot);
+/* The policy under which a connection has a place, of max_connections. */
+static inline pmx__rules *pmx__counted_by(const pmx__conn *c)
+{
+    return c->rules->first ? c->rules->first : c->rules;
+}
 /* How many of max_connections are taken: those that linger are counted apart,
  * up to the same number. */
 static inline uint32_t pmx__places_taken(const pmx__rules *rules)
@@ -69,6 +77,8 @@ void pmx__next_reporter(pmx_mux *mux);
 /* Into the ready list of its service, or of chores. */
 void pmx__enlist(pmx_mux *mux, uint32_t slot, int chore);
 void pmx__unready(pmx_mux *mux, uint32_t slot);
+/* Out of all lists of its service; whether it had something to report. */
+int pmx__leave_service(pmx_mux *mux, uint32_t slot);
 /* Report this of the connection (0: what its state says). */
 void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what);
 

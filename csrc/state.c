@@ -250,8 +250,8 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     if (c->flags & PMX__COUNTED) {
         mux->stats.connections--;
         mux->stats.outgoing -= !!(c->flags & PMX__OUTGOING);
-        if (c->rules->connections)      /* accepted, by a listener */
-            c->rules->connections--;
+        if (pmx__counted_by(c)->connections)    /* accepted, by a listener */
+            pmx__counted_by(c)->connections--;
     }
     mux->room = 1;              /* accepting may go on */
     pmx__say(mux, slot, 0);

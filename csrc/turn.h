@@ -37,11 +37,11 @@ void pmx__connected(pmx_mux *mux, uint32_t slot);
 int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
                     uint32_t count, const pmx_policy *policy, uint64_t *id);
 
-/* input.c */
+/* input.c, input_end.c */
 int pmx__take_in(pmx_mux *mux, uint32_t slot);
 void pmx__limit_input(pmx_mux *mux, uint32_t slot);
 
-/* output.c: the log, and sending */
+/* log.c, output.c: the log, and sending */
 void pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count);
 void pmx__flush(pmx_mux *mux, uint32_t slot);
 

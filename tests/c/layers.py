@@ -22,15 +22,23 @@ LAYERS = """
 2 poller.h: poller
 2 poller.h: watch
 3 core.h: arena memory names due
+4 frame.h: frame_raw frame_lines frame_prefix frame_fixed
 4 frame.h: frame
-4 transport.h: plain outq
+4 transport.h: transport_plain outq
 5 slots.h: services
 5 slots.h: slots
 5 slots.h: listeners
 6 state.h: state
 6 state.h: report close
 6 state.h: expire
-7 turn.h: wait accept dial input output ask
+7 turn.h: wait accept dial ask
+7 input.h: rows
+7 input.h: input_end
+7 input.h: input_cut
+7 input.h: input
+7 output.h: output
+7 output.h: switch
+7 output.h: log
 8 mux.h: mux
 9 mux.h: entry
 """

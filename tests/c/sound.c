@@ -78,15 +78,16 @@ static void check_lingering(const pmx_mux *m, const pmx__rules *r)
     uint32_t count = 0, last = 0, all = 0, may_go = 0;
     for (uint32_t at = r->oldest; at; count++) {
         const pmx__conn *c = pmx__slot(m, at - 1);
-        CHECK(c->lingers == PMX__MAY_GO && c->rules == r);
+        CHECK(c->lingers == PMX__MAY_GO && pmx__counted_by(c) == r);
         EQUAL(c->linger.older, last);
         last = at;
         at = c->linger.newer;
     }
     for (uint32_t slot = 0; slot < m->slots; slot++) {
         const pmx__conn *c = pmx__slot(m, slot);
-        all += c->lingers && c->rules == r;
-        may_go += c->lingers == PMX__MAY_GO && c->rules == r;
+        int counts = c->generation & 1 && pmx__counted_by(c) == r;
+        all += c->lingers && counts;
+        may_go += c->lingers == PMX__MAY_GO && counts;
     }
     EQUAL(r->newest, last);
     EQUAL(r->lingering, all);

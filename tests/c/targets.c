@@ -67,12 +67,12 @@ static void cut_alone(const pmx_framing *f, const uint8_t *bytes, size_t size,
 {
     uint64_t scanned = 0;
     size_t at = 0, end = 0, begin, length, next;
-    pmx__frame frame;
+    pmx_frame frame;
     while (f->kind != PMX_RAW) {
         uint8_t *copy = malloc(end - at ? end - at : 1);
         CHECK(copy);
         memcpy(copy, bytes + at, end - at);
-        int is = pmx__next_frame(f, copy, end - at, &scanned, &frame);
+        int is = next_frame(f, copy, end - at, &scanned, &frame);
         free(copy);
         enum plain wanted = plain_cut(f, bytes + at, end - at, 0, &begin,
                                       &length, &next);
@@ -258,12 +258,12 @@ static void cut_again(const outgoing *o, const pmx_framing *framing,
                       const buffer *got)
 {
     pmx_framing f = *framing;
-    pmx__frame frame;
+    pmx_frame frame;
     uint64_t scanned = 0;
     size_t at = 0;
     f.max_size = INT32_MAX;
     for (uint32_t k = 0; k < o->count; k++) {
-        EQUAL(pmx__next_frame(&f, got->bytes + at, got->size - at, &scanned,
+        EQUAL(next_frame(&f, got->bytes + at, got->size - at, &scanned,
                               &frame), 1);
         EQUAL(frame.size, o->lengths[k]);
         CHECK(!frame.size || !memcmp(got->bytes + at + frame.head,

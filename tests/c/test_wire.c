@@ -191,7 +191,7 @@ static void runs_of_small_frames_keep_order_and_frames(void)
             fill(&data, size, x);
             if (b) {
                 append(b, head,
-                       pmx__frame_head(&p->framing, size, head));
+                       frame_head(&p->framing, size, head));
                 append(b, data.bytes + begin, size);
                 append(b, "<>", kind == 1 ? 2 : 0);
             }
