@@ -229,9 +229,13 @@ static int explains(const conn *k, int error)
                                p->sent.size - p->cut, p->ended, &begin,
                                &length, &next) == PLAIN_TOO_LONG);
     case EPROTO:
-        return p && (p->ended || draining) && p->cut < p->sent.size &&
-               (k->policy.framing.kind == PMX_PREFIX ||
-                k->policy.framing.kind == PMX_FIXED);
+        return p && p->cut < p->sent.size &&
+               (p->ended || draining ||
+                plain_cut(&k->policy.framing, p->sent.bytes + p->cut,
+                          p->sent.size - p->cut, 0, &begin, &length,
+                          &next) == PLAIN_BROKEN) &&
+               k->policy.framing.kind != PMX_RAW &&
+               k->policy.framing.kind != PMX_LINES;
     default:
         return 0;
     }
@@ -287,7 +291,7 @@ static void look_ahead(void)
             if (is != PLAIN_MESSAGE)
                 break;
         }
-        k->too_long = is == PLAIN_TOO_LONG ||
+        k->too_long = is < 0 ||
                       (p->ended && at < p->sent.size);
     }
 }

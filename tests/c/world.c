@@ -109,6 +109,23 @@ pmx_policy fixed(uint32_t size)
     return p;
 }
 
+pmx_policy varint(uint32_t max_size)
+{
+    pmx_policy p = raw();
+    p.framing.kind = PMX_VARINT;
+    p.framing.max_size = max_size;
+    return p;
+}
+
+pmx_policy scanner(pmx_scan scan, uint32_t max_size)
+{
+    pmx_policy p = raw();
+    p.framing.kind = PMX_SCANNER;
+    p.framing.scan = (uint64_t)(uintptr_t)scan;
+    p.framing.max_size = max_size;
+    return p;
+}
+
 /* --- life -------------------------------------------------------------- */
 
 void world_begin(world *w, uint32_t max_messages, uint64_t arena_size)

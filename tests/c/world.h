@@ -73,6 +73,8 @@ pmx_policy raw(void);
 pmx_policy lines(const char *delimiter, uint32_t max_size);
 pmx_policy prefix(uint32_t width, int little, uint32_t max_size);
 pmx_policy fixed(uint32_t size);
+pmx_policy varint(uint32_t max_size);
+pmx_policy scanner(pmx_scan scan, uint32_t max_size);
 
 void world_begin(world *w, uint32_t max_messages, uint64_t arena_size);
 /* world_begin and a listener on 127.0.0.1. */
