@@ -1,4 +1,4 @@
-/* frame.c: where frames begin and end. */
+/* frame*.c: where frames begin and end. */
 #include "world.h"
 
 #include <stdlib.h>
@@ -16,7 +16,7 @@ static void frames_of(const pmx_framing *f, const char *stream, size_t size,
         uint8_t *copy = malloc(end - at ? end - at : 1);
         CHECK(copy);
         memcpy(copy, stream + at, end - at);
-        int n = next_frame(f, copy, end - at, &scanned, &frame);
+        int n = end > at ? next_frame(f, copy, end - at, &scanned, &frame) : 0;
         CHECK(n >= 0);
         if (n) {
             append(found, copy + frame.head, frame.size);
