@@ -62,6 +62,7 @@ typedef struct {
     int answered;               /* what is queued may be its answers */
     int matter;
     int error;
+    uint32_t was_in;            /* the service before the last switch */
 } conn;
 
 typedef struct {
