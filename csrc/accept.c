@@ -1,91 +1,38 @@
 /* Listeners, and whom they accept. */
-#include "core.h"
-
-#include <stdlib.h>
-#include <string.h>
-
-enum { INDEX_BITS = 20 };
-
-static uint64_t listener_id(const pmx_mux *mux, const pmx__listener *l)
-{
-    return PMX__LISTENER_TAG | (uint64_t)l->generation << INDEX_BITS |
-           (uint64_t)(l - mux->listeners);
-}
-
-static pmx__listener *find(const pmx_mux *mux, uint64_t id)
-{
-    uint32_t index = (uint32_t)(id & ((1u << INDEX_BITS) - 1));
-    if (!(id & PMX__LISTENER_TAG) || index >= mux->listener_count)
-        return NULL;
-    pmx__listener *l = &mux->listeners[index];
-    return l->rules && listener_id(mux, l) == id ? l : NULL;
-}
-
-/* --- lists of listeners ------------------------------------------------- */
-
-static void push(pmx_mux *mux, pmx__list *list, pmx__listener *l)
-{
-    uint32_t index = (uint32_t)(l - mux->listeners);
-    l->prev = list->tail;
-    l->next = PMX__NONE;
-    if (list->tail == PMX__NONE)
-        list->head = index;
-    else
-        mux->listeners[list->tail].next = index;
-    list->tail = index;
-}
-
-static void take_out(pmx_mux *mux, pmx__list *list, const pmx__listener *l)
-{
-    if (l->prev == PMX__NONE)
-        list->head = l->next;
-    else
-        mux->listeners[l->prev].next = l->next;
-    if (l->next == PMX__NONE)
-        list->tail = l->prev;
-    else
-        mux->listeners[l->next].prev = l->prev;
-}
-
-/* A turn looks at those alone that it may accept from, not at all. */
-static void set_state(pmx_mux *mux, pmx__listener *l, int can_accept,
-                      int full)
-{
-    if (l->full)
-        take_out(mux, &mux->full_listeners, l);
-    else if (l->can_accept)
-        take_out(mux, &mux->accepting, l);
-    l->can_accept = (uint8_t)can_accept;
-    l->full = (uint8_t)full;
-    if (full)
-        push(mux, &mux->full_listeners, l);
-    else if (can_accept)
-        push(mux, &mux->accepting, l);
-}
+#include "turn.h"
 
 /* --- listening --------------------------------------------------------- */
 
-static pmx__listener *free_place(pmx_mux *mux)
+/* A place for a listener with rules of its own; NULL: no memory. */
+static pmx__listener *new_listener(pmx_mux *mux, const pmx_policy *policy,
+                                   const pmx__target *name,
+                                   pmx__rules **rules)
 {
-    uint32_t index = mux->free_listeners.head;
-    if (index != PMX__NONE) {
-        take_out(mux, &mux->free_listeners, &mux->listeners[index]);
-        return &mux->listeners[index];
-    }
-    if (mux->listener_count >> INDEX_BITS)
+    pmx__listener *l = pmx__listener_new(mux);
+    if (!l)
         return NULL;
-    if (mux->listener_count == mux->listener_room) {
-        uint32_t room = mux->listener_room ? 2 * mux->listener_room : 1;
-        pmx__listener *grown =
-            sys_realloc(mux->listeners, room * sizeof *grown);
-        if (!grown)
-            return NULL;
-        mux->listeners = grown;
-        mux->listener_room = room;
+    *rules = pmx__rules_new(mux, policy, pmx__transport_for(name));
+    if (!*rules) {
+        pmx__listener_free(mux, l);
+        return NULL;
     }
-    pmx__listener *l = &mux->listeners[mux->listener_count++];
-    memset(l, 0, sizeof *l);
     return l;
+}
+
+/* Accept from its socket from now on. A place with rules is a listener. */
+static int begin(pmx_mux *mux, pmx__listener *l, pmx__rules *rules,
+                 uint64_t *id)
+{
+    int error = mux->poller->add(mux->poll_state, l->sock,
+                                 pmx__listener_id(mux, l), PMX__IN);
+    if (error)
+        return error;
+    pmx__keep_alive(l->sock, &rules->policy);
+    l->rules = rules;
+    *id = pmx__listener_id(mux, l);
+    mux->stats.listeners++;
+    pmx__watch_listener(mux, l);
+    return 0;
 }
 
 int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
@@ -93,44 +40,55 @@ int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                    uint32_t mode, uint64_t *id)
 {
     pmx__target target;
-    if (!pmx__policy_valid(policy))
+    pmx__rules *rules;
+    if (!pmx__policy_valid(mux, policy))
         return -EINVAL;
     int error = pmx__resolve(endpoint, &target);
     if (error)
         return error;
-    pmx__listener *l = free_place(mux);
+    pmx__listener *l = new_listener(mux, policy, &target, &rules);
     if (!l)
         return -ENOMEM;
-    pmx__rules *rules = pmx__rules_new(policy, pmx__via(&target));
-    if (!rules) {
-        push(mux, &mux->free_listeners, l);
-        return -ENOMEM;
-    }
-    uint32_t generation = l->generation + 1;
-    memset(l, 0, sizeof *l);
-    l->generation = generation;
     error = pmx__listen(&target, backlog, reuse_port, mode, &l->sock, &l->file);
     if (error)
         goto fail_listen;
-    pmx__keep_alive(l->sock, policy);
     error = pmx__local(l->sock, &l->name);
-    if (error)
-        goto fail_add;
-    error = mux->poller->add(mux->poll_state, l->sock, listener_id(mux, l),
-                             PMX__IN);
-    if (error)
-        goto fail_add;
-    l->rules = rules;
-    *id = listener_id(mux, l);
-    mux->stats.listeners++;
-    pmx__watch_listener(mux, l);
-    return 0;
-fail_add:
+    if (!error)
+        error = begin(mux, l, rules, id);
+    if (!error)
+        return 0;
     pmx__file_close(&l->file, pmx__file_of(&target), 0);
     pmx__drop_sock(l->sock);
 fail_listen:
     pmx__rules_drop(mux, rules);
-    push(mux, &mux->free_listeners, l);
+    pmx__listener_free(mux, l);
+    return error;
+}
+
+int pmx__do_listen_on(pmx_mux *mux, int64_t number, const pmx_policy *policy,
+                      uint64_t *id)
+{
+    pmx__target name;
+    pmx__rules *rules;
+    pmx_sock sock = (pmx_sock)number;
+    if (!pmx__policy_valid(mux, policy))
+        return -EINVAL;
+    if (number < 0 || (int64_t)sock != number)
+        return -EBADF;
+    int error = pmx__listen_given(sock, &name);
+    if (error)
+        return error;
+    pmx__listener *l = new_listener(mux, policy, &name, &rules);
+    if (!l)
+        return -ENOMEM;
+    l->sock = sock;
+    l->name = name;
+    l->is_given = 1;
+    error = begin(mux, l, rules, id);
+    if (error) {
+        pmx__rules_drop(mux, rules);
+        pmx__listener_free(mux, l);
+    }
     return error;
 }
 
@@ -139,20 +97,18 @@ void pmx__close_listener(pmx_mux *mux, pmx__listener *l, int forked)
     if (!forked)
         mux->poller->del(mux->poll_state, l->sock);
     pmx__file_close(&l->file, pmx__file_of(&l->name), forked);
-    if (forked)
+    if (forked || l->is_given)
         pmx__drop_sock(l->sock);
     else
         pmx__close_sock(l->sock);
     pmx__rules_drop(mux, l->rules);
-    l->rules = NULL;
-    set_state(mux, l, 0, 0);
-    push(mux, &mux->free_listeners, l);
+    pmx__listener_free(mux, l);
     mux->stats.listeners--;
 }
 
 int pmx__do_unlisten(pmx_mux *mux, uint64_t id)
 {
-    pmx__listener *l = find(mux, id);
+    pmx__listener *l = pmx__find_listener(mux, id);
     if (!l)
         return -ENOENT;
     pmx__close_listener(mux, l, 0);
@@ -161,7 +117,7 @@ int pmx__do_unlisten(pmx_mux *mux, uint64_t id)
 
 int pmx__do_listener_address(pmx_mux *mux, uint64_t id, pmx_address *name)
 {
-    pmx__listener *l = find(mux, id);
+    pmx__listener *l = pmx__find_listener(mux, id);
     if (!l)
         return -ENOENT;
     mux->asked[0] = l->name;
@@ -170,31 +126,6 @@ int pmx__do_listener_address(pmx_mux *mux, uint64_t id, pmx_address *name)
 }
 
 /* --- accepting --------------------------------------------------------- */
-
-/* Whether a turn need not wait, since somebody may be accepted. */
-int pmx__accepting(const pmx_mux *mux)
-{
-    if (mux->room && mux->full_listeners.head != PMX__NONE)
-        return 1;               /* one of them may have some: look */
-    return mux->accepting.head != PMX__NONE &&
-           (mux->room || !mux->accept_again);
-}
-
-void pmx__may_accept(pmx_mux *mux, uint64_t id)
-{
-    pmx__listener *l = find(mux, id);
-    if (l && !l->can_accept)
-        set_state(mux, l, 1, l->full);
-}
-
-void pmx__watch_listener(pmx_mux *mux, pmx__listener *l)
-{
-    if (mux->poller->edge)
-        return;
-    int wanted = !l->full && !mux->accept_again;
-    mux->poller->mod(mux->poll_state, l->sock, listener_id(mux, l),
-                     wanted ? PMX__IN : PMX__DROP);
-}
 
 static void watch_all(pmx_mux *mux)
 {
@@ -229,8 +160,8 @@ static void make_room(pmx_mux *mux)
     for (uint32_t i = mux->full_listeners.head, next; i != PMX__NONE; i = next) {
         pmx__listener *l = &mux->listeners[i];
         next = l->next;
-        if (pmx__places_taken(l->rules) < l->rules->is.max_connections) {
-            set_state(mux, l, l->can_accept, 0);
+        if (pmx__places_taken(l->rules) < l->rules->policy.max_connections) {
+            pmx__listener_state(mux, l, l->can_accept, 0);
             pmx__watch_listener(mux, l);
         }
     }
@@ -246,7 +177,7 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     if (error)
         goto refuse;
     if (!PMX__HANDS_ON)
-        pmx__keep_alive(sock, &l->rules->is);
+        pmx__keep_alive(sock, &l->rules->policy);
     pmx__conn *c = pmx__slot(mux, slot);
     c->sock = sock;
     pmx__keep_peer(c, peer);
@@ -256,7 +187,12 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         pmx__conn_free(mux, slot);
         goto refuse;
     }
-    c->flags = PMX__LISTED | PMX__COUNTED | PMX__WATCH_IN | PMX__WATCH_OUT;
+    c->flags = PMX__IN_POLLER | PMX__COUNTED;
+    c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
+    if (mux->draining == 2) {   /* its slot may have been passed already */
+        c->ready_next = mux->fresh;
+        mux->fresh = slot;
+    }
     l->rules->connections++;
     mux->stats.accepted++;
     pmx__opened(mux, slot);
@@ -267,20 +203,27 @@ refuse:
     pause_accepting(mux, error);
 }
 
+/* Whether there is room to report more connections as opened. */
+static int has_room(const pmx_mux *mux, const pmx__listener *l)
+{
+    return mux->opened_count < mux->max_rows &&
+           l->rules->service->report_count < mux->max_rows;
+}
+
 /* Accept from one listener until nobody waits; how many were tried. */
 static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
 {
     uint32_t tried = 0;
     while (l->can_accept && !l->full && !mux->accept_again &&
-           tried < budget && mux->opened_count < mux->max_rows) {
+           tried < budget && has_room(mux, l)) {
         pmx_sock sock;
         pmx__target peer;
         peer.size = 0;          /* the system may tell none */
         peer.to.any.sa_family = AF_UNSPEC;
-        const pmx_policy *is = &l->rules->is;
+        const pmx_policy *is = &l->rules->policy;
         if (is->max_connections && !mux->draining &&
             pmx__places_taken(l->rules) >= is->max_connections) {
-            set_state(mux, l, 1, 1);
+            pmx__listener_state(mux, l, 1, 1);
             mux->stats.accept_pauses++;
             pmx__watch_listener(mux, l);
             break;
@@ -292,7 +235,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             admit(mux, l, sock, &peer);
             break;
         case EAGAIN:
-            set_state(mux, l, 0, 0);
+            pmx__listener_state(mux, l, 0, 0);
             break;
         case ECONNABORTED: case EPROTO: case EPERM: case ENETDOWN:
         case EHOSTUNREACH: case ENETUNREACH: case ETIMEDOUT: case EINTR:
@@ -318,8 +261,11 @@ void pmx__accept_all(pmx_mux *mux)
         i = mux->accepting.head;
         pmx__listener *l = &mux->listeners[i];
         budget -= accept_from(mux, l, budget);
-        if (l->can_accept && !l->full)
-            set_state(mux, l, 1, 0);    /* the others first, next time */
+        if (l->can_accept && !l->full) {
+            pmx__listener_state(mux, l, 1, 0);  /* the others first, next time */
+            if (!has_room(mux, l))
+                mux->capped = 1;
+        }
     }
     if (mux->accepting.head != PMX__NONE &&
         mux->opened_count == mux->max_rows)
@@ -333,6 +279,5 @@ void pmx__do_drain(pmx_mux *mux)
     mux->draining = 1;
     for (uint32_t i = 0; i < mux->listener_count; i++)
         if (mux->listeners[i].rules)
-            set_state(mux, &mux->listeners[i], 1, 0);
+            pmx__listener_state(mux, &mux->listeners[i], 1, 0);
 }
-

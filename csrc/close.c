@@ -14,13 +14,13 @@
  * at. A byte less to acknowledge is progress, as is one that the kernel takes;
  * what the peer sends is none, or it could hold the connection for ever.
  */
-#include "core.h"
+#include "state.h"
 
 /* When a closing connection is looked at next, for progress. */
 static void look_again(pmx_mux *mux, uint32_t slot)
 {
     const pmx__conn *c = pmx__slot(mux, slot);
-    int64_t span = c->rules->is.close_ns / PMX__LOOKS;
+    int64_t span = c->rules->policy.close_ns / PMX__LOOKS;
     if (c->flags & PMX__UNACKED)
         span = PMX__ACK_NS + PMX__ACK_EACH_NS * mux->unacked;
     else if (span < PMX__SOON_NS)
@@ -43,7 +43,7 @@ void pmx__due_to_close(pmx_mux *mux, uint32_t slot)
 static void close_in_time(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    const pmx_policy *is = &c->rules->is;
+    const pmx_policy *is = &c->rules->policy;
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED | PMX__ENDED | PMX__DROPPING;
     if (is->close_ns < 0 ||
         pmx__after(mux->now, is->close_ns) >= pmx__deadline_of(c))
@@ -68,7 +68,7 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
         return;
     }
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
-    c->flags &= ~(uint32_t)(PMX__FRAMES | PMX__ENDING | PMX__OVER |
+    c->flags &= ~(uint32_t)(PMX__FRAMES | PMX__ENDING | PMX__OVER_WATER |
                             PMX__SAY_DRAINED);
     if (!(c->flags & PMX__ENDED)) {     /* our close ends the input, no stop */
         c->flags |= PMX__ENDED | PMX__DROPPING;
@@ -87,7 +87,8 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
 /* -1: the OS does not tell. */
 static int64_t unacknowledged(const pmx__conn *c)
 {
-    return c->rules->via->arrives_at_once ? 0 : pmx__unacknowledged(c->sock);
+    return c->rules->transport->arrives_at_once
+               ? 0 : pmx__unacknowledged(c->sock);
 }
 
 /* The connection waits until its peer has acknowledged everything. No event
@@ -122,8 +123,8 @@ static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
 static void linger(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    pmx__rules *rules = c->rules;
-    uint32_t most = rules->is.max_connections;
+    pmx__rules *rules = pmx__counted_by(c);
+    uint32_t most = rules->policy.max_connections;
     if (!most)
         return;
     if (!c->lingers) {
@@ -149,8 +150,8 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     if (c->flags & (PMX__CONNECTING | PMX__DONE) || c->dirty != PMX__NONE)
         return;
     size_t queued = c->queue ? c->queue->size : 0;
-    if (c->flags & PMX__OVER && queued <= c->rules->is.low_water) {
-        c->flags &= ~(uint32_t)PMX__OVER;
+    if (c->flags & PMX__OVER_WATER && queued <= c->rules->policy.low_water) {
+        c->flags &= ~(uint32_t)PMX__OVER_WATER;
         pmx__say(mux, slot, PMX__SAY_DRAINED);
         pmx__watch(mux, slot);
         if (pmx__has_work(c))
@@ -183,7 +184,7 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
 static void look(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    int error = c->flags & PMX__HUNG ? pmx__sock_error(c->sock) : 0;
+    int error = c->flags & PMX__HANGUP_SEEN ? pmx__sock_error(c->sock) : 0;
     if (error) {                /* a poller may have had to drop it */
         pmx__finish(mux, slot, error, 0);
         return;

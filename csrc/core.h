@@ -1,9 +1,9 @@
-/* What the parts of the core share. */
+/* What the parts of the core work on: connections, policies in use, the mux;
+ * and what is done with the memory of one alone. Layer 3. */
 #ifndef PMX_CORE_H
 #define PMX_CORE_H
 
 #include "poller.h"
-#include "transport.h"
 
 #include <errno.h>
 
@@ -18,7 +18,7 @@ enum {
      * receive queue holds, and a little more, so that a message of 64 KiB
      * comes with its framing, and a receive that it does not fill tells that
      * there is no more. */
-    PMX__SHARE = 65536 + 4096,
+    PMX__PORTION = 65536 + 4096,
     /* A frame from here on is handed over in its own memory, not copied. */
     PMX__LARGE_FRAME = 65536,
     /* A carry up to this is copied in front of what is received next; a
@@ -100,11 +100,37 @@ typedef struct {
     uint32_t slot;
 } pmx__deadline;
 
+struct pmx__framing;            /* see frame.h, transport.h */
+struct pmx__transport;
+
+/* What the connections of one handler are to the mux. A batch has the rows of
+ * one service, so each has lists of its own. */
+typedef struct pmx__service {
+    uint32_t number;
+    uint32_t min_messages;      /* see pmx_configure() */
+    int64_t max_delay_ns;
+    uint32_t leave_gaps;
+    uint32_t sources;           /* connections that may bring messages */
+    pmx__list ready;            /* connections that have input to be served */
+    uint32_t ready_count;
+    uint32_t cut_short;         /* the connection that a batch's end kept from
+                                   its portion, */
+    size_t cut_left;            /* and what is left of that */
+    pmx__list report;           /* connections with rows but messages */
+    uint32_t report_count;
+    uint32_t in_line;           /* for its turn, */
+    struct pmx__service *next;  /* before this one */
+} pmx__service;
+
 /* A policy in use: by a listener and its connections, or by all outgoing ones
  * that have the same, which a table finds. */
 typedef struct pmx__rules {
-    pmx_policy is;
-    const pmx__transport *via;
+    pmx_policy policy;
+    const struct pmx__framing *framing;
+    const struct pmx__transport *transport;
+    pmx__service *service;
+    struct pmx__rules *first;   /* of connections that have switched: what
+                                   they began with, and still count for */
     struct pmx__rules *next;    /* with the same place in the table */
     uint32_t hash;
     uint32_t shared;            /* it is in the table */
@@ -130,20 +156,20 @@ enum pmx__flags {
     PMX__RESET_LAST = 1 << 12,  /* a protocol error: reset once flushed */
     PMX__PAUSED = 1 << 13,      /* by the user */
     PMX__HELD = 1 << 14,        /* by messages not taken */
-    PMX__OVER = 1 << 15,        /* over high water */
+    PMX__OVER_WATER = 1 << 15,        /* over high water */
     PMX__LOST = 1 << 16,        /* reset: what holds reading is lifted */
-    PMX__HUNG = 1 << 17,        /* hung up, no error: nothing to watch */
+    PMX__HANGUP_SEEN = 1 << 17,        /* hung up, no error: nothing to watch */
     PMX__LIMITED = 1 << 18,     /* reads no more than `left`; when ENDED: the
                                    end is that, not the peer's */
     PMX__SAY_ENDED = 1 << 19,   /* to be reported */
     PMX__SAY_DRAINED = 1 << 20,
     PMX__IN_READY = 1 << 21,
     PMX__IN_REPORT = 1 << 22,
-    PMX__SOURCE = 1 << 23,      /* may bring messages */
-    PMX__LISTED = 1 << 24,      /* in the poller */
-    PMX__WATCH_IN = 1 << 25,    /* as the poller was told */
-    PMX__WATCH_OUT = 1 << 26,
-    PMX__WATCH_DROP = 1 << 27,
+    PMX__MAY_BRING = 1 << 23,      /* may bring messages */
+    PMX__IN_POLLER = 1 << 24,      /* in the poller */
+    PMX__SAY_OPENED = 1 << 25,  /* to be reported, before any message */
+    PMX__IN_CHORES = 1 << 26,   /* in that ready list, not its service's */
+    PMX__OUTGOING = 1 << 27,    /* made by pmx_connect() */
     PMX__COUNTED = 1 << 28,     /* among the open connections */
     PMX__UNACKED = 1 << 30,     /* finished once the peer has it all */
     PMX__DISOWNED = 1 << 29,    /* nobody was told of it: no report */
@@ -151,6 +177,13 @@ enum pmx__flags {
 /* Input behind ENDED is read and dropped, until the peer's end. */
 #define PMX__DROPPING (UINT32_C(1) << 31)
 #define PMX__UNKNOWN UINT32_MAX /* how much is unacknowledged */
+
+/* What the poller was told to watch. */
+enum pmx__watched {
+    PMX__WATCH_IN = 1,
+    PMX__WATCH_OUT = 2,
+    PMX__WATCH_DROP = 4
+};
 
 /* A name of IPv6, as the network has it. */
 typedef struct {
@@ -205,8 +238,9 @@ typedef struct pmx__conn {
                                    when CLOSING or SLOW_DUE */
     uint32_t ip4;               /* the peer's, as the network has them */
     uint16_t port4;
-    uint8_t due : 4;            /* enum pmx__due */
-    uint8_t lingers : 4;        /* enum pmx__lingers */
+    uint8_t due : 3;            /* enum pmx__due */
+    uint8_t lingers : 2;        /* enum pmx__lingers */
+    uint8_t watched : 3;        /* enum pmx__watched */
     uint8_t task;               /* enum pmx__task; below it the family */
     uint8_t ip6_end[4];         /* of IPv6 without a scope, which has ip4 and
                                    at.ip6 for the rest of it, and port4 */
@@ -219,7 +253,8 @@ enum pmx__task {
     PMX__OWES_MORE = 64,        /* and had several at once: which of them an
                                    answer in the same turn is to is not known */
     PMX__KEEPS = 128,           /* messages are kept that it has not taken */
-    PMX__FAMILY = 15,           /* of the peer of one that has been open */
+    PMX__SAY_IDLE = 8,          /* to be reported: its time is over */
+    PMX__FAMILY = 7,            /* of the peer of one that has been open */
     PMX__SCOPED = 7             /* IPv6, at.peer6 */
 };
 
@@ -238,6 +273,7 @@ typedef struct {
     pmx__file file;
     uint32_t generation;
     uint32_t prev, next;        /* in a list of listeners */
+    uint8_t is_given;           /* others may have it too: no shutdown */
     uint8_t can_accept;         /* it is in the list of those, */
     uint8_t full;               /* or in that: at max_connections */
 } pmx__listener;
@@ -250,8 +286,8 @@ typedef struct {
     uint32_t next;
     uint32_t share;             /* the block it is shared through, + 1 */
     uint8_t head_size;
-    uint8_t framed;             /* data is as it goes out, any frames of it */
-    uint8_t head[8];
+    uint8_t tail_size;
+    uint8_t head[8];            /* PMX__HEAD */
 } pmx__piece;
 
 typedef struct {
@@ -286,16 +322,20 @@ struct pmx_mux {
     uint32_t unacked;           /* connections that wait for that */
     int room;                   /* a descriptor or a place has come free */
     int draining;               /* 1: accepts who waits, 2: limits the input of
-                                   all, up to slot `limited`, 3: has */
+                                   all accepted, up to slot `limited`, 3: has */
     uint32_t limited;
+    uint32_t fresh;             /* accepted meanwhile: a chain, by ready_next */
 
-    pmx__list ready;
-    uint32_t ready_count;
-    uint32_t cut_short;         /* whom a batch's end kept from its share, */
-    size_t cut_left;            /* and what is left of that */
-    pmx__list report;
+    pmx__service first;         /* service 0; */
+    pmx__service **others;      /* from 1 on */
+    uint32_t service_count, service_room;
+    pmx__service *line_head, *line_tail;    /* for their turn */
+    pmx__service *serving;      /* whose rows this batch has, if any */
+    pmx__list chores;           /* connections that have work, but no rows */
+    uint32_t chore_count;
+    uint32_t ready_count;       /* of all services, and so are these: */
     uint32_t report_count;
-    uint32_t sources;           /* connections that may bring messages */
+    uint32_t sources;
 
     /* this turn's batch */
     uint32_t turn;
@@ -331,7 +371,7 @@ struct pmx_mux {
     size_t dropped, flushed;    /* bytes, in this turn */
     int short_of_buffers;       /* a send was refused for it: try again soon */
     uint32_t unheard;           /* waits in a row that filled all the room */
-    int keeps_memory;           /* see keep_freed_memory() */
+    int keeps_memory;           /* see pmx__keep_freed_memory() */
     uint32_t event_room;
     uint64_t most_buffers;      /* since memory was given back, */
     int64_t trim_at;            /* which is done then, or 0 */
@@ -342,78 +382,40 @@ struct pmx_mux {
     pmx__event *events;         /* room for event_room */
 };
 
-/* slots.c: where connections are, their rules, who has work */
 static inline pmx__conn *pmx__slot(const pmx_mux *mux, uint32_t slot)
 {
     return &mux->slabs[slot / PMX__SLAB][slot % PMX__SLAB];
 }
-pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id);
-uint32_t pmx__slot_of(const pmx_mux *mux, const pmx__conn *c);
-uint64_t pmx__id(uint32_t slot, const pmx__conn *c);
-pmx__rules *pmx__rules_new(const pmx_policy *policy,
-                           const pmx__transport *via);
-pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
-                              const pmx__transport *via);
-void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules);
-int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
-void pmx__conn_free(pmx_mux *mux, uint32_t slot);
-void pmx__ready(pmx_mux *mux, uint32_t slot);
-void pmx__unready(pmx_mux *mux, uint32_t slot);
-/* How many of max_connections are taken: those that linger are counted apart,
- * up to the same number. */
-static inline uint32_t pmx__places_taken(const pmx__rules *rules)
-{
-    uint32_t most = rules->is.max_connections;
-    return rules->connections -
-           (rules->lingering < most ? rules->lingering : most);
-}
-void pmx__may_go(pmx_mux *mux, uint32_t slot);
-void pmx__linger_no_more(pmx_mux *mux, uint32_t slot);
-int pmx__policy_valid(const pmx_policy *policy);
 
-/* plain.c */
-static inline const pmx__transport *pmx__via(const pmx__target *target)
+static inline int64_t pmx__earlier(int64_t a, int64_t b)
 {
-    return pmx__family(target) == 1 ? &pmx__unix : &pmx__tcp;
+    return a < b ? a : b;
 }
 
-/* A send was refused: be told when the socket takes bytes again. */
-static inline int pmx__arm(const pmx_mux *mux, const pmx__conn *c)
+/* INT64_MAX: for ever. */
+static inline int64_t pmx__after(int64_t at, int64_t span)
 {
-    return mux->poller->arm ? mux->poller->arm(mux->poll_state, c->sock) : 0;
+    return span > INT64_MAX - at ? INT64_MAX : at + span;
 }
 
-/* state.c: what happens to a connection */
-int pmx__has_work(const pmx__conn *c);
-int pmx__blocked(const pmx__conn *c);
-int pmx__unread(const pmx__conn *c);
-int pmx__reads(const pmx__conn *c);
-void pmx__watch(pmx_mux *mux, uint32_t slot);
-void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what);
-void pmx__report(pmx_mux *mux);
-void pmx__opened(pmx_mux *mux, uint32_t slot);
-void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
-void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
-void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
-void pmx__lost_to(pmx_mux *mux, uint32_t slot, int error);
-void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
+/* arena.c */
+void pmx__arena_reset(pmx_arena *arena);
+/* Room for size more bytes behind data; the arena may move. */
+int pmx__arena_reserve(pmx_mux *mux, pmx_arena **arena, size_t size,
+                       size_t most);
+void pmx__carry_drop(pmx_mux *mux, pmx__conn *c);
+
+/* names.c: what a connection's ends are called */
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
 /* Remember the peer's name; without memory the connection has none. */
 void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
-void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
+void pmx__keep_names(pmx__conn *c);
 
-/* close.c: how it ends */
-void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
-void pmx__due_to_close(pmx_mux *mux, uint32_t slot);
-void pmx__end_sending(pmx_mux *mux, uint32_t slot);
-void pmx__settle(pmx_mux *mux, uint32_t slot);
-/* Its time is over, or it is to be looked at (idle connections: expire.c). */
-void pmx__is_due(pmx_mux *mux, uint32_t slot);
-
-/* expire.c: whose time is over */
-void pmx__expire(pmx_mux *mux);
-void pmx__waits(pmx_mux *mux, uint32_t slot);
-void pmx__hand_back(pmx_mux *mux, int64_t now);
+/* memory.c: the mux's tables, and what goes back to the system */
+int pmx__allocate_tables(pmx_mux *mux);
+void pmx__free_tables(pmx_mux *mux);
+void pmx__keep_freed_memory(pmx_mux *mux);
+void pmx__give_memory_back(pmx_mux *mux);
 
 /* due.c: deadlines */
 /* Look again soon at the connection that pmx__overdue() named. */
@@ -429,103 +431,5 @@ uint32_t pmx__overdue(pmx_mux *mux);
 void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
                     int64_t since);
 void pmx__undue(pmx_mux *mux, uint32_t slot);
-
-/* frame.c */
-typedef struct {
-    size_t head;                /* bytes before the payload */
-    size_t size;                /* of the payload */
-    size_t whole;               /* head, payload and tail */
-} pmx__frame;
-/* 1: a frame; 0: more is needed (whole: so much in all, if known);
- * -EMSGSIZE. scanned is kept from call to call. */
-int pmx__next_frame(const pmx_framing *f, const uint8_t *bytes, size_t size,
-                    uint64_t *scanned, pmx__frame *frame);
-uint8_t pmx__frame_head(const pmx_framing *f, uint64_t size, uint8_t *head);
-int pmx__framing_valid(const pmx_framing *f);
-
-/* input.c */
-int pmx__take_in(pmx_mux *mux, uint32_t slot);
-void pmx__limit_input(pmx_mux *mux, uint32_t slot);
-
-/* outq.c: queued output */
-int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
-                    size_t size);
-int pmx__queue_share(pmx_mux *mux, pmx__conn *c, pmx__shared *shared,
-                     size_t begin);
-/* Until the queue is empty (0) or the kernel takes no more (-errno). */
-int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken);
-void pmx__queue_drop(pmx_mux *mux, pmx__conn *c);
-pmx__shared *pmx__share(pmx_mux *mux, const void *bytes, size_t size);
-void pmx__unshare(pmx_mux *mux, pmx__shared *shared);
-
-/* output.c: the log, and sending */
-void pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count);
-void pmx__flush(pmx_mux *mux, uint32_t slot);
-
-/* accept.c: listeners */
-void pmx__accept_all(pmx_mux *mux);
-int pmx__accepting(const pmx_mux *mux);
-void pmx__may_accept(pmx_mux *mux, uint64_t listener);
-void pmx__watch_listener(pmx_mux *mux, pmx__listener *listener);
-void pmx__close_listener(pmx_mux *mux, pmx__listener *listener, int forked);
-
-/* dial.c: outgoing connections */
-void pmx__connected(pmx_mux *mux, uint32_t slot);
-
-/* wait.c */
-static inline int64_t pmx__earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* INT64_MAX: for ever. */
-static inline int64_t pmx__after(int64_t at, int64_t span)
-{
-    return span > INT64_MAX - at ? INT64_MAX : at + span;
-}
-/* How long there is nothing to wait for: 0, or a moment where all that can be
- * done is a send that was refused for want of memory; -1: wait. */
-int64_t pmx__at_once(const pmx_mux *mux);
-/* When the mux itself must act, whatever the descriptors say. */
-int64_t pmx__next_act(const pmx_mux *mux);
-/* Wait until `until` (INT64_MAX: for ever; in the past: only look): how many
- * events there are in mux->events, or -errno. */
-int pmx__wait(pmx_mux *mux, int64_t until);
-/* 1 when the wakeup was among them. */
-int pmx__note_events(pmx_mux *mux, int count);
-void pmx__ask_sockets(pmx_mux *mux);
-
-/* mux.c, accept.c, dial.c, wait.c: what entry.c lets in one at a time. In
- * pymux.h each has the same name without do_. */
-void pmx__do_shut(pmx_mux *mux);
-int pmx__do_wakeup_open(pmx_mux *mux);
-void pmx__do_keep_wakeup(pmx_mux *mux, int64_t *wakeup);
-int pmx__do_fileno(const pmx_mux *mux);
-int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
-                   const pmx_policy *policy, int backlog, int reuse_port,
-                   uint32_t mode, uint64_t *listener);
-int pmx__do_unlisten(pmx_mux *mux, uint64_t listener);
-int pmx__do_listener_address(pmx_mux *mux, uint64_t listener,
-                             pmx_address *name);
-int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
-                    uint32_t count, const pmx_policy *policy, uint64_t *id);
-int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
-int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
-uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id);
-int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id);
-int pmx__do_pending(const pmx_mux *mux, uint64_t id);
-int pmx__do_stopping(const pmx_mux *mux, uint64_t id);
-int pmx__do_harvest(pmx_turn *turn);
-int pmx__do_submit(pmx_turn *turn);
-int64_t pmx__do_next_timeout(pmx_mux *mux);
-void pmx__do_drain(pmx_mux *mux);
-void pmx__do_reset_all(pmx_mux *mux, int error);
-
-/* arena.c */
-void pmx__arena_reset(pmx_arena *arena);
-/* Room for size more bytes behind data; the arena may move. */
-int pmx__arena_reserve(pmx_mux *mux, pmx_arena **arena, size_t size,
-                       size_t most);
-void pmx__carry_drop(pmx_mux *mux, pmx__conn *c);
 
 #endif

@@ -1,5 +1,5 @@
 /* Outgoing connections: a route of addresses, tried in order. */
-#include "core.h"
+#include "turn.h"
 
 #include <stdlib.h>
 
@@ -22,7 +22,8 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
                                          pmx__id(slot, c),
                                          PMX__IN | PMX__OUT);
             if (!added) {
-                c->flags |= PMX__LISTED | PMX__WATCH_IN | PMX__WATCH_OUT;
+                c->flags |= PMX__IN_POLLER;
+                c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
                 pmx__watch(mux, slot);
                 if (!dialled) {         /* reported by the next harvest */
                     c->flags |= PMX__CAN_WRITE;
@@ -43,7 +44,7 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
 int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
                     uint32_t count, const pmx_policy *policy, uint64_t *id)
 {
-    if (!pmx__policy_valid(policy) || !count || count > 1024)
+    if (!pmx__policy_valid(mux, policy) || !count || count > 1024)
         return -EINVAL;
     pmx__route *route =
         sys_calloc(1, sizeof *route + count * sizeof *route->targets);
@@ -64,7 +65,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     pmx_policy common = *policy;
     common.connect_ns = -1;
     pmx__rules *rules = pmx__rules_shared(
-        mux, &common, pmx__via(&route->targets[0]));
+        mux, &common, pmx__transport_for(&route->targets[0]));
     error = rules ? pmx__conn_new(mux, rules, &slot) : -ENOMEM;
     if (rules)
         pmx__rules_drop(mux, rules);    /* the connection keeps them */
@@ -72,7 +73,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
         goto fail;
     pmx__conn *c = pmx__slot(mux, slot);
     c->at.route = route;
-    c->flags = PMX__CONNECTING;
+    c->flags = PMX__CONNECTING | PMX__OUTGOING;
     *id = pmx__id(slot, c);
     pmx__set_due(mux, slot, PMX__CONNECT_DUE);
     dial(mux, slot, 0);
@@ -101,10 +102,6 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
         dial(mux, slot, 0);
         return;
     }
-    if (mux->opened_count == mux->max_rows) {
-        mux->capped = 1;        /* no row to report it in: next turn */
-        return;
-    }
     int told = !(c->flags & PMX__CLOSING);      /* else it is the closing's */
     int error = told && c->error ? -c->error : pmx__dialled(c->sock);
     if (told)
@@ -117,7 +114,7 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     }
     if (error) {
         mux->poller->del(mux->poll_state, c->sock);
-        c->flags &= ~(uint32_t)PMX__LISTED;
+        c->flags &= ~(uint32_t)PMX__IN_POLLER;
         pmx__reset_sock(c->sock);       /* one to itself, say, would linger */
         c->sock = PMX__NO_SOCK;
         c->at.route->next++;
@@ -128,8 +125,8 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     pmx__keep_peer(c, &route->targets[route->next]);
     free(route);
     c->flags &= ~(uint32_t)PMX__CONNECTING;
-    pmx__keep_alive(c->sock, &c->rules->is);    /* not sooner: it would bound
-                                                   connecting too */
+    /* not sooner: it would bound connecting too */
+    pmx__keep_alive(c->sock, &c->rules->policy);
     /* what has come meanwhile, its end too, had this one event */
     c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
     mux->stats.connected++;

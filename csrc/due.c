@@ -17,11 +17,11 @@ int64_t pmx__deadline_of(const pmx__conn *c)
     if (c->due == PMX__CONNECT_DUE)
         return c->at.route->until;
     if (c->due == PMX__IDLE_DUE)
-        span = c->rules->is.idle_ns;
+        span = c->rules->policy.idle_ns;
     else if (c->due == PMX__SLOW_DUE)
-        span = c->rules->is.idle_ns / 2;
+        span = c->rules->policy.idle_ns / 2;
     else if (c->due == PMX__CLOSE_DUE)
-        span = c->rules->is.close_ns;
+        span = c->rules->policy.close_ns;
     return span < 0 ? INT64_MAX : pmx__after(c->since, span);
 }
 
@@ -69,7 +69,7 @@ void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__undue(mux, slot);
     c->since = since;
-    c->due = due & 15;
+    c->due = due & 7;
     int64_t at = pmx__deadline_of(c);
     if (at == INT64_MAX)
         c->due = PMX__NOT_DUE;

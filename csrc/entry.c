@@ -10,7 +10,7 @@
  * Not through the door: what any thread may ask (pmx_name, pmx_forked,
  * pmx_counts, pmx_wakeup_fd), and pmx_wakeup().
  */
-#include "core.h"
+#include "mux.h"
 
 #include <stdlib.h>
 
@@ -82,6 +82,20 @@ int pmx_keep_wakeup(pmx_mux *mux, int64_t *wakeup)
     INSIDE(mux, int, (pmx__do_keep_wakeup(mux, wakeup), 0));
 }
 
+/* --- services ------------------------------------------------------------ */
+
+int pmx_add_service(pmx_mux *mux)
+{
+    INSIDE(mux, int, pmx__do_add_service(mux));
+}
+
+int pmx_configure(pmx_mux *mux, uint32_t service, uint32_t min_messages,
+                  int64_t max_delay_ns, uint32_t leave_gaps)
+{
+    INSIDE(mux, int, pmx__do_configure(mux, service, min_messages,
+                                       max_delay_ns, leave_gaps));
+}
+
 /* --- listeners and connections ----------------------------------------- */
 
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
@@ -90,6 +104,12 @@ int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
 {
     INSIDE(mux, int, pmx__do_listen(mux, endpoint, policy, backlog,
                                     reuse_port, mode, listener));
+}
+
+int pmx_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
+                  uint64_t *listener)
+{
+    INSIDE(mux, int, pmx__do_listen_on(mux, sock, policy, listener));
 }
 
 int pmx_unlisten(pmx_mux *mux, uint64_t listener)

@@ -4,7 +4,7 @@
  * for its turn, for the task that has its message. Nothing of that is examined
  * before the time is over, so a message costs one store, the touch.
  */
-#include "core.h"
+#include "state.h"
 
 static int is_idle_due(const pmx__conn *c)
 {
@@ -58,17 +58,16 @@ static int may_read(pmx_mux *mux, uint32_t slot)
 static void expire_idle(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if (!c->rules->is.idle_ns) {
+    if (!c->rules->policy.idle_ns) {
         pmx__finish(mux, slot, ETIMEDOUT, 1);
     } else if (waits_for_us(mux, c)) {
         pmx__touch(mux, slot);
     } else if (!(c->task & (PMX__OWES | PMX__KEEPS))) {
         if (!may_read(mux, slot))
             pmx__finish(mux, slot, ETIMEDOUT, 1);
-    } else if (mux->idle_count == mux->max_rows) {
-        pmx__put_off(mux);
     } else {
-        mux->idle[mux->idle_count++] = pmx__id(slot, c);
+        c->task |= PMX__SAY_IDLE;
+        pmx__say(mux, slot, 0);
         pmx__touch(mux, slot);
     }
 }

@@ -12,43 +12,12 @@
  * alike, however many are always ready, and edge-triggered pollers need no
  * second look.
  */
-#include "core.h"
+#include "mux.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* --- life -------------------------------------------------------------- */
-
-static void free_tables(pmx_mux *mux)
-{
-    free(mux->events);
-    free(mux->opened);
-    free(mux->ended);
-    free(mux->drained);
-    free(mux->closed);
-    free(mux->ending);
-    free(mux->idle);
-    free(mux->row_slots);
-    free(mux->scratch);
-}
-
-static int allocate_tables(pmx_mux *mux)
-{
-    size_t rows = mux->max_rows;
-    mux->events = sys_calloc(mux->event_room, sizeof *mux->events);
-    mux->opened = sys_calloc(rows, sizeof *mux->opened);
-    mux->ended = sys_calloc(rows, sizeof *mux->ended);
-    mux->drained = sys_calloc(rows, sizeof *mux->drained);
-    mux->closed = sys_calloc(rows, sizeof *mux->closed);
-    mux->ending = sys_calloc(rows, sizeof *mux->ending);
-    mux->idle = sys_calloc(rows, sizeof *mux->idle);
-    mux->row_slots = sys_calloc(rows, sizeof *mux->row_slots);
-    mux->scratch = sys_malloc(mux->scratch_size);
-    return mux->events && mux->opened && mux->ended && mux->drained &&
-                   mux->closed && mux->ending && mux->idle &&
-                   mux->row_slots && mux->scratch
-               ? 0 : -ENOMEM;
-}
 
 /* Without a wakeup: see pmx__do_wakeup_open(). */
 static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
@@ -65,20 +34,19 @@ static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
     mux->max_rows = rows;
     mux->arena_most = arena_size;
     mux->event_room = small ? PMX__FEW_EVENTS : PMX__EVENTS;
-    mux->scratch_size = small ? PMX__SMALL_SCRATCH : PMX__SHARE;
+    mux->scratch_size = small ? PMX__SMALL_SCRATCH : PMX__PORTION;
     mux->first_slots = small ? PMX__FEW_SLOTS : PMX__SLAB;
     mux->forks = pmx__forks();
     mux->turn = 1;
-    mux->cut_short = PMX__NONE;
-    mux->free = mux->ready = mux->report =
-        (pmx__list){PMX__NONE, PMX__NONE};
+    pmx__services_begin(mux);
+    mux->free = (pmx__list){PMX__NONE, PMX__NONE};
     mux->free_listeners = mux->accepting = mux->full_listeners = mux->free;
     mux->wakeup[0] = mux->wakeup[1] = PMX__NO_SOCK;
-    error = allocate_tables(mux);
+    error = pmx__allocate_tables(mux);
     if (!error)
         error = pmx__poller_open(backend, 0, &mux->poller, &mux->poll_state);
     if (error) {
-        free_tables(mux);
+        pmx__free_tables(mux);
         free(mux);
         return error;
     }
@@ -143,7 +111,7 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
         while (c->queue && !(c->flags & PMX__CONNECTING) &&
                !pmx__queue_send(mux, c, &taken))
             ;
-        if (c->flags & PMX__LISTED)
+        if (c->flags & PMX__IN_POLLER)
             mux->poller->del(mux->poll_state, c->sock);
         if (c->queue)
             pmx__reset_sock(c->sock);
@@ -181,7 +149,8 @@ void pmx__do_shut(pmx_mux *mux)
     free(mux->dirty);
     free(mux->wire);
     free(mux->shares);
-    free_tables(mux);
+    pmx__services_end(mux);
+    pmx__free_tables(mux);
 }
 
 void pmx__do_keep_wakeup(pmx_mux *mux, int64_t *wakeup)
@@ -237,87 +206,16 @@ int pmx_wakeup(const pmx_mux *mux)
     return mux->wakeup[1] == PMX__NO_SOCK ? 0 : pmx__wakeup_send(mux->wakeup);
 }
 
-/* --- questions --------------------------------------------------------- */
-
 int pmx__do_fileno(const pmx_mux *mux)
 {
     return mux->poller->fileno(mux->poll_state);
 }
 
-int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    if (!c || c->sock == PMX__NO_SOCK)
-        return -ENOENT;
-    uint64_t queued = c->queue ? c->queue->size : 0;
-    if (c->rules->via->arrives_at_once)
-        return (int64_t)queued;
-    int64_t unacknowledged = pmx__unacknowledged(c->sock);
-    return unacknowledged < 0 ? -ENOTSUP : (int64_t)queued + unacknowledged;
-}
-
-uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    return c && c->queue ? c->queue->size : 0;
-}
-
-int pmx__do_pending(const pmx_mux *mux, uint64_t id)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    if (!c)
-        return 0;
-    if (c->flags & PMX__IN_REPORT)
-        return 1;
-    if (c->flags & (PMX__DONE | PMX__CONNECTING) || pmx__blocked(c))
-        return 0;
-    if (c->flags & PMX__FRAMES)
-        return 1;
-    if (c->flags & PMX__ENDED)
-        return 0;
-    /* The poller may have had more to tell than there was room for. */
-    return c->flags & PMX__CAN_READ ||
-           (mux->unheard && pmx__arrived(c->sock) > 0);
-}
-
-int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    if (!c)
-        return -ENOENT;
-    *policy = c->rules->is;
-    return 0;
-}
-
-int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    if (!c)
-        return -ENOENT;
-    memset(mux->asked, 0, sizeof mux->asked);
-    pmx__peer(c, &mux->asked[0]);
-    if (c->flags & PMX__DONE && c->at.names)
-        mux->asked[1] = c->at.names->targets[1];
-    else if (c->sock != PMX__NO_SOCK)
-        (void)pmx__local(c->sock, &mux->asked[1]);
-    pmx__describe(&mux->asked[0], &names[0]);
-    pmx__describe(&mux->asked[1], &names[1]);
-    return 0;
-}
-
-int pmx__do_stopping(const pmx_mux *mux, uint64_t id)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    return c && c->flags & PMX__LIMITED &&
-           c->flags & (PMX__ENDED | PMX__DONE);
-}
-
 /* --- the turn ---------------------------------------------------------- */
 
-static void begin_batch(pmx_mux *mux, pmx_arena *arena, uint32_t gaps)
+static void begin_batch(pmx_mux *mux, pmx_arena *arena)
 {
     pmx__arena_reset(arena);
-    arena->no_gaps = !gaps;
     for (uint32_t i = 0; i < mux->closed_count; i++)
         pmx__conn_free(mux, mux->closed[i].slot);
     mux->arena = arena;
@@ -345,28 +243,22 @@ static void close_ending(pmx_mux *mux)
     }
 }
 
-/* Serve who was ready when this began, in order, until the batch is full, or
- * so much was sent of queues that others have waited long enough. */
+/* Serve the connections of one service that were ready when this began, in
+ * order, until the batch is full, or so much was sent of queues that others
+ * have waited long enough. */
 static void serve_ready(pmx_mux *mux)
 {
-    mux->dropped = mux->flushed = 0;
-    for (uint32_t n = mux->ready_count;
-         n && mux->ready_count && mux->flushed < PMX__FLUSH_ALL; n--) {
-        uint32_t slot = mux->ready.head;
+    pmx__service *s = mux->serving;
+    for (uint32_t n = s->ready_count;
+         n && s->ready_count && mux->flushed < PMX__FLUSH_ALL / 2; n--) {
+        uint32_t slot = s->ready.head;
         pmx__conn *c = pmx__slot(mux, slot);
-        if (c->flags & PMX__CONNECTING) {
-            pmx__connected(mux, slot);
-            if (mux->draining > 1)
-                pmx__limit_input(mux, slot);
-        }
-        if (!(c->flags & PMX__CONNECTING)) {
-            if (c->queue && c->flags & PMX__CAN_WRITE)
-                pmx__flush(mux, slot);
-            if (pmx__take_in(mux, slot))
-                mux->full = 1;
-        }
+        if (c->queue && c->flags & PMX__CAN_WRITE)
+            pmx__flush(mux, slot);
+        if (pmx__take_in(mux, slot))
+            mux->full = 1;
         if (mux->full && pmx__has_work(c) &&
-            (c->row_turn != mux->turn || mux->cut_short == slot))
+            (c->row_turn != mux->turn || s->cut_short == slot))
             break;              /* it had nothing yet, and stays first */
         pmx__unready(mux, slot);
         if (pmx__has_work(c))
@@ -376,26 +268,53 @@ static void serve_ready(pmx_mux *mux)
     }
 }
 
+/* What brings no rows: connecting, sending, dropping what a closed connection
+ * still receives. */
+static void serve_chores(pmx_mux *mux)
+{
+    for (uint32_t n = mux->chore_count;
+         n && mux->chore_count && mux->flushed < PMX__FLUSH_ALL; n--) {
+        uint32_t slot = mux->chores.head;
+        pmx__conn *c = pmx__slot(mux, slot);
+        if (c->flags & PMX__CONNECTING)
+            pmx__connected(mux, slot);
+        else if (c->queue && c->flags & PMX__CAN_WRITE)
+            pmx__flush(mux, slot);
+        if (c->flags & PMX__DROPPING && !(c->flags & PMX__FRAMES))
+            (void)pmx__take_in(mux, slot);
+        if (c->flags & PMX__IN_CHORES)
+            pmx__unready(mux, slot);
+        if (pmx__has_work(c))
+            pmx__ready(mux, slot);
+    }
+}
+
 static void drain(pmx_mux *mux, uint32_t slot)
 {
-    if (pmx__slot(mux, slot)->flags & PMX__CLOSING)
+    uint32_t flags = pmx__slot(mux, slot)->flags;
+    if (flags & PMX__CLOSING)
         pmx__settle(mux, slot);
-    else
+    else if (!(flags & PMX__OUTGOING))
         pmx__limit_input(mux, slot);
 }
 
-/* The backlog is empty: from now on a connection's input is what has arrived.
- * All are told so, some of them a turn; then the listeners close, so that a
- * peer that finds them closed knows that nothing later is read. */
-static int drain_all(pmx_mux *mux, uint32_t accepted)
+/* The backlog is empty. From here on the input of an accepted connection is
+ * what has arrived; some connections are limited each turn. Then the listeners
+ * close, so a peer that finds them closed knows that nothing later is read. */
+static int drain_all(pmx_mux *mux)
 {
     int budget = PMX__PLACES;
     if (mux->draining == 1 && !pmx__accepting(mux))
         mux->draining = 2;
     else if (mux->draining != 2)
         return 0;
-    while (accepted < mux->opened_count)        /* perhaps in a place behind */
-        drain(mux, (uint32_t)mux->opened[accepted++]);
+    while (mux->fresh != PMX__NONE) {
+        uint32_t slot = mux->fresh;
+        pmx__conn *c = pmx__slot(mux, slot);
+        mux->fresh = c->ready_next;
+        c->ready_next = PMX__NONE;
+        drain(mux, slot);
+    }
     while (mux->limited < mux->slots && budget > 0) {
         uint32_t slot = mux->limited++;
         int used = (int)(pmx__slot(mux, slot)->generation & 1);
@@ -419,51 +338,14 @@ void pmx__do_reset_all(pmx_mux *mux, int error)
             pmx__finish(mux, slot, error, 1);
 }
 
-static int enough(const pmx_mux *mux, const pmx_turn *t)
+static int enough(const pmx_mux *mux)
 {
+    const pmx__service *s = mux->serving;
     if (!mux->rows)
-        return mux->opened_count || mux->report_count || mux->idle_count;
-    return mux->rows >= t->min_messages || mux->full || mux->capped ||
-           mux->now >= mux->gathered_at || mux->row_conns >= mux->sources;
-}
-
-/* What would be lost if this batch were not handed over. */
-static int has_rows(const pmx_mux *mux)
-{
-    return mux->rows || mux->opened_count || mux->idle_count;
-}
-
-/* glibc maps every block over 128 KiB until it has seen one freed: from then
- * on blocks up to that size come from its heap, which is trimmed when twice
- * as much is free. A handler that makes some large objects each turn would
- * have their pages mapped and cleared every time: with 64 KiB messages that
- * was up to 40% of a server's CPU (measured). One block shows it, once there
- * is so much to handle, and up to 2 MiB that are free stay with the process. */
-static void keep_freed_memory(pmx_mux *mux)
-{
-    void *volatile block = sys_malloc(1 << 20);
-    free(block);
-    mux->keeps_memory = 1;
-}
-
-/* The allocator keeps what is freed among what is in use, however much. It is
- * told to give that back, seldom: for so many bytes, and after so long. */
-static void give_memory_back(pmx_mux *mux)
-{
-    uint64_t buffers = mux->stats.buffers;
-    if (buffers > mux->most_buffers)
-        mux->most_buffers = buffers;
-    if (mux->most_buffers < PMX__TRIM_LEAST)
-        return;
-    if (buffers > mux->most_buffers / 4) {
-        mux->trim_at = 0;
-    } else if (!mux->trim_at) {
-        mux->trim_at = mux->now + PMX__TRIM_NS;
-    } else if (mux->now >= mux->trim_at) {
-        mux->trim_at = 0;
-        mux->most_buffers = buffers;
-        pmx__trim_memory();
-    }
+        return mux->opened_count || s->report_count || mux->idle_count;
+    return mux->rows >= s->min_messages || mux->full || mux->capped ||
+           mux->now >= mux->gathered_at || mux->row_conns >= s->sources ||
+           pmx__others_wait(mux);
 }
 
 /* What there is stays for the next harvest. */
@@ -471,15 +353,18 @@ static int put_off(pmx_turn *t)
 {
     t->messages = t->opened_count = t->ended_count = 0;
     t->drained_count = t->closed_count = t->idle_count = 0;
+    t->service = t->mux->serving->number;
     t->done_ns = t->mux->now;
     return (int)(t->reason = PMX_GATHERING);
 }
 
 static int report(pmx_mux *mux, pmx_turn *t, int reason)
 {
+    pmx__next_reporter(mux);
     pmx__report(mux);
+    t->service = mux->serving->number;
     if (mux->arena->size >= PMX__LARGE_FRAME && !mux->keeps_memory)
-        keep_freed_memory(mux);
+        pmx__keep_freed_memory(mux);
     t->messages = mux->rows;
     t->opened_count = mux->opened_count;
     t->ended_count = mux->ended_count;
@@ -528,7 +413,7 @@ int pmx__do_harvest(pmx_turn *t)
         return error;
     mux->stats.harvests++;
     if (!mux->gathering) {
-        begin_batch(mux, t->arena, t->leave_gaps);
+        begin_batch(mux, t->arena);
         close_ending(mux);
     }
 
@@ -537,6 +422,7 @@ int pmx__do_harvest(pmx_turn *t)
                 : pmx__after(mux->now, t->timeout_ns);
     int reason = 0;
     uint64_t shortages = mux->stats.shortages;
+    uint32_t passes = mux->service_count;   /* so that each has had its turn */
     do {
         int64_t until = pmx__earlier(end, mux->gathered_at);
         until = pmx__earlier(until, pmx__next_act(mux));
@@ -546,30 +432,33 @@ int pmx__do_harvest(pmx_turn *t)
         int count = pmx__wait(mux, until);
         mux->now = pmx__now();
         mux->short_of_buffers = 0;
-        if (count == -EINTR || (count < 0 && has_rows(mux)))
+        if (count == -EINTR || (count < 0 && pmx__has_rows(mux)))
             reason |= PMX_INTERRUPTED;  /* if it fails again, that is said */
         else if (count < 0)
             return count;
         else if (pmx__note_events(mux, count))
             reason |= PMX_WOKEN;
 
+        mux->dropped = mux->flushed = 0;
+        pmx__next_service(mux);
         serve_ready(mux);
+        serve_chores(mux);
         pmx__expire(mux);
         pmx__ask_sockets(mux);
-        uint32_t opened = mux->opened_count;
         pmx__accept_all(mux);
-        give_memory_back(mux);
-        reason |= drain_all(mux, opened);
+        pmx__give_memory_back(mux);
+        reason |= drain_all(mux);
         if (mux->rows && mux->gathered_at == INT64_MAX)
-            mux->gathered_at = pmx__after(mux->now, t->max_delay_ns);
+            mux->gathered_at = pmx__after(mux->now, mux->serving->max_delay_ns);
         if (t->until_sent && !mux->stats.queued)
             reason |= PMX_ROWS;
         /* The caller is to learn of a pause of accepting while it lasts. */
-        if (mux->stats.shortages != shortages && !has_rows(mux))
+        if (mux->stats.shortages != shortages && !pmx__has_rows(mux))
             break;
-    } while (!reason && mux->now < end && !enough(mux, t));
+    } while (!reason && !enough(mux) &&
+             (mux->now < end || (pmx__others_wait(mux) && --passes)));
 
     mux->gathering = t->timeout_ns == PMX_LOOK && mux->rows && !reason &&
-                     !enough(mux, t);
+                     !enough(mux);
     return mux->gathering ? put_off(t) : report(mux, t, reason);
 }

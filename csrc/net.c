@@ -1,23 +1,16 @@
-/* Sockets and time: see net.h. */
+/* Stream sockets: see net.h. */
 #ifdef __linux__
-#define _GNU_SOURCE             /* accept4 */
+#define _GNU_SOURCE             /* struct linger, in strict C11 */
 #endif
 #include "net.h"
 
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-#ifdef __GLIBC__                /* by any header of it */
-#include <malloc.h>
-#endif
 
 #ifndef _WIN32
 #include <fcntl.h>
 #include <netinet/tcp.h>
-#include <pthread.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 #ifdef __linux__
 #include <linux/sockios.h>
@@ -25,7 +18,6 @@
 #ifdef __sun
 #include <sys/filio.h>
 #endif
-#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
@@ -108,13 +100,13 @@ static int64_t moved(int64_t n)
     }
 }
 
-static void set_option(pmx_sock sock, int level, int option, int value)
+void pmx__set_option(pmx_sock sock, int level, int option, int value)
 {
     (void)sys_setsockopt(sock, level, option, (const void *)&value,
                          sizeof value);
 }
 
-static int open_sock(const pmx__target *target, pmx_sock *sock)
+int pmx__open_sock(const pmx__target *target, pmx_sock *sock)
 {
     int family = target->to.any.sa_family;
 #if defined(PMX__MADE_READY)
@@ -136,167 +128,9 @@ static int open_sock(const pmx__target *target, pmx_sock *sock)
     }
 #endif
     if (family != AF_UNIX)
-        set_option(s, IPPROTO_TCP, TCP_NODELAY, 1);
+        pmx__set_option(s, IPPROTO_TCP, TCP_NODELAY, 1);
     *sock = s;
     return 0;
-}
-
-#ifndef _WIN32
-/* Whether the path is a socket that nobody listens on any more: 1, 0, or
- * -errno where that could not be tried. */
-static int is_stale(const pmx__target *target, const pmx__file *file,
-                    uint64_t identity[2])
-{
-    pmx_sock sock = PMX__NO_SOCK;
-    if (pmx__file_look(file, pmx__file_of(target), identity))
-        return 0;
-    int error = open_sock(target, &sock);
-    if (error)
-        return error;
-    int refused = sys_connect(sock, &target->to.any, target->size) &&
-                  errno == ECONNREFUSED;
-    sys_close(sock);
-    return refused;
-}
-
-/* Bind to a path that is in use already. */
-static int replace(pmx_sock sock, const pmx__target *target,
-                   const pmx__file *file)
-{
-    uint64_t identity[2] = {0, 0};
-    int stale = is_stale(target, file, identity);
-    if (stale <= 0)
-        return stale ? stale : -EADDRINUSE;
-    int error = pmx__file_unlink(file, pmx__file_of(target), identity);
-    if (error && error != -ENOENT)
-        return error;
-    return sys_bind(sock, &target->to.any, target->size) ? -errno : 0;
-}
-#endif
-
-static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode,
-                   pmx__file *file)
-{
-    const char *path = pmx__file_of(target);
-    int error = pmx__file_begin(file, path);
-    if (error)
-        return error;
-#ifdef _WIN32
-    (void)mode;
-    return sys_bind(sock, &target->to.any, target->size) ? pmx__net_error() : 0;
-#else
-    if (path)                   /* so that it is never wider, on Linux */
-        (void)sys_fchmod(sock, (mode_t)mode);
-    if (sys_bind(sock, &target->to.any, target->size))
-        error = -errno;
-    if (error == -EADDRINUSE && path)
-        error = replace(sock, target, file);
-    /* before listen(): nobody can have connected yet */
-    return error || !path ? error : pmx__file_claim(file, path, mode);
-#endif
-}
-
-int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
-                uint32_t mode, pmx_sock *sock, pmx__file *file)
-{
-    pmx_sock s = PMX__NO_SOCK;
-    *file = (pmx__file){.directory = -1};
-    int error = open_sock(target, &s);
-    if (error)
-        return error;
-    if (target->to.any.sa_family != AF_UNIX) {
-#ifdef _WIN32
-        set_option(s, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1);
-#else
-        set_option(s, SOL_SOCKET, SO_REUSEADDR, 1);
-#endif
-    }
-    if (target->to.any.sa_family == AF_INET6) {
-        static const struct in6_addr any = IN6ADDR_ANY_INIT;
-        set_option(s, IPPROTO_IPV6, IPV6_V6ONLY,
-                   memcmp(&target->to.v6.sin6_addr, &any, sizeof any) != 0);
-    }
-    if (reuse_port) {
-#if defined(SO_REUSEPORT_LB)    /* FreeBSD: the other gives all to one */
-        int on = 1, option = SO_REUSEPORT_LB;
-#elif defined(SO_REUSEPORT)
-        int on = 1, option = SO_REUSEPORT;
-#endif
-#if defined(SO_REUSEPORT)
-        if (sys_setsockopt(s, SOL_SOCKET, option, &on, sizeof on))
-            error = -errno;
-#else
-        error = -ENOTSUP;
-#endif
-    }
-    if (!error)
-        error = bind_to(s, target, mode, file);
-    if (error)
-        goto fail;
-#ifdef _WIN32                   /* a plain number is cut to 200 there */
-    if (backlog > 200)
-        backlog = -(backlog < 65535 ? backlog : 65535);     /* a "hint" */
-#endif
-    if (sys_listen(s, backlog))
-        error = pmx__net_error();
-#ifndef _WIN32
-    if (!error)
-        error = pmx__file_end(file, pmx__file_of(target));
-#endif
-    if (error)
-        goto fail;
-    *sock = s;
-    return 0;
-fail:
-    pmx__file_close(file, pmx__file_of(target), 0);
-    pmx__drop_sock(s);
-    return error;
-}
-
-static int accepted(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
-{
-    pmx_sock s = PMX__NO_SOCK;
-    do {
-        peer->to.any.sa_family = AF_UNSPEC;     /* some systems leave it */
-        peer->size = sizeof peer->to;
-#ifdef PMX__MADE_READY
-        s = sys_accept4(listener, &peer->to.any, &peer->size,
-                        SOCK_NONBLOCK | SOCK_CLOEXEC);
-#else
-        s = sys_accept(listener, &peer->to.any, &peer->size);
-#endif
-    } while (s == PMX__NO_SOCK && pmx__net_error() == -EINTR);
-    *sock = s;
-    return s == PMX__NO_SOCK ? pmx__net_error() : 0;
-}
-
-int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
-{
-    int error = accepted(listener, sock, peer);
-    if (error == -EWOULDBLOCK)
-        return -EAGAIN;
-#ifdef _WIN32
-    if (error == -ECONNRESET || error == -ENOTCONN)
-        return -ECONNABORTED;   /* before it was accepted */
-#endif
-    if (error)
-        return error;
-#ifdef __APPLE__
-    if (!peer->size) {          /* reset meanwhile: it has no name any more */
-        pmx__drop_sock(*sock);
-        return -ECONNABORTED;
-    }
-#endif
-#ifndef __linux__               /* there it is inherited */
-    if (peer->to.any.sa_family != AF_UNIX)
-        set_option(*sock, IPPROTO_TCP, TCP_NODELAY, 1);
-#endif
-#ifndef PMX__MADE_READY
-    error = pmx__prepare(*sock);
-    if (error)
-        pmx__drop_sock(*sock);
-#endif
-    return error;
 }
 
 /* What an OS lacks is left to its defaults. Unacknowledged output holds the
@@ -311,30 +145,30 @@ void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy)
     int in_all = idle + interval * count;
     if (!idle)
         return;
-    set_option(sock, SOL_SOCKET, SO_KEEPALIVE, 1);
+    pmx__set_option(sock, SOL_SOCKET, SO_KEEPALIVE, 1);
 #if defined(TCP_KEEPIDLE)
-    set_option(sock, IPPROTO_TCP, TCP_KEEPIDLE, idle);
+    pmx__set_option(sock, IPPROTO_TCP, TCP_KEEPIDLE, idle);
 #elif defined(TCP_KEEPALIVE)    /* macOS */
-    set_option(sock, IPPROTO_TCP, TCP_KEEPALIVE, idle);
+    pmx__set_option(sock, IPPROTO_TCP, TCP_KEEPALIVE, idle);
 #endif
 #if defined(TCP_KEEPINTVL)
-    set_option(sock, IPPROTO_TCP, TCP_KEEPINTVL, interval);
+    pmx__set_option(sock, IPPROTO_TCP, TCP_KEEPINTVL, interval);
 #endif
 #if defined(TCP_KEEPCNT)
-    set_option(sock, IPPROTO_TCP, TCP_KEEPCNT, count);
+    pmx__set_option(sock, IPPROTO_TCP, TCP_KEEPCNT, count);
 #endif
 #if defined(TCP_USER_TIMEOUT)
     int64_t less = interval * 500 < in_all * 125 ? interval * 500
                                                  : in_all * 125;
     int64_t ms = in_all * INT64_C(1000) - less;
-    set_option(sock, IPPROTO_TCP, TCP_USER_TIMEOUT,
+    pmx__set_option(sock, IPPROTO_TCP, TCP_USER_TIMEOUT,
                ms < INT_MAX ? (int)ms : INT_MAX);
 #elif defined(TCP_MAXUNACKTIME)         /* FreeBSD */
-    set_option(sock, IPPROTO_TCP, TCP_MAXUNACKTIME, in_all);
+    pmx__set_option(sock, IPPROTO_TCP, TCP_MAXUNACKTIME, in_all);
 #elif defined(TCP_RXT_CONNDROPTIME)     /* macOS */
-    set_option(sock, IPPROTO_TCP, TCP_RXT_CONNDROPTIME, in_all);
+    pmx__set_option(sock, IPPROTO_TCP, TCP_RXT_CONNDROPTIME, in_all);
 #elif defined(TCP_MAXRT)        /* Windows */
-    set_option(sock, IPPROTO_TCP, TCP_MAXRT, in_all);
+    pmx__set_option(sock, IPPROTO_TCP, TCP_MAXRT, in_all);
 #else
     (void)in_all;
 #endif
@@ -343,7 +177,7 @@ void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy)
 int pmx__dial(const pmx__target *target, pmx_sock *sock)
 {
     pmx_sock s = PMX__NO_SOCK;
-    int error = open_sock(target, &s);
+    int error = pmx__open_sock(target, &s);
     if (error)
         return error;
     if (sys_connect(s, &target->to.any, target->size)) {
@@ -570,90 +404,4 @@ void pmx__reset_sock(pmx_sock sock)
     (void)sys_connect(sock, &none, sizeof none);
 #endif
     pmx__drop_sock(sock);
-}
-
-#ifdef _WIN32
-int pmx__net_start(void)
-{
-    static int started;
-    WSADATA data;
-    if (!started && WSAStartup(MAKEWORD(2, 2), &data))
-        return -ENOSYS;
-    started = 1;
-    return 0;
-}
-
-uint32_t pmx__forks(void)
-{
-    return 0;
-}
-
-int64_t pmx__now(void)
-{
-    LARGE_INTEGER count, rate;
-    QueryPerformanceCounter(&count);
-    QueryPerformanceFrequency(&rate);
-    return count.QuadPart / rate.QuadPart * 1000000000 +
-           count.QuadPart % rate.QuadPart * 1000000000 / rate.QuadPart;
-}
-
-uint32_t pmx__usable_cpus(void)
-{
-    DWORD_PTR usable = 0, all = 0;
-    uint32_t count = 0;
-    (void)GetProcessAffinityMask(GetCurrentProcess(), &usable, &all);
-    if (!usable)                /* in more than one group of processors */
-        return 64;
-    for (; usable; usable &= usable - 1)
-        count++;
-    return count;
-}
-#else
-static uint32_t forks;
-
-static void after_fork(void)
-{
-    forks++;
-}
-
-static void watch_forks(void)
-{
-    (void)pthread_atfork(NULL, NULL, after_fork);
-}
-
-int pmx__net_start(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    return -pthread_once(&once, watch_forks);
-}
-
-uint32_t pmx__forks(void)
-{
-    return forks;
-}
-
-int64_t pmx__now(void)
-{
-    struct timespec t;
-    sys_clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-uint32_t pmx__usable_cpus(void)
-{
-#ifdef __linux__
-    cpu_set_t set;
-    if (!sys_sched_getaffinity(0, sizeof set, &set))
-        return (uint32_t)CPU_COUNT(&set);
-#endif
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (uint32_t)n : 1;
-}
-#endif
-
-void pmx__trim_memory(void)
-{
-#ifdef __GLIBC__
-    (void)sys_malloc_trim(0);
-#endif
 }

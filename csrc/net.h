@@ -1,5 +1,5 @@
 /* Sockets: the only per-OS socket code is behind these. Every function
- * returns >= 0 or -errno and retries EINTR where that is sound. */
+ * returns >= 0 or -errno and retries EINTR where that is sound. Layer 1. */
 #ifndef PMX_NET_H
 #define PMX_NET_H
 
@@ -36,14 +36,21 @@ typedef struct iovec pmx__span;
 #define PMX__SPAN_SIZE(span) ((span).iov_len)
 enum { PMX__SPANS = 64 };
 
-int pmx__net_start(void);
 /* What the last call that failed left as its error, as -errno. */
 int pmx__net_error(void);
+/* An option that the OS may lack or refuse. */
+void pmx__set_option(pmx_sock sock, int level, int option, int value);
+/* A stream socket for such an address, prepared, without delays. */
+int pmx__open_sock(const pmx__target *target, pmx_sock *sock);
 /* Non-blocking, not inherited by other programs, no SIGPIPE. */
 int pmx__prepare(pmx_sock sock);
 /* The file is for pmx__file_close(); there is none where this fails. */
 int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
                 uint32_t mode, pmx_sock *sock, pmx__file *file);
+/* Have a socket that somebody else has made fit to be accepted from, and its
+ * name: -EBADF or -ENOTSOCK, or -EINVAL for one that is no stream socket or
+ * does not listen. It is changed by success alone. */
+int pmx__listen_given(pmx_sock sock, pmx__target *name);
 /* The connection's socket and its peer; -EAGAIN when nobody waits. */
 int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
 /* Ask whether a silent peer is still there, as the policy says, if it does.
@@ -85,6 +92,8 @@ void pmx__wakeup_close(const pmx_sock pair[2]);
 int pmx__wakeup_send(const pmx_sock pair[2]);
 void pmx__wakeup_drain(const pmx_sock pair[2]);
 
+/* os.c: this must have been called before anything else here. */
+int pmx__net_start(void);
 /* Monotonic nanoseconds. */
 int64_t pmx__now(void);
 /* How often this process was forked off. */

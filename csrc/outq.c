@@ -3,7 +3,7 @@
  * chunks; what send_many gives to many slow readers is one reference-counted
  * buffer. An empty queue is no queue: an idle connection has none.
  */
-#include "core.h"
+#include "transport.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -171,7 +171,7 @@ int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken)
             spans[used++] = PMX__SPAN(bytes + chunk->begin, size);
             room -= size;
         }
-        int64_t n = c->rules->via->send(mux, c, spans, used);
+        int64_t n = c->rules->transport->send(mux, c, spans, used);
         if (n < 0)
             return (int)n;
         *taken += (size_t)n;

@@ -21,13 +21,47 @@
 /* cdef begin */
 typedef struct pmx_mux pmx_mux;
 
-enum pmx_framing_kind { PMX_RAW, PMX_LINES, PMX_PREFIX, PMX_FIXED };
+enum pmx_framing_kind {
+    PMX_RAW,                    /* a message is what one receive brings */
+    PMX_LINES,                  /* messages end with a delimiter */
+    PMX_PREFIX,                 /* a length of fixed width comes before */
+    PMX_FIXED,                  /* all messages have one size */
+    PMX_VARINT,                 /* a length in LEB128 comes before */
+    PMX_SCANNER                 /* a function of the caller's finds them */
+};
 
+/* Where a frame's message is: behind `head` bytes it has `size` bytes, and
+ * the next frame begins after `whole` bytes. */
+typedef struct {
+    size_t head;
+    size_t size;
+    size_t whole;
+} pmx_frame;
+
+/* Find the first frame of `size` bytes, at least one, and change none.
+ * 1: *frame tells where it is; it has to end within size. 0: more bytes are
+ * needed; frame->whole may be set to how many the frame has in all. An errno,
+ * negated: the connection ends with it. *scanned is 0 where a frame begins;
+ * the function may keep in it how far it has searched, until the frame is
+ * found. It is called without Python's GIL, in the thread of the harvest. */
+typedef int (*pmx_scan)(const uint8_t *bytes, size_t size, uint64_t *scanned,
+                        pmx_frame *frame);
+
+/* Policies are hashed and compared as bytes: no padding here. */
 typedef struct {
     uint32_t kind;          /* enum pmx_framing_kind */
-    uint32_t width;         /* of the delimiter or the prefix, in bytes */
-    uint32_t little;        /* prefix: least significant byte first */
-    uint32_t max_size;      /* largest payload; PMX_FIXED: the size */
+    uint32_t width;         /* of the delimiter (1 to 16) or the length (1, 2,
+                               3, 4, 8), in bytes */
+    uint32_t little;        /* PMX_PREFIX: least significant byte first */
+    uint32_t max_size;      /* of the largest message; PMX_FIXED: the size;
+                               PMX_SCANNER: of the largest frame */
+    uint32_t offset;        /* bytes before the length; needs keep_head */
+    int32_t adjust;         /* PMX_PREFIX: bytes that follow the length, less
+                               what it says */
+    uint32_t keep_head;     /* the message is the whole frame, and what is sent
+                               goes out as it is */
+    uint32_t unused;
+    uint64_t scan;          /* PMX_SCANNER: the address of a pmx_scan */
     uint8_t delimiter[16];
 } pmx_framing;
 
@@ -47,8 +81,8 @@ typedef struct {
     uint32_t keep_idle;
     uint32_t keep_interval;
     uint32_t keep_count;
-    uint32_t unused;            /* no padding: policies are compared */
-} pmx_policy;
+    uint32_t service;           /* from pmx_add_service(), or 0 */
+} pmx_policy;                   /* no padding: policies are compared */
 
 /* Where to listen or connect: a numeric host and a port, or (host NULL) the
  * path of a Unix socket, which may hold a leading NUL. */
@@ -83,7 +117,13 @@ enum pmx_op {
      * are kept for it; it has taken the last of those. See pmx_turn.idle. */
     PMX_WAITS,
     PMX_KEPT,
-    PMX_TAKEN
+    PMX_TAKEN,
+    /* Its piece is a pmx_policy and any number of bytes behind it. What is
+     * sent from here on is framed by that policy. Those bytes, then all input
+     * that has not been reported, are cut anew by it, and its limits hold.
+     * The place under max_connections stays that of the first policy. A
+     * policy that is not valid ends the connection with EINVAL. */
+    PMX_SWITCH
 };
 
 /* How a block tells where its pieces begin and end. */
@@ -155,7 +195,8 @@ enum pmx_timeout {
     PMX_FOR_EVER = -1,
     PMX_LOOK = -2               /* as 0, but a batch that may still gather is
                                    kept, and the next harvest goes on with it
-                                   (the same arena, whatever the turn says) */
+                                   (the same arena, whatever the turn says);
+                                   not while another service has rows */
 };
 
 typedef struct {
@@ -165,11 +206,9 @@ typedef struct {
                                    which is then the caller's to free */
     const pmx_block *blocks;    /* in: the log */
     uint32_t block_count;
-    uint32_t min_messages;
-    uint32_t leave_gaps;        /* leave the delimiters of lines in place */
     uint32_t until_sent;        /* return (PMX_ROWS) once nothing is queued */
     int64_t timeout_ns;         /* or enum pmx_timeout */
-    int64_t max_delay_ns;
+    uint32_t service;           /* out: all rows are of its connections */
     uint32_t messages;          /* out: how many of each */
     uint32_t opened_count;
     uint32_t ended_count;
@@ -205,6 +244,7 @@ typedef struct {
     uint64_t accept_pauses;
     uint64_t shortages;         /* of those, for want of something; */
     uint64_t shortage;          /* the errno of the last one */
+    uint64_t outgoing;          /* of connections: made by pmx_connect() */
 } pmx_stats;
 
 /* Backends, best first; NULL past the last. */
@@ -241,9 +281,30 @@ int pmx_fileno(pmx_mux *mux);
 int pmx_forked(const pmx_mux *mux);
 const pmx_stats *pmx_counts(const pmx_mux *mux);
 
+/* A service is what the connections of one handler are to the mux. The rows of
+ * a harvest belong to one service, pmx_turn.service; those of others keep their
+ * place, and services that have rows take turns. Service 0 is always there.
+ * This makes another: its number, 1, 2 and so on, or -errno. It stays until the
+ * mux is closed, so use a number again that no policy names any more. A
+ * policy that names a service which does not exist is -EINVAL. */
+int pmx_add_service(pmx_mux *mux);
+/* Once a batch of this service has a message, a harvest waits for
+ * min_messages, but max_delay_ns at most, and not while another service has
+ * rows. With leave_gaps the delimiters of lines are left in place. Kept until
+ * it is called again; at first 1, 0, 0. */
+int pmx_configure(pmx_mux *mux, uint32_t service, uint32_t min_messages,
+                  int64_t max_delay_ns, uint32_t leave_gaps);
+
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                const pmx_policy *policy, int backlog, int reuse_port,
                uint32_t mode, uint64_t *listener);
+/* The same on a stream socket that listens already, TCP or Unix: it is made
+ * non-blocking, and it is the mux's if this succeeds. The mux closes this
+ * descriptor in the end, and does not shut the socket down or unlink its path,
+ * so another descriptor of it goes on. -EBADF, -ENOTSOCK; -EINVAL: it is no
+ * stream socket, or does not listen. */
+int pmx_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
+                  uint64_t *listener);
 int pmx_unlisten(pmx_mux *mux, uint64_t listener);
 int pmx_listener_address(pmx_mux *mux, uint64_t listener,
                          pmx_address *name);

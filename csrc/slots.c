@@ -1,6 +1,6 @@
 /*
- * Slots: where connections are, the rules that they live by, and the list of
- * those that have work. Nothing here knows what a connection does.
+ * Slots: where connections are, and the rules that they live by. Nothing here
+ * knows what a connection does.
  *
  * An id is `generation << 32 | slot`; the generation is odd while the slot is
  * in use. Free slots are taken first in, first out, and a slot freed in one
@@ -8,7 +8,7 @@
  * one before can meet its successor. A slot whose generations are used up is
  * retired.
  */
-#include "core.h"
+#include "slots.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,20 +29,22 @@ uint64_t pmx__id(uint32_t slot, const pmx__conn *c)
 
 /* --- rules ------------------------------------------------------------- */
 
-int pmx__policy_valid(const pmx_policy *policy)
+int pmx__policy_valid(pmx_mux *mux, const pmx_policy *policy)
 {
     return pmx__framing_valid(&policy->framing) &&
-           policy->framing.max_size <= INT32_MAX;
+           pmx__find_service(mux, policy->service);
 }
 
-pmx__rules *pmx__rules_new(const pmx_policy *policy,
-                           const pmx__transport *via)
+pmx__rules *pmx__rules_new(pmx_mux *mux, const pmx_policy *policy,
+                           const pmx__transport *transport)
 {
     pmx__rules *rules = sys_calloc(1, sizeof *rules);
     if (!rules)
         return NULL;
-    rules->is = *policy;
-    rules->via = via;
+    rules->policy = *policy;
+    rules->framing = pmx__framing_of(&policy->framing);
+    rules->transport = transport;
+    rules->service = pmx__find_service(mux, policy->service);
     rules->refs = 1;
     return rules;
 }
@@ -84,28 +86,48 @@ static int grow_table(pmx_mux *mux)
     return 0;
 }
 
-pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
-                              const pmx__transport *via)
+static pmx__rules *find_rules(pmx_mux *mux, const pmx_policy *policy,
+                              const pmx__transport *transport,
+                              pmx__rules *first)
 {
     uint32_t hash = hash_of(policy);
     pmx__rules *rules;
     if (grow_table(mux))
         return NULL;
     for (rules = *place_of(mux, hash); rules; rules = rules->next)
-        if (rules->hash == hash && rules->via == via &&
-            !memcmp(&rules->is, policy, sizeof *policy)) {
+        if (rules->hash == hash && rules->transport == transport &&
+            rules->first == first &&
+            !memcmp(&rules->policy, policy, sizeof *policy)) {
             rules->refs++;
             return rules;
         }
-    rules = pmx__rules_new(policy, via);
+    rules = pmx__rules_new(mux, policy, transport);
     if (!rules)
         return NULL;
     rules->hash = hash;
     rules->shared = 1;
+    rules->first = first;
+    if (first)
+        first->refs++;
     rules->next = *place_of(mux, hash);
     *place_of(mux, hash) = rules;
     mux->rules_count++;
     return rules;
+}
+
+pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
+                              const pmx__transport *transport)
+{
+    return find_rules(mux, policy, transport, NULL);
+}
+
+pmx__rules *pmx__rules_switched(pmx_mux *mux, pmx__rules *from,
+                                const pmx_policy *policy)
+{
+    pmx_policy common = *policy;
+    common.connect_ns = -1;     /* it is over: see dial.c */
+    return find_rules(mux, &common, from->transport,
+                      from->first ? from->first : from);
 }
 
 void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
@@ -119,6 +141,8 @@ void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
         *place = rules->next;
         mux->rules_count--;
     }
+    if (rules->first)
+        pmx__rules_drop(mux, rules->first);
     free(rules);
 }
 
@@ -207,41 +231,6 @@ void pmx__conn_free(pmx_mux *mux, uint32_t slot)
     mux->free.tail = slot;
 }
 
-/* --- the ready list ---------------------------------------------------- */
-
-void pmx__ready(pmx_mux *mux, uint32_t slot)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    if (c->flags & PMX__IN_READY)
-        return;
-    c->flags |= PMX__IN_READY;
-    c->ready_prev = mux->ready.tail;
-    c->ready_next = PMX__NONE;
-    if (mux->ready.tail == PMX__NONE)
-        mux->ready.head = slot;
-    else
-        pmx__slot(mux, mux->ready.tail)->ready_next = slot;
-    mux->ready.tail = slot;
-    mux->ready_count++;
-}
-
-void pmx__unready(pmx_mux *mux, uint32_t slot)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    if (!(c->flags & PMX__IN_READY))
-        return;
-    c->flags &= ~(uint32_t)PMX__IN_READY;
-    if (c->ready_prev == PMX__NONE)
-        mux->ready.head = c->ready_next;
-    else
-        pmx__slot(mux, c->ready_prev)->ready_next = c->ready_next;
-    if (c->ready_next == PMX__NONE)
-        mux->ready.tail = c->ready_prev;
-    else
-        pmx__slot(mux, c->ready_next)->ready_prev = c->ready_prev;
-    mux->ready_count--;
-}
-
 /* --- those that linger ------------------------------------------------- */
 
 static uint32_t *linger_link(pmx_mux *mux, uint32_t place, int newer)
@@ -254,7 +243,7 @@ static uint32_t *linger_link(pmx_mux *mux, uint32_t place, int newer)
 void pmx__may_go(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    pmx__rules *rules = c->rules;
+    pmx__rules *rules = pmx__counted_by(c);
     c->lingers = PMX__MAY_GO;
     c->linger.older = rules->newest;
     c->linger.newer = 0;
@@ -266,7 +255,7 @@ void pmx__may_go(pmx_mux *mux, uint32_t slot)
 void pmx__linger_no_more(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    pmx__rules *rules = c->rules;
+    pmx__rules *rules = pmx__counted_by(c);
     if (c->lingers == PMX__MAY_GO) {
         uint32_t older = c->linger.older, newer = c->linger.newer;
         *(newer ? linger_link(mux, newer, 0) : &rules->newest) = older;

@@ -1,34 +1,68 @@
 /*
  * The contract of a transport: what stands between a connection's socket and
- * the bytes that are framed. A policy in use (pmx__rules) says which.
+ * the bytes that are framed. A policy in use (pmx__rules) says which. An entry
+ * that is NULL means that the transport has nothing to do there.
  *
- * recv() and send() are as the system's: bytes, 0 at the end of the peer's
- * stream, or -errno; -EAGAIN when nothing can be had or taken now. A transport
- * that changes bytes keeps what the kernel did not take of them, and says so
- * by PMX__WIRE: what send() has taken counts as sent.
+ * "Wire" bytes are those of the socket. A share of a turn, what a stop still
+ * lets in, and what is dropped are counted in them, so that a peer cannot make
+ * many of them look like few. Layer 4.
  */
 #ifndef PMX_TRANSPORT_H
 #define PMX_TRANSPORT_H
 
-#include "net.h"
+#include "core.h"
 
-struct pmx_mux;
-struct pmx__conn;
+typedef struct {
+    size_t wire;                /* bytes taken from the socket */
+    int dry;                    /* the socket has no more for now */
+} pmx__got;
 
 typedef struct pmx__transport {
     const char *name;
-    /* A receive that is not filled has taken all there was. */
-    int short_is_all;
     /* What was sent is with the peer, and a close does not take it back; there
      * is nothing to acknowledge. */
     int arrives_at_once;
-    int64_t (*recv)(struct pmx_mux *mux, struct pmx__conn *c, void *to,
-                    size_t size);
-    int64_t (*send)(struct pmx_mux *mux, struct pmx__conn *c,
+    /* Bytes for the framing, 0 at the end of the peer's stream, or -errno;
+     * -EAGAIN when there are none now, until the socket has more. It sets got,
+     * whatever it returns. */
+    int64_t (*recv)(pmx_mux *mux, pmx__conn *c, void *to,
+                    size_t size, pmx__got *got);
+    /* How many bytes of the spans were taken, or -errno; -EAGAIN when none can
+     * be taken now. They count as sent: what the socket refuses of what a
+     * transport made of them, the transport puts at the head of the queue, by
+     * pmx__queue_raw(). No byte is given twice. */
+    int64_t (*send)(pmx_mux *mux, pmx__conn *c,
                     pmx__span *spans, int count);
+    /* Bytes taken from the socket that recv() may still deliver. No event
+     * reports them: the connection stays ready. */
+    size_t (*held)(const pmx__conn *c);
+    /* As recv(), of a connection whose input is dropped; NULL: recv(). */
+    int64_t (*drop)(pmx_mux *mux, pmx__conn *c, pmx__got *got);
+    /* Say the end of our stream, once: 1 when that is with the kernel, or in
+     * the queue, before FIN; -errno. Called when the queue is empty. */
+    int (*bye)(pmx_mux *mux, pmx__conn *c);
+    /* The connection ends, its socket is open yet: free what belongs to it. */
+    void (*end)(pmx__conn *c);
 } pmx__transport;
 
 extern const pmx__transport pmx__tcp;
 extern const pmx__transport pmx__unix;
+
+static inline const pmx__transport *
+pmx__transport_for(const pmx__target *target)
+{
+    return pmx__family(target) == 1 ? &pmx__unix : &pmx__tcp;
+}
+
+/* outq.c: queued output */
+int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
+                    size_t size);
+int pmx__queue_share(pmx_mux *mux, pmx__conn *c, pmx__shared *shared,
+                     size_t begin);
+/* Until the queue is empty (0) or the kernel takes no more (-errno). */
+int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken);
+void pmx__queue_drop(pmx_mux *mux, pmx__conn *c);
+pmx__shared *pmx__share(pmx_mux *mux, const void *bytes, size_t size);
+void pmx__unshare(pmx_mux *mux, pmx__shared *shared);
 
 #endif

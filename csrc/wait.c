@@ -1,5 +1,5 @@
 /* Waiting: until when, and what the poller says then. */
-#include "core.h"
+#include "turn.h"
 
 /* What no event tells is asked for, now and then: errors of connections that
  * are not read, where the poller cannot watch for errors alone. */
@@ -23,10 +23,12 @@ int64_t pmx__next_act(const pmx_mux *mux)
 
 int64_t pmx__at_once(const pmx_mux *mux)
 {
+    /* rows of the service whose messages gather can wait */
+    uint32_t later = mux->rows ? mux->serving->report_count : 0;
     if (mux->draining == 1 || mux->draining == 2 || pmx__accepting(mux) ||
-        (mux->report_count && !mux->rows))      /* rows that gather: later */
+        mux->report_count > later)
         return 0;
-    if (!mux->ready_count)
+    if (!mux->ready_count && !mux->chore_count)
         return -1;
     return mux->short_of_buffers ? PMX__BUFFERS_NS : 0;
 }
@@ -152,13 +154,13 @@ void pmx__ask_sockets(pmx_mux *mux)
     mux->ask_at = mux->now + PMX__RETRY_NS;
     for (uint32_t slot = 0; slot < mux->slots; slot++) {
         pmx__conn *c = pmx__slot(mux, slot);
-        if (!(c->flags & PMX__LISTED) ||
-            c->flags & (PMX__WATCH_IN | PMX__WATCH_OUT))
+        if (!(c->flags & PMX__IN_POLLER) ||
+            c->watched & (PMX__WATCH_IN | PMX__WATCH_OUT))
             continue;
         int error = pmx__sock_error(c->sock);
-        if (error && pmx__unread(c))
+        if (error && pmx__nobody_reads(c))
             pmx__finish(mux, slot, error, 0);
         else if (error)
-            pmx__lost_to(mux, slot, error);
+            pmx__read_to_end(mux, slot, error);
     }
 }

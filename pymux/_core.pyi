@@ -7,6 +7,8 @@ class _Lib:
     PMX_LINES: int
     PMX_PREFIX: int
     PMX_FIXED: int
+    PMX_VARINT: int
+    PMX_SCANNER: int
     PMX_SEND: int
     PMX_SEND_EOF: int
     PMX_CLOSE: int
@@ -19,6 +21,7 @@ class _Lib:
     PMX_WAITS: int
     PMX_KEPT: int
     PMX_TAKEN: int
+    PMX_SWITCH: int
     PMX_LENGTHS: int
     PMX_OFFSETS32: int
     PMX_OFFSETS64: int
@@ -76,6 +79,17 @@ class _Lib:
     @staticmethod
     def pmx_counts(mux: Any, /) -> Any: ...
     @staticmethod
+    def pmx_add_service(mux: Any, /) -> int: ...
+    @staticmethod
+    def pmx_configure(
+        mux: Any,
+        service: int,
+        min_messages: int,
+        max_delay_ns: int,
+        leave_gaps: int,
+        /,
+    ) -> int: ...
+    @staticmethod
     def pmx_listen(
         mux: Any,
         endpoint: Any,
@@ -86,6 +100,8 @@ class _Lib:
         listener: Any,
         /,
     ) -> int: ...
+    @staticmethod
+    def pmx_listen_on(mux: Any, sock: int, policy: Any, listener: Any, /) -> int: ...
     @staticmethod
     def pmx_unlisten(mux: Any, listener: int, /) -> int: ...
     @staticmethod

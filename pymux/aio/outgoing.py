@@ -302,6 +302,9 @@ class OutgoingEngine(LoopEngine):
         self.touched()
         await asyncio.wait([self._ended])
 
+    def close_outgoing(self) -> None:
+        """They were closed when the loop's end began."""
+
     def free(self) -> None:
         if self._idle is not None:
             self._idle.cancel()

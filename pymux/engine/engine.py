@@ -367,6 +367,13 @@ class Engine(Turns):
         self.submit()
         lib.pmx_reset_all(self.c, number)
 
+    def close_outgoing(self) -> None:
+        """Close the outgoing connections: no accepted one is left to need them."""
+        for conn in self.table:
+            if conn is not None and not conn.closed:
+                conn.close()
+        self.submit()
+
     def has_ends(self) -> bool:
         """Whether the core has an end of a connection to report."""
         return bool(lib.pmx_next_timeout(self.c) == 0)

@@ -77,6 +77,7 @@ class Turns(Output):
         self.lends_signals = False
         self._signal_fd: int | None = None
         self._min_messages = self._delay_ns = -1
+        self._leaves_gaps: bool | None = None
         self._shortages = 0  # pauses of accepting that were seen
 
     @property
@@ -308,15 +309,15 @@ class Turns(Output):
         return OSError(-result, meaning(-result))
 
     def _configure(self, minimum: int, delay_ns: int) -> None:
-        """Set the fields of the turn that rarely change: to set one costs as much
-        as a call."""
+        """Give the core an arena, and what it has to know of this harvest."""
         self.arena = self.arenas.ready()
-        turn = self.turn
-        turn.arena = self.arena.c
-        turn.min_messages = self._min_messages = minimum
-        turn.max_delay_ns = self._delay_ns = delay_ns
+        self.turn.arena = self.arena.c
         leave = self.leave_gaps and self.lines is not None
-        turn.leave_gaps = leave
+        wanted = minimum, delay_ns, leave
+        if wanted != (self._min_messages, self._delay_ns, self._leaves_gaps):
+            if lib.pmx_configure(self.c, 0, minimum, delay_ns, leave):
+                raise busy()
+            self._min_messages, self._delay_ns, self._leaves_gaps = wanted
         self.gap = self.lines.delimiter if leave and self.lines else None
         self.stale = False
 

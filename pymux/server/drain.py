@@ -67,7 +67,12 @@ class Drain:
                 return False  # `begin` is among them
             self.begin(self.asked)
         engine.submit()  # the next harvest may have nothing to wake it
-        if engine.counts.listeners or engine.counts.connections:
+        counts = engine.counts
+        if counts.listeners:
+            return False
+        if counts.connections:
+            if counts.connections == counts.outgoing and not self._dispatcher.busy:
+                engine.close_outgoing()  # no accepted connection needs them
             return False
         if engine.has_ends():
             return False  # an end is still to be reported

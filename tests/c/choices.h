@@ -23,14 +23,21 @@ int are_used_up(const choices *c);
     ((array)[choose(c, (uint32_t)(sizeof(array) / sizeof *(array)))])
 
 /* The framings, as plainly as they can be said. */
-enum plain { PLAIN_TOO_LONG = -1, PLAIN_NONE, PLAIN_MESSAGE };
+enum plain { PLAIN_BROKEN = -2, PLAIN_TOO_LONG, PLAIN_NONE, PLAIN_MESSAGE };
 /* The first message of a stream, which has ended or goes on: where its
  * payload begins, its size, and where the next one begins. */
 enum plain plain_cut(const pmx_framing *f, const uint8_t *bytes, size_t size,
                      int ended, size_t *begin, size_t *length, size_t *next);
-/* A message as it goes out. */
+/* A message as it goes out; and a frame as it comes in, with a payload of that
+ * size at most, if the framing has room for it. */
 void plain_frame(const pmx_framing *f, const uint8_t *bytes, size_t size,
                  buffer *wire);
+void plain_stream(const pmx_framing *f, const uint8_t *bytes, size_t size,
+                  buffer *wire);
+size_t plain_most(const pmx_framing *f);
 pmx_policy some_framing(choices *c);
+/* A pmx_scan: netstrings, as "5:hello,". */
+int scan_netstring(const uint8_t *bytes, size_t size, uint64_t *scanned,
+                   pmx_frame *frame);
 
 #endif

@@ -53,6 +53,13 @@ static void meet_peer(conn *k)
 
 /* --- what is reported -------------------------------------------------- */
 
+/* All rows of a harvest are of one service. */
+static void check_service(const conn *k)
+{
+    if (!life.faults || k->was_in != life.t.service)   /* it did not switch */
+        EQUAL(k->policy.service, life.t.service);
+}
+
 static void check_opened(uint64_t id)
 {
     conn *k = conn_of(id);
@@ -68,6 +75,7 @@ static void check_opened(uint64_t id)
     k->opened = 1;
     life.opened++;
     meet_peer(k);
+    check_service(k);
     if (life.faults == 2)
         k->matter |= HAS_FAULT;
     if (life.all_reset)         /* it may have been among them */
@@ -109,6 +117,7 @@ static void check_message(uint32_t row)
     const pmx_arena *a = life.t.arena;
     conn *k = conn_of(a->ids[row]);
     CHECK(k && k->opened && !k->told_closed && !k->told_ended);
+    check_service(k);
     CHECK(!k->paused || life.gathering);
     CHECK(!k->closed_by_user || life.gathering);
     CHECK(a->offsets[row + 1] >= a->offsets[row] + (int32_t)a->gap);
@@ -150,7 +159,7 @@ static int peer_matter(const conn *k)
 static int was_cut(const conn *k)
 {
     int cut = pmx_stopping(life.mux, k->id);
-    CHECK(!cut || life.draining);
+    CHECK(!cut || (life.draining && !k->outgoing));
     if (k->peer >= 0 && !peer_matter(k))
         CHECK(!cut || !life.peers[k->peer].ended_by_drain);
     return cut;
@@ -161,6 +170,7 @@ static void check_ended(uint64_t id)
     conn *k = conn_of(id);
     CHECK(k && k->opened && !k->told_ended && !k->told_closed);
     CHECK(k->policy.half_open);
+    check_service(k);
     k->told_ended = 1;
     TRACE("conn %d has ended\n", (int)(k - life.conns));
     if (k->peer < 0 || was_cut(k))
@@ -175,6 +185,7 @@ static void check_drained(uint64_t id)
     conn *k = conn_of(id);
     CHECK(k && k->opened && !k->told_closed);
     CHECK(k->was_over);
+    check_service(k);
     if (life.max_rows >= 64 && !life.gathering)
         CHECK(pmx_queued(life.mux, id) <= k->policy.low_water);
     /* one that comes late may find it over again */
@@ -187,12 +198,13 @@ static int explains(const conn *k, int error)
 {
     const peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
     int matter = peer_matter(k);
+    int draining = life.draining && !k->outgoing;
     size_t begin, length, next;
     if (matter & (HAS_FAULT | RESET_ALL) || (k->opened && !p))
         return 1;
     switch (error) {
     case 0:
-        return k->closed_by_user || life.draining || matter ||
+        return k->closed_by_user || draining || matter ||
                !p || p->ended;
     case ECONNRESET:
         return matter & (WAS_RESET | WAS_CUT) ||
@@ -212,15 +224,19 @@ static int explains(const conn *k, int error)
     case EHOSTUNREACH:          /* before it was known to be open */
         return k->outgoing && !k->opened && life.wild;
     case EMSGSIZE:              /* a drain may cut a delimiter in two */
-        return p && ((life.draining &&
+        return p && ((draining &&
                       p->sent.size - p->cut > k->policy.framing.max_size) ||
                      plain_cut(&k->policy.framing, p->sent.bytes + p->cut,
                                p->sent.size - p->cut, p->ended, &begin,
                                &length, &next) == PLAIN_TOO_LONG);
     case EPROTO:
-        return p && (p->ended || life.draining) && p->cut < p->sent.size &&
-               (k->policy.framing.kind == PMX_PREFIX ||
-                k->policy.framing.kind == PMX_FIXED);
+        return p && p->cut < p->sent.size &&
+               (p->ended || draining ||
+                plain_cut(&k->policy.framing, p->sent.bytes + p->cut,
+                          p->sent.size - p->cut, 0, &begin, &length,
+                          &next) == PLAIN_BROKEN) &&
+               k->policy.framing.kind != PMX_RAW &&
+               k->policy.framing.kind != PMX_LINES;
     default:
         return 0;
     }
@@ -231,6 +247,7 @@ static void check_closed(const pmx_closed *row)
     conn *k = conn_of(row->id);
     CHECK(k && !k->told_closed);
     CHECK(k->opened || k->outgoing);
+    check_service(k);
     CHECK(row->slot == (uint32_t)row->id);
     k->told_closed = 1;
     k->error = row->error;
@@ -275,7 +292,7 @@ static void look_ahead(void)
             if (is != PLAIN_MESSAGE)
                 break;
         }
-        k->too_long = is == PLAIN_TOO_LONG ||
+        k->too_long = is < 0 ||
                       (p->ended && at < p->sent.size);
     }
 }
@@ -309,9 +326,21 @@ static void turn_is_over(int reason)
     look_ahead();
 }
 
+/* Services that have rows take turns. */
+static void check_turns(void)
+{
+    for (uint32_t i = 0; i < life.services; i++) {
+        const pmx__service *s = pmx__find_service(life.mux, i);
+        life.waits[i] = i != life.t.service && s->report_count
+                            ? life.waits[i] + 1 : 0;
+        CHECK(life.waits[i] <= life.services);
+    }
+}
+
 static void take_report(void)
 {
     const pmx_turn *t = &life.t;
+    check_turns();
     for (uint32_t i = 0; i < t->opened_count; i++)
         check_opened(t->opened[i]);
     for (uint32_t i = 0; i < t->messages; i++)
@@ -355,9 +384,11 @@ static int harvest(int64_t timeout)
     life.t.mux = life.mux;
     life.t.arena = life.arena;
     life.t.timeout_ns = timeout;
-    life.t.leave_gaps = choose(life.c, 2);
-    life.t.min_messages = once_in(life.c, 3) ? 1 + choose(life.c, 6) : 1;
-    life.t.max_delay_ns = once_in(life.c, 2) ? 0 : MS;
+    for (uint32_t s = 0; s < life.services; s++) {
+        uint32_t gaps = choose(life.c, 2);
+        uint32_t least = once_in(life.c, 3) ? 1 + choose(life.c, 6) : 1;
+        pmx_configure(life.mux, s, least, once_in(life.c, 2) ? 0 : MS, gaps);
+    }
     life.woken = 0;
     life.acts = life.ending ? 0 : (int)choose(life.c, 6);
     sim_idle = life.ending ? peers_finish : peers_act;
@@ -381,7 +412,7 @@ static void nothing_waits_unseen(void)
         const pmx__conn *c = pmx__slot(life.mux, slot);
         int unread = 0;
         if (!(c->generation & 1) || (c->task & PMX__FAMILY) != 1 ||
-            !(c->flags & PMX__SOURCE) || c->flags & PMX__IN_READY)
+            !(c->flags & PMX__MAY_BRING) || c->flags & PMX__IN_READY)
             continue;
         CHECK(!sim_ioctl(c->sock, FIONREAD, &unread));
         EQUAL(unread, 0);
@@ -450,6 +481,14 @@ static void check_conn(const conn *k)
     CHECK(k->error || (p->got_end && !p->is_lost));
 }
 
+/* A drain leaves outgoing connections to the user, who closes them when there
+ * are no others any more. */
+static int is_left_to_user(const conn *k)
+{
+    const pmx_stats *s = pmx_counts(life.mux);
+    return life.way == 1 && k->outgoing && s->connections == s->outgoing;
+}
+
 static void say_good_bye(void)
 {
     for (int i = 0; i < life.conn_count; i++) {
@@ -459,7 +498,7 @@ static void say_good_bye(void)
         if (k->paused)
             user_says(i, PMX_RESUME, 0);
         user_says(i, PMX_RELEASE, 0);
-        if (life.way == 0 || k->told_ended)
+        if (life.way == 0 || k->told_ended || is_left_to_user(k))
             user_says(i, PMX_CLOSE, 0);
         else if (life.way == 2)
             user_says(i, PMX_ABORT, 0);
@@ -539,6 +578,10 @@ static int begin(choices *c, const char *backend)
     int error = pmx_open(&life.mux, backend, life.max_rows, size,
                          ONE_OF(c, spins));
     if (!error) {
+        uint32_t more = once_in(c, 2) ? choose(c, MOST_SERVICES) : 0;
+        for (life.services = 1; life.services <= more; life.services++)
+            if (pmx_add_service(life.mux) < 0)
+                break;
         inject_pause(1);
         life.arena = pmx_arena_new(size, life.max_rows);
         CHECK(life.arena);

@@ -13,7 +13,8 @@
 
 #include "choices.h"
 
-enum { MOST_PEERS = 48, MOST_CONNS = 96, DOORS = 4, MOST_ENTRIES = 512 };
+enum { MOST_PEERS = 48, MOST_CONNS = 96, DOORS = 4, MOST_ENTRIES = 512,
+       MOST_SERVICES = 4 };
 
 /* What is the matter with a connection: which error it may close with. */
 enum {
@@ -61,6 +62,7 @@ typedef struct {
     int answered;               /* what is queued may be its answers */
     int matter;
     int error;
+    uint32_t was_in;            /* the service before the last switch */
 } conn;
 
 typedef struct {
@@ -97,7 +99,9 @@ typedef struct {
     int acts;                   /* of peers, in this turn's wait */
     int talk;                   /* what they may say through the end */
     int woken, ending, way, draining, all_reset;
-    uint32_t max_rows;
+    uint32_t max_rows, services;
+    uint32_t waits[MOST_SERVICES];      /* harvests of others that rows of a
+                                           service have waited for */
     uint64_t rows, opened, closed, shutdowns_failed;
     int gathering;
 } life_t;

@@ -73,7 +73,7 @@ static void peer_calls(void)
 static void peer_plans(peer *p)
 {
     const pmx_framing *f = &p->policy.framing;
-    size_t most = f->max_size;
+    size_t most = plain_most(f);
     size_t size = f->kind == PMX_FIXED ? most : some_size(most);
     buffer text = {0};
     if (p->plan.size > (life.large && life.max_rows > 5 ? 200000u : 10000u))
@@ -86,7 +86,7 @@ static void peer_plans(peer *p)
     if (life.wild && once_in(life.c, 12))
         append(&p->plan, text.bytes, size);     /* no frame at all */
     else
-        plain_frame(f, text.bytes, size, &p->plan);
+        plain_stream(f, text.bytes, size, &p->plan);
     release(&text);
 }
 

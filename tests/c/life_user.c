@@ -57,7 +57,30 @@ static pmx_policy some_policy(void)
     p.idle_ns = some_time(life.c);
     p.close_ns = some_time(life.c);
     p.connect_ns = some_time(life.c);
+    p.service = choose(life.c, life.services);
     return p;
+}
+
+/* The user's own socket listens, and is handed over. */
+static int listen_on_ours(door *d, int backlog)
+{
+    union {
+        struct sockaddr is;
+        struct sockaddr_in in;
+    } at = {.in = {.sin_family = AF_INET,
+                   .sin_port = htons((uint16_t)d->at.port)}};
+    int fd = sim_socket(AF_INET, SOCK_STREAM, 0);
+    if (fd < 0)
+        return -errno;
+    CHECK(!sim_bind(fd, &at.is, sizeof at.in));
+    int error = pmx_listen_on(life.mux, fd, &d->policy, &d->id);
+    EQUAL(error == -EINVAL || life.faults, 1);      /* it does not listen */
+    CHECK(!sim_listen(fd, backlog));
+    if (error)
+        error = pmx_listen_on(life.mux, fd, &d->policy, &d->id);
+    if (error)
+        CHECK(!sim_close(fd));
+    return error;
 }
 
 static void user_listens(void)
@@ -75,8 +98,11 @@ static void user_listens(void)
             d->path[0] = 0;
         d->at = (pmx_endpoint){.path = d->path, .path_size = 6};
     }
-    int error = pmx_listen(life.mux, &d->at, &d->policy,
-                           (int)choose(life.c, 6), 0, 0600, &d->id);
+    int backlog = (int)choose(life.c, 6);
+    int error = i == 0 && once_in(life.c, 3)
+                    ? listen_on_ours(d, backlog)
+                    : pmx_listen(life.mux, &d->at, &d->policy, backlog, 0,
+                                 0600, &d->id);
     if (error) {
         d->id = 0;
         CHECK(life.faults || error == -EMFILE);
@@ -120,7 +146,7 @@ static void user_does_something_to(int i)
     static const enum pmx_op mild[] = {PMX_PAUSE, PMX_RESUME, PMX_RESUME,
                                        PMX_HOLD, PMX_RELEASE, PMX_RELEASE};
     const conn *k = &life.conns[i];
-    switch (choose(life.c, 12)) {
+    switch (choose(life.c, 13)) {
     case 0: case 1: case 2: case 3: case 4:
         user_says(i, PMX_SEND, some_size(k->policy.framing.max_size));
         break;
@@ -134,6 +160,11 @@ static void user_does_something_to(int i)
     case 10:
         if (once_in(life.c, 4))
             user_says(i, PMX_CLOSE, 0);
+        break;
+    case 11:
+        /* rows of a batch that gathers are cut already */
+        if (!life.gathering && once_in(life.c, 3))
+            user_says(i, PMX_SWITCH, some_size(100));
         break;
     default:
         if (life.wild && once_in(life.c, 4))
@@ -183,12 +214,12 @@ static int is_owed(const conn *k)
     if (k->matter || k->closed_by_user || k->ended_by_user || k->told_closed)
         return 0;
     if (!k->opened)
-        return k->outgoing && !life.draining;
+        return k->outgoing;
     if (!p || p->matter)
         return 0;
     if (k->had_row)
         return 1;
-    return !life.draining && !k->too_long &&
+    return (!life.draining || k->outgoing) && !k->too_long &&
            (!p->ended || k->policy.half_open);
 }
 
@@ -232,6 +263,35 @@ static void some_text(size_t size, uint32_t seed, int digits)
         life.out.bytes[i] = (uint8_t)"987654"[life.out.bytes[i] % 6];
 }
 
+/* The bytes come before what was not reported yet, and all of that is cut by
+ * the new policy; a connection that closes does not mind. */
+static void note_switch(conn *k, const pmx_policy *to, const uint8_t *bytes,
+                        size_t size)
+{
+    const pmx__conn *c = pmx__find(life.mux, k->id);
+    peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
+    if (!c || c->flags & (PMX__CLOSING | PMX__DONE) || k->closed_by_user)
+        return;
+    uint32_t half_open = k->policy.half_open;
+    k->was_in = k->policy.service;
+    k->policy = *to;
+    k->policy.half_open = half_open;
+    k->was_over = k->answered = 1;      /* as far as is known */
+    if (size)
+        k->told_ended = k->last_line = 0;
+    if (!p)
+        return;
+    buffer rest = {0};
+    append(&rest, p->sent.bytes + p->cut, p->sent.size - p->cut);
+    p->sent.size = p->cut;
+    append(&p->sent, bytes, size);
+    append(&p->sent, rest.bytes, rest.size);
+    release(&rest);
+    p->policy.framing = to->framing;
+    k->too_long = 0;
+    k->looked = SIZE_MAX;
+}
+
 static int is_lines(const entry *e, const pmx_framing *f)
 {
     const pmx_framing *is = &life.conns[e->conn].policy.framing;
@@ -251,10 +311,17 @@ static void write_entry(const pmx_block *b, int i)
     begins[i] = life.out.size;
     TRACE("conn %d: op %d, %d bytes, cut %d\n", e->conn, (int)e->op,
           (int)e->size, (int)b->cut);
-    if (e->op != PMX_SEND) {
+    if (e->op == PMX_SWITCH) {
+        pmx_policy to = some_policy();
+        to.half_open = c->policy.half_open;
+        size_t back = c->peer < 0 ? 0 : e->size;    /* nothing of it came */
+        append(&life.out, &to, sizeof to);
+        some_text(back, (uint32_t)c->id, 0);
+        note_switch(c, &to, life.out.bytes + life.out.size - back, back);
+    } else if (e->op != PMX_SEND) {
         note_op(c, e->op);
     } else if (b->cut == PMX_SHARED) {
-        begins[i] = (size_t)b->size;    /* where it is, for now */
+        begins[i] = (size_t)b->size;
         plain_frame(&c->policy.framing, life.out.bytes + begins[i],
                     life.out.size - begins[i], &wire);
         note_output(c, wire.bytes, wire.size);
@@ -278,12 +345,18 @@ static int write_block(pmx_block *b, int first)
     const pmx_framing *f =
         &life.conns[life.log[first].conn].policy.framing;
     *b = (pmx_block){.cut = choose(life.c, PMX_SPANS + 1)};
+    for (int i = 0; i < count; i++)
+        if (life.log[first + i].op == PMX_SWITCH && b->cut == PMX_SHARED)
+            b->cut = PMX_SPANS; /* it has a piece of its own */
     if (b->cut == PMX_DELIMITED && !is_lines(&life.log[first], f))
         b->cut = PMX_OFFSETS64;
-    if (b->cut == PMX_DELIMITED)
+    if (b->cut == PMX_DELIMITED) {
+        delimiters[first] = *f;
+        delimiters[first].max_size = INT32_MAX;     /* replies have none */
         for (int i = 1; i < count; i++)
             if (!is_lines(&life.log[first + i], f))
                 count = i;
+    }
     b->size = life.out.size;            /* where it begins, for now */
     if (b->cut == PMX_SHARED)
         some_text(life.log[first].size, (uint32_t)first, 0);
@@ -314,11 +387,8 @@ static void point(pmx_block *b, int first, size_t end, int *used)
     b->data = life.out.bytes + begin;
     b->size = end - begin;
     b->bounds = bounds + *used;
-    if (b->cut == PMX_DELIMITED) {
-        delimiters[first] = life.conns[life.log[first].conn].policy.framing;
-        delimiters[first].max_size = INT32_MAX;     /* replies have none */
+    if (b->cut == PMX_DELIMITED)
         b->bounds = &delimiters[first];
-    }
     if (b->cut == PMX_SHARED || b->cut == PMX_DELIMITED)
         return;
     for (uint32_t k = 0; k < count; k++) {

@@ -1,6 +1,6 @@
 /* Runs the tests: all, or those whose name holds one of the arguments; not
  * those that hold what an argument says behind a '-'. */
-#include "core.h"
+#include "mux.h"
 #include "test.h"
 
 #include <setjmp.h>
@@ -19,7 +19,8 @@ static const test_case *const all[] = {
     accept_tests, unix_tests, connect_tests, fair_tests, slot_tests,
     life_tests, drain_tests, fail_tests, wire_tests,
     random_tests, watch_tests, fault_tests, thread_tests, entry_tests,
-    sim_tests, corpus_tests, linger_tests,
+    sim_tests, corpus_tests, linger_tests, services_tests,
+    listen_on_tests, length_tests, switch_tests,
 };
 
 const char *test_backend;

@@ -78,9 +78,11 @@ int sim_getsockopt(int fd, int level, int option, void *value,
         return -1;
     if (s->is_pipe)
         return sim_fails(ENOTSOCK);
-    CHECK(level == SOL_SOCKET && option == SO_ERROR && *size == sizeof(int));
-    int error = sim_take_error(s);
-    memcpy(value, &error, sizeof error);
+    CHECK(level == SOL_SOCKET && *size == sizeof(int));
+    CHECK(option == SO_ERROR || option == SO_TYPE || option == SO_ACCEPTCONN);
+    int is = option == SO_ERROR ? sim_take_error(s)
+           : option == SO_TYPE ? SOCK_STREAM : s->state == SIM_LISTENING;
+    memcpy(value, &is, sizeof is);
     return 0;
 }
 

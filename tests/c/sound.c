@@ -1,28 +1,64 @@
 /* The lists, flags and figures of a mux must agree with each other. */
 #include "world.h"
 
-/* Every list as long as its count says, linked both ways. */
-static void check_lists(const pmx_mux *m)
+/* A ready list is as long as its count says and linked both ways. */
+static void check_ready(const pmx_mux *m, const pmx__list *list,
+                        uint32_t wanted, const pmx__service *s)
 {
     uint32_t count = 0, last = PMX__NONE;
-    for (uint32_t at = m->ready.head; at != PMX__NONE; count++) {
+    for (uint32_t at = list->head; at != PMX__NONE; count++) {
         const pmx__conn *c = pmx__slot(m, at);
         CHECK(c->flags & PMX__IN_READY && c->ready_prev == last);
         CHECK(!(c->flags & PMX__DONE));
+        EQUAL(!!(c->flags & PMX__IN_CHORES), !s);
+        CHECK(!s || (c->rules->service == s &&
+                     !(c->flags & (PMX__CONNECTING | PMX__SAY_OPENED))));
         last = at;
         at = c->ready_next;
     }
-    EQUAL(m->ready.tail, last);
-    EQUAL(m->ready_count, count);
-    count = 0;
-    last = PMX__NONE;
-    for (uint32_t at = m->report.head; at != PMX__NONE; count++) {
-        CHECK(pmx__slot(m, at)->flags & PMX__IN_REPORT);
-        last = at;
-        at = pmx__slot(m, at)->report_next;
+    EQUAL(list->tail, last);
+    EQUAL(wanted, count);
+}
+
+/* How many connections of the service may bring messages. */
+static uint32_t sources_of(const pmx_mux *m, const pmx__service *s)
+{
+    uint32_t count = 0;
+    for (uint32_t slot = 0; slot < m->slots; slot++)
+        count += pmx__slot(m, slot)->flags & PMX__MAY_BRING &&
+                 pmx__slot(m, slot)->rules->service == s;
+    return count;
+}
+
+static void check_services(const pmx_mux *m)
+{
+    uint32_t ready = 0, report = 0, in_line = 0, line = 0;
+    for (uint32_t k = 0; k < m->service_count; k++) {
+        const pmx__service *s = k ? m->others[k - 1] : &m->first;
+        uint32_t count = 0, last = PMX__NONE;
+        EQUAL(s->number, k);
+        check_ready(m, &s->ready, s->ready_count, s);
+        for (uint32_t at = s->report.head; at != PMX__NONE; count++) {
+            CHECK(pmx__slot(m, at)->flags & PMX__IN_REPORT);
+            CHECK(pmx__slot(m, at)->rules->service == s);
+            last = at;
+            at = pmx__slot(m, at)->report_next;
+        }
+        EQUAL(s->report.tail, last);
+        EQUAL(s->report_count, count);
+        EQUAL(s->sources, sources_of(m, s));
+        /* what has something for a batch is in line for one */
+        CHECK(s->in_line || !(s->ready_count || s->report_count));
+        in_line += !!s->in_line;
+        ready += s->ready_count;
+        report += s->report_count;
     }
-    EQUAL(m->report.tail, last);
-    EQUAL(m->report_count, count);
+    for (const pmx__service *s = m->line_head; s; s = s->next, line++)
+        CHECK(s->in_line && (s->next || s == m->line_tail));
+    EQUAL(line, in_line);
+    EQUAL(m->ready_count, ready);
+    EQUAL(m->report_count, report);
+    check_ready(m, &m->chores, m->chore_count, NULL);
 }
 
 /* Its deadline stands where it says, and no later than it is. */
@@ -42,25 +78,26 @@ static void check_lingering(const pmx_mux *m, const pmx__rules *r)
     uint32_t count = 0, last = 0, all = 0, may_go = 0;
     for (uint32_t at = r->oldest; at; count++) {
         const pmx__conn *c = pmx__slot(m, at - 1);
-        CHECK(c->lingers == PMX__MAY_GO && c->rules == r);
+        CHECK(c->lingers == PMX__MAY_GO && pmx__counted_by(c) == r);
         EQUAL(c->linger.older, last);
         last = at;
         at = c->linger.newer;
     }
     for (uint32_t slot = 0; slot < m->slots; slot++) {
         const pmx__conn *c = pmx__slot(m, slot);
-        all += c->lingers && c->rules == r;
-        may_go += c->lingers == PMX__MAY_GO && c->rules == r;
+        int counts = c->generation & 1 && pmx__counted_by(c) == r;
+        all += c->lingers && counts;
+        may_go += c->lingers == PMX__MAY_GO && counts;
     }
     EQUAL(r->newest, last);
     EQUAL(r->lingering, all);
     EQUAL(may_go, count);
-    CHECK(!count || r->lingering <= r->is.max_connections);
+    CHECK(!count || r->lingering <= r->policy.max_connections);
 }
 
 static void check_slots(const pmx_mux *m)
 {
-    uint64_t queued = 0, connections = 0;
+    uint64_t queued = 0, connections = 0, outgoing = 0;
     uint32_t sources = 0, unacked = 0;
     for (uint32_t slot = 0; slot < m->slots; slot++) {
         const pmx__conn *c = pmx__slot(m, slot);
@@ -74,29 +111,33 @@ static void check_slots(const pmx_mux *m)
         queued += c->queue ? c->queue->size : 0;
         CHECK(!c->queue || c->queue->size);
         connections += f & PMX__COUNTED && !(f & PMX__DONE);
-        sources += !!(f & PMX__SOURCE);
+        outgoing += f & PMX__OUTGOING && f & PMX__COUNTED &&
+                    !(f & PMX__DONE);
+        sources += !!(f & PMX__MAY_BRING);
         unacked += !!(f & PMX__UNACKED);
         if (f & PMX__DONE) {
             CHECK(c->sock == PMX__NO_SOCK && !c->queue && !c->carry);
-            CHECK(!(f & (PMX__IN_READY | PMX__SOURCE)) && !c->due);
+            CHECK(!(f & (PMX__IN_READY | PMX__MAY_BRING)) && !c->due);
             continue;
         }
         /* who has work is on the list, and who waits is watched */
-        CHECK(f & PMX__IN_READY || !pmx__has_work(c));
+        CHECK(f & PMX__IN_READY || !pmx__has_work(c) ||
+              (f & PMX__SAY_OPENED && pmx__brings_rows(c) &&
+               !(c->queue && f & PMX__CAN_WRITE)));
         if (f & PMX__CONNECTING)
             continue;
         CHECK(!(f & PMX__FRAMES) || c->carry);
-        if (!m->poller->edge && f & PMX__LISTED) {
-            EQUAL(!!(f & PMX__WATCH_IN), pmx__reads(c));
+        if (!m->poller->edge && f & PMX__IN_POLLER) {
+            EQUAL(!!(c->watched & PMX__WATCH_IN), pmx__reads(c));
             /* who is ready is served first, and nobody waits before */
             CHECK(f & PMX__IN_READY ||
-                  !!(f & PMX__WATCH_OUT) ==
+                  !!(c->watched & PMX__WATCH_OUT) ==
                       (c->queue && !(f & PMX__CAN_WRITE)));
         }
         CHECK(!c->queue || !(f & PMX__SEND_FAILED));
         /* what is closing has a deadline, and so what has failed */
         CHECK(!(f & (PMX__CLOSING | PMX__SEND_FAILED)) ||
-              c->due == PMX__CLOSE_DUE || c->rules->is.close_ns < 0);
+              c->due == PMX__CLOSE_DUE || c->rules->policy.close_ns < 0);
         CHECK(!(f & PMX__CLOSING && !(f & PMX__DROPPING)) || c->queue ||
               f & PMX__UNACKED);
         /* what is dropped is delivered to nobody */
@@ -107,6 +148,7 @@ static void check_slots(const pmx_mux *m)
     }
     EQUAL(m->stats.queued, queued);
     EQUAL(m->stats.connections, connections);
+    EQUAL(m->stats.outgoing, outgoing);
     EQUAL(m->sources, sources);
     EQUAL(m->unacked, unacked);
 }
@@ -131,8 +173,8 @@ static void check_listeners(const pmx_mux *m)
     for (uint32_t i = 0; i < m->listener_count; i++) {
         const pmx__rules *r = m->listeners[i].rules;
         count += !!r;
-        CHECK(!r || !r->is.max_connections || m->draining ||
-              pmx__places_taken(r) <= r->is.max_connections);
+        CHECK(!r || !r->policy.max_connections || m->draining ||
+              pmx__places_taken(r) <= r->policy.max_connections);
         if (r)
             check_lingering(m, r);
         accepting += r && m->listeners[i].can_accept && !m->listeners[i].full;
@@ -146,7 +188,7 @@ static void check_listeners(const pmx_mux *m)
 
 void mux_is_sound(const pmx_mux *m)
 {
-    check_lists(m);
+    check_services(m);
     check_slots(m);
     check_listeners(m);
 }

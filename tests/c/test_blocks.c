@@ -6,7 +6,7 @@
 static int harvest_blocks(world *w, const pmx_block *blocks, uint32_t count)
 {
     pmx_turn t = {.mux = w->mux, .arena = w->arena, .blocks = blocks,
-                  .block_count = count, .min_messages = 1, .timeout_ns = 0};
+                  .block_count = count, .timeout_ns = 0};
     return pmx_harvest(&t);
 }
 

@@ -229,7 +229,7 @@ static void a_connection_that_nobody_accepts_is_reset(void)
         if (i < 5) {
             UNTIL(&w, w.opened.count);
             do_op(&w, id, states[i]);
-            UNTIL(&w, !w.mux->ready_count);
+            UNTIL(&w, !w.mux->ready_count && !w.mux->chore_count);
         }
         leave(sock);
         UNTIL(&w, closed(&w, id));

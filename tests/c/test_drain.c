@@ -323,6 +323,129 @@ static void a_drain_does_not_wait_for_room(void)
     world_end(&w);
 }
 
+/* A connection that the mux makes, to a listener that is not the mux's. */
+static uint64_t call_out(world *w, pmx_sock listener)
+{
+    struct sockaddr_in name;
+    socklen_t size = sizeof name;
+    uint64_t id;
+    pmx_policy p = lines("\n", 100);
+    CHECK(!getsockname(listener, (struct sockaddr *)&name, &size));
+    pmx_endpoint to = {.host = "127.0.0.1", .port = ntohs(name.sin_port)};
+    EQUAL(pmx_connect(w->mux, &to, 1, &p, &id), 0);
+    return id;
+}
+
+static pmx_sock accepted_by(pmx_sock listener)
+{
+    pmx_sock peer = accept(listener, NULL, NULL);
+    CHECK(peer != PMX__NO_SOCK && !pmx__prepare(peer));
+    return peer;
+}
+
+static pmx_sock outside_listener(void)
+{
+    struct sockaddr_in name;
+    pmx_sock sock = socket(AF_INET, SOCK_STREAM, 0);
+    memset(&name, 0, sizeof name);
+    name.sin_family = AF_INET;
+    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(!bind(sock, (struct sockaddr *)&name, sizeof name));
+    CHECK(!listen(sock, 8));
+    return sock;
+}
+
+static void a_drain_leaves_outgoing_connections_alone(void)
+{
+    enum { COUNT = 3 };         /* open, being made, made later */
+    world w;
+    pmx_sock caller, peers[COUNT], listener = outside_listener();
+    uint64_t ids[COUNT];
+    pmx_policy p = lines("\n", 100);
+    world_serve(&w, &p);
+    uint64_t accepted = meet(&w, &caller);
+    ids[0] = call_out(&w, listener);
+    UNTIL(&w, has(&w.opened, ids[0]));
+    EQUAL(pmx_counts(w.mux)->outgoing, 1);
+    EQUAL(pmx_counts(w.mux)->connections, 2);
+    ids[1] = call_out(&w, listener);
+    pmx_drain(w.mux);
+    UNTIL(&w, w.t.reason & PMX_DRAINED);
+    ids[2] = call_out(&w, listener);
+    UNTIL(&w, closed(&w, accepted) && w.opened.count == COUNT + 1);
+    EQUAL(pmx_counts(w.mux)->listeners, 0);
+    EQUAL(pmx_counts(w.mux)->outgoing, COUNT);
+    EQUAL(pmx_counts(w.mux)->connections, COUNT);
+    for (int k = 0; k < COUNT; k++) {   /* they go on, both ways */
+        peers[k] = accepted_by(listener);
+        put_text(peers[k], "later\n");
+        say_text(&w, ids[k], "and answered");
+    }
+    for (int k = 0; k < COUNT; k++) {
+        buffer got = {0};
+        UNTIL(&w, messages_of(&w, ids[k]) == 1);
+        UNTIL_DOING(&w, is_text_of(&got, "and answered\n"),
+                    CHECK(get(peers[k], &got) == 1));
+        EQUAL(pmx_stopping(w.mux, ids[k]), 0);
+        release(&got);
+    }
+    EQUAL(w.closed_count, 1);
+    /* closed, they need no more than the peer's acknowledgement */
+    for (int k = 0; k < COUNT; k++)
+        do_op(&w, ids[k], PMX_CLOSE);
+    UNTIL(&w, w.closed_count == COUNT + 1);
+    for (int k = 0; k < COUNT; k++) {
+        EQUAL(error_of(&w, ids[k]), 0);
+        leave(peers[k]);
+    }
+    leave(caller);
+    leave(listener);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* Peers that come while the others are limited have nothing read later. */
+static void who_is_accepted_while_others_are_limited_is_limited(void)
+{
+    enum { FIRST = 400, LATE = 5 };     /* more than a turn limits */
+    world w;
+    pmx_sock peers[FIRST], late[LATE];
+    pmx_policy p = raw();
+    p.half_open = 1;
+    if (!test_room_for(2 * (FIRST + LATE) + 50))
+        test_skipped("too few descriptors");
+    world_serve(&w, &p);
+    for (int i = 0; i < FIRST; i++)
+        (void)meet(&w, &peers[i]);
+    for (int i = 0; i < 20; i++)        /* places in front */
+        leave(peers[i]);
+    UNTIL(&w, w.ended.count == 20);
+    for (int i = 0; i < 20; i++)
+        do_op(&w, w.ended.ids[i], PMX_CLOSE);
+    UNTIL(&w, w.closed_count == 20);
+    pmx_drain(w.mux);
+    while (w.mux->draining < 2)
+        turn(&w, 0);
+    for (int i = 0; i < LATE; i++) {
+        late[i] = call(&w);
+        put_text(late[i], "in time");
+    }
+    UNTIL(&w, w.t.reason & PMX_DRAINED);
+    for (int i = 0; i < LATE; i++)
+        (void)offer(late[i], "too late", 8);
+    UNTIL(&w, w.ended.count == FIRST + LATE);
+    for (size_t k = 0; k < w.message_count; k++)
+        CHECK(is_text(&w, &w.messages[k], "in time"));
+    pmx_reset_all(w.mux, ECONNABORTED);
+    UNTIL(&w, w.closed_count == FIRST + LATE);
+    for (int i = 20; i < FIRST; i++)
+        leave(peers[i]);
+    for (int i = 0; i < LATE; i++)
+        leave(late[i]);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 const test_case drain_tests[] = {
     EACH(a_drain_takes_in_the_backlog_and_answers),
     EACH(what_comes_after_a_drain_is_not_read),
@@ -336,5 +459,7 @@ const test_case drain_tests[] = {
     EACH(a_drain_of_many_takes_several_turns),
     EACH(a_drain_tells_whose_end_it_is),
     EACH(what_comes_after_a_drain_is_taken_and_dropped),
+    EACH(a_drain_leaves_outgoing_connections_alone),
+    EACH(who_is_accepted_while_others_are_limited_is_limited),
     {0},
 };

@@ -36,7 +36,7 @@ static void all_are_refused(world *w, uint64_t id)
     pmx_block block = {.cut = PMX_SHARED, .count = 1, .ids = &id,
                        .data = "never", .size = 5};
     pmx_turn t = {.mux = w->mux, .arena = w->arena, .blocks = &block,
-                  .block_count = 1, .min_messages = 1};
+                  .block_count = 1};
     EQUAL(pmx_listen(w->mux, &at, &p, 8, 0, 0600, &made), -EBUSY);
     EQUAL(pmx_unlisten(w->mux, w->listener), -EBUSY);
     EQUAL(pmx_listener_address(w->mux, w->listener, names), -EBUSY);
@@ -68,7 +68,7 @@ static void who_comes_second_is_refused_and_has_done_nothing(void)
     buffer got = {0};
     world_serve(&w, &p);
     uint64_t id = meet(&w, &peer);
-    waiter first = {.t = {.mux = w.mux, .arena = w.arena, .min_messages = 1,
+    waiter first = {.t = {.mux = w.mux, .arena = w.arena,
                           .timeout_ns = -1}};
     void *thread = test_thread(harvest, &first);
     while (!is_inside(w.mux))
@@ -107,7 +107,7 @@ static void crowd_in(void *of)
     pmx_arena *arena = pmx_arena_new(4096, 16);
     uint64_t id = 0;
     for (int i = 0; i < ROUNDS && arena; i++) {
-        pmx_turn t = {.mux = all->mux, .arena = arena, .min_messages = 1};
+        pmx_turn t = {.mux = all->mux, .arena = arena};
         int is = i % 3 == 0 ? pmx_harvest(&t)
                : i % 3 == 1 ? pmx_submit(&t)
                : i % 500 == 2 ? pmx_connect(all->mux, &at, 1, &p, &id)
@@ -258,7 +258,7 @@ static void a_turn_until_sent_ends_when_nothing_is_queued(void)
     CHECK(more == -ENOTSUP || more >= (int64_t)pmx_queued(w.mux, id));
     int reason = 0;
     for (int64_t until = deadline(); reason != PMX_ROWS;) {
-        pmx_turn t = {.mux = w.mux, .arena = w.arena, .min_messages = 1,
+        pmx_turn t = {.mux = w.mux, .arena = w.arena,
                       .timeout_ns = 10 * MS, .until_sent = 1};
         CHECK(pmx__now() < until);
         (void)get_at_most(peer, &got, 1000000);

@@ -43,7 +43,7 @@ static void serve_all(const pmx_policy *p, const buffer *said,
         do_op(&w, ids[i], PMX_ABORT);
     }
     /* one share apart, and what is under way */
-    CHECK(most - least <= 2 * PMX__SHARE);
+    CHECK(most - least <= 2 * PMX__PORTION);
     turn(&w, 0);
     for (int i = 0; i < PEERS; i++)
         leave(peers[i]);
@@ -145,7 +145,7 @@ static void a_stream_alone_gets_the_whole_batch(void)
         most = w.t.arena->size > most ? (size_t)w.t.arena->size : most;
     });
     CHECK(same(&said, &w.in));
-    CHECK(most > PMX__SHARE);
+    CHECK(most > PMX__PORTION);
     leave(peer);
     UNTIL(&w, closed(&w, id));
     release(&said);

@@ -307,9 +307,9 @@ static int harvest(scene *s)
     w->t = (pmx_turn){
         .mux = w->mux, .arena = w->arena, .blocks = &block,
         .block_count = w->log_count ? 1 : 0, .timeout_ns = 25 * MS,
-        /* once in a while a batch waits, or is put off */
-        .min_messages = w->turns % 7 == 3 ? 100 : 1, .max_delay_ns = 5 * MS,
     };
+    /* once in a while a batch waits, or is put off */
+    (void)pmx_configure(w->mux, 0, w->turns % 7 == 3 ? 100 : 1, 5 * MS, 0);
     if (w->turns++ % 5 == 4)
         w->t.timeout_ns = PMX_LOOK;
     int result;

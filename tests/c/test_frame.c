@@ -1,4 +1,4 @@
-/* frame.c: where frames begin and end. */
+/* frame*.c: where frames begin and end. */
 #include "world.h"
 
 #include <stdlib.h>
@@ -10,13 +10,13 @@ static void frames_of(const pmx_framing *f, const char *stream, size_t size,
 {
     uint64_t scanned = 0;
     size_t at = 0, end = cut;
-    pmx__frame frame;
+    pmx_frame frame;
     for (;;) {
         /* an exact copy, so that a read too far is seen */
         uint8_t *copy = malloc(end - at ? end - at : 1);
         CHECK(copy);
         memcpy(copy, stream + at, end - at);
-        int n = pmx__next_frame(f, copy, end - at, &scanned, &frame);
+        int n = end > at ? next_frame(f, copy, end - at, &scanned, &frame) : 0;
         CHECK(n >= 0);
         if (n) {
             append(found, copy + frame.head, frame.size);
@@ -102,12 +102,12 @@ static void what_is_written_is_what_is_read(void)
                 pmx_policy p = prefix(widths[i], little, 1000);
                 uint8_t bytes[400] = {0};
                 uint64_t scanned = 0;
-                pmx__frame frame;
+                pmx_frame frame;
                 if (widths[i] == 1 && size > 255)
                     continue;
-                uint8_t head = pmx__frame_head(&p.framing, size, bytes);
+                uint8_t head = frame_head(&p.framing, size, bytes);
                 EQUAL(head, widths[i]);
-                EQUAL(pmx__next_frame(&p.framing, bytes, head + size,
+                EQUAL(next_frame(&p.framing, bytes, head + size,
                                       &scanned, &frame), 1);
                 EQUAL(frame.size, size);
                 EQUAL(frame.head, head);
@@ -115,35 +115,35 @@ static void what_is_written_is_what_is_read(void)
             }
     pmx_policy p = raw();
     uint8_t none[8];
-    EQUAL(pmx__frame_head(&p.framing, 5, none), 0);
+    EQUAL(frame_head(&p.framing, 5, none), 0);
 }
 
 static void a_frame_over_max_size_is_an_error(void)
 {
-    pmx__frame frame;
+    pmx_frame frame;
     uint64_t scanned = 0;
     pmx_policy p = lines("\n", 4);
-    EQUAL(pmx__next_frame(&p.framing, (const uint8_t *)"abcd\n", 5, &scanned,
+    EQUAL(next_frame(&p.framing, (const uint8_t *)"abcd\n", 5, &scanned,
                           &frame), 1);
-    EQUAL(pmx__next_frame(&p.framing, (const uint8_t *)"abcde\n", 6, &scanned,
+    EQUAL(next_frame(&p.framing, (const uint8_t *)"abcde\n", 6, &scanned,
                           &frame), -EMSGSIZE);
     scanned = 0;
-    EQUAL(pmx__next_frame(&p.framing, (const uint8_t *)"abcd", 4, &scanned,
+    EQUAL(next_frame(&p.framing, (const uint8_t *)"abcd", 4, &scanned,
                           &frame), 0);
-    EQUAL(pmx__next_frame(&p.framing, (const uint8_t *)"abcde", 5, &scanned,
+    EQUAL(next_frame(&p.framing, (const uint8_t *)"abcde", 5, &scanned,
                           &frame), -EMSGSIZE);
     p = lines("\r\n", 4);       /* what may become the delimiter is none yet */
     scanned = 0;
-    EQUAL(pmx__next_frame(&p.framing, (const uint8_t *)"abcd\r", 5, &scanned,
+    EQUAL(next_frame(&p.framing, (const uint8_t *)"abcd\r", 5, &scanned,
                           &frame), 0);
-    EQUAL(pmx__next_frame(&p.framing, (const uint8_t *)"abcd\r\n", 6,
+    EQUAL(next_frame(&p.framing, (const uint8_t *)"abcd\r\n", 6,
                           &scanned, &frame), 1);
-    EQUAL(pmx__next_frame(&p.framing, (const uint8_t *)"abcdef", 6, &scanned,
+    EQUAL(next_frame(&p.framing, (const uint8_t *)"abcdef", 6, &scanned,
                           &frame), -EMSGSIZE);
     static const uint8_t huge[8] = {255, 255, 255, 255, 255, 255, 255, 255};
     for (uint32_t width = 1; width <= 8; width *= 2) {
         p = prefix(width, 0, 100);
-        EQUAL(pmx__next_frame(&p.framing, huge, 8, &scanned, &frame),
+        EQUAL(next_frame(&p.framing, huge, 8, &scanned, &frame),
               -EMSGSIZE);
     }
 }
@@ -152,13 +152,13 @@ static void a_stream_is_searched_once(void)
 {
     pmx_policy p = lines("\r\n", 1000);
     uint64_t scanned = 0;
-    pmx__frame frame;
+    pmx_frame frame;
     uint8_t bytes[600];
     memset(bytes, 'x', sizeof bytes);
-    EQUAL(pmx__next_frame(&p.framing, bytes, 500, &scanned, &frame), 0);
+    EQUAL(next_frame(&p.framing, bytes, 500, &scanned, &frame), 0);
     EQUAL(scanned, 499);
     memcpy(bytes, "\r\n", 2);           /* it does not look here again */
-    EQUAL(pmx__next_frame(&p.framing, bytes, 600, &scanned, &frame), 0);
+    EQUAL(next_frame(&p.framing, bytes, 600, &scanned, &frame), 0);
     EQUAL(scanned, 599);
 }
 
@@ -172,13 +172,13 @@ static void framings_that_make_no_sense_are_refused(void)
     for (uint32_t width = 0; width < 10; width++) {
         p = prefix(width, 0, 1);
         EQUAL(pmx__framing_valid(&p.framing),
-              width == 1 || width == 2 || width == 4 || width == 8);
+              (width >= 1 && width <= 4) || width == 8);
     }
     p = fixed(0);
     CHECK(!pmx__framing_valid(&p.framing));
     p = raw();
     CHECK(pmx__framing_valid(&p.framing));
-    p.framing.kind = 4;
+    p.framing.kind = PMX_SCANNER + 1;
     CHECK(!pmx__framing_valid(&p.framing));
 }
 

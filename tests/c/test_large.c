@@ -13,7 +13,7 @@ static int64_t time_of(uint32_t size, const pmx_policy *p)
     uint64_t id = meet(&w, &peer);
     buffer frame = {0};
     uint8_t head[8];
-    append(&frame, head, pmx__frame_head(&p->framing, size, head));
+    append(&frame, head, frame_head(&p->framing, size, head));
     size_t begin = frame.size;
     while (frame.size < begin + size)
         append(&frame, "abcdefghijklmnopqrstuvwxyz", 26);
@@ -98,7 +98,7 @@ static void large_and_small_frames_stay_in_order(void)
     buffer sent = {0}, pieces = {0};
     for (int i = 0; i < COUNT; i++) {
         uint8_t head[8];
-        append(&sent, head, pmx__frame_head(&p.framing, sizes[i], head));
+        append(&sent, head, frame_head(&p.framing, sizes[i], head));
         size_t begin = sent.size;
         fill(&sent, sizes[i], (uint32_t)i);
         append(&pieces, sent.bytes + begin, sizes[i]);

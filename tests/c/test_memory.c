@@ -91,7 +91,7 @@ static void line_begin(line *l)
         set_room(pair[i], SO_SNDBUF, 4096);
     l->mux = calloc(1, sizeof *l->mux);
     CHECK(l->mux);
-    l->rules.via = &pmx__unix;
+    l->rules.transport = &pmx__unix;
     l->conn.rules = &l->rules;
     l->conn.sock = pair[0];
     l->peer = pair[1];

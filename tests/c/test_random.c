@@ -131,7 +131,7 @@ static void live(uint32_t seed, int64_t until)
             leave(peers[i]);
     for (int step = 0; step < 20000; step++) {
         if (!pmx_counts(w.mux)->connections && !w.mux->report_count &&
-            !w.mux->ready_count && step > 5)
+            !w.mux->ready_count && !w.mux->chore_count && step > 5)
             break;
         for (size_t k = 0; k < w.opened.count && step % 8 == 1; k++) {
             do_op(&w, w.opened.ids[k], PMX_RESUME);

@@ -104,7 +104,7 @@ static void pieces_of_all_sizes_leave_in_order(void)
             size_t size = sizes[i % 16];
             uint8_t head[8];
             append(&sent, head,
-                   pmx__frame_head(&policies[k].framing, size, head));
+                   frame_head(&policies[k].framing, size, head));
             size_t at = sent.size;
             fill(&sent, size, i);
             say(&w, id, sent.bytes + at, size);

@@ -71,7 +71,7 @@ static void use_a_mux_of_its_own(void *of)
 {
     _Atomic int *wrong = of;
     pmx_mux *mux;
-    pmx_turn t = {.timeout_ns = -1, .min_messages = 1};
+    pmx_turn t = {.timeout_ns = -1};
     if (pmx_open(&mux, test_backend, 16, 4096, 0)) {
         *wrong = 1;
         return;

@@ -217,7 +217,7 @@ static void who_speaks_after_a_look_has_all_of_its_time(void)
     uint64_t id = serve_idle(&w, &peer);
     buffer much = {0};
     fill(&much, 9000000, 1);
-    pmx__find(w.mux, id)->rules->is.high_water = 1 << 30;
+    pmx__find(w.mux, id)->rules->policy.high_water = 1 << 30;
     say(&w, id, much.bytes, much.size);
     turn(&w, 0);
     CHECK(!is_ended_in_time(&w, id));
@@ -244,7 +244,7 @@ static void full_waits_hold_back_idle_deadlines_for_a_while(void)
     world w;
     pmx_sock peer, other;
     uint64_t id = serve_idle(&w, &peer), closing = meet(&w, &other);
-    pmx__slot(w.mux, (uint32_t)closing)->rules->is.close_ns = MS;
+    pmx__slot(w.mux, (uint32_t)closing)->rules->policy.close_ns = MS;
     do_op(&w, closing, PMX_CLOSE);
     turn(&w, 0);
     pmx__due_since(w.mux, (uint32_t)closing, PMX__CLOSE_DUE, 0);

@@ -23,7 +23,7 @@ static void hang_up(world *w, pmx_sock peer)
 static int harvest_block(world *w, const pmx_block *block)
 {
     pmx_turn t = {.mux = w->mux, .arena = w->arena, .blocks = block,
-                  .block_count = 1, .min_messages = 1};
+                  .block_count = 1};
     return pmx_harvest(&t);
 }
 
@@ -191,7 +191,7 @@ static void runs_of_small_frames_keep_order_and_frames(void)
             fill(&data, size, x);
             if (b) {
                 append(b, head,
-                       pmx__frame_head(&p->framing, size, head));
+                       frame_head(&p->framing, size, head));
                 append(b, data.bytes + begin, size);
                 append(b, "<>", kind == 1 ? 2 : 0);
             }
@@ -256,7 +256,7 @@ static void an_exchange_is_a_harvest_with_a_log(void)
     memcpy(ids + 1, &id, 8);
     memcpy(ids + 9, &id, 8);
     memcpy(lengths + 1, sizes, 16);
-    pmx_turn t = {.mux = w.mux, .arena = w.arena, .min_messages = 1};
+    pmx_turn t = {.mux = w.mux, .arena = w.arena};
     put_text(peer, "a\nb\n");
     int64_t result = pmx_exchange(&t, -1, 1, ids + 1, NULL,
                                   (const uint8_t *)"hello", 5);
@@ -290,7 +290,7 @@ static void pieces_wherever_they_are_go_out_in_order(void)
                              id | (uint64_t)PMX_SEND_EOF << PMX_OP_SHIFT};
     const int64_t sizes[5] = {2, (int64_t)large.size, 0, 3, 0};
     const void *spans[5] = {"ab", large.bytes, NULL, "cde", NULL};
-    pmx_turn t = {.mux = w.mux, .arena = w.arena, .min_messages = 1};
+    pmx_turn t = {.mux = w.mux, .arena = w.arena};
     CHECK(pmx_exchange(&t, 0, (uint64_t)PMX_SPANS << PMX_CUT_SHIFT | 5, ids,
                        sizes, spans, 5) >= 0);
     EQUAL(w.mux->stats.messages_out, 4);

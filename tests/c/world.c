@@ -109,6 +109,23 @@ pmx_policy fixed(uint32_t size)
     return p;
 }
 
+pmx_policy varint(uint32_t max_size)
+{
+    pmx_policy p = raw();
+    p.framing.kind = PMX_VARINT;
+    p.framing.max_size = max_size;
+    return p;
+}
+
+pmx_policy scanner(pmx_scan scan, uint32_t max_size)
+{
+    pmx_policy p = raw();
+    p.framing.kind = PMX_SCANNER;
+    p.framing.scan = (uint64_t)(uintptr_t)scan;
+    p.framing.max_size = max_size;
+    return p;
+}
+
 /* --- life -------------------------------------------------------------- */
 
 void world_begin(world *w, uint32_t max_messages, uint64_t arena_size)
@@ -158,7 +175,7 @@ void world_is_clean(world *w)
     EQUAL(s->connections, 0);
     EQUAL(s->queued, 0);
     EQUAL(s->buffers, 0);
-    EQUAL(w->mux->ready_count, 0);
+    EQUAL(w->mux->ready_count + w->mux->chore_count, 0);
     EQUAL(w->mux->report_count, 0);
     EQUAL(w->mux->sources, 0);
 }
@@ -215,6 +232,26 @@ static void record_closed(world *w, const pmx_closed *row)
     }
 }
 
+/* All rows of a harvest are of one service. */
+static void check_service(const world *w)
+{
+    const pmx_turn *t = &w->t;
+    for (uint32_t k = 0; k < t->messages + t->opened_count + t->ended_count +
+                                 t->drained_count + t->closed_count +
+                                 t->idle_count; k++) {
+        pmx_policy policy;
+        uint32_t i = k;
+        uint64_t id = i < t->messages ? t->arena->ids[i]
+                    : (i -= t->messages) < t->opened_count ? t->opened[i]
+                    : (i -= t->opened_count) < t->ended_count ? t->ended[i]
+                    : (i -= t->ended_count) < t->drained_count ? t->drained[i]
+                    : (i -= t->drained_count) < t->closed_count
+                          ? t->closed[i].id : t->idle[i - t->closed_count];
+        EQUAL(pmx_policy_of(w->mux, id, &policy), 0);
+        EQUAL(policy.service, t->service);
+    }
+}
+
 int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
             int64_t max_delay_ns)
 {
@@ -227,10 +264,11 @@ int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
     w->turns++;
     w->t = (pmx_turn){
         .mux = w->mux, .arena = w->arena, .blocks = &block,
-        .block_count = w->log_count ? 1 : 0, .min_messages = min_messages,
-        .timeout_ns = timeout_ns, .max_delay_ns = max_delay_ns,
-        .leave_gaps = (uint32_t)w->gaps,
+        .block_count = w->log_count ? 1 : 0, .timeout_ns = timeout_ns,
     };
+    for (uint32_t s = 0; s < w->mux->service_count; s++)
+        (void)pmx_configure(w->mux, s, min_messages, max_delay_ns,
+                            (uint32_t)w->gaps);
     int reason = pmx_harvest(&w->t);
     w->log_count = 0;
     w->ids.size = w->lengths.size = w->out.size = 0;
@@ -246,6 +284,8 @@ int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
     } else {
         CHECK(w->t.arena == w->arena);
     }
+    if (w->mux->service_count > 1)
+        check_service(w);
     for (uint32_t k = 0; k < w->t.opened_count; k++)
         append_id(&w->opened, w->t.opened[k]);
     for (uint32_t k = 0; k < w->t.messages; k++)

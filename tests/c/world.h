@@ -5,7 +5,7 @@
 #ifndef WORLD_H
 #define WORLD_H
 
-#include "core.h"
+#include "mux.h"
 #include "test.h"
 
 typedef struct {
@@ -54,11 +54,27 @@ typedef struct {
     size_t closed_count, closed_room;
 } world;
 
+/* A framing's entries, found by its kind. */
+static inline int next_frame(const pmx_framing *f, const uint8_t *bytes,
+                             size_t size, uint64_t *scanned, pmx_frame *frame)
+{
+    return pmx__framing_of(f)->next(f, bytes, size, scanned, frame);
+}
+
+static inline uint8_t frame_head(const pmx_framing *f, uint64_t size,
+                                 uint8_t *head)
+{
+    const pmx__framing *is = pmx__framing_of(f);
+    return is->head ? is->head(f, size, head) : 0;
+}
+
 /* Policies: no limits but the defaults. */
 pmx_policy raw(void);
 pmx_policy lines(const char *delimiter, uint32_t max_size);
 pmx_policy prefix(uint32_t width, int little, uint32_t max_size);
 pmx_policy fixed(uint32_t size);
+pmx_policy varint(uint32_t max_size);
+pmx_policy scanner(pmx_scan scan, uint32_t max_size);
 
 void world_begin(world *w, uint32_t max_messages, uint64_t arena_size);
 /* world_begin and a listener on 127.0.0.1. */

@@ -1,0 +1,72 @@
+/* What the caller may ask of a connection. */
+#include "turn.h"
+
+#include <string.h>
+
+int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    if (!c || c->sock == PMX__NO_SOCK)
+        return -ENOENT;
+    uint64_t queued = c->queue ? c->queue->size : 0;
+    if (c->rules->transport->arrives_at_once)
+        return (int64_t)queued;
+    int64_t unacknowledged = pmx__unacknowledged(c->sock);
+    return unacknowledged < 0 ? -ENOTSUP : (int64_t)queued + unacknowledged;
+}
+
+uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    return c && c->queue ? c->queue->size : 0;
+}
+
+int pmx__do_pending(const pmx_mux *mux, uint64_t id)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    if (!c)
+        return 0;
+    if (c->flags & PMX__IN_REPORT)
+        return 1;
+    if (c->flags & (PMX__DONE | PMX__CONNECTING) || pmx__blocked(c))
+        return 0;
+    if (c->flags & PMX__FRAMES)
+        return 1;
+    if (c->flags & PMX__ENDED)
+        return 0;
+    /* The poller may have had more to tell than there was room for. */
+    return c->flags & PMX__CAN_READ ||
+           (mux->unheard && pmx__arrived(c->sock) > 0);
+}
+
+int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    if (!c)
+        return -ENOENT;
+    *policy = c->rules->policy;
+    return 0;
+}
+
+int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    if (!c)
+        return -ENOENT;
+    memset(mux->asked, 0, sizeof mux->asked);
+    pmx__peer(c, &mux->asked[0]);
+    if (c->flags & PMX__DONE && c->at.names)
+        mux->asked[1] = c->at.names->targets[1];
+    else if (c->sock != PMX__NO_SOCK)
+        (void)pmx__local(c->sock, &mux->asked[1]);
+    pmx__describe(&mux->asked[0], &names[0]);
+    pmx__describe(&mux->asked[1], &names[1]);
+    return 0;
+}
+
+int pmx__do_stopping(const pmx_mux *mux, uint64_t id)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    return c && c->flags & PMX__LIMITED &&
+           c->flags & (PMX__ENDED | PMX__DONE);
+}

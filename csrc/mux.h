@@ -1,0 +1,15 @@
+/* The mux: its life, and the turn. Layer 8. */
+#ifndef PMX_MUX_H
+#define PMX_MUX_H
+
+#include "turn.h"
+
+void pmx__do_shut(pmx_mux *mux);
+int pmx__do_wakeup_open(pmx_mux *mux);
+void pmx__do_keep_wakeup(pmx_mux *mux, int64_t *wakeup);
+int pmx__do_fileno(const pmx_mux *mux);
+int pmx__do_harvest(pmx_turn *turn);
+int pmx__do_submit(pmx_turn *turn);
+void pmx__do_reset_all(pmx_mux *mux, int error);
+
+#endif

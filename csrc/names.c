@@ -1,0 +1,90 @@
+/* What the two ends of a connection are called. */
+#include "core.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { NAME_HEAD = offsetof(pmx__target, to) };
+
+/* The name of the peer of a connection that has been open. */
+void pmx__peer(const pmx__conn *c, pmx__target *peer)
+{
+    int family = c->task & PMX__FAMILY;
+    struct sockaddr_in6 *to = &peer->to.v6;
+    memset(peer, 0, sizeof *peer);
+    if (family == 4) {
+        peer->size = sizeof peer->to.v4;
+        peer->to.v4.sin_family = AF_INET;
+        peer->to.v4.sin_addr.s_addr = c->ip4;
+        peer->to.v4.sin_port = c->port4;
+    } else if (c->flags & PMX__DONE) {
+        if (c->at.names)
+            *peer = c->at.names->targets[0];
+    } else if (c->flags & PMX__CONNECTING) {    /* or the last that was tried */
+        const pmx__route *r = c->at.route;
+        *peer = r->targets[r->next < r->count ? r->next : r->count - 1];
+    } else if (family == 6) {
+        peer->size = sizeof *to;
+        to->sin6_family = AF_INET6;
+        to->sin6_port = c->port4;
+        uint8_t *ip = (uint8_t *)&to->sin6_addr;
+        memcpy(ip, c->at.ip6, 8);
+        memcpy(ip + 8, &c->ip4, 4);
+        memcpy(ip + 12, c->ip6_end, 4);
+    } else if (family == PMX__SCOPED && c->at.peer6) {
+        peer->size = sizeof *to;
+        to->sin6_family = AF_INET6;
+        to->sin6_port = c->at.peer6->port;
+        to->sin6_scope_id = c->at.peer6->scope;
+        memcpy(&to->sin6_addr, c->at.peer6->ip, sizeof c->at.peer6->ip);
+    } else if (family == 1 && c->at.peer) {
+        memcpy(peer, c->at.peer, NAME_HEAD + (size_t)c->at.peer->size);
+    }
+}
+
+/* IPv4 and IPv6 fit into the slot, but for a scope, which is rare. */
+void pmx__keep_peer(pmx__conn *c, const pmx__target *peer)
+{
+    int family = pmx__family(peer);
+    const struct sockaddr_in6 *from = &peer->to.v6;
+    const uint8_t *ip = (const uint8_t *)&from->sin6_addr;
+    c->at.peer = NULL;
+    if (family == 4) {
+        c->ip4 = peer->to.v4.sin_addr.s_addr;
+        c->port4 = peer->to.v4.sin_port;
+    } else if (family == 6 && !from->sin6_scope_id) {
+        c->port4 = from->sin6_port;
+        memcpy(c->at.ip6, ip, 8);
+        memcpy(&c->ip4, ip + 8, 4);
+        memcpy(c->ip6_end, ip + 12, 4);
+    } else if (family == 6) {
+        family = PMX__SCOPED;
+        c->at.peer6 = sys_malloc(sizeof *c->at.peer6);
+        if (c->at.peer6) {
+            memcpy(c->at.peer6->ip, ip, sizeof c->at.peer6->ip);
+            c->at.peer6->scope = from->sin6_scope_id;
+            c->at.peer6->port = from->sin6_port;
+        }
+    } else if (peer->size && pmx__is_named(peer)) {
+        size_t size = NAME_HEAD + (size_t)peer->size;
+        c->at.peer = sys_malloc(size);
+        if (c->at.peer)
+            memcpy(c->at.peer, peer, size);
+    }
+    c->task = (uint8_t)((c->task & ~PMX__FAMILY) | family);
+}
+
+void pmx__keep_names(pmx__conn *c)
+{
+    pmx__names *names = sys_calloc(1, sizeof *names);
+    if (names) {
+        pmx__peer(c, &names->targets[0]);
+        if (c->sock == PMX__NO_SOCK ||
+            pmx__local(c->sock, &names->targets[1]))
+            names->targets[1] = (pmx__target){.size = 0};
+        pmx__describe(&names->targets[0], &names->names[0]);
+        pmx__describe(&names->targets[1], &names->names[1]);
+    }
+    free(pmx__at_memory(c));
+    c->at.names = names;
+}

@@ -1,0 +1,104 @@
+/* Time, forks, processors, memory: what the core asks of the OS beside
+ * sockets. */
+#ifdef __linux__
+#define _GNU_SOURCE             /* CPU_COUNT */
+#endif
+#include "net.h"
+
+#include <time.h>
+
+#ifdef __GLIBC__                /* by any header of it */
+#include <malloc.h>
+#endif
+
+#ifndef _WIN32
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+#endif
+
+#ifdef _WIN32
+int pmx__net_start(void)
+{
+    static int started;
+    WSADATA data;
+    if (!started && WSAStartup(MAKEWORD(2, 2), &data))
+        return -ENOSYS;
+    started = 1;
+    return 0;
+}
+
+uint32_t pmx__forks(void)
+{
+    return 0;
+}
+
+int64_t pmx__now(void)
+{
+    LARGE_INTEGER count, rate;
+    QueryPerformanceCounter(&count);
+    QueryPerformanceFrequency(&rate);
+    return count.QuadPart / rate.QuadPart * 1000000000 +
+           count.QuadPart % rate.QuadPart * 1000000000 / rate.QuadPart;
+}
+
+uint32_t pmx__usable_cpus(void)
+{
+    DWORD_PTR usable = 0, all = 0;
+    uint32_t count = 0;
+    (void)GetProcessAffinityMask(GetCurrentProcess(), &usable, &all);
+    if (!usable)                /* in more than one group of processors */
+        return 64;
+    for (; usable; usable &= usable - 1)
+        count++;
+    return count;
+}
+#else
+static uint32_t forks;
+
+static void after_fork(void)
+{
+    forks++;
+}
+
+static void watch_forks(void)
+{
+    (void)pthread_atfork(NULL, NULL, after_fork);
+}
+
+int pmx__net_start(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    return -pthread_once(&once, watch_forks);
+}
+
+uint32_t pmx__forks(void)
+{
+    return forks;
+}
+
+int64_t pmx__now(void)
+{
+    struct timespec t;
+    sys_clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+uint32_t pmx__usable_cpus(void)
+{
+#ifdef __linux__
+    cpu_set_t set;
+    if (!sys_sched_getaffinity(0, sizeof set, &set))
+        return (uint32_t)CPU_COUNT(&set);
+#endif
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (uint32_t)n : 1;
+}
+#endif
+
+void pmx__trim_memory(void)
+{
+#ifdef __GLIBC__
+    (void)sys_malloc_trim(0);
+#endif
+}

@@ -1,0 +1,56 @@
+/* Rows that are no messages: what is to be told of connections. */
+#include "state.h"
+
+static int has_room(const pmx_mux *mux, const pmx__conn *c)
+{
+    return !(c->flags & PMX__SAY_OPENED && mux->opened_count == mux->max_rows) &&
+           !(c->task & PMX__SAY_IDLE && mux->idle_count == mux->max_rows);
+}
+
+/* A row is true when it is reported: output may be over high water again, and
+ * a task may have answered meanwhile. */
+static void add_rows(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    uint64_t id = pmx__id(slot, c);
+    if (c->flags & PMX__SAY_OPENED)
+        mux->opened[mux->opened_count++] = id;
+    if (c->flags & PMX__SAY_ENDED)
+        mux->ended[mux->ended_count++] = id;
+    if (c->flags & PMX__SAY_DRAINED &&
+        !(c->flags & (PMX__DONE | PMX__OVER_WATER)))
+        mux->drained[mux->drained_count++] = id;
+    if (c->task & PMX__SAY_IDLE && !(c->flags & PMX__DONE) &&
+        c->task & (PMX__OWES | PMX__KEEPS))
+        mux->idle[mux->idle_count++] = id;
+    if (c->flags & PMX__DONE)
+        mux->closed[mux->closed_count++] = (pmx_closed){
+            .id = id, .error = c->error, .slot = slot,
+            .names = c->at.names ? c->at.names->names : NULL,
+        };
+    c->task &= (uint8_t)~PMX__SAY_IDLE;
+    c->flags &= ~(uint32_t)(PMX__SAY_OPENED | PMX__SAY_ENDED |
+                            PMX__SAY_DRAINED | PMX__IN_REPORT);
+    if (pmx__has_work(c))       /* it may have waited for that */
+        pmx__ready(mux, slot);
+}
+
+void pmx__report(pmx_mux *mux)
+{
+    pmx__service *s = mux->serving;
+    for (uint32_t n = mux->max_rows; n && s->report_count; n--) {
+        uint32_t slot = s->report.head;
+        const pmx__conn *c = pmx__slot(mux, slot);
+        if (!has_room(mux, c))
+            break;
+        s->report.head = c->report_next;
+        if (s->report.head == PMX__NONE)
+            s->report.tail = PMX__NONE;
+        s->report_count--;
+        mux->report_count--;
+        if (c->flags & PMX__DISOWNED)
+            pmx__conn_free(mux, slot);
+        else
+            add_rows(mux, slot);
+    }
+}

@@ -1,0 +1,85 @@
+/* Where connections and listeners are, and the lists that they stand in.
+ * Layer 5. */
+#ifndef PMX_SLOTS_H
+#define PMX_SLOTS_H
+
+#include "frame.h"
+#include "transport.h"
+
+/* slots.c: where connections are, and their rules */
+pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id);
+uint64_t pmx__id(uint32_t slot, const pmx__conn *c);
+/* A policy that pmx__policy_valid() has let pass. */
+pmx__rules *pmx__rules_new(pmx_mux *mux, const pmx_policy *policy,
+                           const pmx__transport *transport);
+pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
+                              const pmx__transport *transport);
+/* What a connection with these rules has when it switches to the policy. */
+pmx__rules *pmx__rules_switched(pmx_mux *mux, pmx__rules *from,
+                                const pmx_policy *policy);
+void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules);
+int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
+void pmx__conn_free(pmx_mux *mux, uint32_t slot);
+/* The policy under which a connection has a place, of max_connections. */
+static inline pmx__rules *pmx__counted_by(const pmx__conn *c)
+{
+    return c->rules->first ? c->rules->first : c->rules;
+}
+/* How many of max_connections are taken: those that linger are counted apart,
+ * up to the same number. */
+static inline uint32_t pmx__places_taken(const pmx__rules *rules)
+{
+    uint32_t most = rules->policy.max_connections;
+    return rules->connections -
+           (rules->lingering < most ? rules->lingering : most);
+}
+void pmx__may_go(pmx_mux *mux, uint32_t slot);
+void pmx__linger_no_more(pmx_mux *mux, uint32_t slot);
+int pmx__policy_valid(pmx_mux *mux, const pmx_policy *policy);
+
+/* listeners.c */
+uint64_t pmx__listener_id(const pmx_mux *mux, const pmx__listener *l);
+pmx__listener *pmx__find_listener(const pmx_mux *mux, uint64_t id);
+/* A place for a listener, zeroed but for its generation; NULL: no memory. */
+pmx__listener *pmx__listener_new(pmx_mux *mux);
+void pmx__listener_free(pmx_mux *mux, pmx__listener *l);
+void pmx__listener_state(pmx_mux *mux, pmx__listener *l, int can_accept,
+                         int full);
+void pmx__watch_listener(pmx_mux *mux, pmx__listener *listener);
+int pmx__accepting(const pmx_mux *mux);
+void pmx__may_accept(pmx_mux *mux, uint64_t listener);
+
+/* services.c */
+void pmx__services_begin(pmx_mux *mux);
+void pmx__services_end(pmx_mux *mux);
+pmx__service *pmx__find_service(pmx_mux *mux, uint32_t number);
+int pmx__do_add_service(pmx_mux *mux);
+int pmx__do_configure(pmx_mux *mux, uint32_t number, uint32_t min_messages,
+                      int64_t max_delay_ns, uint32_t leave_gaps);
+/* Whether this batch has rows that would be lost if it were not handed over. */
+static inline int pmx__has_rows(const pmx_mux *mux)
+{
+    return mux->rows || mux->opened_count || mux->idle_count;
+}
+/* Whether another service waits for this batch to be handed over. */
+static inline int pmx__others_wait(const pmx_mux *mux)
+{
+    return mux->ready_count > mux->serving->ready_count ||
+           mux->report_count > mux->serving->report_count;
+}
+/* Whether a row of the service fits this batch. A batch without rows, of a
+ * service that has none either, becomes one of that service. */
+int pmx__claim(pmx_mux *mux, pmx__service *service);
+/* A batch without rows goes to the service that is first in line. */
+void pmx__next_service(pmx_mux *mux);
+/* A batch that would report nothing goes to a service that can fill it. */
+void pmx__next_reporter(pmx_mux *mux);
+/* Into the ready list of its service, or of chores. */
+void pmx__enlist(pmx_mux *mux, uint32_t slot, int chore);
+void pmx__unready(pmx_mux *mux, uint32_t slot);
+/* Out of all lists of its service; whether it had something to report. */
+int pmx__leave_service(pmx_mux *mux, uint32_t slot);
+/* Report this of the connection (0: what its state says). */
+void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what);
+
+#endif

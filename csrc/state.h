@@ -1,0 +1,48 @@
+/* What becomes of a connection. Layer 6. */
+#ifndef PMX_STATE_H
+#define PMX_STATE_H
+
+#include "slots.h"
+
+/* A send was refused: be told when the socket takes bytes again. */
+static inline int pmx__arm(const pmx_mux *mux, const pmx__conn *c)
+{
+    return mux->poller->arm ? mux->poller->arm(mux->poll_state, c->sock) : 0;
+}
+
+/* state.c: what happens to a connection */
+int pmx__has_work(const pmx__conn *c);
+int pmx__blocked(const pmx__conn *c);
+int pmx__nobody_reads(const pmx__conn *c);
+int pmx__reads(const pmx__conn *c);
+/* Whether serving it may bring rows: it is no chore. */
+int pmx__brings_rows(const pmx__conn *c);
+/* It has work: into a ready list, unless it stands in the right one. */
+void pmx__ready(pmx_mux *mux, uint32_t slot);
+void pmx__watch(pmx_mux *mux, uint32_t slot);
+void pmx__opened(pmx_mux *mux, uint32_t slot);
+void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
+void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
+void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
+void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error);
+void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
+void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
+
+/* report.c: move what is to be said of connections of the service that the
+ * batch is for into its rows, as far as there is room. */
+void pmx__report(pmx_mux *mux);
+
+/* close.c: how it ends */
+void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
+void pmx__due_to_close(pmx_mux *mux, uint32_t slot);
+void pmx__end_sending(pmx_mux *mux, uint32_t slot);
+void pmx__settle(pmx_mux *mux, uint32_t slot);
+/* Its time is over, or it is to be looked at (idle connections: expire.c). */
+void pmx__is_due(pmx_mux *mux, uint32_t slot);
+
+/* expire.c: whose time is over */
+void pmx__expire(pmx_mux *mux);
+void pmx__waits(pmx_mux *mux, uint32_t slot);
+void pmx__hand_back(pmx_mux *mux, int64_t now);
+
+#endif

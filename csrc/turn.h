@@ -1,0 +1,56 @@
+/* The steps of a turn, which a mux takes in order. Layer 7. A name with do_ is
+ * what entry.c lets in: in pymux.h it has the same name without. */
+#ifndef PMX_TURN_H
+#define PMX_TURN_H
+
+#include "state.h"
+
+/* wait.c: until when, and what the poller says */
+/* How long there is nothing to wait for: 0, or a moment where all that can be
+ * done is a send that was refused for want of memory; -1: wait. */
+int64_t pmx__at_once(const pmx_mux *mux);
+/* When the mux itself must act, whatever the descriptors say. */
+int64_t pmx__next_act(const pmx_mux *mux);
+/* Wait until `until` (INT64_MAX: for ever; in the past: only look): how many
+ * events there are in mux->events, or -errno. */
+int pmx__wait(pmx_mux *mux, int64_t until);
+/* 1 when the wakeup was among them. */
+int pmx__note_events(pmx_mux *mux, int count);
+void pmx__ask_sockets(pmx_mux *mux);
+int64_t pmx__do_next_timeout(pmx_mux *mux);
+
+/* accept.c: listeners */
+void pmx__accept_all(pmx_mux *mux);
+void pmx__close_listener(pmx_mux *mux, pmx__listener *listener, int forked);
+int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
+                   const pmx_policy *policy, int backlog, int reuse_port,
+                   uint32_t mode, uint64_t *listener);
+int pmx__do_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
+                      uint64_t *listener);
+int pmx__do_unlisten(pmx_mux *mux, uint64_t listener);
+int pmx__do_listener_address(pmx_mux *mux, uint64_t listener,
+                             pmx_address *name);
+void pmx__do_drain(pmx_mux *mux);
+
+/* dial.c: outgoing connections */
+void pmx__connected(pmx_mux *mux, uint32_t slot);
+int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
+                    uint32_t count, const pmx_policy *policy, uint64_t *id);
+
+/* input.c, input_end.c */
+int pmx__take_in(pmx_mux *mux, uint32_t slot);
+void pmx__limit_input(pmx_mux *mux, uint32_t slot);
+
+/* log.c, output.c: the log, and sending */
+void pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count);
+void pmx__flush(pmx_mux *mux, uint32_t slot);
+
+/* ask.c: what the caller may ask of a connection */
+int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
+int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
+uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id);
+int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id);
+int pmx__do_pending(const pmx_mux *mux, uint64_t id);
+int pmx__do_stopping(const pmx_mux *mux, uint64_t id);
+
+#endif
