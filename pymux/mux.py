@@ -16,7 +16,7 @@ from .objects.connection import Connection
 from .objects.listener import Listener
 from .objects.made import Made
 from .objects.status import takes_output
-from .values.addresses import Address, endpoints, from_core, show
+from .values.addresses import Address, endpoints, format_address, from_core
 from .values.checks import check_min_messages, seconds, whole
 from .values.errors import no_copy
 from .values.framing import Framing, Limits, policy
@@ -187,7 +187,7 @@ class Mux:
             backlog=backlog,
             reuse_port=bool(reuse_port),
             mode=mode,
-            shown=show(address),
+            shown=format_address(address),
         )
         return listener
 
@@ -224,7 +224,7 @@ class Mux:
         engine.check()
         rules = policy(framing, limits, half_open=half_open, timeout=timeout)
         found = endpoints(address, listen=False)
-        conn: Connection = engine.dial(found, rules, framing, show(address))
+        conn: Connection = engine.dial(found, rules, framing, format_address(address))
         return conn
 
     def send_many(self, conns: Iterable[Connection], data: Buffer) -> int:

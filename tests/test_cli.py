@@ -17,7 +17,7 @@ import pytest
 
 import pymux
 from pymux.cli import main as cli
-from pymux.values.addresses import show
+from pymux.values.addresses import format_address
 
 from . import util
 
@@ -475,7 +475,7 @@ def test_figures_that_nobody_reads_do_not_end_the_service(serve):
 
 def talk(pymux_command, address, data, *args):
     """Run `pymux connect` with some input: (exit code, stdout, stderr)."""
-    text = show(address)
+    text = format_address(address)
     process = pymux_command("connect", text, *args, stdin=subprocess.PIPE)
     out, err = process.communicate(data, timeout=50)
     return process.returncode, out, err.decode()
@@ -558,7 +558,7 @@ def connected(pymux_command, **options):
     """(process of `pymux connect`, plain socket at the other end)."""
     options.setdefault("stdin", subprocess.PIPE)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = show(listener.getsockname())
+        address = format_address(listener.getsockname())
         process = pymux_command("connect", address, **options)
         listener.settimeout(30)
         peer, _ = listener.accept()
@@ -657,7 +657,7 @@ def test_connect_whose_output_nobody_reads(pymux_command):
     with broken_pipe() as pipe, util.serving(lambda conn, data: data) as server:
         process = pymux_command(
             "connect",
-            show(server.address),
+            format_address(server.address),
             stdin=subprocess.PIPE,
             stdout=pipe,
         )
@@ -671,7 +671,9 @@ def test_connect_whose_output_nobody_reads(pymux_command):
 def test_connect_whose_input_cannot_be_read(pymux_command, tmp_path):
     with util.serving(lambda conn, data: data) as server:
         with open(tmp_path / "output", "wb") as file:
-            process = pymux_command("connect", show(server.address), stdin=file)
+            process = pymux_command(
+                "connect", format_address(server.address), stdin=file
+            )
         assert one_line(process) == (
             1,
             "cannot read standard input: Bad file descriptor",
@@ -735,7 +737,7 @@ def typing(terminal, pymux_command):
     def start(address, *args):
         process = pymux_command(
             "connect",
-            show(address),
+            format_address(address),
             *args,
             stdin=terminal.slave,
             stdout=terminal.slave,

@@ -18,7 +18,7 @@ import pytest
 from pymux.cli import main as cli
 
 from . import util
-from .test_cli import connected, finish, one_line, show, write_module
+from .test_cli import connected, finish, format_address, one_line, write_module
 
 NINES = "9" * 5000  # int() of so many digits is an error of its own
 # A locale that is not UTF-8: arguments reach Python as bytes that it cannot decode.
@@ -305,7 +305,7 @@ def test_errors_that_nobody_reads_go_nowhere_else(pymux_command, args, code, how
 @pytest.mark.parametrize("framing", ["raw", "lines", "length4", "fixed:4"])
 def test_connect_ends_with_its_server_though_its_input_is_open(pymux_command, framing):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = show(listener.getsockname())
+        address = format_address(listener.getsockname())
         process = pymux_command(
             "connect", address, "--framing", framing, stdin=subprocess.PIPE
         )

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import Any
 
-from ..values.addresses import check_address, endpoints, is_numeric, show
+from ..values.addresses import check_address, endpoints, format_address, is_numeric
 from ..values.checks import duration
 from ..values.framing import Framing, Limits, policy
 from .connection import LoopConnection
@@ -69,12 +69,14 @@ async def connect(
     conn: OutgoingConnection | None = None
     opening = None
     try:
-        conn = engine.dial(found, rules, framing, show(address))
+        conn = engine.dial(found, rules, framing, format_address(address))
         opening = conn.seat.opening = loop.create_future()
         await opening
     except OSError as error:
         del conn  # as does `opening`, it knows its error, whose traceback
-        raise type(error)(error.errno, error.strerror, show(address)) from None
+        raise type(error)(
+            error.errno, error.strerror, format_address(address)
+        ) from None
     except BaseException:
         if conn is not None:
             conn.abort()

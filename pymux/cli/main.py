@@ -28,7 +28,7 @@ from ..handlers.marks import batched
 from ..mux import Mux
 from ..objects.batch import Batch
 from ..server.server import Server, run_until_signal
-from ..values.addresses import show
+from ..values.addresses import format_address
 from ..values.errors import BackendUnavailable, meaning
 from ..values.framing import Fixed, LengthPrefix, Limits, Lines, Raw
 from .console import (
@@ -473,7 +473,7 @@ def run_serve(args: argparse.Namespace) -> int:
 
     def ready(server: Server) -> None:
         backend = server.stats().backend
-        say(f"listening on {as_typed(show(server.address))} ({backend})")
+        say(f"listening on {as_typed(format_address(server.address))} ({backend})")
         if args.stats is not None:
             server.call_threadsafe(_Figures(args.stats).start)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.names import names_of, unpack_names
 from ..engine.ops import ABORT, CLOSE, PAUSE, RESUME, SEND_EOF
 from ..engine.output import SUBMIT_PIECES, to_bytes
-from ..values.addresses import show
+from ..values.addresses import format_address
 from ..values.errors import no_copy
 from .status import CLOSED, GONE, OPEN, SEND_ENDED, refusal
 from .suspend import suspend, suspending
@@ -86,8 +86,8 @@ class Connection:
             peer, local = self._addresses()
         except (OSError, RuntimeError):  # the mux is being closed
             return ""
-        at = f" at {show(local)}" if local else ""
-        return f"{show(peer) if peer else 'unnamed'}{at}, "
+        at = f" at {format_address(local)}" if local else ""
+        return f"{format_address(peer) if peer else 'unnamed'}{at}, "
 
     # --- what it is -----------------------------------------------------
 

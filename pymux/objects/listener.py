@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..values.addresses import show
+from ..values.addresses import format_address
 from ..values.errors import no_copy
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Listener:
         self.address: Any = address
 
     def __repr__(self) -> str:
-        return f"<Listener {show(self.address)}>"
+        return f"<Listener {format_address(self.address)}>"
 
     def __getstate__(self) -> Any:
         """Refuse to be copied or pickled: TypeError."""

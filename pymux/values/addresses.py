@@ -12,7 +12,14 @@ from typing import Any, Union
 from .._core import ffi
 from .checks import whole
 
-__all__ = ["Address", "check_address", "endpoints", "from_core", "is_numeric", "show"]
+__all__ = [
+    "Address",
+    "check_address",
+    "endpoints",
+    "format_address",
+    "from_core",
+    "is_numeric",
+]
 
 Address = Union[str, "os.PathLike[str]", tuple[Any, ...]]
 
@@ -147,7 +154,7 @@ def from_core(c: Any) -> tuple[str, int] | str:
     return str(os.fsdecode(path))
 
 
-def show(address: Any) -> str:
+def format_address(address: Any) -> str:
     """An address as the command line writes it: HOST:PORT or unix:PATH."""
     if isinstance(address, tuple):
         host, port = address[:2]
