@@ -70,7 +70,8 @@ from .run import serve
 from .selector import Selector
 from .server.server import Server
 from .values.errors import BackendUnavailable, ConnectionClosed
-from .values.framing import Fixed, LengthPrefix, Limits, Lines, Raw
+from .values.framing import Fixed, LengthPrefix, Lines, Raw
+from .values.limits import Limits
 from .values.stats import Stats
 
 if TYPE_CHECKING:

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .engine.engine import Engine
 from .engine.output import to_bytes
+from .engine.structs import endpoints, from_core, policy
 from .engine.timers import NS, Timer
 from .objects.batch import Batch
 from .objects.connection import Connection
 from .objects.listener import Listener
 from .objects.made import Made
 from .objects.status import takes_output
-from .values.addresses import Address, endpoints, format_address, from_core
+from .values.addresses import Address, format_address
 from .values.checks import check_min_messages, seconds, whole
 from .values.errors import no_copy
-from .values.framing import Framing, Limits, policy
+from .values.framing import Framing
+from .values.limits import Limits
 from .values.stats import Stats
 
 if TYPE_CHECKING:

@@ -7,9 +7,11 @@ import time
 from functools import partial
 from typing import Any
 
-from ..values.addresses import check_address, endpoints, format_address, is_numeric
+from ..engine.structs import endpoints, policy
+from ..values.addresses import check_address, format_address, is_numeric
 from ..values.checks import duration
-from ..values.framing import Framing, Limits, policy
+from ..values.framing import Framing
+from ..values.limits import Limits
 from .connection import LoopConnection
 from .outgoing import OutgoingConnection, engine_in
 

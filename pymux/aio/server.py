@@ -14,7 +14,8 @@ from ..handlers.coroutine import CoroutineDispatcher
 from ..mux import mux_with
 from ..server.drain import stop_time
 from ..server.server import DEFAULT_ADDRESS, BaseServer
-from ..values.framing import Framing, Limits
+from ..values.framing import Framing
+from ..values.limits import Limits
 from .dispatch import TaskDispatcher
 from .loop import LoopEngine, LoopMux
 

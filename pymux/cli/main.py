@@ -24,13 +24,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ..engine.backends import compiler, reasons
+from ..engine.os_errors import meaning
 from ..handlers.marks import batched
 from ..mux import Mux
 from ..objects.batch import Batch
 from ..server.server import Server, run_until_signal
 from ..values.addresses import format_address
-from ..values.errors import BackendUnavailable, meaning
-from ..values.framing import Fixed, LengthPrefix, Limits, Lines, Raw
+from ..values.errors import BackendUnavailable
+from ..values.framing import Fixed, LengthPrefix, Lines, Raw
+from ..values.limits import Limits
 from .console import (
     Failure,
     Terminal,

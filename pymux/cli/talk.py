@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from ..client.progress import FIRST_NAP, LAST_NAP, UNBOUNDED, harvest_after_progress
 from ..mux import Mux
-from ..values.framing import Fixed, Limits, Raw
+from ..values.framing import Fixed, Raw
+from ..values.limits import Limits
 from .console import Failure, Terminal, write
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..engine.os_errors import meaning
 from ..engine.owner import FORKED
 from ..engine.small import SmallEngine
 from ..mux import Mux, engine_of, mux_with
@@ -34,7 +35,7 @@ from ..objects.made import Made
 from ..objects.rows import has_news, row_count
 from ..objects.status import keep_names
 from ..values.checks import duration
-from ..values.errors import ConnectionClosed, meaning, no_copy
+from ..values.errors import ConnectionClosed, no_copy
 from .held import Held, Place
 from .progress import FIRST_NAP, LAST_NAP, LIMITS
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..values.errors import BackendUnavailable
-from ..values.framing import Limits
+from ..values.limits import Limits
 
 if TYPE_CHECKING:
     from ..mux import Mux

@@ -7,7 +7,8 @@ import os
 import sys
 
 from .._core import ffi, lib
-from ..values.errors import BackendUnavailable, meaning
+from ..values.errors import BackendUnavailable
+from .os_errors import meaning
 
 __all__ = ["backends"]
 

@@ -30,10 +30,11 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._core import ffi, lib
-from ..values.errors import BackendUnavailable, meaning
+from ..values.errors import BackendUnavailable
 from ..values.stats import COUNTED, Stats
 from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, select_limit, unavailable
+from .os_errors import meaning
 from .owner import BUSY, FORKED, busy
 from .state import DISPATCHING, IDLE, TURNING
 from .timers import Timers

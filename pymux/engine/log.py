@@ -17,7 +17,8 @@ from struct import Struct
 from typing import Any
 
 from .._core import ffi, lib
-from ..values.framing import Lines, fill_framing
+from ..values.framing import Lines
+from .structs import fill_framing
 
 __all__ = ["Log"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._core import ffi, lib
-from ..values.addresses import from_core
 from .owner import BUSY
+from .structs import from_core
 
 if TYPE_CHECKING:
     from .engine import Engine

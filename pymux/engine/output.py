@@ -5,17 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .._core import ffi, lib
-from ..values.framing import (
-    Fixed,
-    Framing,
-    Raw,
-    check_reply,
-    framing_of,
-    longest_reply,
-)
+from ..values.framing import Fixed, Framing, Raw, check_reply, longest_reply
 from .log import LARGE_PIECE, SHARED, Delimiter, Log
 from .owner import BUSY, Owned, busy
 from .state import DISPATCHING, IDLE, IN_CORE, TurnState
+from .structs import framing_of
 
 __all__ = ["LARGE_PIECE", "SUBMIT_OVER", "Output", "to_bytes"]
 

@@ -22,10 +22,11 @@ from functools import partial
 from typing import Any
 
 from .._core import ffi, lib
-from ..values.errors import FATAL, meaning
+from ..values.errors import FATAL
 from .arena import Arenas
 from .gil import LOOK_EVERY, Gil
 from .log import ONE_ID
+from .os_errors import meaning
 from .output import Output
 from .owner import BUSY, FORKED, busy
 from .signals import SIGNALS

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..engine.os_errors import aborted
 from ..objects.batch import Batch
 from ..objects.connection import Connection
 from ..objects.rows import call_for_each, has_news, row_count
 from ..objects.status import is_closed, mark_closed
-from ..values.errors import FATAL, aborted
+from ..values.errors import FATAL
 from .base import Dispatcher, OnError
 from .marks import mark_of
 

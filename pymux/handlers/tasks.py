@@ -19,9 +19,10 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..engine.os_errors import aborted
 from ..objects.status import buffer_of, is_closed
 from ..values.checks import duration, number
-from ..values.errors import ConnectionClosed, aborted
+from ..values.errors import ConnectionClosed
 from .buffer import ReceiveBuffer
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.arena import DATA, IDS, OFFSETS, Arena
 from ..engine.bounds import OFFSETS32, bounds_of
+from ..engine.os_errors import error_from
 from ..engine.output import to_bytes
-from ..values.errors import error_from
 from .status import note_end
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from ..handlers.forms import dispatcher_for
 from ..mux import Mux, check_backlog, check_mode, check_spin, engine_of
 from ..values.addresses import Address, check_address
 from ..values.checks import duration
-from ..values.framing import Framing, Limits, policy
+from ..values.framing import Framing, check_framing
+from ..values.limits import Limits, check_limits
 from ..values.stats import Stats
 from .drain import Drain, stop_time
 
@@ -109,7 +110,8 @@ class BaseServer:
             "reuse_port": reuse_port,
             "mode": mode,
         }
-        policy(framing, limits)  # raises for what it cannot be
+        check_framing(framing)
+        check_limits(limits)
         check_address(address)
         choose(backend)
         drain_timeout = duration("drain_timeout", drain_timeout)

@@ -1,34 +1,33 @@
-"""Addresses: what users write, what the core takes, what it gives back."""
+"""Addresses as users write them: checked, not resolved."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import socket
 import sys
-from typing import Any, Union
+from typing import Any
 
-from .._core import ffi
 from .checks import whole
 
 __all__ = [
     "Address",
     "check_address",
-    "endpoints",
     "format_address",
-    "from_core",
+    "host_and_port",
     "is_numeric",
+    "socket_path",
 ]
 
-Address = Union[str, "os.PathLike[str]", tuple[Any, ...]]
+Address = str | os.PathLike[str] | tuple[Any, ...]
 
 _BSD = sys.platform == "darwin" or "bsd" in sys.platform  # a shorter sun_path
 
 _LOOKS_LIKE_HOST_AND_PORT = re.compile(r"[^/\0]*:[^/\0]*\Z")
 
 
-def _path(address: str | os.PathLike[str]) -> bytes:
+def socket_path(address: str | os.PathLike[str]) -> bytes:
+    """The path of a Unix socket in bytes; raises for what can never be one."""
     path = os.fspath(address)
     if not isinstance(path, str):
         raise TypeError(f"address is {address!r}; (host, port) or a str path is needed")
@@ -57,7 +56,8 @@ def _path(address: str | os.PathLike[str]) -> bytes:
     return encoded
 
 
-def _host_and_port(address: tuple[Any, ...]) -> tuple[str, int]:
+def host_and_port(address: tuple[Any, ...]) -> tuple[str, int]:
+    """The host, with its scope, and the port of an address; raises for no such."""
     if len(address) not in (2, 3, 4):
         raise ValueError(f"address is {address!r}; (host, port) is needed")
     host, port = address[:2]
@@ -72,28 +72,12 @@ def _host_and_port(address: tuple[Any, ...]) -> tuple[str, int]:
     return host or "0.0.0.0", port
 
 
-def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
-    """What getaddrinfo says, numbers first, since those do not block."""
-    name = host.encode() if host.isascii() else host  # bytes need no idna codec
-    with contextlib.suppress(OSError):
-        return socket.getaddrinfo(
-            name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
-        )
-    try:
-        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        text = f"the name {host!r} does not resolve: {error.strerror}"
-        raise socket.gaierror(error.errno, text) from None
-    except UnicodeError as error:
-        raise ValueError(f"the host is {host!r}; it is no name: {error}") from None
-
-
 def check_address(address: Any) -> None:
     """Raise for what can never be an address. Names are not resolved."""
     if isinstance(address, tuple):
-        _host_and_port(address)
+        host_and_port(address)
     elif isinstance(address, (str, os.PathLike)):
-        _path(address)
+        socket_path(address)
     else:
         raise TypeError(f"address is {address!r}; (host, port) or a path is needed")
 
@@ -102,56 +86,12 @@ def is_numeric(address: Any) -> bool:
     """Whether an address is known without asking anybody for a name."""
     if not isinstance(address, tuple):
         return True
-    host, port = _host_and_port(address)
+    host, port = host_and_port(address)
     try:
         socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         return False
     return True
-
-
-def endpoints(address: Any, *, listen: bool) -> tuple[Any, int, Any]:
-    """A `pmx_endpoint[]`, its length, and what must live as long as it."""
-    if isinstance(address, (str, os.PathLike)):
-        path = _path(address)
-        keep = ffi.new("char[]", path)
-        made = ffi.new("pmx_endpoint[1]")
-        made[0].path = keep
-        made[0].path_size = len(path)
-        return made, 1, keep
-    check_address(address)
-    host, port = _host_and_port(address)
-    found = [
-        result
-        for result in _resolve(host, port)
-        if result[0] in (socket.AF_INET, socket.AF_INET6)
-    ]
-    if listen:
-        ipv4 = [result for result in found if result[0] == socket.AF_INET]
-        found = (ipv4 or found)[:1]
-    made = ffi.new("pmx_endpoint[]", max(len(found), 1))
-    keeps = []
-    for index, result in enumerate(found):
-        name = result[4]
-        text = name[0]
-        if result[0] == socket.AF_INET6 and name[3] and "%" not in text:
-            text = f"{text}%{name[3]}"
-        keep = ffi.new("char[]", text.encode("ascii"))
-        keeps.append(keep)
-        made[index].host = keep
-        made[index].port = name[1]
-    return made, len(found), keeps
-
-
-def from_core(c: Any) -> tuple[str, int] | str:
-    """What a `pmx_address` says: (host, port), or a path."""
-    if c.family == 4:
-        return socket.inet_ntop(socket.AF_INET, bytes(c.ip)[:4]), c.port
-    if c.family == 6:
-        host = socket.inet_ntop(socket.AF_INET6, bytes(c.ip))
-        return (f"{host}%{c.scope}" if c.scope else host), c.port
-    path = ffi.buffer(c.path, c.path_size)[:] if c.path_size else b""
-    return str(os.fsdecode(path))
 
 
 def format_address(address: Any) -> str:

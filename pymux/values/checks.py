@@ -11,9 +11,18 @@ import math
 import operator
 from typing import Any
 
-__all__ = ["check_min_messages", "duration", "number", "seconds", "shown", "whole"]
+__all__ = [
+    "check_min_messages",
+    "duration",
+    "number",
+    "seconds",
+    "set_fields",
+    "shown",
+    "whole",
+]
 
 NEVER = -1
+LARGEST = 2**31 - 1  # bytes of a message: offsets of a batch are int32
 LONGEST = 1e9  # seconds: longer spans are as good as this one, 31 years
 
 
@@ -106,3 +115,9 @@ def seconds(name: str, value: Any) -> int:
 def check_min_messages(value: Any) -> int:
     """For how many messages a harvest is to wait; so many never come at once."""
     return min(whole("min_messages", value, 1, 2**63), 2**32 - 1)
+
+
+def set_fields(value: Any, **fields: Any) -> None:
+    """Set fields of a frozen dataclass that is being made."""
+    for name, field in fields.items():
+        object.__setattr__(value, name, field)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import errno
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,14 +9,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BackendUnavailable", "ConnectionClosed"]
 
-_WINSOCK = 10000  # where its numbers begin; errno has those it shares with C
-
 # What leaves pymux where a handler raises it. Everything else, whatever its
 # class, is an error of that handler alone.
 FATAL = (KeyboardInterrupt, SystemExit)
-
-# Python before 3.11 has no groups of exceptions.
-_GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())
 
 
 class ConnectionClosed(ConnectionError):
@@ -86,7 +77,7 @@ def ends_in(error: BaseException) -> list[ConnectionClosed] | None:
     in its group, as a task group raises them. None where it is anything else."""
     if isinstance(error, ConnectionClosed):
         return [error]
-    if not isinstance(error, _GROUP):
+    if not isinstance(error, BaseExceptionGroup):
         return None
     found = []
     for one in error.exceptions:
@@ -97,27 +88,6 @@ def ends_in(error: BaseException) -> list[ConnectionClosed] | None:
     return found
 
 
-def meaning(number: int) -> str:
-    """What an errno means; on Windows those of Winsock are among them."""
-    if sys.platform == "win32" and number >= _WINSOCK:
-        import ctypes
-
-        return ctypes.FormatError(number).rstrip(".")
-    return os.strerror(number)
-
-
-def aborted(cause: BaseException | None) -> OSError:
-    """The end of a connection that an error on this side has ended."""
-    error = OSError(errno.ECONNABORTED, meaning(errno.ECONNABORTED))
-    error.__cause__ = cause
-    return error
-
-
 def no_copy(thing: object) -> TypeError:
     """What stands for something in the core is one object: a copy would end it."""
     return TypeError(f"cannot copy or pickle a {type(thing).__name__}")
-
-
-def error_from(number: int) -> OSError | None:
-    """The OSError of an errno, of the subclass that fits; None for 0."""
-    return OSError(number, meaning(number)) if number else None

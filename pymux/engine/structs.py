@@ -1,0 +1,131 @@
+"""Values as C structs, and back: addresses, framings, limits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import Any
+
+from .._core import ffi, lib
+from ..values.addresses import check_address, host_and_port, socket_path
+from ..values.checks import seconds
+from ..values.framing import Fixed, Framing, LengthPrefix, Lines, Raw, check_framing
+from ..values.limits import Limits, check_limits
+
+__all__ = ["endpoints", "fill_framing", "framing_of", "from_core", "policy"]
+
+
+def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
+    """What getaddrinfo says, numbers first, since those do not block."""
+    name = host.encode() if host.isascii() else host  # bytes need no idna codec
+    with contextlib.suppress(OSError):
+        return socket.getaddrinfo(
+            name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
+    try:
+        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        text = f"the name {host!r} does not resolve: {error.strerror}"
+        raise socket.gaierror(error.errno, text) from None
+    except UnicodeError as error:
+        raise ValueError(f"the host is {host!r}; it is no name: {error}") from None
+
+
+def endpoints(address: Any, *, listen: bool) -> tuple[Any, int, Any]:
+    """A `pmx_endpoint[]`, its length, and what must live as long as it."""
+    if isinstance(address, (str, os.PathLike)):
+        path = socket_path(address)
+        keep = ffi.new("char[]", path)
+        made = ffi.new("pmx_endpoint[1]")
+        made[0].path = keep
+        made[0].path_size = len(path)
+        return made, 1, keep
+    check_address(address)
+    host, port = host_and_port(address)
+    found = [
+        result
+        for result in _resolve(host, port)
+        if result[0] in (socket.AF_INET, socket.AF_INET6)
+    ]
+    if listen:
+        ipv4 = [result for result in found if result[0] == socket.AF_INET]
+        found = (ipv4 or found)[:1]
+    made = ffi.new("pmx_endpoint[]", max(len(found), 1))
+    keeps = []
+    for index, result in enumerate(found):
+        name = result[4]
+        text = name[0]
+        if result[0] == socket.AF_INET6 and name[3] and "%" not in text:
+            text = f"{text}%{name[3]}"
+        keep = ffi.new("char[]", text.encode("ascii"))
+        keeps.append(keep)
+        made[index].host = keep
+        made[index].port = name[1]
+    return made, len(found), keeps
+
+
+def from_core(c: Any) -> tuple[str, int] | str:
+    """What a `pmx_address` says: (host, port), or a path."""
+    if c.family == 4:
+        return socket.inet_ntop(socket.AF_INET, bytes(c.ip)[:4]), c.port
+    if c.family == 6:
+        host = socket.inet_ntop(socket.AF_INET6, bytes(c.ip))
+        return (f"{host}%{c.scope}" if c.scope else host), c.port
+    path = ffi.buffer(c.path, c.path_size)[:] if c.path_size else b""
+    return str(os.fsdecode(path))
+
+
+def fill_framing(c: Any, framing: Framing | None) -> None:
+    """Write a framing into a `pmx_framing`."""
+    if framing is None or isinstance(framing, Raw):
+        c.kind = lib.PMX_RAW
+    elif isinstance(framing, Lines):
+        c.kind = lib.PMX_LINES
+        c.width = len(framing.delimiter)
+        ffi.memmove(c.delimiter, framing.delimiter, len(framing.delimiter))
+        c.max_size = framing.max_size
+    elif isinstance(framing, LengthPrefix):
+        c.kind = lib.PMX_PREFIX
+        c.width = framing.width
+        c.little = framing.byteorder == "little"
+        c.max_size = framing.max_size
+    elif isinstance(framing, Fixed):
+        c.kind = lib.PMX_FIXED
+        c.max_size = framing.size
+    else:
+        check_framing(framing)
+
+
+def framing_of(c: Any) -> Framing:
+    """What a `pmx_framing` that limits replies says."""
+    if c.kind == lib.PMX_FIXED:
+        return Fixed(c.max_size)
+    if c.kind == lib.PMX_PREFIX:
+        return LengthPrefix(c.width, "little" if c.little else "big", c.max_size)
+    return Raw()
+
+
+def policy(
+    framing: Framing | None,
+    limits: Limits | None,
+    *,
+    half_open: bool = False,
+    timeout: float | None = None,
+) -> Any:
+    """A `pmx_policy` from what the user said."""
+    check_limits(limits)
+    limits = limits or Limits()
+    c = ffi.new("pmx_policy *")
+    fill_framing(c.framing, framing)
+    c.max_connections = min(limits.max_connections or 0, 2**32 - 1)
+    c.half_open = bool(half_open)
+    c.high_water = limits.high_water
+    c.low_water = limits.low_water
+    c.max_output = limits.max_output
+    c.idle_ns = seconds("idle_timeout", limits.idle_timeout)
+    c.close_ns = seconds("close_timeout", limits.close_timeout)
+    c.connect_ns = seconds("timeout", timeout)
+    if limits.keepalive is not None:
+        c.keep_idle, c.keep_interval, c.keep_count = limits.keepalive
+    return c
