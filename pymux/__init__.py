@@ -19,6 +19,7 @@ Names
     Raw, Lines, LengthPrefix, Fixed
                           how a stream is cut into messages, both ways
     Limits                what a connection may use
+    Endpoint              an address and how to speak there, wherever one is taken
     Stats                 the figures of a mux
     aio                   servers and connections in an asyncio loop
     Selector              a `selectors.BaseSelector`, for loops that take one
@@ -69,6 +70,7 @@ from .objects.listener import Listener
 from .run import serve
 from .selector import Selector
 from .server.server import Server
+from .values.endpoint import Endpoint
 from .values.errors import BackendUnavailable, ConnectionClosed
 from .values.framing import Fixed, LengthPrefix, Lines, Raw
 from .values.limits import Limits
@@ -85,6 +87,7 @@ __all__ = [
     "Client",
     "Connection",
     "ConnectionClosed",
+    "Endpoint",
     "Fixed",
     "LengthPrefix",
     "Limits",

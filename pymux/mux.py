@@ -18,7 +18,13 @@ from .objects.listener import Listener
 from .objects.made import Made
 from .objects.status import takes_output
 from .values.addresses import Address, format_address
-from .values.checks import check_min_messages, seconds, whole
+from .values.checks import (
+    check_backlog,
+    check_min_messages,
+    check_mode,
+    seconds,
+    whole,
+)
 from .values.errors import no_copy
 from .values.framing import Framing
 from .values.limits import Limits
@@ -29,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Listener", "Mux", "engine_of", "mux_with"]
 
-BACKLOG = 4096
 OBJECTS = Made()
 
 
@@ -45,18 +50,6 @@ def check_spin(spin: Any) -> int:
         raise ValueError(
             f"spin is {spin!r}; 0 or more seconds, or 'auto', is needed"
         ) from None
-
-
-def check_backlog(backlog: int | None) -> int:
-    """How many may wait to be accepted."""
-    if backlog is None:
-        return BACKLOG
-    return whole("backlog", backlog, 0, 2**31 - 1, "or None")
-
-
-def check_mode(mode: int) -> int:
-    """Permissions of a Unix socket's file."""
-    return whole("mode", mode, 0, 0o777, "like 0o600")
 
 
 class Mux:

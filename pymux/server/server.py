@@ -18,9 +18,9 @@ from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
 from ..handlers.base import Dispatcher, OnError
 from ..handlers.forms import dispatcher_for
-from ..mux import Mux, check_backlog, check_mode, check_spin, engine_of
+from ..mux import Mux, check_spin, engine_of
 from ..values.addresses import Address, check_address
-from ..values.checks import duration
+from ..values.checks import check_backlog, check_mode, duration
 from ..values.framing import Framing, check_framing
 from ..values.limits import Limits, check_limits
 from ..values.stats import Stats

@@ -12,7 +12,9 @@ import operator
 from typing import Any
 
 __all__ = [
+    "check_backlog",
     "check_min_messages",
+    "check_mode",
     "duration",
     "number",
     "seconds",
@@ -22,6 +24,7 @@ __all__ = [
 ]
 
 NEVER = -1
+DEFAULT_BACKLOG = 4096
 LARGEST = 2**31 - 1  # bytes of a message: offsets of a batch are int32
 LONGEST = 1e9  # seconds: longer spans are as good as this one, 31 years
 
@@ -110,6 +113,18 @@ def seconds(name: str, value: Any) -> int:
         return math.ceil(value * 1e9)
     span = duration(name, value)
     return NEVER if span is None else math.ceil(min(span, LONGEST) * 1e9)
+
+
+def check_backlog(backlog: Any) -> int:
+    """How many peers may wait to be accepted; None is `DEFAULT_BACKLOG`."""
+    if backlog is None:
+        return DEFAULT_BACKLOG
+    return whole("backlog", backlog, 0, LARGEST, "or None")
+
+
+def check_mode(mode: Any) -> int:
+    """Permissions of a Unix socket's file."""
+    return whole("mode", mode, 0, 0o777, "like 0o600")
 
 
 def check_min_messages(value: Any) -> int:

@@ -1,0 +1,347 @@
+"""Endpoints: an address and how to speak there; and what a call makes of one.
+
+A call that listens or connects takes an address or an `Endpoint`, and options of
+its own. `listen_settings` and `connect_settings` put both together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from .addresses import (
+    SERVED,
+    Address,
+    check_address,
+    format_address,
+    is_url,
+    parse_url,
+)
+from .checks import DEFAULT_BACKLOG, check_backlog, check_mode, set_fields, shown
+from .framing import Framing, check_framing
+from .limits import Limits, check_limits
+
+if TYPE_CHECKING:
+    import ssl as tls
+
+__all__ = [
+    "Connectable",
+    "Endpoint",
+    "Listenable",
+    "Settings",
+    "connect_settings",
+    "listen_settings",
+]
+
+OWNER_ONLY = 0o600  # the default mode of a Unix socket's file
+
+# Options that only a call that listens, or connects over TLS, takes; and their values
+# where nothing is asked for.
+LISTENING = {"backlog": None, "reuse_port": False, "mode": OWNER_ONLY}
+CONNECTING = {"server_hostname": None, "require_close_notify": True}
+
+# Schemes that mean plain text, and what to give where TLS is wanted.
+PLAIN = {"tcp": "tls://HOST:PORT", "ws": "wss://HOST:PORT/PATH"}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An address, and how to speak there.
+
+    Whatever takes an address takes an endpoint, and whatever listens takes a list
+    of both. An option of the endpoint wins over the same option of the call; None
+    leaves it to the call. Types and ranges are checked here. Names are resolved,
+    and options that cannot apply are refused, by the call.
+
+    Args:
+        address: (host, port), the path of a Unix socket, a URL like
+            ``"tcp://[::1]:8093"`` or ``"unix:///run/app.sock"``; to listen, also a
+            listening `socket.socket`, which is duplicated.
+        framing: how streams are cut into messages; ``Raw()`` means raw, whatever
+            the call says.
+        ssl: an `ssl.SSLContext`, or True to connect. This version refuses the call.
+        limits: what a connection may use.
+        handler: one of the four forms, for the connections of this endpoint.
+        server_hostname: to connect: the name that the server's certificate is to
+            have; only with TLS.
+        require_close_notify: to connect: an end of the stream that TLS has not
+            announced is an error; only with TLS.
+        backlog: to listen: how many peers may wait to be accepted.
+        reuse_port: to listen: let several processes listen on one port.
+        mode: to listen: permissions of a Unix socket's file.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be.
+
+    >>> import pymux
+    >>> admin = pymux.Endpoint("unix:///run/app.sock", framing=pymux.Lines())
+    >>> admin
+    Endpoint('unix:///run/app.sock', framing=Lines(delimiter=b'\\n', max_size=65536))
+    """
+
+    address: Address | socket.socket
+    _: KW_ONLY
+    framing: Framing | None = None
+    ssl: tls.SSLContext | bool | None = None
+    limits: Limits | None = None
+    handler: Any = None
+    server_hostname: str | None = None
+    require_close_notify: bool = True
+    backlog: int | None = None
+    reuse_port: bool | None = False
+    mode: int | None = OWNER_ONLY
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.address, socket.socket):
+            check_address(self.address)
+        check_framing(self.framing)
+        _check_ssl(self.ssl)
+        check_limits(self.limits)
+        name = self.server_hostname
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"server_hostname is {name!r}; a str or None is needed")
+        if name == "":
+            raise ValueError("server_hostname is ''; a name or None is needed")
+        if not isinstance(self.require_close_notify, bool):
+            raise TypeError(
+                f"require_close_notify is {self.require_close_notify!r}; "
+                "True or False is needed"
+            )
+        if self.reuse_port is not None and not isinstance(self.reuse_port, bool):
+            raise TypeError(
+                f"reuse_port is {self.reuse_port!r}; True, False or None is needed"
+            )
+        if self.backlog is not None:
+            set_fields(self, backlog=check_backlog(self.backlog))
+        if self.mode is not None:
+            set_fields(self, mode=check_mode(self.mode))
+
+    def __repr__(self) -> str:
+        said = [repr(self.address)]
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value is not field.default and value != field.default:
+                shown = oct(value) if field.name == "mode" and value else repr(value)
+                said.append(f"{field.name}={shown}")
+        return f"Endpoint({', '.join(said)})"
+
+
+Connectable = Address | Endpoint
+"""What a call that connects takes."""
+
+Listenable = Address | Endpoint | socket.socket
+"""What stands for one place to listen on. A call that listens takes a list too."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a call does at one address: its own options and the endpoint's.
+
+    Attributes:
+        address: a tuple or a path, no URL; or the listening socket that was given.
+        handler: None where neither the call nor the endpoint has one.
+        backlog, reuse_port, mode: to listen.
+    """
+
+    address: tuple[Any, ...] | str | os.PathLike[str] | socket.socket
+    framing: Framing | None = None
+    limits: Limits | None = None
+    handler: Any = None
+    backlog: int = DEFAULT_BACKLOG
+    reuse_port: bool = False
+    mode: int = OWNER_ONLY
+
+    def __str__(self) -> str:
+        return format_address(self.address)
+
+
+def listen_settings(
+    where: Listenable | Sequence[Listenable],
+    *,
+    framing: Framing | None = None,
+    limits: Limits | None = None,
+    handler: Any = None,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    mode: int = OWNER_ONLY,
+) -> list[Settings]:
+    """What a call that listens does at each address, in the given order.
+
+    Args:
+        where: an address, an `Endpoint`, a listening stream socket, or a list of
+            these.
+        framing, limits, handler, backlog, reuse_port, mode: the call's options.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be, or cannot apply.
+    """
+    check_framing(framing)
+    check_limits(limits)
+    check_backlog(backlog)
+    mode = check_mode(mode)
+    places = where if isinstance(where, list) else [where]
+    if not places:
+        raise ValueError("the list of addresses is empty; one address is needed")
+    ends = [_to_endpoint(place) for place in places]
+    if all(isinstance(end.address, socket.socket) for end in ends):
+        _refuse_beside_socket(backlog, reuse_port, mode)
+    return [
+        Settings(
+            _address_to_listen(end),
+            framing=framing if end.framing is None else end.framing,
+            limits=limits if end.limits is None else end.limits,
+            handler=handler if end.handler is None else end.handler,
+            backlog=check_backlog(backlog if end.backlog is None else end.backlog),
+            reuse_port=bool(reuse_port if end.reuse_port is None else end.reuse_port),
+            mode=mode if end.mode is None else end.mode,
+        )
+        for end in ends
+    ]
+
+
+def connect_settings(
+    where: Connectable,
+    *,
+    framing: Framing | None = None,
+    limits: Limits | None = None,
+    handler: Any = None,
+    takes_handler: bool = False,
+) -> Settings:
+    """What a call that connects does: `address`, `framing`, `limits`, `handler`.
+
+    Args:
+        where: an address or an `Endpoint`.
+        framing, limits, handler: the call's options.
+        takes_handler: whether a handler can apply to the call.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be, or cannot apply.
+    """
+    check_framing(framing)
+    check_limits(limits)
+    end = _to_endpoint(where)
+    if isinstance(end.address, socket.socket):
+        raise TypeError(
+            f"address is {end.address!r}, which can only be listened on; "
+            "(host, port), a path, a URL or a pymux.Endpoint is needed"
+        )
+    for name, nothing in LISTENING.items():
+        value = getattr(end, name)
+        if value is not None and value != nothing:
+            raise _misplaced(name, value, "only what listens takes it")
+    if end.handler is not None and not takes_handler:
+        raise _misplaced(
+            "handler", end.handler, "only Mux.connect and what listens takes it"
+        )
+    return Settings(
+        _served_address(end, listen=False),
+        framing=framing if end.framing is None else end.framing,
+        limits=limits if end.limits is None else end.limits,
+        handler=handler if end.handler is None else end.handler,
+    )
+
+
+def _to_endpoint(where: Any) -> Endpoint:
+    """An endpoint that leaves to the call what `where` does not say."""
+    if isinstance(where, Endpoint):
+        return where
+    return Endpoint(where, reuse_port=None, mode=None)
+
+
+def _misplaced(name: str, value: Any, why: str) -> ValueError:
+    return ValueError(f"{name} is {shown(value)}, which cannot apply here: {why}")
+
+
+def _address_to_listen(end: Endpoint) -> Any:
+    for name, nothing in CONNECTING.items():
+        value = getattr(end, name)
+        if value is not nothing:
+            raise _misplaced(name, value, "only what connects takes it")
+    if not isinstance(end.address, socket.socket):
+        return _served_address(end, listen=True)
+    _refuse_beside_socket(end.backlog, end.reuse_port, end.mode)
+    _check_listening(end.address)
+    _refuse_tls(end)
+    return end.address
+
+
+def _refuse_beside_socket(
+    backlog: int | None, reuse_port: bool | None, mode: int | None
+) -> None:
+    """Raise ValueError for an option of a socket that is given, and listens."""
+    given = {"backlog": backlog, "reuse_port": reuse_port, "mode": mode}
+    for name, value in given.items():
+        if value is not None and value != LISTENING[name]:
+            raise _misplaced(name, value, "a socket is given, which listens already")
+
+
+def _check_listening(sock: socket.socket) -> None:
+    """Raise ValueError for what is no plain listening stream socket."""
+    needed = "a listening stream socket, TCP or Unix, is needed"
+    loaded = sys.modules.get("ssl")
+    if loaded is not None and isinstance(sock, loaded.SSLSocket):
+        raise ValueError(
+            f"address is {sock!r}, over which pymux would speak plain text; {needed}"
+        )
+    if sock.fileno() < 0:
+        raise ValueError(f"address is {sock!r}, which is closed; {needed}")
+    family = sock.family in (socket.AF_INET, socket.AF_INET6)
+    if hasattr(socket, "AF_UNIX"):
+        family = family or sock.family == socket.AF_UNIX
+    if not family or sock.type != socket.SOCK_STREAM:
+        raise ValueError(f"address is {sock!r}; {needed}")
+    with contextlib.suppress(OSError):  # the core asks the system again
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ValueError(
+                f"address is {sock!r}, which does not listen; call its listen() first"
+            )
+
+
+def _served_address(end: Endpoint, *, listen: bool) -> Any:
+    """The tuple or path of an endpoint; ValueError where no version serves it yet."""
+    address: Any = end.address
+    if is_url(address):
+        url = parse_url(address)
+        address = url.address(listen=listen)
+        if end.ssl is not None and url.scheme in PLAIN:
+            raise ValueError(
+                f"ssl is given, and {url.scheme}:// means plain text; "
+                f"{PLAIN[url.scheme]} is needed"
+            )
+        if url.scheme not in SERVED:
+            served = " and ".join(f"{scheme}://" for scheme in SERVED)
+            raise ValueError(
+                f"address {url.text!r}: this version of pymux does not serve "
+                f"{url.scheme}:// yet; it serves {served}"
+            )
+    _refuse_tls(end)
+    return address
+
+
+def _refuse_tls(end: Endpoint) -> None:
+    if end.ssl is not None:
+        raise ValueError(
+            f"ssl is {end.ssl!r}; this version of pymux does not serve TLS yet; "
+            "None is needed"
+        )
+    for name, nothing in CONNECTING.items():
+        value = getattr(end, name)
+        if value is not nothing:
+            raise _misplaced(name, value, "only TLS has it, and ssl is None")
+
+
+def _check_ssl(value: Any) -> None:
+    """Raise TypeError for what is no `ssl=`. `ssl` is loaded only for such."""
+    if value is None or value is True:
+        return
+    import ssl
+
+    if not isinstance(value, ssl.SSLContext):
+        raise TypeError(
+            f"ssl is {value!r}; an ssl.SSLContext, True (to connect) or None is needed"
+        )
