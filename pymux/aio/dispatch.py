@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ..engine.owner import FORKED
-from ..handlers.base import OnError
+from ..handlers.all import Handlers
+from ..handlers.base import Dispatcher, OnError
 from ..handlers.coroutine import CoroutineDispatcher
 from ..objects.connection import Connection
 from ..objects.status import fail, is_closed, set_buffer
@@ -16,7 +17,7 @@ from .reader import Reader
 if TYPE_CHECKING:
     from .loop import LoopEngine
 
-__all__ = ["ReaderDispatcher", "TaskDispatcher"]
+__all__ = ["LoopHandlers", "ReaderDispatcher", "TaskDispatcher"]
 
 
 class ReaderDispatcher(CoroutineDispatcher):
@@ -116,3 +117,16 @@ class TaskDispatcher(ReaderDispatcher):
         """Whether a task is one of the handlers'."""
         coroutine = task.get_coro()
         return any(reader.coroutine is coroutine for reader in self.readers)
+
+
+class LoopHandlers(Handlers):
+    """The handlers of an engine in a loop: a coroutine handler is a task of it."""
+
+    def form_of(self, handler: Any) -> type[Dispatcher]:
+        form = super().form_of(handler)
+        return TaskDispatcher if form is CoroutineDispatcher else form
+
+    def runs(self, task: Any) -> bool:
+        """Whether a task is one of the handlers'."""
+        tasks = (one for one in self.all if isinstance(one, TaskDispatcher))
+        return any(one.runs(task) for one in tasks)

@@ -33,7 +33,6 @@ from .loopend import guard, unguard
 
 if TYPE_CHECKING:
     from ..engine.timers import Timer
-    from ..handlers.base import Dispatcher
     from .loopend import Guard
 
 __all__ = ["LoopEngine", "LoopMux"]
@@ -55,7 +54,6 @@ class LoopEngine(Engine):
     ) -> None:
         self.loop = loop
         self._watched = -1
-        self.dispatcher: Dispatcher
         self._guard: Guard | None = None  # of the loop's end
         self._tie: Any = None  # to the loop: tells when it lets go of us
         self.fatal: BaseException | None = None
@@ -78,11 +76,10 @@ class LoopEngine(Engine):
             self.close()
             raise
 
-    def join(self, dispatcher: Dispatcher) -> None:
-        """Begin: what is harvested goes to a dispatcher. The mux lives as long as
-        the loop watches its engine."""
+    def join(self) -> None:
+        """Begin to be harvested. The mux lives as long as the loop watches its
+        engine."""
         self._mux = self.mux()
-        self.dispatcher = dispatcher
         number = self.fileno()
         called = partial(self._be_called)
         self.context.run(self.loop.add_reader, number, called)
@@ -127,7 +124,7 @@ class LoopEngine(Engine):
             return
         self.adopt_thread()
         try:
-            self.serve(0.0, self.dispatcher)
+            self.serve(0.0)
             leaving, self._leaving = self._leaving, None
             if leaving is not None:
                 raise leaving

@@ -178,6 +178,9 @@ class SeatDispatcher(ReaderDispatcher):
         if opening is not None and not opening.done():
             opening.set_result(None)
 
+    def failed_to_connect(self, batch: Any) -> None:
+        """`connect` has raised it."""
+
 
 # The engine of a loop's outgoing connections, by the loop's id and the backend. The
 # loop keeps it alive: it watches its descriptor until it is closed.
@@ -211,12 +214,15 @@ class OutgoingEngine(LoopEngine):
         self._ended: asyncio.Future[None]
         self._idle: asyncio.TimerHandle | None = None
         self._dialling = False
+        self._seats: SeatDispatcher
         super().__init__(loop, backend, join)
         # Nothing is kept of the context of who happened to dial first.
         self.context = contextvars.Context()
         self.on_callback_error = partial(_report, loop)
         try:
-            self.join(SeatDispatcher(weakref.proxy(self), None, None))
+            seats = SeatDispatcher(weakref.proxy(self), None, None)
+            self.services[0].dispatcher = self._seats = seats
+            self.join()
         except BaseException:
             self.close()
             raise
@@ -297,7 +303,7 @@ class OutgoingEngine(LoopEngine):
                 seat.conn.close()
                 seat.unclosed = True
         self._ended = self.loop.create_future()
-        self._drain = Drain(self, self.dispatcher)
+        self._drain = Drain(self, self._seats)
         self._drain.begin(time.monotonic() + LINGER)
         self.touched()
         await asyncio.wait([self._ended])

@@ -8,15 +8,15 @@ from collections.abc import Generator
 from functools import partial
 from typing import Any
 
+from ..engine.engine import Engine
 from ..engine.owner import FORKED
 from ..handlers.base import OnError
-from ..handlers.coroutine import CoroutineDispatcher
 from ..mux import mux_with
 from ..server.drain import stop_time
 from ..server.server import DEFAULT_ADDRESS, BaseServer
 from ..values.framing import Framing
 from ..values.limits import Limits
-from .dispatch import TaskDispatcher
+from .dispatch import LoopHandlers
 from .loop import LoopEngine, LoopMux
 
 __all__ = ["Server", "serve"]
@@ -39,7 +39,7 @@ class ServerEngine(LoopEngine):
     def part(self) -> None:
         """It is over: no cycle is to be left behind."""
         self.server = self.on_callback_error = None
-        self.__dict__.pop("dispatcher", None)
+        self.handlers = None
 
     def free(self) -> None:
         server = self.server
@@ -56,18 +56,20 @@ class Server(BaseServer):
     """
 
     _engine: ServerEngine | None
+    _handlers: LoopHandlers
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._left_open = False  # when its loop ended
         super().__init__(*args, **options)
-        if self._form is CoroutineDispatcher:
-            self._form = TaskDispatcher
         self._ended: asyncio.Future[None]
 
     def __del__(self) -> None:
         if self._left_open:
             text = f"unclosed {self!r}"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
+    def _make_handlers(self, engine: Engine) -> LoopHandlers:
+        return LoopHandlers(engine)
 
     def _make_mux(self) -> LoopMux:
         loop = asyncio.get_running_loop()
@@ -78,7 +80,7 @@ class Server(BaseServer):
         engine: Any = self._engine
         self._ended = engine.loop.create_future()
         try:
-            engine.join(self._dispatcher)
+            engine.join()
         except BaseException:  # it can be tried again
             self._engine = None
             engine.close()
@@ -99,18 +101,18 @@ class Server(BaseServer):
 
     def _look(self) -> None:
         """Whether it is over."""
-        engine, dispatcher = self._engine, self._dispatcher
+        engine, handlers = self._engine, self._handlers
         assert engine is not None
         if engine.c is not None:
             if self._drain.asked is None or not self._drain.over():
                 return
-            dispatcher.abandon()  # who did not end by himself is cancelled
+            handlers.abandon()  # cancel the handlers that still run
             engine.close()
         elif not self._ended.done():
-            dispatcher.abandon()
-            if not dispatcher.busy:
+            handlers.abandon()
+            if not handlers.busy:
                 try:
-                    dispatcher.wind_up(engine.fatal)
+                    handlers.wind_up(engine.fatal)
                 finally:
                     self._ended.set_result(None)
                     engine.part()
@@ -150,8 +152,7 @@ class Server(BaseServer):
             return
         if engine.c is not None:
             self._drain.begin(by)
-        form = self._dispatcher
-        if isinstance(form, TaskDispatcher) and form.runs(asyncio.current_task()):
+        if self._handlers.runs(asyncio.current_task()):
             return
         await asyncio.wait([self._ended])
         fatal, engine.fatal = engine.fatal, None
@@ -174,8 +175,7 @@ class Server(BaseServer):
             return
         if engine.loop is not asyncio.get_running_loop():
             raise RuntimeError("this server belongs to another loop")
-        form = self._dispatcher
-        if isinstance(form, TaskDispatcher) and form.runs(asyncio.current_task()):
+        if self._handlers.runs(asyncio.current_task()):
             raise RuntimeError("wait() in a handler of the server would never end")
         await asyncio.wait([self._ended])
         if engine.fatal is not None:

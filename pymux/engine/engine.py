@@ -36,6 +36,7 @@ from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, select_limit, unavailable
 from .os_errors import meaning
 from .owner import BUSY, FORKED, busy
+from .services import Dispatcher, ServiceState
 from .state import DISPATCHING, IDLE, TURNING
 from .timers import Timers
 from .turn import MESSAGES, Turns
@@ -56,16 +57,6 @@ def _no_mux() -> None:
     """An engine that no mux has been made for yet."""
 
 
-class Dispatcher(Protocol):
-    """What a harvest is dispatched to."""
-
-    min_messages: int
-    delay_ns: int
-
-    def __call__(self, batch: Any) -> None:
-        """Dispatch a batch that has something."""
-
-
 class Objects(Protocol):
     """What the room of users' objects does for an engine."""
 
@@ -75,7 +66,7 @@ class Objects(Protocol):
     def batch(
         self, engine: Engine, arena: Any, rows: int, gap: Any, news: bool, number: int
     ) -> Any:
-        """Make a batch. `news`: the turn has more than messages."""
+        """Make a batch of `engine.serving`. `news`: there is more than messages."""
 
     def forget(self, engine: Engine, batch: Any) -> None:
         """A batch is over: the connections that it reports as closed are gone."""
@@ -101,7 +92,10 @@ class Engine(Turns):
         causes: exceptions that have ended connections, by id.
         stopped: ids of connections whose input a stop has ended; None before one.
         ends: how many connections have ended with each errno.
+        serving: the service of the last batch.
         running: the task that runs.
+        opening: ids of outgoing connections that have not opened yet.
+        handlers: the handlers of its connections (`Handlers`), if any.
         late: timeouts to be told when this batch has been dispatched.
         on_close: called before the core closes.
         mux: returns the mux of this engine, or None where that is gone. A mux
@@ -142,8 +136,11 @@ class Engine(Turns):
             self.causes: dict[int, BaseException] = {}
             self.stopped: set[int] | None = None
             self.ends: dict[int, int] = {}
+            self.serving = self.services[0]
             self.running: Any = None
             self.late: list[Any] = []
+            self.opening: set[int] = set()
+            self.handlers: Any = None
             self.on_close: Callable[[], None] | None = None
             self._ends_before = self.ends  # and before the batch of turn `_counted`
             self._counted = 0
@@ -244,6 +241,7 @@ class Engine(Turns):
             self.calls.clear()
             self.late.clear()
             self.on_callback_error = self.on_close = None  # they know a dispatcher
+            self.opening.clear()
             self.c = None
 
     # --- connections ----------------------------------------------------
@@ -269,7 +267,7 @@ class Engine(Turns):
             )
             if error < 0:
                 raise self.os_error(-error, shown)
-            self.note_framing(framing)
+            self.note_framing(policy.service, framing)
             name = ffi.new("pmx_address *")
             if lib.pmx_listener_address(self.c, id_[0], name) == BUSY:
                 raise busy()
@@ -293,7 +291,8 @@ class Engine(Turns):
             error = lib.pmx_connect(self.c, where, count, policy, id_)
             if error < 0:
                 raise self.os_error(-error, shown)
-            self.note_framing(framing)
+            self.note_framing(policy.service, framing)
+            self.opening.add(id_[0])
             return self.connection(id_[0])
         except BaseException:  # of a signal's handler, too
             if id_[0]:
@@ -408,7 +407,8 @@ class Engine(Turns):
         if result & lib.PMX_LARGE:
             arena = self.arenas.adopt(self.turn.arena)
             self.stale = True
-        gap = self.gap if result & GAPS else None
+        self.serving = self.services[self.turn.service]
+        gap = self.serving.gap if result & GAPS else None
         rows, news = result >> MESSAGES, bool(result & OTHER_ROWS)
         self.batches += 1
         batch = self.objects.batch(self, arena, rows, gap, news, self.batches)
@@ -417,15 +417,31 @@ class Engine(Turns):
         self.batch = batch if news or rows else None
         return batch
 
-    def serve(self, deadline: float | None, dispatcher: Dispatcher) -> None:
-        """Dispatch one harvest. It may close the engine."""
-        batch = self.harvest(deadline, dispatcher.min_messages, dispatcher.delay_ns)
-        if self.c is None:
-            return
+    def add_service(self, dispatcher: Dispatcher) -> int:
+        """A new service, whose batches go to a dispatcher: its number."""
+        number = lib.pmx_add_service(self.c)
+        if number < 0:
+            raise self.os_error(-number, "")
+        self.services.append(ServiceState(number, dispatcher))
+        self.stale = True
+        return number
+
+    def serve(self, deadline: float | None) -> None:
+        """Dispatch one harvest of an engine whose services all have dispatchers. It
+        may close the engine."""
+        form = self.services[0].dispatcher
+        assert form is not None
+        batch = self.harvest(deadline, form.min_messages, form.delay_ns)
+        if self.c is not None:
+            self.dispatch(batch)
+
+    def dispatch(self, batch: Any) -> None:
+        """Dispatch a batch to its service's dispatcher. It may close the engine."""
+        dispatcher = self.serving.dispatcher
         try:
             self.received = False
             self.state = DISPATCHING
-            if batch:
+            if batch and dispatcher is not None:
                 dispatcher(batch)
             if self.late:
                 self._run_late()
@@ -463,6 +479,7 @@ class Engine(Turns):
             self.table[slot] = None
             self.buffers[slot] = None
         self.causes.pop(conn.id, None)
+        self.opening.discard(conn.id)
 
     def count_ends(self, numbers: list[int]) -> None:
         """Count the ends of this turn, once, however often its batch is made."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from .._core import ffi, lib
-from ..values.framing import Fixed, Framing, Raw, check_reply, longest_reply
-from .log import LARGE_PIECE, SHARED, Delimiter, Log
+from ..values.framing import Framing, check_reply
+from .log import LARGE_PIECE, SHARED, Log
 from .owner import BUSY, Owned, busy
+from .services import UNLIMITED, ServiceState
 from .state import DISPATCHING, IDLE, IN_CORE, TurnState
 from .structs import framing_of
 
 __all__ = ["LARGE_PIECE", "SUBMIT_OVER", "Output", "to_bytes"]
 
-UNLIMITED = 2**63
 UNLET = 2**64 - 1  # what `pmx_queued` returns where another thread is inside
 SUBMIT_OVER = 4194304  # bytes of large pieces in the log before the core takes it
 SUBMIT_PIECES = 8192  # pieces in the log before the core takes it
@@ -44,9 +44,9 @@ class Output(Owned):
 
     Attributes:
         log: what was done since the last turn.
-        large: a longer piece goes through `send_large`.
+        services: by number.
+        large: a longer piece goes through `send_large`, whichever service's.
         reply_limit: a longer piece may not fit its framing.
-        lines: the delimiter of all connections, None where framings differ.
     """
 
     turn: Any
@@ -58,24 +58,17 @@ class Output(Owned):
         self.log = Log()
         self.large: int = LARGE_PIECE
         self.reply_limit: int = UNLIMITED
-        self.lines: Delimiter | None = None
+        self.services = [ServiceState(0)]
         self.stale = True  # whether the core is to be configured anew
         self.handed_over = -1  # the turn in which the log last grew too long
-        self._only_framing: Framing | None = None
-        self._framings = 0
 
-    def note_framing(self, framing: Framing | None) -> None:
-        """Connections with this framing may come."""
-        framing = framing or Raw()
-        if not self._framings:
-            self.lines = Delimiter.of(framing)
-            self._only_framing = framing
-        elif framing != self._only_framing:
-            self.lines = self._only_framing = None
-        self._framings += 1
+    def note_framing(self, service: int, framing: Framing | None) -> None:
+        """Connections with this framing may come to a service."""
+        state = self.services[service]
+        state.note_framing(framing)
         self.stale = True
-        self.reply_limit = min(self.reply_limit, longest_reply(framing))
-        self.large = min(LARGE_PIECE, self.reply_limit)
+        self.reply_limit = min(self.reply_limit, state.reply_limit)
+        self.large = min(self.large, state.large)
 
     def check_reply(self, id: int, size: int) -> None:
         """Check that a message fits its connection's framing.
@@ -85,24 +78,12 @@ class Output(Owned):
         """
         if size <= self.reply_limit:
             return
-        if self._only_framing is not None:
-            check_reply(self._only_framing, size)
-            return
         rules = ffi.new("pmx_policy *")
         error = lib.pmx_policy_of(self.c, id, rules)
         if error == BUSY:
             raise busy()
         if not error:
             check_reply(framing_of(rules.framing), size)
-
-    def fit(self, replies: list[Any]) -> bool:
-        """True if every reply is small and fits every framing in use."""
-        if self.reply_limit >= UNLIMITED:
-            return len(replies[0]) <= LARGE_PIECE
-        only = self._only_framing
-        if isinstance(only, Fixed):
-            return set(map(len, replies)) == {only.size}
-        return max(map(len, replies)) <= min(self.reply_limit, LARGE_PIECE)
 
     def send_large(self, id: int, data: bytes) -> None:
         """Log a piece that may not fit its framing, or that may fill the log.

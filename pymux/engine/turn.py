@@ -29,6 +29,7 @@ from .log import ONE_ID
 from .os_errors import meaning
 from .output import Output
 from .owner import BUSY, FORKED, busy
+from .services import ServiceState
 from .signals import SIGNALS
 from .state import DISPATCHING, IN_CORE, TURNING
 from .timers import NS, Timer, Timers
@@ -68,8 +69,6 @@ class Turns(Output):
         self.received = False
         self.woken = False
         self.close_asked = False
-        self.leave_gaps = True  # keep delimiters between messages: see Batch
-        self.gap: bytes | None = None  # the delimiter that the core keeps
         self.timers = Timers()
         self.calls: deque[tuple[Callable[..., Any], Any]] = deque()
         self.on_callback_error: Callable[[BaseException], None] | None = None
@@ -77,8 +76,7 @@ class Turns(Output):
         self.takes_signals = False
         self.lends_signals = False
         self._signal_fd: int | None = None
-        self._min_messages = self._delay_ns = -1
-        self._leaves_gaps: bool | None = None
+        self._asked = -1, -1  # (min_messages, delay_ns) of the last harvest
         self._shortages = 0  # pauses of accepting that were seen
 
     @property
@@ -210,8 +208,7 @@ class Turns(Output):
         if (
             self.stale
             or (self.arena.exporter is not None and self.arena.held())
-            or minimum != self._min_messages
-            or delay_ns != self._delay_ns
+            or (minimum, delay_ns) != self._asked
         ) and not turn.reason & lib.PMX_GATHERING:
             self._configure(minimum, delay_ns)
         first, ran = True, False
@@ -313,19 +310,22 @@ class Turns(Output):
         """Give the core an arena, and what it has to know of this harvest."""
         self.arena = self.arenas.ready()
         self.turn.arena = self.arena.c
-        leave = self.leave_gaps and self.lines is not None
-        wanted = minimum, delay_ns, leave
-        if wanted != (self._min_messages, self._delay_ns, self._leaves_gaps):
-            if lib.pmx_configure(self.c, 0, minimum, delay_ns, leave):
-                raise busy()
-            self._min_messages, self._delay_ns, self._leaves_gaps = wanted
-        self.gap = self.lines.delimiter if leave and self.lines else None
+        self._asked = minimum, delay_ns
+        for service in self.services:
+            form = service.dispatcher
+            if service.number and form is not None:
+                minimum, delay_ns = form.min_messages, form.delay_ns
+            wanted = service.wants(minimum, delay_ns)
+            if wanted != service.told:
+                if lib.pmx_configure(self.c, service.number, *wanted):
+                    raise busy()
+                service.told = wanted
         self.stale = False
 
-    def want_gaps(self, wanted: bool) -> None:
-        """Whether later batches are to keep their delimiters in place."""
-        if wanted is not self.leave_gaps:
-            self.leave_gaps = wanted
+    def want_gaps(self, service: ServiceState, wanted: bool) -> None:
+        """Whether later batches of a service keep their delimiters in place."""
+        if wanted is not service.leave_gaps:
+            service.leave_gaps = wanted
             self.stale = True
 
     def span(self, deadline: float | None) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..objects.batch import Batch
 from ..objects.connection import Connection
+from ..objects.rows import failed_connects
 from ..objects.status import engine_of, fail
 from ..values.errors import FATAL, ends_in
 
@@ -30,6 +31,7 @@ class Dispatcher:
     """What the forms have in common."""
 
     half_open: bool = False
+    takes_outgoing: bool = False  # whether its own connect() joins this handler
     late: bool = False  # the time of `stop` is over: the rest is being reset
     min_messages: int = 1
     delay_ns: int = 0
@@ -65,6 +67,18 @@ class Dispatcher:
     def wind_up(self, cause: BaseException | None) -> None:
         """The server ends, by an error or without one: tell whoever has not
         heard of it. Nothing that they raise keeps the others from it."""
+
+    def failed_to_connect(self, batch: Batch) -> None:
+        """Tell of outgoing connections that could not be made, where the form has
+        nobody to tell: to on_error, or a line of the log."""
+        failed = failed_connects(batch)
+        for conn, error in batch.closed if failed else ():
+            if conn not in failed or error is None:
+                continue
+            if self.on_error is not None:
+                self.report(conn, error)
+            else:
+                LOGGER.warning("%r could not connect: %s", conn, error)
 
     # --- calling ----------------------------------------------------------
 

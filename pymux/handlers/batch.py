@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..objects.batch import Batch
-from ..objects.rows import row_count
+from ..objects.rows import has_news, row_count
 from .base import Dispatcher, OnError
 from .marks import mark_of
 
@@ -18,6 +18,8 @@ __all__ = ["BatchDispatcher"]
 class BatchDispatcher(Dispatcher):
     """`@batched def handler(batch)`, once a harvest."""
 
+    takes_outgoing = True
+
     def __init__(self, engine: Engine, handler: Any, on_error: OnError | None) -> None:
         super().__init__(engine, handler, on_error)
         mark = mark_of(handler)
@@ -28,3 +30,5 @@ class BatchDispatcher(Dispatcher):
         """Call it with a batch that has messages."""
         if row_count(batch):
             self.call_with_batch(batch, self.handler)
+        if has_news(batch):
+            self.failed_to_connect(batch)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine.ops import HOLD, KEPT, RELEASE, TAKEN
-from ..objects.status import engine_of, is_closed
+from ..objects.status import buffer_of, engine_of, is_closed
 from ..values.errors import ConnectionClosed
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
     from ..objects.connection import Connection
 
-__all__ = ["ReceiveBuffer"]
+__all__ = ["ReceiveBuffer", "TaskBuffer"]
 
 ROW_COST = 64  # bytes that a message not taken counts beside its length
 EAGER = 64  # awaits that are satisfied at once, then the mux has a turn
@@ -143,3 +143,65 @@ class ReceiveBuffer:
         error = ConnectionClosed(*args, connection=self.conn)
         error.__cause__ = lost
         return error
+
+
+class TaskBuffer(ReceiveBuffer):
+    """A connection's messages for a coroutine that the mux steps.
+
+    Attributes:
+        task: the `Task` of the coroutine.
+    """
+
+    __slots__ = ()
+
+    task: Any
+
+    def is_awaited(self, what: str) -> bool:
+        """Whether the coroutine waits for this of this connection."""
+        raise NotImplementedError
+
+    def deliver(self, data: bytes) -> None:
+        """A message came."""
+        if self.is_awaited("recv"):
+            self.task.resume(data)
+        else:
+            self.keep((data,))
+            self.tell_kept()
+
+    def deliver_all(self, messages: list[bytes]) -> None:
+        """Several came. A coroutine that waits finds them all, and only what it
+        leaves counts as input not taken."""
+        if not self.is_awaited("recv"):
+            self.keep(messages)
+            self.tell_kept()
+            return
+        first, *rest = messages
+        if rest:
+            self.inbox = deque(rest)
+        self.task.resume(first)
+        if self.inbox and buffer_of(self.conn) is self:
+            rest, self.inbox = list(self.inbox), None
+            self.keep(rest)
+            self.tell_kept()
+        elif self.kept:
+            self.tell_taken()
+
+    def is_at_work(self) -> bool:
+        """Whether the coroutine does not wait for what the peer does."""
+        return not self.is_awaited("recv") and not self.is_awaited("drain")
+
+    def drained(self) -> None:
+        """Output fell under low water."""
+        if self.is_awaited("drain"):
+            self.task.resume(None)
+
+    def end(self, error: BaseException | None, gone: bool) -> None:
+        """The stream has ended (error None), or the connection is lost."""
+        self.note_end(error, gone)
+        if self.is_awaited("recv"):
+            if self.lost is not None or is_closed(self.conn):
+                self.task.throw(self.closed_error())
+            else:
+                self.task.resume(None)
+        elif gone and self.is_awaited("drain"):
+            self.task.throw(self.closed_error())

@@ -48,6 +48,7 @@ class CoroutineDispatcher(Dispatcher):
             self.messages(batch)
         if news:
             self.others(batch)
+            self.failed_to_connect(batch)
 
     def begin(self, conn: Connection) -> None:
         """A connection opened: start its coroutine."""
@@ -105,6 +106,7 @@ class CoroutineDispatcher(Dispatcher):
         set_buffer(conn, None)
         self.orphans.discard(task)
         self.told.discard(task)
+        task.close_dialled()
         if isinstance(error, RuntimeError):
             error = explained(error)
         if error is not None:
@@ -152,7 +154,7 @@ class CoroutineDispatcher(Dispatcher):
             self.until = time.monotonic() + GRACE
         with contextlib.suppress(OSError):  # of the harvest, which may have ended it
             while self.busy and engine.c is not None and time.monotonic() < self.until:
-                engine.serve(self.until, self)
+                engine.serve(self.until)
 
     def abandon(self) -> None:
         """Close the coroutines that are left at their await."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..objects.batch import Batch
-from ..objects.rows import call_for_each, row_count
+from ..objects.rows import call_for_each, has_news, row_count
 from .base import Dispatcher
 
 __all__ = ["FunctionDispatcher"]
@@ -16,3 +16,5 @@ class FunctionDispatcher(Dispatcher):
         """Call it for each message; what it returns is sent when it returns."""
         if row_count(batch):
             call_for_each(batch, self.handler, self.failed)
+        if has_news(batch):
+            self.failed_to_connect(batch)

@@ -43,6 +43,9 @@ class Closer(Task):
         self.lost: BaseException | None = None
         self.waiting: str | None = None
         self.timer: Timer | None = None
+        self.source: Any = None
+        self.dialled: list[Any] | None = None
+        self.wait: Any = None
         self.context = context
         self.coroutine: Coroutine[Any, Any, Any] = finish(generator)
         self.owner = owner
@@ -50,6 +53,7 @@ class Closer(Task):
     def ended(self, error: BaseException) -> None:
         """The generator is finished, or its cleanup raised."""
         self.owner.closers.remove(self)
+        self.close_dialled()
         if type(error) is not StopIteration:
             self.owner.failed(error)
 

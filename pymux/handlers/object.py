@@ -25,6 +25,8 @@ METHODS = ("opened", "received", "drained", "closed")
 class ObjectDispatcher(Dispatcher):
     """An object with `opened`, `received`, `drained`, `closed`."""
 
+    takes_outgoing = True
+
     def __init__(self, engine: Engine, handler: Any, on_error: OnError | None) -> None:
         super().__init__(engine, handler, on_error)
         methods = {name: getattr(handler, name, None) for name in METHODS}
@@ -55,9 +57,11 @@ class ObjectDispatcher(Dispatcher):
             for conn in batch.drained:
                 if not is_closed(conn):
                     self.call(conn, self.drained, conn)
-        if self.closed and batch.closed:
+        if self.closed:
             for conn, error in self.ends:
                 self.call(conn, self.closed, conn, error)
+        else:
+            self.failed_to_connect(batch)
         self.batch = None
 
     def messages(self, batch: Batch) -> None:

@@ -14,16 +14,15 @@ import os
 import queue
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine.os_errors import aborted
-from ..objects.status import buffer_of, is_closed
+from ..objects.status import set_buffer
 from ..values.checks import duration, number
 from ..values.errors import ConnectionClosed
-from .buffer import ReceiveBuffer
+from .buffer import TaskBuffer
 
 if TYPE_CHECKING:
     from ..engine.timers import Timer
@@ -52,10 +51,10 @@ class Wait:
         return (yield self)
 
 
-class Task(ReceiveBuffer):
+class Task(TaskBuffer):
     """One connection's coroutine, its context, and what it waits for."""
 
-    __slots__ = ("context", "coroutine", "owner", "timer")
+    __slots__ = ("context", "coroutine", "dialled", "owner", "source", "timer", "wait")
 
     def __init__(
         self, conn: Connection, coroutine: Any, owner: Any, context: Context
@@ -65,40 +64,32 @@ class Task(ReceiveBuffer):
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
         self.owner: Any = owner  # the dispatcher, told when it ends
         self.timer: Timer | None = None
+        self.source: Any = None  # the dialled connection's buffer that it waits on
+        self.dialled: list[Any] | None = None
+        self.wait: Any = None  # what has begun the wait that is under way
 
-    # --- messages -------------------------------------------------------
+    @property
+    def task(self) -> Task:
+        return self
 
-    def deliver(self, data: bytes) -> None:
-        """A message came."""
-        if self.waiting == "recv":
-            self.resume(data)
-        else:
-            self.keep((data,))
-            self.tell_kept()
+    def is_awaited(self, what: str) -> bool:
+        return self.waiting == what and self.source is None
 
-    def deliver_all(self, messages: list[bytes]) -> None:
-        """Several came. A coroutine that waits finds them all, and only what it
-        leaves counts as input not taken."""
-        if self.waiting != "recv":
-            self.keep(messages)
-            self.tell_kept()
-            return
-        first, *rest = messages
-        if rest:
-            self.inbox = deque(rest)
-        self.resume(first)
-        if self.inbox and buffer_of(self.conn) is self:
-            rest, self.inbox = list(self.inbox), None
-            self.keep(rest)
-            self.tell_kept()
-        elif self.kept:
-            self.tell_taken()
+    def own(self, buffer: Any) -> None:
+        """A connection that the coroutine has dialled: it ends with the coroutine."""
+        if self.dialled is None:
+            self.dialled = []
+        self.dialled.append(buffer)
+
+    def close_dialled(self) -> None:
+        """The coroutine has ended: so do the connections that it has dialled."""
+        dialled, self.dialled = self.dialled, None
+        for buffer in dialled or ():
+            buffer.shut()
+            set_buffer(buffer.conn, None)
+            buffer.conn.close()
 
     # --- waiting ----------------------------------------------------------
-
-    def is_at_work(self) -> bool:
-        """Whether it does not wait for what the peer does."""
-        return self.waiting != "recv" and self.waiting != "drain"
 
     def limit(self, timeout: float) -> None:
         """Let what is waited for next end with a TimeoutError."""
@@ -117,7 +108,8 @@ class Task(ReceiveBuffer):
         """A turn that began when the time was over has been dispatched."""
         if self.timer is not timer:  # the message came, or the end
             return
-        if self.engine.has_more(self.conn.id):
+        buffer = self.source or self
+        if self.engine.has_more(buffer.conn.id):
             self._time_is_over(timeout)  # something has arrived, but was not reached
         else:
             self.throw(TimeoutError(f"recv(): no message within {timeout} seconds"))
@@ -133,29 +125,13 @@ class Task(ReceiveBuffer):
         self.timer = None
         self.resume(None)
 
-    def drained(self) -> None:
-        """Output fell under low water."""
-        if self.waiting == "drain":
-            self.resume(None)
-
-    def end(self, error: BaseException | None, gone: bool) -> None:
-        """The stream has ended (error None), or the connection is lost."""
-        self.note_end(error, gone)
-        if self.waiting == "recv":
-            if self.lost is not None or is_closed(self.conn):
-                self.throw(self.closed_error())
-            else:
-                self.resume(None)
-        elif self.waiting == "drain" and gone:
-            self.throw(self.closed_error())
-
     # --- stepping ---------------------------------------------------------
 
     def resume(self, value: Any) -> None:
         """Step the coroutine with what it waited for. The hot one."""
         if self.timer is not None:
             self._forget_timer()
-        self.waiting = None
+        self.waiting = self.source = None
         engine = self.engine
         outer, engine.running = engine.running, self
         try:
@@ -170,7 +146,7 @@ class Task(ReceiveBuffer):
     def throw(self, error: BaseException) -> None:
         """Step the coroutine with an error where it waits."""
         self._forget_timer()
-        self.waiting = None
+        self.waiting = self.source = None
         engine = self.engine
         outer, engine.running = engine.running, self
         try:
@@ -191,7 +167,7 @@ class Task(ReceiveBuffer):
                 error = self.closed_error()
             elif type(wanted) is Wait:
                 try:
-                    self.waiting = wanted.what
+                    self.waiting, self.wait = wanted.what, wanted.begin
                     wanted.begin(self)
                     return
                 except Exception as error_:  # there is no thread to be had, say

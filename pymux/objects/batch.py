@@ -74,6 +74,7 @@ class Batch:
         "_arena",
         "_conns",
         "_engine",
+        "_failed",
         "_gap",
         "_idle",
         "_messages",
@@ -81,12 +82,14 @@ class Batch:
         "_number",
         "_replied",
         "_rows",
+        "_service",
         "closed",
         "drained",
         "ended",
         "opened",
     )
 
+    _failed: list[Connection]  # closed, and never opened
     _idle: list[Connection]  # asked about: does a task wait for the peer?
     opened: list[Connection]
     drained: list[Connection]
@@ -103,6 +106,7 @@ class Batch:
         number: int,
     ) -> None:
         self._engine = engine
+        self._service = engine.serving
         self._number = number  # the engine says which batch may be used
         self._arena = arena
         self._rows = rows
@@ -124,7 +128,10 @@ class Batch:
         self.ended = [conn(turn.ended[k]) for k in range(turn.ended_count)]
         self._idle = [conn(turn.idle[k]) for k in range(turn.idle_count)]
         self.closed = []
+        self._failed = []
         numbers = []
+        if engine.opening:
+            engine.opening.difference_update(gone.id for gone in self.opened)
         for k in range(turn.closed_count):
             row = turn.closed[k]
             gone = conn(row.id)
@@ -136,6 +143,8 @@ class Batch:
                 numbers.append(row.error)
                 if LOGGER.isEnabledFor(logging.DEBUG):
                     log_end(gone, error)
+            if row.id in engine.opening:
+                self._failed.append(gone)
             self.closed.append((gone, error))
         if numbers:
             engine.count_ends(numbers)
@@ -207,7 +216,7 @@ class Batch:
             messages = self._arena.messages(self._rows, self._gap)
             self._messages = messages
             if self._gap is None and self._rows > 1:
-                self._engine.want_gaps(True)
+                self._engine.want_gaps(self._service, True)
         return messages
 
     def _columns(self) -> Arena:
@@ -216,8 +225,8 @@ class Batch:
         engine = self._engine
         if engine.valid != self._number or engine.thread != get_ident():
             self._check()
-        if engine.leave_gaps:
-            engine.want_gaps(False)
+        if self._service.leave_gaps:
+            engine.want_gaps(self._service, False)
         if self._gap is not None:
             self._arena.close_gaps()
             self._gap = None
@@ -284,16 +293,16 @@ class Batch:
             self._replied = True
             return
         try:  # to join them finds out what they are
-            if engine.fit(replies):
+            if self._service.fit(replies):
                 self._replied = True
-                log.answer(self._arena, replies, engine.lines)
+                log.answer(self._arena, replies, self._service.lines)
                 return
         except TypeError:
             self._replied = False
         conns = self.conns
         copies = [None if one is None else to_bytes(one) for one in replies]
         for conn, reply in zip(conns, copies):
-            if reply is not None and len(reply) > engine.reply_limit:
+            if reply is not None and len(reply) > self._service.reply_limit:
                 engine.check_reply(conn.id, len(reply))
         self._replied = True
         log.settle()
@@ -335,7 +344,7 @@ class Batch:
         else:
             bounds, cut = bounds_of(offsets, rows, len(data))
         engine = self._engine
-        if offsets is not None and len(data) > engine.reply_limit:
+        if offsets is not None and len(data) > self._service.reply_limit:
             for k, conn in enumerate(self.conns):
                 engine.check_reply(conn.id, bounds[k + 1] - bounds[k])
         self._replied = True

@@ -249,13 +249,28 @@ class Connection:
 
     # --- in its coroutine -----------------------------------------------
 
+    def _task_for(self, what: str) -> Any:
+        """The task that runs, if it may wait for something of this connection."""
+        buffer, task = self._buffer, self._engine.running
+        if buffer is None or task is None or task.waiting:
+            raise self._cannot_wait(what)
+        if task is not buffer and task is not buffer.task:  # else its own, or dialled
+            raise self._cannot_wait(what)
+        return task
+
     def _cannot_wait(self, what: str) -> RuntimeError:
-        task = self._buffer
+        task = self._buffer.task if self._buffer is not None else None
         if task is not None and task.waiting is not None:
             why = f"while the coroutine waits in {task.waiting}(): one at a time"
         else:
             why = "belongs to the coroutine handler of its connection"
         return RuntimeError(f"{what} {why}; inside asyncio use pymux.aio")
+
+    def _wait_on(self, task: Any, what: str) -> None:
+        """Note what a task is about to wait for."""
+        task.waiting = what
+        if task is not self._buffer:
+            task.source = self._buffer  # a dialled connection's
 
     @suspending
     def recv(self, timeout: float | None = None) -> Generator[Any, Any, bytes | None]:
@@ -274,20 +289,18 @@ class Connection:
             ConnectionClosed: it was lost, and every message has been taken.
             RuntimeError: in another coroutine than its own.
         """
-        task = self._buffer
-        if task is None or self._engine.running is not task or task.waiting:
-            raise self._cannot_wait("recv()")
+        task, buffer = self._task_for("recv()"), self._buffer
         message: bytes | None
-        if task.inbox:
-            message = task.take()
-        elif task.over:
+        if buffer.inbox:
+            message = buffer.take()
+        elif buffer.over:
             if task.too_eager():
                 yield task.next_turn("recv")  # nothing comes with it
-            message = task.take()
+            message = buffer.take()
         else:
             if timeout is not None:
                 task.limit(timeout)
-            task.waiting = "recv"
+            self._wait_on(task, "recv")
             message = yield task
         return message
 
@@ -301,23 +314,22 @@ class Connection:
             ConnectionClosed: the connection was lost.
             RuntimeError: in another coroutine than its own.
         """
-        task = self._buffer
-        engine = self._engine
-        if task is None or engine.running is not task or task.waiting:
-            if engine.running is None or engine.running.conn is not None:
-                raise self._cannot_wait("drain()")
+        engine, buffer = self._engine, self._buffer
+        running = engine.running
+        if running is not None and running.conn is None:
             # The cleanup of an async generator, which has no connection.
-            while task and not self.closed and self.queued > task.high_water:
-                await suspend(engine.running.next_turn("drain", NAP))
+            while buffer and not self.closed and self.queued > buffer.high_water:
+                await suspend(running.next_turn("drain", NAP))
             return
+        task = self._task_for("drain()")
         while True:
             while engine.handed_over == engine.turns or task.too_eager():
                 await suspend(task.next_turn("drain"))
-            if task.lost is not None:
-                raise task.closed_error()
-            if self._status == CLOSED or self.queued <= task.high_water:
+            if buffer.lost is not None:
+                raise buffer.closed_error()
+            if self._status == CLOSED or self.queued <= buffer.high_water:
                 return
-            task.waiting = "drain"  # for a row, which may be of what went before
+            self._wait_on(task, "drain")  # for a row, perhaps of what went before
             await suspend(task)
 
     def __aiter__(self) -> Connection:
@@ -326,19 +338,17 @@ class Connection:
 
     @types.coroutine
     def __anext__(self) -> Generator[Any, Any, bytes]:
-        task = self._buffer
-        if task is None or self._engine.running is not task or task.waiting:
-            raise self._cannot_wait("iteration")
+        task, buffer = self._task_for("iteration"), self._buffer
         message: bytes | None
-        if task.inbox:
-            message = task.take()
-        elif not task.over:
-            task.waiting = "recv"
+        if buffer.inbox:
+            message = buffer.take()
+        elif not buffer.over:
+            self._wait_on(task, "recv")
             message = yield task
         else:
             if task.too_eager():
                 yield task.next_turn("recv")
-            message = task.take()
+            message = buffer.take()
         if message is None:
             raise StopAsyncIteration
         return message

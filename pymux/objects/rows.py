@@ -24,6 +24,7 @@ __all__ = [
     "asked_about",
     "call_for_each",
     "engine_of",
+    "failed_connects",
     "for_each_buffer",
     "has_news",
     "row_count",
@@ -51,6 +52,11 @@ def has_news(batch: Batch) -> bool:
 def asked_about(batch: Batch) -> list[Connection]:
     """Connections that are idle unless their task is at work; there are news."""
     return batch._idle
+
+
+def failed_connects(batch: Batch) -> list[Connection]:
+    """Outgoing connections that ended before they opened; there are news."""
+    return batch._failed
 
 
 def for_each_buffer(batch: Batch) -> None:
@@ -82,8 +88,9 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
         failed: called with the connection and the exception if the handler raises.
     """
     engine, arena, rows, gap = batch._engine, batch._arena, batch._rows, batch._gap
+    large = batch._service.large
     if rows == 1:
-        _call_one(engine, *arena.only(engine.table, gap), handler, failed)
+        _call_one(engine, large, *arena.only(engine.table, gap), handler, failed)
         return
     log = engine.log
     before = len(log.entries)
@@ -92,12 +99,12 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
     pairs = zip(order, arena.cut(rows, gap))
     log.rows, log.pending = conns, []
     try:
-        while not _run_loop(engine, pairs, order, handler, failed):
+        while not _run_loop(engine, large, pairs, order, handler, failed):
             pass
         replies = log.pending
         if len(replies) == rows and not log.large and len(log.entries) == before:
             with contextlib.suppress(TypeError):  # some have no answer
-                log.answer(arena, replies, engine.lines)
+                log.answer(arena, replies, batch._service.lines)
     finally:
         if log.pending:
             log.merge()
@@ -105,14 +112,19 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
 
 
 def _call_one(
-    engine: Engine, conn: Connection, data: bytes, handler: Handler, failed: Failed
+    engine: Engine,
+    large: int,
+    conn: Connection,
+    data: bytes,
+    handler: Handler,
+    failed: Failed,
 ) -> None:
     """Call the handler for the one message of a batch."""
     if conn._status == CLOSED:
         return
     try:
         reply = handler(conn, data)
-        if type(reply) is not bytes or len(reply) > engine.large:
+        if type(reply) is not bytes or len(reply) > large:
             if reply is None:
                 return
             reply = _look_at(engine, conn, reply)
@@ -126,6 +138,7 @@ def _call_one(
 
 def _run_loop(
     engine: Engine,
+    large: int,
     pairs: Iterator[tuple[Connection, bytes]],
     order: Any,
     handler: Handler,
@@ -136,7 +149,7 @@ def _run_loop(
     A signal's handler may raise anywhere in it. So the rows left in the iterator
     of connections tell which row failed.
     """
-    log, large = engine.log, engine.large
+    log = engine.log
     try:
         for conn, data in pairs:
             if conn._status == CLOSED:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import time
+from typing import Any
 
 from ..engine.engine import Engine
 from ..engine.timers import Timer
-from ..handlers.base import Dispatcher
 from ..values.checks import LONGEST, duration
 
 __all__ = ["Drain", "stop_time"]
@@ -23,11 +23,11 @@ class Drain:
             which `over` then calls again.
     """
 
-    def __init__(self, engine: Engine, dispatcher: Dispatcher) -> None:
+    def __init__(self, engine: Engine, handlers: Any) -> None:
         self.asked: float | None = None
         self.by: float | None = None
         self._engine = engine
-        self._dispatcher = dispatcher
+        self._handlers = handlers
         self._timer: Timer | None = None
         self._out_of_time = False
 
@@ -54,7 +54,7 @@ class Drain:
     def _reset_rest(self) -> None:
         """Out of time: reset every connection that is left."""
         engine = self._engine
-        self._out_of_time = self._dispatcher.late = True
+        self._out_of_time = self._handlers.late = True
         engine.reset_all(errno.ETIMEDOUT)
         if engine.counts.listeners:  # peers in the backlog are accepted and reset
             self._timer = engine.call_later(0, self._reset_rest)
@@ -71,14 +71,14 @@ class Drain:
         if counts.listeners:
             return False
         if counts.connections:
-            if counts.connections == counts.outgoing and not self._dispatcher.busy:
+            if counts.connections == counts.outgoing and not self._handlers.busy:
                 engine.close_outgoing()  # no accepted connection needs them
             return False
         if engine.has_ends():
             return False  # an end is still to be reported
-        if not self._dispatcher.busy:
+        if not self._handlers.busy:
             return True
-        return self._out_of_time and not self._dispatcher.cleans_up()
+        return self._out_of_time and not self._handlers.cleans_up()
 
 
 def stop_time(drain_timeout: float | None, default: float | None) -> float:

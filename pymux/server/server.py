@@ -16,7 +16,8 @@ from ..engine.engine import Engine
 from ..engine.owner import FORKED
 from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
-from ..handlers.base import Dispatcher, OnError
+from ..handlers.all import Handlers
+from ..handlers.base import OnError
 from ..handlers.forms import dispatcher_for
 from ..mux import Mux, check_spin, engine_of
 from ..values.addresses import Address, check_address
@@ -128,7 +129,7 @@ class BaseServer:
         self._mux: Mux
         self._engine: Engine | None = None  # set last, when all of these are
         self._address: Any = None
-        self._dispatcher: Dispatcher
+        self._handlers: Handlers
         self._drain: Drain
 
     def __repr__(self) -> str:
@@ -136,6 +137,9 @@ class BaseServer:
 
     def _make_mux(self) -> Mux:
         raise NotImplementedError
+
+    def _make_handlers(self, engine: Engine) -> Handlers:
+        return Handlers(engine)
 
     def _bind(self, claim: object = None) -> Engine:
         """Make the mux and listen; raises in the caller, and leaves nothing.
@@ -156,11 +160,10 @@ class BaseServer:
                 )
                 self._address = listener.address
                 engine = engine_of(mux)
-                dispatcher = self._form(engine, self._handler, self._on_error)
-                engine.on_callback_error = lambda error: dispatcher.report(None, error)
-                engine.on_close = dispatcher.bereave
-                self._dispatcher = dispatcher
-                self._drain = Drain(engine, dispatcher)
+                handlers = self._make_handlers(engine)
+                handlers.lead(self._handler, self._on_error)
+                self._handlers = handlers
+                self._drain = Drain(engine, handlers)
             except BaseException:
                 mux.close()
                 raise
@@ -332,12 +335,12 @@ class Server(BaseServer):
             if self._called_off:
                 return
             self._runs = True
-        dispatcher, drain = self._dispatcher, self._drain
+        handlers, drain = self._handlers, self._drain
         cause: BaseException | None = None
-        with dispatcher.serving():
+        with handlers.serving():
             try:
                 while engine.c is not None and not (drain.asked and drain.over()):
-                    engine.serve(None, dispatcher)
+                    engine.serve(None)
                     if engine.thread == FORKED:  # a handler has forked: the child
                         break
             except BaseException as error:
@@ -346,7 +349,7 @@ class Server(BaseServer):
             finally:
                 try:
                     if engine.thread != FORKED:
-                        dispatcher.wind_up(cause)
+                        handlers.wind_up(cause)
                 finally:
                     with self._lock:
                         self._runs = False

@@ -1,0 +1,89 @@
+"""What an engine knows of each service: of the connections of one handler."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..values.framing import Fixed, Framing, Raw, longest_reply
+from .log import LARGE_PIECE, Delimiter
+
+__all__ = ["Dispatcher", "ServiceState"]
+
+UNLIMITED = 2**63
+
+
+class Dispatcher(Protocol):
+    """What the batches of a service are dispatched to."""
+
+    min_messages: int
+    delay_ns: int
+
+    def __call__(self, batch: Any) -> None:
+        """Dispatch a batch that has something."""
+
+
+class ServiceState:
+    """One service of an engine. Service 0 is the caller's of `harvest`, or a server's.
+
+    Attributes:
+        number: what the core calls it.
+        dispatcher: what its batches go to; None: the caller of `harvest`.
+        lines: the delimiter of all its connections, None where framings differ.
+        reply_limit: a longer reply may not fit its connection's framing.
+        large: a longer reply wants a look.
+        leave_gaps: keep delimiters between messages: see `Batch`.
+        gap: the delimiter that the core keeps.
+        told: (min_messages, delay_ns, leave_gaps), as the core was told.
+    """
+
+    __slots__ = (
+        "_framings",
+        "_only",
+        "dispatcher",
+        "gap",
+        "large",
+        "leave_gaps",
+        "lines",
+        "number",
+        "reply_limit",
+        "told",
+    )
+
+    def __init__(self, number: int, dispatcher: Dispatcher | None = None) -> None:
+        self.number = number
+        self.dispatcher = dispatcher
+        self.lines: Delimiter | None = None
+        self.reply_limit: int = UNLIMITED
+        self.large: int = LARGE_PIECE
+        self.leave_gaps = True
+        self.gap: bytes | None = None
+        self.told: tuple[int, int, bool] | None = None
+        self._only: Framing | None = None
+        self._framings = 0
+
+    def note_framing(self, framing: Framing | None) -> None:
+        """Connections with this framing may come."""
+        framing = framing or Raw()
+        if not self._framings:
+            self.lines = Delimiter.of(framing)
+            self._only = framing
+        elif framing != self._only:
+            self.lines = self._only = None
+        self._framings += 1
+        self.reply_limit = min(self.reply_limit, longest_reply(framing))
+        self.large = min(LARGE_PIECE, self.reply_limit)
+
+    def fit(self, replies: list[Any]) -> bool:
+        """True if every reply is small and fits every framing in use."""
+        if self.reply_limit >= UNLIMITED:
+            return len(replies[0]) <= LARGE_PIECE
+        only = self._only
+        if isinstance(only, Fixed):
+            return set(map(len, replies)) == {only.size}
+        return max(map(len, replies)) <= self.large
+
+    def wants(self, minimum: int, delay_ns: int) -> tuple[int, int, bool]:
+        """What the core is to be told."""
+        leave = self.leave_gaps and self.lines is not None
+        self.gap = self.lines.delimiter if leave and self.lines else None
+        return minimum, delay_ns, leave

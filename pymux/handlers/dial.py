@@ -1,0 +1,214 @@
+"""`dial`: an outgoing connection that a coroutine handler awaits, and that ends
+with the coroutine."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..engine.structs import endpoints, policy
+from ..objects.batch import Batch
+from ..objects.connection import Connection
+from ..objects.rows import failed_connects, for_each_buffer, has_news, row_count
+from ..objects.status import buffer_of, set_buffer
+from ..values.addresses import is_numeric
+from ..values.checks import duration
+from ..values.endpoint import Connectable, Endpoint, Settings, connect_settings
+from .base import Dispatcher
+from .buffer import TaskBuffer
+from .tasks import WORKERS, Task, named
+
+if TYPE_CHECKING:
+    from ..engine.timers import Timer
+    from ..values.framing import Framing
+    from ..values.limits import Limits
+
+__all__ = ["DialDispatcher", "dial", "dial_in_asyncio"]
+
+_in_asyncio: list[Callable[..., Any]] = []  # `pymux.aio.connect`, once it is there
+
+
+def dial_in_asyncio(connect: Callable[..., Any]) -> None:
+    """What `dial` is in an asyncio task. `pymux.aio` says so when it is imported."""
+    _in_asyncio[:] = [connect]
+
+
+class DialledBuffer(TaskBuffer):
+    """The messages of a dialled connection, for the coroutine that has dialled."""
+
+    __slots__ = ("opened", "task")
+
+    def __init__(self, conn: Connection, task: Task) -> None:
+        super().__init__(conn)
+        self.task: Task = task
+        self.opened = False
+
+    def is_awaited(self, what: str) -> bool:
+        return self.task.waiting == what and self.task.source is self
+
+    def begin(self) -> None:
+        """The connection has opened."""
+        self.opened = True
+        if self.is_awaited("dial"):
+            self.task.resume(self.conn)
+
+    def fail(self, error: OSError | None) -> None:
+        """It did not come about."""
+        if self.is_awaited("dial"):
+            cause = error or OSError(errno.ECONNABORTED, "the mux was closed")
+            self.task.throw(cause)
+
+
+class DialDispatcher(Dispatcher):
+    """Brings messages and news to the coroutines that have dialled."""
+
+    half_open = True
+
+    def __call__(self, batch: Batch) -> None:
+        news = has_news(batch)
+        if news:
+            for conn in batch.opened:
+                if (buffer := buffer_of(conn)) is not None:
+                    buffer.begin()
+        if row_count(batch):
+            for_each_buffer(batch)
+        if not news:
+            return
+        for conn in batch.drained:
+            if (buffer := buffer_of(conn)) is not None:
+                buffer.drained()
+        for conn in batch.ended:
+            if (buffer := buffer_of(conn)) is not None:
+                buffer.end(None, False)
+        failed = set(failed_connects(batch))
+        for conn, error in batch.closed:
+            buffer = buffer_of(conn)
+            if buffer is None:
+                continue
+            if conn in failed:
+                buffer.fail(error)
+            buffer.end(error, True)
+
+    def bereave(self) -> None:
+        """The coroutines are their own dispatchers' to end."""
+
+
+class _Dial:
+    """One `dial`: resolve in a thread, connect, wait until it is open."""
+
+    def __init__(self, settings: Settings, timeout: float | None) -> None:
+        self._settings = settings
+        self._timeout = timeout
+        self._timer: Timer | None = None
+
+    def begin(self, task: Task) -> None:
+        """Called with the task that waits."""
+        address = self._settings.address
+        if is_numeric(address):
+            self._connect(task, endpoints(address, listen=False))
+            return
+        if self._timeout is not None:
+            self._timer = task.engine.call_later(
+                self._timeout, self._time_is_over, task
+            )
+
+        def resolve() -> None:
+            found: Any
+            try:
+                found = endpoints(address, listen=False)
+            except Exception as error:
+                found = error
+            with contextlib.suppress(RuntimeError):  # the mux is closed
+                task.engine.call_threadsafe(self._resolved, task, found)
+
+        WORKERS.submit(resolve)
+
+    def _waits(self, task: Task) -> bool:
+        return task.waiting == "dial" and task.wait == self.begin
+
+    def _time_is_over(self, task: Task) -> None:
+        if self._waits(task):
+            name = str(self._settings)
+            text = f"{name} was not resolved within {self._timeout} seconds"
+            task.throw(TimeoutError(errno.ETIMEDOUT, text))
+
+    def _resolved(self, task: Task, found: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._waits(task):
+            return
+        try:
+            if isinstance(found, Exception):
+                raise found
+            self._connect(task, found)
+        except Exception as error:
+            task.throw(error)
+
+    def _connect(self, task: Task, found: Any) -> None:
+        engine, settings = task.engine, self._settings
+        rules = policy(
+            settings.framing, settings.limits, half_open=True, timeout=self._timeout
+        )
+        rules.service = engine.handlers.dial_number()
+        conn = engine.dial(found, rules, settings.framing, str(settings))
+        buffer = DialledBuffer(conn, task)
+        set_buffer(conn, buffer)
+        task.own(buffer)
+        task.source = buffer
+
+
+def dial(
+    address: Connectable,
+    *,
+    framing: Framing | None = None,
+    ssl: Any = None,
+    limits: Limits | None = None,
+    server_hostname: str | None = None,
+    timeout: float | None = None,
+) -> Coroutine[Any, Any, Connection]:
+    """Connect, in a coroutine handler, and wait until the connection is open.
+
+    The connection belongs to the coroutine: it alone may await `recv` and `drain` of
+    it and iterate over it, and when the coroutine ends, the connection is closed. A
+    name is resolved in a thread, its addresses are tried in order. In an asyncio
+    task this is `pymux.aio.connect`.
+
+    Args:
+        address: (host, port), the path of a Unix socket, a URL or an `Endpoint`.
+        framing: how messages are cut from the stream; None is `Raw()`.
+        ssl: must be None: this version does not speak TLS.
+        limits: what the connection may use; None is `Limits()`.
+        server_hostname: the name to check a certificate for; with `ssl` alone.
+        timeout: seconds that it may take; None leaves it to the OS.
+
+    Returns:
+        The open `Connection`.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be, or cannot apply.
+        TimeoutError: it took too long.
+        OSError: nobody answers there, or the name does not resolve; the error names
+            the address.
+        RuntimeError: outside a coroutine handler.
+
+    >>> async def front(conn):
+    ...     upstream = await dial(("127.0.0.1", 8093), timeout=2)
+    ...     async for message in conn:
+    ...         upstream.send(message)
+    """
+    if ssl is not None or server_hostname is not None:
+        end = address if isinstance(address, Endpoint) else Endpoint(address)
+        address = replace(end, ssl=ssl, server_hostname=server_hostname)
+    settings = connect_settings(address, framing=framing, limits=limits)
+    timeout = duration("timeout", timeout)
+
+    def in_asyncio(asyncio: Any) -> Any:
+        if not _in_asyncio:
+            raise RuntimeError("dial() in an asyncio task: import pymux.aio first")
+        (connect,) = _in_asyncio
+        return connect(address, framing=framing, limits=limits, timeout=timeout)
+
+    return named("dial", in_asyncio, _Dial(settings, timeout).begin)
