@@ -149,6 +149,7 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & (PMX__CONNECTING | PMX__DONE) || c->dirty != PMX__NONE)
         return;
+    const pmx__transport *transport = c->rules->transport;
     size_t queued = c->queue ? c->queue->size : 0;
     if (c->flags & PMX__OVER_WATER && queued <= c->rules->policy.low_water) {
         c->flags &= ~(uint32_t)PMX__OVER_WATER;
@@ -166,6 +167,13 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
         return;
     }
     if (!(c->flags & (PMX__SHUT | PMX__SEND_FAILED))) {
+        if (transport->bye)
+            transport->bye(mux, c);
+        if (c->queue) {         /* FIN follows when that is with the kernel */
+            pmx__watch(mux, slot);
+            pmx__ready(mux, slot);
+            return;
+        }
         pmx__shutdown_write(c->sock);
         c->flags |= PMX__SHUT;
     }

@@ -70,6 +70,8 @@ typedef struct pmx__chunk {
     struct pmx__chunk *next;
     pmx__shared *shared;        /* where the bytes are, NULL: in here */
     size_t begin, end, room;
+    int raw;                    /* as it goes to the socket, past the
+                                   transport: only at the head */
     uint8_t bytes[];
 } pmx__chunk;
 

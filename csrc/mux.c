@@ -105,12 +105,14 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->sock != PMX__NO_SOCK && forked) {
+        pmx__transport_end(c);
         pmx__drop_sock(c->sock);
     } else if (c->sock != PMX__NO_SOCK) {
         size_t taken;
         while (c->queue && !(c->flags & PMX__CONNECTING) &&
                !pmx__queue_send(mux, c, &taken))
             ;
+        pmx__transport_end(c);
         if (c->flags & PMX__IN_POLLER)
             mux->poller->del(mux->poll_state, c->sock);
         if (c->queue)

@@ -108,6 +108,25 @@ int pmx__queue_share(pmx_mux *mux, pmx__conn *c, pmx__shared *shared,
     return 0;
 }
 
+int pmx__queue_raw(pmx_mux *mux, pmx__conn *c, const void *bytes, size_t size)
+{
+    pmx__chunk *last = c->queue ? c->queue->tail : NULL;
+    pmx__chunk *chunk = append(mux, c, size);
+    if (!chunk)
+        return -ENOMEM;
+    memcpy(chunk->bytes, bytes, size);
+    chunk->end = size;
+    chunk->raw = 1;
+    if (last) {                 /* from the tail to the head */
+        last->next = NULL;
+        chunk->next = c->queue->head;
+        c->queue->head = chunk;
+        c->queue->tail = last;
+    }
+    count(mux, c, size);
+    return 0;
+}
+
 static void pop(pmx_mux *mux, pmx__queue *queue)
 {
     pmx__chunk *chunk = queue->head;
@@ -131,23 +150,33 @@ void pmx__queue_drop(pmx_mux *mux, pmx__conn *c)
     c->queue = NULL;
 }
 
-/* Forget what the kernel took, which is no more than there is. */
-static void consume(pmx_mux *mux, pmx__conn *c, size_t size)
+/* Forget what was taken, which is no more than there is: behind the raw chunk
+ * at the head, unless that is what was sent. */
+static void consume(pmx_mux *mux, pmx__conn *c, size_t size, int raw)
 {
     pmx__queue *queue = c->queue;
+    pmx__chunk *kept = queue->head->raw && !raw ? queue->head : NULL;
+    if (kept)
+        queue->head = kept->next;
     queue->size -= size;
     mux->stats.queued -= size;
-    mux->stats.bytes_out += size;
+    mux->stats.bytes_out += raw ? 0 : size;
     while (size) {
         pmx__chunk *chunk = queue->head;
         /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): see above */
         size_t part = chunk->end - chunk->begin;
         if (part > size) {
             chunk->begin += size;
-            return;
+            break;
         }
         size -= part;
         pop(mux, queue);
+    }
+    if (kept) {
+        kept->next = queue->head;
+        queue->head = kept;
+        if (!kept->next)
+            queue->tail = kept;
     }
     if (!queue->head) {
         free(queue);
@@ -160,9 +189,19 @@ int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken)
     *taken = 0;
     while (c->queue && *taken < PMX__FLUSH) {
         pmx__span spans[PMX__SPANS];
+        pmx__chunk *first = c->queue->head;
+        if (first->raw) {
+            int64_t n = pmx__send(c->sock, first->bytes + first->begin,
+                                  first->end - first->begin);
+            if (n < 0)
+                return (int)n;
+            *taken += (size_t)n;
+            consume(mux, c, (size_t)n, 1);
+            continue;
+        }
         int used = 0;
         size_t room = PMX__FLUSH - *taken;
-        for (pmx__chunk *chunk = c->queue->head;
+        for (pmx__chunk *chunk = first;
              chunk && room && used < PMX__SPANS; chunk = chunk->next) {
             const uint8_t *bytes =
                 chunk->shared ? chunk->shared->bytes : chunk->bytes;
@@ -175,7 +214,7 @@ int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken)
         if (n < 0)
             return (int)n;
         *taken += (size_t)n;
-        consume(mux, c, (size_t)n);
+        consume(mux, c, (size_t)n, 0);
     }
     return 0;
 }

@@ -227,6 +227,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     pmx__linger_no_more(mux, slot);
     pmx__carry_drop(mux, c);
     if (c->sock != PMX__NO_SOCK) {
+        pmx__transport_end(c);
         if (c->flags & PMX__IN_POLLER)
             mux->poller->del(mux->poll_state, c->sock);
         if (reset)

@@ -38,12 +38,20 @@ typedef struct pmx__transport {
     size_t (*held)(const pmx__conn *c);
     /* As recv(), of a connection whose input is dropped; NULL: recv(). */
     int64_t (*drop)(pmx_mux *mux, pmx__conn *c, pmx__got *got);
-    /* Say the end of our stream, once: 1 when that is with the kernel, or in
-     * the queue, before FIN; -errno. Called when the queue is empty. */
-    int (*bye)(pmx_mux *mux, pmx__conn *c);
+    /* Say the end of our stream, once, however often it is called: what the
+     * socket refuses of it goes to the queue, which is empty. FIN follows when
+     * the queue is empty again. */
+    void (*bye)(pmx_mux *mux, pmx__conn *c);
     /* The connection ends, its socket is open yet: free what belongs to it. */
     void (*end)(pmx__conn *c);
 } pmx__transport;
+
+/* To be called before the connection's socket is closed. */
+static inline void pmx__transport_end(pmx__conn *c)
+{
+    if (c->rules->transport->end)
+        c->rules->transport->end(c);
+}
 
 extern const pmx__transport pmx__tcp;
 extern const pmx__transport pmx__unix;
@@ -59,6 +67,9 @@ int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
                     size_t size);
 int pmx__queue_share(pmx_mux *mux, pmx__conn *c, pmx__shared *shared,
                      size_t begin);
+/* Bytes that a transport has made, and the socket has not taken, in front of
+ * all else: at most one such chunk at a time. */
+int pmx__queue_raw(pmx_mux *mux, pmx__conn *c, const void *bytes, size_t size);
 /* Until the queue is empty (0) or the kernel takes no more (-errno). */
 int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken);
 void pmx__queue_drop(pmx_mux *mux, pmx__conn *c);

@@ -2,6 +2,7 @@
 #ifdef __linux__
 #include "life.h"
 #include "sim.h"
+#include "toy.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +57,9 @@ static void meet_peer(conn *k)
 /* All rows of a harvest are of one service. */
 static void check_service(const conn *k)
 {
-    if (!life.faults || k->was_in != life.t.service)   /* it did not switch */
+    int may_fail = life.faults || k->matter ||
+                   (k->peer >= 0 && life.peers[k->peer].matter);
+    if (!may_fail || k->was_in != life.t.service)   /* before it could switch */
         EQUAL(k->policy.service, life.t.service);
 }
 
@@ -186,11 +189,12 @@ static void check_drained(uint64_t id)
     CHECK(k && k->opened && !k->told_closed);
     CHECK(k->was_over);
     check_service(k);
+    uint64_t slack = life.toy ? TOY_SLACK : 0;
     if (life.max_rows >= 64 && !life.gathering)
-        CHECK(pmx_queued(life.mux, id) <= k->policy.low_water);
+        CHECK(pmx_queued(life.mux, id) <= k->policy.low_water + slack);
     /* one that comes late may find it over again */
     k->was_over = pmx_queued(life.mux, id) > k->policy.low_water;
-    k->is_over = pmx_queued(life.mux, id) > k->policy.high_water;
+    k->is_over = pmx_queued(life.mux, id) > k->policy.high_water + slack;
 }
 
 /* Whether something that happened explains the error. */
@@ -211,7 +215,8 @@ static int explains(const conn *k, int error)
                (k->outgoing && !k->opened &&
                 (life.wild || life.peer_count == MOST_PEERS));
     case ECONNABORTED:
-        return matter & USER_FAILED;
+        return matter & USER_FAILED ||
+               (life.toy && matter & (WAS_RESET | WAS_CUT));
     case ENOBUFS:
         return matter & MAY_OVERFLOW;
     case ECONNREFUSED:
@@ -302,15 +307,18 @@ static void check_queue(conn *k)
 {
     const pmx__conn *c = pmx__find(life.mux, k->id);
     uint64_t queued = pmx_queued(life.mux, k->id);
-    CHECK(queued <= k->policy.max_output || queued <= k->largest ||
+    uint64_t least = queued;            /* of what the user has sent */
+    if (life.toy)
+        least -= least < TOY_SLACK ? least : TOY_SLACK;
+    CHECK(least <= k->policy.max_output || least <= k->largest ||
           k->answered);
-    if (queued <= k->policy.max_output)
+    if (least <= k->policy.max_output)
         k->answered = 0;
     if (!c || c->flags & (PMX__CLOSING | PMX__SEND_FAILED | PMX__DONE))
         k->is_over = 0;
     if (k->is_over && queued <= k->policy.low_water)
         CHECK(life.mux->report_count);  /* no room for it yet */
-    k->is_over |= queued > k->policy.high_water && k->opened && c &&
+    k->is_over |= least > k->policy.high_water && k->opened && c &&
                   !(c->flags & (PMX__CLOSING | PMX__SEND_FAILED | PMX__DONE));
 }
 
@@ -566,6 +574,7 @@ static int begin(choices *c, const char *backend)
     life.c = c;
     life.wild = (int)choose(c, 2);
     life.large = once_in(c, 16);
+    life.toy = once_in(c, 4);
     life.shutdowns_failed = injected_count[CALL_shutdown];
     sim_begin();
     sim_now.descriptors = once_in(c, 8) ? 8 + (int)choose(c, 16) : SIM_FDS;
@@ -597,6 +606,8 @@ static void end(void)
         release(&life.peers[i].plan);
         release(&life.peers[i].sent);
         release(&life.peers[i].got);
+        release(&life.peers[i].wire);
+        release(&life.peers[i].heard);
     }
     for (int i = 0; i < life.conn_count; i++)
         release(&life.conns[i].expected);
@@ -642,6 +653,7 @@ void live(choices *c, const char *backend)
         }
     }
     EQUAL(sim_open(), 0);
+    EQUAL(toy_states, 0);
     end();
 }
 #else

@@ -35,11 +35,14 @@ typedef struct {
     int port;                   /* its own, or the mux's that called */
     buffer plan;                /* to be sent, from `planned` on */
     size_t planned;
+    buffer wire, heard;         /* over the toy: to be sent, from `wired` on, */
+    size_t wired, unwrapped;    /* and what came, whose records are read */
     buffer sent, got;
     size_t cut;                 /* of what was sent: delivered */
     size_t compared;            /* of what it got */
     int ended_by_drain;         /* all of it has arrived, its end too */
     int ended, got_end, is_lost, cannot_send;
+    int says_bye;               /* what it still plans is never sent */
     int is_urgent;              /* a mark stops what tells how much is there */
     int matter;
     int break_error;
@@ -94,6 +97,7 @@ typedef struct {
     buffer out;                 /* what the blocks point into */
     int wild;                   /* resets, garbage, times that are short */
     int large;
+    int toy;                    /* connections are over toy.h's transport */
     int faults;                 /* 1: one is to come; 2: have been */
     const injected_fault *fault;
     int acts;                   /* of peers, in this turn's wait */

@@ -2,6 +2,7 @@
 #ifdef __linux__
 #include "life.h"
 #include "sim.h"
+#include "toy.h"
 
 #include <linux/sockios.h>
 #include <stdio.h>
@@ -119,11 +120,48 @@ static ssize_t pass_and_send(const peer *p, size_t size)
     return more > 0 ? n + more : n;
 }
 
+/* What is planned counts as sent when it is wrapped; it goes to the socket as
+ * that takes it. 1: something went. */
+static int send_wire(peer *p)
+{
+    size_t before = p->wired;
+    while (p->wired < p->wire.size && !p->cannot_send) {
+        ssize_t n = sim_send(p->fd, p->wire.bytes + p->wired,
+                             p->wire.size - p->wired, 0);
+        p->cannot_send = is_loss(p, n);
+        if (n <= 0)
+            break;
+        p->wired += (size_t)n;
+    }
+    /* who says bye has ended; the end of the stream follows at once */
+    if (p->says_bye && p->wired == p->wire.size && !p->ended)
+        p->ended = !sim_shutdown(p->fd, SHUT_WR);
+    return p->wired > before;
+}
+
+static int toy_sends(peer *p, size_t size)
+{
+    if (p->ended || p->cannot_send)
+        return 0;
+    if (!p->wire.size)
+        append(&p->wire, "h", 1);
+    int moved = send_wire(p);
+    if (p->wired < p->wire.size || !size || p->says_bye)
+        return moved;
+    toy_wrap(&p->wire, p->plan.bytes + p->planned, size);
+    append(&p->sent, p->plan.bytes + p->planned, size);
+    p->planned += size;
+    (void)send_wire(p);
+    return 1;
+}
+
 static int peer_sends(peer *p, size_t most)
 {
     size_t size = p->plan.size - p->planned;
     if (size > most)
         size = most;
+    if (life.toy)
+        return toy_sends(p, size);
     if (!size || p->ended || p->cannot_send)
         return 0;
     ssize_t n = passes(p) ? pass_and_send(p, size)
@@ -149,9 +187,11 @@ static int peer_reads(peer *p, size_t most)
         p->is_lost = is_loss(p, n);
         if (n <= 0)
             break;
-        append(&p->got, bytes, (size_t)n);
+        append(life.toy ? &p->heard : &p->got, bytes, (size_t)n);
         all += (size_t)n;
     }
+    if (life.toy)
+        (void)toy_unwrap(&p->heard, &p->unwrapped, &p->got);
     if (all)
         TRACE("peer %d gets %d\n", (int)(p - life.peers), (int)all);
     if (n == 0 && all < most && !p->got_end && !p->is_lost) {
@@ -166,6 +206,15 @@ static void peer_ends(peer *p)
 {
     if (p->ended || p->is_lost)
         return;
+    if (life.toy && !p->cannot_send) {  /* behind a bye, once that is out */
+        (void)toy_sends(p, 0);
+        if (!p->says_bye)
+            toy_bye(&p->wire);
+        p->says_bye = 1;
+        (void)send_wire(p);
+        if (!p->cannot_send)
+            return;
+    }
     if (sim_shutdown(p->fd, SHUT_WR))
         return;
     p->ended = 1;
@@ -339,6 +388,8 @@ int peers_finish(void)
         moved |= peer_reads(p, SIZE_MAX);
         if (p->got_end || p->is_lost) {
             peer_ends(p);
+            if (life.toy && !p->ended)
+                p->matter |= WAS_RESET;         /* it said less than it was to */
             peers_links();
             sim_close(p->fd);
             p->fd = -1;
@@ -350,7 +401,8 @@ int peers_finish(void)
             peer_plans(p);
         }
         moved |= peer_sends(p, SIZE_MAX);
-        if (life.way == 3 && p->planned == p->plan.size && !p->ended) {
+        if (!p->ended && (p->says_bye || (life.way == 3 &&
+                                          p->planned == p->plan.size))) {
             peer_ends(p);
             moved |= p->ended;
         }

@@ -3,6 +3,7 @@
 #ifdef __linux__
 #include "life.h"
 #include "sim.h"
+#include "toy.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,6 +84,11 @@ static int listen_on_ours(door *d, int backlog)
     return error;
 }
 
+static void use_toy(pmx__rules *rules)
+{
+    rules->transport = toy_instead(rules->transport);
+}
+
 static void user_listens(void)
 {
     int i = (int)choose(life.c, DOORS);
@@ -111,6 +117,8 @@ static void user_listens(void)
     pmx_address name;
     EQUAL(pmx_listener_address(life.mux, d->id, &name), 0);
     d->at.port = name.port;
+    if (life.toy)
+        use_toy(pmx__find_listener(life.mux, d->id)->rules);
     TRACE("door %d is open\n", i);
 }
 
@@ -137,6 +145,8 @@ static void user_connects(void)
         CHECK(life.faults || error == -EMFILE);
         return;
     }
+    if (life.toy)
+        use_toy(pmx__find(life.mux, k->id)->rules);
     life.conn_count++;
     TRACE("conn %d connects\n", life.conn_count - 1);
 }
@@ -227,15 +237,16 @@ static void note_output(conn *k, const uint8_t *bytes, size_t size)
 {
     int owed = is_owed(k);
     size_t got = k->peer >= 0 ? life.peers[k->peer].got.size : 0;
+    size_t slack = life.toy ? TOY_SLACK : 0;
     if (k->closed_by_user || k->ended_by_user || k->told_closed)
         return;
     append(&k->expected, bytes, size);
     k->largest = size > k->largest ? size : k->largest;
     if (k->had_row)
         k->answered = 1;                /* and may have any size */
-    else if (k->expected.size - got > k->policy.max_output)
+    else if (k->expected.size - got + slack > k->policy.max_output)
         k->matter |= MAY_OVERFLOW;
-    if (k->expected.size - got > k->policy.high_water)
+    if (k->expected.size - got + slack > k->policy.high_water)
         k->was_over = 1;
     if (owed && !(k->matter & MAY_OVERFLOW))
         k->owed = k->expected.size;

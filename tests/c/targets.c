@@ -3,6 +3,7 @@
 #include "fuzz/targets.h"
 #include "life.h"
 #include "sim.h"
+#include "toy.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,9 @@ typedef struct {
     pmx_policy policy;
     int peer;
     uint64_t id;
+    int toy;                    /* over toy.h's transport: */
+    buffer wire, heard;         /* what the peer says, and has heard, */
+    size_t wired, unwrapped;    /* and how far that went */
 } pair;
 
 static void meet_in_memory(pair *p, choices *c, size_t room)
@@ -36,6 +40,10 @@ static void meet_in_memory(pair *p, choices *c, size_t room)
     world_begin(&p->w, ONE_OF(c, rows), ONE_OF(c, arenas));
     p->w.gaps = (int)choose(c, 2);
     world_listen(&p->w, &p->policy);
+    p->toy = (int)choose(c, 2);
+    if (p->toy)
+        pmx__find_listener(p->w.mux, p->w.listener)->rules->transport =
+            &toy_tcp;
     union {
         struct sockaddr is;
         struct sockaddr_in in;
@@ -53,9 +61,51 @@ static void meet_in_memory(pair *p, choices *c, size_t room)
 static void part(pair *p)
 {
     world_end(&p->w);
+    EQUAL(toy_states, 0);
+    release(&p->wire);
+    release(&p->heard);
     EQUAL(sim_open(), 0);
     sim_end();
     test_backend = NULL;
+}
+
+/* The peer sends of these bytes what there is room for: how many, or -1. Over
+ * the toy what it says is taken whole, once the last of it is out. */
+static ssize_t peer_says(pair *p, const uint8_t *bytes, size_t size)
+{
+    if (!p->toy)
+        return sim_send(p->peer, bytes, size, 0);
+    if (!p->wire.size)
+        append(&p->wire, "h", 1);
+    if (p->wired == p->wire.size || p->wired == 0) {
+        toy_wrap(&p->wire, bytes, size);
+    } else {
+        size = 0;
+    }
+    ssize_t n = sim_send(p->peer, p->wire.bytes + p->wired,
+                         p->wire.size - p->wired, 0);
+    if (n < 0 && errno != EAGAIN)
+        return -1;
+    p->wired += n > 0 ? (size_t)n : 0;
+    return (ssize_t)size;
+}
+
+static void peer_ends(pair *p)
+{
+    if (p->toy) {
+        if (!p->wire.size)
+            append(&p->wire, "h", 1);
+        toy_bye(&p->wire);
+        while (p->wired < p->wire.size) {
+            ssize_t n = sim_send(p->peer, p->wire.bytes + p->wired,
+                                 p->wire.size - p->wired, 0);
+            if (n < 0 && errno != EAGAIN)
+                break;
+            p->wired += n > 0 ? (size_t)n : 0;
+            turn(&p->w, 0);
+        }
+    }
+    sim_shutdown(p->peer, SHUT_WR);
 }
 
 /* --- in ---------------------------------------------------------------- */
@@ -134,14 +184,14 @@ void fuzz_frames_in(const uint8_t *bytes, size_t size)
     while (sent < left) {
         size_t some = 1 + choose(&cuts, choose(&cuts, 4) ? 30 : 5000);
         some = some < left - sent ? some : left - sent;
-        ssize_t n = sim_send(p.peer, stream + sent, some, 0);
+        ssize_t n = peer_says(&p, stream + sent, some);
         if (n < 0 && errno != EAGAIN)
             break;
         sent += n > 0 ? (size_t)n : 0;
         turn(&p.w, 0);
         mux_is_sound(p.w.mux);
     }
-    sim_shutdown(p.peer, SHUT_WR);
+    peer_ends(&p);
     for (int k = 0; k < 100000 && !closed(&p.w, p.id); k++) {
         turn(&p.w, MS);
         uint8_t end[16];
@@ -217,12 +267,14 @@ static int can_be_cut(const pmx_framing *f, const uint8_t *bytes, size_t size)
     return is;
 }
 
-static void get_all(const pair *p, buffer *got)
+static void get_all(pair *p, buffer *got)
 {
     uint8_t bytes[4096];
     ssize_t n;
     while ((n = sim_recv(p->peer, bytes, sizeof bytes, 0)) > 0)
-        append(got, bytes, (size_t)n);
+        append(p->toy ? &p->heard : got, bytes, (size_t)n);
+    if (p->toy)
+        (void)toy_unwrap(&p->heard, &p->unwrapped, got);
 }
 
 /* Messages are pieces of what is left of the input, in order. */
