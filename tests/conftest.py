@@ -13,8 +13,8 @@ import time
 import pytest
 
 import pymux
-from pymux.cli import main as cli
 
+from . import inside
 from .loops import LOOPS, Loop
 
 DESCRIPTORS = "/proc/self/fd"
@@ -148,7 +148,7 @@ def serve(pymux_command):
         found = re.fullmatch(r"listening on (\S+) \((\w+)\)\n", line)
         assert found, (line, process.communicate(timeout=30))
         process.text, process.backend = found.groups()
-        process.address = cli.parse_address(process.text).value
+        process.address = inside.parse_address(process.text).value
         return process
 
     return start

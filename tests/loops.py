@@ -26,15 +26,15 @@ class Loop:
         self.name = name
         self.errors = []
 
-    def _new(self):
+    def new(self):
         if self.name == "uvloop":
             return uvloop.new_event_loop()
         return asyncio.new_event_loop()
 
     def run(self, main):
         """What the coroutine returns, all else having ended as asyncio.run does."""
-        loop = self._new()
-        loop.set_exception_handler(self._note)
+        loop = self.new()
+        loop.set_exception_handler(self.note)
         try:
             return loop.run_until_complete(asyncio.wait_for(main, TIMEOUT))
         finally:
@@ -45,7 +45,7 @@ class Loop:
             loop.close()
             gc.collect()
 
-    def _note(self, loop, context):
+    def note(self, loop, context):
         self.errors.append(context.get("exception") or context["message"])
 
 

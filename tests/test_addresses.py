@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from . import util
+from . import inside, util
 from .util import connect, harvest_until, pair, python, recv_exactly
 
 
@@ -448,9 +448,11 @@ def test_an_address_stays_after_its_connection_is_aborted(mux):
         assert conn.peer == expected
 
 
-def test_a_path_too_long_for_the_bsds_is_refused_there(monkeypatch, mux):
-    monkeypatch.setattr("pymux.values.addresses._BSD", True)
-    with pytest.raises(ValueError, match="at most 103 fit"):
+def test_a_path_too_long_for_the_bsds_is_refused_there(mux):
+    with (
+        inside.on_a_bsd(),
+        pytest.raises(ValueError, match="at most 103 fit"),
+    ):
         mux.listen("/" + "x" * 103)
 
 

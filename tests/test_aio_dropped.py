@@ -13,7 +13,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .loops import until
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -354,6 +354,11 @@ def test_a_dropped_connection_is_freed_by_its_last_reference(loop, echo_server):
     loop.run(main())
 
 
+def abort_all(mux):
+    for conn in inside.connections(mux):
+        conn.abort()
+
+
 @pytest.mark.skipif(not COUNTED, reason="references are not counted here")
 @pytest.mark.parametrize("how", ["refused", "lost", "recv timeout"])
 def test_an_error_leaves_no_cycle_behind(loop, echo_server, how):
@@ -367,9 +372,7 @@ def test_an_error_leaves_no_cycle_behind(loop, echo_server, how):
         assert await conn.recv() == b"met"
         try:
             if how == "lost":
-                util.in_server(
-                    echo_server, lambda mux: [c.abort() for c in mux._engine.table if c]
-                )
+                util.in_server(echo_server, abort_all)
                 with contextlib.suppress(pymux.ConnectionClosed):
                     await conn.recv()
             else:

@@ -15,7 +15,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .loops import until
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -45,7 +45,7 @@ def run(loop, main):
 
 def run_bare(loop, main):
     """A loop by hand, closed without telling its async generators."""
-    its = loop._new()
+    its = loop.new()
     try:
         return its.run_until_complete(main)
     finally:
@@ -309,15 +309,14 @@ def test_the_end_of_a_loop_does_not_wait_for_a_peer_that_has_all(loop, listening
 def test_what_a_loop_cannot_deliver_in_its_last_seconds_is_reset(
     loop, listening, monkeypatch
 ):
-    monkeypatch.setattr("pymux.aio.outgoing.LINGER", 0.1)
-
     async def main():
         conn = await pymux.aio.connect(listening.getsockname())
         conn.send(b"x" * MUCH)
         conn.close()
         return conn
 
-    conn = run(loop, main())
+    with inside.lingers(0.1):
+        conn = run(loop, main())
     with listening.accept()[0] as sock:
         sock.settimeout(20)
         data, error = util.until_end(sock)
@@ -423,7 +422,7 @@ def test_a_timer_of_the_mux_outlives_the_last_connection(loop, listening):
         conn.mux.call_later(0.4, ran.append, "ran")
         conn.abort()
         await until(lambda: ran)
-        await until(lambda: conn.mux._engine.c is None)
+        await until(lambda: inside.is_freed(conn.mux))
 
     ran = []
     loop.run(main())
@@ -684,29 +683,21 @@ def test_the_end_of_the_loop_waits_for_no_call_that_was_lost(loop, lost):
     """A signal's handler that raises takes the place of a call of the loop's, and
     cuts short what it interrupts."""
 
-    def strike(mux):
-        raise ValueError
-
     async def main():
         server = await pymux.aio.serve(lambda conn, data: data, LOCAL)
-        mux = server._engine
+        mux = inside.mux_of(server)
         with await asyncio.to_thread(util.connect, server.address):
             await until(lambda: server.stats().connections == 1)
             if lost == "close":
-                monkey.setattr(pymux.engine.engine.Engine, "free", strike)
-                with pytest.raises(ValueError):
+                with inside.freeing_raises(ValueError), pytest.raises(ValueError):
                     mux.close()
-                monkey.undo()
             else:
                 stopped = asyncio.ensure_future(server.stop())
                 await asyncio.sleep(0)
-                for handle in (mux._flush, mux._next, mux._timer):
-                    if handle is not None:
-                        handle.cancel()
+                inside.lose_the_calls(mux)
                 stopped.cancel()
             await asyncio.wait_for(mux.end_with_loop(), 20)
             await asyncio.wait_for(server.wait(), 20)
-            server._left_open = False  # that it warns is seen by other tests
+            inside.own_no_warning(server)  # other tests see that it warns
 
-    with pytest.MonkeyPatch.context() as monkey:
-        loop.run(main())
+    loop.run(main())

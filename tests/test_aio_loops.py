@@ -16,9 +16,8 @@ import weakref
 import pytest
 
 import pymux
-from pymux.aio import outgoing
 
-from . import util
+from . import inside, util
 from .loops import until
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -65,8 +64,8 @@ async def ask(address, text=b"hello"):
 def test_runs_one_after_the_other_have_muxes_of_their_own(loop, echo_server):
     muxes = [run(loop, ask(echo_server.address)) for _ in range(20)]
     assert len(set(map(id, muxes))) == 20
-    assert all(mux._engine.c is None for mux in muxes)
-    assert not list(outgoing._ENGINES.values())
+    assert all(inside.is_freed(mux) for mux in muxes)
+    assert not inside.outgoing_muxes()
 
 
 def test_loops_of_several_threads_connect_at_once(loop, echo_server):
@@ -88,11 +87,11 @@ def test_loops_of_several_threads_connect_at_once(loop, echo_server):
     for thread in threads:
         thread.join()
     assert not errors
-    assert not list(outgoing._ENGINES.values())
+    assert not inside.outgoing_muxes()
 
 
 def test_a_loop_goes_on_in_another_thread(loop, echo_server):
-    its = loop._new()
+    its = loop.new()
     try:
         conn = its.run_until_complete(
             pymux.aio.connect(echo_server.address, framing=LINES)
@@ -118,7 +117,7 @@ def test_a_loop_goes_on_in_another_thread(loop, echo_server):
 
 
 def test_a_loop_that_was_stopped_in_the_middle_goes_on(loop, echo_server):
-    its = loop._new()
+    its = loop.new()
     got = []
 
     async def main():
@@ -141,7 +140,7 @@ def test_a_loop_that_was_stopped_in_the_middle_goes_on(loop, echo_server):
 
 def test_a_connection_is_another_loops_matter(loop, echo_server):
     """Two loops live side by side, run in turns by one thread."""
-    one, two = loop._new(), loop._new()
+    one, two = loop.new(), loop.new()
     try:
         first = one.run_until_complete(
             pymux.aio.connect(echo_server.address, framing=LINES)
@@ -168,18 +167,18 @@ def test_a_loop_that_was_closed_is_not_mistaken_for_a_new_one(loop, echo_server)
     """Numbers of objects are used again; each loop has its own mux."""
     kept = []
     for _ in range(30):
-        its = loop._new()
+        its = loop.new()
         conn = its.run_until_complete(
             pymux.aio.connect(echo_server.address, framing=LINES)
         )
         conn.send(b"x")
         assert its.run_until_complete(conn.recv(20)) == b"x"
-        assert conn.mux._engine.loop is its
+        assert inside.loop_of(conn.mux) is its
         kept.append(conn if len(kept) % 2 else None)
         conn.close()
         its.close()
         del its, conn
-    assert not list(outgoing._ENGINES.values())
+    assert not inside.outgoing_muxes()
 
 
 # --- forks ------------------------------------------------------------------
@@ -310,20 +309,16 @@ def test_descriptors_that_are_missing_leave_nothing_begun(loop, listening, missi
     loop.run(main())
 
 
-def test_a_loop_that_cannot_watch_leaves_nothing_begun(loop, listening, monkeypatch):
-    def refuse(*args):
-        raise OSError("no room to watch")
-
+def test_a_loop_that_cannot_watch_leaves_nothing_begun(loop, listening):
     async def main():
-        before = len(outgoing._ENGINES)
+        before = len(inside.outgoing_muxes())
         server = pymux.aio.serve(lambda conn, data: data, LOCAL)
-        with monkeypatch.context() as patch:
-            patch.setattr("pymux.aio.loop.LoopEngine.fileno", refuse)
+        with inside.watching_raises(OSError("no room to watch")):
             with pytest.raises(OSError, match="no room"):
                 await pymux.aio.connect(listening.getsockname())
             with pytest.raises(OSError, match="no room"):
                 await server
-        assert len(outgoing._ENGINES) == before
+        assert len(inside.outgoing_muxes()) == before
         await server.stop()
         async with server:
             await ask(server.address)
@@ -479,25 +474,18 @@ def test_ctrl_c_at_any_time_ends_the_run_and_leaves_nothing(loop, echo_server, k
     util.wait_until(lambda: not echo_server.stats().connections)
 
 
-def test_a_dialling_that_a_signals_handler_interrupts_leaves_nothing(
-    loop, echo_server, monkeypatch
-):
+def test_a_dialling_that_a_signals_handler_interrupts_leaves_nothing(loop, echo_server):
     class Alarm(BaseException):
         pass
 
-    def interrupt(mux, framing):
-        raise Alarm
-
     async def main():
         conn = await pymux.aio.connect(echo_server.address, framing=LINES)
-        with monkeypatch.context() as patch:
-            patch.setattr("pymux.engine.engine.Engine.note_framing", interrupt)
-            with pytest.raises(Alarm):
-                await pymux.aio.connect(echo_server.address, framing=LINES)
+        with inside.dialling_raises(Alarm), pytest.raises(Alarm):
+            await pymux.aio.connect(echo_server.address, framing=LINES)
         conn.send(b"still here")
         assert await conn.recv() == b"still here"
         await until(lambda: echo_server.stats().connections == 1)
-        await until(lambda: len(list(filter(None, conn.mux._engine.table))) == 1)
+        await until(lambda: inside.places_in_use(conn.mux) == 1)
         conn.close()
 
     loop.run(main())

@@ -8,7 +8,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .loops import until
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -129,8 +129,8 @@ def test_what_leaves_the_loop_loses_no_other_connections_messages(loop, form, er
             ends.append(end)
 
     handler = Object() if form == "object" else failing(form, error)
-    running = loop._new()
-    running.set_exception_handler(loop._note)
+    running = loop.new()
+    running.set_exception_handler(loop.note)
 
     async def begin():
         return await pymux.aio.serve(handler, LOCAL, framing=LINES)
@@ -171,7 +171,7 @@ def test_what_leaves_by_a_detour_loses_no_message_either(loop, where):
     def leave(*args):
         raise KeyboardInterrupt
 
-    running = loop._new()
+    running = loop.new()
     if where == "exception handler":
         running.set_exception_handler(leave)
         form = "coroutine"
@@ -189,7 +189,7 @@ def test_what_leaves_by_a_detour_loses_no_message_either(loop, where):
         socks = [util.connect(server.address) for _ in range(3)]
         running.run_until_complete(until(lambda: server.stats().connections == 3))
         if where == "timer":
-            server._mux.call_later(0, leave)
+            inside.mux_of(server).call_later(0, leave)
         for k, sock in enumerate(socks):
             raises = k == 1 and where != "timer"
             sock.sendall(b"boom\n" if raises else b"hello\n")

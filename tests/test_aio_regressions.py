@@ -9,9 +9,8 @@ import threading
 import pytest
 
 import pymux
-from pymux.handlers import tasks as coroutines
 
-from . import util
+from . import inside, util
 from .loops import until
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -51,8 +50,8 @@ def test_nothing_is_kept_of_outgoing_connections_that_ended(loop):
                 conn = await pymux.aio.connect(server.address)
                 conn.close()
                 await conn.wait_closed()
-            await until(lambda: not any(conn.mux._engine.table))
-            assert not conn.mux._engine.dispatcher.orphans
+            await until(lambda: not inside.places_in_use(conn.mux))
+            assert not inside.keeps_tasks(conn.mux)
 
     loop.run(main())
 
@@ -136,7 +135,7 @@ def test_a_timer_that_raises_ends_no_outgoing_connection(loop):
             assert await conn.recv(10) == b"still here"
             other = conn.mux.connect(server.address)
             other.send(b"this one too")
-            await until(lambda: other._buffer is not None)
+            await until(lambda: inside.has_task(other))
             assert await other.recv(10) == b"this one too"
             conn.close()
             other.close()
@@ -178,7 +177,7 @@ def test_handlers_that_are_reset_in_the_end_see_closed_connections(loop):
 
 def test_a_half_imported_asyncio_does_not_run(monkeypatch):
     monkeypatch.setitem(sys.modules, "asyncio", type(sys)("asyncio"))
-    assert coroutines.running_asyncio() is None
+    assert inside.running_asyncio() is None
 
 
 def test_a_blocking_server_in_a_running_loop_sleeps_by_itself(loop):
@@ -191,7 +190,7 @@ def test_a_blocking_server_in_a_running_loop_sleeps_by_itself(loop):
         got = []
 
         def client():
-            util.wait_until(lambda: server._engine is not None)
+            util.wait_until(lambda: inside.mux_of(server) is not None)
             got.append(util.exchange(server.address, b"hello", 5))
             server.stop()
 

@@ -13,7 +13,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .loops import until
 from .util import FORMS, in_form
 
@@ -556,7 +556,7 @@ def test_a_cancelled_recv_loses_no_message(loop):
         first = asyncio.ensure_future(conn.recv())
         await asyncio.sleep(0)
         conn.send(b"?")
-        while not conn._buffer.inbox:
+        while not inside.has_untaken(conn):
             await asyncio.sleep(0)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -920,24 +920,22 @@ def test_closing_the_mux_in_a_handler_ends_the_server(loop):
         with util.connect(server.address):
             await until(lambda: waiting)
             with util.connect(server.address):
-                await asyncio.wait([server._ended])
+                await asyncio.wait([inside.end_of(server)])
         await server.stop()
         assert waiting[0].closed
 
     loop.run(main())
 
 
-def test_a_mux_that_fails_is_reported_and_raised_by_stop(loop, monkeypatch):
+def test_a_mux_that_fails_is_reported_and_raised_by_stop(loop):
     async def main():
         server = await pymux.aio.serve(upper, LOCAL)
 
-        def fail(*args):
-            raise OSError(errno.EBADF, "what the kernel says")
-
-        monkeypatch.setattr(server._engine, "harvest", fail)
+        error = OSError(errno.EBADF, "what the kernel says")
+        inside.fail_in_harvest(server, error)
         with util.connect(server.address):
-            await asyncio.wait([server._ended])
-        (error,) = loop.errors
+            await asyncio.wait([inside.end_of(server)])
+        assert loop.errors == [error]
         loop.errors.clear()
         with pytest.raises(OSError, match="what the kernel says") as caught:
             await server.stop()
@@ -1017,7 +1015,7 @@ def test_what_came_while_the_loop_was_blocked_is_no_timeout(loop, what):
                 conn.send(what)
             else:
                 conn.send_eof()
-            conn.mux._engine.submit()
+            inside.submit(conn.mux)
             time.sleep(0.1)  # what a guest has to live with
             await until(lambda: seen)
             conn.close()

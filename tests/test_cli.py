@@ -16,10 +16,8 @@ import time
 import pytest
 
 import pymux
-from pymux.cli import main as cli
-from pymux.values.addresses import show
 
-from . import util
+from . import inside, util
 
 MIB = 1 << 20
 ON_LINUX = sys.platform == "linux"
@@ -441,7 +439,7 @@ def test_a_privileged_port(pymux_command):
 
 def test_the_line_for_a_privileged_port():
     error = PermissionError(errno.EACCES, "Permission denied")
-    assert cli.describe(error, cli.parse_address("127.0.0.1:80")) == (
+    assert inside.describe(error, inside.parse_address("127.0.0.1:80")) == (
         "permission denied: 127.0.0.1:80 (ports below 1024 need a privilege)"
     )
 
@@ -475,7 +473,7 @@ def test_figures_that_nobody_reads_do_not_end_the_service(serve):
 
 def talk(pymux_command, address, data, *args):
     """Run `pymux connect` with some input: (exit code, stdout, stderr)."""
-    text = show(address)
+    text = inside.format_address(address)
     process = pymux_command("connect", text, *args, stdin=subprocess.PIPE)
     out, err = process.communicate(data, timeout=50)
     return process.returncode, out, err.decode()
@@ -495,7 +493,7 @@ def test_connect_to_a_unix_path(pymux_command, tmp_path):
 
 @pytest.mark.parametrize("framing", ["raw", "lines", "length4"])
 def test_connect_sends_empty_input(pymux_command, framing):
-    parsed = cli.parse_framing(framing)
+    parsed = inside.parse_framing(framing)
     with util.serving(lambda conn, data: data, framing=parsed) as server:
         answer = talk(pymux_command, server.address, b"", "--framing", framing)
     assert answer == (0, b"", "")
@@ -518,7 +516,7 @@ def test_connect_sends_all_of_a_large_input_and_prints_all(pymux_command, backen
     ],
 )
 def test_connect_takes_payloads_as_lines(pymux_command, framing, payloads, answer):
-    parsed = cli.parse_framing(framing)
+    parsed = inside.parse_framing(framing)
     with util.serving(lambda conn, data: data[::-1], framing=parsed) as server:
         found = talk(pymux_command, server.address, payloads, "--framing", framing)
     assert found == (0, answer, "")
@@ -537,7 +535,7 @@ def test_connect_sends_many_payloads(pymux_command):
     ids=["longer", "shorter", "endless"],
 )
 def test_connect_refuses_a_payload_that_does_not_fit(pymux_command, framing, data):
-    parsed = cli.parse_framing(framing)
+    parsed = inside.parse_framing(framing)
     with util.serving(lambda conn, data: data, framing=parsed) as server:
         code, out, err = talk(pymux_command, server.address, data, "--framing", framing)
     assert (code, out) == (1, b"")
@@ -558,7 +556,7 @@ def connected(pymux_command, **options):
     """(process of `pymux connect`, plain socket at the other end)."""
     options.setdefault("stdin", subprocess.PIPE)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = show(listener.getsockname())
+        address = inside.format_address(listener.getsockname())
         process = pymux_command("connect", address, **options)
         listener.settimeout(30)
         peer, _ = listener.accept()
@@ -657,7 +655,7 @@ def test_connect_whose_output_nobody_reads(pymux_command):
     with broken_pipe() as pipe, util.serving(lambda conn, data: data) as server:
         process = pymux_command(
             "connect",
-            show(server.address),
+            inside.format_address(server.address),
             stdin=subprocess.PIPE,
             stdout=pipe,
         )
@@ -671,7 +669,9 @@ def test_connect_whose_output_nobody_reads(pymux_command):
 def test_connect_whose_input_cannot_be_read(pymux_command, tmp_path):
     with util.serving(lambda conn, data: data) as server:
         with open(tmp_path / "output", "wb") as file:
-            process = pymux_command("connect", show(server.address), stdin=file)
+            process = pymux_command(
+                "connect", inside.format_address(server.address), stdin=file
+            )
         assert one_line(process) == (
             1,
             "cannot read standard input: Bad file descriptor",
@@ -735,7 +735,7 @@ def typing(terminal, pymux_command):
     def start(address, *args):
         process = pymux_command(
             "connect",
-            show(address),
+            inside.format_address(address),
             *args,
             stdin=terminal.slave,
             stdout=terminal.slave,
@@ -861,7 +861,7 @@ def test_the_command_is_installed_under_its_name():
         for point in distribution("pymux-io").entry_points
         if point.group == "console_scripts"
     ]
-    assert (entry.name, entry.load()) == ("pymux", cli.main)
+    assert (entry.name, entry.load()) == ("pymux", inside.command)
 
 
 @pytest.mark.parametrize(
@@ -877,4 +877,4 @@ def test_the_command_is_installed_under_its_name():
     ],
 )
 def test_addresses_are_read(text, value):
-    assert cli.parse_address(text).value == value
+    assert inside.parse_address(text).value == value

@@ -10,7 +10,7 @@ import pytest
 import pymux
 from pymux import Fixed, LengthPrefix, Lines
 
-from . import util
+from . import inside, util
 
 MIB = 1 << 20
 LONG = 4.0  # a close that should not wait takes less, however busy the machine is
@@ -259,7 +259,7 @@ def test_a_close_takes_no_longer_than_its_timeout():
         with contextlib.suppress(TimeoutError):
             client.close(0.2)
         assert time.monotonic() - start < LONG
-        assert client._closed
+        assert inside.is_closed(client)
 
 
 def fill(client):
@@ -292,19 +292,19 @@ def test_a_connection_that_is_lost_with_what_was_accepted_is_told():
     with plain_peer() as (client, peer):
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.send(b"m" * 200_000)
-        if client._unacknowledged() in (0, None):
+        if inside.all_is_acknowledged(client):
             pytest.skip("the peer's kernel has taken all")
         util.reset(peer)
         with pytest.raises(pymux.ConnectionClosed):
             client.close()
-        assert client._closed
+        assert inside.is_closed(client)
 
 
 def test_a_connection_that_is_lost_when_all_had_arrived_is_not_told():
     with plain_peer() as (client, peer):
         client.send(b"all")
         assert util.recv_exactly(peer, 3) == b"all"
-        util.wait_until(lambda: client._unacknowledged() in (0, None))
+        util.wait_until(lambda: inside.all_is_acknowledged(client))
         util.reset(peer)
         client.close()
 
@@ -318,7 +318,7 @@ def test_what_the_block_raises_is_not_hidden_by_what_is_lost():
         peer.close()
         with pytest.raises(KeyError), client:
             raise KeyError("the block's own")
-        assert client._closed
+        assert inside.is_closed(client)
 
 
 def test_a_peer_that_does_not_read_gets_it_from_the_kernel_later():
@@ -336,7 +336,7 @@ def test_any_duration_will_do(address, timeout):
         peer.sendall(b"unread")
         client.send(b"sent")
         client.close(timeout)
-        assert client._closed
+        assert inside.is_closed(client)
         with contextlib.suppress(ConnectionResetError):
             assert util.recv_all(peer) in (b"sent", b"")
 

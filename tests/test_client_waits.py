@@ -13,7 +13,7 @@ import pytest
 import pymux
 from pymux import LengthPrefix, Lines
 
-from . import util
+from . import inside, util
 
 
 @pytest.fixture(autouse=True)
@@ -126,8 +126,9 @@ def test_a_message_that_takes_many_receives_has_arrived_in_time(listener):
 def test_a_message_that_came_while_nobody_looked_is_no_timeout(listener):
     """The time may be over when a wait returns: then there is one look more."""
     with connected(listener, framing=Lines()) as (client, peer):
-        assert client._engine.can_be_woken()  # else a wait begins with a look
-        harvest, late = client._engine.harvest, []
+        engine = inside.engine_of_client(client)
+        assert engine.can_be_woken()  # else a wait begins with a look
+        harvest, late = engine.harvest, []
 
         def slow(*args):
             batch = harvest(0.0, 1, 0)
@@ -136,7 +137,7 @@ def test_a_message_that_came_while_nobody_looked_is_no_timeout(listener):
                 time.sleep(0.1)
             return batch
 
-        client._engine.harvest = slow
+        engine.harvest = slow
         assert client.recv(timeout=0.05) == b"in time"
 
 

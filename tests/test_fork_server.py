@@ -8,7 +8,7 @@ import time
 import pytest
 
 import pymux
-from tests import util
+from tests import inside, util
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -54,7 +54,7 @@ def test_it_does_so_whatever_another_thread_held_when_it_forked(backend, end):
         entered, release = threading.Event(), threading.Event()
 
         def hold():
-            with server._lock, server._joining, server._engine.lock:
+            with inside.locks_held(server):
                 entered.set()
                 release.wait(20)
 
@@ -297,16 +297,17 @@ def test_a_child_has_the_wakeup_descriptor_from_before(backend):
     before = signal.set_wakeup_fd(writing)
     try:
         with pymux.Mux(backend) as mux:
-            mux._engine.takes_signals = True  # as that of `serve`
+            inside.take_signals(mux)  # as that of `serve`
             mux.harvest(0.001)
             assert signal.set_wakeup_fd(writing) != writing
 
             def child():
                 assert signal.set_wakeup_fd(-1) == writing
 
-            signal.set_wakeup_fd(mux._engine.wakeup_fd)
+            own = inside.wakeup_descriptor(mux)
+            signal.set_wakeup_fd(own)
             util.in_child(child)
-            assert signal.set_wakeup_fd(mux._engine.wakeup_fd) == mux._engine.wakeup_fd
+            assert signal.set_wakeup_fd(own) == own
         assert signal.set_wakeup_fd(-1) == writing
     finally:
         signal.set_wakeup_fd(before)

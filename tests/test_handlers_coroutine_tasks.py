@@ -12,8 +12,7 @@ import warnings
 import pytest
 
 import pymux
-from pymux.objects import suspend
-from tests import util
+from tests import inside, util
 
 LINES = pymux.Lines()
 SOON = 5  # seconds, far under the patience of these tests' servers
@@ -604,12 +603,12 @@ def test_a_loop_of_awaits_does_not_keep_the_others_from_being_served(backend, as
             over.append(True)
 
 
-def test_where_an_interpreter_makes_no_such_coroutines_generators_do(monkeypatch):
-    monkeypatch.setattr(suspend, "_NATIVE", False)
-
-    @suspend.suspending
+def test_where_an_interpreter_makes_no_such_coroutines_generators_do():
     def waits(value):
         return (yield value)
+
+    with inside.suspending_by_generators():
+        waits = inside.suspending(waits)
 
     async def outer():
         return await waits(1)

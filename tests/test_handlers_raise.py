@@ -401,22 +401,22 @@ class Leaving(util.Ends):
         super().__init__()
         self.where, self.error, self.armed = where, error, False
 
-    def _leave(self, where):
+    def leave(self, where):
         if self.armed and self.where == where:
             self.armed = False
             raise self.error
 
     def opened(self, conn):
         super().opened(conn)
-        self._leave("opened")
+        self.leave("opened")
 
     def received(self, conn, data):
-        self._leave("received")
+        self.leave("received")
         return data
 
     def closed(self, conn, error):
         super().closed(conn, error)
-        self._leave("closed")
+        self.leave("closed")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -438,7 +438,7 @@ def test_closed_is_called_for_every_connection_of_a_server_that_is_left(
             for sock in socks[1:3]:
                 sock.shutdown(socket.SHUT_WR)
         elif where == "timer":
-            server.call_threadsafe(lambda mux: log._leave("timer"))
+            server.call_threadsafe(lambda mux: log.leave("timer"))
         else:
             socks[2].sendall(b"x")
     with pytest.raises(error):

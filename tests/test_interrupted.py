@@ -12,8 +12,7 @@ import warnings
 import pytest
 
 import pymux
-from pymux.server.server import run_until_signal
-from tests import util
+from tests import inside, util
 from tests.strikes import Striker, Struck, each_place
 
 pytestmark = [
@@ -257,7 +256,7 @@ def test_starting_a_server(tmp_path):
             server.stop()
             server.stop(0)
             assert os.listdir(tmp_path) == []
-            if server._engine is not None:
+            if inside.mux_of(server) is not None:
                 server.wait()
 
     assert each_place(run) > 50
@@ -269,7 +268,7 @@ def stopping(server):
 
     def stop():
         while not over.is_set():
-            if server._engine is not None:
+            if inside.mux_of(server) is not None:
                 with contextlib.suppress(TimeoutError):
                     server.stop(0)
             over.wait(0.0002)
@@ -294,7 +293,7 @@ def test_running_a_server(tmp_path, logged):
                 striker.call(server.run)
             server.stop()
             assert os.listdir(tmp_path) == []
-            if server._engine is not None:
+            if inside.mux_of(server) is not None:
                 server.stop(0)
                 server.wait()
 
@@ -317,7 +316,7 @@ def test_serving(tmp_path, logged):
         with nothing_left():
             server = pymux.Server(echo, tmp_path / "s")
             with stopping(server):
-                striker.call(lambda: run_until_signal(server))
+                striker.call(lambda: inside.run_until_signal(server))
             server.stop()
             assert os.listdir(tmp_path) == []
 

@@ -14,7 +14,7 @@ import time
 import pytest
 
 import pymux
-from tests import util
+from tests import inside, util
 
 HERE = ("127.0.0.1", 0)
 SHORT = pymux.Lines(max_size=10)
@@ -209,7 +209,7 @@ def test_a_pause_of_accepting_is_a_warning_while_it_lasts(backend, logged):
     assert server.stats().accept_pauses >= 1
 
 
-def test_many_pauses_are_few_warnings(backend, logged, monkeypatch):
+def test_many_pauses_are_few_warnings(backend, logged):
     with util.serving(echo, backend) as server:
         for _ in range(3):
             before = server.stats().accept_pauses
@@ -219,7 +219,7 @@ def test_many_pauses_are_few_warnings(backend, logged, monkeypatch):
             )
         util.wait_until(lambda: pauses(logged))
         assert len(pauses(logged)) == 1
-        monkeypatch.setattr(server._engine, "_warn_at", 0)  # as if time had gone by
+        inside.forget_the_last_warning(server)
         connect_without_descriptors(server.address, lambda: len(pauses(logged)) == 2)
 
 

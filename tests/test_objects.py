@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 import pymux
-from tests import util
+from tests import inside, util
 
 HERE = ("127.0.0.1", 0)
 
@@ -34,11 +34,11 @@ def test_the_text_of_a_connection_names_its_peer_and_its_listener(backend, form)
     seen = []
 
     def answer(data):
-        seen.extend(map(repr, muxes[0]._engine.table))
+        seen.extend(map(repr, inside.connections(muxes[0])))
         return data
 
     with util.serving(util.in_form(form, answer), backend) as server:
-        muxes = [server._mux]
+        muxes = [inside.mux_of(server)]
         with util.connect(server.address) as sock:
             sock.sendall(b"x")
             assert util.recv_exactly(sock, 1) == b"x"

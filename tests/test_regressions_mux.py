@@ -10,7 +10,7 @@ import time
 import pytest
 
 import pymux
-from tests import util
+from tests import inside, util
 
 LONG = 30.0  # a wait that must not be waited out
 MORE = 5 << 20  # bytes, more than a send leaves for the harvest
@@ -40,7 +40,7 @@ def in_the_wait(mux, act):
     done = []
 
     def handler(number, frame):
-        if not done and mux._engine.state.name == "IN_CORE":
+        if not done and inside.is_in_the_core(mux):
             done.append(number)
             signal.setitimer(signal.ITIMER_REAL, 0)
             act()

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import pymux
-from tests import util
+from tests import inside, util
 
 LINES = pymux.Lines()
 LARGE = 60 << 20  # bytes, more than the kernel takes from who is not read
@@ -40,7 +40,7 @@ def started(handler, backend, address=("127.0.0.1", 0), **options):
     """A started server, which the block has to stop."""
     server = pymux.Server(handler, address, backend=backend, **options)
     yield server.start()
-    assert server._ended.is_set()
+    assert inside.has_ended(server)
 
 
 # -- a batch that is cut short ---------------------------------------------------
@@ -267,7 +267,7 @@ def test_to_thread_works_in_a_child_of_a_process_that_used_it(backend):
 def causes(server):
     """How many exceptions the mux keeps for ends that it has not reported."""
     util.settle(server)
-    return util.in_server(server, lambda mux: len(mux._engine.causes))
+    return util.in_server(server, inside.kept_causes)
 
 
 def test_a_closed_method_that_raises_leaves_nothing_behind(backend):

@@ -19,6 +19,7 @@ import pytest
 
 import pymux
 
+from . import inside
 from .util import descriptors_allowed, descriptors_taken, in_child, wait_until
 
 READ = selectors.EVENT_READ
@@ -452,7 +453,7 @@ def test_a_registration_reaches_a_wait_that_has_begun(selector, backend, pair):
         pytest.skip("waits on what was registered before")
     ours, _ = pair
     waiting = Thread(lambda: ready(selector, None))
-    wait_until(lambda: not selector._rooms)  # it has taken its memory
+    wait_until(lambda: not inside.has_spare_memory(selector))  # it has taken its memory
     selector.register(ours, WRITE)
     assert waiting.result() == {ours: WRITE}
 
@@ -461,7 +462,7 @@ def test_two_threads_may_wait_at_once(selector, pair):
     ours, theirs = pair
     selector.register(ours, READ)
     waiting = [Thread(lambda: ready(selector, None)) for _ in range(2)]
-    wait_until(lambda: not selector._rooms)
+    wait_until(lambda: not inside.has_spare_memory(selector))
     theirs.send(b"x")
     assert [thread.result() for thread in waiting] == [{ours: READ}] * 2
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import pymux
-from tests import util
+from tests import inside, util
 
 LINES = pymux.Lines()
 LONG = 1 << 20  # bytes, more than a Unix socket takes at once
@@ -247,9 +247,9 @@ class Struck(Exception):
     """What a signal's handler raises."""
 
 
-def test_a_stop_that_is_cut_short_where_it_begins_begins_again(backend, monkeypatch):
-    def strike(engine):
-        monkeypatch.undo()  # once
+def test_a_stop_that_is_cut_short_where_it_begins_begins_again(backend):
+    def strike():
+        striking.stop()  # once
         raise Struck
 
     errors = []
@@ -262,7 +262,8 @@ def test_a_stop_that_is_cut_short_where_it_begins_begins_again(backend, monkeypa
     with util.connect(server.address) as sock:
         sock.sendall(b"x")
         assert util.recv_exactly(sock, 1) == b"x"
-        monkeypatch.setattr("pymux.engine.engine.Engine.drain", strike)
+        striking = inside.draining_calls(strike)
+        striking.start()
         server.stop(60)
         assert util.recv_all(sock) == b""
     assert [type(error) for error in errors] == [Struck]
