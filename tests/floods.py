@@ -23,6 +23,7 @@ import time
 
 import pymux
 from tests import bounds, util
+from tests.processes import descriptors_allowed, python
 
 KIB, MIB = 1 << 10, 1 << 20
 PATIENCE = 60  # seconds in which something must happen on a loaded machine
@@ -81,7 +82,7 @@ class Server:
 def server(backend, **options):
     """A `Server`."""
     options["backend"] = backend
-    with util.python("-m", "tests.flood_server", json.dumps(options)) as child:
+    with python("-m", "tests.flood_server", json.dumps(options)) as child:
         yield Server(child)
 
 
@@ -100,7 +101,7 @@ def reset(sock):
 def crowd(address, count):
     """So many connected sockets, reset at the end."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(util.descriptors_allowed(count + 200))
+        stack.enter_context(descriptors_allowed(count + 200))
         socks = []
         stack.callback(lambda: [reset(sock) for sock in socks])
         socks += [connect(address) for _ in range(count)]
@@ -139,7 +140,7 @@ def slow(backend, count=500, fast=10, rounds=200, times=4):
     with server(backend, handler="grow", limits={"max_output": 2 * MIB}) as it:
         with crowd(it.address, fast) as socks:
             options = json.dumps({"address": it.address, "count": half})
-            with util.python("-m", "tests.flood_slow", options) as child:
+            with python("-m", "tests.flood_slow", options) as child:
                 assert child.stdout.readline() == "ready\n", child.stderr.read()
                 it.until(lambda f: f["connections"] == fast + 2 * half)
                 ping_pong(socks, rounds)
@@ -500,7 +501,7 @@ def churn(backend, seconds=1.0, processes=2, most=2000):
         with contextlib.ExitStack() as stack:
             for k in range(processes):
                 words = json.dumps({**options, "number": k})
-                command = util.python("-m", "tests.flood_churn", words)
+                command = python("-m", "tests.flood_churn", words)
                 children.append(stack.enter_context(command))
             for child in children:
                 while child.poll() is None:

@@ -218,6 +218,17 @@ def all_is_acknowledged(client):
     return client._unacknowledged() in (0, None)
 
 
+def is_in_client(frame, *names):
+    """Whether this frame of the interpreter is in a call of a client's with one of
+    these names."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename == pymux.client.client.__file__ and code.co_name in names:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def engine_of_client(client):
     """The engine below a client."""
     return client._engine

@@ -1,12 +1,14 @@
-"""asyncio's loop and uvloop's, each to run the same tests."""
+"""asyncio's loop and uvloop's, each to run the same tests; clients in threads."""
 
 import asyncio
 import contextlib
 import gc
-import importlib.util
+from importlib.util import find_spec
+
+from . import util
 
 LOOPS = ["asyncio"]
-if importlib.util.find_spec("uvloop"):
+if find_spec("uvloop"):
     LOOPS.append("uvloop")
     import uvloop
 
@@ -62,3 +64,32 @@ async def until(condition):
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "never came true"
         await asyncio.sleep(0.001)
+
+
+def run(loop, main):
+    """Run a coroutine as programs do: by `asyncio.run`, or by `uvloop.run`."""
+    return asyncio.run(main) if loop.name == "asyncio" else uvloop.run(main)
+
+
+def run_bare(loop, main):
+    """Run a coroutine in a loop that is closed without a word to its generators."""
+    its = loop.new()
+    try:
+        return its.run_until_complete(main)
+    finally:
+        its.close()
+
+
+async def ask(address, sent, size):
+    """The first bytes that a blocking client in a thread gets for what it sent."""
+    return await asyncio.to_thread(util.exchange, address, sent, size)
+
+
+async def everything(address, sent):
+    """All that a blocking client in a thread gets that sends and ends its stream."""
+    return await asyncio.to_thread(util.everything, address, sent)
+
+
+async def recv(sock, size):
+    """The next bytes from a blocking socket, read in a thread."""
+    return await asyncio.to_thread(util.recv_exactly, sock, size)

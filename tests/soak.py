@@ -22,6 +22,7 @@ import sys
 import time
 
 from tests import floods, util
+from tests.processes import descriptors_allowed
 
 KIB, MIB = 1 << 10, 1 << 20
 BLOB = random.Random(0).randbytes(MIB).replace(b"\n", b"\0")
@@ -273,7 +274,7 @@ def soak(minutes, backend, form, clients, seed=93):
     if form != "object":
         options["form"] = form
     with (
-        util.descriptors_allowed(clients + 200),
+        descriptors_allowed(clients + 200),
         floods.server(backend, **options) as server,
     ):
         with floods.connect(server.address) as sock:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from . import inside, util
-from .util import connect, harvest_until, pair, python, recv_exactly
+from .processes import python
+from .util import connect, harvest_until, pair, recv_exactly
 
 
 def ipv6_works():

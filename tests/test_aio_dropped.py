@@ -24,20 +24,6 @@ COUNTED = sys.implementation.name == "cpython"
 
 
 @pytest.fixture
-def echo_server():
-    """A server of another thread that sends lines back."""
-    with util.serving(lambda conn, data: data, framing=LINES) as server:
-        yield server
-
-
-@pytest.fixture
-def listening():
-    """A plain listening socket."""
-    with socket.create_server(LOCAL) as listener:
-        yield listener
-
-
-@pytest.fixture
 def told():
     """The ResourceWarnings of a test, as texts."""
     texts = []

@@ -16,7 +16,8 @@ import pytest
 import pymux
 
 from . import inside, util
-from .loops import until
+from .loops import run, run_bare, until
+from .processes import python
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
@@ -24,32 +25,6 @@ LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()
 COUNTED = sys.implementation.name == "cpython"
 MUCH = 8_000_000  # more than two kernels' buffers hold
-
-
-@pytest.fixture
-def listening():
-    """A plain listening socket."""
-    with socket.create_server(LOCAL) as listener:
-        listener.settimeout(20)
-        yield listener
-
-
-def run(loop, main):
-    """As programs do: `asyncio.run`, or `uvloop.run`."""
-    if loop.name == "asyncio":
-        return asyncio.run(main)
-    import uvloop
-
-    return uvloop.run(main)
-
-
-def run_bare(loop, main):
-    """A loop by hand, closed without telling its async generators."""
-    its = loop.new()
-    try:
-        return its.run_until_complete(main)
-    finally:
-        its.close()
 
 
 @contextlib.contextmanager
@@ -671,7 +646,7 @@ async def main():
 loop.run_until_complete(main())
 print("done")
 """
-    with util.python("-W", "ignore", "-c", code) as child:
+    with python("-W", "ignore", "-c", code) as child:
         out, errors = child.communicate(timeout=30)
         assert (out, child.returncode) == ("done\n", 0)
         assert "ignored" not in errors, errors

@@ -6,7 +6,6 @@ import contextvars
 import gc
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,37 +17,14 @@ import pytest
 import pymux
 
 from . import inside, util
-from .loops import until
+from .loops import run, until
+from .processes import in_child
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
 LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()
 has_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-
-
-@pytest.fixture
-def echo_server():
-    """A server of another thread that sends lines back."""
-    with util.serving(lambda conn, data: data, framing=LINES) as server:
-        yield server
-
-
-@pytest.fixture
-def listening():
-    """A plain listening socket."""
-    with socket.create_server(LOCAL) as listener:
-        listener.settimeout(20)
-        yield listener
-
-
-def run(loop, main):
-    """As programs do: `asyncio.run`, or `uvloop.run`."""
-    if loop.name == "asyncio":
-        return asyncio.run(main)
-    import uvloop
-
-    return uvloop.run(main)
 
 
 async def ask(address, text=b"hello"):
@@ -198,7 +174,7 @@ def test_a_forked_child_has_a_loop_and_a_mux_of_its_own(loop, echo_server):
                 run(loop, ask(echo_server.address, b"from the child"))
 
             await asyncio.to_thread(int)
-            util.in_child(child)
+            in_child(child)
             await ask(s.address)
         conn.send(b"after the fork")
         assert await conn.recv(20) == b"after the fork"
@@ -218,7 +194,7 @@ def test_a_child_that_drops_all_of_it_disturbs_nothing(loop, echo_server):
             util.collect()
             mux.close()
 
-        util.in_child(child)
+        in_child(child)
         box[0].send(b"still here")
         assert await box[0].recv(20) == b"still here"
         box[0].close()

@@ -1,7 +1,6 @@
 """What handlers raise inside asyncio and uvloop."""
 
 import asyncio
-import builtins
 import errno
 
 import pytest
@@ -15,7 +14,6 @@ pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
 LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()
-Group = getattr(builtins, "BaseExceptionGroup", None)
 
 
 class Panic(BaseException):
@@ -218,7 +216,6 @@ def test_a_handler_that_is_cancelled_closes_its_connection_unreported(loop):
     assert loop.run(main()) == b""
 
 
-@pytest.mark.skipif(not Group, reason="groups of exceptions came with Python 3.11")
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_task_group_whose_peers_are_lost_is_nobodys_error(loop, depth):
     async def read(conn, depth):
@@ -242,7 +239,6 @@ def test_a_task_group_whose_peers_are_lost_is_nobodys_error(loop, depth):
     loop.run(main())
 
 
-@pytest.mark.skipif(not Group, reason="groups of exceptions came with Python 3.11")
 def test_a_task_group_with_another_error_is_reported_whole(loop):
     async def lost(conn):
         raise pymux.ConnectionClosed("lost", connection=conn)
@@ -261,7 +257,7 @@ def test_a_task_group_with_another_error_is_reported_whole(loop):
 
     loop.run(main())
     (error,) = loop.errors
-    assert isinstance(error, Group)
+    assert isinstance(error, BaseExceptionGroup)
     assert len(error.exceptions) == 2
     loop.errors.clear()
 

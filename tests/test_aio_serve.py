@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import errno
 import socket
-import sys
 import threading
 import time
 
@@ -14,7 +13,7 @@ import pytest
 import pymux
 
 from . import inside, util
-from .loops import until
+from .loops import ask, everything, recv, until
 from .util import FORMS, in_form
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -30,19 +29,6 @@ async def echo(conn):
 
 def upper(conn, data):
     return data.upper()
-
-
-async def ask(address, sent, size):
-    """What a blocking client in another thread gets."""
-    return await asyncio.to_thread(util.exchange, address, sent, size)
-
-
-async def everything(address, sent):
-    return await asyncio.to_thread(util.everything, address, sent)
-
-
-async def recv(sock, size):
-    return await asyncio.to_thread(util.recv_exactly, sock, size)
 
 
 # --- serving ---------------------------------------------------------------
@@ -384,7 +370,6 @@ def test_a_handler_is_a_task_that_may_await_anything(loop):
     loop.run(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="new in 3.11")
 def test_timeouts_and_task_groups_work_in_a_handler(loop):
     async def handler(conn):
         try:

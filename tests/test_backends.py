@@ -10,14 +10,8 @@ import pytest
 import pymux
 
 from . import inside
-from .util import (
-    assert_idle,
-    connect,
-    descriptors_taken,
-    harvest_until,
-    recv_exactly,
-    until_end,
-)
+from .processes import descriptors_taken
+from .util import assert_idle, connect, harvest_until, recv_exactly, until_end
 
 FD_SETSIZE = 1024
 

@@ -16,6 +16,7 @@ import time
 import pytest
 
 from . import inside, util
+from .processes import in_child, python
 from .test_cli import connected, finish, one_line, write_module
 
 NINES = "9" * 5000  # int() of so many digits is an error of its own
@@ -185,7 +186,7 @@ def test_a_working_directory_that_is_gone_is_one_line(pymux_command, tmp_path):
     code += " from tests import inside; sys.exit(inside.command(sys.argv[1:]))"
 
     def start(*args):
-        with util.python("-c", code, *args) as child:
+        with python("-c", code, *args) as child:
             out, err = child.communicate(timeout=30)
             return child.returncode, out, err
 
@@ -241,7 +242,7 @@ def test_a_directory_that_may_not_be_written_is_one_line(tmp_path, stale):
                 os.setuid(65534)
                 assert inside.command(["serve", f"unix:{path}"]) == 1
 
-        util.in_child(start)
+        in_child(start)
         assert said.read_text() == f"permission denied: unix:{path}\n"
 
 

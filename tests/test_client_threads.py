@@ -1,6 +1,7 @@
 """Several threads at one client: one is inside, any may close it."""
 
 import contextlib
+import functools
 import gc
 import os
 import socket
@@ -11,29 +12,15 @@ import pytest
 
 import pymux
 from pymux import Lines
+from tests.processes import in_child, python
 
-from . import inside, util
+from . import clients, inside, util
 
 LINES = Lines()
+plain_peer = functools.partial(clients.plain_peer, framing=LINES)
 
 
-@pytest.fixture(autouse=True)
-def _client_backend(backend, monkeypatch):
-    monkeypatch.setenv("PYMUX_BACKEND", backend)
-
-
-@contextlib.contextmanager
-def plain_peer(**options):
-    """(client, plain socket at its other end)."""
-    options.setdefault("timeout", 20)
-    options.setdefault("framing", LINES)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = pymux.connect(listener.getsockname(), **options)
-        with client:
-            peer, _ = listener.accept()
-            peer.settimeout(20)
-            with peer:
-                yield client, peer
+pytestmark = pytest.mark.usefixtures("client_backend")
 
 
 class Call(threading.Thread):
@@ -273,7 +260,7 @@ def test_closing_in_a_forked_child_leaves_the_parents_connection():
             client.close()
             client.close()
 
-        util.in_child(close_there)
+        in_child(close_there)
         client.send(b"still here")
         assert util.recv_exactly(peer, 11) == b"still here\n"
 
@@ -282,7 +269,7 @@ def test_closing_in_a_forked_child_leaves_the_parents_connection():
 def test_a_child_may_close_what_a_thread_of_its_parent_waits_in():
     with plain_peer() as (client, peer):
         waiting = Call(client, client.recv)
-        util.in_child(client.close)
+        in_child(client.close)
         peer.sendall(b"answer\n")
         assert waiting.result() == b"answer"
 
@@ -307,6 +294,6 @@ thread.start()
 while not inside.is_entered(client):
     pass
 """
-    with util.python("-W", "error", "-c", program) as child:
+    with python("-W", "error", "-c", program) as child:
         out, err = child.communicate(timeout=50)
     assert (child.returncode, out, err) == (0, "closed\n", "")

@@ -14,34 +14,10 @@ import pymux
 from pymux import LengthPrefix, Lines
 
 from . import inside, util
+from .clients import connected
+from .processes import no_descriptor_left
 
-
-@pytest.fixture(autouse=True)
-def _client_backend(backend, monkeypatch):
-    monkeypatch.setenv("PYMUX_BACKEND", backend)
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def listener(request, tmp_path):
-    if request.param == "tcp":
-        sock = socket.create_server(("127.0.0.1", 0), backlog=300)
-    else:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(str(tmp_path / "s"))
-        sock.listen(300)
-    with sock:
-        yield sock
-
-
-@contextlib.contextmanager
-def connected(listener, **options):
-    """(client, plain socket at its other end)."""
-    options.setdefault("timeout", 10)
-    with pymux.connect(listener.getsockname(), **options) as client:
-        peer, _ = listener.accept()
-        peer.settimeout(10)
-        with peer:
-            yield client, peer
+pytestmark = pytest.mark.usefixtures("client_backend")
 
 
 def descriptors():
@@ -86,7 +62,7 @@ def test_a_hundred_clients_weigh_little(listener):
 
 
 def test_a_wait_needs_no_descriptor_that_cannot_be_had(listener):
-    with connected(listener) as (client, peer), util.no_descriptor_left():
+    with connected(listener) as (client, peer), no_descriptor_left():
         timer = threading.Timer(0.1, peer.sendall, [b"late"])
         timer.start()
         assert client.recv() == b"late"

@@ -241,12 +241,6 @@ def test_close_while_paused_still_flushes(mux, raw):
 # -- progress ----------------------------------------------------------------------
 
 
-@pytest.fixture(params=["tcp", "unix"])
-def place(request, tmp_path):
-    """Where to listen: TCP's loopback, or a path."""
-    return ("127.0.0.1", 0) if request.param == "tcp" else str(tmp_path / "s")
-
-
 def met(mux, place, **options):
     """(Connection, narrow socket) of a connection accepted there."""
     listener = mux.listen(place, **options)

@@ -12,6 +12,7 @@ import pytest
 
 import pymux
 from tests import floods, inside, util
+from tests.processes import no_descriptor_left, python
 
 linux = pytest.mark.skipif(
     sys.platform != "linux", reason="processes and limits as Linux has them"
@@ -299,7 +300,7 @@ def test_serving_imports_nothing():
     # An import takes a descriptor. A server that was out of them ended by one: the
     # first that looked, late, how to keep the GIL.
     look = inspect.getsource(inside.notice_a_busy_gil)
-    with util.python("-c", look + SERVES) as child:
+    with python("-c", look + SERVES) as child:
         out, err = child.communicate(timeout=50)
     assert err == ""
     assert out == "[]\n"
@@ -312,7 +313,7 @@ def test_a_handler_that_raises_with_no_descriptor_left_is_logged(backend, logged
     with util.serving(handler, backend) as server:
         with util.connect(server.address) as sock:
             util.wait_until(lambda: server.stats().connections == 1)
-            with util.no_descriptor_left():
+            with no_descriptor_left():
                 sock.sendall(b"hello")
                 assert util.until_end(sock)[0] == b""
         util.wait_until(lambda: server.stats().connections == 0)

@@ -9,6 +9,7 @@ import pytest
 
 import pymux
 from tests import inside, util
+from tests.processes import in_child, python
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -42,7 +43,7 @@ def test_ending_a_server_in_a_child_returns_at_once(backend, end):
             server.stats()
             assert server.address
 
-        util.in_child(child)
+        in_child(child)
         sock.sendall(b"x")
         assert util.recv_exactly(sock, 1) == b"x"
         still_serves(server)
@@ -66,7 +67,7 @@ def test_it_does_so_whatever_another_thread_held_when_it_forked(backend, end):
             signal.alarm(20)
             end(server)
 
-        util.in_child(child)
+        in_child(child)
         release.set()
         thread.join(10)
         still_serves(server)
@@ -80,7 +81,7 @@ def test_a_server_that_was_not_started_may_be_in_a_child(backend):
         with server:
             still_serves(server)
 
-    util.in_child(child)
+    in_child(child)
     with server:
         still_serves(server)
 
@@ -94,7 +95,7 @@ def test_a_child_may_serve_while_its_parent_does(backend):
                 still_serves(other)
             server.stop()
 
-        util.in_child(child)
+        in_child(child)
         still_serves(server)
 
 
@@ -167,7 +168,7 @@ def test_a_child_that_returns_from_its_handler_leaves_the_server(
     """What else has arrived is the parent's."""
     path, log = tmp_path / "s", tmp_path / "log"
     args = ("-c", FALLS_THROUGH, path, backend, form, way, log)
-    with util.python(*args) as child, util.connect_when_up(path) as sock:
+    with python(*args) as child, util.connect_when_up(path) as sock:
         sock.settimeout(20)
         sock.sendall(b"fork\nbehind\n")
         status = 0 if way == "with" else 7 << 8  # a thread's end is the child's
@@ -197,7 +198,7 @@ with pymux.Server(lambda conn, data: data, sys.argv[1], backend=sys.argv[2]) as 
         client.send(b"x")
         print(client.recv())
 """
-    with util.python("-W", "ignore", "-c", program, tmp_path / "s", backend) as child:
+    with python("-W", "ignore", "-c", program, tmp_path / "s", backend) as child:
         out, err = child.communicate(timeout=20)
     assert (child.returncode, out, err) == (0, "5\nb'x'\n", "")
 
@@ -251,7 +252,7 @@ def test_a_child_of_serve_has_the_handlers_from_before(
 ):
     path = tmp_path / "s"
     with (
-        util.python("-W", "ignore", "-c", SERVES, path, backend, before) as server,
+        python("-W", "ignore", "-c", SERVES, path, backend, before) as server,
         util.connect_when_up(path) as sock,
         sock.makefile("rwb", buffering=0) as lines,
     ):
@@ -283,7 +284,7 @@ def test_a_signal_in_a_child_does_not_wake_the_parents_mux(backend):
             signal.raise_signal(signal.SIGUSR1)
             assert signal.set_wakeup_fd(-1) == -1
 
-        util.in_child(child)
+        in_child(child)
         before = mux.stats().harvests
         start = time.monotonic()
         mux.harvest(0.2)
@@ -306,7 +307,7 @@ def test_a_child_has_the_wakeup_descriptor_from_before(backend):
 
             own = inside.wakeup_descriptor(mux)
             signal.set_wakeup_fd(own)
-            util.in_child(child)
+            in_child(child)
             assert signal.set_wakeup_fd(own) == own
         assert signal.set_wakeup_fd(-1) == writing
     finally:

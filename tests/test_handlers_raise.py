@@ -1,7 +1,6 @@
 """Handlers that raise, and handlers that reach back into the mux that called them."""
 
 import asyncio
-import builtins
 import errno
 import logging
 import socket
@@ -575,18 +574,14 @@ def test_a_connection_closed_that_escapes_ends_the_one_it_names(backend, logged)
     assert not logged
 
 
-Group = getattr(builtins, "BaseExceptionGroup", None)
-
-
-@pytest.mark.skipif(not Group, reason="groups of exceptions came with Python 3.11")
 @pytest.mark.parametrize("form", util.FORMS)
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_group_of_nothing_but_ends_is_an_end(backend, form, nested, logged):
     def answer(data):
         ends = [pymux.ConnectionClosed("one"), pymux.ConnectionClosed("two")]
         if nested:
-            ends.append(Group("inner", [pymux.ConnectionClosed("three")]))
-        raise Group("outer", ends)
+            ends.append(BaseExceptionGroup("inner", [pymux.ConnectionClosed("three")]))
+        raise BaseExceptionGroup("outer", ends)
 
     with (
         util.serving(util.in_form(form, answer), backend) as server,
@@ -598,15 +593,14 @@ def test_a_group_of_nothing_but_ends_is_an_end(backend, form, nested, logged):
     assert not logged
 
 
-@pytest.mark.skipif(not Group, reason="groups of exceptions came with Python 3.11")
 @pytest.mark.parametrize("form", util.FORMS)
 @pytest.mark.parametrize("other", [Boom, Panic])
 def test_a_group_with_anything_else_is_an_error(backend, form, other):
     told = []
 
     def answer(data):
-        inner = Group("inner", [pymux.ConnectionClosed("end"), other()])
-        raise Group("outer", [pymux.ConnectionClosed("end"), inner])
+        inner = BaseExceptionGroup("inner", [pymux.ConnectionClosed("end"), other()])
+        raise BaseExceptionGroup("outer", [pymux.ConnectionClosed("end"), inner])
 
     with util.serving(
         util.in_form(form, answer),
@@ -615,4 +609,4 @@ def test_a_group_with_anything_else_is_an_error(backend, form, other):
     ) as server:
         assert util.everything(server.address, b"go") == b""
     assert len(told) == 1
-    assert isinstance(told[0], Group)
+    assert isinstance(told[0], BaseExceptionGroup)

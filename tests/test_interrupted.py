@@ -17,7 +17,7 @@ from tests.strikes import Striker, Struck, each_place
 
 pytestmark = [
     pytest.mark.skipif(
-        sys.implementation.name != "cpython" or sys.version_info < (3, 11),
+        sys.implementation.name != "cpython",
         reason="a handler may run between any two instructions here, `return` included",
     ),
     pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc"),

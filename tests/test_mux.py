@@ -9,14 +9,13 @@ import pytest
 
 import pymux
 
+from .processes import no_descriptor_left, python
 from .util import (
     assert_idle,
     connect,
     harvest_until,
-    no_descriptor_left,
     outgoing,
     pair,
-    python,
     recv_all,
     recv_exactly,
     reset,

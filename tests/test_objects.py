@@ -12,6 +12,7 @@ import pytest
 
 import pymux
 from tests import inside, util
+from tests.processes import in_child
 
 HERE = ("127.0.0.1", 0)
 
@@ -107,7 +108,7 @@ def test_the_text_can_be_made_in_a_forked_child(mux):
         assert "closed" in repr(conn)
 
     with peer:
-        util.in_child(child)
+        in_child(child)
 
 
 def test_the_text_of_a_mux_can_be_made_while_another_thread_closes_it(backend):

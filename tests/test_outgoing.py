@@ -8,14 +8,8 @@ import pytest
 
 import pymux
 
-from .util import (
-    assert_idle,
-    connect,
-    harvest_until,
-    no_descriptor_left,
-    outgoing,
-    recv_exactly,
-)
+from .processes import no_descriptor_left
+from .util import assert_idle, connect, harvest_until, outgoing, recv_exactly
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 import pymux
 from tests import inside, util
+from tests.processes import descriptors_allowed, in_child
 
 LINES = pymux.Lines()
 LARGE = 60 << 20  # bytes, more than the kernel takes from who is not read
@@ -199,7 +200,7 @@ def test_stop_without_time_resets_a_long_backlog(backend, tmp_path):
         await pymux.sleep(3600)
 
     with (
-        util.descriptors_allowed(2 * count + 100),
+        descriptors_allowed(2 * count + 100),
         started(handler, backend, tmp_path / "s", backlog=count) as server,
         contextlib.ExitStack() as stack,
     ):
@@ -258,7 +259,7 @@ def test_to_thread_works_in_a_child_of_a_process_that_used_it(backend):
                 stop(server, 0)
 
     once()
-    util.in_child(once)
+    in_child(once)
 
 
 # -- what is kept, and what is looked at -----------------------------------------

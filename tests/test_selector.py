@@ -20,39 +20,15 @@ import pytest
 import pymux
 
 from . import inside
-from .util import descriptors_allowed, descriptors_taken, in_child, wait_until
+from .alarms import needs_alarms, on_alarm
+from .processes import descriptors_allowed, descriptors_taken, in_child
+from .util import ready, wait_until
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 BOTH = READ | WRITE
 
-needs_alarm = pytest.mark.skipif(
-    not hasattr(signal, "setitimer"), reason="no timer signals here"
-)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-
-
-@pytest.fixture
-def selector(backend):
-    with pymux.Selector(backend) as selector:
-        yield selector
-
-
-@pytest.fixture
-def pair():
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        yield ours, theirs
-
-
-def ready(selector, timeout=0):
-    """What select() says, {file object: events}."""
-    found = {}
-    for key, events in selector.select(timeout):
-        found[key.fileobj] = found.get(key.fileobj, 0) | events
-    return found
 
 
 # --- the choice of a backend ----------------------------------------------------
@@ -376,17 +352,14 @@ def test_a_wait_may_be_very_long(selector, pair):
 
 
 @contextlib.contextmanager
-def alarm(handler, seconds=0.02):
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
+def alarm(handler):
+    """Call the handler once, soon."""
+    with on_alarm(handler):
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
         yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
-@needs_alarm
+@needs_alarms
 def test_a_signal_does_not_end_a_wait(selector):
     calls = []
     start = time.monotonic()
@@ -396,7 +369,7 @@ def test_a_signal_does_not_end_a_wait(selector):
     assert calls == [1]
 
 
-@needs_alarm
+@needs_alarms
 def test_a_signals_handler_may_end_an_endless_wait_by_making_something_ready(
     selector, pair
 ):
@@ -406,7 +379,7 @@ def test_a_signals_handler_may_end_an_endless_wait_by_making_something_ready(
         assert ready(selector, None) == {ours: READ}
 
 
-@needs_alarm
+@needs_alarms
 def test_a_signals_handler_that_raises_leaves_select(selector, pair):
     class Enough(Exception):
         pass

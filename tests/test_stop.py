@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import socket
-import threading
 import time
 
 import pytest
@@ -141,34 +140,6 @@ def test_what_comes_later_destroys_no_answer(backend):
         assert util.until_end(sock) == (b"x" * (size - 1), None)
 
 
-@contextlib.contextmanager
-def talking(sock):
-    """During the block, somebody goes on sending lines to a socket, which may be
-    gone by and by."""
-    over = threading.Event()
-
-    def talk():
-        with contextlib.suppress(OSError):
-            while not over.is_set():
-                sock.sendall(b"more of it\n" * 1000)
-
-    thread = threading.Thread(target=talk)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_WR)
-        thread.join()
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def place(request, tmp_path):
-    """Where to serve: TCP's loopback, or a path."""
-    return ("127.0.0.1", 0) if request.param == "tcp" else str(tmp_path / "s")
-
-
 @pytest.mark.parametrize("form", util.FORMS)
 def test_a_client_that_goes_on_sending_gets_every_answer(backend, place, form):
     """It sends while the server stops, and has answers to read yet."""
@@ -178,7 +149,7 @@ def test_a_client_that_goes_on_sending_gets_every_answer(backend, place, form):
             handler, backend, place, framing=LINES, drain_timeout=60
         ) as server,
         util.connect_narrow(server.address) as sock,
-        talking(sock),
+        util.talking(sock),
     ):
         got = len(util.recv_exactly(sock, 100_000))
         util.in_server(server, lambda mux: server.stop())
@@ -198,7 +169,7 @@ def test_a_client_that_ends_with_a_close_of_ours_gets_every_answer(backend, plac
     with (
         util.serving(handler, backend, place, drain_timeout=60) as server,
         util.connect_narrow(server.address) as sock,
-        talking(sock),
+        util.talking(sock),
     ):
         util.recv_exactly(sock, 1)
         util.in_server(server, lambda mux: server.stop())
@@ -586,7 +557,7 @@ def test_a_coroutine_is_told_while_it_runs_on(backend, place):
         util.connect(server.address) as sock,
     ):
         util.wait_until(lambda: server.stats().accepted)
-        with talking(sock):
+        with util.talking(sock):
             util.wait_until(lambda: server.stats().bytes_in)
             util.in_server(server, lambda mux: server.stop())
             assert util.until_end(sock) == (b"half", None)

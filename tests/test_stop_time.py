@@ -10,6 +10,7 @@ import pytest
 
 import pymux
 from tests import inside, util
+from tests.processes import python
 
 LINES = pymux.Lines()
 LONG = 1 << 20  # bytes, more than a Unix socket takes at once
@@ -149,7 +150,7 @@ with pymux.Server(handler, sys.argv[1], backend=sys.argv[2]) as server:
 
 def test_an_abandoned_call_does_not_hold_up_the_end_of_the_process(backend, tmp_path):
     with (
-        util.python("-c", ABANDON, tmp_path / "s", backend) as child,
+        python("-c", ABANDON, tmp_path / "s", backend) as child,
         util.connect_when_up(tmp_path / "s") as sock,
     ):
         assert sock.recv(1) == b"x"

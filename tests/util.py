@@ -7,12 +7,8 @@ import os
 import random
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
-import traceback
-import warnings
 
 import pymux
 
@@ -152,26 +148,45 @@ class Gate:
 
 
 @contextlib.contextmanager
-def python(*args, **options):
-    """A child process `python *args`, all three streams text pipes, killed at the end.
+def talking(sock, data=b"more of it\n" * 1000):
+    """During the block a thread goes on sending `data` to a socket. The other end
+    may be lost meanwhile. The stream ends with the block."""
+    over = threading.Event()
 
-    It finds pymux and the tests wherever this process does.
-    """
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    child = subprocess.Popen(
-        [sys.executable, "-u", *map(str, args)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        env=env,
-        **options,
-    )
+    def talk():
+        with contextlib.suppress(OSError):
+            while not over.is_set():
+                sock.sendall(data)
+
+    thread = threading.Thread(target=talk)
+    thread.start()
     try:
-        yield child
+        yield
     finally:
-        child.kill()
-        child.communicate()
+        over.set()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+        thread.join()
+
+
+def listening(address=("127.0.0.1", 0), backlog=300):
+    """A plain socket that listens at a TCP tuple or a Unix socket path."""
+    if isinstance(address, tuple):
+        sock = socket.create_server(address, backlog=backlog)
+    else:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(address)
+        sock.listen(backlog)
+    sock.settimeout(20)
+    return sock
+
+
+def ready(selector, timeout=0):
+    """What a selector's `select` says: {file object: events}."""
+    found = {}
+    for key, events in selector.select(timeout):
+        found[key.fileobj] = found.get(key.fileobj, 0) | events
+    return found
 
 
 def free_port():
@@ -421,99 +436,3 @@ def assert_idle(mux, seconds=0.15):
     assert not (acc.opened or acc.messages or acc.ended or acc.drained or acc.closed)
     assert acc.turns < 30, f"{acc.turns} harvests returned in {seconds} s of nothing"
     assert cpu < seconds / 2, f"{cpu:.3f} s of CPU in {seconds} s of nothing"
-
-
-@contextlib.contextmanager
-def descriptors_allowed(need):
-    """Let this process open `need` descriptors; the test is skipped if it may not."""
-    import resource
-
-    import pytest
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < need:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
-        except (ValueError, OSError):
-            pytest.skip(f"needs {need} descriptors, the limit is {hard}")
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@contextlib.contextmanager
-def descriptors_taken(count):
-    """Hold every descriptor number under `count`; the test is skipped if it cannot."""
-    held = []
-    with descriptors_allowed(count + 200):
-        try:
-            held.append(os.open(os.devnull, os.O_RDONLY))
-            while held[-1] < count - 1:
-                held.append(os.dup(held[0]))
-            if held[-1] > count - 1:
-                os.close(held.pop())
-            yield
-        finally:
-            for fd in held:
-                os.close(fd)
-
-
-@contextlib.contextmanager
-def no_descriptor_left():
-    """Let this process open no further descriptor."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    probe = os.open(os.devnull, os.O_RDONLY)
-    os.close(probe)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def _fork():
-    with warnings.catch_warnings():
-        # 3.12 and later warn of any other thread; the child here calls only pymux.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
-
-
-def in_child(fn):
-    """Run fn() in a forked child; an AssertionError with its traceback if it raises."""
-    reading, writing = os.pipe()
-    pid = _fork()
-    if pid == 0:
-        try:
-            try:
-                fn()
-            except BaseException:
-                os.write(writing, traceback.format_exc().encode()[-60000:])
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        report = pipe.read().decode()
-    os.waitpid(pid, 0)
-    assert not report, "in the child:\n" + report
-
-
-@contextlib.contextmanager
-def idle_child():
-    """A forked child that holds every descriptor of this process, and sleeps."""
-    reading, writing = os.pipe()
-    pid = _fork()
-    if pid == 0:
-        try:
-            os.close(writing)
-            os.read(reading, 1)
-        finally:
-            os._exit(0)
-    os.close(reading)
-    try:
-        yield pid
-    finally:
-        os.close(writing)
-        os.waitpid(pid, 0)
