@@ -107,6 +107,24 @@ def loop(request):
     assert loop.errors == []
 
 
+@pytest.fixture(params=util.FORMS)
+def server(request, backend, tmp_path):
+    """A patient server on a Unix socket, in each form on each backend."""
+    handler = util.in_form(request.param, util.capitals)
+    with util.serving(
+        handler, backend, tmp_path / "s", framing=pymux.Lines(), drain_timeout=60
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def raw(mux):
+    """(Connection, socket) without framing."""
+    conn, peer = util.pair(mux)
+    yield conn, peer
+    peer.close()
+
+
 class _Records(logging.Handler):
     def __init__(self):
         super().__init__(logging.WARNING)

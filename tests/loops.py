@@ -5,6 +5,8 @@ import contextlib
 import gc
 from importlib.util import find_spec
 
+import pymux
+
 from . import util
 
 LOOPS = ["asyncio"]
@@ -93,3 +95,22 @@ async def everything(address, sent):
 async def recv(sock, size):
     """The next bytes from a blocking socket, read in a thread."""
     return await asyncio.to_thread(util.recv_exactly, sock, size)
+
+
+async def echo(conn):
+    """A handler that sends back what it gets."""
+    async for data in conn:
+        conn.send(data)
+
+
+def upper(conn, data):
+    """A handler that answers in capitals."""
+    return data.upper()
+
+
+async def converse(address, text=b"hello"):
+    """Have a line echoed to an outgoing connection, which ends; its mux."""
+    async with await pymux.aio.connect(address, framing=pymux.Lines()) as conn:
+        conn.send(text)
+        assert await conn.recv(20) == text
+        return conn.mux

@@ -16,8 +16,8 @@ import time
 import pytest
 
 from . import inside, util
+from .commands import connected, finish, one_line, write_module
 from .processes import in_child, python
-from .test_cli import connected, finish, one_line, write_module
 
 NINES = "9" * 5000  # int() of so many digits is an error of its own
 # A locale that is not UTF-8: arguments reach Python as bytes that it cannot decode.

@@ -9,13 +9,10 @@ import pytest
 import pymux
 from tests import inside, util
 from tests.processes import descriptors_allowed, in_child
+from tests.util import Boom
 
 LINES = pymux.Lines()
 LARGE = 60 << 20  # bytes, more than the kernel takes from who is not read
-
-
-class Boom(Exception):
-    """What handlers of these tests raise."""
 
 
 def stop(server, drain_timeout):

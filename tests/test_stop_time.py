@@ -13,19 +13,13 @@ from tests import inside, util
 from tests.processes import python
 
 LINES = pymux.Lines()
-LONG = 1 << 20  # bytes, more than a Unix socket takes at once
 SOON = 5  # seconds, far under the patience of these tests' servers
-
-
-def answer(data):
-    """The message in capitals; a long answer to `long`."""
-    return b"x" * (LONG - 1) if data == b"long" else data.upper()
 
 
 def answering(backend, path, **options):
     """A server on a Unix socket that answers lines."""
     return util.serving(
-        util.Ends(answer), backend, path, framing=pymux.Lines(), **options
+        util.Ends(util.capitals), backend, path, framing=pymux.Lines(), **options
     )
 
 
@@ -39,7 +33,7 @@ def stuck(server):
 
 
 def test_after_its_time_the_rest_is_reset_and_counted(backend, tmp_path):
-    log = util.Ends(answer)
+    log = util.Ends(util.capitals)
     with (
         util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
         stuck(server),
@@ -72,7 +66,7 @@ def test_a_peer_that_is_reset_hears_of_it(backend):
 def test_the_servers_own_drain_timeout_holds_where_stop_names_none(backend, tmp_path):
     with (
         util.serving(
-            util.Ends(answer),
+            util.Ends(util.capitals),
             backend,
             tmp_path / "s",
             framing=LINES,
@@ -89,7 +83,7 @@ def test_the_servers_own_drain_timeout_holds_where_stop_names_none(backend, tmp_
 def test_no_time_at_all_resets_at_once(backend, tmp_path):
     with (
         util.serving(
-            util.Ends(answer), backend, tmp_path / "s", framing=LINES
+            util.Ends(util.capitals), backend, tmp_path / "s", framing=LINES
         ) as server,
         stuck(server),
     ):
@@ -190,7 +184,7 @@ def test_of_two_calls_the_smaller_timeout_holds(backend, tmp_path, timeouts):
     first, second = timeouts
     with (
         util.serving(
-            util.Ends(answer), backend, tmp_path / "s", framing=LINES
+            util.Ends(util.capitals), backend, tmp_path / "s", framing=LINES
         ) as server,
         stuck(server),
     ):
@@ -216,7 +210,7 @@ def test_before_the_start_it_does_nothing(backend):
 
 
 def test_closed_is_called_for_every_connection(backend, tmp_path):
-    log = util.Ends(answer)
+    log = util.Ends(util.capitals)
     with (
         util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
         contextlib.ExitStack() as stack,
@@ -235,7 +229,7 @@ def test_closed_is_called_for_every_connection(backend, tmp_path):
 def test_when_it_returns_every_descriptor_is_closed(backend, tmp_path):
     before = set(os.listdir("/proc/self/fd"))
     with util.serving(
-        util.Ends(answer), backend, tmp_path / "s", framing=LINES
+        util.Ends(util.capitals), backend, tmp_path / "s", framing=LINES
     ) as server:
         for _ in range(3):
             util.everything(server.address, b"a\n")

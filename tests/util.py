@@ -18,6 +18,7 @@ NO_GUESTS = os.environ.get("PYMUX_BACKEND") in ("poll", "select") or not (
 )
 WHY_NO_GUESTS = "neither epoll nor kqueue"
 
+LONG = 1 << 20  # bytes, more than a Unix socket takes at once
 FORMS = ("function", "coroutine", "batch", "object", "batched object")
 
 
@@ -51,6 +52,11 @@ def in_form(form, answer):
         "object": Object(),
         "batched object": BatchedObject(),
     }[form]
+
+
+def capitals(data):
+    """An answer: the message in capitals, or LONG bytes of `x` for `long`."""
+    return b"x" * (LONG - 1) if data == b"long" else data.upper()
 
 
 @contextlib.contextmanager
@@ -129,6 +135,14 @@ class Ends:
         return [error and error.errno for _, error in self.ended]
 
 
+class Boom(Exception):
+    """What handlers of tests raise."""
+
+
+class Panic(BaseException):
+    """As extension modules and libraries of greenlets define theirs."""
+
+
 class Gate:
     """Where a coroutine handler waits until the test lets it on."""
 
@@ -145,28 +159,6 @@ class Gate:
         """In the test."""
         assert self.reached.wait(10)
         self.opened.set()
-
-
-@contextlib.contextmanager
-def talking(sock, data=b"more of it\n" * 1000):
-    """During the block a thread goes on sending `data` to a socket. The other end
-    may be lost meanwhile. The stream ends with the block."""
-    over = threading.Event()
-
-    def talk():
-        with contextlib.suppress(OSError):
-            while not over.is_set():
-                sock.sendall(data)
-
-    thread = threading.Thread(target=talk)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_WR)
-        thread.join()
 
 
 def listening(address=("127.0.0.1", 0), backlog=300):
@@ -409,6 +401,19 @@ def pair(mux, framing=None, **listen_options):
         listener.close()
     (conn,) = acc.opened
     return conn, peer
+
+
+def says_hello(mux, address, to=None):
+    """Assert that a listener at `address` serves who connects; the Connection."""
+    listener = mux.listen(address)
+    with connect(listener.address if to is None else to(listener.address)) as peer:
+        (conn,) = harvest_until(mux, lambda acc: acc.opened).opened
+        peer.sendall(b"hello")
+        harvest_until(mux, lambda acc: acc.received(conn) == b"hello")
+        conn.send(b"yourself")
+        mux.harvest(0)
+        assert recv_exactly(peer, 8) == b"yourself"
+    return conn
 
 
 def outgoing(mux, framing=None, **connect_options):
