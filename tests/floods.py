@@ -22,8 +22,9 @@ import threading
 import time
 
 import pymux
-from tests import bounds, util
-from tests.processes import descriptors_allowed, python
+
+from . import bounds, util
+from .processes import descriptors_allowed, python
 
 KIB, MIB = 1 << 10, 1 << 20
 PATIENCE = 60  # seconds in which something must happen on a loaded machine

@@ -16,8 +16,9 @@ import threading
 import time
 
 import pymux
-from tests import util
-from tests.processes import descriptors_allowed, python
+
+from . import util
+from .processes import descriptors_allowed, python
 
 MIB = 1 << 20
 MARGIN = 16 * MIB  # how far memory may grow beyond what limits say, allocators and all

@@ -19,8 +19,8 @@ import threading
 
 import pytest
 
-from tests import util
-from tests.processes import python
+from . import util
+from .processes import python
 
 CLONE_NEWNET = 0x40000000
 HOSTS = ("10.93.0.1", "10.93.0.2")

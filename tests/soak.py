@@ -21,8 +21,8 @@ import socket
 import sys
 import time
 
-from tests import floods, util
-from tests.processes import descriptors_allowed
+from . import floods, util
+from .processes import descriptors_allowed
 
 KIB, MIB = 1 << 10, 1 << 20
 BLOB = random.Random(0).randbytes(MIB).replace(b"\n", b"\0")

@@ -196,3 +196,15 @@ print("done")
         assert (out, child.returncode) == ("done\n", 0)
         assert "ignored" not in errors, errors
         assert "Traceback" not in errors, errors
+
+
+def test_a_server_whose_loop_is_closed_can_be_stopped_in_another(loop):
+    async def start():
+        return await pymux.aio.serve(lambda conn, data: data, LOCAL)
+
+    async def stop(server):
+        await server.stop()
+        await server.stop()
+
+    server = loop.run(start())
+    loop.run(stop(server))

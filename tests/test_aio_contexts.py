@@ -140,3 +140,27 @@ def test_a_tasks_own_context_is_the_same_after_its_waits(loop, echo_server):
         assert WHO.get() == "nobody"
 
     loop.run(main())
+
+
+def test_nobody_runs_in_the_context_of_who_sent_last(loop):
+    who = contextvars.ContextVar("who", default="nobody")
+    seen = []
+
+    class Object:
+        def opened(self, conn):
+            conns.append(conn)
+            seen.append(who.get())
+
+    async def main():
+        async with pymux.aio.serve(Object(), LOCAL) as server:
+            with util.connect(server.address):
+                await until(lambda: conns)
+                await asyncio.sleep(0.01)
+                who.set("alice")
+                conns[0].mux.call_later(0, lambda: seen.append(who.get()))
+                with util.connect(server.address):
+                    await until(lambda: len(seen) == 3)
+        assert set(seen) == {"nobody"}
+
+    conns = []
+    loop.run(main())

@@ -417,3 +417,16 @@ def test_the_loops_mux_does_not_listen(loop, echo_server):
                 conn.mux.listen(LOCAL)
 
     loop.run(main())
+
+
+def test_nothing_is_kept_of_outgoing_connections_that_ended(loop):
+    async def main():
+        async with pymux.aio.serve(lambda conn, data: data, LOCAL) as server:
+            for _ in range(20):
+                conn = await pymux.aio.connect(server.address)
+                conn.close()
+                await conn.wait_closed()
+            await until(lambda: not inside.places_in_use(conn.mux))
+            assert not inside.keeps_tasks(conn.mux)
+
+    loop.run(main())

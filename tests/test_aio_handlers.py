@@ -347,3 +347,60 @@ def test_the_mux_of_a_guest_is_not_to_be_harvested(loop):
         assert "asyncio loop" in seen[0]
 
     loop.run(main())
+
+
+def test_child_tasks_end_when_their_handler_has_returned(loop):
+    ends = []
+
+    async def child(wait):
+        try:
+            ends.append(await wait())
+        except pymux.ConnectionClosed as error:
+            ends.append(error)
+
+    async def handler(conn):
+        for wait in conn.recv, conn.wait_closed:
+            children.append(asyncio.ensure_future(child(wait)))
+        await asyncio.sleep(0.01)
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL) as server:
+            got = await asyncio.to_thread(util.everything, server.address, b"")
+            assert got == b""
+            await until(lambda: len(ends) == 2)
+
+    children = []
+    loop.run(main())
+
+
+def test_wait_closed_is_for_those_who_can_be_waited_for(loop):
+    async def main():
+        ends = util.Ends()
+        async with pymux.aio.serve(ends, LOCAL) as server:
+            with util.connect(server.address):
+                await until(lambda: ends.open)
+                with pytest.raises(RuntimeError, match="handler"):
+                    await ends.open[0].wait_closed()
+
+    loop.run(main())
+
+
+def test_a_reset_still_tells_why_it_came(loop):
+    seen = []
+
+    async def handler(conn):
+        try:
+            await conn.recv()
+        except pymux.ConnectionClosed as error:
+            seen.append(error.errno)
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL) as server:
+            sock = util.connect(server.address)
+            await until(lambda: server.stats().connections)
+            await asyncio.sleep(0.01)
+            util.reset(sock)
+            await until(lambda: seen)
+        assert seen == [errno.ECONNRESET]
+
+    loop.run(main())

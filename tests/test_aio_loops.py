@@ -325,3 +325,31 @@ def test_eager_tasks_serve_and_dial(loop):
             await asyncio.gather(*(asyncio.create_task(talk(k)) for k in range(20)))
 
     loop.run(main())
+
+
+def test_a_half_imported_asyncio_does_not_run(monkeypatch):
+    monkeypatch.setitem(sys.modules, "asyncio", type(sys)("asyncio"))
+    assert inside.running_asyncio() is None
+
+
+def test_a_blocking_server_in_a_running_loop_sleeps_by_itself(loop):
+    async def handler(conn):
+        await pymux.sleep(0.001)
+        conn.send(await pymux.to_thread(bytes.upper, await conn.recv()))
+
+    async def main():
+        server = pymux.Server(handler, LOCAL)
+        got = []
+
+        def client():
+            util.wait_until(lambda: inside.mux_of(server) is not None)
+            got.append(util.exchange(server.address, b"hello", 5))
+            server.stop()
+
+        thread = threading.Thread(target=client)
+        thread.start()
+        server.run()
+        thread.join()
+        assert got == [b"HELLO"]
+
+    loop.run(main())

@@ -9,15 +9,12 @@ import pymux
 
 from . import inside, util
 from .loops import until
+from .util import Panic
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
 LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()
-
-
-class Panic(BaseException):
-    """As extension modules and libraries of greenlets define theirs."""
 
 
 def failing(form, error):
@@ -289,3 +286,71 @@ def test_closed_is_called_for_every_connection_of_a_mux_that_is_closed(loop):
     assert len({conn for conn, _ in ended}) == len(ended) == 3
     assert {end.errno for _, end in ended} == {errno.ECONNABORTED}
     assert told == [Panic] * 3
+
+
+@pytest.mark.parametrize("form", ["function", "batch"])
+def test_a_cancelled_error_of_a_handler_ends_its_connection_only(loop, logged, form):
+    def function(conn, data):
+        if data == b"bad":
+            raise asyncio.CancelledError
+        return data
+
+    @pymux.batched
+    def batch(batch):
+        if b"bad" in batch.messages:
+            raise asyncio.CancelledError
+        batch.reply(batch.messages)
+
+    async def main():
+        handler = function if form == "function" else batch
+        async with pymux.aio.serve(handler, LOCAL, framing=LINES) as server:
+            assert (
+                await asyncio.to_thread(util.everything, server.address, b"bad\n")
+                == b""
+            )
+            got = await asyncio.to_thread(util.exchange, server.address, b"good\n", 5)
+            assert got == b"good\n"
+        assert len(logged) == 1
+
+    loop.run(main())
+
+
+def test_a_timer_that_raises_ends_no_outgoing_connection(loop):
+    def fail():
+        raise ValueError("the timer's")
+
+    async def main():
+        async with pymux.aio.serve(lambda conn, data: data, LOCAL) as server:
+            conn = await pymux.aio.connect(server.address)
+            conn.mux.call_later(0, fail)
+            await until(lambda: loop.errors)
+            conn.send(b"still here")
+            assert await conn.recv(10) == b"still here"
+            other = conn.mux.connect(server.address)
+            other.send(b"this one too")
+            await until(lambda: inside.has_task(other))
+            assert await other.recv(10) == b"this one too"
+            conn.close()
+            other.close()
+        assert str(loop.errors.pop()) == "the timer's"
+
+    loop.run(main())
+
+
+def test_a_task_factory_that_raises_leaves_the_server_to_be_stopped(loop):
+    async def handler(conn):
+        pass
+
+    def factory(loop, coroutine, **options):
+        if getattr(coroutine, "__name__", "") == "handler":
+            raise ValueError("no task today")
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    async def main():
+        server = await pymux.aio.serve(handler, LOCAL)
+        asyncio.get_running_loop().set_task_factory(factory)
+        assert await asyncio.to_thread(util.everything, server.address, b"") == b""
+        await server.stop()
+        assert str(loop.errors.pop()) == "no task today"
+
+    loop.run(main())

@@ -160,3 +160,14 @@ def test_a_unix_socket_is_served(loop, tmp_path):
     if not hasattr(socket, "AF_UNIX"):
         pytest.skip("no Unix sockets here")
     loop.run(main())
+
+
+def test_a_stopped_server_is_not_entered_again(loop):
+    async def main():
+        server = await pymux.aio.serve(lambda conn, data: data, LOCAL)
+        await server.stop()
+        with pytest.raises(RuntimeError, match="one life"):
+            async with server:
+                pass
+
+    loop.run(main())

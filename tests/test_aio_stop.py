@@ -293,3 +293,58 @@ def test_ctrl_c_in_a_handler_leaves_run(loop):
 
     with pytest.raises(KeyboardInterrupt):
         loop.run(main())
+
+
+def test_handlers_are_cancelled_once_and_clean_up_in_peace(loop):
+    seen = []
+
+    async def handler(conn):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            for _ in range(3):
+                await asyncio.sleep(0.005)
+            seen.append("clean")
+
+    async def main():
+        server = await pymux.aio.serve(handler, LOCAL)
+        socks = [util.connect(server.address) for _ in range(3)]
+        await until(lambda: server.stats().connections == 3)
+        await asyncio.sleep(0.01)
+        await server.stop(0)
+        assert seen == ["clean"] * 3
+        for sock in socks:
+            sock.close()
+
+    loop.run(main())
+
+
+def test_handlers_that_are_reset_in_the_end_see_closed_connections(loop):
+    seen = []
+
+    async def handler(conn):
+        async with conn:
+            try:
+                if not seen:
+                    seen.append(None)
+                    await asyncio.sleep(60)
+                await conn.recv()
+            except BaseException as error:
+                seen.append(type(error))
+                raise
+
+    async def main():
+        server = await pymux.aio.serve(handler, LOCAL)
+        socks = []
+        for _ in range(2):
+            socks.append(util.connect(server.address))
+            await until(lambda: server.stats().connections == len(socks))
+            await asyncio.sleep(0.01)
+        socks[1].sendall(b"")
+        await server.stop(0)
+        kinds = set(seen[1:])
+        assert kinds <= {asyncio.CancelledError, pymux.ConnectionClosed}
+        for sock in socks:
+            sock.close()
+
+    loop.run(main())

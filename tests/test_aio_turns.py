@@ -390,3 +390,18 @@ def test_who_goes_on_asking_a_connection_of_the_past_blocks_nobody(loop, what):
                 await asking
 
     loop.run(main())
+
+
+@pytest.mark.parametrize("how", ["reply", "reply_data"])
+def test_a_batch_answered_from_elsewhere_is_sent(loop, how):
+    @pymux.batched
+    def handler(batch):
+        answer = batch.messages if how == "reply" else bytes(batch.data)
+        asyncio.get_running_loop().call_soon(getattr(batch, how), answer)
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL) as server:
+            got = await asyncio.to_thread(util.exchange, server.address, b"late", 4)
+            assert got == b"late"
+
+    loop.run(main())

@@ -6,7 +6,8 @@ import errno
 import pytest
 
 import pymux
-from tests import inside, util
+
+from . import inside, util
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 

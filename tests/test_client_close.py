@@ -331,3 +331,18 @@ def test_a_timeout_that_is_none_is_refused_and_closes_nothing(timeout, error):
             client.close(timeout)
         client.send(b"open")
         assert util.recv_exactly(peer, 4) == b"open"
+
+
+def test_a_client_that_closes_on_much_unread_input_destroys_nothing_it_sent():
+    data = b"d" * 200_000
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        with pymux.connect(listener.getsockname(), timeout=10) as client:
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(10)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+                util.fill(peer, 400_000)
+                client.send(data)
+                client.close()
+                assert util.until_end(peer) == (data, None)

@@ -12,9 +12,9 @@ import pytest
 
 import pymux
 from pymux import Lines
-from tests.processes import in_child, python
 
 from . import clients, inside, util
+from .processes import in_child, python
 
 LINES = Lines()
 plain_peer = functools.partial(clients.plain_peer, framing=LINES)

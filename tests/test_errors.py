@@ -15,8 +15,9 @@ import threading
 import pytest
 
 import pymux
-from tests import util
-from tests.processes import python
+
+from . import util
+from .processes import python
 
 LINES = pymux.Lines()
 HERE = ("127.0.0.1", 0)

@@ -6,8 +6,9 @@ import signal
 import pytest
 
 import pymux
-from tests import util
-from tests.processes import python
+
+from . import util
+from .processes import python
 
 BEGIN = """
 import atexit, os, signal, sys, threading, time

@@ -11,8 +11,9 @@ import time
 import pytest
 
 import pymux
-from tests import floods, inside, util
-from tests.processes import no_descriptor_left, python
+
+from . import floods, inside, util
+from .processes import no_descriptor_left, python
 
 linux = pytest.mark.skipif(
     sys.platform != "linux", reason="processes and limits as Linux has them"

@@ -7,7 +7,8 @@ import time
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
 
 SOON = 5  # seconds, far under the patience of these tests' servers
 

@@ -7,7 +7,8 @@ import time
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
 
 LINES = pymux.Lines()
 user = contextvars.ContextVar("user", default=b"nobody")

@@ -10,7 +10,8 @@ import warnings
 import pytest
 
 import pymux
-from tests import inside, util
+
+from . import inside, util
 
 LINES = pymux.Lines()
 SOON = 5  # seconds, far under the patience of these tests' servers

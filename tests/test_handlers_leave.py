@@ -6,8 +6,9 @@ import socket
 import pytest
 
 import pymux
-from tests import util
-from tests.util import Boom, Panic
+
+from . import util
+from .util import Boom, Panic
 
 LINES = pymux.Lines()
 

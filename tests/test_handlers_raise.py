@@ -1,6 +1,7 @@
 """Handlers that raise, and handlers that reach back into the mux that called them."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -8,8 +9,9 @@ import threading
 import pytest
 
 import pymux
-from tests import util
-from tests.util import Boom, Panic
+
+from . import inside, util
+from .util import Boom, Panic
 
 LINES = pymux.Lines()
 
@@ -378,3 +380,63 @@ def test_nobody_in_the_same_turn_loses_a_byte(backend, tmp_path):
                     assert util.recv_all(sock) == b"1\n"
                 else:
                     assert util.recv_exactly(sock, 4) == b"1\n2\n"
+
+
+def test_a_coroutine_function_that_cannot_be_called_ends_its_connection_only(
+    backend, logged
+):
+    async def handler(conn, too_much):
+        """Never begun."""
+
+    with util.serving(handler, backend) as server:
+        for _ in range(2):
+            assert util.everything(server.address, b"") == b""
+        assert server.stats().accepted == 2
+    assert [record.exc_info[0] for record in logged] == [TypeError, TypeError]
+
+
+def causes(server):
+    """How many exceptions the mux keeps for ends that it has not reported."""
+    util.settle(server)
+    return util.in_server(server, inside.kept_causes)
+
+
+def test_a_closed_method_that_raises_leaves_nothing_behind(backend):
+    errors = []
+
+    class Handler:
+        def received(self, conn, data):
+            return data
+
+        def closed(self, conn, error):
+            raise Boom
+
+    with util.serving(
+        Handler(), backend, on_error=lambda *args: errors.append(args)
+    ) as server:
+        for _ in range(10):
+            assert util.everything(server.address, b"hi") == b"hi"
+        util.wait_until(lambda: len(errors) == 10)
+        assert causes(server) == 0
+
+
+def test_a_handler_that_raises_for_who_ended_meanwhile_leaves_nothing_behind(backend):
+    errors = []
+
+    def handler(conn, data):
+        raise Boom
+
+    with (
+        util.serving(
+            handler, backend, on_error=lambda *args: errors.append(args)
+        ) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        with util.held(server):
+            for _ in range(10):
+                sock = stack.enter_context(util.connect(server.address))
+                sock.sendall(b"hi")
+                util.reset(sock)
+        util.wait_until(lambda: server.stats().accepted == 10)
+        util.wait_until(lambda: server.stats().connections == 0)
+        assert causes(server) == 0

@@ -7,6 +7,7 @@ ones, one after the other.
 import asyncio
 import errno
 import threading
+import time
 
 import pytest
 
@@ -309,3 +310,20 @@ def test_the_time_that_a_batch_takes_is_not_its_peers(mux):
         acc.add(mux.harvest(0))
         assert not acc.closed
         assert acc.messages == [(conn, b"x")]
+
+
+def test_bytes_that_leave_during_a_pause_start_the_idle_clock_again(mux):
+    idle = 0.16
+    conn, peer = util.pair(mux, limits=pymux.Limits(idle_timeout=idle))
+    with peer:
+        mux.harvest(0.1)
+        conn.pause()
+        mux.harvest(0)
+        conn.send(b"x")
+        mux.harvest(0)
+        assert util.recv_exactly(peer, 1) == b"x"
+        conn.resume()
+        start = time.monotonic()
+        acc = util.harvest_until(mux, lambda acc: acc.closed)
+        assert time.monotonic() - start > idle - 0.02
+    assert acc.errno(conn) == errno.ETIMEDOUT

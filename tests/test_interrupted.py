@@ -12,8 +12,9 @@ import warnings
 import pytest
 
 import pymux
-from tests import inside, util
-from tests.strikes import Striker, Struck, each_place
+
+from . import inside, util
+from .strikes import Striker, Struck, each_place
 
 pytestmark = [
     pytest.mark.skipif(

@@ -12,8 +12,9 @@ import socket
 import pytest
 
 import pymux
-from tests import util
-from tests.processes import descriptors_allowed, descriptors_taken, python
+
+from . import util
+from .processes import descriptors_allowed, descriptors_taken, python
 
 # More than any pair of socket buffers takes, and no two places of it are alike.
 LONG = array.array("I", range(1 << 21)).tobytes()

@@ -14,8 +14,9 @@ import time
 import pytest
 
 import pymux
-from tests import inside, util
-from tests.processes import no_descriptor_left
+
+from . import inside, util
+from .processes import no_descriptor_left
 
 HERE = ("127.0.0.1", 0)
 SHORT = pymux.Lines(max_size=10)

@@ -11,8 +11,9 @@ import weakref
 import pytest
 
 import pymux
-from tests import inside, util
-from tests.processes import in_child
+
+from . import inside, util
+from .processes import in_child
 
 HERE = ("127.0.0.1", 0)
 

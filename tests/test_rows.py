@@ -8,7 +8,8 @@ import threading
 import pytest
 
 import pymux
-from tests import inside, util
+
+from . import inside, util
 
 LINES = pymux.Lines()
 SLACK = pymux.Limits(high_water=1 << 30, max_output=1 << 30)

@@ -10,8 +10,9 @@ import threading
 import pytest
 
 import pymux
-from tests import util
-from tests.processes import python
+
+from . import util
+from .processes import python
 
 
 def test_run_installs_no_signal_handlers(backend, tmp_path):

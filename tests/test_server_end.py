@@ -8,7 +8,8 @@ import time
 import pytest
 
 import pymux
-from tests import inside, util
+
+from . import inside, util
 
 HERE = ("127.0.0.1", 0)
 

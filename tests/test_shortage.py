@@ -11,7 +11,8 @@ import threading
 import pytest
 
 import pymux
-from tests import inside, util
+
+from . import inside, util
 
 try:
     import resource

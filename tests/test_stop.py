@@ -8,8 +8,9 @@ import time
 import pytest
 
 import pymux
-from tests import util
-from tests.peers import talking
+
+from . import util
+from .peers import talking
 
 LINES = pymux.Lines()
 SOON = 5  # seconds, far under the patience of these tests' servers

@@ -9,8 +9,9 @@ import time
 import pytest
 
 import pymux
-from tests import inside, util
-from tests.processes import python
+
+from . import inside, util
+from .processes import descriptors_allowed, python
 
 LINES = pymux.Lines()
 SOON = 5  # seconds, far under the patience of these tests' servers
@@ -262,3 +263,134 @@ def test_a_stop_that_is_cut_short_where_it_begins_begins_again(backend):
         server.stop(60)
         assert util.recv_all(sock) == b""
     assert [type(error) for error in errors] == [Struck]
+
+
+LARGE = 60 << 20  # bytes, more than the kernel takes from who is not read
+
+
+def stop(server, drain_timeout):
+    """Stop a server, and raise what `stop` raises; an AssertionError if it hangs."""
+    raised = []
+
+    def call():
+        try:
+            server.stop(drain_timeout)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "stop() does not return"
+    if raised:
+        raise raised[0]
+
+
+@contextlib.contextmanager
+def started(handler, backend, address=("127.0.0.1", 0), **options):
+    """A started server, which the block has to stop."""
+    server = pymux.Server(handler, address, backend=backend, **options)
+    yield server.start()
+    assert inside.has_ended(server)
+
+
+def test_stop_returns_where_a_paused_coroutine_is_reset(backend, tmp_path):
+    ended = []
+
+    async def handler(conn):
+        conn.pause()
+        try:
+            await conn.recv()
+        except pymux.ConnectionClosed as error:
+            ended.append(error.errno)
+            raise
+
+    with (
+        started(handler, backend, tmp_path / "s") as server,
+        util.connect(server.address) as sock,
+    ):
+        util.wait_until(lambda: server.stats().connections == 1)
+        sock.sendall(b"not read")
+        stop(server, 0)
+    assert ended == [errno.ETIMEDOUT]
+
+
+def test_stop_returns_where_a_coroutine_is_reset_in_drain(backend):
+    ended = []
+
+    async def handler(conn):
+        conn.send(bytes(LARGE))
+        try:
+            await conn.drain()
+        except pymux.ConnectionClosed as error:
+            ended.append(error.errno)
+            raise
+
+    with (
+        started(handler, backend) as server,
+        util.connect(server.address) as sock,
+    ):
+        util.recv_exactly(sock, 1)
+        stop(server, 0)
+    assert ended == [errno.ETIMEDOUT]
+
+
+@pytest.mark.parametrize("act", ["close", "send"])
+def test_stop_returns_where_closed_reaches_for_its_connection(backend, act):
+    ended = []
+
+    class Handler:
+        def received(self, conn, data):
+            return bytes(LARGE)
+
+        def closed(self, conn, error):
+            ended.append(error.errno)
+            conn.close() if act == "close" else conn.send(b"bye")
+
+    with (
+        started(Handler(), backend) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"go")
+        util.recv_exactly(sock, 1)
+        stop(server, 0)
+    assert ended == [errno.ETIMEDOUT]
+
+
+def test_a_system_exit_of_a_coroutine_closed_at_the_stop_leaves_stop(backend, logged):
+    async def handler(conn):
+        try:
+            await pymux.sleep(3600)
+        finally:
+            raise SystemExit("last words")
+
+    with (
+        started(handler, backend) as server,
+        util.connect(server.address) as sock,
+    ):
+        util.wait_until(lambda: server.stats().connections == 1)
+        with pytest.raises(SystemExit, match="last words"):
+            stop(server, 0)
+        util.until_end(sock)
+
+
+def test_stop_without_time_resets_a_long_backlog(backend, tmp_path):
+    count = 300
+
+    async def handler(conn):
+        await pymux.sleep(3600)
+
+    with (
+        descriptors_allowed(2 * count + 100),
+        started(handler, backend, tmp_path / "s", backlog=count) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        with util.held(server, lambda: server.stop(0)):
+            socks = [
+                stack.enter_context(util.connect(server.address)) for _ in range(count)
+            ]
+        stop(server, 0)
+        for sock in socks:
+            assert util.until_end(sock)[0] == b""
+    stats = server.stats()
+    assert (stats.accepted, stats.connections, stats.listeners) == (count, 0, 0)

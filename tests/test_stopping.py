@@ -7,8 +7,9 @@ import socket
 import pytest
 
 import pymux
-from tests import util
-from tests.peers import talking
+
+from . import util
+from .peers import talking
 
 LINES = pymux.Lines()
 

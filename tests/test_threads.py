@@ -298,3 +298,16 @@ def test_every_call_that_touches_a_mux_comes_through_one_door():
     assert set(declared) - FREE
     for name in set(declared) - FREE:
         assert re.search(rf"^\w+ pmx_{name}\(", entry, re.M), name
+
+
+def test_a_mux_may_be_closed_by_one_of_several_threadsafe_calls(backend):
+    mux = pymux.Mux(backend)
+    called = []
+    mux.call_threadsafe(called.append, 1)
+    mux.call_threadsafe(mux.close)
+    mux.call_threadsafe(called.append, 2)
+    mux.call_threadsafe(called.append, 3)
+    assert len(mux.harvest(0)) == 0
+    assert called == [1]
+    with pytest.raises(RuntimeError, match="closed"):
+        mux.harvest(0)
