@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 
-from . import floods, util
+from . import flooding, util
 from .processes import descriptors_allowed
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -94,7 +94,7 @@ class Rude(Client):
     def step(self):
         super().step()
         if self.random.randrange(20) == 0:
-            floods.reset(self.sock)
+            flooding.reset(self.sock)
             self.done = None
 
     def receive(self):
@@ -116,7 +116,7 @@ class Deaf(Client):
         except ConnectionError:
             self.done = None
         if self.random.randrange(300) == 0:
-            floods.reset(self.sock)
+            flooding.reset(self.sock)
             self.done = None
 
     def receive(self):
@@ -172,7 +172,7 @@ class Hasty(Client):
 
     def step(self):
         if self.random.randrange(2):
-            floods.reset(self.sock)
+            flooding.reset(self.sock)
         self.done = None
 
     def receive(self):
@@ -275,10 +275,10 @@ def soak(minutes, backend, form, clients, seed=93):
         options["form"] = form
     with (
         descriptors_allowed(clients + 200),
-        floods.server(backend, **options) as server,
+        flooding.server(backend, **options) as server,
     ):
-        with floods.connect(server.address) as sock:
-            floods.exchange(sock, FIRST[:-1])  # it has what it needs from then on
+        with flooding.connect(server.address) as sock:
+            flooding.exchange(sock, FIRST[:-1])  # it has what it needs from then on
         before = server.figures("collect")
         crowd = Soak(server, clients, seed)
         begun = time.monotonic()
@@ -297,7 +297,7 @@ def soak(minutes, backend, form, clients, seed=93):
         for client in list(crowd.alive):
             if client.kind == "good":
                 crowd.wrong.append(f"a good client was left, owed {len(client.owed)}")
-            floods.reset(client.sock)
+            flooding.reset(client.sock)
             crowd.leave(client)
         server.until(lambda f: f["connections"] == 0)
         time.sleep(0.2)
