@@ -16,6 +16,7 @@ import pytest
 import pymux
 
 from . import inside, util
+from .clock import Clock
 from .loops import LOOPS, Loop
 
 DESCRIPTORS = "/proc/self/fd"
@@ -123,6 +124,14 @@ def raw(mux):
     conn, peer = util.pair(mux)
     yield conn, peer
     peer.close()
+
+
+@pytest.fixture
+def clock():
+    """The clock of the package, which the test may move on; a `Clock`."""
+    clock = Clock()
+    yield clock
+    clock.restore()
 
 
 class _Records(logging.Handler):

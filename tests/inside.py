@@ -9,7 +9,7 @@ import contextlib
 from unittest import mock
 
 import pymux.cli.main
-from pymux.engine import backends, engine, gil
+from pymux.engine import backends, clock, engine, gil
 from pymux.handlers import tasks
 from pymux.objects import suspend
 from pymux.server import server as servers
@@ -28,6 +28,10 @@ def on_a_bsd():
     """For a block: paths of sockets may be as long as on the BSDs and macOS."""
     return mock.patch.object(addresses, "_BSD", True)
 
+
+# -- the clock ------------------------------------------------------------------------
+
+shift_clock = clock.shift
 
 # -- a mux ----------------------------------------------------------------------------
 

@@ -360,6 +360,12 @@ class Harvested:
         error = self.error(conn)
         return None if error is None else error.errno
 
+    def has_rows(self):
+        """Whether anything at all was reported."""
+        return bool(
+            self.opened or self.messages or self.ended or self.drained or self.closed
+        )
+
     def __repr__(self):
         rows = ", ".join(
             f"{len(getattr(self, name))} {name}"
@@ -430,6 +436,13 @@ def outgoing(mux, framing=None, **connect_options):
     return conn, peer
 
 
+def assert_nothing(mux):
+    """Assert that the mux has nothing to report now."""
+    acc = Harvested()
+    acc.add(mux.harvest(0))
+    assert not acc.has_rows(), acc
+
+
 def assert_idle(mux, seconds=0.15):
     """Assert that for a while the mux reports nothing, returns seldom, and sleeps."""
     acc = Harvested()
@@ -438,6 +451,6 @@ def assert_idle(mux, seconds=0.15):
     while time.monotonic() < deadline:
         acc.add(mux.harvest(max(0.0, deadline - time.monotonic())))
     cpu = time.thread_time() - cpu
-    assert not (acc.opened or acc.messages or acc.ended or acc.drained or acc.closed)
+    assert not acc.has_rows(), acc
     assert acc.turns < 30, f"{acc.turns} harvests returned in {seconds} s of nothing"
     assert cpu < seconds / 2, f"{cpu:.3f} s of CPU in {seconds} s of nothing"
