@@ -17,7 +17,21 @@
 #include <unistd.h>
 #endif
 
+/* Milliseconds that a test has moved the clock on: 32 bits, which every
+ * machine loads at once. */
+static uint32_t ahead_ms;
+
 #ifdef _WIN32
+void pmx_shift_clock(uint32_t ms)
+{
+    (void)InterlockedExchange((volatile LONG *)&ahead_ms, (LONG)ms);
+}
+
+static int64_t ahead(void)
+{
+    return *(volatile uint32_t *)&ahead_ms * (int64_t)1000000;
+}
+
 int pmx__net_start(void)
 {
     static int started;
@@ -38,7 +52,7 @@ int64_t pmx__now(void)
     LARGE_INTEGER count, rate;
     QueryPerformanceCounter(&count);
     QueryPerformanceFrequency(&rate);
-    return count.QuadPart / rate.QuadPart * 1000000000 +
+    return ahead() + count.QuadPart / rate.QuadPart * 1000000000 +
            count.QuadPart % rate.QuadPart * 1000000000 / rate.QuadPart;
 }
 
@@ -54,6 +68,16 @@ uint32_t pmx__usable_cpus(void)
     return count;
 }
 #else
+void pmx_shift_clock(uint32_t ms)
+{
+    __atomic_store_n(&ahead_ms, ms, __ATOMIC_RELAXED);
+}
+
+static int64_t ahead(void)
+{
+    return __atomic_load_n(&ahead_ms, __ATOMIC_RELAXED) * (int64_t)1000000;
+}
+
 static uint32_t forks;
 
 static void after_fork(void)
@@ -81,7 +105,7 @@ int64_t pmx__now(void)
 {
     struct timespec t;
     sys_clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    return ahead() + (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 uint32_t pmx__usable_cpus(void)

@@ -351,6 +351,10 @@ int pmx_reset_all(pmx_mux *mux, int error);
 /* For tests: wakeups by a pipe, as where no socket pair is to be had; of what
  * is opened from now on. */
 void pmx_wakeup_by_pipe(int on);
+/* For tests: the core's clock runs so many milliseconds ahead of the system's
+ * monotonic one, in this process. A mux that waits is to be woken: the wait
+ * was reckoned before. */
+void pmx_shift_clock(uint32_t ms);
 int pmx_wakeup_fd(const pmx_mux *mux);
 int pmx_wakeup(const pmx_mux *mux);
 

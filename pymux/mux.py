@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from .engine import clock
 from .engine.engine import Engine
 from .engine.output import to_bytes
 from .engine.structs import endpoints, from_core, policy
@@ -283,7 +283,7 @@ class Mux:
         """
         deadline = None
         if timeout is not None:
-            deadline = time.monotonic() + seconds("timeout", timeout) / NS
+            deadline = clock.now() + seconds("timeout", timeout) / NS
         delay = 0
         if type(min_messages) is not int or min_messages != 1:
             min_messages = check_min_messages(min_messages)

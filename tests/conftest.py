@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,9 @@ import time
 import pytest
 
 import pymux
-from pymux.cli import main as cli
 
+from . import inside, util
+from .clock import Clock
 from .loops import LOOPS, Loop
 
 DESCRIPTORS = "/proc/self/fd"
@@ -40,11 +42,62 @@ def backend(request):
 
 
 @pytest.fixture
+def client_backend(backend, monkeypatch):
+    """Each backend, for what chooses none: the muxes of clients among others."""
+    monkeypatch.setenv("PYMUX_BACKEND", backend)
+    return backend
+
+
+@pytest.fixture
 def mux(backend):
     """A fresh mux on each backend, closed when the test ends."""
     mux = pymux.Mux(backend)
     yield mux
     mux.close()
+
+
+@pytest.fixture
+def selector(backend):
+    """A `pymux.Selector` on each backend, closed when the test ends."""
+    with pymux.Selector(backend) as selector:
+        yield selector
+
+
+@pytest.fixture
+def pair():
+    """Two connected sockets that never block."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        yield ours, theirs
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def place(request, tmp_path):
+    """Where to listen: TCP's loopback with port 0, or a path."""
+    return ("127.0.0.1", 0) if request.param == "tcp" else str(tmp_path / "s")
+
+
+@pytest.fixture
+def listening():
+    """A plain TCP socket that listens."""
+    with util.listening() as listener:
+        yield listener
+
+
+@pytest.fixture
+def listener(place):
+    """A plain socket that listens, over TCP and at a path."""
+    with util.listening(place) as listener:
+        yield listener
+
+
+@pytest.fixture
+def echo_server():
+    """A server of another thread that sends lines back, on any backend."""
+    with util.serving(lambda conn, data: data, framing=pymux.Lines()) as server:
+        yield server
 
 
 @pytest.fixture(params=LOOPS)
@@ -53,6 +106,32 @@ def loop(request):
     loop = Loop(request.param)
     yield loop
     assert loop.errors == []
+
+
+@pytest.fixture(params=util.FORMS)
+def server(request, backend, tmp_path):
+    """A patient server on a Unix socket, in each form on each backend."""
+    handler = util.in_form(request.param, util.capitals)
+    with util.serving(
+        handler, backend, tmp_path / "s", framing=pymux.Lines(), drain_timeout=60
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def raw(mux):
+    """(Connection, socket) without framing."""
+    conn, peer = util.pair(mux)
+    yield conn, peer
+    peer.close()
+
+
+@pytest.fixture
+def clock():
+    """The clock of the package, which the test may move on; a `Clock`."""
+    clock = Clock()
+    yield clock
+    clock.restore()
 
 
 class _Records(logging.Handler):
@@ -148,7 +227,7 @@ def serve(pymux_command):
         found = re.fullmatch(r"listening on (\S+) \((\w+)\)\n", line)
         assert found, (line, process.communicate(timeout=30))
         process.text, process.backend = found.groups()
-        process.address = cli.parse_address(process.text).value
+        process.address = inside.parse_address(process.text).value
         return process
 
     return start

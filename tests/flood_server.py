@@ -15,7 +15,8 @@ import sys
 import time
 
 import pymux
-from tests import util
+
+from . import util
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 FRAMINGS = {

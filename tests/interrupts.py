@@ -1,7 +1,7 @@
 """An exception at each place where a signal's handler may raise one.
 
 CPython runs the handler of a signal between two steps of the interpreter, and not
-between any two: from 3.11 on where a function begins, where a loop goes back, and
+between any two: where a function begins, where a loop goes back, and
 behind a call. Real signals hit some of these places, most of them never; here each
 is hit, by tracing.
 """
@@ -18,7 +18,7 @@ OURS = os.path.dirname(pymux.__file__)
 BEHIND = ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
 
 needs_tracing = pytest.mark.skipif(
-    sys.implementation.name != "cpython" or sys.version_info < (3, 11),
+    sys.implementation.name != "cpython",
     reason="signals are handled at other places there",
 )
 

@@ -16,7 +16,9 @@ import threading
 import time
 
 import pymux
-from tests import util
+
+from . import util
+from .processes import descriptors_allowed, python
 
 MIB = 1 << 20
 MARGIN = 16 * MIB  # how far memory may grow beyond what limits say, allocators and all
@@ -46,7 +48,7 @@ class Clients:
 def clients_of(server, kind, **options):
     """Clients of a server, as `load_clients` describes them."""
     options["address"] = server.address
-    with util.python("-m", "tests.load_clients", kind, json.dumps(options)) as child:
+    with python("-m", "tests.load_clients", kind, json.dumps(options)) as child:
         yield Clients(child)
 
 
@@ -72,7 +74,7 @@ def many(backend, form="function", clients=5000, messages=200, resets=500):
     """
     handler = util.in_form(form, bytes)
     with (
-        util.descriptors_allowed(clients + resets + 200),
+        descriptors_allowed(clients + resets + 200),
         util.serving(handler, backend, framing=pymux.LengthPrefix()) as server,
         clients_of(
             server,

@@ -1,12 +1,16 @@
-"""asyncio's loop and uvloop's, each to run the same tests."""
+"""asyncio's loop and uvloop's, each to run the same tests; clients in threads."""
 
 import asyncio
 import contextlib
 import gc
-import importlib.util
+from importlib.util import find_spec
+
+import pymux
+
+from . import util
 
 LOOPS = ["asyncio"]
-if importlib.util.find_spec("uvloop"):
+if find_spec("uvloop"):
     LOOPS.append("uvloop")
     import uvloop
 
@@ -26,15 +30,15 @@ class Loop:
         self.name = name
         self.errors = []
 
-    def _new(self):
+    def new(self):
         if self.name == "uvloop":
             return uvloop.new_event_loop()
         return asyncio.new_event_loop()
 
     def run(self, main):
         """What the coroutine returns, all else having ended as asyncio.run does."""
-        loop = self._new()
-        loop.set_exception_handler(self._note)
+        loop = self.new()
+        loop.set_exception_handler(self.note)
         try:
             return loop.run_until_complete(asyncio.wait_for(main, TIMEOUT))
         finally:
@@ -45,7 +49,7 @@ class Loop:
             loop.close()
             gc.collect()
 
-    def _note(self, loop, context):
+    def note(self, loop, context):
         self.errors.append(context.get("exception") or context["message"])
 
 
@@ -62,3 +66,51 @@ async def until(condition):
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "never came true"
         await asyncio.sleep(0.001)
+
+
+def run(loop, main):
+    """Run a coroutine as programs do: by `asyncio.run`, or by `uvloop.run`."""
+    return asyncio.run(main) if loop.name == "asyncio" else uvloop.run(main)
+
+
+def run_bare(loop, main):
+    """Run a coroutine in a loop that is closed without a word to its generators."""
+    its = loop.new()
+    try:
+        return its.run_until_complete(main)
+    finally:
+        its.close()
+
+
+async def ask(address, sent, size):
+    """The first bytes that a blocking client in a thread gets for what it sent."""
+    return await asyncio.to_thread(util.exchange, address, sent, size)
+
+
+async def everything(address, sent):
+    """All that a blocking client in a thread gets that sends and ends its stream."""
+    return await asyncio.to_thread(util.everything, address, sent)
+
+
+async def recv(sock, size):
+    """The next bytes from a blocking socket, read in a thread."""
+    return await asyncio.to_thread(util.recv_exactly, sock, size)
+
+
+async def echo(conn):
+    """A handler that sends back what it gets."""
+    async for data in conn:
+        conn.send(data)
+
+
+def upper(conn, data):
+    """A handler that answers in capitals."""
+    return data.upper()
+
+
+async def converse(address, text=b"hello"):
+    """Have a line echoed to an outgoing connection, which ends; its mux."""
+    async with await pymux.aio.connect(address, framing=pymux.Lines()) as conn:
+        conn.send(text)
+        assert await conn.recv(20) == text
+        return conn.mux

@@ -19,7 +19,8 @@ import threading
 
 import pytest
 
-from tests import util
+from . import util
+from .processes import python
 
 CLONE_NEWNET = 0x40000000
 HOSTS = ("10.93.0.1", "10.93.0.2")
@@ -135,7 +136,7 @@ class Relay(Link):
         if not os.path.exists("/dev/net/tun"):
             pytest.skip("no /dev/net/tun here")
         child = stack.enter_context(
-            util.python("-m", "tests.relay", *self.names, delay, loss, reorder)
+            python("-m", "tests.relay", *self.names, delay, loss, reorder)
         )
         self.child = child
         said = self.child.stdout.readline()

@@ -14,7 +14,7 @@ import struct
 import sys
 import time
 
-from tests.network import set_namespace
+from .network import set_namespace
 
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000

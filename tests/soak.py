@@ -21,7 +21,8 @@ import socket
 import sys
 import time
 
-from tests import floods, util
+from . import flooding, util
+from .processes import descriptors_allowed
 
 KIB, MIB = 1 << 10, 1 << 20
 BLOB = random.Random(0).randbytes(MIB).replace(b"\n", b"\0")
@@ -93,7 +94,7 @@ class Rude(Client):
     def step(self):
         super().step()
         if self.random.randrange(20) == 0:
-            floods.reset(self.sock)
+            flooding.reset(self.sock)
             self.done = None
 
     def receive(self):
@@ -115,7 +116,7 @@ class Deaf(Client):
         except ConnectionError:
             self.done = None
         if self.random.randrange(300) == 0:
-            floods.reset(self.sock)
+            flooding.reset(self.sock)
             self.done = None
 
     def receive(self):
@@ -171,7 +172,7 @@ class Hasty(Client):
 
     def step(self):
         if self.random.randrange(2):
-            floods.reset(self.sock)
+            flooding.reset(self.sock)
         self.done = None
 
     def receive(self):
@@ -273,11 +274,11 @@ def soak(minutes, backend, form, clients, seed=93):
     if form != "object":
         options["form"] = form
     with (
-        util.descriptors_allowed(clients + 200),
-        floods.server(backend, **options) as server,
+        descriptors_allowed(clients + 200),
+        flooding.server(backend, **options) as server,
     ):
-        with floods.connect(server.address) as sock:
-            floods.exchange(sock, FIRST[:-1])  # it has what it needs from then on
+        with flooding.connect(server.address) as sock:
+            flooding.exchange(sock, FIRST[:-1])  # it has what it needs from then on
         before = server.figures("collect")
         crowd = Soak(server, clients, seed)
         begun = time.monotonic()
@@ -296,7 +297,7 @@ def soak(minutes, backend, form, clients, seed=93):
         for client in list(crowd.alive):
             if client.kind == "good":
                 crowd.wrong.append(f"a good client was left, owed {len(client.owed)}")
-            floods.reset(client.sock)
+            flooding.reset(client.sock)
             crowd.leave(client)
         server.until(lambda f: f["connections"] == 0)
         time.sleep(0.2)

@@ -11,24 +11,11 @@ import pymux
 
 from . import util
 from .loops import until
+from .processes import python
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
 LINES = pymux.Lines()
-
-
-@pytest.fixture
-def echo_server():
-    """A server of another thread that sends lines back."""
-    with util.serving(lambda conn, data: data, framing=LINES) as server:
-        yield server
-
-
-@pytest.fixture
-def listening():
-    """A plain listening socket."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener
 
 
 def test_messages_go_out_and_come_back_in_order(loop, echo_server):
@@ -300,7 +287,7 @@ run(main())
 
 def test_what_was_sent_before_close_leaves_though_the_loop_ends(loop, listening):
     code = LAST_WORDS.format(port=listening.getsockname()[1], loop=loop.name)
-    with util.python("-W", "error", "-c", code) as child:
+    with python("-W", "error", "-c", code) as child:
         sock, _ = listening.accept()
         with sock:
             sock.settimeout(20)

@@ -13,7 +13,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .loops import until
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -21,20 +21,6 @@ pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()
 COUNTED = sys.implementation.name == "cpython"
-
-
-@pytest.fixture
-def echo_server():
-    """A server of another thread that sends lines back."""
-    with util.serving(lambda conn, data: data, framing=LINES) as server:
-        yield server
-
-
-@pytest.fixture
-def listening():
-    """A plain listening socket."""
-    with socket.create_server(LOCAL) as listener:
-        yield listener
 
 
 @pytest.fixture
@@ -354,6 +340,11 @@ def test_a_dropped_connection_is_freed_by_its_last_reference(loop, echo_server):
     loop.run(main())
 
 
+def abort_all(mux):
+    for conn in inside.connections(mux):
+        conn.abort()
+
+
 @pytest.mark.skipif(not COUNTED, reason="references are not counted here")
 @pytest.mark.parametrize("how", ["refused", "lost", "recv timeout"])
 def test_an_error_leaves_no_cycle_behind(loop, echo_server, how):
@@ -367,9 +358,7 @@ def test_an_error_leaves_no_cycle_behind(loop, echo_server, how):
         assert await conn.recv() == b"met"
         try:
             if how == "lost":
-                util.in_server(
-                    echo_server, lambda mux: [c.abort() for c in mux._engine.table if c]
-                )
+                util.in_server(echo_server, abort_all)
                 with contextlib.suppress(pymux.ConnectionClosed):
                     await conn.recv()
             else:
@@ -426,5 +415,18 @@ def test_the_loops_mux_does_not_listen(loop, echo_server):
         async with await pymux.aio.connect(echo_server.address) as conn:
             with pytest.raises(RuntimeError, match=r"aio\.serve"):
                 conn.mux.listen(LOCAL)
+
+    loop.run(main())
+
+
+def test_nothing_is_kept_of_outgoing_connections_that_ended(loop):
+    async def main():
+        async with pymux.aio.serve(lambda conn, data: data, LOCAL) as server:
+            for _ in range(20):
+                conn = await pymux.aio.connect(server.address)
+                conn.close()
+                await conn.wait_closed()
+            await until(lambda: not inside.places_in_use(conn.mux))
+            assert not inside.keeps_tasks(conn.mux)
 
     loop.run(main())

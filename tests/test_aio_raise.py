@@ -1,25 +1,20 @@
 """What handlers raise inside asyncio and uvloop."""
 
 import asyncio
-import builtins
 import errno
 
 import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .loops import until
+from .util import Panic
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
 LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()
-Group = getattr(builtins, "BaseExceptionGroup", None)
-
-
-class Panic(BaseException):
-    """As extension modules and libraries of greenlets define theirs."""
 
 
 def failing(form, error):
@@ -129,8 +124,8 @@ def test_what_leaves_the_loop_loses_no_other_connections_messages(loop, form, er
             ends.append(end)
 
     handler = Object() if form == "object" else failing(form, error)
-    running = loop._new()
-    running.set_exception_handler(loop._note)
+    running = loop.new()
+    running.set_exception_handler(loop.note)
 
     async def begin():
         return await pymux.aio.serve(handler, LOCAL, framing=LINES)
@@ -171,7 +166,7 @@ def test_what_leaves_by_a_detour_loses_no_message_either(loop, where):
     def leave(*args):
         raise KeyboardInterrupt
 
-    running = loop._new()
+    running = loop.new()
     if where == "exception handler":
         running.set_exception_handler(leave)
         form = "coroutine"
@@ -189,7 +184,7 @@ def test_what_leaves_by_a_detour_loses_no_message_either(loop, where):
         socks = [util.connect(server.address) for _ in range(3)]
         running.run_until_complete(until(lambda: server.stats().connections == 3))
         if where == "timer":
-            server._mux.call_later(0, leave)
+            inside.mux_of(server).call_later(0, leave)
         for k, sock in enumerate(socks):
             raises = k == 1 and where != "timer"
             sock.sendall(b"boom\n" if raises else b"hello\n")
@@ -218,7 +213,6 @@ def test_a_handler_that_is_cancelled_closes_its_connection_unreported(loop):
     assert loop.run(main()) == b""
 
 
-@pytest.mark.skipif(not Group, reason="groups of exceptions came with Python 3.11")
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_task_group_whose_peers_are_lost_is_nobodys_error(loop, depth):
     async def read(conn, depth):
@@ -242,7 +236,6 @@ def test_a_task_group_whose_peers_are_lost_is_nobodys_error(loop, depth):
     loop.run(main())
 
 
-@pytest.mark.skipif(not Group, reason="groups of exceptions came with Python 3.11")
 def test_a_task_group_with_another_error_is_reported_whole(loop):
     async def lost(conn):
         raise pymux.ConnectionClosed("lost", connection=conn)
@@ -261,7 +254,7 @@ def test_a_task_group_with_another_error_is_reported_whole(loop):
 
     loop.run(main())
     (error,) = loop.errors
-    assert isinstance(error, Group)
+    assert isinstance(error, BaseExceptionGroup)
     assert len(error.exceptions) == 2
     loop.errors.clear()
 
@@ -293,3 +286,71 @@ def test_closed_is_called_for_every_connection_of_a_mux_that_is_closed(loop):
     assert len({conn for conn, _ in ended}) == len(ended) == 3
     assert {end.errno for _, end in ended} == {errno.ECONNABORTED}
     assert told == [Panic] * 3
+
+
+@pytest.mark.parametrize("form", ["function", "batch"])
+def test_a_cancelled_error_of_a_handler_ends_its_connection_only(loop, logged, form):
+    def function(conn, data):
+        if data == b"bad":
+            raise asyncio.CancelledError
+        return data
+
+    @pymux.batched
+    def batch(batch):
+        if b"bad" in batch.messages:
+            raise asyncio.CancelledError
+        batch.reply(batch.messages)
+
+    async def main():
+        handler = function if form == "function" else batch
+        async with pymux.aio.serve(handler, LOCAL, framing=LINES) as server:
+            assert (
+                await asyncio.to_thread(util.everything, server.address, b"bad\n")
+                == b""
+            )
+            got = await asyncio.to_thread(util.exchange, server.address, b"good\n", 5)
+            assert got == b"good\n"
+        assert len(logged) == 1
+
+    loop.run(main())
+
+
+def test_a_timer_that_raises_ends_no_outgoing_connection(loop):
+    def fail():
+        raise ValueError("the timer's")
+
+    async def main():
+        async with pymux.aio.serve(lambda conn, data: data, LOCAL) as server:
+            conn = await pymux.aio.connect(server.address)
+            conn.mux.call_later(0, fail)
+            await until(lambda: loop.errors)
+            conn.send(b"still here")
+            assert await conn.recv(10) == b"still here"
+            other = conn.mux.connect(server.address)
+            other.send(b"this one too")
+            await until(lambda: inside.has_task(other))
+            assert await other.recv(10) == b"this one too"
+            conn.close()
+            other.close()
+        assert str(loop.errors.pop()) == "the timer's"
+
+    loop.run(main())
+
+
+def test_a_task_factory_that_raises_leaves_the_server_to_be_stopped(loop):
+    async def handler(conn):
+        pass
+
+    def factory(loop, coroutine, **options):
+        if getattr(coroutine, "__name__", "") == "handler":
+            raise ValueError("no task today")
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    async def main():
+        server = await pymux.aio.serve(handler, LOCAL)
+        asyncio.get_running_loop().set_task_factory(factory)
+        assert await asyncio.to_thread(util.everything, server.address, b"") == b""
+        await server.stop()
+        assert str(loop.errors.pop()) == "no task today"
+
+    loop.run(main())

@@ -6,7 +6,8 @@ import errno
 import pytest
 
 import pymux
-from tests import util
+
+from . import inside, util
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
@@ -43,7 +44,7 @@ def test_to_cancel_it_stops_nothing(loop):
     loop.run(main())
 
 
-def test_it_raises_what_ended_the_server(monkeypatch):
+def test_it_raises_what_ended_the_server():
     reported = []
 
     async def main():
@@ -52,11 +53,8 @@ def test_it_raises_what_ended_the_server(monkeypatch):
         )
         server = await pymux.aio.serve(echo, HERE)
 
-        def fail(*args):
-            raise OSError(errno.EBADF, "of the harvest")
-
-        monkeypatch.setattr(server._engine, "exchange", fail)
-        server._mux.wakeup()
+        inside.fail_in_harvest(server, OSError(errno.EBADF, "of the harvest"))
+        inside.mux_of(server).wakeup()
         for _ in range(2):
             with pytest.raises(OSError, match="of the harvest"):
                 await server.wait()

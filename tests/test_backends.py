@@ -8,16 +8,10 @@ import sys
 import pytest
 
 import pymux
-from pymux.engine.backends import missing
 
-from .util import (
-    assert_idle,
-    connect,
-    descriptors_taken,
-    harvest_until,
-    recv_exactly,
-    until_end,
-)
+from . import inside
+from .processes import descriptors_taken
+from .util import assert_idle, connect, harvest_until, recv_exactly, until_end
 
 FD_SETSIZE = 1024
 
@@ -87,18 +81,21 @@ def test_a_known_backend_that_is_missing_says_why():
 
 @pytest.mark.parametrize("name", ["epoll", "kqueue"])
 def test_solaris_is_told_what_pymux_does_not_use_there(name):
-    reason = missing(name, "sunos5")
+    reason = inside.missing_backend(name, "sunos5")
     assert "/dev/poll" in reason
     assert "event ports" in reason
     assert "poll serves there" in reason
 
 
 def test_windows_is_told_that_select_serves_in_place_of_poll():
-    assert "select" in missing("poll", "win32")
+    assert "select" in inside.missing_backend("poll", "win32")
 
 
 def test_elsewhere_a_missing_backend_is_the_systems_to_offer():
-    assert missing("kqueue", "linux") == "this operating system does not offer it"
+    assert (
+        inside.missing_backend("kqueue", "linux")
+        == "this operating system does not offer it"
+    )
 
 
 def test_an_empty_environment_variable_is_no_choice(monkeypatch):

@@ -15,10 +15,9 @@ import time
 
 import pytest
 
-from pymux.cli import main as cli
-
-from . import util
-from .test_cli import connected, finish, format_address, one_line, write_module
+from . import inside, util
+from .commands import connected, finish, one_line, write_module
+from .processes import in_child, python
 
 NINES = "9" * 5000  # int() of so many digits is an error of its own
 # A locale that is not UTF-8: arguments reach Python as bytes that it cannot decode.
@@ -184,10 +183,10 @@ def test_a_working_directory_that_is_gone_is_one_line(pymux_command, tmp_path):
     code = (
         f"import os, sys; os.mkdir({gone!r}); os.chdir({gone!r}); os.rmdir({gone!r});"
     )
-    code += " from pymux.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    code += " from tests import inside; sys.exit(inside.command(sys.argv[1:]))"
 
     def start(*args):
-        with util.python("-c", code, *args) as child:
+        with python("-c", code, *args) as child:
             out, err = child.communicate(timeout=30)
             return child.returncode, out, err
 
@@ -241,9 +240,9 @@ def test_a_directory_that_may_not_be_written_is_one_line(tmp_path, stale):
             with open(said, "w") as sys.stderr:
                 importlib.metadata.version("pymux-io")  # while imports may be read
                 os.setuid(65534)
-                assert cli.main(["serve", f"unix:{path}"]) == 1
+                assert inside.command(["serve", f"unix:{path}"]) == 1
 
-        util.in_child(start)
+        in_child(start)
         assert said.read_text() == f"permission denied: unix:{path}\n"
 
 
@@ -305,7 +304,7 @@ def test_errors_that_nobody_reads_go_nowhere_else(pymux_command, args, code, how
 @pytest.mark.parametrize("framing", ["raw", "lines", "length4", "fixed:4"])
 def test_connect_ends_with_its_server_though_its_input_is_open(pymux_command, framing):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = format_address(listener.getsockname())
+        address = inside.format_address(listener.getsockname())
         process = pymux_command(
             "connect", address, "--framing", framing, stdin=subprocess.PIPE
         )
@@ -372,12 +371,12 @@ def test_main_writes_to_streams_in_memory():
         contextlib.redirect_stdout(io.StringIO()) as out,
         contextlib.redirect_stderr(io.StringIO()) as err,
     ):
-        assert cli.main(["connect", "unix:/nowhere/at/all"]) == 1
+        assert inside.command(["connect", "unix:/nowhere/at/all"]) == 1
         with pytest.raises(SystemExit) as raised:
-            cli.main(["--version"])
+            inside.command(["--version"])
         assert raised.value.code == 0
         with pytest.raises(SystemExit) as raised:
-            cli.main(["serve", "--nope"])
+            inside.command(["serve", "--nope"])
         assert raised.value.code == 2
     assert out.getvalue().startswith("pymux ")
     first, *_, last = err.getvalue().splitlines()

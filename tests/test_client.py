@@ -11,32 +11,17 @@ import pytest
 import pymux
 from pymux import Fixed, LengthPrefix, Lines
 
-from . import util
+from . import inside, util
+from .clients import plain_peer
 
 MIB = 1 << 20
 
 
-@pytest.fixture(autouse=True)
-def _client_backend(backend, monkeypatch):
-    """Both ends run on the backend under test."""
-    monkeypatch.setenv("PYMUX_BACKEND", backend)
+pytestmark = pytest.mark.usefixtures("client_backend")
 
 
 def echo(conn, data):
     return data
-
-
-@contextlib.contextmanager
-def plain_peer(**options):
-    """(client, plain socket at its other end), both closed afterwards."""
-    options.setdefault("timeout", 10)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = pymux.connect(listener.getsockname(), **options)
-        with client:
-            peer, _ = listener.accept()
-            peer.settimeout(10)
-            with peer:
-                yield client, peer
 
 
 @contextlib.contextmanager
@@ -160,7 +145,7 @@ def test_send_takes_in_a_bounded_amount_and_loses_none_of_it():
     with plain_peer() as (client, peer), running(lambda: flooding(peer, flood)):
         with pytest.raises(TimeoutError):
             client.send(bytes(32 * MIB), timeout=1)
-        assert client._inbox.size < 17 * MIB
+        assert inside.held_bytes(client) < 17 * MIB
         got = 0
         while got < len(flood):
             piece = client.recv()

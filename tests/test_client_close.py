@@ -10,7 +10,8 @@ import pytest
 import pymux
 from pymux import Fixed, LengthPrefix, Lines
 
-from . import util
+from . import inside, util
+from .clients import plain_peer
 
 MIB = 1 << 20
 LONG = 4.0  # a close that should not wait takes less, however busy the machine is
@@ -19,36 +20,7 @@ LONG = 4.0  # a close that should not wait takes less, however busy the machine 
 FRAMINGS = [None, Lines(), LengthPrefix(), Fixed(900)]
 
 
-@pytest.fixture(autouse=True)
-def _client_backend(backend, monkeypatch):
-    monkeypatch.setenv("PYMUX_BACKEND", backend)
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def address(request, tmp_path):
-    return ("127.0.0.1", 0) if request.param == "tcp" else str(tmp_path / "s")
-
-
-@contextlib.contextmanager
-def plain_peer(address=("127.0.0.1", 0), **options):
-    """(client, plain socket at its other end). The block closes the client."""
-    options.setdefault("timeout", 20)
-    if isinstance(address, tuple):
-        listener = socket.create_server(address)
-    else:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(address)
-        listener.listen()
-    with listener:
-        client = pymux.connect(listener.getsockname(), **options)
-        peer, _ = listener.accept()
-    peer.settimeout(20)
-    with peer:
-        try:
-            yield client, peer
-        finally:
-            with contextlib.suppress(OSError):
-                client.close(0)
+pytestmark = pytest.mark.usefixtures("client_backend")
 
 
 class Counting:
@@ -93,9 +65,9 @@ class Greeting(Counting):
             conn.send(b"g" * 900)
 
 
-def sent_and_left(handler, backend, address, framing, count, timeout=20):
+def sent_and_left(handler, backend, place, framing, count, timeout=20):
     """Send `count` messages of 900 bytes and leave; what the handler has got."""
-    with util.serving(handler, backend, address, framing=framing) as server:
+    with util.serving(handler, backend, place, framing=framing) as server:
         with pymux.connect(server.address, framing=framing, timeout=timeout) as client:
             for _ in range(count):
                 client.send(b"m" * 900)
@@ -107,18 +79,18 @@ def sent_and_left(handler, backend, address, framing, count, timeout=20):
 
 
 @pytest.mark.parametrize("framing", FRAMINGS, ids=repr)
-def test_what_was_sent_arrives_though_answers_are_not_read(backend, address, framing):
+def test_what_was_sent_arrives_though_answers_are_not_read(backend, place, framing):
     handler = Acknowledging(b"a" * 900)
-    assert sent_and_left(handler, backend, address, framing, 3000) == 3000 * 900
+    assert sent_and_left(handler, backend, place, framing, 3000) == 3000 * 900
 
 
 @pytest.mark.parametrize("framing", FRAMINGS, ids=repr)
-def test_what_was_sent_arrives_though_much_comes_meanwhile(backend, address, framing):
+def test_what_was_sent_arrives_though_much_comes_meanwhile(backend, place, framing):
     handler = Greeting(9_000_000)
-    assert sent_and_left(handler, backend, address, framing, 300) == 300 * 900
+    assert sent_and_left(handler, backend, place, framing, 300) == 300 * 900
 
 
-def test_what_was_sent_arrives_at_a_coroutine_that_reads_slowly(backend, address):
+def test_what_was_sent_arrives_at_a_coroutine_that_reads_slowly(backend, place):
     got, over = [], threading.Event()
 
     async def slow(conn):
@@ -133,7 +105,7 @@ def test_what_was_sent_arrives_at_a_coroutine_that_reads_slowly(backend, address
 
     limits = pymux.Limits(high_water=2000, low_water=1000)
     with util.serving(
-        slow, backend, address, framing=Lines(), limits=limits, drain_timeout=20
+        slow, backend, place, framing=Lines(), limits=limits, drain_timeout=20
     ) as server:
         with pymux.connect(server.address, framing=Lines(), timeout=20) as client:
             for _ in range(1000):
@@ -142,9 +114,9 @@ def test_what_was_sent_arrives_at_a_coroutine_that_reads_slowly(backend, address
     assert sum(got) == 1000 * 900
 
 
-def test_a_close_reads_until_the_peer_has_ended_too(address):
+def test_a_close_reads_until_the_peer_has_ended_too(place):
     """A peer that answers before it ends is not reset by what it answers."""
-    with plain_peer(address) as (client, peer):
+    with plain_peer(place) as (client, peer):
         failed = []
 
         def answer():
@@ -166,8 +138,8 @@ def test_a_close_reads_until_the_peer_has_ended_too(address):
         assert not failed
 
 
-def test_a_peer_that_has_ended_its_stream_gets_the_rest(address):
-    with plain_peer(address) as (client, peer):
+def test_a_peer_that_has_ended_its_stream_gets_the_rest(place):
+    with plain_peer(place) as (client, peer):
         peer.sendall(b"unread")
         peer.shutdown(socket.SHUT_WR)
         client.send(b"m" * 100_000)
@@ -175,8 +147,8 @@ def test_a_peer_that_has_ended_its_stream_gets_the_rest(address):
         assert util.recv_all(peer) == b"m" * 100_000
 
 
-def test_after_send_eof_a_close_adds_nothing(address):
-    with plain_peer(address) as (client, peer):
+def test_after_send_eof_a_close_adds_nothing(place):
+    with plain_peer(place) as (client, peer):
         client.send(b"m" * 50_000)
         client.send_eof()
         peer.sendall(b"unread" * 100)
@@ -184,8 +156,8 @@ def test_after_send_eof_a_close_adds_nothing(address):
         assert util.recv_all(peer) == b"m" * 50_000
 
 
-def test_a_message_whose_send_timed_out_leaves_while_the_peer_reads(address):
-    with plain_peer(address) as (client, peer):
+def test_a_message_whose_send_timed_out_leaves_while_the_peer_reads(place):
+    with plain_peer(place) as (client, peer):
         with pytest.raises(TimeoutError):
             client.send(b"m" * 16 * MIB, timeout=0)
         got = []
@@ -199,8 +171,8 @@ def test_a_message_whose_send_timed_out_leaves_while_the_peer_reads(address):
 # It does not wait for more than that
 
 
-def test_a_peer_that_keeps_its_side_open_does_not_delay_a_close(address):
-    with plain_peer(address) as (client, peer):
+def test_a_peer_that_keeps_its_side_open_does_not_delay_a_close(place):
+    with plain_peer(place) as (client, peer):
         client.send(b"all")
         start = time.monotonic()
         client.close(60)
@@ -208,10 +180,10 @@ def test_a_peer_that_keeps_its_side_open_does_not_delay_a_close(address):
         assert util.recv_all(peer) == b"all"
 
 
-def test_many_idle_clients_close_at_once(address):
+def test_many_idle_clients_close_at_once(place):
     with contextlib.ExitStack() as stack:
         kept = [
-            stack.enter_context(plain_peer(address if not n else _other(address, n)))
+            stack.enter_context(plain_peer(place if not n else _other(place, n)))
             for n in range(50)
         ]
         start = time.monotonic()
@@ -220,12 +192,12 @@ def test_many_idle_clients_close_at_once(address):
         assert time.monotonic() - start < LONG
 
 
-def _other(address, n):
-    return address if isinstance(address, tuple) else f"{address}{n}"
+def _other(place, n):
+    return place if isinstance(place, tuple) else f"{place}{n}"
 
 
-def test_a_peer_that_sends_for_ever_does_not_hold_a_close(address):
-    with plain_peer(address) as (client, peer):
+def test_a_peer_that_sends_for_ever_does_not_hold_a_close(place):
+    with plain_peer(place) as (client, peer):
         stop = threading.Event()
 
         def flood():
@@ -259,7 +231,7 @@ def test_a_close_takes_no_longer_than_its_timeout():
         with contextlib.suppress(TimeoutError):
             client.close(0.2)
         assert time.monotonic() - start < LONG
-        assert client._closed
+        assert inside.is_closed(client)
 
 
 def fill(client):
@@ -292,19 +264,19 @@ def test_a_connection_that_is_lost_with_what_was_accepted_is_told():
     with plain_peer() as (client, peer):
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.send(b"m" * 200_000)
-        if client._unacknowledged() in (0, None):
+        if inside.all_is_acknowledged(client):
             pytest.skip("the peer's kernel has taken all")
         util.reset(peer)
         with pytest.raises(pymux.ConnectionClosed):
             client.close()
-        assert client._closed
+        assert inside.is_closed(client)
 
 
 def test_a_connection_that_is_lost_when_all_had_arrived_is_not_told():
     with plain_peer() as (client, peer):
         client.send(b"all")
         assert util.recv_exactly(peer, 3) == b"all"
-        util.wait_until(lambda: client._unacknowledged() in (0, None))
+        util.wait_until(lambda: inside.all_is_acknowledged(client))
         util.reset(peer)
         client.close()
 
@@ -318,7 +290,7 @@ def test_what_the_block_raises_is_not_hidden_by_what_is_lost():
         peer.close()
         with pytest.raises(KeyError), client:
             raise KeyError("the block's own")
-        assert client._closed
+        assert inside.is_closed(client)
 
 
 def test_a_peer_that_does_not_read_gets_it_from_the_kernel_later():
@@ -331,18 +303,18 @@ def test_a_peer_that_does_not_read_gets_it_from_the_kernel_later():
 
 
 @pytest.mark.parametrize("timeout", [0, 0.5, None])
-def test_any_duration_will_do(address, timeout):
-    with plain_peer(address) as (client, peer):
+def test_any_duration_will_do(place, timeout):
+    with plain_peer(place) as (client, peer):
         peer.sendall(b"unread")
         client.send(b"sent")
         client.close(timeout)
-        assert client._closed
+        assert inside.is_closed(client)
         with contextlib.suppress(ConnectionResetError):
             assert util.recv_all(peer) in (b"sent", b"")
 
 
-def test_close_without_waiting_drops_what_is_unread_first(address):
-    with plain_peer(address) as (client, peer):
+def test_close_without_waiting_drops_what_is_unread_first(place):
+    with plain_peer(place) as (client, peer):
         peer.sendall(b"u" * 50_000)
         client.send(b"sent")
         client.close(timeout=0)
@@ -359,3 +331,18 @@ def test_a_timeout_that_is_none_is_refused_and_closes_nothing(timeout, error):
             client.close(timeout)
         client.send(b"open")
         assert util.recv_exactly(peer, 4) == b"open"
+
+
+def test_a_client_that_closes_on_much_unread_input_destroys_nothing_it_sent():
+    data = b"d" * 200_000
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        with pymux.connect(listener.getsockname(), timeout=10) as client:
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(10)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+                util.fill(peer, 400_000)
+                client.send(data)
+                client.close()
+                assert util.until_end(peer) == (data, None)

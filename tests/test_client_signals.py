@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import socket
-import sys
 import threading
 import time
 
@@ -14,41 +13,15 @@ import pytest
 import pymux
 from pymux import LengthPrefix, Lines
 
-from . import util
+from . import inside, util
+from .alarms import needs_alarms, on_alarm
+from .clients import connected
 from .interrupts import Interrupted, at_each_place, interrupted, needs_tracing
 
 LINES = Lines()
 
 
-@pytest.fixture(autouse=True)
-def _client_backend(backend, monkeypatch):
-    monkeypatch.setenv("PYMUX_BACKEND", backend)
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def listener(request, tmp_path):
-    """A listening socket; its peers are served by the test."""
-    if request.param == "tcp":
-        sock = socket.create_server(("127.0.0.1", 0))
-    else:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(str(tmp_path / "s"))
-        sock.listen()
-    with sock:
-        sock.settimeout(10)
-        yield sock
-
-
-@contextlib.contextmanager
-def connected(listener, **options):
-    """(client, plain socket at its other end)."""
-    options.setdefault("timeout", 10)
-    options.setdefault("framing", LINES)
-    with pymux.connect(listener.getsockname(), **options) as client:
-        peer, _ = listener.accept()
-        peer.settimeout(10)
-        with peer:
-            yield client, peer
+pytestmark = pytest.mark.usefixtures("client_backend")
 
 
 @contextlib.contextmanager
@@ -89,7 +62,7 @@ def rest(client, came, count):
 @needs_tracing
 def test_no_place_in_recv_loses_a_message(listener):
     def scene(nth):
-        with connected(listener) as (client, peer):
+        with connected(listener, framing=LINES) as (client, peer):
             peer.sendall(b"1\n2\n")
             where, got = interrupted(client.recv, nth)
             peer.sendall(b"3\n")
@@ -102,7 +75,7 @@ def test_no_place_in_recv_loses_a_message(listener):
 @needs_tracing
 def test_no_place_in_a_recv_that_waits_loses_a_message(listener):
     def scene(nth):
-        with connected(listener) as (client, peer):
+        with connected(listener, framing=LINES) as (client, peer):
             timer = threading.Timer(0.002, peer.sendall, [b"1\n2\n"])
             timer.start()
             where, got = interrupted(client.recv, nth)
@@ -116,7 +89,7 @@ def test_no_place_in_a_recv_that_waits_loses_a_message(listener):
 @needs_tracing
 def test_no_place_in_iteration_loses_a_message(listener):
     def scene(nth):
-        with connected(listener) as (client, peer):
+        with connected(listener, framing=LINES) as (client, peer):
             peer.sendall(b"1\n2\n3\n")
             peer.shutdown(socket.SHUT_WR)
             came = []
@@ -173,7 +146,7 @@ def test_a_send_that_is_interrupted_is_sent_whole_or_not_at_all(listener, size):
 
     def scene(n):
         got = []
-        with connected(listener) as (client, peer):
+        with connected(listener, framing=LINES) as (client, peer):
             reader = threading.Thread(target=lambda: got.append(util.recv_all(peer)))
             reader.start()
             where, _ = interrupted(
@@ -193,7 +166,7 @@ def test_a_send_that_is_interrupted_is_sent_whole_or_not_at_all(listener, size):
 @needs_tracing
 def test_what_arrives_during_an_interrupted_send_is_kept(listener):
     def scene(nth):
-        with connected(listener) as (client, peer):
+        with connected(listener, framing=LINES) as (client, peer):
             peer.sendall(b"1\n2\n")
             where, _ = interrupted(lambda: client.send(b"x") or True, nth)
             assert rest(client, [], 2) == [b"1", b"2"], where
@@ -205,7 +178,7 @@ def test_what_arrives_during_an_interrupted_send_is_kept(listener):
 @needs_tracing
 def test_send_eof_may_be_called_again_where_it_was_interrupted(listener):
     def scene(nth):
-        with connected(listener) as (client, peer):
+        with connected(listener, framing=LINES) as (client, peer):
             client.send(b"last")
             where, _ = interrupted(lambda: client.send_eof() or True, nth)
             client.send_eof()
@@ -238,7 +211,7 @@ def test_connecting_that_is_interrupted_leaves_nothing(listener):
 @needs_tracing
 def test_close_may_be_called_again_where_it_was_interrupted(listener):
     def scene(nth):
-        with connected(listener) as (client, peer):
+        with connected(listener, framing=LINES) as (client, peer):
             peer.sendall(b"unread\n")
             client.send(b"sent")
             before = descriptors()
@@ -257,7 +230,7 @@ def test_close_may_be_called_again_where_it_was_interrupted(listener):
 @needs_tracing
 def test_a_block_whose_leaving_is_interrupted_can_be_cleaned_up(listener):
     def scene(nth):
-        with connected(listener) as (client, peer):
+        with connected(listener, framing=LINES) as (client, peer):
 
             def leave():
                 with client:
@@ -275,39 +248,11 @@ def test_a_block_whose_leaving_is_interrupted_can_be_cleaned_up(listener):
 
 # Real signals
 
-needs_alarms = pytest.mark.skipif(
-    not hasattr(signal, "setitimer"), reason="no interval timers here"
-)
 
-
-@contextlib.contextmanager
-def on_alarm(handler):
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def inside(frame, *names):
-    """Whether a call of the client's is under way."""
-    while frame is not None:
-        code = frame.f_code
-        if code.co_filename == pymux.client.client.__file__ and code.co_name in names:
-            return True
-        frame = frame.f_back
-    return False
-
-
-@pytest.mark.skipif(
-    sys.implementation.name == "cpython" and sys.version_info < (3, 11),
-    reason="a signal's handler runs between any two instructions before 3.11",
-)
 @needs_alarms
 def test_alarms_that_raise_lose_nothing_of_a_conversation(backend):
     def raise_inside(number, frame):
-        if inside(frame, "recv"):
+        if inside.is_in_client(frame, "recv"):
             raise Interrupted
 
     def handler(conn, data):
@@ -339,7 +284,7 @@ def test_a_signal_that_raises_ends_a_wait_at_once(listener):
     def raise_it(number, frame):
         raise Interrupted
 
-    with connected(listener) as (client, peer), on_alarm(raise_it):
+    with connected(listener, framing=LINES) as (client, peer), on_alarm(raise_it):
         for _ in range(3):
             signal.setitimer(signal.ITIMER_REAL, 0.02)
             start = time.monotonic()
@@ -352,7 +297,7 @@ def test_a_signal_that_raises_ends_a_wait_at_once(listener):
 
 @needs_alarms
 def test_a_handler_may_close_the_client_that_it_has_interrupted(listener):
-    with connected(listener) as (client, peer):
+    with connected(listener, framing=LINES) as (client, peer):
         client.send(b"sent")
         with on_alarm(lambda *args: client.close()):
             signal.setitimer(signal.ITIMER_REAL, 0.02)
@@ -364,7 +309,7 @@ def test_a_handler_may_close_the_client_that_it_has_interrupted(listener):
 
 @needs_alarms
 def test_a_handler_may_close_a_client_that_sends(listener):
-    with connected(listener) as (client, peer):
+    with connected(listener, framing=LINES) as (client, peer):
         with on_alarm(lambda *args: client.close(0.1)):
             signal.setitimer(signal.ITIMER_REAL, 0.05)
             with pytest.raises(pymux.ConnectionClosed):
@@ -384,7 +329,7 @@ def test_a_handler_cannot_use_the_client_that_it_has_interrupted(listener):
             except RuntimeError as error:
                 errors.append(str(error))
 
-    with connected(listener) as (client, peer), on_alarm(use):
+    with connected(listener, framing=LINES) as (client, peer), on_alarm(use):
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         with pytest.raises(TimeoutError):
             client.recv(0.5)

@@ -1,11 +1,10 @@
 """Several threads at one client: one is inside, any may close it."""
 
 import contextlib
+import functools
 import gc
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -14,28 +13,14 @@ import pytest
 import pymux
 from pymux import Lines
 
-from . import util
+from . import clients, inside, util
+from .processes import in_child, python
 
 LINES = Lines()
+plain_peer = functools.partial(clients.plain_peer, framing=LINES)
 
 
-@pytest.fixture(autouse=True)
-def _client_backend(backend, monkeypatch):
-    monkeypatch.setenv("PYMUX_BACKEND", backend)
-
-
-@contextlib.contextmanager
-def plain_peer(**options):
-    """(client, plain socket at its other end)."""
-    options.setdefault("timeout", 20)
-    options.setdefault("framing", LINES)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = pymux.connect(listener.getsockname(), **options)
-        with client:
-            peer, _ = listener.accept()
-            peer.settimeout(20)
-            with peer:
-                yield client, peer
+pytestmark = pytest.mark.usefixtures("client_backend")
 
 
 class Call(threading.Thread):
@@ -46,7 +31,7 @@ class Call(threading.Thread):
         self.outcome = None
         self._call = call
         self.start()
-        util.wait_until(lambda: client._inside or not self.is_alive())
+        util.wait_until(lambda: inside.is_entered(client) or not self.is_alive())
 
     def run(self):
         try:
@@ -92,7 +77,7 @@ def test_a_call_beside_a_waiting_send_raises_and_does_nothing(call):
     with plain_peer() as (client, peer):
         peer.sendall(b"held\n")
         waiting = Call(client, lambda: client.send(big))
-        util.wait_until(lambda: client._engine.counts.queued)
+        util.wait_until(lambda: inside.has_queued(client))
         with pytest.raises(RuntimeError, match="in use"):
             call(client)
         assert util.recv_exactly(peer, len(big) + 1) == big + b"\n"
@@ -175,7 +160,7 @@ def test_close_in_another_thread_ends_what_waits(wait):
         client.close(0.5)
         error = waiting.result()
         assert isinstance(error, pymux.ConnectionClosed), error
-        assert client._closed
+        assert inside.is_closed(client)
         with contextlib.suppress(ConnectionResetError):  # of half a message
             util.recv_all(peer)
 
@@ -196,8 +181,8 @@ def test_close_returns_when_the_thread_inside_has_closed():
         client.send(b"sent")
         waiting = Call(client, client.recv)
         client.close()
-        assert client._closed
-        assert client._engine.c is None
+        assert inside.is_closed(client)
+        assert inside.is_freed(client)
         assert util.recv_all(peer) == b"sent\n"
         assert isinstance(waiting.result(), pymux.ConnectionClosed)
 
@@ -218,7 +203,7 @@ def test_a_close_beside_a_close_waits_for_it():
         peer.sendall(b"unread\n" * 10)
         first = Call(client, client.close)
         client.close()
-        assert client._closed
+        assert inside.is_closed(client)
         assert util.recv_all(peer) == b"s" * 100_000 + b"\n"
         assert first.result() is None
 
@@ -275,7 +260,7 @@ def test_closing_in_a_forked_child_leaves_the_parents_connection():
             client.close()
             client.close()
 
-        util.in_child(close_there)
+        in_child(close_there)
         client.send(b"still here")
         assert util.recv_exactly(peer, 11) == b"still here\n"
 
@@ -284,15 +269,16 @@ def test_closing_in_a_forked_child_leaves_the_parents_connection():
 def test_a_child_may_close_what_a_thread_of_its_parent_waits_in():
     with plain_peer() as (client, peer):
         waiting = Call(client, client.recv)
-        util.in_child(client.close)
+        in_child(client.close)
         peer.sendall(b"answer\n")
         assert waiting.result() == b"answer"
 
 
 def test_a_client_may_be_closed_at_exit_while_a_thread_waits(backend):
     program = """
-import atexit, sys, threading
+import atexit, threading
 import pymux
+from tests import inside
 server = pymux.Server(lambda conn, data: data, ("127.0.0.1", 0)).start()
 client = pymux.connect(server.address)
 atexit.register(server.stop)
@@ -305,14 +291,9 @@ def wait():
         print("closed", flush=True)
 thread = threading.Thread(target=wait, daemon=True)
 thread.start()
-while not client._inside:
+while not inside.is_entered(client):
     pass
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        env={**os.environ, "PYMUX_BACKEND": backend},
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "closed\n", "")
+    with python("-W", "error", "-c", program) as child:
+        out, err = child.communicate(timeout=50)
+    assert (child.returncode, out, err) == (0, "closed\n", "")

@@ -13,35 +13,11 @@ import pytest
 import pymux
 from pymux import LengthPrefix, Lines
 
-from . import util
+from . import inside, util
+from .clients import connected
+from .processes import no_descriptor_left
 
-
-@pytest.fixture(autouse=True)
-def _client_backend(backend, monkeypatch):
-    monkeypatch.setenv("PYMUX_BACKEND", backend)
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def listener(request, tmp_path):
-    if request.param == "tcp":
-        sock = socket.create_server(("127.0.0.1", 0), backlog=300)
-    else:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(str(tmp_path / "s"))
-        sock.listen(300)
-    with sock:
-        yield sock
-
-
-@contextlib.contextmanager
-def connected(listener, **options):
-    """(client, plain socket at its other end)."""
-    options.setdefault("timeout", 10)
-    with pymux.connect(listener.getsockname(), **options) as client:
-        peer, _ = listener.accept()
-        peer.settimeout(10)
-        with peer:
-            yield client, peer
+pytestmark = pytest.mark.usefixtures("client_backend")
 
 
 def descriptors():
@@ -86,7 +62,7 @@ def test_a_hundred_clients_weigh_little(listener):
 
 
 def test_a_wait_needs_no_descriptor_that_cannot_be_had(listener):
-    with connected(listener) as (client, peer), util.no_descriptor_left():
+    with connected(listener) as (client, peer), no_descriptor_left():
         timer = threading.Timer(0.1, peer.sendall, [b"late"])
         timer.start()
         assert client.recv() == b"late"
@@ -126,8 +102,9 @@ def test_a_message_that_takes_many_receives_has_arrived_in_time(listener):
 def test_a_message_that_came_while_nobody_looked_is_no_timeout(listener):
     """The time may be over when a wait returns: then there is one look more."""
     with connected(listener, framing=Lines()) as (client, peer):
-        assert client._engine.can_be_woken()  # else a wait begins with a look
-        harvest, late = client._engine.harvest, []
+        engine = inside.engine_of_client(client)
+        assert engine.can_be_woken()  # else a wait begins with a look
+        harvest, late = engine.harvest, []
 
         def slow(*args):
             batch = harvest(0.0, 1, 0)
@@ -136,7 +113,7 @@ def test_a_message_that_came_while_nobody_looked_is_no_timeout(listener):
                 time.sleep(0.1)
             return batch
 
-        client._engine.harvest = slow
+        engine.harvest = slow
         assert client.recv(timeout=0.05) == b"in time"
 
 

@@ -15,7 +15,9 @@ import threading
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
+from .processes import python
 
 LINES = pymux.Lines()
 HERE = ("127.0.0.1", 0)
@@ -181,7 +183,7 @@ def test_a_privileged_port_is_named():
                 pytest.skip("no port is privileged on this machine")
     except FileNotFoundError:
         pass
-    with util.python("-c", PRIVILEGED) as child:
+    with python("-c", PRIVILEGED) as child:
         out, err = child.communicate(timeout=20)
     if "cannot give up root" in err:
         pytest.skip("cannot give up root here")

@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 
 from . import util
+from .processes import python
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
@@ -27,7 +28,7 @@ def telemetry():
     pytest.importorskip("aiohttp")
     if util.NO_GUESTS:
         pytest.skip(util.WHY_NO_GUESTS)
-    with util.python(str(EXAMPLES / "telemetry.py"), "0", "0") as child:
+    with python(str(EXAMPLES / "telemetry.py"), "0", "0") as child:
         yield [int(child.stdout.readline().split()[-1]) for _ in range(2)]
         child.send_signal(signal.SIGINT)
         assert child.communicate(timeout=20) == ("", "")

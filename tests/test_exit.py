@@ -6,7 +6,9 @@ import signal
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
+from .processes import python
 
 BEGIN = """
 import atexit, os, signal, sys, threading, time
@@ -221,7 +223,7 @@ ANY_FORM = [what for what in PROGRAMS if "in_form" in PROGRAMS[what][0]]
 
 def run(program, *args):
     """(exit code, what it printed, what it complained of)."""
-    with util.python("-c", BEGIN + program, *args) as child:
+    with python("-c", BEGIN + program, *args) as child:
         out, err = child.communicate(timeout=40)
     return child.returncode, out, err
 
@@ -246,7 +248,7 @@ conn = mux.connect(mux.listen(("127.0.0.1", 0)).address)
 mux.harvest(0.1)
 """
     assert run(program, backend, "function") == (0, "", "")
-    with util.python("-W", "default", "-c", BEGIN + program, backend, "-") as child:
+    with python("-W", "default", "-c", BEGIN + program, backend, "-") as child:
         _, err = child.communicate(timeout=40)
     assert child.returncode == 0
     assert "ResourceWarning" in err
@@ -291,7 +293,7 @@ pymux.serve(handler, path, backend=backend)
 def test_a_program_may_end_with_serve(backend, tmp_path, word):
     path = tmp_path / "s"
     args = ("-c", BEGIN + SERVE, backend, "function", path)
-    with util.python(*args) as child, util.connect_when_up(path) as sock:
+    with python(*args) as child, util.connect_when_up(path) as sock:
         sock.sendall(word)
         if word == b"thread":
             assert util.recv_exactly(sock, 6) == word

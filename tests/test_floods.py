@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import inspect
 import socket
 import sys
 import threading
@@ -10,7 +11,9 @@ import time
 import pytest
 
 import pymux
-from tests import floods, util
+
+from . import floods, inside, util
+from .processes import no_descriptor_left, python
 
 linux = pytest.mark.skipif(
     sys.platform != "linux", reason="processes and limits as Linux has them"
@@ -149,9 +152,7 @@ def test_a_handler_may_end_another_connection_of_its_harvest(
         two.sendall(b"who\n")
         assert util.recv_exactly(two, 4) == b"who\n"
         if form != "object":
-            conns += util.in_server(
-                server, lambda mux: [c for c in mux._engine.table if c is not None]
-            )
+            conns += util.in_server(server, inside.connections)
         first.sendall(b"end them\n")
         assert util.recv_exactly(first, 9) == b"end them\n"
         assert util.until_end(two)[0] == b""
@@ -254,7 +255,7 @@ def test_a_wall_clock_that_jumps_moves_nothing(mux, monkeypatch):
 SERVES = """
 import socket, sys, time
 import pymux
-from tests import util
+from tests import inside, util
 
 def answer(data):
     if data == b"raise":
@@ -272,10 +273,6 @@ def ask(server, line):
         sock.shutdown(socket.SHUT_WR)
         return util.until_end(sock)[0]
 
-def look_late(mux):
-    mux._engine.turn.done_ns = 0
-    mux._engine.gil.look()
-
 handlers = [util.in_form(form, answer) for form in util.FORMS] + [threaded]
 with pymux.Mux() as mux:
     util.connect(mux.listen(("127.0.0.1", 0)).address).close()
@@ -291,7 +288,7 @@ for server in servers:
         assert ask(server, b"hello") == b"hello\\n"
     assert ask(server, b"raise") == b""
     # as if another thread had had the GIL for long
-    util.in_server(server, look_late)
+    util.in_server(server, notice_a_busy_gil)
     for _ in range(20):
         assert ask(server, b"hello") == b"hello\\n"
 for server in servers:
@@ -303,7 +300,8 @@ print(sorted(set(sys.modules) - before))
 def test_serving_imports_nothing():
     # An import takes a descriptor. A server that was out of them ended by one: the
     # first that looked, late, how to keep the GIL.
-    with util.python("-c", SERVES) as child:
+    look = inspect.getsource(inside.notice_a_busy_gil)
+    with python("-c", look + SERVES) as child:
         out, err = child.communicate(timeout=50)
     assert err == ""
     assert out == "[]\n"
@@ -316,7 +314,7 @@ def test_a_handler_that_raises_with_no_descriptor_left_is_logged(backend, logged
     with util.serving(handler, backend) as server:
         with util.connect(server.address) as sock:
             util.wait_until(lambda: server.stats().connections == 1)
-            with util.no_descriptor_left():
+            with no_descriptor_left():
                 sock.sendall(b"hello")
                 assert util.until_end(sock)[0] == b""
         util.wait_until(lambda: server.stats().connections == 0)

@@ -4,6 +4,7 @@ import errno
 import socket
 import threading
 import time
+from unittest.mock import ANY
 
 import pytest
 
@@ -11,6 +12,7 @@ import pymux
 
 from .util import (
     assert_idle,
+    assert_nothing,
     connect,
     fill,
     harvest_until,
@@ -341,67 +343,89 @@ def test_queued_never_passes_max_output_but_by_one_piece(mux):
         pytest.fail("the peer read nothing, and nothing ended the connection")
 
 
-def test_an_idle_connection_times_out(mux):
+MINUTE = pymux.Limits(idle_timeout=60)
+
+
+def ends_idle(mux, conn):
+    """Assert that the connection is idle for too long now."""
+    acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
+    assert acc.errno(conn) == errno.ETIMEDOUT
+
+
+def test_an_idle_connection_times_out(mux, clock):
+    conn, peer = pair(mux, limits=MINUTE)
+    with peer:
+        clock.advance(59, mux)
+        assert_nothing(mux)
+        clock.advance(2, mux)
+        ends_idle(mux, conn)
+
+
+def test_an_idle_timeout_ends_a_wait(mux):
     conn, peer = pair(mux, limits=pymux.Limits(idle_timeout=0.05))
     with peer:
-        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
-        assert acc.errno(conn) == errno.ETIMEDOUT
+        assert mux.harvest(20).closed == [(conn, ANY)]
 
 
-def test_a_received_byte_starts_the_idle_clock_again(mux):
-    conn, peer = pair(mux, limits=pymux.Limits(idle_timeout=0.3))
+def test_a_received_byte_starts_the_idle_clock_again(mux, clock):
+    conn, peer = pair(mux, limits=MINUTE)
     with peer:
-        mux.harvest(0.15)
+        clock.advance(50, mux)
         peer.sendall(b"x")
         harvest_until(mux, lambda acc: acc.messages)
-        start = time.monotonic()
-        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
-        assert acc.errno(conn) == errno.ETIMEDOUT
-        assert time.monotonic() - start > 0.25
+        clock.advance(50, mux)
+        assert_nothing(mux)
+        clock.advance(20, mux)
+        ends_idle(mux, conn)
 
 
-def test_a_byte_taken_by_the_kernel_starts_the_idle_clock_again(mux):
-    conn, peer = pair(mux, limits=pymux.Limits(idle_timeout=0.3))
+def test_a_byte_taken_by_the_kernel_starts_the_idle_clock_again(mux, clock):
+    conn, peer = pair(mux, limits=MINUTE)
     with peer:
-        mux.harvest(0.15)
-        start = time.monotonic()
+        clock.advance(50, mux)
         conn.send(b"x")
-        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
-        assert acc.errno(conn) == errno.ETIMEDOUT
-        assert time.monotonic() - start > 0.25
+        clock.advance(50, mux)
+        assert recv_exactly(peer, 1) == b"x"
+        assert_nothing(mux)
+        clock.advance(20, mux)
+        ends_idle(mux, conn)
 
 
-def test_the_idle_clock_stands_still_while_you_paused(mux):
-    conn, peer = pair(mux, limits=pymux.Limits(idle_timeout=0.05))
+def test_the_idle_clock_stands_still_while_you_paused(mux, clock):
+    conn, peer = pair(mux, limits=MINUTE)
     with peer:
         conn.pause()
-        assert_idle(mux, 0.2)
+        clock.advance(200, mux)
+        assert_nothing(mux)
         conn.resume()
-        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
-        assert acc.errno(conn) == errno.ETIMEDOUT
+        clock.advance(59, mux)
+        assert_nothing(mux)
+        clock.advance(2, mux)
+        ends_idle(mux, conn)
 
 
-def test_the_idle_clock_runs_while_output_is_stuck(mux):
-    conn, peer = pair(mux, limits=pymux.Limits(idle_timeout=0.05))
+def test_the_idle_clock_runs_while_output_is_stuck(mux, clock):
+    conn, peer = pair(mux, limits=MINUTE)
     with peer:
         conn.send(b"x" * BIG)
-        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
-        assert acc.errno(conn) == errno.ETIMEDOUT
+        clock.advance(61, mux)  # the peer may be reading what the kernel has
+        assert_nothing(mux)
+        clock.advance(61, mux)
+        ends_idle(mux, conn)
 
 
-def test_an_idle_timeout_of_one_leaves_the_busy_ones(mux):
-    limits = pymux.Limits(idle_timeout=0.3)
-    idle, peer_a = pair(mux, limits=limits)
-    busy, peer_b = pair(mux, limits=limits)
-
-    def closed(acc):
-        peer_b.sendall(b".")
-        return acc.is_closed(idle)
-
+def test_an_idle_timeout_of_one_leaves_the_busy_ones(mux, clock):
+    idle, peer_a = pair(mux, limits=MINUTE)
+    busy, peer_b = pair(mux, limits=MINUTE)
     with peer_a, peer_b:
-        acc = harvest_until(mux, closed)
+        clock.advance(50, mux)
+        peer_b.sendall(b".")
+        harvest_until(mux, lambda acc: acc.messages)
+        clock.advance(50, mux)
+        acc = harvest_until(mux, lambda acc: acc.closed)
         assert acc.errno(idle) == errno.ETIMEDOUT
         assert not acc.is_closed(busy)
+        assert not busy.closed
 
 
 def test_without_an_idle_timeout_a_connection_stays(mux, raw):

@@ -10,16 +10,8 @@ import pytest
 
 import pymux
 
-from .util import (
-    assert_idle,
-    connect,
-    harvest_until,
-    idle_child,
-    in_child,
-    pair,
-    recv_all,
-    recv_exactly,
-)
+from .processes import idle_child, in_child
+from .util import assert_idle, connect, harvest_until, pair, recv_all, recv_exactly
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 

@@ -1,5 +1,6 @@
 """A forked child of a process that serves: nothing hangs there, nothing acts twice."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -8,7 +9,9 @@ import time
 import pytest
 
 import pymux
-from tests import util
+
+from . import inside, util
+from .processes import in_child, python
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -42,7 +45,7 @@ def test_ending_a_server_in_a_child_returns_at_once(backend, end):
             server.stats()
             assert server.address
 
-        util.in_child(child)
+        in_child(child)
         sock.sendall(b"x")
         assert util.recv_exactly(sock, 1) == b"x"
         still_serves(server)
@@ -54,7 +57,7 @@ def test_it_does_so_whatever_another_thread_held_when_it_forked(backend, end):
         entered, release = threading.Event(), threading.Event()
 
         def hold():
-            with server._lock, server._joining, server._engine.lock:
+            with inside.locks_held(server):
                 entered.set()
                 release.wait(20)
 
@@ -66,7 +69,7 @@ def test_it_does_so_whatever_another_thread_held_when_it_forked(backend, end):
             signal.alarm(20)
             end(server)
 
-        util.in_child(child)
+        in_child(child)
         release.set()
         thread.join(10)
         still_serves(server)
@@ -80,7 +83,7 @@ def test_a_server_that_was_not_started_may_be_in_a_child(backend):
         with server:
             still_serves(server)
 
-    util.in_child(child)
+    in_child(child)
     with server:
         still_serves(server)
 
@@ -94,7 +97,7 @@ def test_a_child_may_serve_while_its_parent_does(backend):
                 still_serves(other)
             server.stop()
 
-        util.in_child(child)
+        in_child(child)
         still_serves(server)
 
 
@@ -167,7 +170,7 @@ def test_a_child_that_returns_from_its_handler_leaves_the_server(
     """What else has arrived is the parent's."""
     path, log = tmp_path / "s", tmp_path / "log"
     args = ("-c", FALLS_THROUGH, path, backend, form, way, log)
-    with util.python(*args) as child, util.connect_when_up(path) as sock:
+    with python(*args) as child, util.connect_when_up(path) as sock:
         sock.settimeout(20)
         sock.sendall(b"fork\nbehind\n")
         status = 0 if way == "with" else 7 << 8  # a thread's end is the child's
@@ -197,7 +200,7 @@ with pymux.Server(lambda conn, data: data, sys.argv[1], backend=sys.argv[2]) as 
         client.send(b"x")
         print(client.recv())
 """
-    with util.python("-W", "ignore", "-c", program, tmp_path / "s", backend) as child:
+    with python("-W", "ignore", "-c", program, tmp_path / "s", backend) as child:
         out, err = child.communicate(timeout=20)
     assert (child.returncode, out, err) == (0, "5\nb'x'\n", "")
 
@@ -251,7 +254,7 @@ def test_a_child_of_serve_has_the_handlers_from_before(
 ):
     path = tmp_path / "s"
     with (
-        util.python("-W", "ignore", "-c", SERVES, path, backend, before) as server,
+        python("-W", "ignore", "-c", SERVES, path, backend, before) as server,
         util.connect_when_up(path) as sock,
         sock.makefile("rwb", buffering=0) as lines,
     ):
@@ -283,7 +286,7 @@ def test_a_signal_in_a_child_does_not_wake_the_parents_mux(backend):
             signal.raise_signal(signal.SIGUSR1)
             assert signal.set_wakeup_fd(-1) == -1
 
-        util.in_child(child)
+        in_child(child)
         before = mux.stats().harvests
         start = time.monotonic()
         mux.harvest(0.2)
@@ -297,18 +300,63 @@ def test_a_child_has_the_wakeup_descriptor_from_before(backend):
     before = signal.set_wakeup_fd(writing)
     try:
         with pymux.Mux(backend) as mux:
-            mux._engine.takes_signals = True  # as that of `serve`
+            inside.take_signals(mux)  # as that of `serve`
             mux.harvest(0.001)
             assert signal.set_wakeup_fd(writing) != writing
 
             def child():
                 assert signal.set_wakeup_fd(-1) == writing
 
-            signal.set_wakeup_fd(mux._engine.wakeup_fd)
-            util.in_child(child)
-            assert signal.set_wakeup_fd(mux._engine.wakeup_fd) == mux._engine.wakeup_fd
+            own = inside.wakeup_descriptor(mux)
+            signal.set_wakeup_fd(own)
+            in_child(child)
+            assert signal.set_wakeup_fd(own) == own
         assert signal.set_wakeup_fd(-1) == writing
     finally:
         signal.set_wakeup_fd(before)
         os.close(reading)
         os.close(writing)
+
+
+def stop(server, drain_timeout):
+    """Stop a server, and raise what `stop` raises; an AssertionError if it hangs."""
+    raised = []
+
+    def call():
+        try:
+            server.stop(drain_timeout)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "stop() does not return"
+    if raised:
+        raise raised[0]
+
+
+@contextlib.contextmanager
+def started(handler, backend, address=("127.0.0.1", 0), **options):
+    """A started server, which the block has to stop."""
+    server = pymux.Server(handler, address, backend=backend, **options)
+    yield server.start()
+    assert inside.has_ended(server)
+
+
+def test_to_thread_works_in_a_child_of_a_process_that_used_it(backend):
+    async def handler(conn):
+        async for data in conn:
+            conn.send(await pymux.to_thread(bytes.upper, data))
+
+    def once():
+        with started(handler, backend) as server:
+            try:
+                with util.connect(server.address, 5) as sock:
+                    sock.sendall(b"hi")
+                    assert util.recv_exactly(sock, 2) == b"HI"
+            finally:
+                stop(server, 0)
+
+    once()
+    in_child(once)

@@ -9,7 +9,9 @@ import time
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
+from .util import Boom
 
 LINES = pymux.Lines()
 LONG = 30  # seconds that no test waits out
@@ -178,10 +180,6 @@ def test_a_reply_to_a_connection_that_it_closed_is_discarded_silently(backend):
         sock.sendall(b"a\nb\n")
         assert util.recv_all(sock) == b"last\n"
         util.wait_until(lambda: ended)
-
-
-class Boom(Exception):
-    """What a handler of these tests raises."""
 
 
 def test_one_that_raises_ends_every_connection_with_a_row_and_no_other(
@@ -414,3 +412,11 @@ def test_output_goes_on_while_it_waits(backend, tmp_path):
         c.sendall(b"waits for one more")
         for sock in (a, b):
             assert util.recv_exactly(sock, size) == b"x" * size
+
+
+def test_more_messages_than_can_be_counted_may_be_waited_for(backend):
+    handler = pymux.batched(
+        lambda batch: batch.reply(batch.messages), min_messages=2**32
+    )
+    with util.serving(handler, backend) as server:
+        assert util.exchange(server.address, b"hi", 2) == b"hi"

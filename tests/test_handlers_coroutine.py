@@ -8,7 +8,8 @@ import time
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
 
 LINES = pymux.Lines()
 
@@ -369,3 +370,16 @@ def test_ten_coroutines_at_once_each_keep_their_own(backend):
         finally:
             for sock in socks:
                 sock.close()
+
+
+def test_a_second_recv_while_one_is_pending_is_a_runtime_error(backend):
+    async def handler(conn):
+        first = conn.recv()
+        first.send(None)
+        try:
+            await conn.recv()
+        except RuntimeError as error:
+            conn.send(str(error).encode())
+
+    with util.serving(handler, backend) as server:
+        assert b"one at a time" in util.everything(server.address, b"go")

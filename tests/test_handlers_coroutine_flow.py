@@ -8,7 +8,8 @@ import time
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
 
 LINES = pymux.Lines()
 FEW = pymux.Limits(high_water=20_000, low_water=5_000)

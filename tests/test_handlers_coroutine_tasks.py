@@ -1,8 +1,6 @@
-"""Coroutine handlers as tasks: contexts, async generators, cleanup, warnings."""
+"""Coroutine handlers: the async generators they leave, and awaits that do not wait."""
 
 import contextlib
-import contextvars
-import decimal
 import gc
 import sys
 import threading
@@ -12,136 +10,11 @@ import warnings
 import pytest
 
 import pymux
-from pymux.objects import suspend
-from tests import util
+
+from . import inside, util
 
 LINES = pymux.Lines()
 SOON = 5  # seconds, far under the patience of these tests' servers
-user = contextvars.ContextVar("user", default=b"nobody")
-
-
-# --- contexts -----------------------------------------------------------------
-
-
-def test_what_one_coroutine_sets_no_other_sees(backend):
-    async def handler(conn):
-        with decimal.localcontext() as context:
-            async for data in conn:
-                if data != b"ask":
-                    user.set(data)
-                    context.prec = len(data)
-                conn.send(b"%s %s" % (user.get(), str(decimal.Decimal(1) / 3).encode()))
-
-    names = [b"x" * n for n in range(1, 9)]
-    with util.serving(handler, backend, framing=LINES) as server:
-        socks = [util.connect(server.address) for _ in names]
-        for asked in (None, b"ask"):
-            for sock, name in zip(socks, names):
-                sock.sendall((asked or name) + b"\n")
-            for sock, name in zip(socks, names):
-                wanted = name + b" 0." + b"3" * len(name) + b"\n"
-                assert util.recv_exactly(sock, len(wanted)) == wanted
-        for sock in socks:
-            sock.close()
-        # Nor do later connections, the server's thread, and its calls.
-        assert util.everything(server.address, b"ask\n").startswith(b"nobody 0.33333")
-        assert util.in_server(server, lambda mux: user.get()) == b"nobody"
-
-
-@pytest.mark.parametrize("wait", ["recv", "sleep", "drain", "to_thread", "error"])
-def test_a_context_lives_through_every_kind_of_step(backend, wait):
-    async def handler(conn):
-        user.set(await conn.recv())
-        if wait == "recv":
-            await conn.recv(timeout=10)
-        elif wait == "sleep":
-            await pymux.sleep(0.001)
-        elif wait == "drain":
-            conn.send(b"x" * (1 << 20))
-            await conn.drain()
-        elif wait == "to_thread":
-            await pymux.to_thread(time.sleep, 0.001)
-        else:
-            with pytest.raises(TimeoutError):
-                await conn.recv(timeout=0)
-        try:
-            conn.send(user.get())
-            await pymux.sleep(0)
-        finally:
-            conn.send(user.get())
-
-    with (
-        util.serving(handler, backend, framing=LINES) as server,
-        util.connect(server.address) as a,
-        util.connect(server.address) as b,
-    ):
-        for name, sock in ((b"a", a), (b"b", b)):
-            sock.sendall(name + b"\n")
-        if wait == "recv":
-            for sock in (b, a):
-                sock.sendall(b"on\n")
-        for name, sock in ((b"a", a), (b"b", b)):
-            assert util.recv_all(sock)[-4:] == (name + b"\n") * 2
-
-
-def test_a_coroutines_context_does_not_reach_its_timers(backend):
-    seen = []
-
-    async def handler(conn):
-        user.set(b"somebody")
-        conn.mux.call_later(0, lambda: seen.append(user.get()))
-        conn.mux.call_threadsafe(lambda: seen.append(user.get()))
-        await pymux.sleep(0.001)
-        await pymux.sleep(0)
-
-    with util.serving(handler, backend) as server:
-        assert util.everything(server.address, b"") == b""
-        util.wait_until(lambda: len(seen) == 2)
-    assert seen == [b"nobody", b"nobody"]
-
-
-def test_what_a_call_of_the_server_sets_no_coroutine_sees(backend):
-    """Nor does it share what is not set but changed, as decimal's context is."""
-
-    async def handler(conn):
-        precision = int(await conn.recv())
-        decimal.getcontext().prec = precision
-        await pymux.sleep(0)
-        await conn.recv()
-        assert decimal.getcontext().prec == precision
-        conn.send(user.get())
-
-    with (
-        util.serving(handler, backend, framing=LINES) as server,
-        util.connect(server.address) as a,
-        util.connect(server.address) as b,
-    ):
-        util.in_server(server, lambda mux: user.set(b"server"))
-        util.in_server(server, lambda mux: decimal.getcontext())
-        for sock, precision in ((a, b"3\n"), (b, b"12\n")):
-            sock.sendall(precision)
-        util.wait_until(lambda: server.stats().messages_in == 2)
-        with util.connect(server.address) as c:
-            for sock in (c, a, b):
-                sock.sendall(b"5\n5\n" if sock is c else b"go\n")
-                assert util.recv_all(sock) == b"nobody\n"
-
-
-def test_to_thread_takes_the_context_along_and_brings_nothing_back(backend):
-    def work():
-        before = user.get()
-        user.set(b"thread")
-        return before
-
-    async def handler(conn):
-        user.set(b"coroutine")
-        first = await pymux.to_thread(work)
-        second = await pymux.to_thread(work)
-        conn.send(b"%s %s %s" % (first, second, user.get()))
-
-    with util.serving(handler, backend) as server:
-        got = util.everything(server.address, b"")
-    assert got == b"coroutine coroutine coroutine"
 
 
 # --- async generators ------------------------------------------------------------
@@ -321,196 +194,6 @@ def test_the_hooks_of_a_thread_are_as_before_when_the_server_has_ended(backend):
         sys.set_asyncgen_hooks(*before)
 
 
-# --- cleanup at the stop ----------------------------------------------------------
-
-
-async def patient(conn, wait):
-    """Waits in the named way for what does not come."""
-    if wait == "sleep":
-        await pymux.sleep(3600)
-    elif wait == "to_thread":
-        await pymux.to_thread(conn.state.wait, 10)
-    elif wait == "recv":
-        conn.pause()
-        await conn.recv()
-    else:
-        conn.send(bytes(16 << 20))
-        await conn.drain()
-
-
-@pytest.mark.parametrize("wait", ["sleep", "to_thread", "recv", "drain"])
-@pytest.mark.parametrize("cleanup", ["drain", "sleep", "to_thread", "send", "turns"])
-def test_cleanup_that_awaits_runs_when_stop_is_out_of_time(backend, wait, cleanup):
-    cleaned, raised = [], []
-    release = threading.Event()
-
-    async def handler(conn):
-        conn.state = release
-        try:
-            await patient(conn, wait)
-        except pymux.ConnectionClosed as error:
-            raised.append(error)
-            raise
-        finally:
-            with contextlib.suppress(pymux.ConnectionClosed):
-                if cleanup == "drain":
-                    await conn.drain()
-                elif cleanup == "sleep":
-                    await pymux.sleep(0.001)
-                elif cleanup == "to_thread":
-                    await pymux.to_thread(time.sleep, 0.001)
-                elif cleanup == "send":
-                    conn.send(b"bye")
-                else:
-                    for _ in range(5):
-                        await pymux.sleep(0)
-            cleaned.append(True)
-
-    with (
-        util.serving(handler, backend) as server,
-        util.connect(server.address) as first,
-        util.connect(server.address) as second,
-    ):
-        util.wait_until(lambda: server.stats().connections == 2)
-        for sock in (first, second):
-            sock.sendall(b"not read")
-        before = time.monotonic()
-        server.stop(0.05)
-        assert time.monotonic() - before < SOON
-    release.set()
-    assert cleaned == [True, True]
-    assert len(raised) == 2
-    assert all(error.errno for error in raised)
-
-
-def test_cleanup_of_a_coroutine_that_outlives_its_connection_runs_too(backend):
-    cleaned = []
-
-    async def handler(conn):
-        with contextlib.suppress(pymux.ConnectionClosed):
-            await conn.recv()
-        try:
-            await pymux.sleep(3600)
-        finally:
-            await pymux.sleep(0.001)
-            cleaned.append(True)
-
-    with util.serving(handler, backend) as server:
-        util.reset(util.connect(server.address))
-        util.wait_until(lambda: server.stats().closed == 1)
-        server.stop(0.05)
-    assert cleaned == [True]
-
-
-def test_cleanup_that_does_not_end_holds_up_no_stop(backend):
-    cleaned = []
-
-    async def handler(conn):
-        try:
-            await pymux.sleep(3600)
-        finally:
-            try:
-                await pymux.sleep(3600)
-            finally:
-                cleaned.append(True)
-
-    with util.serving(handler, backend) as server, util.connect(server.address):
-        util.wait_until(lambda: server.stats().connections == 1)
-        before = time.monotonic()
-        server.stop(0.05)
-        assert time.monotonic() - before < SOON
-    assert cleaned == [True]
-
-
-def test_a_coroutine_that_will_not_end_is_told_of_once(backend, logged):
-    async def handler(conn):
-        while not gone:
-            with contextlib.suppress(BaseException):
-                await pymux.sleep(3600)
-
-    gone = []
-    with util.serving(handler, backend) as server, util.connect(server.address):
-        util.wait_until(lambda: server.stats().connections == 1)
-        before = time.monotonic()
-        server.stop(0.05)
-        assert time.monotonic() - before < SOON
-    gone.append(True)
-    util.collect()
-    assert [record.exc_info[0] for record in logged] == [RuntimeError]
-
-
-def test_cleanup_runs_when_another_handler_ends_the_server(backend, logged):
-    cleaned = []
-
-    async def handler(conn):
-        try:
-            if await conn.recv() == b"leave":
-                raise SystemExit
-        finally:
-            conn.send(b"bye")
-            await conn.drain()
-            await pymux.sleep(0.001)
-            cleaned.append(True)
-
-    server = pymux.Server(handler, ("127.0.0.1", 0), backend=backend).start()
-    with util.connect(server.address) as waits:
-        util.wait_until(lambda: server.stats().connections == 1)
-        with util.connect(server.address) as sock:
-            sock.sendall(b"leave")
-            assert util.recv_all(waits) == b"bye"
-        with pytest.raises(SystemExit):
-            server.stop()
-    assert cleaned == [True, True]
-    assert [record.levelname for record in logged] == ["CRITICAL"]
-
-
-def test_cleanup_runs_when_a_handler_closes_the_mux(backend, logged):
-    cleaned = []
-
-    async def handler(conn):
-        try:
-            await conn.recv()
-            conn.mux.close()
-            await pymux.sleep(0)
-        finally:
-            cleaned.append(True)
-
-    with (
-        util.serving(handler, backend) as server,
-        util.connect(server.address),
-        util.connect(server.address),
-    ):
-        util.wait_until(lambda: server.stats().connections == 2)
-        with util.connect(server.address) as sock:
-            sock.sendall(b"x")
-            util.until_end(sock)
-        server.stop()
-    assert cleaned == [True, True, True]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_what_cleanup_raises_at_the_stop_leaves_when_all_have_cleaned_up(
-    backend, error, logged
-):
-    cleaned = []
-
-    async def handler(conn):
-        try:
-            await pymux.sleep(3600)
-        finally:
-            await pymux.sleep(0)
-            cleaned.append(True)
-            raise error
-
-    server = pymux.Server(handler, ("127.0.0.1", 0), backend=backend).start()
-    with util.connect(server.address), util.connect(server.address):
-        util.wait_until(lambda: server.stats().connections == 2)
-        with pytest.raises(error):
-            server.stop(0.05)
-    assert cleaned == [True, True]
-    assert [record.levelname for record in logged] == ["CRITICAL"]
-
-
 # --- what was never awaited ---------------------------------------------------------
 
 
@@ -604,12 +287,12 @@ def test_a_loop_of_awaits_does_not_keep_the_others_from_being_served(backend, as
             over.append(True)
 
 
-def test_where_an_interpreter_makes_no_such_coroutines_generators_do(monkeypatch):
-    monkeypatch.setattr(suspend, "_NATIVE", False)
-
-    @suspend.suspending
+def test_where_an_interpreter_makes_no_such_coroutines_generators_do():
     def waits(value):
         return (yield value)
+
+    with inside.suspending_by_generators():
+        waits = inside.suspending(waits)
 
     async def outer():
         return await waits(1)

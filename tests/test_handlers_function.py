@@ -6,7 +6,8 @@ import functools
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
 
 LINES = pymux.Lines()
 

@@ -7,7 +7,9 @@ import socket
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
+from .util import Boom
 
 LINES = pymux.Lines()
 FEW = pymux.Limits(high_water=20_000, low_water=5_000)
@@ -43,10 +45,6 @@ class Log:
         """What the one connection's `closed` was given."""
         ((_conn, error),) = self.of("closed")
         return error
-
-
-class Boom(Exception):
-    """What a handler of these tests raises."""
 
 
 def test_a_connection_is_told_of_from_opened_to_closed(backend):

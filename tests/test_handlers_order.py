@@ -6,12 +6,15 @@ import random
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
+from .util import Boom
 
 # On both sides of what is joined with others, and of what goes by reference.
 SIZES = [0, 0, 1, 5, 60, 4000, 8191, 8192, 8193, 20_000, 70_000]
 PEERS = 4
-LINES = 25  # of each peer
+QUESTIONS = 25  # of each peer, a line each
+LINES = pymux.Lines()
 ROOMY = pymux.Limits(high_water=1 << 30, max_output=1 << 30)
 
 
@@ -123,11 +126,11 @@ def test_every_peer_gets_what_it_was_sent_in_program_order(
             stack.enter_context(util.connect(server.address)) for _ in range(PEERS)
         ]
         util.wait_until(lambda: len(program.peers) == PEERS)
-        for _ in range(LINES):
+        for _ in range(QUESTIONS):
             with util.held(server):
                 for sock in socks:
                     sock.sendall(framed(framing, b"x"))
-        util.wait_until(lambda: program.handled == PEERS * LINES)
+        util.wait_until(lambda: program.handled == PEERS * QUESTIONS)
         util.settle(server)
         # Peers are met in the order in which they came.
         for sock, conn in zip(socks, program.peers):
@@ -143,3 +146,66 @@ def framed(framing, data):
     if isinstance(framing, pymux.LengthPrefix):
         return len(data).to_bytes(framing.width, framing.byteorder) + data
     return data
+
+
+def raises(conn):
+    raise Boom
+
+
+def closes(conn):
+    conn.close()
+    return b"bye"
+
+
+def sends_eof(conn):
+    conn.send_eof()
+    return b"is discarded"
+
+
+ENDS = {raises: b"1\n2\n", closes: b"1\n2\nbye\n", sends_eof: b"1\n2\n"}
+
+
+@pytest.mark.parametrize("behind", [b"", b"3\n4\n"], ids=["at its end", "inside"])
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("form", ["function", "object"])
+def test_who_ends_a_connection_in_a_batch_keeps_its_earlier_answers(
+    backend, form, end, behind
+):
+    errors = []
+
+    def function(conn, data):
+        return end(conn) if data == b"x" else data
+
+    class Object:
+        def received(self, conn, data):
+            return function(conn, data)
+
+    handler = function if form == "function" else Object()
+    with util.serving(
+        handler, backend, framing=LINES, on_error=lambda *args: errors.append(args[1])
+    ) as server:
+        assert util.everything(server.address, b"1\n2\nx\n" + behind) == ENDS[end]
+        assert util.exchange(server.address, b"1\n2\n3\n", 6) == b"1\n2\n3\n"
+    assert [type(error) for error in errors] == ([Boom] if end is raises else [])
+
+
+def test_an_answer_is_sent_whatever_else_is_sent_after_the_close(backend):
+    others = []
+
+    def handler(conn, data):
+        if data == b"first":
+            others.append(conn)
+            return b"ok"
+        conn.close()
+        for _ in range(9000):
+            others[0].send(b"z")
+        return b"bye"
+
+    with (
+        util.serving(handler, backend) as server,
+        util.connect(server.address) as other,
+    ):
+        other.sendall(b"first")
+        assert util.recv_exactly(other, 2) == b"ok"
+        assert util.everything(server.address, b"go") == b"bye"
+        assert util.recv_exactly(other, 9000) == b"z" * 9000

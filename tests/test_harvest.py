@@ -7,8 +7,8 @@ import time
 import pytest
 
 import pymux
-from pymux.engine.gil import exchange_holding_the_gil
 
+from . import inside
 from .util import (
     assert_idle,
     connect,
@@ -352,8 +352,7 @@ def test_closing_inside_a_timer_takes_effect_when_the_dispatch_ends(mux):
 )
 def test_a_batch_gathers_beside_a_thread_that_computes_too(mux, two):
     (_, first), _ = two
-    mux._engine.gil._call = exchange_holding_the_gil()
-    mux._engine.gil.left = 8  # as beside a thread that computes
+    inside.keep_the_gil(mux)
     first.sendall(b"one\n")
     later = threading.Timer(0.05, first.sendall, [b"two\n"])
     later.start()
@@ -365,12 +364,11 @@ def test_a_batch_gathers_beside_a_thread_that_computes_too(mux, two):
 @pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="the GIL is never kept here"
 )
-def test_a_call_beside_a_thread_that_computes_ends_the_gathering(mux, two, monkeypatch):
+def test_a_call_beside_a_thread_that_computes_ends_the_gathering(mux, two):
     (_, first), _ = two
-    mux._engine.gil._call = exchange_holding_the_gil()
-    mux._engine.gil.left = 8  # as beside a thread that computes
+    inside.keep_the_gil(mux)
     first.sendall(b"one\n")
     mux.call_later(LONG, print)
-    monkeypatch.setattr(mux._engine, "_run_due", lambda: True)  # after the first look
+    inside.run_something_in_each_turn(mux)  # after the first look
     batch = mux.harvest(LONG, min_messages=2, max_delay=LONG)
     assert batch.messages == [b"one"]

@@ -1,7 +1,7 @@
 """`idle_timeout`: whose clock runs, and whose stands while the peer waits for us.
 
-No test counts time: a peer is spared for as long as it takes to end three silent
-ones, one after the other.
+The tests move the clock on. While a peer is to be spared, a silent one is ended: so
+the time has gone by for the server.
 """
 
 import asyncio
@@ -16,16 +16,30 @@ from . import util
 
 LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()
-BRIEF = pymux.Limits(idle_timeout=0.05)
+MINUTE = pymux.Limits(idle_timeout=60)
+LONGER = 100  # seconds, more than the idle time
 
 guests = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
 
-def outlast(address):
-    """Return when silent peers have been ended for their silence, in turn."""
-    for _ in range(3):
-        with util.connect(address) as silent:
-            assert util.until_end(silent) == (b"", errno.ECONNRESET)
+IDLE = (b"", errno.ECONNRESET)  # how the stream of a peer ends that was idle
+
+
+def outlast(clock, server):
+    """Let more than the idle time go by: a silent peer has been ended for it."""
+    with util.connect(server.address) as silent:
+        assert clock.outlast(silent, LONGER, server) == IDLE
+
+
+def ended(clock, server):
+    """Let time go by until the server has ended its only connection for idleness."""
+
+    def over():
+        clock.advance(LONGER, server)
+        return server.stats().closed
+
+    util.wait_until(over)
+    assert server.stats().reset == 1
 
 
 class Work:
@@ -83,76 +97,77 @@ def that_collects(work):
 CHECKED = [in_coroutine, with_drain, by_sleeping]
 
 
-def spared(address, work, sent):
-    """Speak, and be answered one by one, each in more than the idle time."""
-    with util.connect(address) as sock:
+def spared(clock, server, work, sent):
+    """Speak, and be answered one by one, each in more than the idle time. Then
+    nothing is left to do for the server; how the stream ends."""
+    with util.connect(server.address) as sock:
         sock.sendall(b"".join(sent))
         for data in sent:
             assert work.begun.acquire(timeout=20)
-            outlast(address)
+            outlast(clock, server)
             work.over.release()
             assert util.recv_exactly(sock, len(data)) == data.upper()
-        return util.until_end(sock)
+        return clock.outlast(sock, LONGER, server)
 
 
 @pytest.mark.parametrize("make", CHECKED)
-def test_a_coroutine_at_its_message_keeps_its_peer(backend, make):
+def test_a_coroutine_at_its_message_keeps_its_peer(backend, clock, make):
     work = Work()
-    with util.serving(make(work), backend, framing=LINES, limits=BRIEF) as server:
-        end = spared(server.address, work, [b"one\n", b"two\n", b"three\n"])
-        assert end == (b"", errno.ECONNRESET)  # nothing was left to do
+    with util.serving(make(work), backend, framing=LINES, limits=MINUTE) as server:
+        sent = [b"one\n", b"two\n", b"three\n"]
+        assert spared(clock, server, work, sent) == IDLE
 
 
 @guests
 @pytest.mark.parametrize("make", CHECKED)
-def test_a_task_at_its_message_keeps_its_peer(loop, make):
+def test_a_task_at_its_message_keeps_its_peer(loop, clock, make):
     work = Work()
 
     async def main():
         async with pymux.aio.serve(
-            make(work), LOCAL, framing=LINES, limits=BRIEF
+            make(work), LOCAL, framing=LINES, limits=MINUTE
         ) as server:
             sent = [b"one\n", b"two\n", b"three\n"]
-            end = await asyncio.to_thread(spared, server.address, work, sent)
-            assert end == (b"", errno.ECONNRESET)
+            end = await asyncio.to_thread(spared, clock, server, work, sent)
+            assert end == IDLE
 
     loop.run(main())
 
 
-def test_a_coroutine_may_take_several_messages_first(backend):
+def test_a_coroutine_may_take_several_messages_first(backend, clock):
     work = Work()
     handler = that_collects(work)
     with (
-        util.serving(handler, backend, framing=LINES, limits=BRIEF) as server,
+        util.serving(handler, backend, framing=LINES, limits=MINUTE) as server,
         util.connect(server.address) as sock,
     ):
         sock.sendall(b"one\ntwo\nthree\n")
         assert work.begun.acquire(timeout=20)
-        outlast(server.address)
+        outlast(clock, server)
         work.over.release()
         assert util.recv_exactly(sock, 14) == b"ONE TWO THREE\n"
-        assert util.until_end(sock) == (b"", errno.ECONNRESET)
+        assert clock.outlast(sock, LONGER, server) == IDLE
 
 
-def test_a_message_that_comes_meanwhile_waits_for_us_too(backend):
+def test_a_message_that_comes_meanwhile_waits_for_us_too(backend, clock):
     work = Work()
     handler = in_coroutine(work)
     with (
-        util.serving(handler, backend, framing=LINES, limits=BRIEF) as server,
+        util.serving(handler, backend, framing=LINES, limits=MINUTE) as server,
         util.connect(server.address) as sock,
     ):
         sock.sendall(b"one\n")
         assert work.begun.acquire(timeout=20)
-        outlast(server.address)
+        outlast(clock, server)
         sock.sendall(b"two\n")
-        outlast(server.address)
+        outlast(clock, server)
         work.over.release()
         assert util.recv_exactly(sock, 4) == b"ONE\n"
         assert work.begun.acquire(timeout=20)
-        outlast(server.address)
+        outlast(clock, server)
         work.over.release()
         assert util.recv_exactly(sock, 4) == b"TWO\n"
-        assert util.until_end(sock) == (b"", errno.ECONNRESET)
+        assert clock.outlast(sock, LONGER, server) == IDLE
 
 
 async def answers_then_sleeps(conn):
@@ -185,16 +200,15 @@ async def waits_for_its_peer_to_read(conn):
         (waits_for_its_peer_to_read, b"one\n"),
     ],
 )
-def test_the_clock_runs_while_the_peer_could_act(backend, handler, said):
+def test_the_clock_runs_while_the_peer_could_act(backend, clock, handler, said):
     with (
         util.serving(
-            handler, backend, framing=LINES, limits=BRIEF, drain_timeout=0
+            handler, backend, framing=LINES, limits=MINUTE, drain_timeout=0
         ) as server,
         util.connect(server.address) as sock,
     ):
         sock.sendall(said)
-        util.wait_until(lambda: server.stats().closed == 1)
-        assert server.stats().reset == 1
+        ended(clock, server)
 
 
 @guests
@@ -207,16 +221,15 @@ def test_the_clock_runs_while_the_peer_could_act(backend, handler, said):
         (waits_for_its_peer_to_read, b"one\n"),
     ],
 )
-def test_the_clock_runs_inside_asyncio_too(loop, handler, said):
+def test_the_clock_runs_inside_asyncio_too(loop, clock, handler, said):
     def peer(server):
         with util.connect(server.address) as sock:
             sock.sendall(said)
-            util.wait_until(lambda: server.stats().closed == 1)
-            assert server.stats().reset == 1
+            ended(clock, server)
 
     async def main():
         async with pymux.aio.serve(
-            handler, LOCAL, framing=LINES, limits=BRIEF, drain_timeout=0
+            handler, LOCAL, framing=LINES, limits=MINUTE, drain_timeout=0
         ) as server:
             await asyncio.to_thread(peer, server)
 
@@ -224,7 +237,7 @@ def test_the_clock_runs_inside_asyncio_too(loop, handler, said):
 
 
 @guests
-def test_a_task_that_has_dialled_is_not_cut_off_at_its_message(loop):
+def test_a_task_that_has_dialled_is_not_cut_off_at_its_message(loop, clock):
     async def main():
         done = asyncio.Event()
 
@@ -234,13 +247,17 @@ def test_a_task_that_has_dialled_is_not_cut_off_at_its_message(loop):
                 done.set()
 
         async with pymux.aio.serve(handler, LOCAL) as server:
-            conn = await pymux.aio.connect(server.address, limits=BRIEF)
+            conn = await pymux.aio.connect(server.address, limits=MINUTE)
             await conn.recv()
-            for _ in range(3):  # others who have answered are idle meanwhile
-                other = await pymux.aio.connect(server.address, limits=BRIEF)
-                await other.recv()
-                other.send(b"not yet")
-                await other.wait_closed()
+            # another that has answered is idle meanwhile
+            other = await pymux.aio.connect(server.address, limits=MINUTE)
+            await other.recv()
+            other.send(b"not yet")
+            closed = asyncio.ensure_future(other.wait_closed())
+            while not closed.done():
+                clock.advance(LONGER)
+                conn.mux.wakeup()
+                await asyncio.sleep(0.001)
             conn.send(b"done")
             await done.wait()
             conn.close()
@@ -277,21 +294,20 @@ def test_who_reads_an_answer_slowly_is_not_idle(backend):
         waiting.join()
 
 
-def test_those_whom_a_turn_does_not_reach_are_not_idle(backend):
-    # Each turn takes longer than the timeout, and one message.
+def test_those_whom_a_turn_does_not_reach_are_not_idle(backend, clock):
+    # Each turn takes one message, and the next comes after more than the idle time.
     mux = pymux.Mux(backend, max_messages=1)
-    listener = mux.listen(LOCAL, limits=BRIEF)
+    listener = mux.listen(LOCAL, limits=MINUTE)
     peers = [util.connect(listener.address) for _ in range(6)]
     try:
         acc = util.harvest_until(mux, lambda acc: len(acc.opened) == len(peers))
         for peer in peers:
             peer.sendall(b"in time")
-        with util.serving(lambda conn, data: None, limits=BRIEF) as clock:
-            while len(acc.messages) < len(peers):
-                outlast(clock.address)
-                acc.add(mux.harvest(1))
-                heard = {conn for conn, _ in acc.messages}
-                assert {conn for conn, _ in acc.closed} <= heard
+        while len(acc.messages) < len(peers):
+            clock.advance(LONGER)
+            acc.add(mux.harvest(1))
+            heard = {conn for conn, _ in acc.messages}
+            assert {conn for conn, _ in acc.closed} <= heard
         assert {data for _, data in acc.messages} == {b"in time"}
     finally:
         for peer in peers:
@@ -299,13 +315,30 @@ def test_those_whom_a_turn_does_not_reach_are_not_idle(backend):
         mux.close()
 
 
-def test_the_time_that_a_batch_takes_is_not_its_peers(mux):
+def test_the_time_that_a_batch_takes_is_not_its_peers(mux, clock):
     # Nothing is unread, and nothing is answered: the peer has waited all the same.
-    conn, peer = util.pair(mux, LINES, limits=BRIEF)
-    with peer, util.serving(lambda conn, data: None, limits=BRIEF) as clock:
+    conn, peer = util.pair(mux, LINES, limits=MINUTE)
+    with peer:
         peer.sendall(b"x\n")
         acc = util.harvest_until(mux, lambda acc: acc.messages or acc.closed)
-        outlast(clock.address)
+        clock.advance(LONGER)
         acc.add(mux.harvest(0))
         assert not acc.closed
         assert acc.messages == [(conn, b"x")]
+
+
+def test_bytes_that_leave_during_a_pause_start_the_idle_clock_again(mux, clock):
+    conn, peer = util.pair(mux, limits=MINUTE)
+    with peer:
+        clock.advance(50, mux)
+        conn.pause()
+        mux.harvest(0)
+        conn.send(b"x")
+        mux.harvest(0)
+        assert util.recv_exactly(peer, 1) == b"x"
+        conn.resume()
+        clock.advance(50, mux)
+        util.assert_nothing(mux)
+        clock.advance(20, mux)
+        acc = util.harvest_until(mux, lambda acc: acc.closed)
+    assert acc.errno(conn) == errno.ETIMEDOUT

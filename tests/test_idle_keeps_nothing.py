@@ -9,7 +9,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .util import FORMS, connect, exchange, harvest_until, in_form, pair, wait_until
 
 LINES = pymux.Lines()
@@ -38,8 +38,8 @@ def remember(server, records):
     """Give each open connection a state of its own; into `records`, weakly."""
 
     def mark(mux):
-        for conn in mux._engine.table:
-            if conn is not None and conn.state is None:
+        for conn in inside.connections(mux):
+            if conn.state is None:
                 conn.state = Record()
                 records.append(weakref.ref(conn.state))
 

@@ -12,13 +12,13 @@ import warnings
 import pytest
 
 import pymux
-from pymux.server.server import run_until_signal
-from tests import util
-from tests.strikes import Striker, Struck, each_place
+
+from . import inside, util
+from .strikes import Striker, Struck, each_place
 
 pytestmark = [
     pytest.mark.skipif(
-        sys.implementation.name != "cpython" or sys.version_info < (3, 11),
+        sys.implementation.name != "cpython",
         reason="a handler may run between any two instructions here, `return` included",
     ),
     pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc"),
@@ -257,7 +257,7 @@ def test_starting_a_server(tmp_path):
             server.stop()
             server.stop(0)
             assert os.listdir(tmp_path) == []
-            if server._engine is not None:
+            if inside.mux_of(server) is not None:
                 server.wait()
 
     assert each_place(run) > 50
@@ -269,7 +269,7 @@ def stopping(server):
 
     def stop():
         while not over.is_set():
-            if server._engine is not None:
+            if inside.mux_of(server) is not None:
                 with contextlib.suppress(TimeoutError):
                     server.stop(0)
             over.wait(0.0002)
@@ -294,7 +294,7 @@ def test_running_a_server(tmp_path, logged):
                 striker.call(server.run)
             server.stop()
             assert os.listdir(tmp_path) == []
-            if server._engine is not None:
+            if inside.mux_of(server) is not None:
                 server.stop(0)
                 server.wait()
 
@@ -317,7 +317,7 @@ def test_serving(tmp_path, logged):
         with nothing_left():
             server = pymux.Server(echo, tmp_path / "s")
             with stopping(server):
-                striker.call(lambda: run_until_signal(server))
+                striker.call(lambda: inside.run_until_signal(server))
             server.stop()
             assert os.listdir(tmp_path) == []
 

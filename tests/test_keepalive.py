@@ -9,8 +9,9 @@ import stat
 import pytest
 
 import pymux
-from tests import util
-from tests.loops import until
+
+from . import util
+from .loops import until
 
 LIMITS = pymux.Limits(keepalive=(60, 10, 5))
 IDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))

@@ -9,7 +9,8 @@ import warnings
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
 
 HERE = ("127.0.0.1", 0)
 LATE = {

@@ -12,7 +12,9 @@ import socket
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
+from .processes import descriptors_allowed, descriptors_taken, python
 
 # More than any pair of socket buffers takes, and no two places of it are alike.
 LONG = array.array("I", range(1 << 21)).tobytes()
@@ -121,7 +123,7 @@ def test_more_than_1024_descriptors_are_served(name):
     if name not in pymux.backends():
         pytest.skip(f"{name} does not work on this machine")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(util.descriptors_taken(1100))
+        stack.enter_context(descriptors_taken(1100))
         server = stack.enter_context(
             util.serving(lambda conn, data: data.upper(), name)
         )
@@ -137,7 +139,7 @@ def test_more_than_1024_connections_are_served(name):
     if name not in pymux.backends():
         pytest.skip(f"{name} does not work on this machine")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(util.descriptors_allowed(2600))
+        stack.enter_context(descriptors_allowed(2600))
         server = stack.enter_context(
             util.serving(lambda conn, data: data.upper(), name)
         )
@@ -161,7 +163,7 @@ def test_select_turns_away_what_it_cannot_hold_and_serves_the_rest():
         inside = stack.enter_context(util.connect(server.address))
         inside.sendall(b"in")
         assert util.recv_exactly(inside, 2) == b"IN"
-        with util.descriptors_taken(1024), util.connect(server.address) as outside:
+        with descriptors_taken(1024), util.connect(server.address) as outside:
             assert util.until_end(outside)[0] == b""
             util.wait_until(lambda: server.stats().refused > 0)
             inside.sendall(b"still")
@@ -171,9 +173,9 @@ def test_select_turns_away_what_it_cannot_hold_and_serves_the_rest():
 
 def test_the_client_of_the_lesson_gets_its_answers():
     port = util.free_port()
-    with util.python("-c", SERVER, port) as server:
+    with python("-c", SERVER, port) as server:
         util.connect_when_up(("127.0.0.1", port)).close()
-        with util.python("-c", CLIENT, port) as client:
+        with python("-c", CLIENT, port) as client:
             out, err = client.communicate("hello\n\nsecond line\n", timeout=20)
         assert (out, err) == (">>: HELLO\n>>: >>: SECOND LINE\n>>: ", "")
         server.send_signal(signal.SIGINT)

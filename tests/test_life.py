@@ -29,7 +29,9 @@ from hypothesis.stateful import (
 )
 
 import pymux
-from tests import util
+
+from . import util
+from .util import Boom
 
 EXAMPLES = int(os.environ.get("PYMUX_LIFE_EXAMPLES", "30"))
 SETTINGS = settings(
@@ -40,10 +42,6 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 PATTERN = bytes(range(65, 91)) * 20_000  # long answers are cut from it
-
-
-class Boom(Exception):
-    """What a handler raises when it is told to."""
 
 
 class Side:

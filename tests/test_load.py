@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import load, util
+from . import load, util
 
 
 @pytest.mark.parametrize("form", util.FORMS)

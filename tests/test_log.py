@@ -14,7 +14,9 @@ import time
 import pytest
 
 import pymux
-from tests import util
+
+from . import inside, util
+from .processes import no_descriptor_left
 
 HERE = ("127.0.0.1", 0)
 SHORT = pymux.Lines(max_size=10)
@@ -193,7 +195,7 @@ def connect_without_descriptors(address, condition):
     """A peer of a process that has no descriptor left, until condition() holds."""
     with socket.socket() as sock:
         sock.settimeout(10)
-        with util.no_descriptor_left():
+        with no_descriptor_left():
             sock.connect(address)
             util.wait_until(condition)
         sock.sendall(b"x")
@@ -209,7 +211,7 @@ def test_a_pause_of_accepting_is_a_warning_while_it_lasts(backend, logged):
     assert server.stats().accept_pauses >= 1
 
 
-def test_many_pauses_are_few_warnings(backend, logged, monkeypatch):
+def test_many_pauses_are_few_warnings(backend, logged):
     with util.serving(echo, backend) as server:
         for _ in range(3):
             before = server.stats().accept_pauses
@@ -219,7 +221,7 @@ def test_many_pauses_are_few_warnings(backend, logged, monkeypatch):
             )
         util.wait_until(lambda: pauses(logged))
         assert len(pauses(logged)) == 1
-        monkeypatch.setattr(server._engine, "_warn_at", 0)  # as if time had gone by
+        inside.forget_the_last_warning(server)
         connect_without_descriptors(server.address, lambda: len(pauses(logged)) == 2)
 
 
@@ -245,7 +247,7 @@ def test_a_pause_does_not_end_the_wait_for_more_messages(mux, logged):
     with util.connect(listener.address) as one, util.connect(listener.address):
         util.harvest_until(mux, lambda acc: len(acc.opened) == 2)
         with socket.socket() as more:
-            with util.no_descriptor_left():
+            with no_descriptor_left():
                 one.sendall(b"x")
                 more.connect(listener.address)
                 start = time.monotonic()
@@ -268,7 +270,7 @@ def test_a_full_listener_is_no_warning(backend):
 def test_a_pause_in_a_loop_is_a_warning_too(logged):
     async def main():
         async with pymux.aio.serve(echo, HERE) as server:
-            with socket.socket() as sock, util.no_descriptor_left():
+            with socket.socket() as sock, no_descriptor_left():
                 sock.connect(server.address)
                 while not pauses(logged):
                     await asyncio.sleep(0.001)

@@ -16,13 +16,13 @@ import pytest
 
 import pymux
 
+from .processes import idle_child
 from .util import (
     Harvested,
     assert_idle,
     connect,
     fill,
     harvest_until,
-    idle_child,
     pair,
     recv_exactly,
     reset,

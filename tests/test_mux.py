@@ -9,14 +9,13 @@ import pytest
 
 import pymux
 
+from .processes import no_descriptor_left, python
 from .util import (
     assert_idle,
     connect,
     harvest_until,
-    no_descriptor_left,
     outgoing,
     pair,
-    python,
     recv_all,
     recv_exactly,
     reset,
@@ -382,12 +381,13 @@ class Refusing:
 sys.modules.pop("ctypes", None)
 sys.meta_path.insert(0, Refusing())
 import pymux
+from tests import inside
 
 for _ in range(2):
     with pymux.Mux({backend!r}) as mux:
         conn = mux.connect(mux.listen(("127.0.0.1", 0)).address)
         conn.send(b"x")
-        mux._engine.gil.left = 9  # as beside a thread that computes
+        inside.keep_the_gil(mux)
         while not (batch := mux.harvest(10)).messages:
             pass
         print(batch.messages)

@@ -14,8 +14,9 @@ import time
 import pytest
 
 import pymux
-from tests import util
-from tests.network import HOSTS, link
+
+from . import util
+from .network import HOSTS, link
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 

@@ -11,7 +11,8 @@ import time
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
 
 HERE = ("127.0.0.1", 0)
 

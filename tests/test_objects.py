@@ -11,7 +11,9 @@ import weakref
 import pytest
 
 import pymux
-from tests import util
+
+from . import inside, util
+from .processes import in_child
 
 HERE = ("127.0.0.1", 0)
 
@@ -34,11 +36,11 @@ def test_the_text_of_a_connection_names_its_peer_and_its_listener(backend, form)
     seen = []
 
     def answer(data):
-        seen.extend(map(repr, muxes[0]._engine.table))
+        seen.extend(map(repr, inside.connections(muxes[0])))
         return data
 
     with util.serving(util.in_form(form, answer), backend) as server:
-        muxes = [server._mux]
+        muxes = [inside.mux_of(server)]
         with util.connect(server.address) as sock:
             sock.sendall(b"x")
             assert util.recv_exactly(sock, 1) == b"x"
@@ -107,7 +109,7 @@ def test_the_text_can_be_made_in_a_forked_child(mux):
         assert "closed" in repr(conn)
 
     with peer:
-        util.in_child(child)
+        in_child(child)
 
 
 def test_the_text_of_a_mux_can_be_made_while_another_thread_closes_it(backend):

@@ -8,14 +8,9 @@ import pytest
 
 import pymux
 
-from .util import (
-    assert_idle,
-    connect,
-    harvest_until,
-    no_descriptor_left,
-    outgoing,
-    recv_exactly,
-)
+from . import util
+from .processes import no_descriptor_left
+from .util import assert_idle, connect, harvest_until, outgoing, recv_exactly
 
 
 @pytest.fixture
@@ -242,3 +237,25 @@ def test_a_peer_that_resets_at_once_is_reported(mux):
         (conn,) = harvest_until(mux, lambda acc: acc.opened).opened
         conn.abort()
         harvest_until(mux, lambda acc: acc.is_closed(conn))
+
+
+def test_the_peer_of_a_connection_that_failed_is_whom_it_was_for(mux, tmp_path):
+    with socket.socket() as nobody:  # bound, but nobody listens
+        nobody.bind(("127.0.0.1", 0))
+        addresses = [nobody.getsockname(), str(tmp_path / "nobody")]
+        conns = [mux.connect(address) for address in addresses]
+        acc = util.harvest_until(mux, lambda acc: len(acc.closed) == 2)
+    assert [acc.errno(conn) for conn in conns] == [errno.ECONNREFUSED, errno.ENOENT]
+    assert [conn.peer for conn in conns] == addresses
+    mux.close()
+    assert [conn.peer for conn in conns] == addresses
+
+
+def test_whom_a_connection_was_for_is_known_before_its_failure_is_reported(
+    mux, tmp_path
+):
+    conn = mux.connect(tmp_path / "nobody")  # fails at once, is reported later
+    assert conn.peer == str(tmp_path / "nobody")
+    acc = util.harvest_until(mux, lambda acc: acc.closed)
+    assert acc.errno(conn) == errno.ENOENT
+    assert conn.peer == str(tmp_path / "nobody")

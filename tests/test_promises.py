@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import floods
+from . import floods
 
 TESTS = Path(__file__).parent
 SECURITY = TESTS.parent / "SECURITY.md"

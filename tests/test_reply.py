@@ -6,6 +6,7 @@ import pytest
 
 import pymux
 
+from . import util
 from .util import harvest_until, pair, recv_exactly, until_end
 
 
@@ -411,3 +412,23 @@ def test_a_reply_to_a_peer_that_is_gone_harms_nobody(mux, lines):
         batch.reply([data.upper() for _, data in batch])
         answer(mux, far, b"FAR\n")
         assert not other.closed
+
+
+def test_a_subclass_of_bytes_can_be_sent_and_counts(mux):
+    class Text(bytes):
+        """Bytes with another name."""
+
+    conn, peer = util.pair(mux)
+    with peer:
+        conn.send(Text(b"abc"))
+        assert conn.queued == 3
+        assert mux.send_many([conn], Text(b"de")) == 1
+        assert conn.queued == 5
+        mux.harvest(0)
+        assert util.recv_exactly(peer, 5) == b"abcde"
+        peer.sendall(b"question")
+        while not len(batch := mux.harvest(1)):
+            """Until it has come."""
+        batch.reply([Text(b"answer")])
+        mux.harvest(0)
+        assert util.recv_exactly(peer, 6) == b"answer"

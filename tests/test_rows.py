@@ -8,8 +8,8 @@ import threading
 import pytest
 
 import pymux
-from pymux.engine.gil import exchange_holding_the_gil
-from tests import util
+
+from . import inside, util
 
 LINES = pymux.Lines()
 SLACK = pymux.Limits(high_water=1 << 30, max_output=1 << 30)
@@ -244,8 +244,7 @@ def test_an_exception_before_the_core_is_called_loses_nothing(nth):
             while not len(batch := mux.harvest(10)):
                 pass
             batch.conns[0].send(b"answer")
-            mux._engine.gil._call = exchange_holding_the_gil()
-            mux._engine.gil.left = 8  # as beside a thread that computes
+            inside.keep_the_gil(mux)
             sys.settrace(striking("arguments", nth))
             try:
                 with pytest.raises(Struck):

@@ -10,7 +10,9 @@ import threading
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
+from .processes import python
 
 
 def test_run_installs_no_signal_handlers(backend, tmp_path):
@@ -89,7 +91,7 @@ print(json.dumps([restored, type(stats).__name__, dataclasses.asdict(stats)]))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_drains_serve_which_returns_its_figures(backend, tmp_path, number):
     path = tmp_path / "s"
-    with util.python("-c", SERVE, path, backend, 1 << 20) as child:
+    with python("-c", SERVE, path, backend, 1 << 20) as child:
         with util.connect_when_up(path) as sock:
             sock.sendall(b"go")
             util.recv_exactly(sock, 1)  # the rest is for the drain to send
@@ -108,7 +110,7 @@ def test_a_signal_drains_serve_which_returns_its_figures(backend, tmp_path, numb
 def test_a_second_signal_resets_at_once(backend, tmp_path):
     path = tmp_path / "s"
     with (
-        util.python("-c", SERVE, path, backend, 1 << 20) as child,
+        python("-c", SERVE, path, backend, 1 << 20) as child,
         util.connect_when_up(path) as sock,
     ):
         sock.sendall(b"go")
@@ -144,7 +146,7 @@ def test_a_signal_ends_serve_promptly_under_load(backend, tmp_path):
         except (OSError, EOFError):
             pass
 
-    with util.python("-c", BUSY, path, backend) as child:
+    with python("-c", BUSY, path, backend) as child:
         util.connect_when_up(path).close()
         threads = [threading.Thread(target=client) for _ in range(4)]
         for thread in threads:
@@ -174,7 +176,7 @@ for _ in sys.stdin:
 def test_no_signal_is_slept_out_before_the_wait(backend, tmp_path):
     """It comes while the core sends a long answer, before it goes to sleep."""
     path = tmp_path / "s"
-    with util.python("-c", AGAIN, path, backend) as child:
+    with python("-c", AGAIN, path, backend) as child:
         for _ in range(8):
             child.stdin.write("\n")
             child.stdin.flush()
@@ -204,7 +206,7 @@ except KeyboardInterrupt:
 def test_ctrl_c_leaves_run_as_a_keyboard_interrupt(backend, tmp_path):
     path = tmp_path / "s"
     with (
-        util.python("-c", RUN, path, backend) as child,
+        python("-c", RUN, path, backend) as child,
         util.connect_when_up(path) as sock,
     ):
         sock.sendall(b"x")
@@ -217,7 +219,7 @@ def test_ctrl_c_leaves_run_as_a_keyboard_interrupt(backend, tmp_path):
 
 def test_serve_prints_nothing_and_serves_until_the_signal(backend, tmp_path):
     path = tmp_path / "s"
-    with util.python("-c", BUSY, path, backend) as child:
+    with python("-c", BUSY, path, backend) as child:
         with util.connect_when_up(path) as sock:
             sock.sendall(b"hello")
             assert util.recv_exactly(sock, 5) == b"hello"
@@ -270,7 +272,7 @@ PLACES += [("object", where) for where in ("opened", "timer", "closed")]
 def test_the_third_signal_ends_a_handler_that_is_stuck(backend, tmp_path, form, where):
     path = tmp_path / "s"
     with (
-        util.python("-c", STUCK, path, backend, form, where) as child,
+        python("-c", STUCK, path, backend, form, where) as child,
         util.connect_when_up(path) as sock,
     ):
         sock.sendall(b"x")
@@ -309,7 +311,10 @@ print(pymux.serve(handler, sys.argv[1], drain_timeout=60).reset)
 
 def test_a_handler_that_catches_it_gets_the_next_one_and_may_go_on(tmp_path):
     path = tmp_path / "s"
-    with util.python("-c", CATCHES, path) as child, util.connect_when_up(path) as sock:
+    with (
+        python("-c", CATCHES, path) as child,
+        util.connect_when_up(path) as sock,
+    ):
         sock.sendall(b"x")
         assert child.stdout.readline() == "stuck\n"
         while child.poll() is None:
@@ -327,7 +332,7 @@ def test_signals_that_a_server_can_follow_are_never_an_interrupt(backend, tmp_pa
     """However many come: it ends by the first of them that it gets to."""
     path = tmp_path / "s"
     with (
-        util.python("-c", SERVE + "sys.stdin.read()", path, backend, 1 << 20) as child,
+        python("-c", SERVE + "sys.stdin.read()", path, backend, 1 << 20) as child,
         util.connect_when_up(path) as sock,
     ):
         sock.sendall(b"go")
@@ -367,7 +372,7 @@ def test_signals_in_the_standard_library_below_pymux_are_no_interrupt(
     """What pymux itself has called is no handler that does not return."""
     path = tmp_path / "s"
     with (
-        util.python("-c", LOGS, path, backend) as child,
+        python("-c", LOGS, path, backend) as child,
         util.connect_when_up(path) as sock,
     ):
         sock.sendall(b"go")
@@ -397,7 +402,7 @@ def test_a_signal_that_is_ignored_stays_ignored(backend, tmp_path, ignored):
     path = tmp_path / "s"
     other = {"SIGINT": "SIGTERM", "SIGTERM": "SIGINT"}[ignored]
     with (
-        util.python("-c", IGNORES, path, backend, ignored) as child,
+        python("-c", IGNORES, path, backend, ignored) as child,
         util.connect_when_up(path) as sock,
     ):
         for _ in range(3):
@@ -427,7 +432,7 @@ print(signal.getsignal(signal.SIGTERM) is mine)
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 """
     path = tmp_path / "s"
-    with util.python("-c", program, path) as child:
+    with python("-c", program, path) as child:
         with util.connect_when_up(path) as sock:
             sock.sendall(b"x")
             assert util.recv_exactly(sock, 1) == b"x"

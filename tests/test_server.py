@@ -1,5 +1,6 @@
 """Server: construction, one life, its thread, addresses, figures, calls."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -8,7 +9,8 @@ import threading
 import pytest
 
 import pymux
-from tests import util
+
+from . import inside, util
 
 LINES = pymux.Lines()
 
@@ -335,3 +337,55 @@ def test_a_call_that_raises_is_told_of_and_the_server_goes_on(backend):
     ((conn, error),) = told
     assert conn is None
     assert isinstance(error, LookupError)
+
+
+def stop(server, drain_timeout):
+    """Stop a server, and raise what `stop` raises; an AssertionError if it hangs."""
+    raised = []
+
+    def call():
+        try:
+            server.stop(drain_timeout)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "stop() does not return"
+    if raised:
+        raise raised[0]
+
+
+@contextlib.contextmanager
+def started(handler, backend, address=("127.0.0.1", 0), **options):
+    """A started server, which the block has to stop."""
+    server = pymux.Server(handler, address, backend=backend, **options)
+    yield server.start()
+    assert inside.has_ended(server)
+
+
+def test_figures_can_be_asked_for_while_a_handler_closes_the_mux(backend):
+    def handler(conn, data):
+        conn.mux.close()
+
+    def ask():
+        while not over.is_set():
+            seen.append(server.stats().backend)
+            del seen[1:]
+
+    for _ in range(5):
+        over, seen = threading.Event(), []
+        with started(handler, backend) as server:
+            thread = threading.Thread(target=ask, daemon=True)
+            thread.start()
+            try:
+                with util.connect(server.address) as sock:
+                    sock.sendall(b"go")
+                    util.until_end(sock)
+                stop(server, 0)
+            finally:
+                over.set()
+                thread.join(10)
+        assert seen == [backend]
+        assert server.stats().connections == 0

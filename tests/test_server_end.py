@@ -8,7 +8,8 @@ import time
 import pytest
 
 import pymux
-from tests import util
+
+from . import inside, util
 
 HERE = ("127.0.0.1", 0)
 
@@ -185,7 +186,7 @@ def test_run_may_be_waited_for_in_its_own_thread_once_it_is_over(backend):
 
 
 def stop_when_up(server):
-    util.wait_until(lambda: server._engine is not None)
+    util.wait_until(lambda: inside.mux_of(server) is not None)
     server.stop()
 
 
@@ -228,7 +229,7 @@ def test_leaving_the_block_is_a_timeout_too(backend):
         stuck("function", backend) as server,
         pytest.raises(TimeoutError, match="does not return"),
     ):
-        server._drain_timeout = 0
+        inside.allow_no_time(server)
         server.__exit__(None, None, None)
 
 

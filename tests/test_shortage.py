@@ -11,8 +11,8 @@ import threading
 import pytest
 
 import pymux
-from pymux.handlers.tasks import Workers
-from tests import util
+
+from . import inside, util
 
 try:
     import resource
@@ -70,8 +70,7 @@ def test_a_port_is_free_again_where_no_thread_was_to_be_had(backend):
         assert util.everything(other.address, b"go") == b"go"
 
 
-def test_to_thread_raises_where_it_is_awaited_and_calls_nothing(backend, monkeypatch):
-    monkeypatch.setattr("pymux.handlers.tasks.WORKERS", Workers())
+def test_to_thread_raises_where_it_is_awaited_and_calls_nothing(backend):
     called = []
 
     async def handler(conn):
@@ -83,6 +82,7 @@ def test_to_thread_raises_where_it_is_awaited_and_calls_nothing(backend, monkeyp
                 conn.send(b"-")
 
     with (
+        inside.own_threads(),
         util.serving(handler, backend) as server,
         util.connect(server.address) as sock,
     ):
@@ -96,9 +96,7 @@ def test_to_thread_raises_where_it_is_awaited_and_calls_nothing(backend, monkeyp
     assert len(called) == 2
 
 
-def test_a_call_waits_for_a_thread_that_is_busy_where_none_can_be_had(monkeypatch):
-    workers = Workers()
-    monkeypatch.setattr("pymux.handlers.tasks.WORKERS", workers)
+def test_a_call_waits_for_a_thread_that_is_busy_where_none_can_be_had():
     entered, release = threading.Event(), threading.Event()
 
     def block():
@@ -112,6 +110,7 @@ def test_a_call_waits_for_a_thread_that_is_busy_where_none_can_be_had(monkeypatc
         conn.send(await pymux.to_thread(fn, *args))
 
     with (
+        inside.own_threads() as workers,
         util.serving(handler) as server,
         util.connect(server.address) as one,
         util.connect(server.address) as two,
@@ -120,12 +119,12 @@ def test_a_call_waits_for_a_thread_that_is_busy_where_none_can_be_had(monkeypatc
         assert entered.wait(10)
         with no_thread():
             two.sendall(b"2")
-            util.wait_until(lambda: workers._busy == 2)
+            util.wait_until(lambda: workers.busy() == 2)
             release.set()
             assert util.recv_all(one) == b"first"
             assert util.recv_all(two) == b"SECOND"
-    util.wait_until(lambda: workers._busy == 0)
-    assert workers._threads == 1
+    util.wait_until(lambda: workers.busy() == 0)
+    assert workers.threads() == 1
 
 
 # --- descriptors ----------------------------------------------------------------

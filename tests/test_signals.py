@@ -15,29 +15,17 @@ import pytest
 
 import pymux
 
+from .alarms import needs_alarms, on_alarm
 from .interrupts import at_each_place, interrupted, needs_tracing
 from .util import harvest_until, pair, recv_exactly, until_end
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "setitimer"), reason="no interval timers here"
-)
+pytestmark = needs_alarms
 
 LONG = 30.0  # a wait that must not be waited out
 
 
 class Alarm(Exception):
     """What a signal handler of these tests raises."""
-
-
-@contextlib.contextmanager
-def on_alarm(handler):
-    """Install a SIGALRM handler; pending alarms end with the block."""
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def raise_alarm(number, frame):
@@ -155,7 +143,7 @@ def raise_in_harvest(number, frame):
 
 
 signals_between_calls = pytest.mark.skipif(
-    sys.implementation.name != "cpython" or sys.version_info < (3, 11),
+    sys.implementation.name != "cpython",
     reason="a handler may run between any two instructions here, `return` included",
 )
 

@@ -1,34 +1,19 @@
-"""stop: what was there is answered, nothing later is read, the rest is reset."""
+"""`stop`: what had arrived is answered, nothing later is read, the rest is reset."""
 
 import contextlib
 import errno
 import socket
-import threading
 import time
 
 import pytest
 
 import pymux
-from tests import util
+
+from . import util
+from .peers import talking
 
 LINES = pymux.Lines()
-LONG = 1 << 20  # bytes, more than a Unix socket takes at once
 SOON = 5  # seconds, far under the patience of these tests' servers
-
-
-def answer(data):
-    """The message in capitals; a long answer to `long`."""
-    return b"x" * (LONG - 1) if data == b"long" else data.upper()
-
-
-@pytest.fixture(params=util.FORMS)
-def server(request, backend, tmp_path):
-    """A patient server on a Unix socket, in each form on each backend."""
-    handler = util.in_form(request.param, answer)
-    with util.serving(
-        handler, backend, tmp_path / "s", framing=LINES, drain_timeout=60
-    ) as server:
-        yield server
 
 
 def test_who_is_in_the_backlog_is_accepted_and_answered(server):
@@ -98,7 +83,7 @@ def test_an_unfinished_line_is_a_last_message(server):
 
 
 def test_an_unfinished_frame_is_an_error_after_the_answers(backend, tmp_path):
-    log = util.Ends(answer)
+    log = util.Ends(util.capitals)
     with (
         util.serving(
             log, backend, tmp_path / "s", framing=pymux.LengthPrefix(1)
@@ -119,7 +104,7 @@ def test_nothing_later_is_read(server, tmp_path):
         util.in_server(server, lambda mux: server.stop())
         util.wait_until(lambda: not (tmp_path / "s").exists())
         sock.sendall(b"late\n")
-        assert util.until_end(sock)[0] == b"x" * (LONG - 2) + b"\n"
+        assert util.until_end(sock)[0] == b"x" * (util.LONG - 2) + b"\n"
     server.stop()
     assert server.stats().messages_in == 1
 
@@ -139,34 +124,6 @@ def test_what_comes_later_destroys_no_answer(backend):
         util.wait_until(lambda: server.stats().listeners == 0)
         sock.sendall(b"late" * 1000)
         assert util.until_end(sock) == (b"x" * (size - 1), None)
-
-
-@contextlib.contextmanager
-def talking(sock):
-    """During the block, somebody goes on sending lines to a socket, which may be
-    gone by and by."""
-    over = threading.Event()
-
-    def talk():
-        with contextlib.suppress(OSError):
-            while not over.is_set():
-                sock.sendall(b"more of it\n" * 1000)
-
-    thread = threading.Thread(target=talk)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_WR)
-        thread.join()
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def place(request, tmp_path):
-    """Where to serve: TCP's loopback, or a path."""
-    return ("127.0.0.1", 0) if request.param == "tcp" else str(tmp_path / "s")
 
 
 @pytest.mark.parametrize("form", util.FORMS)
@@ -193,7 +150,7 @@ def test_a_client_that_ends_with_a_close_of_ours_gets_every_answer(backend, plac
 
     def handler(conn, data):
         conn.close()
-        return bytes(LONG)
+        return bytes(util.LONG)
 
     with (
         util.serving(handler, backend, place, drain_timeout=60) as server,
@@ -202,7 +159,7 @@ def test_a_client_that_ends_with_a_close_of_ours_gets_every_answer(backend, plac
     ):
         util.recv_exactly(sock, 1)
         util.in_server(server, lambda mux: server.stop())
-        assert util.until_end(sock) == (bytes(LONG - 1), None)
+        assert util.until_end(sock) == (bytes(util.LONG - 1), None)
 
 
 def test_who_never_acknowledges_is_reset_at_the_deadline_and_it_says_so(backend):
@@ -266,7 +223,7 @@ def test_clients_need_not_close_for_the_stop_to_end(backend):
 
 def paused(backend, path, then=lambda sock, conn: None, drain_timeout=1):
     """(log, seconds, end) of a stop with a connection that the server had paused."""
-    log = util.Ends(answer)
+    log = util.Ends(util.capitals)
     with (
         util.serving(log, backend, path, drain_timeout=drain_timeout) as server,
         util.connect(path) as sock,
@@ -366,7 +323,7 @@ def test_it_ends_the_wait_for_more_messages(backend):
 
 
 def test_connections_that_the_server_made_end_too(backend):
-    log = util.Ends(answer)
+    log = util.Ends(util.capitals)
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(10)
         with util.serving(log, backend, drain_timeout=60) as server:
@@ -381,247 +338,6 @@ def test_connections_that_the_server_made_end_too(backend):
 
 
 # -- whose end it is ---------------------------------------------------------------
-
-
-class Seen:
-    """What handlers of each form see of `Connection.stopping`."""
-
-    def __init__(self):
-        self.conns = []
-        self.messages = []  # (message, stopping)
-        self.ends = []  # stopping: at the end of a coroutine, in closed()
-
-    def note(self, conn, data):
-        self.conns.append(conn)
-        self.messages.append((bytes(data), conn.stopping))
-
-    def in_form(self, form):
-        @pymux.batched
-        def batch(batch):
-            for conn, data in batch:
-                self.note(conn, data)
-
-        async def coroutine(conn):
-            async for data in conn:
-                self.note(conn, data)
-            self.ends.append(conn.stopping)
-
-        methods = {"closed": lambda _, conn, error: self.ends.append(conn.stopping)}
-        methods["received"] = lambda _, conn, data: self.note(conn, data)
-        if form == "batched object":
-            methods["received"] = pymux.batched(lambda _, b: batch(b))
-        return {
-            "function": self.note,
-            "batch": batch,
-            "coroutine": coroutine,
-        }.get(form) or type("Handler", (), methods)()
-
-
-def stopped_behind(sent, form, backend, place, end=lambda sock: None):
-    """What a handler saw whose client had sent this, and perhaps its end, before the
-    server stopped."""
-    seen = Seen()
-    with (
-        util.serving(
-            seen.in_form(form), backend, place, framing=LINES, drain_timeout=60
-        ) as server,
-        util.connect(server.address) as sock,
-    ):
-        util.wait_until(lambda: server.stats().accepted)
-        with util.then_stopped(server):
-            sock.sendall(sent)
-            end(sock)
-        assert util.until_end(sock) == (b"", None)
-    return seen
-
-
-@pytest.mark.parametrize("form", util.FORMS)
-def test_an_upload_that_a_stop_cuts_says_so(backend, place, form):
-    seen = stopped_behind(b"a\nhalf of", form, backend, place)
-    assert seen.messages[-1] == (b"half of", True)
-    assert set(seen.ends) <= {True}
-    assert {conn.stopping for conn in seen.conns} == {True}  # the mux is closed
-
-
-@pytest.mark.parametrize("form", util.FORMS)
-def test_an_upload_that_its_peer_had_ended_is_whole(backend, place, form):
-    seen = stopped_behind(
-        b"a\nthe last", form, backend, place, lambda sock: sock.shutdown(socket.SHUT_WR)
-    )
-    assert seen.messages == [(b"a", False), (b"the last", False)]
-    assert set(seen.ends) <= {False}
-    assert {conn.stopping for conn in seen.conns} == {False}
-
-
-@pytest.mark.parametrize("form", util.FORMS)
-def test_whole_lines_are_cut_too_where_their_peer_had_not_ended(backend, place, form):
-    seen = stopped_behind(b"a\nb\n", form, backend, place)
-    assert [data for data, _ in seen.messages] == [b"a", b"b"]
-    assert set(seen.ends) <= {True}
-    assert {conn.stopping for conn in seen.conns} == {True}
-
-
-@pytest.mark.parametrize("ended", [False, True])
-def test_it_is_known_with_the_last_rows_of_several_batches(backend, place, ended):
-    """More than one harvest takes in, all of it there when the server stops."""
-
-    def end(sock):
-        if ended:
-            sock.shutdown(socket.SHUT_WR)
-
-    seen = stopped_behind(b"x\n" * 10_000, "function", backend, place, end)
-    assert len(seen.messages) == 10_000
-    assert seen.messages[0] == (b"x", False)
-    assert seen.messages[-1] == (b"x", not ended)
-    assert seen.conns[0].stopping is not ended
-
-
-def test_an_unfinished_frame_is_an_error_and_cut(backend, place):
-    seen = []
-
-    class Handler:
-        def closed(self, conn, error):
-            seen.append((error.errno, conn.stopping))
-
-    framing = pymux.LengthPrefix(1)
-    with (
-        util.serving(Handler(), backend, place, framing=framing) as server,
-        util.connect(server.address) as sock,
-    ):
-        util.wait_until(lambda: server.stats().accepted)
-        with util.then_stopped(server):
-            sock.sendall(b"\5unf")
-        server.stop()
-    assert seen == [(errno.EPROTO, True)]
-
-
-@pytest.mark.parametrize("form", util.FORMS)
-def test_a_stop_inside_a_frame_resets_nobody(backend, place, form):
-    """The peer has broken nothing; a reset would cost some systems' clients what
-    they have not read."""
-    framing = pymux.LengthPrefix(1)
-    with (
-        util.serving(
-            util.in_form(form, answer), backend, place, framing=framing
-        ) as server,
-        util.connect(server.address) as sock,
-    ):
-        util.wait_until(lambda: server.stats().accepted)
-        with util.then_stopped(server):
-            sock.sendall(b"\1a\5unf")
-        assert util.until_end(sock) == (b"\1A", None)
-        server.stop()
-        assert server.stats().reset == 0
-
-
-def test_a_coroutine_answers_what_it_has_though_a_frame_was_cut(backend, place):
-    gate, seen = util.Gate(), []
-
-    async def handler(conn):
-        data = await conn.recv()
-        await gate.wait()
-        conn.send(data.upper())
-        seen.append((await conn.recv(), conn.stopping))
-
-    framing = pymux.LengthPrefix(1)
-    with (
-        util.serving(
-            handler, backend, place, framing=framing, drain_timeout=60
-        ) as server,
-        util.connect(server.address) as sock,
-    ):
-        sock.sendall(b"\1a\5unf")
-        util.wait_until(lambda: server.stats().messages_in == 1)
-        util.in_server(server, lambda mux: server.stop())
-        util.wait_until(lambda: not server.stats().listeners)  # all input is cut
-        gate.open()
-        assert util.until_end(sock) == (b"\1A", None)
-    assert seen == [(None, True)]
-
-
-def test_without_a_stop_no_connection_is_stopping(backend, place):
-    seen = Seen()
-    with util.serving(seen.in_form("object"), backend, place, framing=LINES) as server:
-        assert util.everything(server.address, b"a\nlast") == b""
-        util.wait_until(lambda: seen.ends)
-        assert seen.messages == [(b"a", False), (b"last", False)]
-        assert seen.ends == [False]
-
-
-def test_what_a_handler_has_closed_itself_no_stop_has_cut(backend, place):
-    """Its peer stays and the connection lingers, when the server stops."""
-    seen = Seen()
-
-    class Handler:
-        def received(self, conn, data):
-            conn.close()
-
-        def closed(self, conn, error):
-            seen.ends.append(conn.stopping)
-
-    with (
-        util.serving(Handler(), backend, place, drain_timeout=60) as server,
-        util.connect(server.address) as sock,
-    ):
-        sock.sendall(b"go")
-        assert util.recv_all(sock) == b""
-        server.stop()
-    assert seen.ends == [False]
-
-
-def test_a_coroutine_is_told_while_it_runs_on(backend, place):
-    """Its connection is open yet, and what the peer sends goes nowhere."""
-    seen = []
-
-    async def handler(conn):
-        async for _ in conn:
-            pass
-        seen.append(conn.stopping)
-        await pymux.sleep(0.01)
-        seen.append(conn.stopping)
-        conn.send(b"half" if conn.stopping else b"whole")
-
-    with (
-        util.serving(handler, backend, place, drain_timeout=60) as server,
-        util.connect(server.address) as sock,
-    ):
-        util.wait_until(lambda: server.stats().accepted)
-        with talking(sock):
-            util.wait_until(lambda: server.stats().bytes_in)
-            util.in_server(server, lambda mux: server.stop())
-            assert util.until_end(sock) == (b"half", None)
-    assert seen == [True, True]
-
-
-def test_connections_that_the_server_made_are_not_cut(backend):
-    """They are closed when no other is left."""
-    seen = {}
-
-    class Handler:
-        def closed(self, conn, error):
-            seen[conn.peer] = (error, conn.stopping)
-
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as two,
-        util.serving(Handler(), backend, drain_timeout=60) as server,
-        contextlib.ExitStack() as stack,
-    ):
-        for other in one, two:
-            util.in_server(server, pymux.Mux.connect, other.getsockname())
-            other.settimeout(10)
-            peer = stack.enter_context(other.accept()[0])
-            peer.settimeout(10)
-        util.wait_until(lambda: server.stats().connected == 2)
-        util.in_server(server, lambda mux: None)
-        with util.then_stopped(server):
-            peer.shutdown(socket.SHUT_WR)
-        assert util.recv_all(peer) == b""
-        server.stop()
-        assert seen == {
-            one.getsockname(): (None, False),
-            two.getsockname(): (None, False),
-        }
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

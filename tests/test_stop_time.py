@@ -9,22 +9,18 @@ import time
 import pytest
 
 import pymux
-from tests import util
+
+from . import inside, util
+from .processes import descriptors_allowed, python
 
 LINES = pymux.Lines()
-LONG = 1 << 20  # bytes, more than a Unix socket takes at once
 SOON = 5  # seconds, far under the patience of these tests' servers
-
-
-def answer(data):
-    """The message in capitals; a long answer to `long`."""
-    return b"x" * (LONG - 1) if data == b"long" else data.upper()
 
 
 def answering(backend, path, **options):
     """A server on a Unix socket that answers lines."""
     return util.serving(
-        util.Ends(answer), backend, path, framing=pymux.Lines(), **options
+        util.Ends(util.capitals), backend, path, framing=pymux.Lines(), **options
     )
 
 
@@ -38,7 +34,7 @@ def stuck(server):
 
 
 def test_after_its_time_the_rest_is_reset_and_counted(backend, tmp_path):
-    log = util.Ends(answer)
+    log = util.Ends(util.capitals)
     with (
         util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
         stuck(server),
@@ -71,7 +67,7 @@ def test_a_peer_that_is_reset_hears_of_it(backend):
 def test_the_servers_own_drain_timeout_holds_where_stop_names_none(backend, tmp_path):
     with (
         util.serving(
-            util.Ends(answer),
+            util.Ends(util.capitals),
             backend,
             tmp_path / "s",
             framing=LINES,
@@ -88,7 +84,7 @@ def test_the_servers_own_drain_timeout_holds_where_stop_names_none(backend, tmp_
 def test_no_time_at_all_resets_at_once(backend, tmp_path):
     with (
         util.serving(
-            util.Ends(answer), backend, tmp_path / "s", framing=LINES
+            util.Ends(util.capitals), backend, tmp_path / "s", framing=LINES
         ) as server,
         stuck(server),
     ):
@@ -149,7 +145,7 @@ with pymux.Server(handler, sys.argv[1], backend=sys.argv[2]) as server:
 
 def test_an_abandoned_call_does_not_hold_up_the_end_of_the_process(backend, tmp_path):
     with (
-        util.python("-c", ABANDON, tmp_path / "s", backend) as child,
+        python("-c", ABANDON, tmp_path / "s", backend) as child,
         util.connect_when_up(tmp_path / "s") as sock,
     ):
         assert sock.recv(1) == b"x"
@@ -189,7 +185,7 @@ def test_of_two_calls_the_smaller_timeout_holds(backend, tmp_path, timeouts):
     first, second = timeouts
     with (
         util.serving(
-            util.Ends(answer), backend, tmp_path / "s", framing=LINES
+            util.Ends(util.capitals), backend, tmp_path / "s", framing=LINES
         ) as server,
         stuck(server),
     ):
@@ -215,7 +211,7 @@ def test_before_the_start_it_does_nothing(backend):
 
 
 def test_closed_is_called_for_every_connection(backend, tmp_path):
-    log = util.Ends(answer)
+    log = util.Ends(util.capitals)
     with (
         util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
         contextlib.ExitStack() as stack,
@@ -234,7 +230,7 @@ def test_closed_is_called_for_every_connection(backend, tmp_path):
 def test_when_it_returns_every_descriptor_is_closed(backend, tmp_path):
     before = set(os.listdir("/proc/self/fd"))
     with util.serving(
-        util.Ends(answer), backend, tmp_path / "s", framing=LINES
+        util.Ends(util.capitals), backend, tmp_path / "s", framing=LINES
     ) as server:
         for _ in range(3):
             util.everything(server.address, b"a\n")
@@ -247,9 +243,9 @@ class Struck(Exception):
     """What a signal's handler raises."""
 
 
-def test_a_stop_that_is_cut_short_where_it_begins_begins_again(backend, monkeypatch):
-    def strike(engine):
-        monkeypatch.undo()  # once
+def test_a_stop_that_is_cut_short_where_it_begins_begins_again(backend):
+    def strike():
+        striking.stop()  # once
         raise Struck
 
     errors = []
@@ -262,7 +258,139 @@ def test_a_stop_that_is_cut_short_where_it_begins_begins_again(backend, monkeypa
     with util.connect(server.address) as sock:
         sock.sendall(b"x")
         assert util.recv_exactly(sock, 1) == b"x"
-        monkeypatch.setattr("pymux.engine.engine.Engine.drain", strike)
+        striking = inside.draining_calls(strike)
+        striking.start()
         server.stop(60)
         assert util.recv_all(sock) == b""
     assert [type(error) for error in errors] == [Struck]
+
+
+LARGE = 60 << 20  # bytes, more than the kernel takes from who is not read
+
+
+def stop(server, drain_timeout):
+    """Stop a server, and raise what `stop` raises; an AssertionError if it hangs."""
+    raised = []
+
+    def call():
+        try:
+            server.stop(drain_timeout)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "stop() does not return"
+    if raised:
+        raise raised[0]
+
+
+@contextlib.contextmanager
+def started(handler, backend, address=("127.0.0.1", 0), **options):
+    """A started server, which the block has to stop."""
+    server = pymux.Server(handler, address, backend=backend, **options)
+    yield server.start()
+    assert inside.has_ended(server)
+
+
+def test_stop_returns_where_a_paused_coroutine_is_reset(backend, tmp_path):
+    ended = []
+
+    async def handler(conn):
+        conn.pause()
+        try:
+            await conn.recv()
+        except pymux.ConnectionClosed as error:
+            ended.append(error.errno)
+            raise
+
+    with (
+        started(handler, backend, tmp_path / "s") as server,
+        util.connect(server.address) as sock,
+    ):
+        util.wait_until(lambda: server.stats().connections == 1)
+        sock.sendall(b"not read")
+        stop(server, 0)
+    assert ended == [errno.ETIMEDOUT]
+
+
+def test_stop_returns_where_a_coroutine_is_reset_in_drain(backend):
+    ended = []
+
+    async def handler(conn):
+        conn.send(bytes(LARGE))
+        try:
+            await conn.drain()
+        except pymux.ConnectionClosed as error:
+            ended.append(error.errno)
+            raise
+
+    with (
+        started(handler, backend) as server,
+        util.connect(server.address) as sock,
+    ):
+        util.recv_exactly(sock, 1)
+        stop(server, 0)
+    assert ended == [errno.ETIMEDOUT]
+
+
+@pytest.mark.parametrize("act", ["close", "send"])
+def test_stop_returns_where_closed_reaches_for_its_connection(backend, act):
+    ended = []
+
+    class Handler:
+        def received(self, conn, data):
+            return bytes(LARGE)
+
+        def closed(self, conn, error):
+            ended.append(error.errno)
+            conn.close() if act == "close" else conn.send(b"bye")
+
+    with (
+        started(Handler(), backend) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"go")
+        util.recv_exactly(sock, 1)
+        stop(server, 0)
+    assert ended == [errno.ETIMEDOUT]
+
+
+def test_a_system_exit_of_a_coroutine_closed_at_the_stop_leaves_stop(backend, logged):
+    async def handler(conn):
+        try:
+            await pymux.sleep(3600)
+        finally:
+            raise SystemExit("last words")
+
+    with (
+        started(handler, backend) as server,
+        util.connect(server.address) as sock,
+    ):
+        util.wait_until(lambda: server.stats().connections == 1)
+        with pytest.raises(SystemExit, match="last words"):
+            stop(server, 0)
+        util.until_end(sock)
+
+
+def test_stop_without_time_resets_a_long_backlog(backend, tmp_path):
+    count = 300
+
+    async def handler(conn):
+        await pymux.sleep(3600)
+
+    with (
+        descriptors_allowed(2 * count + 100),
+        started(handler, backend, tmp_path / "s", backlog=count) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        with util.held(server, lambda: server.stop(0)):
+            socks = [
+                stack.enter_context(util.connect(server.address)) for _ in range(count)
+            ]
+        stop(server, 0)
+        for sock in socks:
+            assert util.until_end(sock)[0] == b""
+    stats = server.stats()
+    assert (stats.accepted, stats.connections, stats.listeners) == (count, 0, 0)

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests import util
+from . import util
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="no strace on PATH"),

@@ -8,6 +8,7 @@ import pytest
 
 import pymux
 
+from . import inside
 from .util import connect, harvest_until, outgoing, pair, recv_exactly, wait_until
 
 
@@ -262,7 +263,7 @@ def test_a_call_while_another_thread_is_in_the_core_is_refused(mux):
     listener = mux.listen(("127.0.0.1", 0))
     harvesting = threading.Thread(target=mux.harvest, args=(30,))
     harvesting.start()
-    wait_until(lambda: mux._engine.counts.harvests == 1)  # it is in the core
+    wait_until(lambda: inside.harvests(mux) == 1)  # it is in the core
     calls = (
         lambda: mux.listen(("127.0.0.1", 0)),
         lambda: mux.connect(("127.0.0.1", 9)),
@@ -271,15 +272,15 @@ def test_a_call_while_another_thread_is_in_the_core_is_refused(mux):
     )
     try:
         for call in calls:
-            mux._engine.thread = None
+            inside.own(mux, None)
             with pytest.raises(RuntimeError, match="inside"):
                 call()
-        assert mux._engine.stats().listeners == 1
+        assert inside.listeners(mux) == 1
     finally:
-        mux._engine.thread = harvesting.ident
+        inside.own(mux, harvesting.ident)
         mux.wakeup()
         harvesting.join()
-        mux._engine.thread = None
+        inside.own(mux, None)
     with connect(listener.address):
         harvest_until(mux, lambda acc: acc.opened)
 
@@ -297,3 +298,16 @@ def test_every_call_that_touches_a_mux_comes_through_one_door():
     assert set(declared) - FREE
     for name in set(declared) - FREE:
         assert re.search(rf"^\w+ pmx_{name}\(", entry, re.M), name
+
+
+def test_a_mux_may_be_closed_by_one_of_several_threadsafe_calls(backend):
+    mux = pymux.Mux(backend)
+    called = []
+    mux.call_threadsafe(called.append, 1)
+    mux.call_threadsafe(mux.close)
+    mux.call_threadsafe(called.append, 2)
+    mux.call_threadsafe(called.append, 3)
+    assert len(mux.harvest(0)) == 0
+    assert called == [1]
+    with pytest.raises(RuntimeError, match="closed"):
+        mux.harvest(0)

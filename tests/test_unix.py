@@ -16,6 +16,7 @@ import pymux
 import pymux.aio
 
 from . import util
+from .processes import in_child, no_descriptor_left, python
 
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets here"
@@ -135,7 +136,7 @@ def test_the_file_is_found_though_a_link_leads_elsewhere(directory, mux):
 
 def test_a_forked_child_that_closes_leaves_the_file(directory, mux):
     listener = mux.listen(directory / "socket")
-    util.in_child(mux.close)
+    in_child(mux.close)
     assert (directory / "socket").is_socket()
     listener.close()
     assert os.listdir(directory) == []
@@ -162,7 +163,7 @@ def test_a_listener_holds_its_directory_and_lets_go_of_it(directory, mux):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors cannot be limited")
 def test_a_path_without_a_descriptor_for_it_is_refused(directory, mux):
-    with util.no_descriptor_left(), pytest.raises(OSError) as raised:
+    with no_descriptor_left(), pytest.raises(OSError) as raised:
         mux.listen(directory / "socket")
     assert raised.value.errno == errno.EMFILE
     assert os.listdir(directory) == []
@@ -223,8 +224,7 @@ def test_of_several_processes_that_start_on_a_stale_path_one_listens(directory):
     leave_stale(path)
     with contextlib.ExitStack() as stack:
         processes = [
-            stack.enter_context(util.python("-c", STARTER, path))
-            for _ in range(STARTERS)
+            stack.enter_context(python("-c", STARTER, path)) for _ in range(STARTERS)
         ]
         for process in processes:
             process.stdin.write("go\n")
@@ -281,7 +281,7 @@ def test_a_directory_that_may_not_be_written_says_so(directory, stale):
             mux.listen(path)
         assert str(path) in str(raised.value)
 
-    util.in_child(listen)
+    in_child(listen)
     assert path.exists() == stale
 
 
@@ -299,7 +299,7 @@ def test_a_directory_that_may_not_be_listed_will_do(directory):
         with pymux.Mux() as mux:
             mux.listen(directory / "socket")
 
-    util.in_child(listen)
+    in_child(listen)
     assert os.listdir(directory) == []
 
 

@@ -7,12 +7,8 @@ import os
 import random
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
-import traceback
-import warnings
 
 import pymux
 
@@ -22,6 +18,7 @@ NO_GUESTS = os.environ.get("PYMUX_BACKEND") in ("poll", "select") or not (
 )
 WHY_NO_GUESTS = "neither epoll nor kqueue"
 
+LONG = 1 << 20  # bytes, more than a Unix socket takes at once
 FORMS = ("function", "coroutine", "batch", "object", "batched object")
 
 
@@ -55,6 +52,11 @@ def in_form(form, answer):
         "object": Object(),
         "batched object": BatchedObject(),
     }[form]
+
+
+def capitals(data):
+    """An answer: the message in capitals, or LONG bytes of `x` for `long`."""
+    return b"x" * (LONG - 1) if data == b"long" else data.upper()
 
 
 @contextlib.contextmanager
@@ -133,6 +135,14 @@ class Ends:
         return [error and error.errno for _, error in self.ended]
 
 
+class Boom(Exception):
+    """What handlers of tests raise."""
+
+
+class Panic(BaseException):
+    """As extension modules and libraries of greenlets define theirs."""
+
+
 class Gate:
     """Where a coroutine handler waits until the test lets it on."""
 
@@ -151,27 +161,24 @@ class Gate:
         self.opened.set()
 
 
-@contextlib.contextmanager
-def python(*args, **options):
-    """A child process `python *args`, all three streams text pipes, killed at the end.
+def listening(address=("127.0.0.1", 0), backlog=300):
+    """A plain socket that listens at a TCP tuple or a Unix socket path."""
+    if isinstance(address, tuple):
+        sock = socket.create_server(address, backlog=backlog)
+    else:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(address)
+        sock.listen(backlog)
+    sock.settimeout(20)
+    return sock
 
-    It finds pymux and the tests wherever this process does.
-    """
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    child = subprocess.Popen(
-        [sys.executable, "-u", *map(str, args)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        env=env,
-        **options,
-    )
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.communicate()
+
+def ready(selector, timeout=0):
+    """What a selector's `select` says: {file object: events}."""
+    found = {}
+    for key, events in selector.select(timeout):
+        found[key.fileobj] = found.get(key.fileobj, 0) | events
+    return found
 
 
 def free_port():
@@ -353,6 +360,12 @@ class Harvested:
         error = self.error(conn)
         return None if error is None else error.errno
 
+    def has_rows(self):
+        """Whether anything at all was reported."""
+        return bool(
+            self.opened or self.messages or self.ended or self.drained or self.closed
+        )
+
     def __repr__(self):
         rows = ", ".join(
             f"{len(getattr(self, name))} {name}"
@@ -396,6 +409,19 @@ def pair(mux, framing=None, **listen_options):
     return conn, peer
 
 
+def says_hello(mux, address, to=None):
+    """Assert that a listener at `address` serves who connects; the Connection."""
+    listener = mux.listen(address)
+    with connect(listener.address if to is None else to(listener.address)) as peer:
+        (conn,) = harvest_until(mux, lambda acc: acc.opened).opened
+        peer.sendall(b"hello")
+        harvest_until(mux, lambda acc: acc.received(conn) == b"hello")
+        conn.send(b"yourself")
+        mux.harvest(0)
+        assert recv_exactly(peer, 8) == b"yourself"
+    return conn
+
+
 def outgoing(mux, framing=None, **connect_options):
     """A new (Connection that the mux made, blocking socket at its other end).
 
@@ -410,6 +436,13 @@ def outgoing(mux, framing=None, **connect_options):
     return conn, peer
 
 
+def assert_nothing(mux):
+    """Assert that the mux has nothing to report now."""
+    acc = Harvested()
+    acc.add(mux.harvest(0))
+    assert not acc.has_rows(), acc
+
+
 def assert_idle(mux, seconds=0.15):
     """Assert that for a while the mux reports nothing, returns seldom, and sleeps."""
     acc = Harvested()
@@ -418,102 +451,6 @@ def assert_idle(mux, seconds=0.15):
     while time.monotonic() < deadline:
         acc.add(mux.harvest(max(0.0, deadline - time.monotonic())))
     cpu = time.thread_time() - cpu
-    assert not (acc.opened or acc.messages or acc.ended or acc.drained or acc.closed)
+    assert not acc.has_rows(), acc
     assert acc.turns < 30, f"{acc.turns} harvests returned in {seconds} s of nothing"
     assert cpu < seconds / 2, f"{cpu:.3f} s of CPU in {seconds} s of nothing"
-
-
-@contextlib.contextmanager
-def descriptors_allowed(need):
-    """Let this process open `need` descriptors; the test is skipped if it may not."""
-    import resource
-
-    import pytest
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < need:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
-        except (ValueError, OSError):
-            pytest.skip(f"needs {need} descriptors, the limit is {hard}")
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@contextlib.contextmanager
-def descriptors_taken(count):
-    """Hold every descriptor number under `count`; the test is skipped if it cannot."""
-    held = []
-    with descriptors_allowed(count + 200):
-        try:
-            held.append(os.open(os.devnull, os.O_RDONLY))
-            while held[-1] < count - 1:
-                held.append(os.dup(held[0]))
-            if held[-1] > count - 1:
-                os.close(held.pop())
-            yield
-        finally:
-            for fd in held:
-                os.close(fd)
-
-
-@contextlib.contextmanager
-def no_descriptor_left():
-    """Let this process open no further descriptor."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    probe = os.open(os.devnull, os.O_RDONLY)
-    os.close(probe)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def _fork():
-    with warnings.catch_warnings():
-        # 3.12 and later warn of any other thread; the child here calls only pymux.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
-
-
-def in_child(fn):
-    """Run fn() in a forked child; an AssertionError with its traceback if it raises."""
-    reading, writing = os.pipe()
-    pid = _fork()
-    if pid == 0:
-        try:
-            try:
-                fn()
-            except BaseException:
-                os.write(writing, traceback.format_exc().encode()[-60000:])
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        report = pipe.read().decode()
-    os.waitpid(pid, 0)
-    assert not report, "in the child:\n" + report
-
-
-@contextlib.contextmanager
-def idle_child():
-    """A forked child that holds every descriptor of this process, and sleeps."""
-    reading, writing = os.pipe()
-    pid = _fork()
-    if pid == 0:
-        try:
-            os.close(writing)
-            os.read(reading, 1)
-        finally:
-            os._exit(0)
-    os.close(reading)
-    try:
-        yield pid
-    finally:
-        os.close(writing)
-        os.waitpid(pid, 0)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
+from ..engine import clock
 from ..engine.backends import choose
 from ..engine.engine import Engine
 from ..engine.ops import CLOSE
@@ -304,7 +304,7 @@ class OutgoingEngine(LoopEngine):
                 seat.unclosed = True
         self._ended = self.loop.create_future()
         self._drain = Drain(self, self._seats)
-        self._drain.begin(time.monotonic() + LINGER)
+        self._drain.begin(clock.now() + LINGER)
         self.touched()
         await asyncio.wait([self._ended])
 

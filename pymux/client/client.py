@@ -23,10 +23,10 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from threading import get_ident
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..engine import clock
 from ..engine.os_errors import meaning
 from ..engine.owner import FORKED
 from ..engine.small import SmallEngine
@@ -331,7 +331,7 @@ class Client:
             ValueError, TypeError: a timeout that is none.
         """
         timeout = duration("timeout", timeout)
-        by = None if timeout is None else monotonic() + timeout
+        by = None if timeout is None else clock.now() + timeout
         if self._engine.thread == FORKED:
             self._closed = self._barred = True
             self._engine.close()
@@ -350,7 +350,7 @@ class Client:
             self._asked_by = by
             self._asked = self._barred = True
             self._mux.wakeup()
-            if inside[0] == token[0] or (by is not None and monotonic() >= by):
+            if inside[0] == token[0] or (by is not None and clock.now() >= by):
                 return
             time.sleep(nap)
             nap = min(2 * nap, LAST_NAP)
@@ -378,7 +378,7 @@ class Client:
 
     def _left_to_close(self) -> float | None:
         by = self._asked_by
-        return None if by is None else max(0.0, by - monotonic())
+        return None if by is None else max(0.0, by - clock.now())
 
     def _heed(self) -> None:
         """Close and raise, where another thread or a signal's handler asks for it."""
@@ -421,7 +421,7 @@ class Client:
         # When the peer was last at work for us: it may be at our last message.
         busy = -math.inf
         if self._accepted and counts.bytes_in == self._heard:
-            busy = monotonic()
+            busy = clock.now()
         while True:
             missing = self._missing(self._unacknowledged())
             heard = counts.bytes_in
@@ -432,7 +432,7 @@ class Client:
                     return None
                 return self._gone("closing")
             left = self._unacknowledged()
-            now = monotonic()
+            now = clock.now()
             if counts.bytes_in != heard:
                 busy = now
             if left is not None and left <= 1 and not engine.log.entries:
@@ -510,7 +510,7 @@ class Client:
         self._engine.lend()
         self._heed()
         timeout = self._timeout if timeout is DEFAULT else duration("timeout", timeout)
-        return None if timeout is None else monotonic() + timeout
+        return None if timeout is None else clock.now() + timeout
 
     def _next(self, deadline: float | None) -> tuple[bytes, Place] | None:
         """What `Held.next` says, once there is a message; None at the end."""
@@ -531,7 +531,7 @@ class Client:
                 raise TimeoutError(
                     errno.ETIMEDOUT, f"nothing received from {self.peer!r} in time"
                 )
-            left = None if deadline is None else deadline - monotonic()
+            left = None if deadline is None else deadline - clock.now()
             if left is None or left > 0:
                 self._wait(left)
                 continue
@@ -597,7 +597,7 @@ class Client:
             if self._inbox.size >= MAX_HELD and not self._paused:
                 self._open_conn().pause()
                 self._paused = True
-            left = None if deadline is None else deadline - monotonic()
+            left = None if deadline is None else deadline - clock.now()
             if left is not None and left <= 0:
                 raise TimeoutError(
                     errno.ETIMEDOUT,

@@ -25,13 +25,13 @@ from __future__ import annotations
 
 import errno
 import logging
-import time
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._core import ffi, lib
 from ..values.errors import BackendUnavailable
 from ..values.stats import COUNTED, Stats
+from . import clock
 from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, select_limit, unavailable
 from .os_errors import meaning
@@ -145,7 +145,7 @@ class Engine(Turns):
             self._ends_before = self.ends  # and before the batch of turn `_counted`
             self._counted = 0
             self._last_stats: Stats | None = None
-            self._warn_at = 0.0  # (monotonic) when a pause is worth a line again
+            self._warn_at = 0.0  # (by the clock) when a pause is worth a line again
             if join is not None:
                 join(self)
             self.c = c  # last: now it is open
@@ -535,7 +535,7 @@ class Engine(Turns):
         pauses = self.counts.shortages
         if pauses == self._shortages:
             return
-        now = time.monotonic()
+        now = clock.now()
         if now >= self._warn_at:
             self._warn_at = now + WARN_EVERY
             why = self.os_error(int(self.counts.shortage), "").args[1]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Callable
 from typing import Any
 
 from ..values.checks import LONGEST, number
+from . import clock
 
 __all__ = ["Timer", "Timers"]
 
@@ -74,12 +74,12 @@ class Timers:
             heapq.heapify(self.heap)
             self.cancelled = 0
         self.made += 1
-        timer = Timer(self, time.monotonic() + min(max(delay, 0), LONGEST), fn, args)
+        timer = Timer(self, clock.now() + min(max(delay, 0), LONGEST), fn, args)
         heapq.heappush(self.heap, timer)
         return timer
 
     def next(self) -> float | None:
-        """When the next one is due (monotonic), None where there is none."""
+        """When the next one is due, by the clock, None where there is none."""
         heap = self.heap
         while heap and heap[0]._fn is None:
             heapq.heappop(heap)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ from typing import Any
 
 from .._core import ffi, lib
 from ..values.errors import FATAL
+from . import clock
 from .arena import Arenas
 from .gil import LOOK_EVERY, Gil
 from .log import ONE_ID
@@ -121,7 +121,7 @@ class Turns(Output):
         once on a coarse clock.
         """
         ran = False
-        now, newest = time.monotonic(), self.timers.made
+        now, newest = clock.now(), self.timers.made
         for _ in range(len(self.calls)):
             if not self.calls:  # one of the calls has closed the engine
                 break
@@ -188,7 +188,7 @@ class Turns(Output):
         """Take turns until there is a reason to return.
 
         Args:
-            deadline: monotonic; None waits for ever.
+            deadline: a time of the clock; None waits for ever.
             minimum: gather so many messages,
             delay_ns: but so many nanoseconds at most.
 
@@ -235,7 +235,7 @@ class Turns(Output):
                 ran = self._run_due()
             if self.c is None:  # a call has closed it
                 return 0
-            over = deadline is not None and time.monotonic() >= deadline
+            over = deadline is not None and clock.now() >= deadline
             if result & lib.PMX_GATHERING and not self.gathers:
                 if ran or self.woken or over:
                     deadline = 0.0  # return what was gathered
@@ -338,7 +338,7 @@ class Turns(Output):
                 deadline = timer
         if deadline is None:
             return -1
-        return max(math.ceil((deadline - time.monotonic()) * NS), 0)
+        return max(math.ceil((deadline - clock.now()) * NS), 0)
 
     def next_timeout(self) -> float | None:
         """Seconds until a harvest is needed, whatever the poller's descriptor

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
+from ..engine import clock
 from ..engine.ops import WAITS
 from ..objects.batch import Batch
 from ..objects.connection import Connection
@@ -135,10 +135,10 @@ class CoroutineDispatcher(Dispatcher):
     def cleans_up(self) -> bool:
         """Tell the coroutines; whether any of them is still cleaning up."""
         if self.until is None:
-            self.until = time.monotonic() + GRACE
+            self.until = clock.now() + GRACE
             self.engine.call_later(GRACE, int)  # the harvest is to end then
         self.interrupt(None)
-        return self.busy and time.monotonic() < self.until
+        return self.busy and clock.now() < self.until
 
     def interrupt(self, cause: BaseException | None) -> None:
         """Tell each coroutine, once, that the server ends."""
@@ -151,9 +151,9 @@ class CoroutineDispatcher(Dispatcher):
         """Serve while they clean up, for a moment."""
         engine = self.engine
         if self.until is None:
-            self.until = time.monotonic() + GRACE
+            self.until = clock.now() + GRACE
         with contextlib.suppress(OSError):  # of the harvest, which may have ended it
-            while self.busy and engine.c is not None and time.monotonic() < self.until:
+            while self.busy and engine.c is not None and clock.now() < self.until:
                 engine.serve(self.until)
 
     def abandon(self) -> None:

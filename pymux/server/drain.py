@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import time
 from typing import Any
 
+from ..engine import clock
 from ..engine.engine import Engine
 from ..engine.timers import Timer
 from ..values.checks import LONGEST, duration
@@ -18,7 +18,7 @@ class Drain:
     when the time is over. All in the mux's thread.
 
     Attributes:
-        asked: monotonic, when the time is over; None until a stop was asked for.
+        asked: when (by the clock) the time is over; None until a stop was asked for.
         by: the same, once it has begun. A signal's handler may raise in `begin`,
             which `over` then calls again.
     """
@@ -47,7 +47,7 @@ class Drain:
         self._engine.drain()
         if self._timer is not None:
             self._timer.cancel()
-        left = by - time.monotonic()
+        left = by - clock.now()
         self._timer = self._engine.call_later(max(left, 0), self._reset_rest)
         self.by = by
 
@@ -82,8 +82,8 @@ class Drain:
 
 
 def stop_time(drain_timeout: float | None, default: float | None) -> float:
-    """When (monotonic) a `stop` that is called now runs out of time."""
+    """When (by the clock) a `stop` that is called now runs out of time."""
     span = duration("drain_timeout", drain_timeout)
     if span is None:
         span = default
-    return time.monotonic() + (LONGEST if span is None else min(span, LONGEST))
+    return clock.now() + (LONGEST if span is None else min(span, LONGEST))

@@ -6,11 +6,11 @@ import contextlib
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Literal
 
+from ..engine import clock
 from ..engine.backends import choose
 from ..engine.engine import Engine
 from ..engine.owner import FORKED
@@ -431,7 +431,7 @@ class Server(BaseServer):
         not taken a turn in the second behind it, that is a TimeoutError."""
         if by is None:
             self._ended.wait()
-        elif not self._ended.wait(min(max(by - time.monotonic(), 0), TIMEOUT_MAX)):
+        elif not self._ended.wait(min(max(by - clock.now(), 0), TIMEOUT_MAX)):
             turns = self.stats().harvests
             while not self._ended.wait(PATIENCE):
                 before, turns = turns, self.stats().harvests

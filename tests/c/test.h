@@ -29,6 +29,7 @@ typedef struct {
 extern const test_case frame_tests[], memory_tests[], poller_tests[],
     framing_tests[], large_tests[], send_tests[], queue_tests[], block_tests[],
     op_tests[], close_tests[], lost_tests[], time_tests[], accept_tests[],
+    clock_tests[],
     unix_tests[], connect_tests[], fair_tests[], slot_tests[], life_tests[],
     drain_tests[], fail_tests[], wire_tests[], random_tests[], watch_tests[],
     fault_tests[], thread_tests[], entry_tests[], sim_tests[],

@@ -1,0 +1,308 @@
+"""Every access of the tests to what is private in the package.
+
+Tests use the public names. A few must wait for a moment that nothing public tells
+of, or bring about a state that only bad luck brings. Their ways are the functions
+here, so when something inside moves, this file alone changes.
+"""
+
+import contextlib
+from unittest import mock
+
+import pymux.cli.main
+from pymux.engine import backends, clock, engine, gil
+from pymux.handlers import tasks
+from pymux.objects import suspend
+from pymux.server import server as servers
+from pymux.values import addresses
+
+# -- the command line -----------------------------------------------------------------
+
+command = pymux.cli.main.main
+describe = pymux.cli.main.describe
+parse_address = pymux.cli.main.parse_address
+parse_framing = pymux.cli.main.parse_framing
+format_address = addresses.format_address
+
+
+def on_a_bsd():
+    """For a block: paths of sockets may be as long as on the BSDs and macOS."""
+    return mock.patch.object(addresses, "_BSD", True)
+
+
+# -- the clock ------------------------------------------------------------------------
+
+shift_clock = clock.shift
+
+# -- a mux ----------------------------------------------------------------------------
+
+
+def mux_of(server):
+    """The engine of a `Server` or of an asyncio server; None before it has one."""
+    return server._engine
+
+
+def is_freed(mux):
+    """Whether a mux has closed and given its memory back."""
+    return mux._engine.c is None
+
+
+def connections(mux):
+    """The connections that a mux has now, in any order."""
+    return [conn for conn in mux._engine.table if conn is not None]
+
+
+def is_in_the_core(mux):
+    """Whether a harvest of this mux is inside the C core."""
+    return mux._engine.state.name == "IN_CORE"
+
+
+def harvests(mux):
+    """`stats().harvests`, which may be asked for in any thread at any time."""
+    return mux._engine.counts.harvests
+
+
+def listeners(mux):
+    """`stats().listeners`, in any thread."""
+    return mux._engine.stats().listeners
+
+
+def own(mux, thread):
+    """Let a mux belong to the thread with this ident; to nobody for None."""
+    mux._engine.thread = thread
+
+
+def kept_causes(mux):
+    """How many exceptions a mux keeps for ends that it has not reported."""
+    return len(mux._engine.causes)
+
+
+def submit(mux):
+    """Hand what was sent to the core now, and not at the next harvest."""
+    mux._engine.submit()
+
+
+def forget_the_last_warning(server):
+    """The next pause of accepting is warned of, as if much time had gone by."""
+    server._engine._warn_at = 0
+
+
+def take_signals(mux):
+    """Let a mux take the wakeup descriptor of signals, as that of `serve` does."""
+    mux._engine.takes_signals = True
+
+
+def wakeup_descriptor(mux):
+    """The descriptor to which a signal writes."""
+    return mux._engine.wakeup_fd
+
+
+def fail_in_harvest(server, error):
+    """Let the next harvest of a server raise this."""
+
+    def fail(*args):
+        raise error
+
+    server._engine.harvest = server._engine.exchange = fail
+
+
+def run_something_in_each_turn(mux):
+    """Let each turn of a mux behave as if a timer had run in it."""
+    mux._engine._run_due = lambda: True
+
+
+def keep_the_gil(mux, turns=8):
+    """For some turns, as beside a thread that computes."""
+    mux._engine.gil._call = gil.exchange_holding_the_gil()
+    mux._engine.gil.left = turns
+
+
+def notice_a_busy_gil(mux):
+    """Let a mux notice that another thread has held the GIL for long."""
+    mux._engine.turn.done_ns = 0
+    mux._engine.gil.look()
+
+
+missing_backend = backends.missing
+
+# -- a server -------------------------------------------------------------------------
+
+run_until_signal = servers.run_until_signal
+
+
+@contextlib.contextmanager
+def locks_held(server):
+    """Hold each lock of a server and of its mux."""
+    with server._lock, server._joining, server._engine.lock:
+        yield
+
+
+def has_ended(server):
+    """Whether a server's thread has ended."""
+    return server._ended.is_set()
+
+
+def allow_no_time(server):
+    """Take the drain time of a server away after its construction."""
+    server._drain_timeout = 0
+
+
+def draining_calls(fn):
+    """For a block: a server that begins to drain calls fn(), and does no more."""
+    return mock.patch.object(engine.Engine, "drain", lambda engine: fn())
+
+
+# -- coroutine handlers ---------------------------------------------------------------
+
+
+def has_task(conn):
+    """Whether a coroutine belongs to the connection."""
+    return conn._buffer is not None
+
+
+def has_untaken(conn):
+    """Whether messages of the connection wait for its coroutine."""
+    return bool(conn._buffer.inbox)
+
+
+running_asyncio = tasks.running_asyncio
+
+
+@contextlib.contextmanager
+def own_threads():
+    """In this block `to_thread` has threads of its own, which are given.
+
+    Theirs are `threads()`, how many there are, and `busy()`, how many calls they
+    have not finished.
+    """
+    workers = _Workers()
+    with mock.patch.object(tasks, "WORKERS", workers):
+        yield workers
+
+
+class _Workers(tasks.Workers):
+    def threads(self):
+        return self._threads
+
+    def busy(self):
+        return self._busy
+
+
+def suspending_by_generators():
+    """For a block: as on an interpreter that makes no native suspending coroutine."""
+    return mock.patch.object(suspend, "_NATIVE", False)
+
+
+suspending = suspend.suspending
+
+# -- a client -------------------------------------------------------------------------
+
+
+def is_closed(client):
+    """Whether a client has closed."""
+    return client._closed
+
+
+def is_entered(client):
+    """Whether a call is inside the client, in any thread."""
+    return bool(client._inside)
+
+
+def has_queued(client):
+    """Whether the client has output that the kernel has not taken."""
+    return bool(client._engine.counts.queued)
+
+
+def held_bytes(client):
+    """Bytes that the client has taken in and `recv` has not returned."""
+    return client._inbox.size
+
+
+def all_is_acknowledged(client):
+    """Whether the peer has acknowledged all output, or the OS does not tell."""
+    return client._unacknowledged() in (0, None)
+
+
+def is_in_client(frame, *names):
+    """Whether this frame of the interpreter is in a call of a client's with one of
+    these names."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename == pymux.client.client.__file__ and code.co_name in names:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def engine_of_client(client):
+    """The engine below a client."""
+    return client._engine
+
+
+# -- pymux.aio ------------------------------------------------------------------------
+
+
+def outgoing_muxes():
+    """The muxes of outgoing connections, of every loop."""
+    from pymux.aio import outgoing
+
+    return list(outgoing._ENGINES.values())
+
+
+def loop_of(mux):
+    """The asyncio loop that harvests a mux."""
+    return mux._engine.loop
+
+
+def places_in_use(mux):
+    """How many connections an outgoing mux keeps anything of."""
+    return sum(place is not None for place in mux._engine.table)
+
+
+def keeps_tasks(mux):
+    """Whether a mux keeps coroutines that no connection has any more."""
+    return bool(mux._engine.dispatcher.orphans)
+
+
+def end_of(server):
+    """What an asyncio server's end completes: a future."""
+    return server._ended
+
+
+def own_no_warning(server):
+    """Drop a server that was left open without its warning."""
+    server._left_open = False
+
+
+def lose_the_calls(mux):
+    """Cancel what the loop is to call for a mux, as a signal's handler may."""
+    for handle in (mux._flush, mux._next, mux._timer):
+        if handle is not None:
+            handle.cancel()
+
+
+def lingers(seconds):
+    """For a block: how long a loop's end waits for its outgoing connections."""
+    return mock.patch("pymux.aio.outgoing.LINGER", seconds)
+
+
+def freeing_raises(error):
+    """For a block: a mux that closes raises this before it is freed."""
+    return mock.patch.object(engine.Engine, "free", side_effect=error)
+
+
+def watching_raises(error):
+    """For a block: a mux in an asyncio loop has no descriptor to watch."""
+    return mock.patch("pymux.aio.loop.LoopEngine.fileno", side_effect=error)
+
+
+def dialling_raises(error):
+    """For a block: connecting is cut short once the connection has begun."""
+    return mock.patch.object(engine.Engine, "note_framing", side_effect=error)
+
+
+# -- a selector -----------------------------------------------------------------------
+
+
+def has_spare_memory(selector):
+    """Whether memory for a wait is left over: none is while a thread waits."""
+    return bool(selector._rooms)
