@@ -15,8 +15,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 from setuptools.errors import CCompilerError, PlatformError
 
-# One binary fits every CPython from 3.9 on, save those whose objects are laid out
-# differently; cffi asks the same. PyPy has no such thing.
+# One binary fits every CPython from 3.11 on, save those whose objects are laid out
+# differently, as cffi too asks. PyPy has no such binaries.
 ABI3 = (
     sys.implementation.name == "cpython"
     and not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -128,5 +128,5 @@ setup(
         "sdist": ReproducibleSdist,
         "bdist_wheel": ReproducibleWheel,
     },
-    options={"bdist_wheel": {"py_limited_api": "cp39"}} if ABI3 else {},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
 )
