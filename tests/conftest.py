@@ -35,6 +35,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker("each_backend")
 
 
+# What the first mux imports may open a file for good: so does libffi, below ctypes.
+pymux.Mux().close()
+
+
 @pytest.fixture(params=pymux.backends())
 def backend(request):
     """The name of each backend that works on this machine, in turn."""
