@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -304,8 +305,11 @@ def test_a_child_has_the_wakeup_descriptor_from_before(backend):
             mux.harvest(0.001)
             assert signal.set_wakeup_fd(writing) != writing
 
+            # asyncio leaves a child without one, from 3.12 on.
+            left = -1 if sys.version_info >= (3, 12) else writing
+
             def child():
-                assert signal.set_wakeup_fd(-1) == writing
+                assert signal.set_wakeup_fd(-1) == left
 
             own = inside.wakeup_descriptor(mux)
             signal.set_wakeup_fd(own)
