@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import weakref
 from threading import get_ident
 from typing import Any
+
+from .locks import RLock
 
 __all__ = ["FORKED", "Owned", "busy"]
 
@@ -36,13 +37,13 @@ class Owned:
     def __init__(self) -> None:
         self.c: Any = None
         self.thread: int | None = None
-        self.lock = threading.RLock()
+        self.lock = RLock()
         _ALL.add(self)
 
     def after_fork(self) -> None:
         """In a forked child: the engine is the parent's."""
         self.thread = FORKED
-        self.lock = threading.RLock()  # another thread may have held it
+        self.lock = RLock()  # another thread may have held it
 
     def check(self) -> None:
         """Raise where this thread or process may not use the engine.

@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..engine.locks import RLock
 from ..engine.os_errors import aborted
 from ..objects.status import set_buffer
 from ..values.checks import duration, number
@@ -273,7 +274,7 @@ class Workers:
 
     def __init__(self, most: int = 32) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._most = most
         self._threads = 0
         self._busy = 0

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ..engine import clock
 from ..engine.backends import choose
 from ..engine.engine import Engine
+from ..engine.locks import RLock
 from ..engine.owner import FORKED
 from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
@@ -39,7 +40,7 @@ _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for server in list(_SERVERS):  # another thread may have held their locks
-        server._lock, server._joining = threading.RLock(), threading.RLock()
+        server._lock, server._joining = RLock(), threading.RLock()
         server._ended = End()
 
 
@@ -124,7 +125,7 @@ class BaseServer:
         self._drain_timeout = drain_timeout
         self._on_error = on_error
 
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._claim: object = None  # of the call that bound it
         self._mux: Mux
         self._engine: Engine | None = None  # set last, when all of these are
@@ -256,8 +257,7 @@ class Server(BaseServer):
         self._runs = False  # a thread has begun to serve,
         self._called_off = False  # or none is to begin any more
         self._ended = End()
-        # Before 3.10, Thread.join is not safe against itself (seen on PyPy).
-        self._joining = threading.RLock()
+        self._joining = RLock()
         self._fatal: BaseException | None = None
         _SERVERS.add(self)
 
