@@ -5,25 +5,30 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from .engine import clock
 from .engine.engine import Engine
 from .engine.output import to_bytes
-from .engine.structs import endpoints, from_core, policy
+from .engine.structs import endpoints, policy
 from .engine.timers import NS, Timer
 from .objects.batch import Batch
 from .objects.connection import Connection
-from .objects.listener import Listener
+from .objects.listener import Listener, listen_on_all
 from .objects.made import Made
 from .objects.status import takes_output
-from .values.addresses import Address, format_address
 from .values.checks import (
-    check_backlog,
     check_min_messages,
-    check_mode,
+    check_spin,
     seconds,
     whole,
+)
+from .values.endpoint import (
+    Connectable,
+    Listenable,
+    Listenables,
+    connect_settings,
+    listen_settings,
 )
 from .values.errors import no_copy
 from .values.framing import Framing
@@ -36,20 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Listener", "Mux", "engine_of", "mux_with"]
 
 OBJECTS = Made()
-
-
-def check_spin(spin: Any) -> int:
-    """Nanoseconds to poll before blocking, -1 to adapt."""
-    if spin == "auto":
-        return -1
-    if spin is None or isinstance(spin, (str, bool)):
-        raise ValueError(f"spin is {spin!r}; 0 or more seconds, or 'auto', is needed")
-    try:
-        return seconds("spin", spin)
-    except ValueError:
-        raise ValueError(
-            f"spin is {spin!r}; 0 or more seconds, or 'auto', is needed"
-        ) from None
 
 
 class Mux:
@@ -131,17 +122,20 @@ class Mux:
         return self._engine.name
 
     def close(self) -> None:
-        """Stop listening; its connections live on.
+        """Close everything at once; inside a handler, when its dispatch ends.
 
-        A second call does nothing, nor does one after the mux has closed.
+        Output that the kernel takes now is sent. A connection with more output
+        than that is reset, so that its peer does not take the part for the whole.
+        In a forked child only memory and descriptors are freed.
         """
         self._engine.close()
 
     # --- connections ----------------------------------------------------
 
-    def listen(
+    @overload
+    def listen(  # type: ignore[overload-overlap]  # a str is a sequence too
         self,
-        address: Address,
+        address: Listenable,
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
@@ -149,12 +143,39 @@ class Mux:
         reuse_port: bool = False,
         half_open: bool = False,
         mode: int = 0o600,
-    ) -> Listener:
-        """Listen on an address; who connects shows up in `Batch.opened`.
+    ) -> Listener: ...
+
+    @overload
+    def listen(
+        self,
+        address: Listenables,
+        *,
+        framing: Framing | None = None,
+        limits: Limits | None = None,
+        backlog: int | None = None,
+        reuse_port: bool = False,
+        half_open: bool = False,
+        mode: int = 0o600,
+    ) -> list[Listener]: ...
+
+    def listen(
+        self,
+        address: Listenable | Listenables,
+        *,
+        framing: Framing | None = None,
+        limits: Limits | None = None,
+        backlog: int | None = None,
+        reuse_port: bool = False,
+        half_open: bool = False,
+        mode: int = 0o600,
+    ) -> Listener | list[Listener]:
+        """Listen on an address; its connections show up in `Batch.opened`.
 
         Args:
-            address: (host, port), or the path of a Unix socket. Port 0 picks
-                one; "" is every IPv4 interface, "::" both protocols.
+            address: (host, port), the path of a Unix socket, a URL, an `Endpoint`
+                or a listening `socket.socket`, which is duplicated; or a list of
+                these. Port 0 picks a port; "" is every IPv4 interface, "::" both
+                protocols.
             framing: of every connection; None is `Raw()`.
             limits: of every connection; None is `Limits()`.
             backlog: how many may wait to be accepted; None is 4096. The OS
@@ -164,31 +185,31 @@ class Mux:
                 leave the connection open for sending.
             mode: permissions of a Unix socket's file.
 
+        Returns:
+            The listener; for a list, the listeners in the same order.
+
         Raises:
-            ValueError, TypeError: an argument that cannot be.
-            OSError: the address is in use, not permitted, not this machine's.
+            ValueError, TypeError: an argument that cannot be, or cannot apply.
+            OSError: an address is in use, not permitted, not this machine's. The
+                error names it, and no address of the list is listened on.
         """
         engine = self._engine
         engine.check()
-        backlog = check_backlog(backlog)
-        mode = check_mode(mode)
-        rules = policy(framing, limits, half_open=half_open)
-        where, _, _keep = endpoints(address, listen=True)
-        listener: Listener = engine.listen(
-            lambda id, name: Listener(engine, id, from_core(name)),
-            where,
-            rules,
-            framing,
+        asked = listen_settings(
+            address,
+            framing=framing,
+            limits=limits,
             backlog=backlog,
-            reuse_port=bool(reuse_port),
+            reuse_port=reuse_port,
             mode=mode,
-            shown=format_address(address),
         )
-        return listener
+        is_list = isinstance(address, list)
+        made = listen_on_all(engine, asked, half_open)
+        return made if is_list else made[0]
 
     def connect(
         self,
-        address: Address,
+        address: Connectable,
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
@@ -202,7 +223,8 @@ class Mux:
         blocks; its addresses are tried in order.
 
         Args:
-            address: (host, port), or the path of a Unix socket.
+            address: (host, port), the path of a Unix socket, a URL or an
+                `Endpoint`.
             framing: None is `Raw()`.
             limits: None is `Limits()`.
             half_open: as for `listen`.
@@ -217,9 +239,12 @@ class Mux:
         """
         engine = self._engine
         engine.check()
-        rules = policy(framing, limits, half_open=half_open, timeout=timeout)
-        found = endpoints(address, listen=False)
-        conn: Connection = engine.dial(found, rules, framing, format_address(address))
+        asked = connect_settings(address, framing=framing, limits=limits)
+        rules = policy(
+            asked.framing, asked.limits, half_open=half_open, timeout=timeout
+        )
+        found = endpoints(asked.address, listen=False)
+        conn: Connection = engine.dial(found, rules, asked.framing, str(asked))
         return conn
 
     def send_many(self, conns: Iterable[Connection], data: Buffer) -> int:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from .server.server import DEFAULT_ADDRESS, Server, run_until_signal
-from .values.addresses import Address
+from .values.endpoint import Listenable, Listenables
 from .values.stats import Stats
 
 __all__ = ["serve"]
 
 
-def serve(handler: Any, address: Address = DEFAULT_ADDRESS, **options: Any) -> Stats:
+def serve(
+    handler: Any,
+    address: Listenable | Listenables = DEFAULT_ADDRESS,
+    **options: Any,
+) -> Stats:
     """Serve in this thread until SIGINT or SIGTERM, then drain.
 
     It prints nothing. A second signal resets what is left at once, a third is a
@@ -20,7 +24,8 @@ def serve(handler: Any, address: Address = DEFAULT_ADDRESS, **options: Any) -> S
 
     Args:
         handler: one of the four forms.
-        address: (host, port), or the path of a Unix socket.
+        address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
+            listening `socket.socket`; or a list of these.
         options: those of `Server`.
 
     Returns:

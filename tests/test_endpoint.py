@@ -151,7 +151,7 @@ OWN = {"framing": LINES, "limits": LIMITS, "handler": handler}
 def test_an_option_of_the_endpoint_wins(name):
     end = pymux.Endpoint(HERE, **OWN)
     (listen,) = listen_settings(end, **CALL)
-    connect = connect_settings(end, **CALL, takes_handler=True)
+    connect = connect_settings(end, **CALL, refuse=())
     assert getattr(listen, name) is getattr(connect, name) is OWN[name]
 
 
@@ -159,7 +159,7 @@ def test_an_option_of_the_endpoint_wins(name):
 @pytest.mark.parametrize("where", [HERE, pymux.Endpoint(HERE)])
 def test_none_leaves_an_option_to_the_call(name, where):
     (listen,) = listen_settings(where, **CALL)
-    connect = connect_settings(where, **CALL, takes_handler=True)
+    connect = connect_settings(where, **CALL, refuse=())
     assert getattr(listen, name) is getattr(connect, name) is CALL[name]
 
 
@@ -205,7 +205,7 @@ def test_options_of_a_call_are_checked_though_every_endpoint_has_its_own():
     refusal(TypeError, listen_settings, end, limits=7)
     refusal(ValueError, listen_settings, end, backlog=-1)
     refusal(ValueError, listen_settings, end, mode=-1)
-    refusal(TypeError, connect_settings, end, framing="lines", takes_handler=True)
+    refusal(TypeError, connect_settings, end, framing="lines")
 
 
 # -- lists -------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_an_option_of_tls_is_refused_without_tls(name, value):
 def test_a_handler_is_refused_by_a_call_that_can_have_none():
     end = pymux.Endpoint(HERE, handler=handler)
     assert "handler is" in refusal(ValueError, connect_settings, end)
-    assert connect_settings(end, takes_handler=True).handler is handler
+    assert connect_settings(end, refuse=()).handler is handler
 
 
 @pytest.mark.parametrize("context", [True, ssl.create_default_context()])

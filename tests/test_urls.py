@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import pymux
+from pymux.values.addresses import parse_url
 from pymux.values.endpoint import connect_settings, listen_settings
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
@@ -201,5 +202,20 @@ def test_a_scheme_that_is_not_served_yet_is_refused_by_the_call(url):
 
 
 def test_a_web_address_needs_a_port_to_listen_and_none_to_connect():
-    assert "has no port" in refusal(listened, "ws://localhost/chat")
-    assert "does not serve ws://" in refusal(connected, "ws://localhost/chat")
+    for url, port in ("ws://localhost/chat", 80), ("wss://localhost?a=b", 443):
+        assert parse_url(url).address(listen=False) == ("localhost", port)
+        with pytest.raises(ValueError, match="has no port, which is needed to listen"):
+            parse_url(url).address(listen=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("ws://localhost", "/"),
+        ("ws://localhost:1/", "/"),
+        ("ws://localhost/chat?room=1&a=/b", "/chat?room=1&a=/b"),
+        ("ws://localhost?room=1/2", "/?room=1/2"),
+    ],
+)
+def test_a_web_address_has_a_path_and_a_query(url, path):
+    assert parse_url(url).path == path

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import Any
 
 from ..engine.structs import endpoints, policy
-from ..values.addresses import check_address, format_address, is_numeric
+from ..values.addresses import is_numeric
 from ..values.checks import duration
+from ..values.endpoint import Connectable, connect_settings
 from ..values.framing import Framing
 from ..values.limits import Limits
 from .connection import LoopConnection
@@ -19,7 +19,7 @@ __all__ = ["connect"]
 
 
 async def connect(
-    address: Any,
+    address: Connectable,
     *,
     framing: Framing | None = None,
     limits: Limits | None = None,
@@ -29,8 +29,9 @@ async def connect(
     """Connect from a task of the running loop.
 
     Args:
-        address: (host, port), or the path of a Unix socket. A name is resolved
-            in a thread of the loop's executor, its addresses tried in order.
+        address: (host, port), the path of a Unix socket, a URL or an `Endpoint`.
+            A name is resolved in a thread of the loop's executor, and its
+            addresses are tried in order.
         framing: None is `Raw()`.
         limits: None is `Limits()`.
         timeout: seconds that it may take; None leaves it to the OS.
@@ -49,36 +50,33 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
     timeout = duration("timeout", timeout)
-    policy(framing, limits)  # raises for what it cannot be
-    check_address(address)
+    asked = connect_settings(address, framing=framing, limits=limits)
     engine_in(loop, backend)  # raises where there can be none
-    resolve = partial(endpoints, address, listen=False)
-    if not is_numeric(address):
+    resolve = partial(endpoints, asked.address, listen=False)
+    if not is_numeric(asked.address):
         begun = time.monotonic()
         look_up = loop.run_in_executor(None, resolve)
         try:
             found = await asyncio.wait_for(look_up, timeout)
         except TimeoutError:
             raise TimeoutError(
-                f"{address[0]!r} was not resolved within {timeout} seconds"
+                f"{asked.address[0]!r} was not resolved within {timeout} seconds"
             ) from None
         if timeout is not None:
             timeout = max(timeout - (time.monotonic() - begun), 0.001)
     else:
         found = resolve()
     engine = engine_in(loop, backend)  # the one before may have been closed meanwhile
-    rules = policy(framing, limits, half_open=True, timeout=timeout)
+    rules = policy(asked.framing, asked.limits, half_open=True, timeout=timeout)
     conn: OutgoingConnection | None = None
     opening = None
     try:
-        conn = engine.dial(found, rules, framing, format_address(address))
+        conn = engine.dial(found, rules, asked.framing, str(asked))
         opening = conn.seat.opening = loop.create_future()
         await opening
     except OSError as error:
         del conn  # as does `opening`, it knows its error, whose traceback
-        raise type(error)(
-            error.errno, error.strerror, format_address(address)
-        ) from None
+        raise type(error)(error.errno, error.strerror, str(asked)) from None
     except BaseException:
         if conn is not None:
             conn.abort()

@@ -14,6 +14,7 @@ from ..handlers.base import OnError
 from ..mux import mux_with
 from ..server.drain import stop_time
 from ..server.server import DEFAULT_ADDRESS, BaseServer
+from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
 from .dispatch import LoopHandlers
@@ -184,7 +185,7 @@ class Server(BaseServer):
 
 def serve(
     handler: Any,
-    address: Any = DEFAULT_ADDRESS,
+    address: Listenable | Listenables = DEFAULT_ADDRESS,
     *,
     framing: Framing | None = None,
     limits: Limits | None = None,
@@ -204,8 +205,9 @@ def serve(
 
     Args:
         handler: one of the four forms.
-        address: (host, port), or the path of a Unix socket. A name is
-            resolved here and now, which blocks.
+        address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
+            listening `socket.socket`; or a list of these. A name is resolved here
+            and now, which blocks.
         framing: how streams are cut into messages; None is `Raw()`.
         limits: what a connection may use; None is `Limits()`.
         backend: None takes the best that works, which must be epoll or kqueue.

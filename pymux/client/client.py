@@ -35,6 +35,7 @@ from ..objects.made import Made
 from ..objects.rows import has_news, row_count
 from ..objects.status import keep_names
 from ..values.checks import duration
+from ..values.endpoint import connect_settings
 from ..values.errors import ConnectionClosed, no_copy
 from .held import Held, Place
 from .progress import FIRST_NAP, LAST_NAP, LIMITS
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     from ..objects.batch import Batch
     from ..objects.connection import Connection
-    from ..values.addresses import Address
+    from ..values.endpoint import Connectable, Settings
     from ..values.framing import Framing
 
 OBJECTS = Made()
@@ -471,13 +472,13 @@ class Client:
 
     # --- turns ----------------------------------------------------------------
 
-    def _connect(self, address: Address, framing: Framing | None) -> None:
+    def _connect(self, settings: Settings) -> None:
         """Wait for the connection; raise what kept it from coming."""
         mux = self._mux
         self._engine.lend()
         self._conn = mux.connect(
-            address,
-            framing=framing,
+            settings.address,
+            framing=settings.framing,
             limits=LIMITS,
             half_open=True,
             timeout=self._timeout,
@@ -642,7 +643,7 @@ class Client:
 
 
 def connect(
-    address: Address,
+    address: Connectable,
     *,
     framing: Framing | None = None,
     timeout: float | None = None,
@@ -650,7 +651,7 @@ def connect(
     """Connect to a server and return a blocking client.
 
     Args:
-        address: `(host, port)`, or the path of a Unix socket.
+        address: `(host, port)`, the path of a Unix socket, a URL or an `Endpoint`.
         framing: how messages are cut from the stream; None is `Raw()`.
         timeout: seconds to connect within, and the default for each `send` and
             `recv` of the client. None waits for ever.
@@ -662,7 +663,8 @@ def connect(
         TimeoutError: not connected in time.
         OSError: not connected, as its subclass for the cause, such as
             ConnectionRefusedError or FileNotFoundError.
-        ValueError: the address is malformed, or the timeout negative.
+        ValueError: the address is malformed, the timeout negative, or an option of
+            the endpoint cannot apply: a client takes no handler and no limits.
 
     Example:
         >>> import pymux
@@ -676,11 +678,12 @@ def connect(
         ...         list(client)
         [b'desserts', b'reward']
     """
+    settings = connect_settings(address, framing=framing, refuse=("handler", "limits"))
     timeout = duration("timeout", timeout)
     client = None
     try:
         client = Client(mux_with(Mux, partial(SmallEngine, OBJECTS)), timeout)
-        client._connect(address, framing)
+        client._connect(settings)
         return client
     except BaseException:
         if client is not None:

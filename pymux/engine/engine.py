@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +35,7 @@ from ..values.stats import COUNTED, Stats
 from . import clock
 from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, select_limit, unavailable
+from .given import listen_on
 from .os_errors import meaning
 from .owner import BUSY, FORKED, busy
 from .services import Dispatcher, ServiceState
@@ -262,9 +264,12 @@ class Engine(Turns):
         it. Nothing is left of a call that is interrupted before that."""
         id_ = ffi.new("uint64_t *")
         try:
-            error = lib.pmx_listen(
-                self.c, where, policy, backlog, reuse_port, mode, id_
-            )
+            if isinstance(where, socket.socket):
+                error = listen_on(self.c, where, policy, id_)
+            else:
+                error = lib.pmx_listen(
+                    self.c, where, policy, backlog, reuse_port, mode, id_
+                )
             if error < 0:
                 raise self.os_error(-error, shown)
             self.note_framing(policy.service, framing)

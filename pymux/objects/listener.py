@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
+from ..engine.structs import endpoints, from_core, policy
 from ..values.addresses import format_address
 from ..values.errors import no_copy
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
+    from ..values.endpoint import Settings
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "listen_on_all"]
 
 
 class Listener:
@@ -52,3 +55,42 @@ class Listener:
         self._engine.check()
         self._engine.unlisten(self._id)
         self._id = 0
+
+
+def listen_on_all(
+    engine: Engine, asked: list[Settings], half_open: bool
+) -> list[Listener]:
+    """Listen on every address, or on none of them if one fails.
+
+    Raises:
+        OSError: an address cannot be had; the error names it.
+    """
+    made: list[Listener] = []
+    try:
+        for settings in asked:
+            _listen(engine, settings, half_open, made)
+    except BaseException:  # of a signal's handler, too
+        for listener in made:
+            listener.close()
+        raise
+    return made
+
+
+def _listen(
+    engine: Engine, settings: Settings, half_open: bool, made: list[Listener]
+) -> None:
+    """Listen on one address, and append the listener in the same step."""
+    where, keep = settings.address, None
+    if not isinstance(where, socket.socket):
+        where, _, keep = endpoints(where, listen=True)
+    engine.listen(
+        lambda id, name: made.append(Listener(engine, id, from_core(name))),
+        where,
+        policy(settings.framing, settings.limits, half_open=half_open),
+        settings.framing,
+        backlog=settings.backlog,
+        reuse_port=settings.reuse_port,
+        mode=settings.mode,
+        shown=str(settings),
+    )
+    del keep  # the core has read what it points to

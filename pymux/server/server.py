@@ -20,13 +20,14 @@ from ..engine.state import DISPATCHING
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
 from ..handlers.forms import dispatcher_for
-from ..mux import Mux, check_spin, engine_of
-from ..values.addresses import Address, check_address
-from ..values.checks import check_backlog, check_mode, duration
-from ..values.framing import Framing, check_framing
-from ..values.limits import Limits, check_limits
+from ..mux import Mux, engine_of
+from ..values.checks import check_spin, duration
+from ..values.endpoint import Listenable, Listenables, listen_settings
+from ..values.framing import Framing
+from ..values.limits import Limits
 from ..values.stats import Stats
 from .drain import Drain, stop_time
+from .end import End
 
 __all__ = ["DEFAULT_ADDRESS", "BaseServer", "Server", "run_until_signal"]
 
@@ -48,40 +49,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class End:
-    """What `threading.Event` is; but that is written in Python, and a signal's
-    handler that raises in its `wait` may leave it locked for ever."""
-
-    __slots__ = ("_lock", "_over")
-
-    def __init__(self) -> None:
-        self._over = False
-        self._lock = threading.Lock()  # free once it is over, whoever frees it
-        self._lock.acquire()
-
-    def is_set(self) -> bool:
-        """Whether it is over."""
-        return self._over
-
-    def set(self) -> None:
-        """It is over."""
-        self._over = True
-        self.wait()
-
-    def wait(self, timeout: float = -1) -> bool:
-        """Wait until it is over, so many seconds at most; whether it is."""
-        try:
-            if not self._over:
-                self._lock.acquire(timeout=timeout)
-        finally:
-            if self._over:
-                try:  # noqa: SIM105 (`suppress` is written in Python too)
-                    self._lock.release()
-                except RuntimeError:
-                    pass  # another has freed it
-        return self._over
-
-
 class BaseServer:
     """What a server is, whichever loop it runs in.
 
@@ -91,7 +58,7 @@ class BaseServer:
     def __init__(
         self,
         handler: Any,
-        address: Address,
+        address: Listenable | Listenables,
         *,
         framing: Framing | None,
         limits: Limits | None,
@@ -104,7 +71,7 @@ class BaseServer:
     ) -> None:
         self._form = dispatcher_for(handler)
         self._handler = handler
-        self._where = address
+        self._where: Any = list(address) if isinstance(address, list) else [address]
         self._listen: dict[str, Any] = {
             "framing": framing,
             "limits": limits,
@@ -112,13 +79,9 @@ class BaseServer:
             "reuse_port": reuse_port,
             "mode": mode,
         }
-        check_framing(framing)
-        check_limits(limits)
-        check_address(address)
+        listen_settings(self._where, **self._listen)  # raises for what cannot be
         choose(backend)
         drain_timeout = duration("drain_timeout", drain_timeout)
-        check_backlog(backlog)
-        check_mode(mode)
         if on_error is not None and not callable(on_error):
             raise TypeError(f"on_error is {on_error!r}; a callable or None is needed")
         self._backend = backend
@@ -129,12 +92,13 @@ class BaseServer:
         self._claim: object = None  # of the call that bound it
         self._mux: Mux
         self._engine: Engine | None = None  # set last, when all of these are
-        self._address: Any = None
+        self._addresses: list[Any] = []
         self._handlers: Handlers
         self._drain: Drain
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._address or self._where}>"
+        where = self._addresses or self._where
+        return f"<{type(self).__name__} {where[0] if len(where) == 1 else where}>"
 
     def _make_mux(self) -> Mux:
         raise NotImplementedError
@@ -156,10 +120,10 @@ class BaseServer:
                 )
             mux = self._make_mux()
             try:
-                listener = mux.listen(
+                listeners = mux.listen(
                     self._where, half_open=self._form.half_open, **self._listen
                 )
-                self._address = listener.address
+                self._addresses = [listener.address for listener in listeners]
                 engine = engine_of(mux)
                 handlers = self._make_handlers(engine)
                 handlers.lead(self._handler, self._on_error)
@@ -174,15 +138,28 @@ class BaseServer:
 
     @property
     def address(self) -> Any:
-        """(host, port) as it was bound, or the path; readable after the end.
+        """(host, port) as it was bound, or the path; the first of `addresses`.
+
+        Readable after the end too.
 
         Raises:
-            RuntimeError: it was not started.
+            RuntimeError: the server was not started.
         """
-        with self._lock:  # who was accepted already may ask while it is noted
+        return self.addresses[0]
+
+    @property
+    def addresses(self) -> list[Any]:
+        """Where the server listens, in the order in which addresses were given.
+
+        Readable after the end too.
+
+        Raises:
+            RuntimeError: the server was not started.
+        """
+        with self._lock:  # a handler may ask before `_bind` has returned
             if self._engine is None:
                 raise RuntimeError("this server was not started; it has no address yet")
-            return self._address
+            return list(self._addresses)
 
     def stats(self) -> Stats:
         """Figures of the mux: zeros before the start, after the end the last.
@@ -204,7 +181,9 @@ class Server(BaseServer):
     Args:
         handler: one of the four forms: a function, a coroutine function, a
             `batched` function, an object with `opened`, `received`, ...
-        address: (host, port), or the path of a Unix socket.
+        address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
+            listening `socket.socket`; or a list of these, which is served whole or
+            not at all.
         framing: how streams are cut into messages; None is `Raw()`.
         limits: what a connection may use; None is `Limits()`.
         backend: None takes the best that works.
@@ -226,7 +205,7 @@ class Server(BaseServer):
     def __init__(
         self,
         handler: Any,
-        address: Address = DEFAULT_ADDRESS,
+        address: Listenable | Listenables = DEFAULT_ADDRESS,
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
@@ -280,7 +259,9 @@ class Server(BaseServer):
         try:
             self._bind(claim)
             threading.Thread(
-                target=self._run_in_thread, name=f"pymux {self._address}", daemon=True
+                target=self._run_in_thread,
+                name=f"pymux {self._addresses[0]}",
+                daemon=True,
             ).start()
         except BaseException:
             try:

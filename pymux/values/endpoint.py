@@ -7,7 +7,6 @@ its own. `listen_settings` and `connect_settings` put both together.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ __all__ = [
     "Connectable",
     "Endpoint",
     "Listenable",
+    "Listenables",
     "Settings",
     "connect_settings",
     "listen_settings",
@@ -135,7 +135,10 @@ Connectable = Address | Endpoint
 """What a call that connects takes."""
 
 Listenable = Address | Endpoint | socket.socket
-"""What stands for one place to listen on. A call that listens takes a list too."""
+"""What stands for one place to listen on."""
+
+Listenables = Sequence[Listenable]
+"""A list of places to listen on; no other sequence is taken."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class Settings:
         backlog, reuse_port, mode: to listen.
     """
 
-    address: tuple[Any, ...] | str | os.PathLike[str] | socket.socket
+    address: Any
     framing: Framing | None = None
     limits: Limits | None = None
     handler: Any = None
@@ -161,7 +164,7 @@ class Settings:
 
 
 def listen_settings(
-    where: Listenable | Sequence[Listenable],
+    where: Listenable | Listenables,
     *,
     framing: Framing | None = None,
     limits: Limits | None = None,
@@ -188,7 +191,8 @@ def listen_settings(
     if not places:
         raise ValueError("the list of addresses is empty; one address is needed")
     ends = [_to_endpoint(place) for place in places]
-    if all(isinstance(end.address, socket.socket) for end in ends):
+    given = [end for end in ends if isinstance(end.address, socket.socket)]
+    if len(given) == len(ends):
         _refuse_beside_socket(backlog, reuse_port, mode)
     return [
         Settings(
@@ -210,14 +214,14 @@ def connect_settings(
     framing: Framing | None = None,
     limits: Limits | None = None,
     handler: Any = None,
-    takes_handler: bool = False,
+    refuse: Sequence[str] = ("handler",),
 ) -> Settings:
     """What a call that connects does: `address`, `framing`, `limits`, `handler`.
 
     Args:
         where: an address or an `Endpoint`.
         framing, limits, handler: the call's options.
-        takes_handler: whether a handler can apply to the call.
+        refuse: options of an endpoint that the call does not take.
 
     Raises:
         TypeError, ValueError: an argument that cannot be, or cannot apply.
@@ -230,14 +234,10 @@ def connect_settings(
             f"address is {end.address!r}, which can only be listened on; "
             "(host, port), a path, a URL or a pymux.Endpoint is needed"
         )
-    for name, nothing in LISTENING.items():
+    for name in *LISTENING, *refuse:
         value = getattr(end, name)
-        if value is not None and value != nothing:
-            raise _misplaced(name, value, "only what listens takes it")
-    if end.handler is not None and not takes_handler:
-        raise _misplaced(
-            "handler", end.handler, "only Mux.connect and what listens takes it"
-        )
+        if value is not None and value != LISTENING.get(name):
+            raise _misplaced(name, value, "this call does not take it")
     return Settings(
         _served_address(end, listen=False),
         framing=framing if end.framing is None else end.framing,
@@ -261,7 +261,7 @@ def _address_to_listen(end: Endpoint) -> Any:
     for name, nothing in CONNECTING.items():
         value = getattr(end, name)
         if value is not nothing:
-            raise _misplaced(name, value, "only what connects takes it")
+            raise _misplaced(name, value, "a call that listens does not take it")
     if not isinstance(end.address, socket.socket):
         return _served_address(end, listen=True)
     _refuse_beside_socket(end.backlog, end.reuse_port, end.mode)
@@ -307,7 +307,6 @@ def _served_address(end: Endpoint, *, listen: bool) -> Any:
     address: Any = end.address
     if is_url(address):
         url = parse_url(address)
-        address = url.address(listen=listen)
         if end.ssl is not None and url.scheme in PLAIN:
             raise ValueError(
                 f"ssl is given, and {url.scheme}:// means plain text; "
@@ -319,6 +318,7 @@ def _served_address(end: Endpoint, *, listen: bool) -> Any:
                 f"address {url.text!r}: this version of pymux does not serve "
                 f"{url.scheme}:// yet; it serves {served}"
             )
+        address = url.address(listen=listen)
     _refuse_tls(end)
     return address
 
