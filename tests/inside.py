@@ -9,6 +9,7 @@ import contextlib
 from unittest import mock
 
 import pymux.cli.main
+from pymux.cli import arguments, words
 from pymux.engine import backends, clock, engine, gil
 from pymux.handlers import tasks
 from pymux.objects import suspend
@@ -18,9 +19,9 @@ from pymux.values import addresses
 # -- the command line -----------------------------------------------------------------
 
 command = pymux.cli.main.main
-describe = pymux.cli.main.describe
-parse_address = pymux.cli.main.parse_address
-parse_framing = pymux.cli.main.parse_framing
+describe = words.describe
+parse_address = arguments.parse_address
+parse_framing = arguments.parse_framing
 format_address = addresses.format_address
 
 

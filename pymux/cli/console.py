@@ -9,40 +9,18 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, TextIO
 
+from .words import Failure, one_line
+
 PROMPT = ">>: "
 
 _ERASE_LINE = b"\r\x1b[K"
 
-# How long the next prompt gives an answer that is on its way.
+# Seconds that the next prompt waits for an answer.
 _ANSWER_PATIENCE = 0.25
 
 
-class Failure(Exception):
-    """What the user is told in one line before exit code 1."""
-
-
-def as_typed(text: str) -> str:
-    """An argument, or a path, as the user typed it.
-
-    Where the locale's encoding is not UTF-8, Python has decoded the bytes as something
-    else, or byte by byte. Files are found by that text; people read this one.
-    """
-    return os.fsencode(text).decode(errors="surrogateescape")
-
-
-def quoted(text: str) -> str:
-    """An argument in quotes, for an error."""
-    return repr(as_typed(text))
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an exception as one line, never an empty one."""
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
 def _put(stream: TextIO, data: bytes) -> None:
-    """Write bytes to a stream at once; one in memory has nothing below its text."""
+    """Write bytes to a stream at once. A `StringIO` takes text only."""
     if hasattr(stream, "buffer"):
         stream.buffer.write(data)
         stream.buffer.flush()
@@ -54,14 +32,14 @@ def write(data: bytes) -> None:
     """Write to standard output at once.
 
     Raises:
-        Failure: nobody takes it.
+        Failure: standard output cannot be written to.
     """
     if sys.stdout is None:
         return
     try:
         _put(sys.stdout, data)
     except (OSError, ValueError) as error:
-        # What is still buffered would fail again, loudly, when Python exits.
+        # Python flushes its buffer at exit: the failure would be reported again.
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.close(silence)
@@ -70,7 +48,7 @@ def write(data: bytes) -> None:
 
 
 def _encoded(text: str) -> bytes:
-    """Text for either stream: UTF-8, and bytes that are none as they were given."""
+    """Text in UTF-8; bytes of an argument that are no UTF-8 stay as they were."""
     try:
         return text.encode(errors="surrogateescape")
     except UnicodeEncodeError:  # half a character, from a Windows console
@@ -78,7 +56,7 @@ def _encoded(text: str) -> bytes:
 
 
 def _line(text: str) -> bytes:
-    """One line, whatever a path has in it: control characters are escaped."""
+    """A text as one line: control characters, as in a path, are escaped."""
     return _encoded(
         "".join(
             f"\\x{ord(c):02x}" if c < " " or "\x7f" <= c < "\xa0" else c for c in text
@@ -91,15 +69,19 @@ def say(line: str) -> None:
     """Write one line to standard output at once.
 
     Raises:
-        Failure: nobody takes it.
+        Failure: standard output cannot be written to.
     """
     write(_line(line))
 
 
 def complain(line: str, before: str = "") -> None:
-    """Write one line to standard error at once, behind lines of our own.
+    """Write one line to standard error at once.
 
-    Where standard error is closed, or nobody reads it, there is nobody to tell.
+    Nothing happens if standard error is closed, or nobody reads it.
+
+    Args:
+        line: the line.
+        before: whole lines to write before it.
     """
     if sys.stderr is None:
         return
@@ -109,7 +91,7 @@ def complain(line: str, before: str = "") -> None:
 
 
 def on_terminal() -> bool:
-    """Whether a person types here and reads the answers here."""
+    """True if standard input and standard output are a terminal."""
     try:
         return os.isatty(0) and os.isatty(1)
     except OSError:
@@ -121,7 +103,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self._line_buffer: Callable[[], str | bytes] = str
-        self._answered: SimpleQueue[None] = SimpleQueue()  # see _talk._Reader
+        self._answered: SimpleQueue[None] = SimpleQueue()  # an answer was printed
         self._prompting = False
         self._midline = False
         self._attributes: Any = None
@@ -137,7 +119,7 @@ class Terminal:
         readline.parse_and_bind("set enable-bracketed-paste off")
 
     def leave(self, line: str) -> None:
-        """Print a last line, in place of the prompt where one stands."""
+        """Print a last line, in place of the prompt if there is one."""
         self._erase_prompt()
         say(line)
 
@@ -155,7 +137,7 @@ class Terminal:
             write(_ERASE_LINE)
 
     def _is_raw(self) -> bool:
-        """Whether a line's end only goes down, as under PyPy's line editor."""
+        """True if a line feed does not return the carriage, as in PyPy's editor."""
         if sys.platform == "win32" or self._attributes is None:
             return False
         import termios
@@ -163,7 +145,10 @@ class Terminal:
         return not termios.tcgetattr(1)[1] & termios.OPOST
 
     def lines(self) -> Iterator[bytes]:
-        """What is typed, line by line, without empty ones; for the reader's thread."""
+        """The lines that the user types, but for empty ones.
+
+        The thread that reads standard input iterates over them.
+        """
         encoding = sys.stdin.encoding or "utf-8"
         while True:
             if self._midline:
@@ -184,12 +169,12 @@ class Terminal:
                     while True:
                         self._answered.get_nowait()
                 yield line.encode(encoding, "surrogateescape")
-                # Most answers are here at once, and then stand before the prompt.
+                # Most answers come at once, and are printed before the next prompt.
                 with contextlib.suppress(Empty):
                     self._answered.get(timeout=_ANSWER_PATIENCE)
 
     def show(self, data: bytes) -> None:
-        """Print an answer; where a prompt stands, above it."""
+        """Print an answer, above the prompt if there is one."""
         self._midline = not data.endswith(b"\n")
         if self._prompting:
             typed = self._line_buffer()  # PyPy's are bytes

@@ -16,7 +16,8 @@ from ..client.progress import FIRST_NAP, LAST_NAP, UNBOUNDED, harvest_after_prog
 from ..mux import Mux
 from ..values.framing import Fixed, Raw
 from ..values.limits import Limits
-from .console import Failure, Terminal, write
+from .console import Terminal, write
+from .words import Failure
 
 if TYPE_CHECKING:
     from ..objects.batch import Batch
@@ -24,22 +25,23 @@ if TYPE_CHECKING:
     from ..values.addresses import Address
     from ..values.framing import Framing
 
-# How much of standard input may wait in memory: blocks read ahead, then what the
-# connection may have queued before the next one is sent.
+# Bounds of the input in memory: the size of a block, the number of blocks that are
+# read ahead, and the queued bytes over which no further block is sent.
 _BLOCK = 65536
 _BLOCKS_AHEAD = 4
 _MAX_QUEUED = 256 * 1024
 
-# A signal that lands just before a wait is seen after it: no wait is longer.
+# No wait is longer: a signal that arrives just before a wait is handled after it.
 _LONGEST_WAIT = 1.0
 
-# How long after the server's end further input is waited for. A server that has only
-# ended its own direction gets what is on its way; one that is gone holds up nobody.
+# Seconds to wait for further input after the server's end. A server that has ended
+# only its own direction gets the input that is on its way; one that is gone does not
+# keep the command from ending.
 _INPUT_PATIENCE = 1.0
 
 
 def talk(address: Address, framing: Framing, terminal: Terminal | None) -> None:
-    """Send standard input to a server and print what it answers, until it ends.
+    """Send standard input to a server, and print its answers until it ends.
 
     Raises:
         OSError: the connection could not be made, or was lost.
@@ -50,7 +52,7 @@ def talk(address: Address, framing: Framing, terminal: Terminal | None) -> None:
         conn = mux.connect(
             address,
             framing=framing,
-            # Reading goes on whatever waits to be sent: see client.py.
+            # Reading goes on while output is queued, as in a blocking client.
             limits=Limits(high_water=UNBOUNDED, max_output=UNBOUNDED),
             half_open=True,
         )
@@ -60,8 +62,8 @@ def talk(address: Address, framing: Framing, terminal: Terminal | None) -> None:
 class _Conversation:
     """One connection between standard input and standard output.
 
-    The main thread has the mux and prints; a second one reads standard input, since
-    no poller can wait for a file, and hands blocks over, a few at a time.
+    The main thread owns the mux and prints. A second thread reads standard input,
+    since no poller can wait for a file, and hands over a few blocks at a time.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class _Conversation:
         self._patience_ends: float | None = None  # monotonic, once it has begun
 
     def run(self) -> None:
-        """Talk until the peer ends the connection, and no input follows at once.
+        """Talk until the peer has ended the connection and no input follows.
 
         Raises:
             OSError: the connection could not be made, or was lost.
@@ -112,7 +114,7 @@ class _Conversation:
         return self._sent_all or self._longest_wait() <= 0
 
     def _longest_wait(self) -> float:
-        """Seconds that the next wait may take; 0 when the input was waited for."""
+        """Seconds that the next wait may take; 0 once the input is late."""
         if not self._ended:
             return _LONGEST_WAIT
         now = time.monotonic()
@@ -121,7 +123,7 @@ class _Conversation:
         return max(self._patience_ends - now, 0)
 
     def _send_some(self) -> bool:
-        """Send what the reader has; return whether there was anything."""
+        """Send the input that was read; False if there was none."""
         if self._sent_all or self._conn.queued > _MAX_QUEUED:
             return False
         messages = self._reader.take()
@@ -136,7 +138,7 @@ class _Conversation:
         return True
 
     def _take(self, batch: Batch) -> None:
-        """Print what a batch brought, and notice what became of the connection."""
+        """Print the messages of a batch, and note the connection's state."""
         if batch.opened:
             self._opened = True
         if len(batch):
@@ -158,10 +160,10 @@ def _as_lines(messages: list[bytes]) -> bytes:
 
 
 def _blocks() -> Iterator[bytes]:
-    """Standard input as it comes.
+    """Standard input in blocks, as they arrive.
 
-    Straight from the descriptor: a thread that is inside sys.stdin when the program
-    ends would abort it.
+    The blocks are read from the descriptor, since a thread that is inside `sys.stdin`
+    when the program ends would abort the program.
     """
     while True:
         try:
@@ -176,7 +178,7 @@ def _blocks() -> Iterator[bytes]:
 def _messages(
     source: Iterator[bytes], framing: Framing, terminal: Terminal | None
 ) -> Iterator[list[bytes]]:
-    """What to send: input as it is under `Raw`, else its lines as payloads."""
+    """Messages to send: blocks of input under `Raw`, else each line as a payload."""
     if terminal is not None:
         end = b"\n" if isinstance(framing, Raw) else b""
         return ([line + end] for line in source)
@@ -200,10 +202,11 @@ def _payloads(blocks: Iterator[bytes], limit: int) -> Iterator[list[bytes]]:
 
 
 class _Reader(threading.Thread):
-    """Takes lists of messages from a source that blocks, a few ahead.
+    """A thread that reads lists of messages from a source, a few ahead.
 
-    The main thread may be interrupted anywhere, so it touches no lock here that is
-    written in Python: an interrupted `threading.Condition` raises anything.
+    A signal's handler may raise anywhere in the main thread. So the main thread uses
+    no lock here that is written in Python: an interrupted `threading.Condition` is
+    left in an undefined state.
     """
 
     def __init__(
@@ -219,7 +222,7 @@ class _Reader(threading.Thread):
         self._failure: Failure | None = None
 
     def start(self) -> None:
-        """Start the thread; signals are for the one that starts it."""
+        """Start the thread with SIGINT and SIGTERM blocked in it."""
         if sys.platform == "win32":  # signals come in the main thread anyway
             super().start()
             return
@@ -232,7 +235,7 @@ class _Reader(threading.Thread):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def run(self) -> None:
-        """The thread: ends with an empty list, at the end of input or an error."""
+        """Read until the end of input or an error; the last list is empty."""
         try:
             for messages in self._source:
                 self._room.get()
@@ -244,10 +247,10 @@ class _Reader(threading.Thread):
         self._wake()
 
     def take(self) -> list[bytes] | None:
-        """The next messages, `[]` at the end of input, None where none wait.
+        """The next messages, `[]` at the end of input, None if none are ready.
 
         Raises:
-            Failure: the input could not be read; once, in place of its end.
+            Failure: the input could not be read. It is raised once, in place of `[]`.
         """
         if not self._ready:
             return None

@@ -32,7 +32,7 @@ Address = str | os.PathLike[str] | tuple[Any, ...]
 """What stands for one address: (host, port), a path or a URL."""
 
 NEEDED = "(host, port), a path or a URL is needed"
-SERVED = ("tcp", "unix")  # schemes; the others are known, and refused by the call
+SERVED = ("tcp", "unix")  # the call refuses URLs of the other schemes
 FORMS = {
     "tcp": "tcp://HOST:PORT",
     "tls": "tls://HOST:PORT",
@@ -52,7 +52,11 @@ _UNFIT = re.compile(r"[\x00-\x20\x7f]")  # in no URL; a path has them as %20
 
 
 def socket_path(address: str | os.PathLike[str]) -> bytes:
-    """The path of a Unix socket in bytes; raises for what can never be one."""
+    """The path of a Unix socket, encoded.
+
+    Raises:
+        TypeError, ValueError: the path can be no socket's.
+    """
     path = os.fspath(address)
     if not isinstance(path, str):
         raise TypeError(f"address is {address!r}; (host, port) or a str path is needed")
@@ -82,7 +86,11 @@ def socket_path(address: str | os.PathLike[str]) -> bytes:
 
 
 def host_and_port(address: tuple[Any, ...]) -> tuple[str, int]:
-    """The host, with its scope, and the port of an address; raises for no such."""
+    """The host, with its scope, and the port of an address.
+
+    Raises:
+        TypeError, ValueError: the tuple can be no address.
+    """
     if len(address) not in (2, 3, 4):
         raise ValueError(f"address is {address!r}; (host, port) is needed")
     host, port = address[:2]
@@ -247,7 +255,10 @@ def _url_error(text: str, fault: str, form: str) -> ValueError:
 
 
 def check_address(address: Any) -> None:
-    """Raise for what can never be an address. Names are not resolved."""
+    """Raise TypeError or ValueError if this can be no address.
+
+    Names are not resolved.
+    """
     if isinstance(address, tuple):
         host_and_port(address)
     elif is_url(address):
@@ -259,7 +270,7 @@ def check_address(address: Any) -> None:
 
 
 def is_numeric(address: Any) -> bool:
-    """Whether an address is known without asking anybody for a name."""
+    """True if no name has to be resolved for an address."""
     if not isinstance(address, tuple):
         return True
     host, port = host_and_port(address)

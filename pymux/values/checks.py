@@ -1,8 +1,8 @@
-"""Numbers as users give them: whole ones, and seconds.
+"""Checks of numbers that users give: whole numbers, and seconds.
 
-A whole number is what has `__index__`, a number of seconds what has `__float__` or
-`__index__`: those of NumPy, Decimal and Fraction as int and float. A bool is
-neither: True as a timeout is a mistake.
+A whole number is an object with `__index__`. A number of seconds is an object with
+`__float__` or `__index__`, so NumPy's numbers, Decimal and Fraction are taken as int
+and float are. A bool is refused: True as a timeout is a mistake.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ __all__ = [
     "check_backlog",
     "check_min_messages",
     "check_mode",
-    "check_spin",
     "duration",
     "number",
     "seconds",
@@ -27,20 +26,20 @@ __all__ = [
 NEVER = -1
 DEFAULT_BACKLOG = 4096
 LARGEST = 2**31 - 1  # bytes of a message: offsets of a batch are int32
-LONGEST = 1e9  # seconds: longer spans are as good as this one, 31 years
+LONGEST = 1e9  # seconds, 31 years: a longer span is cut to it
 
 
 def shown(value: Any) -> str:
-    """A value for an error message: a huge int has a repr that raises."""
+    """The repr of a value, cut to 80 characters, for an error message."""
     try:
         text = repr(value)
-    except ValueError:
+    except ValueError:  # Python refuses to write thousands of digits
         return f"an int of {value.bit_length()} bits"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _is_bool(value: Any) -> bool:
-    """NumPy's is no subclass of bool."""
+    """True for Python's bool and for NumPy's, which is no subclass of it."""
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
@@ -48,12 +47,12 @@ def whole(name: str, value: Any, least: int, most: int, needed: str = "") -> int
     """A whole number in a range, as an int.
 
     Args:
-        name: of the argument, for the error.
-        needed: what else would do, like "or None".
+        name: the argument's name, for the error.
+        needed: what the argument may be besides, like "or None".
 
     Raises:
-        TypeError: no whole number.
-        ValueError: out of the range.
+        TypeError: the value is no whole number.
+        ValueError: the value is out of the range.
     """
     if type(value) is not int:
         try:
@@ -72,8 +71,8 @@ def number(name: str, value: Any, needed: str = "seconds are needed") -> float:
     """A real number, as an int or a float.
 
     Raises:
-        TypeError: no number.
-        ValueError: nan, or too large for a float.
+        TypeError: the value is no number.
+        ValueError: the value is nan, or too large for a float.
     """
     kind = type(value)
     if kind is not float and kind is not int:
@@ -95,8 +94,8 @@ def duration(name: str, value: Any) -> float | None:
     """Seconds that something may last, 0 or more, or None.
 
     Raises:
-        TypeError: no number and not None.
-        ValueError: a negative one, nan, or too large for a float.
+        TypeError: the value is neither a number nor None.
+        ValueError: the number is negative, nan, or too large for a float.
     """
     if value is None:
         return None
@@ -109,7 +108,7 @@ def duration(name: str, value: Any) -> float | None:
 
 
 def seconds(name: str, value: Any) -> int:
-    """The same as nanoseconds, rounded up; `NEVER` for None."""
+    """A `duration` in nanoseconds, rounded up; `NEVER` for None."""
     if type(value) is float and 0 <= value <= LONGEST:
         return math.ceil(value * 1e9)
     span = duration(name, value)
@@ -128,22 +127,8 @@ def check_mode(mode: Any) -> int:
     return whole("mode", mode, 0, 0o777, "like 0o600")
 
 
-def check_spin(spin: Any) -> int:
-    """Nanoseconds to poll before blocking, -1 to adapt."""
-    if spin == "auto":
-        return -1
-    if spin is None or isinstance(spin, (str, bool)):
-        raise ValueError(f"spin is {spin!r}; 0 or more seconds, or 'auto', is needed")
-    try:
-        return seconds("spin", spin)
-    except ValueError:
-        raise ValueError(
-            f"spin is {spin!r}; 0 or more seconds, or 'auto', is needed"
-        ) from None
-
-
 def check_min_messages(value: Any) -> int:
-    """For how many messages a harvest is to wait; so many never come at once."""
+    """The number of messages that a harvest waits for, cut to what C can count."""
     return min(whole("min_messages", value, 1, 2**63), 2**32 - 1)
 
 

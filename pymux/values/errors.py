@@ -9,22 +9,22 @@ if TYPE_CHECKING:
 
 __all__ = ["BackendUnavailable", "ConnectionClosed"]
 
-# What leaves pymux where a handler raises it. Everything else, whatever its
+# These leave pymux when a handler raises them. Every other exception, whatever its
 # class, is an error of that handler alone.
 FATAL = (KeyboardInterrupt, SystemExit)
 
 
 class ConnectionClosed(ConnectionError):
-    """The connection has ended, or this side of it.
+    """The connection has ended, or its sending direction has.
 
-    Raised by `send` after the end, and by a coroutine's `recv` and `drain`
-    when the connection was lost. A handler need not catch it: one that escapes
-    is the normal end of the connection it names.
+    `send` raises this error after the end, and a coroutine's `recv` and `drain`
+    raise it when the connection was lost. A handler need not catch the error: one
+    that escapes is the normal end of the connection it names.
 
     Attributes:
         connection: the connection that has ended.
-        errno: why it was lost, or None where it ended in an ordinary way. The
-            `OSError` itself is the `__cause__`.
+        errno: why the connection was lost, or None if it ended in an ordinary
+            way. The `OSError` itself is the `__cause__`.
 
     >>> import pymux
     >>> with pymux.Mux() as mux:
@@ -42,20 +42,20 @@ class ConnectionClosed(ConnectionError):
         self.connection: Connection | None = connection
 
     def __reduce__(self) -> tuple[Any, Any, dict[str, Any]]:
-        """For pickle: all but the connection, which is its process's own."""
+        """Pickle all but the connection, which belongs to its process."""
         reduced: Any = super().__reduce__()
         state = {**self.__dict__, "connection": None}
         return reduced[0], reduced[1], state
 
     def __copy__(self) -> ConnectionClosed:
-        """In this process, a copy is of the same connection."""
+        """Copy the error; the copy names the same connection."""
         rebuild, args, state = self.__reduce__()
         copied: ConnectionClosed = rebuild(*args)
         copied.__dict__.update(state, connection=self.connection)
         return copied
 
     def __deepcopy__(self, memo: Any) -> ConnectionClosed:
-        """The same: a connection is not to be copied."""
+        """Copy the error as `copy.copy` does, since a connection has no copies."""
         return self.__copy__()
 
 
@@ -73,8 +73,12 @@ class BackendUnavailable(OSError):
 
 
 def ends_in(error: BaseException) -> list[ConnectionClosed] | None:
-    """The ends of connections that an exception consists of: itself, or all
-    in its group, as a task group raises them. None where it is anything else."""
+    """The `ConnectionClosed` errors that an exception consists of.
+
+    Returns:
+        The exception itself, or all errors of a group, as a task group raises one.
+        None if the exception is, or its group has, anything else.
+    """
     if isinstance(error, ConnectionClosed):
         return [error]
     if not isinstance(error, BaseExceptionGroup):
@@ -89,5 +93,5 @@ def ends_in(error: BaseException) -> list[ConnectionClosed] | None:
 
 
 def no_copy(thing: object) -> TypeError:
-    """What stands for something in the core is one object: a copy would end it."""
+    """The error of copying or pickling an object that owns a part of the core."""
     return TypeError(f"cannot copy or pickle a {type(thing).__name__}")

@@ -12,7 +12,7 @@ __all__ = ["Fixed", "Framing", "LengthPrefix", "Lines", "Raw"]
 
 @dataclass(frozen=True)
 class Raw:
-    """No framing: a message is whatever one receive brings, never empty.
+    """No framing: a message is what one receive brings, and never empty.
 
     >>> Raw()
     Raw()
@@ -21,7 +21,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Lines:
-    """Messages end with a delimiter, which is not part of them.
+    """Each message ends with a delimiter, which is not part of the message.
 
     Args:
         delimiter: 1 to 16 bytes. A trailing ``\\r`` stays with the message
@@ -32,7 +32,7 @@ class Lines:
     A stream that ends behind an unterminated line delivers that line.
 
     Raises:
-        TypeError, ValueError: a delimiter or a size that cannot be.
+        TypeError, ValueError: the delimiter or the size is out of range.
 
     >>> Lines(b"\\r\\n").max_size
     65536
@@ -54,7 +54,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class LengthPrefix:
-    """Each message comes behind its length.
+    """Each message follows its length.
 
     Args:
         width: bytes of the length: 1, 2, 4 or 8.
@@ -63,7 +63,7 @@ class LengthPrefix:
             claims one, ends its connection with `EMSGSIZE`.
 
     Raises:
-        TypeError, ValueError: a width, an order or a size that cannot be.
+        TypeError, ValueError: the width, the order or the size is none of these.
 
     >>> LengthPrefix(2, "little")
     LengthPrefix(width=2, byteorder='little', max_size=1048576)
@@ -95,7 +95,7 @@ class Fixed:
         size: bytes of every message, both ways.
 
     Raises:
-        TypeError, ValueError: a size that cannot be.
+        TypeError, ValueError: the size is not from 1 to 2,147,483,647.
 
     >>> Fixed(16).size
     16

@@ -11,7 +11,7 @@ __all__ = ["Limits"]
 
 
 def _keepalive(value: Any) -> tuple[int, int, int] | None:
-    """TCP's three figures, in the range that every OS takes."""
+    """TCP's (idle, interval, count), each in the range that every OS takes."""
     if value is None:
         return None
     if not isinstance(value, (tuple, list)) or len(value) != 3:
@@ -31,7 +31,7 @@ def _keepalive(value: Any) -> tuple[int, int, int] | None:
 class Limits:
     """What the connections of a listener, or an outgoing one, may use.
 
-    All of a server's memory is then at most, in bytes::
+    A server's memory is then at most, in bytes::
 
         4 MiB                                # the mux, Python, the allocator
         + 5 * (arena_size + 20 * max_messages)           # batches
@@ -44,47 +44,48 @@ class Limits:
             + max(max_size + 68 KiB, arena_size)         # not yet a message
             + high_water + arena_size)       # messages a coroutine has not taken
 
-    of which a connection that is idle has the first line only. Batches whose
-    views are kept (`Stats.arenas_held`) come on top, as does what handlers
-    keep. `Stats.buffers` is what is queued and unfinished just now.
+    An idle connection has the first line of its sum only. Batches whose views
+    are kept (`Stats.arenas_held`) come on top, as do the objects that handlers
+    keep. `Stats.buffers` counts the output that is queued, and the unfinished
+    frames, now.
 
     Args:
-        max_connections: open at once, of a listener; then accepting pauses and
-            peers wait in the backlog. None: as many as there are descriptors.
-            Connections that were closed here, and whose peer has all of it to
-            receive yet or has not ended, are counted apart, up to the same
-            number. Where there are more, the oldest of those whose peer has
+        max_connections: connections of a listener that are open at once; then
+            accepting pauses and peers wait in the backlog. None: as many as there
+            are descriptors. Connections that this side has closed, and whose peer
+            has output to receive yet or has not ended, are counted apart, up to
+            the same number. Above that number the oldest of those whose peer has
             acknowledged everything is closed.
         high_water: bytes of queued output over which reading pauses.
-        low_water: bytes under which it goes on; at most `high_water`.
-        max_output: bytes of queued output; what would pass it ends the
-            connection with `ENOBUFS`. Output that finds the queue empty is
-            taken whatever its size, and so are the answers to a batch: what
-            is sent to a connection while messages of its own are dispatched,
-            or while its coroutine has not answered them.
-        idle_timeout: seconds in which nothing was received and nothing taken
-            by the kernel, then `ETIMEDOUT`; None: for ever. Where the kernel
-            has output that the peer has not acknowledged, it has half as long
-            again to acknowledge some of it. The clock stands
-            while the peer waits for this side: while reading is paused, bytes
-            have arrived that are not read yet, or a coroutine has a message
-            that it has not answered.
+        low_water: bytes of queued output under which reading goes on; at most
+            `high_water`.
+        max_output: bytes of queued output; output that would pass this limit
+            ends the connection with `ENOBUFS`. Output that finds the queue empty
+            is taken whatever its size, and so are the answers to a batch: the
+            output to a connection while messages of its own are dispatched, or
+            while its coroutine has not answered them.
+        idle_timeout: seconds in which nothing is received and the kernel takes
+            nothing; then the connection ends with `ETIMEDOUT`. None: for ever.
+            While the kernel has output that the peer has not acknowledged, the
+            peer has half as long again to acknowledge some of it. The clock
+            stands still while the peer waits for this side: while reading is
+            paused, while bytes have arrived that are not read yet, and while a
+            coroutine has a message that it has not answered.
         close_timeout: seconds without progress in which `close()` waits to
-            flush and to hear the peer's end, then the connection is reset with
-            `ETIMEDOUT`; None: for ever. Progress is a byte taken by the kernel
-            or acknowledged by the peer, not one that the peer sends. (Where
-            the system does not tell what is acknowledged, as Windows, only
-            the former.)
+            flush and to see the peer's end; then the connection is reset with
+            `ETIMEDOUT`. None: for ever. Progress is a byte that the kernel took
+            or the peer acknowledged; a byte that the peer sends is none.
+            (Windows does not tell what the peer has acknowledged.)
         keepalive: TCP's (idle, interval, count), ints: after `idle` seconds
-            of silence the kernel asks every `interval` seconds whether the
-            peer is still there; when `count` in a row were in vain, or bytes
-            sent lay about as long unacknowledged or untaken, `ETIMEDOUT`. So
-            a peer that vanished is noticed within idle + interval * count
-            seconds, as exact as the kernel's timers are. None: no asking.
-            Unix sockets need none.
+            of silence the kernel sends a probe every `interval` seconds. The
+            connection ends with `ETIMEDOUT` when the peer has not answered
+            `count` probes in a row, or has not acknowledged sent bytes for about
+            as long. So a peer that vanished is noticed within
+            idle + interval * count seconds, as exactly as the kernel's timers
+            run. None: no probes. Unix sockets need none.
 
     Raises:
-        TypeError, ValueError: a limit that cannot be.
+        TypeError, ValueError: a limit of a wrong type, or out of range.
 
     >>> Limits(idle_timeout=60, keepalive=(60, 10, 5)).high_water
     65536

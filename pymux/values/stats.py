@@ -8,7 +8,7 @@ __all__ = ["Stats"]
 
 
 class _Ends:
-    """What is no field, so that all fields are plain figures."""
+    """Holds `ends`, which is no field: all fields of `Stats` are plain figures."""
 
     __slots__ = ("ends",)
 
@@ -17,31 +17,32 @@ class _Ends:
 
 @dataclass
 class Stats(_Ends):
-    """Figures of a mux, since it was made unless it says otherwise.
+    """Figures of a mux. Counts begin when the mux is made.
 
     Attributes:
-        backend: its name.
-        connections: open now.
-        listeners: open now.
-        accepted: connections that came in.
+        backend: the backend's name.
+        connections: connections that are open now.
+        listeners: listeners that are open now.
+        accepted: connections that were accepted.
         connected: outgoing connections that were made.
         closed: connections that ended, or could not be made.
-        reset: of those, by a reset of either side.
-        refused: accepted, but closed at once since the backend was full.
+        reset: those of `closed` that either side has reset.
+        refused: connections that were accepted, and closed at once since the
+            backend was full.
         messages_in: frames received.
         messages_out: frames accepted for sending.
-        bytes_in: received.
-        bytes_out: taken by the kernel.
-        queued: bytes now waiting for the kernel.
+        bytes_in: bytes received.
+        bytes_out: bytes that the kernel took.
+        queued: bytes that wait for the kernel now.
         discarded: bytes accepted for sending whose connection was gone.
-        harvests: turns.
+        harvests: turns, calls into the core.
         buffers: bytes of memory now used for queued output and unfinished
             frames; an idle connection has none.
-        arenas_held: batches' memory that cannot be used again yet, since a
-            view of it is alive.
+        arenas_held: arenas (a batch's memory) that cannot be used again yet,
+            since a view of them is alive.
         accept_pauses: how often accepting had to pause.
         ends: how many connections were reported in `closed` with each errno, as
-            {errno: count}. No field: `asdict` and `vars` are plain figures.
+            {errno: count}. It is no field, so `asdict` gives plain figures only.
 
     >>> from pymux import Mux
     >>> with Mux() as mux:

@@ -1,0 +1,310 @@
+"""The arguments of the command line, each read by a function."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..engine.backends import reasons
+from ..values.addresses import is_url
+from ..values.endpoint import listen_settings
+from ..values.framing import Fixed, LengthPrefix, Lines, Raw
+from ..values.limits import Limits
+from .builtin import HANDLERS
+from .console import complain, write
+from .info import version
+from .words import Address, as_typed, quoted
+
+if TYPE_CHECKING:
+    from ..values.framing import Framing
+
+DEFAULT_ADDRESS = "127.0.0.1:8093"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that writes UTF-8 at once, and one line for an error."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{self.prog}: error: {message}", self.format_usage())
+        raise SystemExit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write the help or the version."""
+        write(message.encode())
+
+
+def _digits(text: str) -> int | None:
+    """The number that a text of digits is; None for any other text."""
+    # Forty digits are out of every range; int() raises for thousands of them.
+    return int(text[:40]) if text.isascii() and text.isdigit() else None
+
+
+def parse_address(text: str) -> Address:
+    """Read `HOST:PORT`, `[IPV6]:PORT`, `unix:PATH` or a URL.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is none of these.
+
+    Example:
+        >>> parse_address("[::1]:80").value
+        ('::1', 80)
+        >>> parse_address("unix:/run/app.sock").value
+        '/run/app.sock'
+        >>> parse_address("tcp://[::1]:80").value
+        ('::1', 80)
+    """
+    if is_url(text):
+        return _parse_url(text)
+    if text.startswith("unix:"):
+        path = text[len("unix:") :]
+        if not path:
+            raise argparse.ArgumentTypeError("unix: needs a path, as in unix:/tmp/x")
+        if path.startswith("@") and sys.platform == "linux":
+            path = "\0" + path[1:]
+        elif "/" not in path:
+            path = "./" + path  # a bare name could be taken for a host
+        return Address(path, as_typed(text))
+    text = as_typed(text)
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: an IPv6 address needs brackets, as in [::1]:8093"
+        )
+    number = _digits(port)
+    if not colon or number is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of HOST:PORT, [IPV6]:PORT, unix:PATH and a URL"
+        )
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"port {port} is not within 0 to 65535")
+    return Address((host, number), text)
+
+
+def _parse_url(text: str) -> Address:
+    shown = as_typed(text)
+    try:
+        # A path is found by the text that Python made of it, a host by what was typed.
+        url = text if text[:5].lower() == "unix:" else shown
+        (settings,) = listen_settings(url)
+    except ValueError as error:
+        message = str(error).replace(repr(text), repr(shown))
+        raise argparse.ArgumentTypeError(message) from None
+    return Address(settings.address, shown)
+
+
+def parse_framing(text: str) -> Framing:
+    """Read `raw`, `lines`, `length4` or `fixed:N`.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is none of these.
+    """
+    plain: dict[str, Callable[[], Framing]] = {
+        "raw": Raw,
+        "lines": Lines,
+        "length4": LengthPrefix,
+    }
+    if text in plain:
+        return plain[text]()
+    kind, _, digits = text.partition(":")
+    size = _digits(digits)
+    if kind != "fixed" or size is None:
+        raise argparse.ArgumentTypeError(
+            f"unknown framing {quoted(text)} (known: raw, lines, length4, fixed:N)"
+        )
+    try:
+        return Fixed(size)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
+def parse_backend(text: str) -> str:
+    """Read the name of a backend; this machine may lack it.
+
+    Raises:
+        argparse.ArgumentTypeError: pymux knows none of that name.
+    """
+    known = reasons()
+    if text not in known:
+        raise argparse.ArgumentTypeError(
+            f"unknown backend {quoted(text)} (known: {', '.join(known)})"
+        )
+    return text
+
+
+def parse_handler(text: str) -> str:
+    """Read `upper`, `echo`, `discard` or `MODULE:NAME`, and import nothing.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is none of these.
+    """
+    module, colon, name = text.partition(":")
+    if text not in HANDLERS and not (module and colon and name):
+        raise argparse.ArgumentTypeError(
+            f"unknown handler {quoted(text)} "
+            f"(known: {', '.join(HANDLERS)}, MODULE:NAME)"
+        )
+    return text
+
+
+def parse_count(text: str) -> int:
+    """Read a number of connections: 1 or more, as `Limits` takes it.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no such number.
+    """
+    number = _digits(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a number from 1 on")
+    try:
+        Limits(max_connections=number)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    return number
+
+
+def _number(text: str) -> float:
+    """A finite number of 0 or more, NaN for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        return math.nan
+    return number if 0 <= number < math.inf else math.nan
+
+
+def parse_seconds(text: str) -> float:
+    """Read a number of seconds above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no such number.
+    """
+    seconds = _number(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is not a number of seconds above 0"
+        )
+    return seconds
+
+
+def parse_spin(text: str) -> Any:
+    """Read a number of seconds, 0 included, or `auto`.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is neither.
+    """
+    seconds = _number(text)
+    if text != "auto" and math.isnan(seconds):
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is neither a number of seconds, 0 or more, nor auto"
+        )
+    return text if text == "auto" else seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="pymux", description="An I/O multiplexer: serve, connect, or look at it."
+    )
+    parser.add_argument("--version", action="version", version=f"pymux {version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    framing: dict[str, Any] = {
+        "type": parse_framing,
+        "default": "raw",
+        "metavar": "raw|lines|length4|fixed:N",
+        "help": "how messages are cut from the stream (default: raw)",
+    }
+
+    serve = commands.add_parser(
+        "serve",
+        help="answer clients until Ctrl-C",
+        description="Answer clients until SIGINT or SIGTERM; then finish what has "
+        "arrived, print totals and exit.",
+    )
+    serve.add_argument(
+        "addresses",
+        nargs="*",
+        default=[parse_address(DEFAULT_ADDRESS)],
+        type=parse_address,
+        metavar="ADDRESS",
+        help="HOST:PORT, [IPV6]:PORT, unix:PATH or a URL like tcp://HOST:PORT; "
+        "unix:@NAME is Linux's abstract namespace; port 0 picks a free one; several "
+        f"are served together (default: {DEFAULT_ADDRESS})",
+    )
+    serve.add_argument(
+        "--handler",
+        type=parse_handler,
+        default="upper",
+        metavar="upper|echo|discard|MODULE:NAME",
+        help="what answers; MODULE is looked for in the current directory first "
+        "(default: upper)",
+    )
+    serve.add_argument("--framing", **framing)
+    serve.add_argument(
+        "--backend",
+        type=parse_backend,
+        metavar="B",
+        help="epoll, kqueue, poll or select (default: PYMUX_BACKEND, else the best)",
+    )
+    serve.add_argument(
+        "--max-connections",
+        type=parse_count,
+        metavar="N",
+        help="further peers wait in the backlog (default: no limit)",
+    )
+    serve.add_argument(
+        "--idle-timeout",
+        type=parse_seconds,
+        metavar="S",
+        help="end a connection after S seconds without traffic (default: never)",
+    )
+    serve.add_argument(
+        "--spin",
+        type=parse_spin,
+        default=0.0,
+        metavar="S|auto",
+        help="look for work for S seconds before sleeping (default: 0)",
+    )
+    serve.add_argument(
+        "--stats",
+        type=parse_seconds,
+        metavar="S",
+        help="print a line of figures every S seconds",
+    )
+
+    connect = commands.add_parser(
+        "connect",
+        help="talk to a server",
+        description="Send what is typed, or all of standard input, and print what "
+        "comes back until the server ends the connection.",
+    )
+    connect.add_argument(
+        "address",
+        type=parse_address,
+        metavar="ADDRESS",
+        help="HOST:PORT, [IPV6]:PORT, unix:PATH or a URL like tcp://HOST:PORT",
+    )
+    connect.add_argument("--framing", **framing)
+
+    commands.add_parser("info", help="print what pymux is and runs on")
+    return parser
+
+
+def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments; a wrong one ends the program with exit code 2."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    backend = os.environ.get("PYMUX_BACKEND")
+    if args.command != "info" and backend and backend not in reasons():
+        parser.error(
+            f"PYMUX_BACKEND: unknown backend {quoted(backend)} "
+            f"(known: {', '.join(reasons())})"
+        )
+    if args.command == "connect" and isinstance(args.address.value, tuple):
+        host, port = args.address.value
+        if not host or not port:
+            parser.error(f"{args.address.text!r}: a host and a port are needed")
+    return args

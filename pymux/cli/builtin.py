@@ -1,0 +1,28 @@
+"""The handlers that come with the command."""
+
+from __future__ import annotations
+
+from ..handlers.marks import batched
+from ..objects.batch import Batch
+
+__all__ = ["HANDLERS"]
+
+
+@batched
+def upper(batch: Batch) -> None:
+    """Answer with what came, in upper case."""
+    batch.reply_data(bytes(batch.data).upper())
+
+
+@batched
+def echo(batch: Batch) -> None:
+    """Answer with what came."""
+    batch.reply_data(batch.data)
+
+
+@batched
+def discard(batch: Batch) -> None:
+    """Take what comes and answer nothing."""
+
+
+HANDLERS = {"upper": upper, "echo": echo, "discard": discard}

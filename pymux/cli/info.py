@@ -1,0 +1,53 @@
+"""`pymux info`: what a report of a problem should say."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+
+from ..engine.backends import compiler, reasons
+from .console import say
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """`pymux info`: what a report of a problem should say."""
+    known = reasons()
+    rows = [
+        ("pymux", version()),
+        ("python", f"{platform.python_implementation()} {platform.python_version()}"),
+        *(
+            (f"backend {name}", "works" if reason is None else f"missing: {reason}")
+            for name, reason in known.items()
+        ),
+        (
+            "kernel",
+            " ".join([platform.system(), platform.release(), platform.machine()]),
+        ),
+        ("descriptors", _descriptor_limit()),
+        ("compiler", compiler()),
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        say(f"{name:<{width}}  {value}")
+    return 0
+
+
+def _descriptor_limit() -> str:
+    if sys.platform == "win32":
+        return "no limit"
+    import resource
+
+    soft, hard = (
+        "unlimited" if limit == resource.RLIM_INFINITY else str(limit)
+        for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    return f"{soft} (hard limit {hard})"
+
+
+def version() -> str:
+    try:
+        return importlib.metadata.version("pymux-io")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

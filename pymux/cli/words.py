@@ -1,0 +1,92 @@
+"""Errors in words, and what the user typed as it was typed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from typing import Any, NamedTuple
+
+from ..engine.os_errors import meaning
+from ..values.addresses import format_address
+from ..values.errors import BackendUnavailable
+
+__all__ = [
+    "Address",
+    "Failure",
+    "as_typed",
+    "describe",
+    "explain",
+    "one_line",
+    "quoted",
+]
+
+
+class Failure(Exception):
+    """Ends the command with one line to the user and exit code 1."""
+
+
+def as_typed(text: str) -> str:
+    """An argument, or a path, as the user typed it.
+
+    Where the locale's encoding is not UTF-8, Python has decoded the bytes of an
+    argument otherwise, or byte by byte. A file is opened by Python's text, and the
+    user is shown the text that this function returns.
+    """
+    return os.fsencode(text).decode(errors="surrogateescape")
+
+
+def quoted(text: str) -> str:
+    """An argument in quotes, for an error."""
+    return repr(as_typed(text))
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception as one line, never an empty one."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+class Address(NamedTuple):
+    """An address as pymux takes it, and as the user wrote it."""
+
+    value: Any
+    text: str
+
+
+def describe(error: OSError, *addresses: Address) -> str:
+    """One line for an error of one of these addresses, which it names."""
+    if isinstance(error, (BackendUnavailable, socket.gaierror)):
+        return one_line(error)
+    address = addresses[0]
+    for other in addresses:
+        if format_address(other.value) == error.filename:
+            address = other
+    if error.errno is None:
+        return f"{one_line(error)}: {address.text}"
+    reason = meaning(error.errno)
+    line = f"{reason[:1].lower()}{reason[1:]}: {address.text}"
+    return line + _hint(error.errno, address.value)
+
+
+def explain(error: ValueError, *addresses: Address) -> str:
+    """One line for a wrong address or wrong input."""
+    line = one_line(error)
+    for address in addresses:
+        line = line.replace(repr(address.value), repr(address.text))
+    return line
+
+
+def _hint(number: int, address: Any) -> str:
+    """An explanation of an errno in brackets, or nothing."""
+    if isinstance(address, tuple):
+        low = number in (errno.EACCES, errno.EPERM) and 0 < address[1] < 1024
+        return " (ports below 1024 need a privilege)" if low else ""
+    if number == errno.EADDRINUSE and not address.startswith("\0"):
+        try:
+            taken = not stat.S_ISSOCK(os.lstat(address).st_mode)
+        except OSError:
+            taken = False
+        return " (something that is no socket)" if taken else ""
+    return ""
