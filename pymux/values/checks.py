@@ -15,6 +15,7 @@ __all__ = [
     "check_backlog",
     "check_min_messages",
     "check_mode",
+    "check_spin",
     "duration",
     "number",
     "seconds",
@@ -125,6 +126,20 @@ def check_backlog(backlog: Any) -> int:
 def check_mode(mode: Any) -> int:
     """Permissions of a Unix socket's file."""
     return whole("mode", mode, 0, 0o777, "like 0o600")
+
+
+def check_spin(spin: Any) -> int:
+    """Nanoseconds to poll before blocking, -1 to adapt."""
+    if spin == "auto":
+        return -1
+    if spin is None or isinstance(spin, (str, bool)):
+        raise ValueError(f"spin is {spin!r}; 0 or more seconds, or 'auto', is needed")
+    try:
+        return seconds("spin", spin)
+    except ValueError:
+        raise ValueError(
+            f"spin is {spin!r}; 0 or more seconds, or 'auto', is needed"
+        ) from None
 
 
 def check_min_messages(value: Any) -> int:
