@@ -150,7 +150,7 @@ void pmx__do_shut(pmx_mux *mux)
     free(mux->pieces);
     free(mux->dirty);
     free(mux->wire);
-    free(mux->shares);
+    free(mux->commons);
     pmx__services_end(mux);
     pmx__free_tables(mux);
 }
