@@ -64,7 +64,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
      * deadline, each would have a policy of its own */
     pmx_policy common = *policy;
     common.connect_ns = -1;
-    pmx__rules *rules = pmx__rules_shared(
+    pmx__rules *rules = pmx__rules_reused(
         mux, &common, pmx__transport_for(&route->targets[0]));
     error = rules ? pmx__conn_new(mux, rules, &slot) : -ENOMEM;
     if (rules)

@@ -7,31 +7,31 @@
 
 #include <string.h>
 
-/* What is left of a connection's share of the turn, in bytes of the wire; and
+/* What is left of a connection's portion of the turn, in bytes of the wire; and
  * whether its transport stopped before there was no more. */
 typedef struct {
     size_t left;
     int again;
-} share_t;
+} portion_t;
 
 /* Take at most `size` bytes; how many, 0 where there are none now, or none any
  * more: what that means is done. */
 static size_t receive(pmx_mux *mux, uint32_t slot, uint8_t *to, size_t size,
-                      share_t *share)
+                      portion_t *portion)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     const pmx__transport *transport = c->rules->transport;
     pmx__got got = {0};
-    int64_t n = share || !transport->drop ? transport->recv(mux, c, to, size, &got)
+    int64_t n = portion || !transport->drop ? transport->recv(mux, c, to, size, &got)
                                     : transport->drop(mux, c, &got);
     int limited = c->flags & PMX__LIMITED && !(c->flags & PMX__ENDED);
     if (got.wire && !(c->flags & PMX__DROPPING))
         pmx__touch(mux, slot);
     if (limited)
         c->left -= (uint32_t)pmx__at_most(got.wire, c->left);
-    if (share) {
-        share->left -= pmx__at_most(got.wire, share->left);
-        share->again = n > 0 && (size_t)n < size && !got.dry;
+    if (portion) {
+        portion->left -= pmx__at_most(got.wire, portion->left);
+        portion->again = n > 0 && (size_t)n < size && !got.dry;
     } else {
         mux->dropped += got.wire;
     }
@@ -54,7 +54,7 @@ static size_t receive(pmx_mux *mux, uint32_t slot, uint8_t *to, size_t size,
 }
 
 static int receive_into_carry(pmx_mux *mux, uint32_t slot, size_t most,
-                              share_t *share)
+                              portion_t *portion)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     size_t room = pmx__carry_room(mux, c, most);
@@ -63,7 +63,7 @@ static int receive_into_carry(pmx_mux *mux, uint32_t slot, size_t most,
         return 0;
     }
     size_t n = receive(mux, slot, c->carry->data + c->carry->size, room,
-                       share);
+                       portion);
     if (!n)
         return 0;
     c->carry->size += n;
@@ -72,14 +72,14 @@ static int receive_into_carry(pmx_mux *mux, uint32_t slot, size_t most,
 
 /* 1 when this has filled the arena. */
 static int receive_into_arena(pmx_mux *mux, uint32_t slot, size_t room,
-                              size_t most, share_t *share)
+                              size_t most, portion_t *portion)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     pmx_arena *a = mux->arena;
     uint8_t *at = a->data + a->size;
     size_t before = c->carry ? (size_t)c->carry->size : 0;
     size_t n = receive(mux, slot, at + before,
-                       pmx__at_most(room - before, most), share);
+                       pmx__at_most(room - before, most), portion);
     if (!n)
         return 0;
     if (before)
@@ -89,9 +89,9 @@ static int receive_into_arena(pmx_mux *mux, uint32_t slot, size_t room,
     return n == room - before;
 }
 
-/* Receive into the batch what is left of the connection's share; 1 when the
+/* Receive into the batch what is left of the connection's portion; 1 when the
  * batch is full and the turn is over. */
-static int take_in(pmx_mux *mux, uint32_t slot, share_t share)
+static int take_in(pmx_mux *mux, uint32_t slot, portion_t portion)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & PMX__FRAMES && !pmx__blocked(c) &&
@@ -99,7 +99,7 @@ static int take_in(pmx_mux *mux, uint32_t slot, share_t share)
         return 1;
     while (c->flags & PMX__CAN_READ && !pmx__blocked(c) &&
            !(c->flags & (PMX__DONE | PMX__ENDED | PMX__FRAMES))) {
-        size_t most = share.left;
+        size_t most = portion.left;
         if (c->flags & PMX__LIMITED) {
             size_t arrived = c->left + pmx__held(c);
             if (!arrived)
@@ -115,25 +115,25 @@ static int take_in(pmx_mux *mux, uint32_t slot, share_t share)
         size_t room = (size_t)(mux->arena->capacity - mux->arena->size);
         size_t carried = c->carry ? (size_t)c->carry->size : 0;
         if (carried > PMX__SMALL_CARRY || (carried && room < 2 * carried)) {
-            if (receive_into_carry(mux, slot, most, &share))
+            if (receive_into_carry(mux, slot, most, &portion))
                 return 1;
         } else if (room < pmx__at_most(PMX__SMALL_PIECE,
                                        (size_t)mux->arena_size)) {
             return mux->rows ? 1 : 0;
-        } else if (receive_into_arena(mux, slot, room, most, &share) &&
-                   share.left && mux->rows && mux->arena_size >= PMX__PORTION) {
+        } else if (receive_into_arena(mux, slot, room, most, &portion) &&
+                   portion.left && mux->rows && mux->arena_size >= PMX__PORTION) {
             c->rules->service->cut_short = slot;
-            c->rules->service->cut_left = share.left;
+            c->rules->service->cut_left = portion.left;
             return 1;
         }
-        if (share.left && !share.again &&
+        if (portion.left && !portion.again &&
             !(c->flags & (PMX__TO_THE_END | PMX__LIMITED)))
             return 0;
     }
     return 0;
 }
 
-/* A turn's work with one connection's input. A connection whose share a full
+/* A turn's work with one connection's input. A connection whose portion a full
  * batch cut stays first and gets the rest next turn; otherwise the same few
  * would always get the tail. */
 int pmx__take_in(pmx_mux *mux, uint32_t slot)
@@ -148,13 +148,13 @@ int pmx__take_in(pmx_mux *mux, uint32_t slot)
         return 0;
     }
     pmx__service *s = c->rules->service;
-    share_t share = {.left = (size_t)mux->arena_size / s->ready_count};
-    if (share.left < PMX__PORTION)
-        share.left = PMX__PORTION;
+    portion_t portion = {.left = (size_t)mux->arena_size / s->ready_count};
+    if (portion.left < PMX__PORTION)
+        portion.left = PMX__PORTION;
     if (s->cut_short == slot)
-        share.left = s->cut_left;
+        portion.left = s->cut_left;
     s->cut_short = PMX__NONE;
-    int full = take_in(mux, slot, share);
+    int full = take_in(mux, slot, portion);
     if ((c->flags & (PMX__LIMITED | PMX__ENDED | PMX__DONE)) == PMX__LIMITED &&
         !c->left && !pmx__held(c))
         pmx__look_for_end(mux, slot);   /* before its last rows are reported */

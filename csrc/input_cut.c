@@ -120,7 +120,7 @@ int pmx__deliver_carry(pmx_mux *mux, uint32_t slot)
 }
 
 /* How much to ask for into the carry: the rest of a frame whose size is known,
- * so that nothing stands behind it, or a share. The carry doubles as bytes
+ * so that nothing stands behind it, or a portion. The carry doubles as bytes
  * arrive and stays under twice what one frame may take. */
 size_t pmx__carry_room(pmx_mux *mux, pmx__conn *c, size_t allowance)
 {

@@ -97,7 +97,7 @@ static int make_room(pmx_mux *mux, uint32_t slot, size_t more)
 
 /* One frame, or as many as stand in data as they go out (framed > 0). */
 static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
-                     size_t size, uint32_t share, uint32_t framed)
+                     size_t size, uint32_t common, uint32_t framed)
 {
     pmx__conn *c = pmx__find(mux, id);
     if (!c) {
@@ -113,7 +113,7 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
     piece.tail_size = framed || !framing->tail ? 0 : framing->tail(f);
     piece.data = data;
     piece.size = size;
-    piece.share = share;
+    piece.common = common;
     piece.next = PMX__NONE;
     size_t whole = piece.head_size + size + piece.tail_size;
     if (c->flags & (PMX__DONE | PMX__SEND_ENDED | PMX__SEND_FAILED)) {
@@ -284,7 +284,7 @@ static void log_spans(pmx_mux *mux, const pmx_block *b)
 }
 
 /* Pieces of one buffer, with their bounds. */
-static void log_pieces(pmx_mux *mux, const pmx_block *b, uint32_t share)
+static void log_pieces(pmx_mux *mux, const pmx_block *b, uint32_t common)
 {
     const uint8_t *data = b->data;
     uint64_t begin = 0, end = 0;
@@ -303,7 +303,7 @@ static void log_pieces(pmx_mux *mux, const pmx_block *b, uint32_t share)
         else if (op != PMX_SEND)
             log_op(mux, id, op);
         else if (is_piece)
-            log_send(mux, id, data + begin, (size_t)(end - begin), share, 0);
+            log_send(mux, id, data + begin, (size_t)(end - begin), common, 0);
     }
 }
 
@@ -368,13 +368,13 @@ static void make_wire(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
 
 void pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
 {
-    /* a block without a place in shares is copied for each that queues it */
-    while (mux->share_room < count)
-        if (grow(&mux->shares, &mux->share_room, sizeof *mux->shares))
+    /* a block without a place in commons is copied for each that queues it */
+    while (mux->common_room < count)
+        if (grow(&mux->commons, &mux->common_room, sizeof *mux->commons))
             break;
-    uint32_t shared = count < mux->share_room ? count : mux->share_room;
-    if (shared)
-        memset(mux->shares, 0, shared * sizeof *mux->shares);
+    uint32_t commons = count < mux->common_room ? count : mux->common_room;
+    if (commons)
+        memset(mux->commons, 0, commons * sizeof *mux->commons);
     mux->piece_count = mux->dirty_count = 0;
     make_wire(mux, blocks, count);
     for (uint32_t i = 0; i < count; i++)
@@ -382,13 +382,13 @@ void pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
         case PMX_DELIMITED: log_lines(mux, &blocks[i]); break;
         case PMX_SPANS: log_spans(mux, &blocks[i]); break;
         case PMX_SHARED:
-            log_pieces(mux, &blocks[i], i < shared ? i + 1 : 0);
+            log_pieces(mux, &blocks[i], i < commons ? i + 1 : 0);
             break;
         default: log_pieces(mux, &blocks[i], 0); break;
         }
     for (uint32_t i = 0; i < mux->dirty_count; i++)
         if (mux->dirty[i].head != PMX__NONE)    /* else sent before a switch */
             pmx__send_pieces(mux, &mux->dirty[i]);
-    for (uint32_t i = 0; i < shared; i++)
-        pmx__unshare(mux, mux->shares[i]);
+    for (uint32_t i = 0; i < commons; i++)
+        pmx__common_drop(mux, mux->commons[i]);
 }

@@ -150,7 +150,7 @@ void pmx__do_shut(pmx_mux *mux)
     free(mux->pieces);
     free(mux->dirty);
     free(mux->wire);
-    free(mux->shares);
+    free(mux->commons);
     pmx__services_end(mux);
     pmx__free_tables(mux);
 }
@@ -362,8 +362,11 @@ static int put_off(pmx_turn *t)
 
 static int report(pmx_mux *mux, pmx_turn *t, int reason)
 {
-    pmx__next_reporter(mux);
-    pmx__report(mux);
+    do {                        /* what was to be said may not hold any more */
+        pmx__next_reporter(mux);
+        pmx__report(mux);
+    } while (mux->report_count && !pmx__has_rows(mux) &&
+             !(mux->ended_count | mux->drained_count | mux->closed_count));
     t->service = mux->serving->number;
     if (mux->arena->size >= PMX__LARGE_FRAME && !mux->keeps_memory)
         pmx__keep_freed_memory(mux);

@@ -64,7 +64,7 @@ void pmx__flush(pmx_mux *mux, uint32_t slot)
     if (c->flags & PMX__DONE)
         return;
     pmx__watch(mux, slot);
-    if (pmx__has_work(c))       /* it had its share: again in the next turn */
+    if (pmx__has_work(c))       /* it had its portion: again in the next turn */
         pmx__ready(mux, slot);
 }
 
@@ -81,11 +81,11 @@ int pmx__queue_frame(pmx_mux *mux, pmx__conn *c, const pmx__piece *p,
     }
     skip -= p->head_size;
     if (skip < p->size && !error) {
-        if (p->share && p->size > PMX__SMALL_PIECE) {
-            pmx__shared **shared = &mux->shares[p->share - 1];
-            if (!*shared)
-                *shared = pmx__share(mux, p->data, p->size);
-            error = *shared ? pmx__queue_share(mux, c, *shared, skip)
+        if (p->common && p->size > PMX__SMALL_PIECE) {
+            pmx__common **common = &mux->commons[p->common - 1];
+            if (!*common)
+                *common = pmx__common_new(mux, p->data, p->size);
+            error = *common ? pmx__queue_common(mux, c, *common, skip)
                             : -ENOMEM;
         } else {
             error = pmx__queue_copy(mux, c, p->data + skip, p->size - skip);

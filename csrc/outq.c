@@ -11,7 +11,7 @@
 enum {
     LEAST_ROOM = 1024,          /* of a chunk; the next has twice its room */
     MOST_ROOM = 65536,
-    HEAD_ROOM = 64,             /* behind a shared piece: a tail, a head */
+    HEAD_ROOM = 64,             /* behind a common piece: a tail, a head */
 };
 
 static pmx__chunk *append(pmx_mux *mux, pmx__conn *c, size_t room)
@@ -50,14 +50,14 @@ int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
     if (!size)
         return 0;
     pmx__chunk *tail = c->queue ? c->queue->tail : NULL;
-    size_t fits = tail && !tail->shared ? tail->room - tail->end : 0;
+    size_t fits = tail && !tail->common ? tail->room - tail->end : 0;
     if (fits > size)
         fits = size;
     /* the whole room is had before anything is counted */
     pmx__chunk *more = NULL;
     if (fits < size) {
         size_t room = !tail ? LEAST_ROOM
-                    : tail->shared ? HEAD_ROOM : 2 * tail->room;
+                    : tail->common ? HEAD_ROOM : 2 * tail->room;
         room = room > MOST_ROOM ? MOST_ROOM : room;
         room = room < size - fits ? size - fits : room;
         more = append(mux, c, room);
@@ -74,37 +74,37 @@ int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
     return 0;
 }
 
-pmx__shared *pmx__share(pmx_mux *mux, const void *bytes, size_t size)
+pmx__common *pmx__common_new(pmx_mux *mux, const void *bytes, size_t size)
 {
-    pmx__shared *shared = sys_malloc(sizeof *shared + size);
-    if (!shared)
+    pmx__common *common = sys_malloc(sizeof *common + size);
+    if (!common)
         return NULL;
-    shared->refs = 1;
-    shared->size = size;
-    memcpy(shared->bytes, bytes, size);
-    mux->stats.buffers += sizeof *shared + size;
-    return shared;
+    common->refs = 1;
+    common->size = size;
+    memcpy(common->bytes, bytes, size);
+    mux->stats.buffers += sizeof *common + size;
+    return common;
 }
 
-void pmx__unshare(pmx_mux *mux, pmx__shared *shared)
+void pmx__common_drop(pmx_mux *mux, pmx__common *common)
 {
-    if (!shared || --shared->refs)
+    if (!common || --common->refs)
         return;
-    mux->stats.buffers -= sizeof *shared + shared->size;
-    free(shared);
+    mux->stats.buffers -= sizeof *common + common->size;
+    free(common);
 }
 
-int pmx__queue_share(pmx_mux *mux, pmx__conn *c, pmx__shared *shared,
+int pmx__queue_common(pmx_mux *mux, pmx__conn *c, pmx__common *common,
                      size_t begin)
 {
     pmx__chunk *chunk = append(mux, c, 0);
     if (!chunk)
         return -ENOMEM;
-    shared->refs++;
-    chunk->shared = shared;
+    common->refs++;
+    chunk->common = common;
     chunk->begin = begin;
-    chunk->end = shared->size;
-    count(mux, c, shared->size - begin);
+    chunk->end = common->size;
+    count(mux, c, common->size - begin);
     return 0;
 }
 
@@ -134,7 +134,7 @@ static void pop(pmx_mux *mux, pmx__queue *queue)
     if (!queue->head)
         queue->tail = NULL;
     mux->stats.buffers -= sizeof *chunk + chunk->room;
-    pmx__unshare(mux, chunk->shared);
+    pmx__common_drop(mux, chunk->common);
     free(chunk);
 }
 
@@ -204,7 +204,7 @@ int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken)
         for (pmx__chunk *chunk = first;
              chunk && room && used < PMX__SPANS; chunk = chunk->next) {
             const uint8_t *bytes =
-                chunk->shared ? chunk->shared->bytes : chunk->bytes;
+                chunk->common ? chunk->common->bytes : chunk->bytes;
             size_t size = chunk->end - chunk->begin;
             size = size < room ? size : room;
             spans[used++] = PMX__SPAN(bytes + chunk->begin, size);

@@ -105,7 +105,7 @@ static pmx__rules *find_rules(pmx_mux *mux, const pmx_policy *policy,
     if (!rules)
         return NULL;
     rules->hash = hash;
-    rules->shared = 1;
+    rules->reused = 1;
     rules->first = first;
     if (first)
         first->refs++;
@@ -115,7 +115,7 @@ static pmx__rules *find_rules(pmx_mux *mux, const pmx_policy *policy,
     return rules;
 }
 
-pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
+pmx__rules *pmx__rules_reused(pmx_mux *mux, const pmx_policy *policy,
                               const pmx__transport *transport)
 {
     return find_rules(mux, policy, transport, NULL);
@@ -134,7 +134,7 @@ void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
 {
     if (--rules->refs)
         return;
-    if (rules->shared) {
+    if (rules->reused) {
         pmx__rules **place = place_of(mux, rules->hash);
         while (*place != rules)
             place = &(*place)->next;

@@ -12,7 +12,7 @@ uint64_t pmx__id(uint32_t slot, const pmx__conn *c);
 /* A policy that pmx__policy_valid() has let pass. */
 pmx__rules *pmx__rules_new(pmx_mux *mux, const pmx_policy *policy,
                            const pmx__transport *transport);
-pmx__rules *pmx__rules_shared(pmx_mux *mux, const pmx_policy *policy,
+pmx__rules *pmx__rules_reused(pmx_mux *mux, const pmx_policy *policy,
                               const pmx__transport *transport);
 /* What a connection with these rules has when it switches to the policy. */
 pmx__rules *pmx__rules_switched(pmx_mux *mux, pmx__rules *from,

@@ -3,7 +3,7 @@
  * the bytes that are framed. A policy in use (pmx__rules) says which. An entry
  * that is NULL means that the transport has nothing to do there.
  *
- * "Wire" bytes are those of the socket. A share of a turn, what a stop still
+ * "Wire" bytes are those of the socket. A portion of a turn, what a stop still
  * lets in, and what is dropped are counted in them, so that a peer cannot make
  * many of them look like few. Layer 4.
  */
@@ -65,7 +65,7 @@ pmx__transport_for(const pmx__target *target)
 /* outq.c: queued output */
 int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
                     size_t size);
-int pmx__queue_share(pmx_mux *mux, pmx__conn *c, pmx__shared *shared,
+int pmx__queue_common(pmx_mux *mux, pmx__conn *c, pmx__common *common,
                      size_t begin);
 /* Bytes that a transport has made, and the socket has not taken, in front of
  * all else: at most one such chunk at a time. */
@@ -73,7 +73,7 @@ int pmx__queue_raw(pmx_mux *mux, pmx__conn *c, const void *bytes, size_t size);
 /* Until the queue is empty (0) or the kernel takes no more (-errno). */
 int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken);
 void pmx__queue_drop(pmx_mux *mux, pmx__conn *c);
-pmx__shared *pmx__share(pmx_mux *mux, const void *bytes, size_t size);
-void pmx__unshare(pmx_mux *mux, pmx__shared *shared);
+pmx__common *pmx__common_new(pmx_mux *mux, const void *bytes, size_t size);
+void pmx__common_drop(pmx_mux *mux, pmx__common *common);
 
 #endif

@@ -130,6 +130,14 @@ void peers_links(void);
 void peers_note_drain(void);
 void compare_got(peer *p);
 
+/* life_report.c */
+void check_opened(uint64_t id);
+void check_message(uint32_t row);
+int peer_matter(const conn *k);
+void check_ended(uint64_t id);
+void check_drained(uint64_t id);
+void check_closed(const pmx_closed *row);
+
 /* life_user.c */
 void user_acts(void);
 void write_log(void);           /* into life.t's blocks */

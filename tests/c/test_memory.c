@@ -121,10 +121,10 @@ static void share(line *l, size_t size, size_t begin, uint32_t seed)
 {
     buffer b = {0};
     fill(&b, size, seed);
-    pmx__shared *shared = pmx__share(l->mux, b.bytes, size);
+    pmx__common *shared = pmx__common_new(l->mux, b.bytes, size);
     CHECK(shared);
-    EQUAL(pmx__queue_share(l->mux, &l->conn, shared, begin), 0);
-    pmx__unshare(l->mux, shared);
+    EQUAL(pmx__queue_common(l->mux, &l->conn, shared, begin), 0);
+    pmx__common_drop(l->mux, shared);
     append(&l->sent, b.bytes + begin, size - begin);
     release(&b);
 }
@@ -204,7 +204,7 @@ static void a_queue_without_memory_stays_as_it_was(void)
         EQUAL(l.mux->stats.buffers, 0);
     }
     test_fail_at = 1;
-    CHECK(!pmx__share(l.mux, more.bytes, 10));
+    CHECK(!pmx__common_new(l.mux, more.bytes, 10));
     copy(&l, 100, 2);
     drain(&l);
     release(&more);
