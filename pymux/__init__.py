@@ -16,7 +16,7 @@ Names
     Mux, Listener, Timer  for a loop of your own: listen, connect, harvest
     Batch                 one harvest: messages as rows and as columns
     Connection            send, close, pause; the same object from first to last
-    Raw, Lines, LengthPrefix, Varint, Fixed, Scanner
+    Raw, Lines, LengthPrefix, Varint, Fixed, Scanner, Splitter
                           how a stream is cut into messages, both ways
     Limits                what a connection may use
     Endpoint              an address and how to speak there, wherever one is taken
@@ -72,7 +72,7 @@ from .selector import Selector
 from .server.server import Server
 from .values.endpoint import Endpoint
 from .values.errors import BackendUnavailable, ConnectionClosed
-from .values.framing import Fixed, LengthPrefix, Lines, Raw, Scanner, Varint
+from .values.framing import Fixed, LengthPrefix, Lines, Raw, Scanner, Splitter, Varint
 from .values.limits import Limits
 from .values.stats import Stats
 
@@ -98,6 +98,7 @@ __all__ = [
     "Scanner",
     "Selector",
     "Server",
+    "Splitter",
     "Stats",
     "Timer",
     "Varint",

@@ -21,6 +21,7 @@ NAMES = [
     "Varint",
     "Fixed",
     "Scanner",
+    "Splitter",
     "Limits",
     "sleep",
     "to_thread",
@@ -52,6 +53,7 @@ SIGNATURES = {
     " adjust=0, keep_head=False)",
     "Varint": "(max_size=1048576, *, offset=0, keep_head=False)",
     "Scanner": "(address, keep=None, max_size=1048576)",
+    "Splitter": "(factory, max_size=1048576)",
     "Fixed": "(size)",
     "Limits": "(*, max_connections=None, high_water=65536, low_water=16384,"
     " max_output=16777216, idle_timeout=None, close_timeout=30.0, keepalive=None)",

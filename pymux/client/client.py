@@ -36,6 +36,7 @@ from ..objects.rows import has_news, row_count
 from ..objects.status import keep_names
 from ..values.checks import duration
 from ..values.errors import ConnectionClosed, no_copy
+from ..values.framing import Splitter
 from .held import Held, Place
 from .progress import FIRST_NAP, LAST_NAP, LIMITS
 
@@ -651,7 +652,8 @@ def connect(
 
     Args:
         address: `(host, port)`, or the path of a Unix socket.
-        framing: how messages are cut from the stream; None is `Raw()`.
+        framing: how messages are cut from the stream; None is `Raw()`. A
+            `Splitter` is not taken.
         timeout: seconds to connect within, and the default for each `send` and
             `recv` of the client. None waits for ever.
 
@@ -677,6 +679,11 @@ def connect(
         [b'desserts', b'reward']
     """
     timeout = duration("timeout", timeout)
+    if isinstance(framing, Splitter):
+        raise TypeError(
+            f"framing is {framing!r}; a blocking client keeps messages as bytes: "
+            "receive with Raw() and call the parser yourself"
+        )
     client = None
     try:
         client = Client(mux_with(Mux, partial(SmallEngine, OBJECTS)), timeout)

@@ -17,6 +17,7 @@ from ..values.framing import (
     Lines,
     Raw,
     Scanner,
+    Splitter,
     Varint,
     check_framing,
 )
@@ -118,6 +119,9 @@ def fill_framing(c: Any, framing: Framing | None) -> None:
         c.scan = framing.address
         if framing.keep is not None:
             _scanners[framing.address] = framing.keep
+    elif isinstance(framing, Splitter):
+        c.kind = lib.PMX_RAW
+        c.scan = id(framing)  # the engine keeps it, and finds it by that
     elif isinstance(framing, Fixed):
         c.kind = lib.PMX_FIXED
         c.max_size = framing.size

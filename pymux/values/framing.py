@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ __all__ = [
     "Lines",
     "Raw",
     "Scanner",
+    "Splitter",
     "Varint",
 ]
 
@@ -248,7 +250,69 @@ class Fixed:
         set_fields(self, size=whole("size", self.size, 1, LARGEST))
 
 
-Framing = Raw | Lines | LengthPrefix | Varint | Scanner | Fixed
+@dataclass(frozen=True)
+class Splitter:
+    """A parser of yours, in Python, makes messages of each connection's bytes.
+
+    The parser is a callable, made by `factory` for each connection. It is called
+    with the bytes as they come, never empty, and returns the messages that are
+    whole by then: any objects but None, a list of them or a generator. At the end
+    of the stream it is called with ``b""``, and raises if that is inside a message;
+    what it returns then is delivered, and can be answered where the connection is
+    still open (a coroutine's). With h11 and with hiredis::
+
+        def http():
+            parser = h11.Connection(h11.SERVER)
+
+            def split(data):
+                parser.receive_data(data)
+                while True:
+                    event = parser.next_event()
+                    if event is h11.NEED_DATA or event is h11.PAUSED:
+                        return
+                    yield event
+
+            return split
+
+        def redis():
+            reader = hiredis.Reader()
+
+            def split(data):
+                reader.feed(data)
+                while (reply := reader.gets()) is not False:
+                    yield reply
+
+            return split
+
+    What the parser raises ends its connection with `EPROTO`, and is the
+    ``__cause__`` of that; the messages before are delivered and answered. Replies
+    go out as they are given. A batch has no columns where it has such messages.
+
+    Args:
+        factory: called with nothing when a connection's first bytes have come.
+            Make one `Splitter` and share it: a mux keeps each that it has met.
+        max_size: bytes that may come without a message; more end the connection
+            with `EMSGSIZE`.
+
+    Raises:
+        TypeError, ValueError: a factory or a size that cannot be.
+
+    >>> import json
+    >>> Splitter(lambda: lambda data: map(json.loads, data.split()), max_size=100)
+    ... # doctest: +ELLIPSIS
+    Splitter(factory=<function <lambda> at ...>, max_size=100)
+    """
+
+    factory: Callable[[], Callable[[bytes], Iterable[Any]]]
+    max_size: int = 1048576
+
+    def __post_init__(self) -> None:
+        if not callable(self.factory):
+            raise TypeError(f"factory is {shown(self.factory)}; a callable is needed")
+        set_fields(self, max_size=whole("max_size", self.max_size, 1, LARGEST))
+
+
+Framing = Raw | Lines | LengthPrefix | Varint | Scanner | Splitter | Fixed
 
 
 def check_framing(framing: Any) -> None:
@@ -256,7 +320,7 @@ def check_framing(framing: Any) -> None:
     if framing is not None and not isinstance(framing, Framing):
         raise TypeError(
             f"framing is {framing!r}; Raw(), Lines(), LengthPrefix(), Varint(), "
-            "Fixed(size), Scanner(address) or None is needed"
+            "Fixed(size), Scanner(address), Splitter(factory) or None is needed"
         )
 
 
