@@ -16,7 +16,7 @@ Names
     Mux, Listener, Timer  for a loop of your own: listen, connect, harvest
     Batch                 one harvest: messages as rows and as columns
     Connection            send, close, pause; the same object from first to last
-    Raw, Lines, LengthPrefix, Fixed
+    Raw, Lines, LengthPrefix, Varint, Fixed, Scanner, Splitter
                           how a stream is cut into messages, both ways
     Limits                what a connection may use
     Endpoint              an address and how to speak there, wherever one is taken
@@ -72,7 +72,7 @@ from .selector import Selector
 from .server.server import Server
 from .values.endpoint import Endpoint
 from .values.errors import BackendUnavailable, ConnectionClosed
-from .values.framing import Fixed, LengthPrefix, Lines, Raw
+from .values.framing import Fixed, LengthPrefix, Lines, Raw, Scanner, Splitter, Varint
 from .values.limits import Limits
 from .values.stats import Stats
 
@@ -95,10 +95,13 @@ __all__ = [
     "Listener",
     "Mux",
     "Raw",
+    "Scanner",
     "Selector",
     "Server",
+    "Splitter",
     "Stats",
     "Timer",
+    "Varint",
     "aio",
     "backends",
     "batched",

@@ -37,6 +37,7 @@ from ..objects.status import keep_names
 from ..values.checks import duration
 from ..values.endpoint import connect_settings
 from ..values.errors import ConnectionClosed, no_copy
+from ..values.framing import Splitter
 from .held import Held, Place
 from .progress import FIRST_NAP, LAST_NAP, LIMITS
 
@@ -652,7 +653,8 @@ def connect(
 
     Args:
         address: `(host, port)`, the path of a Unix socket, a URL or an `Endpoint`.
-        framing: how messages are cut from the stream; None is `Raw()`.
+        framing: how messages are cut from the stream; None is `Raw()`. A
+            `Splitter` is not taken.
         timeout: seconds to connect within, and the default for each `send` and
             `recv` of the client. None waits for ever.
 
@@ -680,6 +682,11 @@ def connect(
     """
     settings = connect_settings(address, framing=framing, refuse=("handler", "limits"))
     timeout = duration("timeout", timeout)
+    if isinstance(settings.framing, Splitter):
+        raise TypeError(
+            f"framing is {settings.framing!r}; a blocking client keeps messages as bytes: "
+            "receive with Raw() and call the parser yourself"
+        )
     client = None
     try:
         client = Client(mux_with(Mux, partial(SmallEngine, OBJECTS)), timeout)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .._core import ffi, lib
 from ..values.errors import BackendUnavailable
+from ..values.framing import Splitter
 from ..values.stats import COUNTED, Stats
 from . import clock
 from .arena import Arenas
@@ -39,6 +40,7 @@ from .given import listen_on
 from .os_errors import meaning
 from .owner import BUSY, FORKED, busy
 from .services import Dispatcher, ServiceState
+from .splitting import Splitting
 from .state import DISPATCHING, IDLE, TURNING
 from .timers import Timers
 from .turn import MESSAGES, Turns
@@ -75,6 +77,9 @@ class Objects(Protocol):
 
     def answer(self, conn: Any, data: bytes) -> None:
         """Log what a handler returned, in whatever state that left `conn`."""
+
+    def fail(self, conn: Any, error: BaseException | None) -> None:
+        """Have `conn` end, caused by an error."""
 
     def leave(self, engine: Engine, conn: Any) -> None:
         """The core is about to close: keep what `conn` is asked for later."""
@@ -142,6 +147,7 @@ class Engine(Turns):
             self.running: Any = None
             self.late: list[Any] = []
             self.opening: set[int] = set()
+            self.splitting: Splitting | None = None
             self.handlers: Any = None
             self.on_close: Callable[[], None] | None = None
             self._ends_before = self.ends  # and before the batch of turn `_counted`
@@ -415,6 +421,8 @@ class Engine(Turns):
         self.serving = self.services[self.turn.service]
         gap = self.serving.gap if result & GAPS else None
         rows, news = result >> MESSAGES, bool(result & OTHER_ROWS)
+        if self.splitting is not None:
+            arena, rows = self.splitting.split(arena, rows, gap)
         self.batches += 1
         batch = self.objects.batch(self, arena, rows, gap, news, self.batches)
         self.valid = self.batches
@@ -485,6 +493,23 @@ class Engine(Turns):
             self.buffers[slot] = None
         self.causes.pop(conn.id, None)
         self.opening.discard(conn.id)
+        if self.splitting is not None:
+            self.splitting.forget(conn.id)
+
+    def note_splitter(self, framing: Splitter) -> None:
+        if self.splitting is None:
+            self.splitting = Splitting(self)
+        self.splitting.note(framing)
+
+    def splits(self, id: int) -> bool:
+        """Whether a connection's messages come from a parser, and may be anything."""
+        return self.splitting is not None and self.splitting.splits(id)
+
+    def errno_of_end(self, id: int, number: int) -> int:
+        """The errno that a connection ended with, by the core or by its parser."""
+        if self.splitting is None:
+            return number
+        return self.splitting.broken.get(id, number)
 
     def count_ends(self, numbers: list[int]) -> None:
         """Count the ends of this turn, once, however often its batch is made."""

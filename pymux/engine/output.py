@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._core import ffi, lib
-from ..values.framing import Framing, check_reply
+from ..values.framing import Framing, Splitter, check_reply
 from .log import LARGE_PIECE, SHARED, Log
 from .owner import BUSY, Owned, busy
 from .services import UNLIMITED, ServiceState
@@ -66,9 +66,15 @@ class Output(Owned):
         """Connections with this framing may come to a service."""
         state = self.services[service]
         state.note_framing(framing)
+        if isinstance(framing, Splitter):
+            self.note_splitter(framing)
         self.stale = True
         self.reply_limit = min(self.reply_limit, state.reply_limit)
         self.large = min(self.large, state.large)
+
+    def note_splitter(self, framing: Splitter) -> None:
+        """Connections with a parser may come."""
+        raise NotImplementedError
 
     def check_reply(self, id: int, size: int) -> None:
         """Check that a message fits its connection's framing.

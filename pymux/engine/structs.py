@@ -10,7 +10,17 @@ from typing import Any
 from .._core import ffi, lib
 from ..values.addresses import check_address, host_and_port, socket_path
 from ..values.checks import seconds
-from ..values.framing import Fixed, Framing, LengthPrefix, Lines, Raw, check_framing
+from ..values.framing import (
+    Fixed,
+    Framing,
+    LengthPrefix,
+    Lines,
+    Raw,
+    Scanner,
+    Splitter,
+    Varint,
+    check_framing,
+)
 from ..values.limits import Limits, check_limits
 
 __all__ = ["endpoints", "fill_framing", "framing_of", "from_core", "policy"]
@@ -76,6 +86,11 @@ def from_core(c: Any) -> tuple[str, int] | str:
     return str(os.fsdecode(path))
 
 
+# What keeps the functions of scanners, by address: a connection may outlive the
+# value that it was made with, and the core would call into nothing.
+_scanners: dict[int, Any] = {}
+
+
 def fill_framing(c: Any, framing: Framing | None) -> None:
     """Write a framing into a `pmx_framing`."""
     if framing is None or isinstance(framing, Raw):
@@ -90,6 +105,23 @@ def fill_framing(c: Any, framing: Framing | None) -> None:
         c.width = framing.width
         c.little = framing.byteorder == "little"
         c.max_size = framing.max_size
+        c.offset = framing.offset
+        c.adjust = framing.adjust
+        c.keep_head = framing.keep_head
+    elif isinstance(framing, Varint):
+        c.kind = lib.PMX_VARINT
+        c.max_size = framing.max_size
+        c.offset = framing.offset
+        c.keep_head = framing.keep_head
+    elif isinstance(framing, Scanner):
+        c.kind = lib.PMX_SCANNER
+        c.max_size = framing.max_size
+        c.scan = framing.address
+        if framing.keep is not None:
+            _scanners[framing.address] = framing.keep
+    elif isinstance(framing, Splitter):
+        c.kind = lib.PMX_RAW
+        c.scan = id(framing)  # the engine keeps it, and finds it by that
     elif isinstance(framing, Fixed):
         c.kind = lib.PMX_FIXED
         c.max_size = framing.size
@@ -102,7 +134,16 @@ def framing_of(c: Any) -> Framing:
     if c.kind == lib.PMX_FIXED:
         return Fixed(c.max_size)
     if c.kind == lib.PMX_PREFIX:
-        return LengthPrefix(c.width, "little" if c.little else "big", c.max_size)
+        return LengthPrefix(
+            c.width,
+            "little" if c.little else "big",
+            c.max_size,
+            offset=c.offset,
+            adjust=c.adjust,
+            keep_head=bool(c.keep_head),
+        )
+    if c.kind == lib.PMX_VARINT:
+        return Varint(c.max_size, offset=c.offset, keep_head=bool(c.keep_head))
     return Raw()
 
 

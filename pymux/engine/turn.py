@@ -205,6 +205,8 @@ class Turns(Output):
             self.received = False
         if self.valid:
             self.forget_batch()
+        if self.splitting is not None and self.splitting.failed:
+            self.splitting.end_failed()
         if (
             self.stale
             or (self.arena.exporter is not None and self.arena.held())
@@ -356,6 +358,7 @@ class Turns(Output):
     # --- what the next layer does -------------------------------------------
 
     valid: int
+    splitting: Any  # parsers of connections, if there are any
 
     def forget_batch(self) -> None:
         """The last batch is over."""

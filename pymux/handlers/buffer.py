@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReceiveBuffer", "TaskBuffer"]
 
+UNSIZED = 4096  # bytes that a message counts whose size is not known
 ROW_COST = 64  # bytes that a message not taken counts beside its length
 EAGER = 64  # awaits that are satisfied at once, then the mux has a turn
 
@@ -38,6 +39,7 @@ class ReceiveBuffer:
         "kept",
         "lost",
         "over",
+        "sized",
         "waiting",
     )
 
@@ -50,6 +52,7 @@ class ReceiveBuffer:
         self.kept: bool = False  # the core was told that there are messages
         self.over: bool = False  # no more messages come
         self.lost: BaseException | None = None  # why, where it was lost
+        self.sized: bool = not self.engine.splits(conn.id)  # messages are bytes
         self.waiting: str | None = None  # for what
         self.eager: int = 0  # awaits satisfied at once since it gave a turn
         self._high = -1
@@ -75,9 +78,14 @@ class ReceiveBuffer:
         water."""
         if self.inbox is None:
             self.inbox = deque()
-        for data in messages:
-            self.inbox.append(data)
-            self.inbox_size += len(data) + ROW_COST
+        if self.sized:
+            for data in messages:
+                self.inbox.append(data)
+                self.inbox_size += len(data) + ROW_COST
+        else:
+            before = len(self.inbox)
+            self.inbox.extend(messages)
+            self.inbox_size += (len(self.inbox) - before) * (UNSIZED + ROW_COST)
         if not self.held and self.inbox_size > self.high_water:
             self.held = True
             self.engine.log.op(self.conn.id | HOLD)
@@ -110,7 +118,8 @@ class ReceiveBuffer:
                 if self.kept:
                     self.tell_taken()
             if self.inbox_size:  # it was kept
-                self.inbox_size -= len(data) + ROW_COST
+                size = len(data) if self.sized else UNSIZED
+                self.inbox_size -= size + ROW_COST
                 if self.held and self.inbox_size <= self._low:
                     self.held = False
                     self.engine.log.op(self.conn.id | RELEASE)

@@ -135,12 +135,13 @@ class Batch:
         for k in range(turn.closed_count):
             row = turn.closed[k]
             gone = conn(row.id)
-            error = error_from(row.error)
+            number = engine.errno_of_end(row.id, row.error)
+            error = error_from(number)
             note_end(gone, row.names)
             engine.keep_stopping(row.id)
             if error is not None:
                 error.__cause__ = engine.causes.get(row.id)
-                numbers.append(row.error)
+                numbers.append(number)
                 if LOGGER.isEnabledFor(logging.DEBUG):
                     log_end(gone, error)
             if row.id in engine.opening:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .batch import Batch
 from .connection import Connection
-from .status import answer, keep_names, mark_closed
+from .status import answer, fail, keep_names, mark_closed
 
 if TYPE_CHECKING:
     from ..engine.arena import Arena
@@ -47,6 +47,10 @@ class Made:
     def answer(self, conn: Any, data: bytes) -> None:
         """Log what a handler returned."""
         answer(conn, data)
+
+    def fail(self, conn: Any, error: BaseException | None) -> None:
+        """Have the connection end."""
+        fail(conn, error if error is not None else ConnectionError("no message"))
 
     def leave(self, engine: Engine, conn: Any) -> None:
         """The core is about to close: keep what is asked for later."""

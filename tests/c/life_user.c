@@ -293,7 +293,8 @@ static void note_switch(conn *k, const pmx_policy *to, const uint8_t *bytes,
     if (!p)
         return;
     buffer rest = {0};
-    append(&rest, p->sent.bytes + p->cut, p->sent.size - p->cut);
+    if (p->sent.size > p->cut)
+        append(&rest, p->sent.bytes + p->cut, p->sent.size - p->cut);
     p->sent.size = p->cut;
     append(&p->sent, bytes, size);
     append(&p->sent, rest.bytes, rest.size);

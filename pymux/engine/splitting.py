@@ -1,0 +1,223 @@
+"""Messages that parsers in Python make of raw bytes: the framing `Splitter`.
+
+The core receives such connections raw. Before a batch is made of what it has
+received, each row of theirs is fed to its connection's parser, and the messages
+that come out are the batch's rows. A batch without such a row is left alone.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from .._core import ffi, lib
+from ..values.framing import Splitter
+from .arena import IDS
+
+__all__ = ["Splitting"]
+
+NO_COLUMNS = (
+    "this batch has messages of a Splitter, which need not be bytes, so it has no "
+    "columns; use its rows"
+)
+
+
+class _Feed:
+    """What one connection's parser is fed with."""
+
+    __slots__ = ("max_size", "over", "size", "split")
+
+    def __init__(self, splitter: Splitter) -> None:
+        self.split = splitter.factory()
+        self.max_size = splitter.max_size
+        self.size = 0  # bytes since the last message
+        self.over = False
+
+    def feed(self, data: bytes, messages: list[Any]) -> None:
+        """Add what the parser makes of these bytes; b"" is the end of the stream."""
+        before = len(messages)
+        self.size += len(data)
+        for message in self.split(data):
+            if message is None:
+                raise TypeError("a Splitter's parser made None, which is no message")
+            messages.append(message)
+        if len(messages) > before:
+            self.size = 0
+        elif self.size > self.max_size:
+            raise OSError(
+                errno.EMSGSIZE,
+                f"{self.size} bytes and no message; the Splitter's max_size is "
+                f"{self.max_size}",
+            )
+
+
+class SplitRows:
+    """The rows of a batch, where they stand in no arena, with an arena's methods."""
+
+    __slots__ = ("_ids", "_messages", "ids")
+
+    def __init__(self, ids: list[int], messages: list[Any]) -> None:
+        self._ids = ids
+        self._messages = messages
+        self.ids = ffi.new("uint64_t[]", ids)
+
+    def only(self, table: list[Any], gap: bytes | None) -> tuple[Any, Any]:
+        """The connection and the message of the only row."""
+        return table[self._ids[0] & 0xFFFFFFFF], self._messages[0]
+
+    def conns(self, table: list[Any], rows: int) -> list[Any]:
+        """The connection of each row."""
+        return [table[id & 0xFFFFFFFF] for id in self._ids]
+
+    def runs(self, table: list[Any], rows: int) -> None:
+        """Rows of one connection in a row are not looked for."""
+
+    def messages(self, rows: int, gap: bytes | None) -> list[Any]:
+        """Each message."""
+        return self._messages
+
+    cut = messages
+
+    def has_gaps(self) -> bool:
+        """Whether a delimiter stands behind each message."""
+        return False
+
+    def view(self, column: int, size: int) -> memoryview:
+        """The ids; there are no other columns."""
+        if column != IDS:
+            raise TypeError(NO_COLUMNS)
+        return memoryview(ffi.buffer(self.ids, size)).toreadonly()
+
+    @property
+    def offsets(self) -> Any:
+        """There are none: TypeError."""
+        raise TypeError(NO_COLUMNS)
+
+    ends = offsets
+
+
+class Splitting:
+    """The part of an engine that has connections with parsers."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.splitters: dict[int, Splitter] = {}  # by what their policies say
+        self.feeds: dict[int, _Feed | None] = {}  # by id; None: no Splitter
+        self.broken: dict[int, int] = {}  # errnos of those that have failed
+        self.failed: list[int] = []  # ids, to be ended when this batch is over
+        self._turn = -1  # whose rows these are:
+        self._row = 0  # the next to be fed, ends of streams behind the messages
+        self._ids: list[int] = []
+        self._messages: list[Any] = []
+
+    def note(self, splitter: Splitter) -> None:
+        """Connections with this framing may come. It is kept, as its policies know
+        it by its address."""
+        self.splitters[id(splitter)] = splitter
+
+    def feed_of(self, id: int) -> _Feed | None:
+        """What the bytes of a connection go to, None if it has no Splitter."""
+        if id not in self.feeds:
+            rules = ffi.new("pmx_policy *")
+            if lib.pmx_policy_of(self.engine.c, id, rules):
+                return None
+            splitter = None
+            if rules.framing.kind == lib.PMX_RAW:
+                splitter = self.splitters.get(rules.framing.scan)
+            self.feeds[id] = None if splitter is None else _Feed(splitter)
+        return self.feeds[id]
+
+    def splits(self, id: int) -> bool:
+        """Whether a connection's messages may be anything."""
+        try:
+            return self.feed_of(id) is not None
+        except Exception:  # of the factory, which is called again with the bytes
+            return True
+
+    def split(self, arena: Any, rows: int, gap: bytes | None) -> tuple[Any, int]:
+        """The rows of this turn's batch, and their number.
+
+        It may be called again for one turn, where a signal's handler raised: no
+        bytes are fed twice.
+        """
+        engine, turn = self.engine, self.engine.turn
+        if self._turn != engine.turns:
+            self._turn, self._row = engine.turns, 0
+            self._ids, self._messages = [], []
+        ids = ffi.unpack(arena.ids, rows) if rows else []
+        if engine.turn.reason & lib.PMX_OTHER_ROWS:
+            ended = [turn.ended[k] for k in range(turn.ended_count)]
+            ended += [
+                turn.closed[k].id
+                for k in range(turn.closed_count)
+                if not turn.closed[k].error
+            ]
+        else:
+            ended = []
+        if not self._row and not (
+            any(map(self.splits, set(ids))) or any(map(self.feeds.get, ended))
+        ):
+            return arena, rows
+        data = arena.messages(rows, gap)
+        while self._row < rows + len(ended):
+            row = self._row
+            self._row += 1
+            if row < rows:
+                self._feed(ids[row], data[row])
+            else:
+                self._end(ended[row - rows])
+        return SplitRows(self._ids, self._messages), len(self._ids)
+
+    def _feed(self, id: int, data: bytes) -> None:
+        """One row; b"" is the end of the stream."""
+        if id in self.broken:
+            return
+        messages: list[Any] = []
+        try:
+            feed = self.feed_of(id)
+            if feed is None:
+                messages.append(data)
+            elif not feed.over:
+                feed.feed(data, messages)
+        except Exception as error:
+            self._fail(id, error)
+        except BaseException as error:  # a signal's handler: bytes may be lost
+            self._fail(id, error)
+            raise
+        finally:
+            self._ids += [id] * len(messages)
+            self._messages += messages
+
+    def _end(self, id: int) -> None:
+        """A stream has ended by its peer: the parser may have more, or object."""
+        feed = self.feeds.get(id)
+        if feed is None or feed.over:
+            return
+        conn = self.engine.connection(id)
+        if not conn.closed:
+            self._feed(id, b"")
+        feed.over = True
+
+    def _fail(self, id: int, error: BaseException) -> None:
+        feed = self.feeds.get(id)
+        if feed is not None:
+            feed.over = True
+        number = error.errno if isinstance(error, OSError) else None
+        self.broken[id] = errno.EMSGSIZE if number == errno.EMSGSIZE else errno.EPROTO
+        self.engine.causes.setdefault(id, error)
+        self.failed.append(id)
+
+    def end_failed(self) -> None:
+        """The batch is over, and what it answers is in the log: now connections
+        whose parsers have failed end."""
+        engine = self.engine
+        failed, self.failed = self.failed, []
+        for id in failed:
+            conn = engine.table[id & 0xFFFFFFFF]
+            if conn is not None and conn.id == id:
+                engine.objects.fail(conn, engine.causes.get(id))
+
+    def forget(self, id: int) -> None:
+        """The end of a connection has been reported, or its framing is another."""
+        self.feeds.pop(id, None)
+        self.broken.pop(id, None)
