@@ -60,5 +60,5 @@ def settle(server):
     """Return once a server has taken in what had arrived, and said what it had to."""
     for _ in range(3):
         looked = concurrent.futures.Future()
-        inside.mux_of(server).call_threadsafe(looked.set_result, None)
+        inside.engine_of(server).call_threadsafe(looked.set_result, None)
         looked.result(10)

@@ -36,9 +36,9 @@ shift_clock = clock.shift
 # -- a mux ----------------------------------------------------------------------------
 
 
-def mux_of(server):
-    """The engine of a `Server` or of an asyncio server; None before it has one."""
-    return server._engine
+def engine_of(one):
+    """The engine beneath a mux, a client or a server; None before a server has one."""
+    return one._engine
 
 
 def is_freed(mux):
@@ -47,7 +47,7 @@ def is_freed(mux):
 
 
 def connections(mux):
-    """The connections that a mux has now, in any order."""
+    """The connections that a mux or server has now, in any order."""
     return [conn for conn in mux._engine.table if conn is not None]
 
 
@@ -233,11 +233,6 @@ def is_in_client(frame, *names):
     return False
 
 
-def engine_of_client(client):
-    """The engine below a client."""
-    return client._engine
-
-
 # -- pymux.aio ------------------------------------------------------------------------
 
 
@@ -273,9 +268,10 @@ def own_no_warning(server):
     server._left_open = False
 
 
-def lose_the_calls(mux):
-    """Cancel what the loop is to call for a mux, as a signal's handler may."""
-    for handle in (mux._flush, mux._next, mux._timer):
+def lose_the_calls(server):
+    """Cancel what the loop is to call for a server, as a signal's handler may."""
+    engine = server._engine
+    for handle in (engine._flush, engine._next, engine._timer):
         if handle is not None:
             handle.cancel()
 

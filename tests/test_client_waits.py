@@ -102,7 +102,7 @@ def test_a_message_that_takes_many_receives_has_arrived_in_time(listener):
 def test_a_message_that_came_while_nobody_looked_is_no_timeout(listener):
     """The time may be over when a wait returns: then there is one look more."""
     with connected(listener, framing=Lines()) as (client, peer):
-        engine = inside.engine_of_client(client)
+        engine = inside.engine_of(client)
         assert engine.can_be_woken()  # else a wait begins with a look
         harvest, late = engine.harvest, []
 

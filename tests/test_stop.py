@@ -337,9 +337,6 @@ def test_connections_that_the_server_made_end_too(backend):
     assert [conn for conn, _ in log.ended] == log.open
 
 
-# -- whose end it is ---------------------------------------------------------------
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_a_fatal_error_of_the_thread_is_raised_by_stop(backend, error, logged):
     def handler(conn, data):
