@@ -41,9 +41,9 @@ def engine_of(one):
     return one._engine
 
 
-def is_freed(mux):
-    """Whether a mux has closed and given its memory back."""
-    return mux._engine.c is None
+def is_freed(one):
+    """Whether a mux, a client or a server has closed and given its memory back."""
+    return one._engine.c is None
 
 
 def connections(mux):
