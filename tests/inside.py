@@ -187,6 +187,11 @@ class _Workers(tasks.Workers):
         return self._busy
 
 
+def grace(seconds):
+    """For a block: how long coroutines may clean up when their server ends."""
+    return mock.patch("pymux.handlers.coroutine.GRACE", seconds)
+
+
 def suspending_by_generators():
     """For a block: as on an interpreter that makes no native suspending coroutine."""
     return mock.patch.object(suspend, "_NATIVE", False)
