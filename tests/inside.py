@@ -37,18 +37,18 @@ shift_clock = clock.shift
 # -- a mux ----------------------------------------------------------------------------
 
 
-def mux_of(server):
-    """The engine of a `Server` or of an asyncio server; None before it has one."""
-    return server._engine
+def engine_of(one):
+    """The engine beneath a mux, a client or a server; None before a server has one."""
+    return one._engine
 
 
-def is_freed(mux):
-    """Whether a mux has closed and given its memory back."""
-    return mux._engine.c is None
+def is_freed(one):
+    """Whether a mux, a client or a server has closed and given its memory back."""
+    return one._engine.c is None
 
 
 def connections(mux):
-    """The connections that a mux has now, in any order."""
+    """The connections that a mux or server has now, in any order."""
     return [conn for conn in mux._engine.table if conn is not None]
 
 
@@ -188,6 +188,11 @@ class _Workers(tasks.Workers):
         return self._busy
 
 
+def grace(seconds):
+    """For a block: how long coroutines may clean up when their server ends."""
+    return mock.patch("pymux.handlers.coroutine.GRACE", seconds)
+
+
 def suspending_by_generators():
     """For a block: as on an interpreter that makes no native suspending coroutine."""
     return mock.patch.object(suspend, "_NATIVE", False)
@@ -234,11 +239,6 @@ def is_in_client(frame, *names):
     return False
 
 
-def engine_of_client(client):
-    """The engine below a client."""
-    return client._engine
-
-
 # -- pymux.aio ------------------------------------------------------------------------
 
 
@@ -274,9 +274,10 @@ def own_no_warning(server):
     server._left_open = False
 
 
-def lose_the_calls(mux):
-    """Cancel what the loop is to call for a mux, as a signal's handler may."""
-    for handle in (mux._flush, mux._next, mux._timer):
+def lose_the_calls(server):
+    """Cancel what the loop is to call for a server, as a signal's handler may."""
+    engine = server._engine
+    for handle in (engine._flush, engine._next, engine._timer):
         if handle is not None:
             handle.cancel()
 

@@ -1,9 +1,9 @@
-"""An exception at each place where a signal's handler may raise one.
+"""An exception at each place in pymux where a signal's handler may raise one.
 
 CPython runs the handler of a signal between two steps of the interpreter, and not
-between any two: where a function begins, where a loop goes back, and
-behind a call. Real signals hit some of these places, most of them never; here each
-is hit, by tracing.
+between any two: where a function begins, where a loop goes back, and behind a call.
+Real signals hit some of these places, most of them never. Here each is hit, by tracing.
+`strikes.py` says why there are two such helpers.
 """
 
 import contextlib

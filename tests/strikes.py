@@ -1,8 +1,14 @@
-"""Exceptions where a signal's handler may raise one.
+"""Exceptions where a signal's handler may raise one, in the standard library too.
 
 CPython runs a handler when a function begins, and behind a call into C, whose result
 is lost where the handler raises. Those are the events of a profiler, so one that raises
 at the nth of them stands for the signal.
+
+`interrupts.py` does the same by the interpreter's single steps, and both are needed.
+The steps show where a loop goes back, which is no event of a profiler, and belong to
+the functions of pymux alone. The events of a profiler follow a call into the standard
+library as well, where pymux starts a thread or takes a lock, and cost so little that
+thousands of places are struck in seconds.
 """
 
 import contextlib

@@ -47,9 +47,6 @@ def nothing_left():
         gc.enable()
 
 
-# --- the loop's end ---------------------------------------------------------
-
-
 @pytest.mark.parametrize("how", ["close", "drop", "keep"])
 def test_what_was_sent_is_delivered_though_the_loop_ends_at_once(loop, listening, how):
     got, kept = [], []
@@ -274,9 +271,6 @@ def test_a_server_and_its_client_may_be_left_to_the_same_loops_end(loop):
     assert seen == [b"one"]
 
 
-# --- later ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("lost", ["turn", "close"])
 def test_the_end_of_the_loop_waits_for_no_call_that_was_lost(loop, lost):
     """A signal's handler that raises takes the place of a call of the loop's, and
@@ -284,18 +278,18 @@ def test_the_end_of_the_loop_waits_for_no_call_that_was_lost(loop, lost):
 
     async def main():
         server = await pymux.aio.serve(lambda conn, data: data, LOCAL)
-        mux = inside.mux_of(server)
+        engine = inside.engine_of(server)
         with await asyncio.to_thread(util.connect, server.address):
             await until(lambda: server.stats().connections == 1)
             if lost == "close":
                 with inside.freeing_raises(ValueError), pytest.raises(ValueError):
-                    mux.close()
+                    engine.close()
             else:
                 stopped = asyncio.ensure_future(server.stop())
                 await asyncio.sleep(0)
-                inside.lose_the_calls(mux)
+                inside.lose_the_calls(server)
                 stopped.cancel()
-            await asyncio.wait_for(mux.end_with_loop(), 20)
+            await asyncio.wait_for(engine.end_with_loop(), 20)
             await asyncio.wait_for(server.wait(), 20)
             inside.own_no_warning(server)  # other tests see that it warns
 

@@ -348,7 +348,7 @@ def test_a_blocking_server_in_a_running_loop_sleeps_by_itself(loop):
         got = []
 
         def client():
-            util.wait_until(lambda: inside.mux_of(server) is not None)
+            util.wait_until(lambda: inside.engine_of(server) is not None)
             got.append(util.exchange(server.address, b"hello", 5))
             server.stop()
 

@@ -184,7 +184,7 @@ def test_what_leaves_by_a_detour_loses_no_message_either(loop, where):
         socks = [util.connect(server.address) for _ in range(3)]
         running.run_until_complete(until(lambda: server.stats().connections == 3))
         if where == "timer":
-            inside.mux_of(server).call_later(0, leave)
+            inside.engine_of(server).call_later(0, leave)
         for k, sock in enumerate(socks):
             raises = k == 1 and where != "timer"
             sock.sendall(b"boom\n" if raises else b"hello\n")

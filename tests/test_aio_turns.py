@@ -217,7 +217,7 @@ def test_what_came_while_the_loop_was_blocked_is_no_timeout(loop, what):
         await conn.recv()
         conn.send(b"ready")
         try:
-            seen.append(await conn.recv(timeout=0.05))
+            seen.append(await conn.recv(timeout=0.5))
         except TimeoutError:
             seen.append("timeout")
 
@@ -231,7 +231,7 @@ def test_what_came_while_the_loop_was_blocked_is_no_timeout(loop, what):
             else:
                 conn.send_eof()
             inside.submit(conn.mux)
-            time.sleep(0.1)  # what a guest has to live with
+            time.sleep(0.7)  # what a guest has to live with
             await until(lambda: seen)
             conn.close()
 

@@ -54,7 +54,7 @@ def test_it_raises_what_ended_the_server():
         server = await pymux.aio.serve(echo, HERE)
 
         inside.fail_in_harvest(server, OSError(errno.EBADF, "of the harvest"))
-        inside.mux_of(server).wakeup()
+        inside.engine_of(server).wakeup()
         for _ in range(2):
             with pytest.raises(OSError, match="of the harvest"):
                 await server.wait()

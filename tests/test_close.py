@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import socket
-import time
 
 import pytest
 
@@ -13,6 +12,7 @@ from .peers import Reader, wait_until_read
 from .util import (
     Harvested,
     assert_idle,
+    assert_nothing,
     connect,
     connect_narrow,
     fill,
@@ -23,6 +23,7 @@ from .util import (
 )
 
 LARGE = 3_900_000
+MINUTE = pymux.Limits(close_timeout=60)
 
 
 # -- close -------------------------------------------------------------------------
@@ -110,11 +111,14 @@ def test_close_waits_for_the_peers_end(mux, raw):
     assert mux.stats().connections == 0
 
 
-def test_a_close_that_cannot_flush_ends_with_a_timeout(mux):
-    conn, peer = pair(mux, limits=pymux.Limits(close_timeout=0.05))
+def test_a_close_that_cannot_flush_ends_with_a_timeout(mux, clock):
+    conn, peer = pair(mux, limits=MINUTE)
     with peer:
         conn.send(b"x" * 8_000_000)
         conn.close()
+        clock.advance(59, mux)
+        assert_nothing(mux)
+        clock.advance(2, mux)
         acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
         assert acc.errno(conn) == errno.ETIMEDOUT
         data, error = until_end(peer)
@@ -122,29 +126,30 @@ def test_a_close_that_cannot_flush_ends_with_a_timeout(mux):
         assert error == errno.ECONNRESET
 
 
-def test_a_close_whose_peer_never_ends_is_reset_in_time(mux):
-    conn, peer = pair(mux, limits=pymux.Limits(close_timeout=0.05))
+def test_a_close_whose_peer_never_ends_is_reset_in_time(mux, clock):
+    conn, peer = pair(mux, limits=MINUTE)
     with peer:
         conn.send(b"all of it")
         conn.close()
         mux.harvest(0)
         assert recv_all(peer) == b"all of it"
+        clock.advance(59, mux)
+        assert_nothing(mux)
+        clock.advance(2, mux)
         acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
         assert acc.errno(conn) == errno.ETIMEDOUT
 
 
-def test_a_peer_that_sends_for_ever_cannot_stretch_the_close(mux):
-    conn, peer = pair(mux, limits=pymux.Limits(close_timeout=0.05))
+def test_a_peer_that_sends_for_ever_cannot_stretch_the_close(mux, clock):
+    conn, peer = pair(mux, limits=MINUTE)
     with peer:
         conn.close()
-
-        def closed(acc):
-            if not acc.is_closed(conn):
-                with contextlib.suppress(ConnectionError):
-                    fill(peer, 1000)
-            return acc.is_closed(conn)
-
-        acc = harvest_until(mux, closed)
+        for _ in range(59):
+            fill(peer, 1000)
+            clock.advance(1, mux)
+            assert_nothing(mux)
+        clock.advance(2, mux)
+        acc = harvest_until(mux, lambda acc: acc.is_closed(conn))
         assert acc.errno(conn) == errno.ETIMEDOUT
 
 
@@ -227,28 +232,28 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_steady_reader_gets_everything_however_long_it_takes(mux, place, end):
+def test_a_steady_reader_gets_everything_however_long_it_takes(mux, place, clock, end):
     """Each step of the reader is progress, though all of them take many times
     close_timeout. Reader and mux take turns, so that neither waits alone."""
-    limit, size, steps = 0.4, 6_000_000, 30
-    conn, peer = met(mux, place, limits=pymux.Limits(close_timeout=limit))
+    size, steps = 6_000_000, 30
+    conn, peer = met(mux, place, limits=MINUTE)
     with peer:
         conn.send(b"x" * size)
         ENDS[end](conn, peer)
         mux.harvest(0)
-        begun = time.monotonic()
         got = step = 0
         while piece := peer.recv(size // steps):
             got += len(piece)
-            mux.harvest(0.04 if got * steps // size > step else 0)
+            if got * steps // size > step:
+                clock.advance(20)
+            mux.harvest(0)
             step = got * steps // size
         assert got == size
-        assert time.monotonic() - begun > 2 * limit
+        assert clock.ahead > 2 * MINUTE.close_timeout
 
 
-def test_a_reader_that_stops_half_way_is_reset(mux, place):
-    limits = pymux.Limits(close_timeout=0.1)
-    conn, peer = met(mux, place, limits=limits)
+def test_a_reader_that_stops_half_way_is_reset(mux, place, clock):
+    conn, peer = met(mux, place, limits=MINUTE)
     with peer:
         conn.send(b"x" * 12_000_000)
         conn.close()
@@ -256,7 +261,13 @@ def test_a_reader_that_stops_half_way_is_reset(mux, place):
         for _ in range(20):
             peer.recv(150_000)
             acc.add(mux.harvest(0.01))
-        harvest_until(mux, lambda acc: acc.is_closed(conn), into=acc)
+        assert not acc.closed
+
+        def closed(acc):
+            clock.advance(20)
+            return acc.is_closed(conn)
+
+        harvest_until(mux, closed, into=acc)
         assert acc.errno(conn) == errno.ETIMEDOUT
         assert mux.stats().reset == 1
 

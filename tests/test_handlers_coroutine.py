@@ -140,23 +140,27 @@ def test_a_timeout_of_recv_takes_as_long_as_it_says(backend):
     assert took[0] >= 0.049
 
 
-def test_a_message_within_its_time_does_not_time_out_later(backend):
+def test_a_message_within_its_time_does_not_time_out_later(backend, clock):
+    gate = util.Gate()
+
     async def handler(conn):
-        first = await conn.recv(timeout=0.05)
-        await pymux.sleep(0.1)
-        conn.send(first + b" " + await conn.recv(timeout=10))
+        first = await conn.recv(timeout=60)
+        await gate.wait()
+        conn.send(first + b" " + await conn.recv(timeout=60))
 
     with (
         util.serving(handler, backend) as server,
         util.connect(server.address) as sock,
     ):
         sock.sendall(b"first")
-        util.wait_until(lambda: server.stats().messages_in == 1)
+        assert gate.reached.wait(10)
+        clock.advance(100, server)
         sock.sendall(b"second")
+        gate.open()
         assert util.recv_all(sock) == b"first second"
 
 
-def test_sleep_lets_the_others_run(backend):
+def test_sleep_lets_the_others_run(backend, clock):
     order = []
 
     async def handler(conn):
@@ -170,12 +174,15 @@ def test_sleep_lets_the_others_run(backend):
         util.connect(server.address) as slow,
         util.connect(server.address) as fast,
     ):
-        slow.sendall(b"0.06\n")
+        slow.sendall(b"60\n")
         util.wait_until(lambda: server.stats().messages_in == 1)
-        fast.sendall(b"0.01\n")
-        assert util.recv_all(slow) == b"0.06\n"
-        assert util.recv_all(fast) == b"0.01\n"
-    assert order == [b"0.01", b"0.06"]
+        fast.sendall(b"10\n")
+        util.wait_until(lambda: server.stats().messages_in == 2)
+        clock.advance(20, server)
+        assert util.recv_all(fast) == b"10\n"
+        assert order == [b"10"]
+        clock.advance(50, server)
+        assert util.recv_all(slow) == b"60\n"
 
 
 def test_sleep_takes_as_long_as_it_says(backend):

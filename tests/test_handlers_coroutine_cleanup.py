@@ -8,7 +8,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 
 SOON = 5  # seconds, far under the patience of these tests' servers
 
@@ -27,6 +27,14 @@ async def patient(conn, wait):
         await conn.drain()
 
 
+@pytest.fixture
+def long_grace():
+    """Time to clean up, on a machine that is busy too."""
+    with inside.grace(20):
+        yield
+
+
+@pytest.mark.usefixtures("long_grace")
 @pytest.mark.parametrize("wait", ["sleep", "to_thread", "recv", "drain"])
 @pytest.mark.parametrize("cleanup", ["drain", "sleep", "to_thread", "send", "turns"])
 def test_cleanup_that_awaits_runs_when_stop_is_out_of_time(backend, wait, cleanup):
@@ -72,6 +80,7 @@ def test_cleanup_that_awaits_runs_when_stop_is_out_of_time(backend, wait, cleanu
     assert all(error.errno for error in raised)
 
 
+@pytest.mark.usefixtures("long_grace")
 def test_cleanup_of_a_coroutine_that_outlives_its_connection_runs_too(backend):
     cleaned = []
 
@@ -128,6 +137,7 @@ def test_a_coroutine_that_will_not_end_is_told_of_once(backend, logged):
     assert [record.exc_info[0] for record in logged] == [RuntimeError]
 
 
+@pytest.mark.usefixtures("long_grace")
 def test_cleanup_runs_when_another_handler_ends_the_server(backend, logged):
     cleaned = []
 
@@ -153,6 +163,7 @@ def test_cleanup_runs_when_another_handler_ends_the_server(backend, logged):
     assert [record.levelname for record in logged] == ["CRITICAL"]
 
 
+@pytest.mark.usefixtures("long_grace")
 def test_cleanup_runs_when_a_handler_closes_the_mux(backend, logged):
     cleaned = []
 

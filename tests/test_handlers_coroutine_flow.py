@@ -214,10 +214,10 @@ def test_connection_closed_that_escapes_is_not_logged(backend):
         assert server.stats().accepted == 3
 
 
-IDLE = pymux.Limits(high_water=20_000, low_water=5_000, idle_timeout=0.05)
+IDLE = pymux.Limits(high_water=20_000, low_water=5_000, idle_timeout=60)
 
 
-def test_a_silent_peer_is_an_error_of_recv(backend):
+def test_a_silent_peer_is_an_error_of_recv(backend, clock):
     caught = []
 
     async def handler(conn):
@@ -230,13 +230,19 @@ def test_a_silent_peer_is_an_error_of_recv(backend):
         util.serving(handler, backend, limits=IDLE) as server,
         util.connect(server.address),
     ):
+        util.wait_until(lambda: server.stats().connections)
+        clock.advance(59, server)
+        assert not caught
+        clock.advance(2, server)
         util.wait_until(lambda: caught)
     assert caught == [errno.ETIMEDOUT]
 
 
-def test_the_idle_clock_stands_still_while_messages_are_not_taken(backend):
+def test_the_idle_clock_stands_still_while_messages_are_not_taken(backend, clock):
+    gate = util.Gate()
+
     async def handler(conn):
-        await pymux.sleep(0.2)
+        await gate.wait()
         size = 0
         while size < 30_000:
             size += len(await conn.recv())
@@ -247,6 +253,9 @@ def test_the_idle_clock_stands_still_while_messages_are_not_taken(backend):
         util.connect(server.address) as sock,
     ):
         sock.sendall(bytes(30_000))
+        util.wait_until(lambda: server.stats().bytes_in >= IDLE.high_water)
+        clock.advance(100, server)
+        gate.open()
         assert util.recv_all(sock) == b"all"
 
 
@@ -255,7 +264,7 @@ def test_the_idle_clock_stands_still_while_messages_are_not_taken(backend):
 
 def blocking(seen):
     """A handler that blocks the server for `block`, and else waits for a second
-    message for 0.05 s."""
+    message for a minute."""
 
     async def handler(conn):
         data = await conn.recv()
@@ -265,7 +274,7 @@ def blocking(seen):
             return
         conn.send(b"ready")
         try:
-            seen.append(await conn.recv(timeout=0.05))
+            seen.append(await conn.recv(timeout=60))
         except TimeoutError:
             seen.append(TimeoutError)
 
@@ -273,7 +282,7 @@ def blocking(seen):
 
 
 @pytest.mark.parametrize("what", [b"in time\n", b"in ", b""])
-def test_what_came_in_time_is_no_timeout(backend, what):
+def test_what_came_in_time_is_no_timeout(backend, clock, what):
     """A message, a half of one, the end: while the server was blocked."""
     seen = []
     with (
@@ -282,7 +291,7 @@ def test_what_came_in_time_is_no_timeout(backend, what):
     ):
         sock.sendall(b"hello\n")
         assert util.recv_exactly(sock, 6) == b"ready\n"
-        with util.held(server, lambda: time.sleep(0.1)):  # over the timeout
+        with util.held(server, lambda: clock.advance(61)):
             if what:
                 sock.sendall(what)
             else:
@@ -291,14 +300,14 @@ def test_what_came_in_time_is_no_timeout(backend, what):
     assert seen == [b"in time" if b"\n" in what else None if not what else TimeoutError]
 
 
-def test_what_came_in_time_is_no_timeout_behind_many_others(backend):
+def test_what_came_in_time_is_no_timeout_behind_many_others(backend, clock):
     """It is not even read yet in the turn in which the time is over."""
     seen, total = [], 60
 
     async def handler(conn):
         await conn.recv()
         try:
-            while (data := await conn.recv(timeout=0.2)) is not None:
+            while (data := await conn.recv(timeout=60)) is not None:
                 seen.append(len(data))
         except TimeoutError:
             seen.append("timeout")
@@ -309,7 +318,7 @@ def test_what_came_in_time_is_no_timeout_behind_many_others(backend):
             sock.sendall(b"x")
         util.wait_until(lambda: server.stats().messages_in == total)
         util.settle(server)
-        with util.held(server, lambda: time.sleep(0.3)):
+        with util.held(server, lambda: clock.advance(61)):
             for sock in socks:
                 util.fill(sock, 120_000)
         util.wait_until(lambda: len(seen) >= total)

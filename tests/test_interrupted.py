@@ -257,7 +257,7 @@ def test_starting_a_server(tmp_path):
             server.stop()
             server.stop(0)
             assert os.listdir(tmp_path) == []
-            if inside.mux_of(server) is not None:
+            if inside.engine_of(server) is not None:
                 server.wait()
 
     assert each_place(run) > 50
@@ -269,7 +269,7 @@ def stopping(server):
 
     def stop():
         while not over.is_set():
-            if inside.mux_of(server) is not None:
+            if inside.engine_of(server) is not None:
                 with contextlib.suppress(TimeoutError):
                     server.stop(0)
             over.wait(0.0002)
@@ -294,7 +294,7 @@ def test_running_a_server(tmp_path, logged):
                 striker.call(server.run)
             server.stop()
             assert os.listdir(tmp_path) == []
-            if inside.mux_of(server) is not None:
+            if inside.engine_of(server) is not None:
                 server.stop(0)
                 server.wait()
 

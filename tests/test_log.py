@@ -69,7 +69,7 @@ ENDS = {
     cut_off: (errno.EPROTO, {"framing": pymux.Fixed(4)}, "inside a message"),
     says_nothing: (
         errno.ETIMEDOUT,
-        {"limits": pymux.Limits(idle_timeout=0.05)},
+        {"limits": pymux.Limits(idle_timeout=60)},
         "timeout",
     ),
     resets: (errno.ECONNRESET, {}, ""),
@@ -78,7 +78,7 @@ ENDS = {
 
 @pytest.mark.parametrize("form", util.FORMS)
 @pytest.mark.parametrize("end", ENDS)
-def test_an_end_by_an_error_is_a_line_at_debug_and_counted(backend, form, end):
+def test_an_end_by_an_error_is_a_line_at_debug_and_counted(backend, clock, form, end):
     number, options, why = ENDS[end]
     handler = util.in_form(form, bytes)
     with (
@@ -89,6 +89,8 @@ def test_an_end_by_an_error_is_a_line_at_debug_and_counted(backend, form, end):
         peer = "{}:{}".format(*sock.getsockname())
         util.wait_until(lambda: server.stats().connections)
         end(sock)
+        if end is says_nothing:
+            clock.advance(61, server)
         util.wait_until(lambda: server.stats().ends)
         assert server.stats().ends == {number: 1}
     assert server.stats().ends == {number: 1}

@@ -36,11 +36,11 @@ def test_the_text_of_a_connection_names_its_peer_and_its_listener(backend, form)
     seen = []
 
     def answer(data):
-        seen.extend(map(repr, inside.connections(muxes[0])))
+        seen.extend(map(repr, inside.connections(servers[0])))
         return data
 
     with util.serving(util.in_form(form, answer), backend) as server:
-        muxes = [inside.mux_of(server)]
+        servers = [server]
         with util.connect(server.address) as sock:
             sock.sendall(b"x")
             assert util.recv_exactly(sock, 1) == b"x"

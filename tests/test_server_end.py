@@ -186,7 +186,7 @@ def test_run_may_be_waited_for_in_its_own_thread_once_it_is_over(backend):
 
 
 def stop_when_up(server):
-    util.wait_until(lambda: inside.mux_of(server) is not None)
+    util.wait_until(lambda: inside.engine_of(server) is not None)
     server.stop()
 
 

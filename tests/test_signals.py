@@ -63,7 +63,7 @@ def test_many_signals_do_not_shorten_a_harvest(mux):
         signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
         mux.harvest(0.15)
         assert time.monotonic() - start >= 0.15
-    assert len(seen) > 3
+    assert len(seen) > 1
 
 
 def test_a_handler_that_raises_leaves_the_harvest(mux):

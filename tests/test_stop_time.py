@@ -33,7 +33,7 @@ def stuck(server):
         yield sock
 
 
-def test_after_its_time_the_rest_is_reset_and_counted(backend, tmp_path):
+def test_after_its_time_the_rest_is_reset_and_counted(backend, tmp_path, clock):
     log = util.Ends(util.capitals)
     with (
         util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
@@ -42,9 +42,11 @@ def test_after_its_time_the_rest_is_reset_and_counted(backend, tmp_path):
         util.connect(server.address),
     ):
         util.wait_until(lambda: len(log.open) == 3)
-        before = time.monotonic()
-        server.stop(drain_timeout=0.05)
-        assert 0.049 <= time.monotonic() - before < SOON
+        with util.stopping(server, 60) as thread:
+            clock.advance(59, server)
+            assert thread.is_alive()
+            assert server.stats().reset == 0
+            clock.advance(2, server)
         assert server.stats().reset == 2
         assert server.stats().connections == 0
     assert {conn for conn, _ in log.ended} == set(log.open)
@@ -64,20 +66,24 @@ def test_a_peer_that_is_reset_hears_of_it(backend):
         assert util.until_end(sock)[1] == errno.ECONNRESET
 
 
-def test_the_servers_own_drain_timeout_holds_where_stop_names_none(backend, tmp_path):
+def test_the_servers_own_drain_timeout_holds_where_stop_names_none(
+    backend, tmp_path, clock
+):
     with (
         util.serving(
             util.Ends(util.capitals),
             backend,
             tmp_path / "s",
             framing=LINES,
-            drain_timeout=0.05,
+            drain_timeout=60,
         ) as server,
         stuck(server),
+        util.stopping(server, None) as thread,
     ):
-        before = time.monotonic()
-        server.stop()
-        assert 0.049 <= time.monotonic() - before < SOON
+        clock.advance(59, server)
+        assert thread.is_alive()
+        assert server.stats().reset == 0
+        clock.advance(2, server)
     assert server.stats().reset == 1
 
 

@@ -87,6 +87,18 @@ def settle(server):
 
 
 @contextlib.contextmanager
+def stopping(server, drain_timeout):
+    """During the block a thread is in `server.stop`, and the server has begun to
+    drain. The thread is given; at the end of the block it has to return."""
+    thread = threading.Thread(target=server.stop, args=[drain_timeout], daemon=True)
+    thread.start()
+    wait_until(lambda: not server.stats().listeners)
+    yield thread
+    thread.join(10)
+    assert not thread.is_alive(), "stop() does not return"
+
+
+@contextlib.contextmanager
 def held(server, then=lambda: None):
     """Hold the server's thread: what arrives during the block is one harvest to it.
 
