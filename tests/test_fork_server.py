@@ -302,7 +302,7 @@ def test_a_child_has_the_wakeup_descriptor_from_before(backend):
     try:
         with pymux.Mux(backend) as mux:
             inside.take_signals(mux)  # as that of `serve`
-            mux.harvest(0.001)
+            mux.harvest(0.05)
             assert signal.set_wakeup_fd(writing) != writing
 
             # asyncio leaves a child without one, from 3.12 on.
