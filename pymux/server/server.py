@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ..engine import clock
 from ..engine.backends import choose
 from ..engine.engine import Engine
-from ..engine.locks import RLock
+from ..engine.locks import End, RLock
 from ..engine.owner import FORKED
 from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
@@ -40,46 +40,12 @@ _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for server in list(_SERVERS):  # another thread may have held their locks
-        server._lock, server._joining = RLock(), threading.RLock()
+        server._lock, server._joining = RLock(), RLock()
         server._ended = End()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-class End:
-    """What `threading.Event` is; but that is written in Python, and a signal's
-    handler that raises in its `wait` may leave it locked for ever."""
-
-    __slots__ = ("_lock", "_over")
-
-    def __init__(self) -> None:
-        self._over = False
-        self._lock = threading.Lock()  # free once it is over, whoever frees it
-        self._lock.acquire()
-
-    def is_set(self) -> bool:
-        """Whether it is over."""
-        return self._over
-
-    def set(self) -> None:
-        """It is over."""
-        self._over = True
-        self.wait()
-
-    def wait(self, timeout: float = -1) -> bool:
-        """Wait until it is over, so many seconds at most; whether it is."""
-        try:
-            if not self._over:
-                self._lock.acquire(timeout=timeout)
-        finally:
-            if self._over:
-                try:  # noqa: SIM105 (`suppress` is written in Python too)
-                    self._lock.release()
-                except RuntimeError:
-                    pass  # another has freed it
-        return self._over
 
 
 class BaseServer:
