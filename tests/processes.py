@@ -84,7 +84,8 @@ def no_descriptor_left():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def _fork():
+def fork():
+    """`os.fork`, whichever other threads there are."""
     with warnings.catch_warnings():
         # 3.12 and later warn of any other thread; the child here calls only pymux.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -94,7 +95,7 @@ def _fork():
 def in_child(fn):
     """Run fn() in a forked child; an AssertionError with its traceback if it raises."""
     reading, writing = os.pipe()
-    pid = _fork()
+    pid = fork()
     if pid == 0:
         try:
             try:
@@ -114,7 +115,7 @@ def in_child(fn):
 def idle_child():
     """A forked child that holds every descriptor of this process, and sleeps."""
     reading, writing = os.pipe()
-    pid = _fork()
+    pid = fork()
     if pid == 0:
         try:
             os.close(writing)

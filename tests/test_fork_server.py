@@ -12,7 +12,7 @@ import pytest
 import pymux
 
 from . import inside, util
-from .processes import in_child, python
+from .processes import fork, in_child, python
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -104,7 +104,7 @@ def test_a_child_may_serve_while_its_parent_does(backend):
 
 def forked(handle):
     """(what a child's handle() raised or None, the parent's id of it): in a handler."""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         signal.alarm(20)
         try:
@@ -302,7 +302,7 @@ def test_a_child_has_the_wakeup_descriptor_from_before(backend):
     try:
         with pymux.Mux(backend) as mux:
             inside.take_signals(mux)  # as that of `serve`
-            mux.harvest(0.001)
+            mux.harvest(0.05)
             assert signal.set_wakeup_fd(writing) != writing
 
             # asyncio leaves a child without one, from 3.12 on.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ..engine import clock
 from ..engine.backends import choose
 from ..engine.engine import Engine
-from ..engine.locks import RLock
+from ..engine.locks import End, RLock
 from ..engine.owner import FORKED
 from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
@@ -41,7 +41,7 @@ _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for server in list(_SERVERS):  # another thread may have held their locks
-        server._lock, server._joining = RLock(), threading.RLock()
+        server._lock, server._joining = RLock(), RLock()
         server._ended = End()
 
 
