@@ -27,7 +27,6 @@ from ..values.framing import Framing
 from ..values.limits import Limits
 from ..values.stats import Stats
 from .drain import Drain, stop_time
-from .end import End
 
 __all__ = ["DEFAULT_ADDRESS", "BaseServer", "Server", "run_until_signal"]
 
