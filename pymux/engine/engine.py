@@ -37,11 +37,13 @@ from . import clock
 from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, select_limit, unavailable
 from .given import listen_on
+from .ops import ABORT, SWITCH
 from .os_errors import meaning
 from .owner import BUSY, FORKED, busy
 from .services import Dispatcher, ServiceState
 from .splitting import Splitting
 from .state import DISPATCHING, IDLE, TURNING
+from .structs import fill_framing
 from .timers import Timers
 from .turn import MESSAGES, Turns
 
@@ -54,7 +56,6 @@ LOGGER = logging.getLogger("pymux")
 WARN_EVERY = 10.0  # seconds between lines of a mux that accepting pauses
 GAPS = lib.PMX_GAPS
 OTHER_ROWS = lib.PMX_OTHER_ROWS
-ABORT = lib.PMX_ABORT << 60
 
 
 def _no_mux() -> None:
@@ -102,6 +103,7 @@ class Engine(Turns):
         serving: the service of the last batch.
         running: the task that runs.
         opening: ids of outgoing connections that have not opened yet.
+        given: the rows of the batch that is dispatched, as far as they are given.
         handlers: the handlers of its connections (`Handlers`), if any.
         late: timeouts to be told when this batch has been dispatched.
         on_close: called before the core closes.
@@ -149,6 +151,7 @@ class Engine(Turns):
             self.opening: set[int] = set()
             self.splitting: Splitting | None = None
             self.handlers: Any = None
+            self.given: Any = None
             self.on_close: Callable[[], None] | None = None
             self._ends_before = self.ends  # and before the batch of turn `_counted`
             self._counted = 0
@@ -336,6 +339,23 @@ class Engine(Turns):
         if lib.pmx_policy_of(self.c, id, rules) < 0:
             return None
         return rules.high_water, rules.low_water
+
+    def policy_of(self, id: int) -> Any:
+        """The `pmx_policy` of a connection; None if it has ended."""
+        rules = ffi.new("pmx_policy *")
+        return None if lib.pmx_policy_of(self.c, id, rules) < 0 else rules
+
+    def switch(self, id: int, rules: Any, framing: Any, unread: bytes) -> None:
+        """Log that a connection speaks another framing from here on.
+
+        `unread` stands in front of what the core has of its input.
+        """
+        rules.framing = ffi.new("pmx_framing *")[0]
+        fill_framing(rules.framing, framing)
+        self.note_framing(rules.service, framing)
+        if self.splitting is not None:
+            self.splitting.forget(id)
+        self.log.entries += (id | SWITCH, bytes(ffi.buffer(rules)) + unread)
 
     def has_more(self, id: int) -> bool:
         """Whether something of a connection has arrived and was not reported."""

@@ -14,6 +14,7 @@ __all__ = [
     "RELEASE",
     "RESUME",
     "SEND_EOF",
+    "SWITCH",
     "TAKEN",
     "WAITS",
 ]
@@ -29,3 +30,4 @@ RELEASE = lib.PMX_RELEASE << 60
 WAITS = lib.PMX_WAITS << 60
 KEPT = lib.PMX_KEPT << 60
 TAKEN = lib.PMX_TAKEN << 60
+SWITCH = lib.PMX_SWITCH << 60

@@ -147,6 +147,33 @@ def framing_of(c: Any) -> Framing:
     return Raw()
 
 
+def frame_of(c: Any, message: Any) -> bytes:
+    """The frame that a message was, which a `pmx_framing` has cut out.
+
+    Raises:
+        RuntimeError: a Scanner or a Splitter, which do not tell what it was.
+    """
+    if c.kind == lib.PMX_SCANNER or (c.kind == lib.PMX_RAW and c.scan):
+        raise RuntimeError(
+            "messages were received behind this one, and a Scanner or Splitter does "
+            "not tell what their bytes were; pause() before the peer sends more"
+        )
+    if c.kind == lib.PMX_LINES:
+        delimiter: bytes = ffi.buffer(c.delimiter, c.width)[:]
+        return bytes(message) + delimiter
+    head = b""
+    if c.kind == lib.PMX_PREFIX and not c.keep_head:
+        order: Any = "little" if c.little else "big"
+        head = (len(message) - c.adjust).to_bytes(c.width, order)
+    elif c.kind == lib.PMX_VARINT and not c.keep_head:
+        left = len(message)
+        while left > 127:
+            head += bytes([left & 127 | 128])
+            left >>= 7
+        head += bytes([left])
+    return head + bytes(message)
+
+
 def policy(
     framing: Framing | None,
     limits: Limits | None,

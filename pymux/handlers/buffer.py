@@ -68,6 +68,19 @@ class ReceiveBuffer:
             self._high, self._low = marks
         return self._high
 
+    def untaken(self) -> list[bytes]:
+        """The messages that have not been taken."""
+        return list(self.inbox or ())
+
+    def give_back(self) -> None:
+        """Those messages are the core's again."""
+        self.inbox, self.inbox_size = None, 0
+        if self.kept:
+            self.tell_taken()
+        if self.held:
+            self.held = False
+            self.engine.log.op(self.conn.id | RELEASE)
+
     def shut(self) -> None:
         """The connection was closed here: no further message reaches a handler."""
         self.over = True

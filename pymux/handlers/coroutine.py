@@ -10,7 +10,7 @@ from ..engine import clock
 from ..engine.ops import WAITS
 from ..objects.batch import Batch
 from ..objects.connection import Connection
-from ..objects.rows import asked_about, for_each_buffer, has_news, row_count
+from ..objects.rows import asked_about, begin_rows, for_each_buffer, has_news, row_count
 from ..objects.status import buffer_of, is_closed, set_buffer
 from .base import Dispatcher, OnError, wholly
 from .generators import Generators
@@ -42,6 +42,8 @@ class CoroutineDispatcher(Dispatcher):
         """Step every coroutine that something happened to."""
         news = has_news(batch)
         if news:
+            if batch.opened and row_count(batch):
+                begin_rows(batch)
             for conn in batch.opened:
                 self.begin(conn)
         if row_count(batch):

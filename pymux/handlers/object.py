@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.os_errors import aborted
 from ..objects.batch import Batch
 from ..objects.connection import Connection
-from ..objects.rows import call_for_each, has_news, row_count
+from ..objects.rows import begin_rows, call_for_each, has_news, row_count
 from ..objects.status import is_closed, mark_closed
 from ..values.errors import FATAL
 from .base import Dispatcher, OnError
@@ -50,6 +50,8 @@ class ObjectDispatcher(Dispatcher):
         if self.closed and batch.closed:
             self.batch, self.ends = batch, iter(batch.closed)
         if self.opened and batch.opened:
+            if not self.whole and row_count(batch):
+                begin_rows(batch)
             for conn in batch.opened:
                 self.call(conn, self.opened, conn)
         self.messages(batch)

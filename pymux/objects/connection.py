@@ -14,12 +14,14 @@ from ..values.addresses import format_address
 from ..values.errors import no_copy
 from .status import CLOSED, GONE, OPEN, SEND_ENDED, refusal
 from .suspend import suspend, suspending
+from .switch import switch_framing
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ..engine.engine import Engine
     from ..mux import Mux
+    from ..values.framing import Framing
 
 __all__ = ["Connection"]
 
@@ -246,6 +248,30 @@ class Connection:
             return
         self._engine.check()
         self._engine.log.op(self.id | RESUME)
+
+    def set_framing(self, framing: Framing | None, unread: Buffer = b"") -> None:
+        """Speak another framing from here on, both ways.
+
+        What was sent before goes out as the old framing has it. What was received
+        behind the message that the handler has now is cut anew: later messages of
+        the batch, those that the coroutine has not taken, and all that follows. A
+        batch handler has been given its whole batch; only what follows that is cut
+        anew. Limits stay as they are.
+
+        Args:
+            framing: the new one; None is `Raw()`.
+            unread: bytes-like; what stands in front of the input that is cut anew:
+                bytes that a parser of yours was given and has not used.
+
+        Raises:
+            TypeError: what is neither a framing nor None.
+            ConnectionClosed: after `close` or `abort`, and once the end of the
+                connection has been reported.
+            RuntimeError: messages of a `Scanner` or `Splitter` were received behind
+                this one: their bytes are not known any more.
+        """
+        self._engine.check()
+        switch_framing(self, framing, to_bytes(unread))
 
     # --- in its coroutine -----------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.arena import MANY
 from ..engine.output import LARGE_PIECE, SUBMIT_OVER, to_bytes
 from .status import CLOSED, GONE, OPEN, answer
+from .switch import begin_rows, give_rows, give_runs
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "asked_about",
+    "begin_rows",
     "call_for_each",
     "engine_of",
     "failed_connects",
@@ -61,19 +63,25 @@ def failed_connects(batch: Batch) -> list[Connection]:
 
 def for_each_buffer(batch: Batch) -> None:
     """Deliver each message to the buffer of its connection."""
-    arena, rows, gap = batch._arena, batch._rows, batch._gap
-    buffers = batch._engine.buffers
-    runs = arena.runs(buffers, rows) if rows >= MANY else None
-    if runs is None:
-        for buffer, data in zip(arena.conns(buffers, rows), arena.cut(rows, gap)):
+    engine, arena, rows, gap = batch._engine, batch._arena, batch._rows, batch._gap
+    runs = None
+    if rows >= MANY and (engine.given is None or not engine.given.marked):
+        runs = arena.runs(engine.buffers, rows)
+    try:
+        if runs is None:
+            order = give_rows(batch, engine.buffers).order
+            for buffer, data in zip(order, arena.cut(rows, gap)):
+                if buffer is not None and not buffer.over:
+                    buffer.deliver(data)
+            return
+        given = give_runs(batch, runs)
+        messages, at = arena.messages(rows, gap), 0
+        for buffer, (_, length) in zip(given.order, runs):
             if buffer is not None and not buffer.over:
-                buffer.deliver(data)
-        return
-    messages, at = arena.messages(rows, gap), 0
-    for buffer, length in runs:
-        if buffer is not None and not buffer.over:
-            buffer.deliver_all(messages[at : at + length])
-        at += length
+                buffer.deliver_all(messages[at : at + length])
+            at += length
+    finally:
+        engine.given = None
 
 
 def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
@@ -89,13 +97,14 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
     """
     engine, arena, rows, gap = batch._engine, batch._arena, batch._rows, batch._gap
     large = batch._service.large
-    if rows == 1:
+    given = engine.given
+    if rows == 1 and (given is None or not given.marked):
         _call_one(engine, large, *arena.only(engine.table, gap), handler, failed)
         return
     log = engine.log
     before = len(log.entries)
-    conns = arena.conns(engine.table, rows)
-    order = iter(conns)
+    given = give_rows(batch, engine.table)
+    conns, order = given.rows, given.order
     pairs = zip(order, arena.cut(rows, gap))
     log.rows, log.pending = conns, []
     try:
@@ -109,6 +118,7 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
         if log.pending:
             log.merge()
         log.rows = []
+        engine.given = None
 
 
 def _call_one(

@@ -1,0 +1,229 @@
+"""A connection's framing is switched in mid-stream."""
+
+import pytest
+
+import pymux
+
+from . import util
+
+FORMS = ("function", "object", "coroutine")
+HELLO = pymux.Lines()
+BODY = pymux.LengthPrefix(2)
+
+
+def framed(*messages):
+    return b"".join(len(m).to_bytes(2, "big") + m for m in messages)
+
+
+def handler_of(form, switch):
+    """Answers each message by itself in brackets; at b"go" it switches."""
+
+    def answer(conn, data):
+        if data == b"go":
+            conn.send(b"old")
+            switch(conn)
+            return b"new"
+        return b"[" + data + b"]"
+
+    async def coroutine(conn):
+        async for data in conn:
+            conn.send(answer(conn, data))
+
+    class Object:
+        def received(self, conn, data):
+            return answer(conn, data)
+
+    return {"function": answer, "object": Object(), "coroutine": coroutine}[form]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("sizes", [(10,), (10, 300), (1,) * 100], ids=str)
+def test_what_follows_in_the_same_batch_is_cut_anew(form, sizes, backend):
+    """Payloads with newlines in them would be cut by the old framing."""
+    bodies = [b"\n" * size for size in sizes]
+    handler = handler_of(form, lambda conn: conn.set_framing(BODY))
+    with (
+        pymux.Server(
+            handler, ("127.0.0.1", 0), framing=HELLO, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"one\ngo\n" + framed(*bodies))
+        wanted = b"[one]\nold\n" + framed(b"new", *(b"[%s]" % body for body in bodies))
+        assert util.recv_exactly(sock, len(wanted)) == wanted
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_frame_that_comes_in_pieces_around_the_switch_is_whole(form, backend):
+    handler = handler_of(form, lambda conn: conn.set_framing(BODY))
+    with (
+        pymux.Server(
+            handler, ("127.0.0.1", 0), framing=HELLO, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        body = framed(b"\n\nbody\n")
+        sock.sendall(b"go\n" + body[:4])
+        wanted = b"old\n" + framed(b"new")
+        assert util.recv_exactly(sock, len(wanted)) == wanted
+        sock.sendall(body[4:])
+        wanted = framed(b"[\n\nbody\n]")
+        assert util.recv_exactly(sock, len(wanted)) == wanted
+
+
+def test_other_connections_of_the_batch_keep_theirs(backend):
+    """Many in one batch, every second of which switches."""
+
+    def handler(conn, data):
+        if data == b"go":
+            conn.set_framing(BODY)
+        return data
+
+    with pymux.Server(
+        handler, ("127.0.0.1", 0), framing=HELLO, backend=backend
+    ) as server:
+        socks = [util.connect(server.address) for _ in range(20)]
+        for k, sock in enumerate(socks):
+            rest = framed(b"a\nb") if k % 2 else b"a\nb\n"
+            sock.sendall((b"go\n" if k % 2 else b"no\n") + rest)
+        for k, sock in enumerate(socks):
+            wanted = framed(b"go", b"a\nb") if k % 2 else b"no\na\nb\n"
+            assert util.recv_exactly(sock, len(wanted)) == wanted
+            sock.close()
+
+
+def test_a_connection_may_be_switched_as_it_opens(backend):
+    class Object:
+        def opened(self, conn):
+            conn.set_framing(BODY)
+
+        def received(self, conn, data):
+            return data
+
+    with (
+        pymux.Server(
+            Object(), ("127.0.0.1", 0), framing=HELLO, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(framed(b"a\nb", b"c"))
+        wanted = framed(b"a\nb", b"c")
+        assert util.recv_exactly(sock, len(wanted)) == wanted
+
+
+def test_a_coroutine_gives_back_what_it_has_not_taken(backend):
+    async def handler(conn):
+        assert await conn.recv() == b"go"
+        await pymux.sleep(0.05)  # the rest comes meanwhile, cut by the old framing
+        conn.set_framing(BODY)
+        async for data in conn:
+            conn.send(data)
+
+    with (
+        pymux.Server(
+            handler, ("127.0.0.1", 0), framing=HELLO, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        bodies = [b"\n" * 30_000, b"x\n" * 30_000]
+        sock.sendall(b"go\n")
+        sock.sendall(framed(*bodies))
+        wanted = framed(*bodies)
+        assert util.recv_exactly(sock, len(wanted)) == wanted
+
+
+def test_bytes_that_a_parser_has_left_come_first(backend):
+    def handler(conn, data):
+        if data.startswith(b"GET"):
+            head, _, rest = data.partition(b"\r\n\r\n")
+            conn.send(b"101\r\n")
+            conn.set_framing(HELLO, rest)
+            return None
+        return data.upper()
+
+    with (
+        pymux.Server(handler, ("127.0.0.1", 0), backend=backend) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\nhello\nwor")
+        assert util.recv_exactly(sock, 11) == b"101\r\nHELLO\n"
+        sock.sendall(b"ld\n")
+        assert util.recv_exactly(sock, 6) == b"WORLD\n"
+
+
+@pytest.mark.parametrize(
+    "framing, data",
+    [
+        (pymux.Raw(), b"go"),
+        (pymux.Lines(b"\r\n"), b"go\r\n"),
+        (pymux.LengthPrefix(1), b"\x02go"),
+        (pymux.LengthPrefix(4, "little", adjust=-4), b"\x06\0\0\0go"),
+        (pymux.Varint(), b"\x02go"),
+        (pymux.Fixed(2), b"go"),
+    ],
+    ids=lambda value: getattr(type(value), "__name__", ""),
+)
+def test_each_framing_gives_its_frames_back(framing, data, backend):
+    """Frames behind the switch look like the old framing's, and are given back."""
+    seen = []
+
+    def handler(conn, message):
+        seen.append(message)
+        if len(seen) == 1:
+            conn.set_framing(pymux.Fixed(len(data)))
+
+    with (
+        pymux.Server(
+            handler, ("127.0.0.1", 0), framing=framing, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        if isinstance(framing, pymux.Raw):
+            sock.sendall(data)
+            util.wait_until(lambda: seen)
+            sock.sendall(data * 2)
+        else:
+            sock.sendall(data * 3)
+        util.wait_until(lambda: len(seen) == 3)
+    assert seen[1:] == [data, data]
+
+
+def test_what_is_no_framing_is_refused_and_changes_nothing(backend):
+    errors = []
+
+    def handler(conn, data):
+        try:
+            conn.set_framing("lines")
+        except TypeError as error:
+            errors.append(str(error))
+        return data
+
+    with (
+        pymux.Server(
+            handler, ("127.0.0.1", 0), framing=HELLO, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"a\n")
+        assert util.recv_exactly(sock, 2) == b"a\n"
+    assert "framing is 'lines'" in errors[0]
+
+
+def test_a_closed_connection_is_switched_no_more(backend):
+    errors = []
+
+    def handler(conn, data):
+        conn.close()
+        with pytest.raises(pymux.ConnectionClosed) as caught:
+            conn.set_framing(BODY)
+        errors.append(caught.value)
+
+    with (
+        pymux.Server(
+            handler, ("127.0.0.1", 0), framing=HELLO, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"a\n")
+        assert util.recv_all(sock) == b""
+    assert len(errors) == 1
