@@ -684,8 +684,8 @@ def connect(
     timeout = duration("timeout", timeout)
     if isinstance(settings.framing, Splitter):
         raise TypeError(
-            f"framing is {settings.framing!r}; a blocking client keeps messages as bytes: "
-            "receive with Raw() and call the parser yourself"
+            f"framing is {settings.framing!r}; a blocking client keeps messages as "
+            "bytes: receive with Raw() and call the parser yourself"
         )
     client = None
     try:
