@@ -12,6 +12,7 @@ from .engine.engine import Engine
 from .engine.output import to_bytes
 from .engine.structs import endpoints, policy
 from .engine.timers import NS, Timer
+from .handlers.all import service_to_dial, service_to_listen
 from .objects.batch import Batch
 from .objects.connection import Connection
 from .objects.listener import Listener, listen_on_all
@@ -139,6 +140,7 @@ class Mux:
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
+        handler: Any = None,
         backlog: int | None = None,
         reuse_port: bool = False,
         half_open: bool = False,
@@ -152,6 +154,7 @@ class Mux:
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
+        handler: Any = None,
         backlog: int | None = None,
         reuse_port: bool = False,
         half_open: bool = False,
@@ -164,6 +167,7 @@ class Mux:
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
+        handler: Any = None,
         backlog: int | None = None,
         reuse_port: bool = False,
         half_open: bool = False,
@@ -178,11 +182,15 @@ class Mux:
                 protocols.
             framing: of every connection; None is `Raw()`.
             limits: of every connection; None is `Limits()`.
+            handler: gets the connections, in any of the four forms, when `harvest`
+                is called; None leaves them to the caller of `harvest`, or to the
+                server's handler.
             backlog: how many may wait to be accepted; None is 4096. The OS
                 caps it.
             reuse_port: let several processes listen on one port.
             half_open: report the peer's end of stream in `Batch.ended` and
-                leave the connection open for sending.
+                leave the connection open for sending. With a handler, its form
+                decides that.
             mode: permissions of a Unix socket's file.
 
         Returns:
@@ -199,12 +207,19 @@ class Mux:
             address,
             framing=framing,
             limits=limits,
+            handler=handler,
             backlog=backlog,
             reuse_port=reuse_port,
             mode=mode,
         )
         is_list = isinstance(address, list)
-        made = listen_on_all(engine, asked, half_open)
+        places = []
+        for settings in asked:
+            number, half = 0, half_open
+            if settings.handler is not None:
+                number, half = service_to_listen(engine, settings.handler, half_open)
+            places.append((settings, number, half))
+        made = listen_on_all(engine, places)
         return made if is_list else made[0]
 
     def connect(
@@ -213,6 +228,7 @@ class Mux:
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
+        handler: Any = None,
         half_open: bool = False,
         timeout: float | None = None,
     ) -> Connection:
@@ -227,6 +243,11 @@ class Mux:
                 `Endpoint`.
             framing: None is `Raw()`.
             limits: None is `Limits()`.
+            handler: gets the connection, in any of the four forms. One object that
+                is given to many calls has their connections in one batch; state of
+                a connection belongs into its `state`. None leaves the connection
+                to the caller of `harvest`; in an object or batch handler, to that
+                handler; in a timer of a server, to the server's.
             half_open: as for `listen`.
             timeout: seconds it may take; None leaves it to the OS.
 
@@ -234,15 +255,21 @@ class Mux:
             The connection; what is sent before it opens is queued.
 
         Raises:
-            ValueError, TypeError: an argument that cannot be.
+            ValueError, TypeError: an argument that cannot be, or cannot apply.
             OSError: the name does not resolve, or no descriptor can be had.
+            RuntimeError: no handler is given in a function or coroutine handler,
+                which could not tell the connection from those that it serves.
         """
         engine = self._engine
         engine.check()
-        asked = connect_settings(address, framing=framing, limits=limits)
+        asked = connect_settings(
+            address, framing=framing, limits=limits, handler=handler, refuse=()
+        )
+        number, half_open = service_to_dial(engine, asked.handler, half_open)
         rules = policy(
             asked.framing, asked.limits, half_open=half_open, timeout=timeout
         )
+        rules.service = number
         found = endpoints(asked.address, listen=False)
         conn: Connection = engine.dial(found, rules, asked.framing, str(asked))
         return conn
@@ -289,9 +316,10 @@ class Mux:
         """Send what is queued, wait, and take in everything that is ready.
 
         Returns when there is anything to report, at the timeout, at a
-        `wakeup`, or after running a due timer or threadsafe call; then the
-        batch may be empty. A signal whose handler does not raise does not end
-        it; if one raises, the next harvest returns what was received.
+        `wakeup`, after running a due timer or threadsafe call, and after a
+        handler that was given to `listen` or `connect`; then the batch may be
+        empty. A signal whose handler does not raise does not end it; if one
+        raises, the next harvest returns what was received.
 
         Args:
             timeout: seconds; 0 does not wait, None waits for ever.
@@ -315,7 +343,12 @@ class Mux:
         if type(max_delay) is not float or max_delay:
             delay = max(seconds("max_delay", max_delay), 0)
         engine = self._engine
-        batch: Batch = engine.harvest(deadline, min_messages, delay)
+        batch: Batch
+        if engine.handlers is None:
+            batch = engine.harvest(deadline, min_messages, delay)
+        else:
+            with engine.handlers.serving():
+                batch = engine.harvest_and_dispatch(deadline, min_messages, delay)
         engine.received = False
         return batch
 

@@ -105,8 +105,10 @@ class Engine(Turns):
         opening: ids of outgoing connections that have not opened yet.
         given: the rows of the batch that is dispatched, as far as they are given.
         handlers: the handlers of its connections (`Handlers`), if any.
+        unused: numbers of services that may have no connection left.
         late: timeouts to be told when this batch has been dispatched.
         on_close: called before the core closes.
+        on_closed: called when it has closed.
         mux: returns the mux of this engine, or None where that is gone. A mux
             that is dropped closes its engine, so the engine does not hold it.
     """
@@ -152,7 +154,9 @@ class Engine(Turns):
             self.splitting: Splitting | None = None
             self.handlers: Any = None
             self.given: Any = None
+            self.unused: list[int] = []
             self.on_close: Callable[[], None] | None = None
+            self.on_closed: Callable[[], None] | None = None
             self._ends_before = self.ends  # and before the batch of turn `_counted`
             self._counted = 0
             self._last_stats: Stats | None = None
@@ -217,6 +221,9 @@ class Engine(Turns):
                 self.free()
                 raise
             self.free()
+            on_closed, self.on_closed = self.on_closed, None
+            if on_closed is not None:
+                on_closed()
         self.close_asked = False
 
     def free(self) -> None:
@@ -301,6 +308,8 @@ class Engine(Turns):
         self.check()
         where, count, _keep = found
         id_ = ffi.new("uint64_t *")
+        service = self.services[policy.service]
+        service.dialled += 1
         try:
             error = lib.pmx_connect(self.c, where, count, policy, id_)
             if error < 0:
@@ -311,6 +320,8 @@ class Engine(Turns):
         except BaseException:  # of a signal's handler, too
             if id_[0]:
                 self.log.op(id_[0] | ABORT)
+            else:
+                self.release_service(service, 1)
             raise
 
     def os_error(self, number: int, shown: str) -> Exception:
@@ -356,6 +367,14 @@ class Engine(Turns):
         if self.splitting is not None:
             self.splitting.forget(id)
         self.log.entries += (id | SWITCH, bytes(ffi.buffer(rules)) + unread)
+
+    def dispatcher_of(self, id: int) -> Dispatcher | None:
+        """The dispatcher of a connection of the table; the core is open."""
+        rules = ffi.new("pmx_policy *")
+        if lib.pmx_policy_of(self.c, id, rules) < 0:
+            return self.serving.dispatcher  # the last batch reports its end
+        service: ServiceState = self.services[rules.service]
+        return service.dispatcher
 
     def has_more(self, id: int) -> bool:
         """Whether something of a connection has arrived and was not reported."""
@@ -456,8 +475,21 @@ class Engine(Turns):
         if number < 0:
             raise self.os_error(-number, "")
         self.services.append(ServiceState(number, dispatcher))
+        self.changed.add(number)
         self.stale = True
         return number
+
+    def reuse_service(self, number: int, dispatcher: Dispatcher) -> None:
+        """Give a service that has no connection to another dispatcher."""
+        self.services[number] = ServiceState(number, dispatcher)
+        self.changed.add(number)
+        self.stale = True
+
+    def release_service(self, service: ServiceState, count: int) -> None:
+        """So many connections of a service are gone."""
+        service.dialled -= count
+        if service.number and service.dialled <= 0 and not service.kept:
+            self.unused.append(service.number)
 
     def serve(self, deadline: float | None) -> None:
         """Dispatch one harvest of an engine whose services all have dispatchers. It
@@ -488,6 +520,27 @@ class Engine(Turns):
                     self.objects.forget(self, batch)
             if self.close_asked:
                 self.close_now()
+
+    def harvest_and_dispatch(
+        self, deadline: float | None, minimum: int, delay_ns: int
+    ) -> Any:
+        """A harvest for the caller, who is service 0 and has no dispatcher. Rows of
+        another service are dispatched, and the batch that is returned is empty."""
+        batch = self.harvest(deadline, minimum, delay_ns)
+        if self.serving.dispatcher is None and not self.late:
+            return batch
+        if self.serving.dispatcher is not None:
+            self.dispatch(batch)
+            self.serving = self.services[0]
+            return self.objects.batch(self, self.arena, 0, None, False, self.valid)
+        try:
+            self.state = DISPATCHING
+            self._run_late()
+        finally:
+            self.state = IDLE
+            if self.close_asked:
+                self.close_now()
+        return batch
 
     def _run_late(self) -> None:
         """End the waits of coroutines to which this batch brought nothing in time."""

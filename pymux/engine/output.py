@@ -60,6 +60,7 @@ class Output(Owned):
         self.reply_limit: int = UNLIMITED
         self.services = [ServiceState(0)]
         self.stale = True  # whether the core is to be configured anew
+        self.changed: set[int] = set()  # services that it is to be told of then
         self.handed_over = -1  # the turn in which the log last grew too long
 
     def note_framing(self, service: int, framing: Framing | None) -> None:
@@ -68,6 +69,7 @@ class Output(Owned):
         state.note_framing(framing)
         if isinstance(framing, Splitter):
             self.note_splitter(framing)
+        self.changed.add(service)
         self.stale = True
         self.reply_limit = min(self.reply_limit, state.reply_limit)
         self.large = min(self.large, state.large)

@@ -34,13 +34,18 @@ class ServiceState:
         leave_gaps: keep delimiters between messages: see `Batch`.
         gap: the delimiter that the core keeps.
         told: (min_messages, delay_ns, leave_gaps), as the core was told.
+        dialled: how many outgoing connections it has, those included whose end has
+            not been dispatched yet.
+        kept: the service is never given to another handler.
     """
 
     __slots__ = (
         "_framings",
         "_only",
+        "dialled",
         "dispatcher",
         "gap",
+        "kept",
         "large",
         "leave_gaps",
         "lines",
@@ -52,6 +57,8 @@ class ServiceState:
     def __init__(self, number: int, dispatcher: Dispatcher | None = None) -> None:
         self.number = number
         self.dispatcher = dispatcher
+        self.dialled = 0
+        self.kept = False
         self.lines: Delimiter | None = None
         self.reply_limit: int = UNLIMITED
         self.large: int = LARGE_PIECE

@@ -313,7 +313,8 @@ class Turns(Output):
         self.arena = self.arenas.ready()
         self.turn.arena = self.arena.c
         self._asked = minimum, delay_ns
-        for service in self.services:
+        for number in {0, *self.changed}:
+            service = self.services[number]
             form = service.dispatcher
             if service.number and form is not None:
                 minimum, delay_ns = form.min_messages, form.delay_ns
@@ -322,12 +323,14 @@ class Turns(Output):
                 if lib.pmx_configure(self.c, service.number, *wanted):
                     raise busy()
                 service.told = wanted
+        self.changed.clear()
         self.stale = False
 
     def want_gaps(self, service: ServiceState, wanted: bool) -> None:
         """Whether later batches of a service keep their delimiters in place."""
         if wanted is not service.leave_gaps:
             service.leave_gaps = wanted
+            self.changed.add(service.number)
             self.stale = True
 
     def span(self, deadline: float | None) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..engine.state import DISPATCHING
 from ..values.errors import FATAL
 from .base import Dispatcher, OnError
 from .dial import DialDispatcher
@@ -14,7 +16,7 @@ from .forms import dispatcher_for
 if TYPE_CHECKING:
     from ..engine.engine import Engine
 
-__all__ = ["Handlers", "handlers_of"]
+__all__ = ["Handlers", "handlers_of", "service_to_dial", "service_to_listen"]
 
 
 class Handlers:
@@ -24,13 +26,14 @@ class Handlers:
     connections share batches: those of a plain and a TLS port, say.
 
     Attributes:
-        all: the dispatchers, in the order of their services' numbers.
+        on_error: gets what handlers raise that the mux's own calls are given.
         late: the time of `stop` is over: the rest is being reset.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.all: list[Dispatcher] = []
+        self.on_error: OnError | None = None
+        self._dispatchers: dict[int, Dispatcher] = {}  # by the service's number
         self._numbers: dict[tuple[int, int], int] = {}
         self._dial: int | None = None
         self._stack: contextlib.ExitStack | None = None  # while this thread serves
@@ -46,31 +49,64 @@ class Handlers:
         dispatcher = self.form_of(handler)(self.engine, handler, on_error)
         self.engine.services[0].dispatcher = dispatcher
         self.engine.on_callback_error = lambda error: dispatcher.report(None, error)
+        self.on_error = on_error
         self._numbers[id(handler), id(on_error)] = 0
-        self.all.append(dispatcher)
+        self._dispatchers[0] = dispatcher
         return dispatcher
 
-    def number_for(self, handler: Any, on_error: OnError | None) -> int:
-        """The service of a handler, made if there is none."""
+    def number_for(self, handler: Any, on_error: OnError | None, keep: bool) -> int:
+        """The service of a handler, made if there is none.
+
+        Args:
+            keep: a listener has the service, which is never another handler's then.
+        """
         key = id(handler), id(on_error)
         number = self._numbers.get(key)
         if number is None:
             dispatcher = self.form_of(handler)(self.engine, handler, on_error)
             number = self._numbers[key] = self._add(dispatcher)
+        if keep:
+            self.engine.services[number].kept = True
         return number
 
     def dial_number(self) -> int:
         """The service of the connections that coroutines have dialled."""
         if self._dial is None:
             self._dial = self._add(DialDispatcher(self.engine, None, None))
+            self.engine.services[self._dial].kept = True
         return self._dial
 
     def _add(self, dispatcher: Dispatcher) -> int:
-        number = self.engine.add_service(dispatcher)
-        self.all.append(dispatcher)
+        number = self._unused()
+        if number is None:
+            number = self.engine.add_service(dispatcher)
+        else:
+            self.engine.reuse_service(number, dispatcher)
+        self._dispatchers[number] = dispatcher
         if self._stack is not None:
             self._stack.enter_context(dispatcher.serving())
         return number
+
+    def _unused(self) -> int | None:
+        """Take a number from a service that has no connection left.
+
+        A program may give each outgoing connection a handler object of its own, and
+        the core has no end of a service.
+        """
+        unused = self.engine.unused
+        for _ in range(len(unused)):
+            number = unused.pop()
+            state = self.engine.services[number]
+            dispatcher = self._dispatchers.get(number)
+            if state.dialled > 0 or state.kept or dispatcher is None:
+                continue
+            if dispatcher.busy:  # coroutines outlive their connections
+                unused.insert(0, number)
+                continue
+            del self._dispatchers[number]
+            del self._numbers[id(dispatcher.handler), id(dispatcher.on_error)]
+            return number
+        return None
 
     def half_open(self, number: int) -> bool:
         """Whether a service's handler sees the peer's end, and may still send."""
@@ -78,6 +114,11 @@ class Handlers:
         return bool(form.half_open)
 
     # --- all of them, as a server needs them ------------------------------------
+
+    @property
+    def all(self) -> list[Dispatcher]:
+        """The dispatchers that have a service now."""
+        return list(self._dispatchers.values())
 
     @property
     def late(self) -> bool:
@@ -139,4 +180,65 @@ class Handlers:
 def handlers_of(engine: Engine) -> Handlers:
     """The handlers of an engine, which may have none so far."""
     handlers: Handlers | None = engine.handlers
-    return Handlers(engine) if handlers is None else handlers
+    if handlers is None:
+        handlers = Handlers(engine)
+        engine.on_closed = partial(handlers.wind_up, None)
+    return handlers
+
+
+def service_to_listen(
+    engine: Engine, handler: Any, half_open: bool
+) -> tuple[int, bool]:
+    """The number of a handler's service, and whether its connections are half-open.
+
+    Raises:
+        TypeError: the handler has none of the four forms.
+        ValueError: half_open is given beside a handler.
+    """
+    _check_half_open(half_open)
+    handlers = handlers_of(engine)
+    number = handlers.number_for(handler, handlers.on_error, keep=True)
+    return number, handlers.half_open(number)
+
+
+def service_to_dial(engine: Engine, handler: Any, half_open: bool) -> tuple[int, bool]:
+    """The same for an outgoing connection; no handler means the one that runs.
+
+    Raises:
+        TypeError, ValueError: as above.
+        RuntimeError: the running handler cannot have the connection.
+    """
+    if handler is None:
+        return _running_service(engine), half_open
+    _check_half_open(half_open)
+    if engine.handlers is None and engine.services[0].dispatcher is not None:
+        raise RuntimeError(
+            "this mux has the connections of asyncio tasks only; "
+            "await pymux.aio.connect()"
+        )
+    handlers = handlers_of(engine)
+    number = handlers.number_for(handler, handlers.on_error, keep=False)
+    return number, handlers.half_open(number)
+
+
+def _running_service(engine: Engine) -> int:
+    """The service of the handler that runs, or else of the server or the caller."""
+    state = engine.services[0]
+    if engine.state is DISPATCHING and engine.running is None:
+        state = engine.serving
+    form: Any = state.dispatcher
+    if engine.running is None and (form is None or form.takes_outgoing):
+        return state.number
+    raise RuntimeError(
+        "a function or coroutine handler cannot tell the connections that it makes "
+        "from those that it serves; give connect() a handler=, or await pymux.dial() "
+        "in a coroutine (pymux.aio.connect() in asyncio)"
+    )
+
+
+def _check_half_open(half_open: bool) -> None:
+    if half_open:
+        raise ValueError(
+            "half_open is True beside a handler, whose form decides that; "
+            "leave half_open False"
+        )

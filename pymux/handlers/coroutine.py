@@ -131,7 +131,8 @@ class CoroutineDispatcher(Dispatcher):
     def bereave(self) -> None:
         """Keep hold of the coroutines, which are found by their connections."""
         for conn in self.engine.table:
-            if conn is not None and (task := buffer_of(conn)) is not None:
+            task = None if conn is None else buffer_of(conn)
+            if isinstance(task, Task) and task.owner is self:
                 self.orphans.add(task)
 
     def cleans_up(self) -> bool:

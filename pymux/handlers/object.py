@@ -82,8 +82,12 @@ class ObjectDispatcher(Dispatcher):
     def bereave(self) -> None:
         """Keep hold of the connections that the close ends: `closed` gets them."""
         if self.closed:
-            told, table = self.told(), self.engine.table
-            self.left += [c for c in table if c is not None and c not in told]
+            engine, told = self.engine, self.told()
+            for conn in engine.table:
+                if conn is None or conn in told:
+                    continue
+                if engine.dispatcher_of(conn.id) is self:
+                    self.left.append(conn)
 
     def wind_up(self, cause: BaseException | None) -> None:
         """Where an error or a close of the mux ends the server, `closed` still gets

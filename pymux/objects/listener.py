@@ -58,17 +58,21 @@ class Listener:
 
 
 def listen_on_all(
-    engine: Engine, asked: list[Settings], half_open: bool
+    engine: Engine, places: list[tuple[Settings, int, bool]]
 ) -> list[Listener]:
     """Listen on every address, or on none of them if one fails.
+
+    Args:
+        places: for each address its settings, the number of the service that gets
+            the connections, and whether they are half-open.
 
     Raises:
         OSError: an address cannot be had; the error names it.
     """
     made: list[Listener] = []
     try:
-        for settings in asked:
-            _listen(engine, settings, half_open, made)
+        for settings, service, half_open in places:
+            _listen(engine, settings, service, half_open, made)
     except BaseException:  # of a signal's handler, too
         for listener in made:
             listener.close()
@@ -77,16 +81,22 @@ def listen_on_all(
 
 
 def _listen(
-    engine: Engine, settings: Settings, half_open: bool, made: list[Listener]
+    engine: Engine,
+    settings: Settings,
+    service: int,
+    half_open: bool,
+    made: list[Listener],
 ) -> None:
     """Listen on one address, and append the listener in the same step."""
     where, keep = settings.address, None
     if not isinstance(where, socket.socket):
         where, _, keep = endpoints(where, listen=True)
+    rules = policy(settings.framing, settings.limits, half_open=half_open)
+    rules.service = service
     engine.listen(
         lambda id, name: made.append(Listener(engine, id, from_core(name))),
         where,
-        policy(settings.framing, settings.limits, half_open=half_open),
+        rules,
         settings.framing,
         backlog=settings.backlog,
         reuse_port=settings.reuse_port,

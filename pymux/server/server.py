@@ -19,10 +19,10 @@ from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
-from ..handlers.forms import dispatcher_for
 from ..mux import Mux, engine_of
+from ..service import Service
 from ..values.checks import check_spin, duration
-from ..values.endpoint import Listenable, Listenables, listen_settings
+from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
 from ..values.stats import Stats
@@ -68,24 +68,19 @@ class BaseServer:
         drain_timeout: float | None,
         on_error: OnError | None,
     ) -> None:
-        self._form = dispatcher_for(handler)
-        self._handler = handler
-        self._where: Any = list(address) if isinstance(address, list) else [address]
-        self._listen: dict[str, Any] = {
-            "framing": framing,
-            "limits": limits,
-            "backlog": backlog,
-            "reuse_port": reuse_port,
-            "mode": mode,
-        }
-        listen_settings(self._where, **self._listen)  # raises for what cannot be
+        self._service = Service(
+            handler,
+            address,
+            on_error,
+            framing=framing,
+            limits=limits,
+            backlog=backlog,
+            reuse_port=reuse_port,
+            mode=mode,
+        )
         choose(backend)
-        drain_timeout = duration("drain_timeout", drain_timeout)
-        if on_error is not None and not callable(on_error):
-            raise TypeError(f"on_error is {on_error!r}; a callable or None is needed")
         self._backend = backend
-        self._drain_timeout = drain_timeout
-        self._on_error = on_error
+        self._drain_timeout = duration("drain_timeout", drain_timeout)
 
         self._lock = RLock()
         self._claim: object = None  # of the call that bound it
@@ -96,7 +91,7 @@ class BaseServer:
         self._drain: Drain
 
     def __repr__(self) -> str:
-        where = self._addresses or self._where
+        where = self._addresses or self._service.where
         return f"<{type(self).__name__} {where[0] if len(where) == 1 else where}>"
 
     def _make_mux(self) -> Mux:
@@ -119,14 +114,10 @@ class BaseServer:
                 )
             mux = self._make_mux()
             try:
-                listeners = mux.listen(
-                    self._where, half_open=self._form.half_open, **self._listen
-                )
-                self._addresses = [listener.address for listener in listeners]
                 engine = engine_of(mux)
-                handlers = self._make_handlers(engine)
-                handlers.lead(self._handler, self._on_error)
-                self._handlers = handlers
+                handlers = self._handlers = self._make_handlers(engine)
+                listeners = self._service.open(mux)
+                self._addresses = [listener.address for listener in listeners]
                 self._drain = Drain(engine, handlers)
             except BaseException:
                 mux.close()
@@ -179,7 +170,8 @@ class Server(BaseServer):
 
     Args:
         handler: one of the four forms: a function, a coroutine function, a
-            `batched` function, an object with `opened`, `received`, ...
+            `batched` function, an object with `opened`, `received`, ... None if
+            every endpoint has a handler of its own.
         address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
             listening `socket.socket`; or a list of these, which is served whole or
             not at all.

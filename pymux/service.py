@@ -1,0 +1,64 @@
+"""Services: a handler and its endpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .handlers.all import Handlers, handlers_of
+from .handlers.base import OnError
+from .handlers.forms import dispatcher_for
+from .mux import Mux, engine_of
+from .objects.listener import Listener, listen_on_all
+from .values.endpoint import Listenable, Listenables, listen_settings
+
+__all__ = ["Service"]
+
+
+class Service:
+    """The handlers of a server, and where it listens for each of them.
+
+    Args:
+        handler: for endpoints that have none of their own; None if each has one.
+        address: an address, an `Endpoint`, a listening socket, or a list of these.
+        on_error: called with what handlers raise; None logs it.
+        options: of the call, as `listen_settings` takes them.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be, or cannot apply.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        address: Listenable | Listenables,
+        on_error: OnError | None = None,
+        **options: Any,
+    ) -> None:
+        if handler is not None:
+            dispatcher_for(handler)  # raises for what is none
+        if on_error is not None and not callable(on_error):
+            raise TypeError(f"on_error is {on_error!r}; a callable or None is needed")
+        self.where: Any = list(address) if isinstance(address, list) else [address]
+        self._asked = listen_settings(self.where, handler=handler, **options)
+        for settings in self._asked:
+            dispatcher_for(settings.handler)
+        self._first = self._asked[0].handler if handler is None else handler
+        self._on_error = on_error
+
+    def open(self, mux: Mux) -> list[Listener]:
+        """Listen on every address, or on none of them if one fails.
+
+        The call's handler, or else that of the first endpoint, is service 0 of the
+        mux: `on_error` or the log gets what timers raise as if it were its own.
+
+        Raises:
+            OSError: an address cannot be had; the error names it.
+        """
+        engine = engine_of(mux)
+        handlers: Handlers = handlers_of(engine)
+        handlers.lead(self._first, self._on_error)
+        places = []
+        for settings in self._asked:
+            number = handlers.number_for(settings.handler, self._on_error, keep=True)
+            places.append((settings, number, handlers.half_open(number)))
+        return listen_on_all(engine, places)
