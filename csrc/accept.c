@@ -1,9 +1,9 @@
-/* Listeners, and whom they accept. */
+/* Listening, and accepting connections. */
 #include "turn.h"
 
 /* --- listening --------------------------------------------------------- */
 
-/* A place for a listener with rules of its own; NULL: no memory. */
+/* A place for a listener, with a policy of its own; NULL: no memory. */
 static pmx__listener *new_listener(pmx_mux *mux, const pmx_policy *policy,
                                    const pmx__target *name,
                                    pmx__rules **rules)
@@ -19,7 +19,8 @@ static pmx__listener *new_listener(pmx_mux *mux, const pmx_policy *policy,
     return l;
 }
 
-/* Accept from its socket from now on. A place with rules is a listener. */
+/* Accept from the listener's socket from now on. A place that has rules is in
+ * use. */
 static int begin(pmx_mux *mux, pmx__listener *l, pmx__rules *rules,
                  uint64_t *id)
 {
@@ -134,7 +135,8 @@ static void watch_all(pmx_mux *mux)
             pmx__watch_listener(mux, &mux->listeners[i]);
 }
 
-/* Nothing to accept with: try again when a descriptor is closed, or soon. */
+/* The system is short of something: accept again when a descriptor is closed,
+ * or soon. */
 static void pause_accepting(pmx_mux *mux, int error)
 {
     if (!mux->accept_again) {
@@ -157,7 +159,8 @@ static void resume_accepting(pmx_mux *mux)
 /* Connections are gone, and their descriptors with them. */
 static void make_room(pmx_mux *mux)
 {
-    for (uint32_t i = mux->full_listeners.head, next; i != PMX__NONE; i = next) {
+    for (uint32_t i = mux->full_listeners.head, next; i != PMX__NONE;
+         i = next) {
         pmx__listener *l = &mux->listeners[i];
         next = l->next;
         if (pmx__places_taken(l->rules) < l->rules->policy.max_connections) {
@@ -189,7 +192,7 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     }
     c->flags = PMX__IN_POLLER | PMX__COUNTED;
     c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
-    if (mux->draining == 2) {   /* its slot may have been passed already */
+    if (mux->draining == 2) {   /* drain_all() may have passed its slot */
         c->ready_next = mux->fresh;
         mux->fresh = slot;
     }
@@ -203,14 +206,14 @@ refuse:
     pause_accepting(mux, error);
 }
 
-/* Whether there is room to report more connections as opened. */
+/* True if there is room to report another connection as opened. */
 static int has_room(const pmx_mux *mux, const pmx__listener *l)
 {
     return mux->opened_count < mux->max_rows &&
            l->rules->service->report_count < mux->max_rows;
 }
 
-/* Accept from one listener until nobody waits; how many were tried. */
+/* Accept from one listener until no peer waits; the number of tries. */
 static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
 {
     uint32_t tried = 0;
@@ -218,7 +221,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
            tried < budget && has_room(mux, l)) {
         pmx_sock sock;
         pmx__target peer;
-        peer.size = 0;          /* the system may tell none */
+        peer.size = 0;          /* the system may not tell a name */
         peer.to.any.sa_family = AF_UNSPEC;
         const pmx_policy *is = &l->rules->policy;
         if (is->max_connections && !mux->draining &&
@@ -239,7 +242,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             break;
         case ECONNABORTED: case EPROTO: case EPERM: case ENETDOWN:
         case EHOSTUNREACH: case ENETUNREACH: case ETIMEDOUT: case EINTR:
-            break;              /* that peer is gone; the next, please */
+            break;              /* the peer is gone; the next one */
         default:                /* EMFILE, ENFILE, ENOMEM, ENOBUFS, ... */
             pause_accepting(mux, error);
             break;
@@ -262,7 +265,7 @@ void pmx__accept_all(pmx_mux *mux)
         pmx__listener *l = &mux->listeners[i];
         budget -= accept_from(mux, l, budget);
         if (l->can_accept && !l->full) {
-            pmx__listener_state(mux, l, 1, 0);  /* the others first, next time */
+            pmx__listener_state(mux, l, 1, 0);  /* next time the last */
             if (!has_room(mux, l))
                 mux->capped = 1;
         }

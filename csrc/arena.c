@@ -4,15 +4,15 @@
  * carry of a connection is an arena of one row: a large frame that has been
  * assembled in it is handed over as a batch of its own, without a copy.
  *
- * `data` may be moved forward over what is done with; `capacity` counts from
- * there. The block itself begins at the header.
+ * `data` may be moved forward over bytes that are used up; `capacity` counts
+ * from there. The block itself begins at the header.
  */
 #include "core.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* The header; ids behind it stand at a multiple of 8, on 32 bits too. */
+/* The header; the ids behind it stand at a multiple of 8, on 32 bits too. */
 enum { HEADER = (sizeof(pmx_arena) + 7) / 8 * 8 };
 
 static size_t columns_size(uint32_t rows)
@@ -91,7 +91,7 @@ int pmx__arena_reserve(pmx_mux *mux, pmx_arena **place, size_t size,
     if (arena->capacity - arena->size >= size)
         return 0;
 
-    /* Back to the front first, then twice the room, as far as it may go. */
+    /* Move the bytes to the front first; then double the room, up to `most`. */
     uint8_t *data = arena->data;
     uint64_t used = arena->size;
     lay_out(arena);
@@ -125,7 +125,7 @@ void pmx__carry_drop(pmx_mux *mux, pmx__conn *c)
     c->carry = NULL;
 }
 
-/* How many messages there are follows from where the last one ends. */
+/* The last message is the one that ends where the data ends. */
 void pmx_close_gaps(pmx_arena *arena)
 {
     uint32_t gap = arena->gap;
@@ -135,7 +135,7 @@ void pmx_close_gaps(pmx_arena *arena)
     if (!gap)
         return;
     for (uint32_t k = 0; (uint64_t)arena->offsets[k] < arena->size; k++) {
-        /* what stands before message k is closed up, from k on it is not */
+        /* messages before k are closed up, k and the rest are not */
         uint64_t from = (uint64_t)arena->offsets[k];
         uint64_t size = (uint64_t)arena->offsets[k + 1] - from - gap;
         memmove(arena->data + to, arena->data + from, (size_t)size);

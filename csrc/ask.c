@@ -34,7 +34,7 @@ int pmx__do_pending(const pmx_mux *mux, uint64_t id)
         return 1;
     if (c->flags & PMX__ENDED)
         return 0;
-    /* The poller may have had more to tell than there was room for. */
+    /* the poller may have had more events than there was room for */
     return c->flags & PMX__CAN_READ ||
            (mux->unheard && pmx__arrived(c->sock) > 0);
 }

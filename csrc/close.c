@@ -1,22 +1,23 @@
 /*
- * How a connection ends, and when: see state.c for its states.
+ * How a connection ends, and when. (Its states: see state.c.)
  *
- * ENDED says that no more input is delivered, ENDING that the connection
- * closes as soon as the answers to its last messages are in, CLOSING that its
- * queue is flushed and its end sent, DROPPING that what the peer still sends
- * is read and dropped until the peer ends too: a close with unread input would
- * make the kernel reset the connection and throw away what it had not
- * delivered. While the mux drains, it is enough that the peer has acknowledged
- * all of it. pmx__settle() takes each step as soon as it can be taken; time
- * without progress bounds all of them.
+ * ENDED means that no more input is delivered; ENDING, that the connection
+ * closes when the answers to its last messages are in; CLOSING, that its queue
+ * is flushed and the end of the stream sent; DROPPING, that what the peer
+ * still sends is read and dropped until the peer ends too. A close with unread
+ * input would make the kernel reset the connection and throw away what it has
+ * not delivered. While the mux drains, it is enough that the peer has
+ * acknowledged everything. pmx__settle() takes each step as soon as it can be
+ * taken, and time without progress bounds all of them.
  *
- * No event tells what a peer acknowledges: connections that close are looked
- * at. A byte less to acknowledge is progress, as is one that the kernel takes;
- * what the peer sends is none, or it could hold the connection for ever.
+ * No event reports what a peer acknowledges, so closing connections are looked
+ * at now and then. A byte that the peer acknowledges is progress, and so is a
+ * byte that the kernel takes. What the peer sends is no progress: the peer
+ * could hold the connection for ever.
  */
 #include "state.h"
 
-/* When a closing connection is looked at next, for progress. */
+/* Set when a closing connection is looked at next, for progress. */
 static void look_again(pmx_mux *mux, uint32_t slot)
 {
     const pmx__conn *c = pmx__slot(mux, slot);
@@ -27,7 +28,7 @@ static void look_again(pmx_mux *mux, uint32_t slot)
         span = PMX__SOON_NS;
     if (c->due == PMX__CLOSE_DUE || c->flags & PMX__UNACKED)
         pmx__look_at(mux, slot, pmx__after(mux->now, span));
-    else                        /* nothing bounds it, nothing waits for it */
+    else                        /* no time bounds this, nothing waits */
         pmx__undue(mux, slot);
 }
 
@@ -61,7 +62,7 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
     if (!c->error)
         c->error = error;
     if (c->flags & PMX__CONNECTING) {
-        if (!c->queue)          /* nothing to wait for */
+        if (!c->queue)          /* no output waits */
             pmx__finish(mux, slot, 0, 0);
         else
             close_in_time(mux, slot);
@@ -70,7 +71,7 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
     c->flags &= ~(uint32_t)(PMX__FRAMES | PMX__ENDING | PMX__OVER_WATER |
                             PMX__SAY_DRAINED);
-    if (!(c->flags & PMX__ENDED)) {     /* our close ends the input, no stop */
+    if (!(c->flags & PMX__ENDED)) {     /* no stop ends it, but this close */
         c->flags |= PMX__ENDED | PMX__DROPPING;
         c->flags &= ~(uint32_t)PMX__LIMITED;
     }
@@ -84,7 +85,7 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
         pmx__ready(mux, slot);
 }
 
-/* -1: the OS does not tell. */
+/* Bytes that the peer has not acknowledged; -1: the OS does not tell. */
 static int64_t unacknowledged(const pmx__conn *c)
 {
     return c->rules->transport->arrives_at_once
@@ -103,23 +104,24 @@ static void look_soon(pmx_mux *mux, uint32_t slot)
     look_again(mux, slot);
 }
 
-/* Where the OS does not tell what is acknowledged, the peer's end is enough,
- * and a reset does not wait. */
+/* Finish the connection once its peer has acknowledged everything. Where the OS
+ * does not tell what is acknowledged, the peer's end is enough, and a reset
+ * does not wait. */
 static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     int64_t n = unacknowledged(c);
     if (n > 0 || (n < 0 && c->flags & PMX__DROPPING))
         look_soon(mux, slot);
-    else                        /* what was lost needs no acknowledgement */
+    else                        /* lost output is not acknowledged */
         pmx__finish(mux, slot,
                     c->error ? c->error : pmx__sock_error(c->sock), reset);
 }
 
 /* The kernel has all output and the end of the stream. The connection lingers
  * and gives its place under max_connections to another. When more connections
- * linger than may be open, the one whose peer has had everything for longest
- * is closed: it has nothing to lose. */
+ * linger than may be open, the one whose peer has had everything for longest is
+ * closed: its peer has nothing to lose. */
 static void linger(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -141,9 +143,9 @@ static void linger(pmx_mux *mux, uint32_t slot)
                     pmx__slot(mux, rules->oldest - 1)->error, 0);
 }
 
-/* Take the steps that a shrunken queue allows: read on under low water; when
- * it is empty send the end, then, of a closing connection, close when the
- * peer has ended too. */
+/* Take the steps that a shorter queue allows. Under low water, read on. When
+ * the queue is empty, send the end. Then, if the connection is closing, close
+ * it when the peer has ended too. */
 void pmx__settle(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -161,15 +163,15 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     if (queued || !(c->flags & PMX__SEND_ENDED))
         return;
     if (c->flags & PMX__CLOSING && c->flags & PMX__RESET_LAST) {
-        /* a reset throws away what the peer does not have yet, and so does a
-         * close, of a connection with input that is not read */
+        /* A reset throws away what the peer does not have yet. So does a close
+         * while input is unread. */
         finish_acknowledged(mux, slot, 1);
         return;
     }
     if (!(c->flags & (PMX__SHUT | PMX__SEND_FAILED))) {
         if (transport->bye)
             transport->bye(mux, c);
-        if (c->queue) {         /* FIN follows when that is with the kernel */
+        if (c->queue) {         /* the end follows when the kernel has that */
             pmx__watch(mux, slot);
             pmx__ready(mux, slot);
             return;
@@ -183,17 +185,17 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
         finish_acknowledged(mux, slot, 0);
     else if (c->flags & PMX__DROPPING && !(c->flags & PMX__SEND_FAILED))
         linger(mux, slot);
-    else                        /* the peer has ended, or gets nothing more */
+    else                        /* the peer has ended, or is lost */
         pmx__finish(mux, slot, c->error, 0);
 }
 
 /* Bytes that the peer has acknowledged since the last look are progress. When
- * all are acknowledged, the connection may have what it waits for. */
+ * all are acknowledged, the step that has waited for that can be taken. */
 static void look(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     int error = c->flags & PMX__HANGUP_SEEN ? pmx__sock_error(c->sock) : 0;
-    if (error) {                /* a poller may have had to drop it */
+    if (error) {                /* a poller may have stopped watching it */
         pmx__finish(mux, slot, error, 0);
         return;
     }
@@ -201,7 +203,7 @@ static void look(pmx_mux *mux, uint32_t slot)
     uint32_t left = n < 0 || n > PMX__UNKNOWN ? PMX__UNKNOWN : (uint32_t)n;
     if (left < c->left && (c->left != PMX__UNKNOWN ||
                            mux->now >= pmx__deadline_of(c)))
-        c->since = mux->now;    /* a first look that is late knows nothing */
+        c->since = mux->now;    /* the first look has nothing to compare with */
     c->left = left;
     if (n <= 0 && c->flags & PMX__UNACKED) {
         c->flags &= ~(uint32_t)PMX__UNACKED;
@@ -223,13 +225,13 @@ void pmx__end_sending(pmx_mux *mux, uint32_t slot)
     pmx__settle(mux, slot);
 }
 
-/* Its time is over, or it is to be looked at. */
+/* The connection's time is over, or the connection is to be looked at. */
 void pmx__is_due(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & PMX__CONNECTING && mux->now < pmx__deadline_of(c)) {
         pmx__look_at(mux, slot, INT64_MAX);
-        if (c->at.route->refused) {     /* to be dialled again */
+        if (c->at.route->refused) {     /* dial again */
             c->flags |= PMX__CAN_WRITE;
             pmx__ready(mux, slot);
         }

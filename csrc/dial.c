@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-/* Try the route's next targets until one is on its way; when none is, the
+/* Try the next targets of the route until one is on its way. If all fail, the
  * connection ends with the last error. */
 static void dial(pmx_mux *mux, uint32_t slot, int error)
 {
@@ -12,7 +12,7 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
     while (route->next < route->count) {
         pmx__target *target = &route->targets[route->next];
         int dialled = pmx__dial(target, &c->sock);
-        if (dialled == -EAGAIN) {       /* a full backlog, say: later */
+        if (dialled == -EAGAIN) {       /* a full backlog: later */
             route->refused = 1;
             pmx__look_at(mux, slot, mux->now + PMX__REDIAL_NS);
             return;
@@ -25,7 +25,7 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
                 c->flags |= PMX__IN_POLLER;
                 c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
                 pmx__watch(mux, slot);
-                if (!dialled) {         /* reported by the next harvest */
+                if (!dialled) {         /* the next harvest reports it */
                     c->flags |= PMX__CAN_WRITE;
                     pmx__ready(mux, slot);
                 }
@@ -60,8 +60,8 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
         error = pmx__resolve(&endpoints[i], &route->targets[i]);
     if (error)
         goto fail;
-    /* how long connecting may take is the call's: with what is left of a
-     * deadline, each would have a policy of its own */
+    /* How long connecting may take belongs to the call: with what is left of a
+     * deadline, each connection would have a policy of its own. */
     pmx_policy common = *policy;
     common.connect_ns = -1;
     pmx__rules *rules = pmx__rules_reused(
@@ -77,7 +77,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     *id = pmx__id(slot, c);
     pmx__set_due(mux, slot, PMX__CONNECT_DUE);
     dial(mux, slot, 0);
-    /* a descriptor that cannot be had is the caller's to know, now */
+    /* the caller learns at once that the system has no descriptor */
     if (c->flags & PMX__DONE &&
         (c->error == EMFILE || c->error == ENFILE || c->error == ENOSPC ||
          c->error == ENOMEM || c->error == ENOBUFS)) {
@@ -91,8 +91,7 @@ fail:
     return error;
 }
 
-/* The poller says that a dialled socket has become writable, or the time to
- * dial again has come. */
+/* A dialled socket has become writable, or the time to dial again has come. */
 void pmx__connected(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -102,12 +101,13 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
         dial(mux, slot, 0);
         return;
     }
-    int told = !(c->flags & PMX__CLOSING);      /* else it is the closing's */
+    /* in a closing connection c->error is that of the close */
+    int told = !(c->flags & PMX__CLOSING);
     int error = told && c->error ? -c->error : pmx__dialled(c->sock);
     if (told)
         c->error = 0;
     c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ);
-    if (error == -ENOTCONN) {   /* not yet */
+    if (error == -ENOTCONN) {   /* not connected yet */
         error = pmx__arm(mux, c);
         if (!error)
             return;
@@ -115,7 +115,7 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     if (error) {
         mux->poller->del(mux->poll_state, c->sock);
         c->flags &= ~(uint32_t)PMX__IN_POLLER;
-        pmx__reset_sock(c->sock);       /* one to itself, say, would linger */
+        pmx__reset_sock(c->sock);       /* to itself, it would linger */
         c->sock = PMX__NO_SOCK;
         c->at.route->next++;
         dial(mux, slot, -error);
@@ -125,13 +125,13 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     pmx__keep_peer(c, &route->targets[route->next]);
     free(route);
     c->flags &= ~(uint32_t)PMX__CONNECTING;
-    /* not sooner: it would bound connecting too */
+    /* sooner, it would bound connecting too */
     pmx__keep_alive(c->sock, &c->rules->policy);
-    /* what has come meanwhile, its end too, had this one event */
+    /* one event reported all that has come meanwhile, the end too */
     c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
     mux->stats.connected++;
     pmx__opened(mux, slot);
     if (c->flags & PMX__CLOSING)
         pmx__due_to_close(mux, slot);
-    pmx__settle(mux, slot);     /* what is queued leaves when it is served */
+    pmx__settle(mux, slot);     /* queued output leaves in its turn */
 }

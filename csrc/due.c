@@ -1,13 +1,13 @@
 /*
  * Deadlines: a heap of all of them, the next one first.
  *
- * A touch only notes when it was; the heap learns of it when the deadline
- * that stands there is over. So a connection costs the heap one step in the
- * time that it may be idle, however much it says, and a message costs a
- * store. There is room for every slot beforehand: setting one cannot fail.
+ * A touch only stores its time. The heap learns of it when the old deadline is
+ * over. So a connection costs the heap one step in the time that it may be
+ * idle, however much it says, and a message costs one store. The heap has room
+ * for every slot, so setting a deadline cannot fail.
  *
  * A connection that closes or dials comes up before its deadline too, to be
- * looked at: each has a time of its own for that, in the same place.
+ * looked at: the heap has the earlier of the two times.
  */
 #include "core.h"
 
@@ -31,7 +31,7 @@ static void put(pmx_mux *mux, uint32_t place, pmx__deadline d)
     pmx__slot(mux, d.slot)->due_place = place;
 }
 
-/* Move the hole at `place` to where d belongs, and put it there. */
+/* Move the hole at `place` to where d belongs, and put d there. */
 static void settle(pmx_mux *mux, uint32_t place, pmx__deadline d)
 {
     while (place && mux->due[(place - 1) / 4].at > d.at) {
@@ -101,7 +101,7 @@ void pmx__touch(pmx_mux *mux, uint32_t slot)
     else if (c->due == PMX__SLOW_DUE)
         pmx__set_due(mux, slot, PMX__IDLE_DUE);
     else if (c->flags & (PMX__PAUSED | PMX__HELD) && !c->due)
-        c->since = 0;           /* what its clock has run, standing */
+        c->since = 0;           /* the time that its clock has run */
 }
 
 void pmx__put_off(pmx_mux *mux)
@@ -124,7 +124,7 @@ uint32_t pmx__overdue(pmx_mux *mux)
         first.at = pmx__deadline_of(c);
         if (first.at <= mux->now || c->due != PMX__IDLE_DUE)
             return first.slot;
-        settle(mux, 0, first);      /* it was touched since */
+        settle(mux, 0, first);      /* the connection was touched since */
     }
     return PMX__NONE;
 }

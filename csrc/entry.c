@@ -2,13 +2,13 @@
  * The door: every call that touches a mux comes through here, one at a time.
  *
  * A mux belongs to one thread, and the caller sees to that. Where the caller
- * does not, two threads would change the same lists and corrupt the heap. So a
- * call made while another thread is inside gets -EBUSY and has done nothing; a
- * call after pmx_shut() gets -EBADF. No call waits for another, and the core
- * never calls back, so a thread cannot meet itself here.
+ * fails to, two threads would change the same lists and corrupt the heap. So a
+ * call while another thread is inside gets -EBUSY and does nothing, and a call
+ * after pmx_shut() gets -EBADF. No call waits for another. The core never
+ * calls back, so a thread cannot meet itself here.
  *
- * Not through the door: what any thread may ask (pmx_name, pmx_forked,
- * pmx_counts, pmx_wakeup_fd), and pmx_wakeup().
+ * These calls do not use the door, since any thread may make them: pmx_name,
+ * pmx_forked, pmx_counts, pmx_wakeup_fd, pmx_wakeup.
  */
 #include "mux.h"
 
@@ -30,7 +30,8 @@ static void leave(pmx_mux *mux)
     (void)pmx__swap(&mux->door, &is, FREE);
 }
 
-/* `result` of a call with the mux, if it is let in; else why it is not. */
+/* `result` is that of the call, if the mux lets the thread in; else an
+ * error. */
 #define INSIDE(mux, type, call)  \
     type result = enter(mux);    \
     if (!result) {               \
@@ -41,7 +42,7 @@ static void leave(pmx_mux *mux)
 
 /* --- life -------------------------------------------------------------- */
 
-/* In a forked child nobody is inside: that thread was the parent's. */
+/* In a forked child no thread is inside: that one was the parent's. */
 int pmx_shut(pmx_mux *mux)
 {
     int32_t is = FREE;
@@ -169,7 +170,7 @@ int pmx_harvest(pmx_turn *turn)
     INSIDE(turn->mux, int, pmx__do_harvest(turn));
 }
 
-/* The turn is the caller's, and another thread's while that is inside. */
+/* The turn belongs to the caller that is inside. */
 static int64_t exchange(pmx_turn *t, int64_t timeout_ns,
                         const pmx_block *block)
 {
@@ -179,7 +180,9 @@ static int64_t exchange(pmx_turn *t, int64_t timeout_ns,
         t->block_count = 1;
     }
     int reason = pmx__do_harvest(t);
-    return reason < 0 ? reason : reason | (int64_t)t->messages << PMX_MESSAGES_SHIFT;
+    return reason < 0
+               ? reason
+               : reason | (int64_t)t->messages << PMX_MESSAGES_SHIFT;
 }
 
 int64_t pmx_exchange(pmx_turn *turn, int64_t timeout_ns, uint64_t shape,

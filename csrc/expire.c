@@ -1,8 +1,9 @@
 /*
  * Which connections have run out of time. A peer's clock runs while the peer
- * could act. It stands while the peer waits for us: for its bytes to be read,
- * for its turn, for the task that has its message. Nothing of that is examined
- * before the time is over, so a message costs one store, the touch.
+ * could act. It stands still while the peer waits for us: until its bytes are
+ * read, until its turn comes, until the task that has its message answers.
+ * None of that is examined before the time is over, so a message costs one
+ * store, the touch.
  */
 #include "state.h"
 
@@ -11,7 +12,7 @@ static int is_idle_due(const pmx__conn *c)
     return c->due == PMX__IDLE_DUE || c->due == PMX__SLOW_DUE;
 }
 
-/* Whether the peer has done its part: the kernel has room for queued output,
+/* True if the peer has done its part: the kernel has room for queued output,
  * unread bytes have arrived, or a message is in the batch that gathers. Bytes
  * do not count while reading is paused because the peer does not take its
  * answers. */
@@ -33,7 +34,7 @@ static int may_read(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     int looked = c->due == PMX__SLOW_DUE;
-    /* `left` is another figure while a drain limits the input */
+    /* `left` has another meaning while a drain limits the input */
     int limited = (c->flags & (PMX__LIMITED | PMX__ENDED)) == PMX__LIMITED;
     int64_t n = limited ? 0 : pmx__unacknowledged(c->sock);
     uint32_t left = n < 0 ? 0 : n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
@@ -53,8 +54,8 @@ static int may_read(pmx_mux *mux, uint32_t slot)
 }
 
 /* The connection's time is over, unless its peer waits for us. A task that has
- * a message of the connection may be working on it, or may wait for the next:
- * only the caller knows, so the connection becomes a row of mux->idle. */
+ * a message of the connection may be working on it or wait for the next one.
+ * Only the caller knows, so the connection becomes a row of mux->idle. */
 static void expire_idle(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);

@@ -1,11 +1,11 @@
 /*
  * The guard: one lock for the tables of all selectors. It is held for a store
- * or a copy, so one is enough, and a single one can be taken before a fork:
- * the child then finds every table whole and the lock free.
+ * or a copy, so one lock is enough, and one can be taken before a fork: then
+ * the child finds every table whole and the lock free.
  *
- * And what else the pollers of selectors need below them: the one atomic
- * operation that there is, since C11's own are not in MSVC's C, and the memory
- * of a wait.
+ * This file also has what else the pollers of selectors need below them: the
+ * memory of a wait, and the one atomic operation of the core. (MSVC's C has no
+ * atomics of C11.)
  */
 #include "poller.h"
 

@@ -1,4 +1,4 @@
-/* Listeners: where they are, and which of them may be accepted from. */
+/* Listeners: their places, and which of them may have peers to accept. */
 #include "slots.h"
 
 #include <stdlib.h>
@@ -44,7 +44,8 @@ static void take_out(pmx_mux *mux, pmx__list *list, const pmx__listener *l)
         mux->listeners[l->next].prev = l->prev;
 }
 
-/* A turn looks at those alone that it may accept from, not at all. */
+/* Put the listener into the list for its state, so that a turn does not look at
+ * listeners from which nothing can be accepted. */
 void pmx__listener_state(pmx_mux *mux, pmx__listener *l, int can_accept,
                          int full)
 {
@@ -100,11 +101,11 @@ void pmx__listener_free(pmx_mux *mux, pmx__listener *l)
     push(mux, &mux->free_listeners, l);
 }
 
-/* Whether a turn need not wait, since somebody may be accepted. */
+/* True if a turn need not wait, since a peer may be accepted. */
 int pmx__accepting(const pmx_mux *mux)
 {
     if (mux->room && mux->full_listeners.head != PMX__NONE)
-        return 1;               /* one of them may have some: look */
+        return 1;               /* one of them may have a free place: look */
     return mux->accepting.head != PMX__NONE &&
            (mux->room || !mux->accept_again);
 }

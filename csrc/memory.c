@@ -34,12 +34,13 @@ int pmx__allocate_tables(pmx_mux *mux)
                ? 0 : -ENOMEM;
 }
 
-/* glibc maps every block over 128 KiB until it has seen one freed: from then
- * on blocks up to that size come from its heap, which is trimmed when twice
- * as much is free. A handler that makes some large objects each turn would
- * have their pages mapped and cleared every time: with 64 KiB messages that
- * was up to 40% of a server's CPU (measured). One block shows it, once there
- * is so much to handle, and up to 2 MiB that are free stay with the process. */
+/* glibc maps every block over 128 KiB until one has been freed. From then on
+ * blocks up to that size come from its heap, which is trimmed when twice as
+ * much is free. Without that, the pages of a handler that makes some large
+ * objects each turn are mapped and cleared every time: with 64 KiB messages
+ * this took up to 40% of a server's CPU (measured). So one block is freed here
+ * when there is much to handle; up to 2 MiB that are free stay with the
+ * process. */
 void pmx__keep_freed_memory(pmx_mux *mux)
 {
     void *volatile block = sys_malloc(1 << 20);
@@ -47,7 +48,7 @@ void pmx__keep_freed_memory(pmx_mux *mux)
     mux->keeps_memory = 1;
 }
 
-/* The allocator keeps what is freed among what is in use, however much. It is
+/* The allocator keeps freed memory among memory in use, however much. It is
  * told to give that back, seldom: for so many bytes, and after so long. */
 void pmx__give_memory_back(pmx_mux *mux)
 {

@@ -1,16 +1,16 @@
 /*
  * The mux: its life, and the turn.
  *
- * A turn sends, waits, receives and frames, closes, accepts, reports. A
- * descriptor accepted in a turn can so never meet events that were meant for
- * the one that had its number.
+ * A turn sends, waits, receives and frames, closes, accepts, reports, in this
+ * order. A descriptor that a turn accepts can therefore not meet an event that
+ * was meant for the connection which had its number before.
  *
- * Readiness belongs to the mux. The poller's events only put connections on
- * the ready list; a connection leaves it when there is nothing more to do for
- * it. What a turn does not reach, since the batch is full, stays in order and
- * comes first in the next, which then does not wait. So everybody is served
- * alike, however many are always ready, and edge-triggered pollers need no
- * second look.
+ * The mux keeps readiness, not the poller. An event only puts a connection
+ * into a ready list, and the connection leaves the list when nothing more can
+ * be done for it. When the batch is full, the connections that the turn has
+ * not reached keep their places and come first in the next turn, which does
+ * not wait. So all connections are served alike, however many are always
+ * ready, and edge-triggered pollers need no second look.
  */
 #include "mux.h"
 
@@ -19,7 +19,7 @@
 
 /* --- life -------------------------------------------------------------- */
 
-/* Without a wakeup: see pmx__do_wakeup_open(). */
+/* A mux without a wakeup: pmx__do_wakeup_open() adds that. */
 static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
                     uint64_t arena_size, int small)
 {
@@ -98,9 +98,9 @@ int pmx__do_wakeup_open(pmx_mux *mux)
     return 0;
 }
 
-/* A peer must not take a truncated stream for a whole one: whose output does
- * not fit into the kernel now is reset. In a forked child, descriptors alone
- * are closed: whatever else we did would be done to the parent. */
+/* A peer must not take a truncated stream for a whole one. So a connection
+ * whose output does not fit into the kernel now is reset. A forked child only
+ * closes its descriptors: anything else would be done to the parent. */
 static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -127,7 +127,7 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
     pmx__rules_drop(mux, c->rules);
 }
 
-/* All but the mux itself, which a late caller may still look at. */
+/* Free all but the mux itself, which a late caller may still look at. */
 void pmx__do_shut(pmx_mux *mux)
 {
     int forked = pmx_forked(mux);
@@ -233,7 +233,8 @@ static void begin_batch(pmx_mux *mux, pmx_arena *arena)
     mux->turn++;
 }
 
-/* The answers to the last batch are in: who ended with it closes. */
+/* The answers to the last batch are in: connections that ended with it
+ * close. */
 static void close_ending(pmx_mux *mux)
 {
     uint32_t count = mux->ending_count;
@@ -246,8 +247,8 @@ static void close_ending(pmx_mux *mux)
 }
 
 /* Serve the connections of one service that were ready when this began, in
- * order, until the batch is full, or so much was sent of queues that others
- * have waited long enough. */
+ * order, until the batch is full or so much of their queues was sent that the
+ * other connections have waited long enough. */
 static void serve_ready(pmx_mux *mux)
 {
     pmx__service *s = mux->serving;
@@ -261,7 +262,7 @@ static void serve_ready(pmx_mux *mux)
             mux->full = 1;
         if (mux->full && pmx__has_work(c) &&
             (c->row_turn != mux->turn || s->cut_short == slot))
-            break;              /* it had nothing yet, and stays first */
+            break;              /* without a row yet, it stays first */
         pmx__unready(mux, slot);
         if (pmx__has_work(c))
             pmx__ready(mux, slot);
@@ -270,8 +271,8 @@ static void serve_ready(pmx_mux *mux)
     }
 }
 
-/* What brings no rows: connecting, sending, dropping what a closed connection
- * still receives. */
+/* Serve the connections whose work brings no rows: those that connect, only
+ * send, or drop what a closed connection still receives. */
 static void serve_chores(pmx_mux *mux)
 {
     for (uint32_t n = mux->chore_count;
@@ -350,7 +351,7 @@ static int enough(const pmx_mux *mux)
            pmx__others_wait(mux);
 }
 
-/* What there is stays for the next harvest. */
+/* The batch stays for the next harvest. */
 static int put_off(pmx_turn *t)
 {
     t->messages = t->opened_count = t->ended_count = 0;
@@ -362,7 +363,7 @@ static int put_off(pmx_turn *t)
 
 static int report(pmx_mux *mux, pmx_turn *t, int reason)
 {
-    do {                        /* what was to be said may not hold any more */
+    do {                        /* a row may not hold any more */
         pmx__next_reporter(mux);
         pmx__report(mux);
     } while (mux->report_count && !pmx__has_rows(mux) &&
@@ -403,7 +404,7 @@ int pmx__do_submit(pmx_turn *t)
     if (pmx_forked(mux))
         return -EPERM;
     uint32_t count = t->block_count;
-    t->block_count = 0;         /* taken over, once */
+    t->block_count = 0;         /* the log is taken over once */
     mux->now = pmx__now();
     pmx__hand_back(mux, mux->now);
     pmx__take_log(mux, t->blocks, count);
@@ -427,7 +428,7 @@ int pmx__do_harvest(pmx_turn *t)
                 : pmx__after(mux->now, t->timeout_ns);
     int reason = 0;
     uint64_t shortages = mux->stats.shortages;
-    uint32_t passes = mux->service_count;   /* so that each has had its turn */
+    uint32_t passes = mux->service_count;   /* each service has its turn */
     do {
         int64_t until = pmx__earlier(end, mux->gathered_at);
         until = pmx__earlier(until, pmx__next_act(mux));
@@ -438,7 +439,7 @@ int pmx__do_harvest(pmx_turn *t)
         mux->now = pmx__now();
         mux->short_of_buffers = 0;
         if (count == -EINTR || (count < 0 && pmx__has_rows(mux)))
-            reason |= PMX_INTERRUPTED;  /* if it fails again, that is said */
+            reason |= PMX_INTERRUPTED;  /* a second failure is returned */
         else if (count < 0)
             return count;
         else if (pmx__note_events(mux, count))
@@ -457,7 +458,7 @@ int pmx__do_harvest(pmx_turn *t)
             mux->gathered_at = pmx__after(mux->now, mux->serving->max_delay_ns);
         if (t->until_sent && !mux->stats.queued)
             reason |= PMX_ROWS;
-        /* The caller is to learn of a pause of accepting while it lasts. */
+        /* The caller learns of a pause of accepting while it lasts. */
         if (mux->stats.shortages != shortages && !pmx__has_rows(mux))
             break;
     } while (!reason && !enough(mux) &&

@@ -20,7 +20,8 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer)
     } else if (c->flags & PMX__DONE) {
         if (c->at.names)
             *peer = c->at.names->targets[0];
-    } else if (c->flags & PMX__CONNECTING) {    /* or the last that was tried */
+    } else if (c->flags & PMX__CONNECTING) {
+        /* the target that is tried, or the last */
         const pmx__route *r = c->at.route;
         *peer = r->targets[r->next < r->count ? r->next : r->count - 1];
     } else if (family == 6) {
@@ -42,7 +43,7 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer)
     }
 }
 
-/* IPv4 and IPv6 fit into the slot, but for a scope, which is rare. */
+/* IPv4 and IPv6 addresses fit into the slot. A scope does not; it is rare. */
 void pmx__keep_peer(pmx__conn *c, const pmx__target *peer)
 {
     int family = pmx__family(peer);

@@ -24,9 +24,9 @@
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
-/* Bytes to send or receive at once: more than an int's worth is an error on
- * macOS and cannot be said on Windows. There the kernel takes all of a send,
- * however much that is, and locks its pages. */
+/* The most bytes of one call. More than an int's worth is an error on macOS,
+ * and Windows takes an int. The Windows kernel takes all of a send, however
+ * much, and locks its pages. */
 #ifdef _WIN32
 #define MOST ((size_t)1 << 20)
 #else
@@ -52,8 +52,8 @@ int pmx__net_error(void)
     }
 }
 
-/* Out-of-band bytes stand in the stream, where a select() that is told of
- * them, as of an error, could not do anything about them. */
+/* Out-of-band bytes stay in the stream. Otherwise select() would report them as
+ * an error about which nothing can be done. */
 int pmx__prepare(pmx_sock sock)
 {
     u_long on = 1;
@@ -83,7 +83,7 @@ int pmx__prepare(pmx_sock sock)
 }
 #endif
 
-/* What became of bytes: their number, or one name for each failure. */
+/* The bytes that a call moved, or one errno for each failure. */
 static int64_t moved(int64_t n)
 {
     if (n >= 0)
@@ -133,10 +133,10 @@ int pmx__open_sock(const pmx__target *target, pmx_sock *sock)
     return 0;
 }
 
-/* What an OS lacks is left to its defaults. Unacknowledged output holds the
- * probes back, so it is given the same time where there is an option; on
- * Linux a little less, since its timers run late by up to an eighth, and not
- * so much that silence would end a probe too soon. */
+/* An option that the OS lacks is left out. Unacknowledged output holds the
+ * probes back, so it gets the same time by an option of its own. On Linux that
+ * is a little less, since its timers run late by up to an eighth, but not so
+ * much that silence would end a probe too soon. */
 void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy)
 {
     int idle = (int)policy->keep_idle;
@@ -210,8 +210,8 @@ static int is_same(const pmx__sockaddr *a, const pmx__sockaddr *b)
                    sizeof a->v6.sin6_addr);
 }
 
-/* Where nobody listens on a port of this machine, the system may choose that
- * very port for our end of the connection, which then is one to itself. */
+/* If no process listens on a port of this machine, the system may choose that
+ * very port for our end: then the connection is one to itself. */
 int pmx__dialled(pmx_sock sock)
 {
     int error = pmx__sock_error(sock);
@@ -260,7 +260,7 @@ int64_t pmx__send(pmx_sock sock, const void *from, size_t size)
 }
 
 #ifndef __linux__
-/* The spans that make up MOST bytes, the last one shortened; their number. */
+/* Shorten the spans to MOST bytes in all; their number. */
 static int at_most(pmx__span *spans, int count)
 {
     size_t room = MOST;

@@ -1,21 +1,23 @@
-/* Sockets: the only per-OS socket code is behind these. Every function
- * returns >= 0 or -errno and retries EINTR where that is sound. Layer 1. */
+/* Stream sockets. The code that differs from OS to OS is behind these calls.
+ * Each returns >= 0 or -errno, and retries EINTR where that is sound. Layer
+ * 1. */
 #ifndef PMX_NET_H
 #define PMX_NET_H
 
 #include "net_addr.h"
 
-/* Whether a listener's options are those of whom it accepts; and whether a
- * send to a peer that had ended its stream before it was lost is EPIPE, and to
- * one that had not another errno, as in Linux' tcp_reset(). */
+/* HANDS_ON: accepted sockets inherit the options of their listener.
+ * EPIPE_TELLS: a send to a peer that is lost fails with EPIPE if the peer had
+ * ended its stream before, and with another errno if it had not, as in Linux'
+ * tcp_reset(). */
 #ifdef __linux__
 enum { PMX__HANDS_ON = 1, PMX__EPIPE_TELLS = 1 };
 #else
 enum { PMX__HANDS_ON = 0, PMX__EPIPE_TELLS = 0 };
 #endif
 
-/* Descriptors can be made as pmx__prepare() makes them: by one call instead of
- * four, and at no moment does a program that another thread starts inherit
+/* The OS can make descriptors ready to use, as pmx__prepare() does: one call
+ * instead of four, and a program that another thread starts never inherits
  * them. */
 #if defined(__linux__) || defined(__FreeBSD__) || defined(__NetBSD__) || \
     defined(__OpenBSD__) || defined(__DragonFly__)
@@ -36,53 +38,55 @@ typedef struct iovec pmx__span;
 #define PMX__SPAN_SIZE(span) ((span).iov_len)
 enum { PMX__SPANS = 64 };
 
-/* What the last call that failed left as its error, as -errno. */
+/* The error of the last call that failed, as -errno. */
 int pmx__net_error(void);
 /* An option that the OS may lack or refuse. */
 void pmx__set_option(pmx_sock sock, int level, int option, int value);
 /* A stream socket for such an address, prepared, without delays. */
 int pmx__open_sock(const pmx__target *target, pmx_sock *sock);
-/* Non-blocking, not inherited by other programs, no SIGPIPE. */
+/* Make the socket non-blocking, not inherited by other programs, and free of
+ * SIGPIPE. */
 int pmx__prepare(pmx_sock sock);
-/* The file is for pmx__file_close(); there is none where this fails. */
+/* Listen. The file is for pmx__file_close(); there is none if this fails. */
 int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
                 uint32_t mode, pmx_sock *sock, pmx__file *file);
-/* Have a socket that somebody else has made fit to be accepted from, and its
- * name: -EBADF or -ENOTSOCK, or -EINVAL for one that is no stream socket or
- * does not listen. It is changed by success alone. */
+/* Make a listening socket of the caller's ready to accept from, and tell its
+ * name. -EBADF or -ENOTSOCK; -EINVAL: it is no stream socket, or does not
+ * listen. A socket that is refused is not changed. */
 int pmx__listen_given(pmx_sock sock, pmx__target *name);
-/* The connection's socket and its peer; -EAGAIN when nobody waits. */
+/* The socket of an accepted connection, and its peer; -EAGAIN when no peer
+ * waits. */
 int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
-/* Ask whether a silent peer is still there, as the policy says, if it does.
- * A listener hands it on to whom it accepts, where PMX__HANDS_ON. */
+/* Set TCP's keepalive as the policy says. Where PMX__HANDS_ON, those that a
+ * listener accepts inherit it. */
 void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy);
-/* 0: done; -EINPROGRESS: on its way; -EAGAIN: not now, a Unix backlog is full
- * or the system short of something. */
+/* Begin to connect. 0: done; -EINPROGRESS: on its way; -EAGAIN: not now, as a
+ * Unix backlog is full or the system is short of something. */
 int pmx__dial(const pmx__target *target, pmx_sock *sock);
-/* 0 when a dialled socket is connected, else what became of it; a connection
- * to itself is -ECONNREFUSED. */
+/* 0 when a dialled socket is connected, else its error. A connection to itself
+ * is -ECONNREFUSED. */
 int pmx__dialled(pmx_sock sock);
 
-/* Bytes, 0 at the end of the stream (recv), or -errno. A send that is -ENOBUFS
- * may be tried again: the system has no memory for it just now (any that is
- * busy on macOS and NetBSD, https://github.com/libuv/libuv/issues/1573; Unix
- * sockets on Linux). The socket has room, so no event follows. */
+/* Bytes, 0 at the end of the stream (recv), or -errno. A send that fails with
+ * -ENOBUFS may be tried again: the system has no memory for it just now (every
+ * busy send on macOS and NetBSD, https://github.com/libuv/libuv/issues/1573;
+ * Unix sockets on Linux). The socket has room, so no event follows. */
 int64_t pmx__recv(pmx_sock sock, void *to, size_t size);
 int64_t pmx__send(pmx_sock sock, const void *from, size_t size);
 int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count);
-/* Bytes that wait to be received; SIZE_MAX: as many as there are. */
+/* Bytes that wait to be received; SIZE_MAX: the OS does not tell. */
 size_t pmx__arrived(pmx_sock sock);
 /* Bytes sent that the peer has not acknowledged (Linux counts the end of the
- * stream as one); of a Unix socket, that it has not received. -1: the OS does
- * not tell. */
+ * stream as one), or, on a Unix socket, has not received. -1: the OS does not
+ * tell. */
 int64_t pmx__unacknowledged(pmx_sock sock);
-/* The pending error, taken: 0 or an errno. */
+/* The pending error of the socket, which is taken: 0 or an errno. */
 int pmx__sock_error(pmx_sock sock);
 void pmx__shutdown_write(pmx_sock sock);
 void pmx__shutdown_both(pmx_sock sock);
 void pmx__close_sock(pmx_sock sock);
 void pmx__reset_sock(pmx_sock sock);
-/* Close this process's descriptor, leave the connection to the others. */
+/* Close this process's descriptor; the connection goes on in others. */
 void pmx__drop_sock(pmx_sock sock);
 
 int pmx__local(pmx_sock sock, pmx__target *name);
@@ -92,11 +96,11 @@ void pmx__wakeup_close(const pmx_sock pair[2]);
 int pmx__wakeup_send(const pmx_sock pair[2]);
 void pmx__wakeup_drain(const pmx_sock pair[2]);
 
-/* os.c: this must have been called before anything else here. */
+/* os.c. This call comes before all others. */
 int pmx__net_start(void);
 /* Monotonic nanoseconds. */
 int64_t pmx__now(void);
-/* How often this process was forked off. */
+/* The number of forks between the first process and this one. */
 uint32_t pmx__forks(void);
 uint32_t pmx__usable_cpus(void);
 /* Give memory that is free back to the system, where the allocator keeps it. */

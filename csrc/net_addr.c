@@ -116,10 +116,11 @@ static int open_directory(const char *path)
     return fd < 0 ? -errno : fd;
 }
 
-/* A server that starts holds the lock for about a millisecond. Whoever may
- * list the directory may hold it for ever, and so may a server that has been
- * stopped: after about a second we go on without it. So we do where there is
- * no such lock. pmx__file_end() then finds nearly all that can go wrong. */
+/* A server that starts holds the lock for about a millisecond. Any program that
+ * may list the directory may hold it for ever, and so may a server that has
+ * been stopped. So after about a second this server goes on without the lock,
+ * as it does where there is no such lock. pmx__file_end() then finds nearly
+ * everything that can go wrong. */
 static int lock(int fd)
 {
     enum { TRIES = 1000 };
@@ -133,8 +134,8 @@ static int lock(int fd)
     return 0;
 }
 
-/* Closing the descriptor would not do: a process that was forked off
- * meanwhile has it too, and with it the lock. */
+/* To close the descriptor would not do: a process that was forked off meanwhile
+ * has it too, and the lock with it. */
 static void unlock(pmx__file *file)
 {
     if (file->is_locked)
@@ -177,7 +178,7 @@ int pmx__file_look(const pmx__file *file, const char *path,
     return look(file, path, identity, &mode);
 }
 
-/* Whether the path is that file: 0, -EADDRINUSE, or why it cannot be told. */
+/* 0 if the path is that file, -EADDRINUSE if it is another, or -errno. */
 static int compare(const pmx__file *file, const char *path,
                    const uint64_t identity[2])
 {

@@ -1,4 +1,5 @@
-/* Addresses, and the files of Unix sockets; what every system calls a socket. */
+/* Addresses, the files of Unix sockets, and what the OS calls a socket. Layer
+ * 1. */
 #ifndef PMX_NET_ADDR_H
 #define PMX_NET_ADDR_H
 
@@ -68,18 +69,18 @@ typedef struct {
 } pmx__target;
 
 int pmx__resolve(const pmx_endpoint *endpoint, pmx__target *target);
-/* The path stays in target. */
+/* The path in the description stays in target. */
 void pmx__describe(const pmx__target *target, pmx_address *address);
-/* 4, 6 or, of a Unix socket, 1. */
+/* 4, 6, or 1 for a Unix socket. */
 uint8_t pmx__family(const pmx__target *target);
-/* Whether it says more than that somebody is there. */
+/* True if the name says more than that it is a Unix socket. */
 int pmx__is_named(const pmx__target *target);
-/* Where the path of a Unix target is on the file system, NULL if nowhere. */
+/* The path of a Unix target in the file system; NULL: it has none. */
 const char *pmx__file_of(const pmx__target *target);
 
 /* The socket file of a Unix listener. Its directory stays open until the file
  * is removed. So the name in it means this file, whatever becomes of the
- * program's working directory, of its root, or of links in the path. */
+ * working directory, of the root, or of links in the path. */
 typedef struct {
     int directory;              /* -1: none */
     int is_locked;
@@ -91,21 +92,22 @@ typedef struct {
  * servers that start on one path each then tests, replaces, binds and listens
  * before the next one does. */
 int pmx__file_begin(pmx__file *file, const char *path);
-/* Which file the path is now: 0, or -errno, -ENOTSOCK for another kind. */
+/* The identity of the file at the path: 0, or -errno; -ENOTSOCK for another
+ * kind of file. */
 int pmx__file_look(const pmx__file *file, const char *path,
                    uint64_t identity[2]);
-/* bind() has just made the file: it is ours from now on, and gets this mode.
- * Another program that may write to the directory may have put a link in its
- * place: a link is not followed. */
+/* bind() has just made the file: from now on it is ours, and gets this mode. A
+ * link is not followed: another program that may write to the directory may
+ * have put one in its place. */
 int pmx__file_claim(pmx__file *file, const char *path, uint32_t mode);
-/* The socket listens: the lock ends. -EADDRINUSE: the path is another file by
- * now, so nobody could connect. */
+/* The socket listens, so the lock ends. -EADDRINUSE: the path is another file
+ * by now, so no peer could connect. */
 int pmx__file_end(pmx__file *file, const char *path);
-/* Unlink the path if it is this file still: 0 or -errno. */
+/* Unlink the path if it still is this file: 0 or -errno. */
 int pmx__file_unlink(const pmx__file *file, const char *path,
                      const uint64_t identity[2]);
-/* Unlink the file if it is ours, unless the parent of this forked process has
- * it too, and let go of the directory. */
+/* Unlink the file if it is ours, and close the directory. A forked process does
+ * not unlink a file that its parent has too. */
 void pmx__file_close(pmx__file *file, const char *path, int forked);
 
 #endif

@@ -1,4 +1,4 @@
-/* Sockets that listen, and whom they accept: see net.h. */
+/* Listening sockets, and accepting from them: see net.h. */
 #ifdef __linux__
 #define _GNU_SOURCE             /* accept4 */
 #endif
@@ -12,8 +12,8 @@
 #endif
 
 #ifndef _WIN32
-/* Whether the path is a socket that nobody listens on any more: 1, 0, or
- * -errno where that could not be tried. */
+/* 1 if no process listens on the socket at the path any more, 0 if one does or
+ * the path is no socket, or -errno if that could not be tried. */
 static int is_stale(const pmx__target *target, const pmx__file *file,
                     uint64_t identity[2])
 {
@@ -123,7 +123,7 @@ fail:
     return error;
 }
 
-/* What the socket says of itself, or -errno. */
+/* The value of a socket's option, or -errno. */
 static int asked(pmx_sock sock, int option)
 {
     int value = 0;
@@ -154,7 +154,7 @@ int pmx__listen_given(pmx_sock sock, pmx__target *name)
         error = -EINVAL;
     if (!error)
         error = pmx__prepare(sock);
-#ifdef __linux__                /* those that it accepts inherit this */
+#ifdef __linux__                /* accepted sockets inherit this */
     if (!error && name->to.any.sa_family != AF_UNIX)
         pmx__set_option(sock, IPPROTO_TCP, TCP_NODELAY, 1);
 #endif

@@ -1,4 +1,4 @@
-/* Which backends there are, best first, and opening one. */
+/* The backends, best first, and opening one. */
 #include "poller.h"
 
 #include <errno.h>
@@ -24,7 +24,7 @@ const char *pmx_backend_name(uint32_t index)
     return index < COUNT ? pollers[index]->name : NULL;
 }
 
-/* Not the poller's failure: the next one is no better then, and would stay. */
+/* True if this is no failure of the poller: the next one would have it too. */
 static int is_short(int error)
 {
     return error == -EMFILE || error == -ENFILE || error == -ENOMEM;

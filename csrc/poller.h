@@ -1,34 +1,34 @@
 /*
- * The contract of a backend.
+ * The contract of a backend. Layer 2.
  *
  * A poller watches descriptors, each with a token, and wait() fills an array
- * of (token, what happened). It knows nothing of connections.
+ * of events: a token, and what happened. It knows nothing of connections.
  *
- * An edge-triggered one (edge = 1) watches what add() says from then on and
- * reports changes; mod() is never called. One that reports PMX__OUT once only
- * has arm(), which is called whenever the kernel has refused to take bytes, or
- * a dialled socket is not connected yet after all: then PMX__OUT is reported
- * once more, at once if it can take bytes by now. A level-triggered one watches what
- * add() and mod() say, PMX__IN, PMX__OUT, both, or 0: errors alone, if it can
- * (watches_errors). PMX__DROP asks for nothing at all, since hang-up and
- * error cannot be masked and would wake it for ever.
+ * An edge-triggered poller (edge = 1) watches from add() on what that asks
+ * for, and reports changes; mod() is never called. If it reports PMX__OUT only
+ * once, it has arm(). The mux calls that when the kernel has refused to take
+ * bytes, or when a dialled socket is not connected yet after all; then
+ * PMX__OUT is reported once more, at once if the kernel can take bytes by now.
+ * A level-triggered poller watches what add() and mod() ask for: PMX__IN,
+ * PMX__OUT, both, or 0, which means errors alone where it can
+ * (watches_errors). PMX__DROP asks for nothing at all, since hang-up and error
+ * cannot be masked and would wake it for ever.
  *
- * PMX__LAST in an event says that the stream may end behind what is there:
- * receive until nothing comes. With PMX__ERROR may come the socket's error,
- * which is then perhaps not to be had from the socket any more. A wait that
- * finds more than fits reports the rest first the next time, so that nobody
- * starves.
+ * PMX__LAST in an event means that the stream may end behind the bytes that
+ * have arrived: receive until nothing comes. An event with PMX__ERROR may
+ * bring the socket's error, which then may be gone from the socket. A wait
+ * that finds more events than fit reports the others first the next time, so
+ * that no descriptor starves.
  *
- * A selector (watch.c) opens its poller with `level`: then every poller is
- * level-triggered, reports what add() and mod() ask for and nothing else, and
- * a token is number << 2 | PMX__IN | PMX__OUT, what is asked for. look() takes
- * the place of wait(). Several threads may be in look() at once, while others
- * add, mod and del: it waits on memory that is the caller's own, and
- * pollers with tables of their own (`guarded`) copy them under the guard,
- * under which they are changed.
+ * A selector (watch.c) opens its poller with `level`. Then every poller is
+ * level-triggered and reports what add() and mod() ask for, nothing else; a
+ * token is number << 2 | PMX__IN | PMX__OUT, as asked for. look() takes the
+ * place of wait(). Several threads may be in look() at once, while others add,
+ * mod and del: it waits on the caller's own memory. A poller with a table of
+ * its own (`guarded`) changes and copies the table under the guard.
  *
- * All return >= 0 or -errno. add() of what is there is -EEXIST, mod() and
- * del() of what is not -ENOENT, where the poller or its kernel knows.
+ * All return >= 0 or -errno. To add a descriptor twice is -EEXIST, to mod or
+ * del one that was not added is -ENOENT, where the poller or its kernel knows.
  */
 #ifndef PMX_POLLER_H
 #define PMX_POLLER_H
@@ -73,8 +73,8 @@ typedef struct {
     /* level: fill ready->found with number << 2 | PMX__IN | PMX__OUT, from
      * the first place on, up to ready->room of them */
     int (*look)(void *state, pmx_ready *ready, int64_t timeout_ns);
-    /* level: let go of the descriptor, the memory at close(); by then nobody
-     * looks, adds, mods or dels any more */
+    /* level: close the descriptor; close() frees the memory. No thread is in
+     * look(), and none comes in any more */
     void (*shut)(void *state);
     /* edge: see above; NULL: PMX__OUT is reported each time */
     int (*arm)(void *state, pmx_sock sock);
@@ -85,21 +85,23 @@ extern const pmx__poller pmx__kqueue;
 extern const pmx__poller pmx__poll;
 extern const pmx__poller pmx__select;
 
-/* By name, or the best that works for NULL; -EINVAL, or why it does not. */
+/* Open the poller of that name, or, for NULL, the best that works. -EINVAL: no
+ * such poller; else the error of the last one. */
 int pmx__poller_open(const char *name, int level, const pmx__poller **poller,
                      void **state);
 
-/* At least `size` bytes that are this wait's own, their content lost from
- * wait to wait; NULL: no memory. */
+/* At least `size` bytes for this wait alone; their content is lost from wait to
+ * wait. NULL: no memory. */
 void *pmx__ready_memory(pmx_ready *ready, size_t size);
 
-/* The lock of all tables of guarded pollers, held for moments only. Nothing
- * is forked off while it is held. */
+/* The lock of all tables of guarded pollers. It is held for moments, and no
+ * process is forked off while it is held. */
 int pmx__guard_start(void);
 void pmx__guard(void);
 void pmx__unguard(void);
 
-/* Write `to` if there is *is, atomically; 0: *is is now what there is. */
+/* Write `to` if *place is *is, atomically, and return 1. Otherwise *is becomes
+ * what *place is, and 0 is returned. */
 int pmx__swap(int32_t *place, int32_t *is, int32_t to);
 
 #endif

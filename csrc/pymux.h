@@ -65,7 +65,7 @@ typedef struct {
     uint8_t delimiter[16];
 } pmx_framing;
 
-/* What a listener's connections, or an outgoing one, live by. Durations are
+/* What the connections of a listener, or an outgoing one, may do. Durations are
  * nanoseconds, -1 is none. */
 typedef struct {
     pmx_framing framing;
@@ -113,8 +113,9 @@ enum pmx_op {
     PMX_RESUME,
     PMX_HOLD,                   /* pause that a lost peer lifts */
     PMX_RELEASE,
-    /* of one whose messages a task takes: it waits for the next; messages
-     * are kept for it; it has taken the last of those. See pmx_turn.idle. */
+    /* Of a connection whose messages a task takes: the task waits for the next;
+     * messages are kept for it; it has taken the last of those. See
+     * pmx_turn.idle. */
     PMX_WAITS,
     PMX_KEPT,
     PMX_TAKEN,
@@ -220,8 +221,8 @@ typedef struct {
     uint64_t *opened;           /* out: ids, until the next harvest */
     uint64_t *ended;
     uint64_t *drained;
-    uint64_t *idle;             /* whose time is over, while its task may be
-                                   at a message: PMX_WAITS if it is not */
+    uint64_t *idle;             /* out of time, while its task may work on a
+                                   message: PMX_WAITS if it does not */
     pmx_closed *closed;
 } pmx_turn;
 
@@ -242,14 +243,14 @@ typedef struct {
     uint64_t harvests;
     uint64_t buffers;
     uint64_t accept_pauses;
-    uint64_t shortages;         /* of those, for want of something; */
+    uint64_t shortages;         /* accept_pauses for want of something, and */
     uint64_t shortage;          /* the errno of the last one */
     uint64_t outgoing;          /* of connections: made by pmx_connect() */
 } pmx_stats;
 
 /* Backends, best first; NULL past the last. */
 const char *pmx_backend_name(uint32_t index);
-/* Whether the backend works on this machine, by trying: 0 or -errno. */
+/* Try the backend on this machine: 0 or -errno. */
 int pmx_backend_probe(const char *name);
 const char *pmx_compiler(void);
 uint32_t pmx_select_limit(void);
@@ -258,71 +259,74 @@ uint32_t pmx_select_limit(void);
 int pmx_open(pmx_mux **mux, const char *backend, uint32_t max_messages,
              uint64_t arena_size, int64_t spin_ns);
 /* The same for few connections: it takes little memory, and no descriptor but
- * the poller's until pmx_wakeup_open(), before which pmx_wakeup() does nothing.
+ * the poller's until pmx_wakeup_open(). Before that pmx_wakeup() does nothing.
  * It never spins. */
 int pmx_open_small(pmx_mux **mux, const char *backend, uint32_t max_messages,
                    uint64_t arena_size);
 int pmx_wakeup_open(pmx_mux *mux);
-/* The wakeup's two descriptors are the caller's from now on, for
+/* From now on the wakeup's two descriptors are the caller's, for
  * pmx_wakeup_close(): the mux has no wakeup any more. */
 int pmx_keep_wakeup(pmx_mux *mux, int64_t *wakeup);
 void pmx_wakeup_close(const int64_t *wakeup);
-/* Sends what can be sent at once, closes every descriptor, frees all but what
- * a late call with this mux looks at: that gets -EBADF. In a forked child it
- * frees memory and descriptors only. Again: nothing. */
+/* Send what can be sent at once, close every descriptor, and free all but what
+ * a late call looks at, which gets -EBADF. In a forked child, only free memory
+ * and close descriptors. A second call does nothing. */
 int pmx_shut(pmx_mux *mux);
 /* The same, and frees the rest too. */
 int pmx_close(pmx_mux *mux);
-/* pmx_close(*mux), unless that is NULL, which it is then. */
+/* pmx_close(*mux) unless that is NULL, and *mux = NULL. */
 void pmx_dispose(pmx_mux **mux);
 const char *pmx_name(const pmx_mux *mux);
 int pmx_fileno(pmx_mux *mux);
-/* Whether this is a fork of the process that opened the mux. */
+/* 1 if this process was forked off after the mux was opened, else 0. */
 int pmx_forked(const pmx_mux *mux);
 const pmx_stats *pmx_counts(const pmx_mux *mux);
 
-/* A service is what the connections of one handler are to the mux. The rows of
- * a harvest belong to one service, pmx_turn.service; those of others keep their
- * place, and services that have rows take turns. Service 0 is always there.
- * This makes another: its number, 1, 2 and so on, or -errno. It stays until the
- * mux is closed, so use a number again that no policy names any more. A
+/* A service is the connections of one handler. The rows of a harvest belong to
+ * one service, pmx_turn.service. Rows of other services keep their place, and
+ * services that have rows take turns. Service 0 always exists. This makes
+ * another: its number, 1, 2 and so on, or -errno. A service stays until the mux
+ * is closed, so a number that no policy names any more should be used again. A
  * policy that names a service which does not exist is -EINVAL. */
 int pmx_add_service(pmx_mux *mux);
-/* Once a batch of this service has a message, a harvest waits for
- * min_messages, but max_delay_ns at most, and not while another service has
- * rows. With leave_gaps the delimiters of lines are left in place. Kept until
- * it is called again; at first 1, 0, 0. */
+/* Once a batch of this service has a message, a harvest waits for min_messages,
+ * but for max_delay_ns at most, and not while another service has rows. With
+ * leave_gaps the delimiters of lines are left in place. These hold until the
+ * next call; at first they are 1, 0, 0. */
 int pmx_configure(pmx_mux *mux, uint32_t service, uint32_t min_messages,
                   int64_t max_delay_ns, uint32_t leave_gaps);
 
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                const pmx_policy *policy, int backlog, int reuse_port,
                uint32_t mode, uint64_t *listener);
-/* The same on a stream socket that listens already, TCP or Unix: it is made
- * non-blocking, and it is the mux's if this succeeds. The mux closes this
- * descriptor in the end, and does not shut the socket down or unlink its path,
- * so another descriptor of it goes on. -EBADF, -ENOTSOCK; -EINVAL: it is no
- * stream socket, or does not listen. */
+/* The same on a stream socket of the caller's that listens already, TCP or
+ * Unix. It is made non-blocking, and if this succeeds its descriptor is the
+ * mux's. In the end the mux closes the descriptor; it does not shut the socket
+ * down or unlink its path, so other descriptors of it go on. -EBADF, -ENOTSOCK;
+ * -EINVAL: no stream socket, or it does not listen. */
 int pmx_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
                   uint64_t *listener);
 int pmx_unlisten(pmx_mux *mux, uint64_t listener);
 int pmx_listener_address(pmx_mux *mux, uint64_t listener,
                          pmx_address *name);
-/* Tries the endpoints in order; what becomes of it is reported. */
+/* Try the endpoints in order; a later harvest reports `opened`, or `closed`
+ * with the error. */
 int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
                 const pmx_policy *policy, uint64_t *id);
 /* names[0] is the peer's, names[1] the local one. */
 int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
 int pmx_policy_of(pmx_mux *mux, uint64_t id, pmx_policy *policy);
-/* Bytes the kernel has not yet taken; UINT64_MAX: not let in. */
+/* Bytes that the kernel has not taken yet; UINT64_MAX: another thread is
+ * inside. */
 uint64_t pmx_queued(pmx_mux *mux, uint64_t id);
-/* The same, and those that the peer's system has not acknowledged, the end of
- * the stream being one; -ENOTSUP where the OS cannot tell, -ENOENT where the
+/* The same plus the bytes that the peer's system has not acknowledged, the end
+ * of the stream being one. -ENOTSUP: the OS does not tell; -ENOENT: the
  * connection has ended. */
 int64_t pmx_unacknowledged(pmx_mux *mux, uint64_t id);
 
-/* Whether something of it has arrived that was not reported yet, because other
- * connections had to be served: input, unless it is paused, or its end. */
+/* 1 if something of the connection has arrived that was not reported yet,
+ * because other connections had to be served: input that is not paused, or its
+ * end. */
 int pmx_pending(pmx_mux *mux, uint64_t id);
 
 /* One turn: send, wait, receive, close, accept, report. */
@@ -336,16 +340,17 @@ int64_t pmx_exchange(pmx_turn *turn, int64_t timeout_ns, uint64_t shape,
                      const void *data, uint64_t size);
 /* Only the first step of a turn: take over the log and send. */
 int pmx_submit(pmx_turn *turn);
-/* Nanoseconds until a harvest has work that no descriptor tells of; -1. The
- * caller is done with the last batch, and waits. */
+/* Nanoseconds until a harvest has work that no descriptor reports; -1: never.
+ * The caller is done with the last batch, and waits. */
 int64_t pmx_next_timeout(pmx_mux *mux);
-/* Accept who waits, close the listeners, end every connection's input: each
- * closes as if its peer had ended behind what has arrived. */
+/* Accept the peers in the backlog, close the listeners, and end the input of
+ * every accepted connection: each closes as if its peer had ended behind the
+ * bytes that have arrived. Connections made by pmx_connect() go on. */
 int pmx_drain(pmx_mux *mux);
-/* Whether that ended its input, and not its peer: 1 or 0. It is known when
- * what had arrived has been received, and as long as the id is. */
+/* 1 if that has ended the connection's input, 0 if its peer has. This is known
+ * once what had arrived has been received, and as long as the id is. */
 int pmx_stopping(pmx_mux *mux, uint64_t id);
-/* Reset every connection that is left, reported with this errno. */
+/* Reset all connections that are left; they are reported with this errno. */
 int pmx_reset_all(pmx_mux *mux, int error);
 
 /* For tests: wakeups by a pipe, as where no socket pair is to be had; of what
@@ -376,7 +381,7 @@ enum pmx_interest { PMX_READABLE = 1, PMX_WRITABLE = 2 };
 
 typedef struct pmx_watch pmx_watch;
 
-/* What a wait finds, and its memory: each waiting thread has its own. */
+/* What a wait finds, and its memory. Each waiting thread has its own. */
 typedef struct {
     pmx_watch *watch;
     int64_t *found;             /* number << 2 | enum pmx_interest */
@@ -389,8 +394,8 @@ typedef struct {
 /* Level-triggered. Any thread may do anything with a watch at any time, but
  * free it. */
 int pmx_watch_open(pmx_watch **watch, const char *backend);
-/* Every later call is -EBADF. The kernel's part ends now, or with the last of
- * the waits that are under way. */
+/* Every later call is -EBADF. The kernel's part ends now, or with the last wait
+ * that is under way. */
 void pmx_watch_shut(pmx_watch *watch);
 void pmx_watch_free(pmx_watch *watch);
 const char *pmx_watch_name(const pmx_watch *watch);
@@ -402,7 +407,8 @@ pmx_ready *pmx_ready_new(pmx_watch *watch, uint64_t room);
 void pmx_ready_free(pmx_ready *ready);
 /* How many of found are filled; 0 when the time is over. */
 int pmx_ready_wait(pmx_ready *ready, int64_t timeout_ns);
-/* The same without waiting: an argument less is what a caller can feel. */
+/* The same without waiting. It has an argument less, which a caller can
+ * feel. */
 int pmx_ready_look(pmx_ready *ready);
 /* cdef end */
 

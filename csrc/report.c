@@ -1,14 +1,16 @@
-/* Rows that are no messages: what is to be told of connections. */
+/* Rows that are no messages: what is reported of connections. */
 #include "state.h"
 
 static int has_room(const pmx_mux *mux, const pmx__conn *c)
 {
-    return !(c->flags & PMX__SAY_OPENED && mux->opened_count == mux->max_rows) &&
-           !(c->task & PMX__SAY_IDLE && mux->idle_count == mux->max_rows);
+    uint32_t most = mux->max_rows;
+    return !(c->flags & PMX__SAY_OPENED && mux->opened_count == most) &&
+           !(c->task & PMX__SAY_IDLE && mux->idle_count == most);
 }
 
-/* A row is true when it is reported: output may be over high water again, and
- * a task may have answered meanwhile. */
+/* Add what is to be reported of the connection. A row holds when it is
+ * reported: a connection that is over high water again has not drained, and a
+ * task that has answered meanwhile is not asked about. */
 static void add_rows(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -31,7 +33,7 @@ static void add_rows(pmx_mux *mux, uint32_t slot)
     c->task &= (uint8_t)~PMX__SAY_IDLE;
     c->flags &= ~(uint32_t)(PMX__SAY_OPENED | PMX__SAY_ENDED |
                             PMX__SAY_DRAINED | PMX__IN_REPORT);
-    if (pmx__has_work(c))       /* it may have waited for that */
+    if (pmx__has_work(c))       /* its input may have waited for that row */
         pmx__ready(mux, slot);
 }
 

@@ -1,11 +1,12 @@
 /*
- * Services: whose rows a batch has, and who waits for that.
+ * Services: which of them a batch is for, and which wait for one.
  *
- * A connection that has work stands in the ready list of its service, and one
- * that has something to report in the report list. A connection whose work
- * brings no rows (connecting, closing, only sending) is a chore: that list is
- * served in every turn, whatever service has it. Services with something in
- * their lists stand in line, and the first of them gets the next batch.
+ * A connection that has input to be served stands in the ready list of its
+ * service. A connection that has something to report stands in the report
+ * list. A connection whose work brings no rows (connecting, closing, only
+ * sending) is a chore: every turn serves the list of chores, whatever services
+ * they have. Services with a connection in one of their lists stand in line,
+ * and the first of them gets the next batch.
  */
 #include "slots.h"
 
@@ -115,7 +116,7 @@ void pmx__next_service(pmx_mux *mux)
             mux->line_tail = NULL;
         s->in_line = 0;
         if (s->ready_count || s->report_count) {
-            line_up(mux, s);    /* the others first, next time */
+            line_up(mux, s);    /* next time the others come first */
             break;
         }
     }

@@ -1,12 +1,12 @@
 /*
- * Slots: where connections are, and the rules that they live by. Nothing here
- * knows what a connection does.
+ * Slots: where connections are, and the policies that they live by. Nothing
+ * here knows what a connection does.
  *
- * An id is `generation << 32 | slot`; the generation is odd while the slot is
- * in use. Free slots are taken first in, first out, and a slot freed in one
- * turn is used in the next at the earliest, so that no event meant for the
- * one before can meet its successor. A slot whose generations are used up is
- * retired.
+ * An id is `generation << 32 | slot`. The generation is odd while the slot is
+ * in use. Free slots are used first in, first out, and a slot that is freed in
+ * one turn is used in the next at the earliest. So no event that is meant for
+ * a connection can meet the next one in its slot. A slot whose generations are
+ * used up is retired.
  */
 #include "slots.h"
 
@@ -64,7 +64,8 @@ static pmx__rules **place_of(const pmx_mux *mux, uint32_t hash)
     return &mux->rules[hash & (mux->rules_room - 1)];
 }
 
-/* Twice the room, once the table is full; a table that cannot grow serves. */
+/* Double the room when the table is full. If that fails, the table still works:
+ * its lists get longer. */
 static int grow_table(pmx_mux *mux)
 {
     uint32_t before = mux->rules_room, room = before ? 2 * before : 16;
@@ -125,7 +126,7 @@ pmx__rules *pmx__rules_switched(pmx_mux *mux, pmx__rules *from,
                                 const pmx_policy *policy)
 {
     pmx_policy common = *policy;
-    common.connect_ns = -1;     /* it is over: see dial.c */
+    common.connect_ns = -1;     /* connecting is over: see dial.c */
     return find_rules(mux, &common, from->transport,
                       from->first ? from->first : from);
 }
@@ -148,8 +149,9 @@ void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
 
 /* --- slots ------------------------------------------------------------- */
 
-/* Make room: a slab more. A small mux begins with less of the first, which
- * then moves as it grows: no pointer to a slot outlives a new connection. */
+/* Make room for more slots: one slab. A small mux begins with a part of the
+ * first slab, which moves as it grows. So no pointer to a slot may be kept
+ * while a connection is made. */
 static int more_slots(pmx_mux *mux)
 {
     uint32_t had = mux->slot_room, slab = had / PMX__SLAB;
@@ -222,7 +224,7 @@ void pmx__conn_free(pmx_mux *mux, uint32_t slot)
     c->flags = 0;
     c->generation++;
     if (c->generation >= PMX__GENERATIONS)
-        return;                 /* retired */
+        return;                 /* the slot is retired */
     c->ready_next = PMX__NONE;
     if (mux->free.tail == PMX__NONE)
         mux->free.head = slot;
@@ -239,7 +241,8 @@ static uint32_t *linger_link(pmx_mux *mux, uint32_t place, int newer)
     return newer ? &c->linger.newer : &c->linger.older;
 }
 
-/* The newest of them. It has no carry any more: the links stand there. */
+/* The connection is the newest that may go. It has no carry any more: the links
+ * of the list use that place. */
 void pmx__may_go(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);

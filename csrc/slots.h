@@ -9,24 +9,24 @@
 /* slots.c: where connections are, and their rules */
 pmx__conn *pmx__find(const pmx_mux *mux, uint64_t id);
 uint64_t pmx__id(uint32_t slot, const pmx__conn *c);
-/* A policy that pmx__policy_valid() has let pass. */
+/* The policy has passed pmx__policy_valid(). */
 pmx__rules *pmx__rules_new(pmx_mux *mux, const pmx_policy *policy,
                            const pmx__transport *transport);
 pmx__rules *pmx__rules_reused(pmx_mux *mux, const pmx_policy *policy,
                               const pmx__transport *transport);
-/* What a connection with these rules has when it switches to the policy. */
+/* The rules of a connection that switches from `from` to the policy. */
 pmx__rules *pmx__rules_switched(pmx_mux *mux, pmx__rules *from,
                                 const pmx_policy *policy);
 void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules);
 int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot);
 void pmx__conn_free(pmx_mux *mux, uint32_t slot);
-/* The policy under which a connection has a place, of max_connections. */
+/* The rules whose max_connections counts the connection. */
 static inline pmx__rules *pmx__counted_by(const pmx__conn *c)
 {
     return c->rules->first ? c->rules->first : c->rules;
 }
-/* How many of max_connections are taken: those that linger are counted apart,
- * up to the same number. */
+/* The places of max_connections that are taken. Lingering connections count
+ * apart, up to the same number. */
 static inline uint32_t pmx__places_taken(const pmx__rules *rules)
 {
     uint32_t most = rules->policy.max_connections;
@@ -56,30 +56,31 @@ pmx__service *pmx__find_service(pmx_mux *mux, uint32_t number);
 int pmx__do_add_service(pmx_mux *mux);
 int pmx__do_configure(pmx_mux *mux, uint32_t number, uint32_t min_messages,
                       int64_t max_delay_ns, uint32_t leave_gaps);
-/* Whether this batch has rows that would be lost if it were not handed over. */
+/* True if this batch has rows that would be lost if it were not handed over. */
 static inline int pmx__has_rows(const pmx_mux *mux)
 {
     return mux->rows || mux->opened_count || mux->idle_count;
 }
-/* Whether another service waits for this batch to be handed over. */
+/* True if another service waits for this batch to be handed over. */
 static inline int pmx__others_wait(const pmx_mux *mux)
 {
     return mux->ready_count > mux->serving->ready_count ||
            mux->report_count > mux->serving->report_count;
 }
-/* Whether a row of the service fits this batch. A batch without rows, of a
- * service that has none either, becomes one of that service. */
+/* True if the batch may have rows of the service. A batch without rows, of a
+ * service that has nothing to report either, becomes one of that service. */
 int pmx__claim(pmx_mux *mux, pmx__service *service);
 /* A batch without rows goes to the service that is first in line. */
 void pmx__next_service(pmx_mux *mux);
-/* A batch that would report nothing goes to a service that can fill it. */
+/* A batch that would report nothing goes to a service that has reports. */
 void pmx__next_reporter(pmx_mux *mux);
-/* Into the ready list of its service, or of chores. */
+/* Put the connection into the ready list of its service, or of chores. */
 void pmx__enlist(pmx_mux *mux, uint32_t slot, int chore);
 void pmx__unready(pmx_mux *mux, uint32_t slot);
-/* Out of all lists of its service; whether it had something to report. */
+/* Take the connection out of all lists of its service. True if it had something
+ * to report. */
 int pmx__leave_service(pmx_mux *mux, uint32_t slot);
-/* Report this of the connection (0: what its state says). */
+/* Report this of the connection (0: what its other state says). */
 void pmx__say(pmx_mux *mux, uint32_t slot, uint32_t what);
 
 #endif

@@ -1,26 +1,32 @@
 /*
- * What a connection is, from its flags, and what is told of it: to the poller,
- * to the user. Its states:
+ * The state of a connection, as its flags say, and what happens to it. Its
+ * life:
  *
  *   connecting -> open -> ending -> closing -> done -> reported, freed
+ *
+ * No other file decides what a connection does next: the poller and the lists
+ * of the mux are told from here.
  */
 #include "state.h"
 
 #include <stdlib.h>
 
-enum { STOPPED = PMX__PAUSED | PMX__HELD };     /* the idle clock stands */
+/* While one of these is set, the idle clock stands still. */
+enum { STOPPED = PMX__PAUSED | PMX__HELD };
 
-/* --- what it is, from its flags -------------------------------------------- */
+/* --- what the flags say -------------------------------------------------- */
 
 int pmx__blocked(const pmx__conn *c)
 {
     if (c->flags & PMX__CLOSING)
         return 0;
     return c->flags & PMX__PAUSED ||
-           (c->flags & (PMX__HELD | PMX__OVER_WATER) && !(c->flags & PMX__LOST));
+           (c->flags & (PMX__HELD | PMX__OVER_WATER) &&
+            !(c->flags & PMX__LOST));
 }
 
-/* Nobody reads it, nor has frames of it to come: a lost peer is the end. */
+/* True if nobody reads the connection and no frame of it is left. Then a lost
+ * peer is its end. */
 int pmx__nobody_reads(const pmx__conn *c)
 {
     return c->flags & PMX__PAUSED ||
@@ -39,7 +45,7 @@ int pmx__has_work(const pmx__conn *c)
            (c->flags & PMX__CAN_READ && pmx__reads(c));
 }
 
-/* Whether it is received from, be it to drop what comes. */
+/* True if bytes are received from the connection, be it only to drop them. */
 int pmx__reads(const pmx__conn *c)
 {
     if (c->flags & PMX__DROPPING)
@@ -58,7 +64,7 @@ int pmx__brings_rows(const pmx__conn *c)
 }
 
 /* No message precedes the row that says opened: until that is reported, only
- * output is served. */
+ * the output of the connection is served. */
 void pmx__ready(pmx_mux *mux, uint32_t slot)
 {
     const pmx__conn *c = pmx__slot(mux, slot);
@@ -78,8 +84,9 @@ void pmx__ready(pmx_mux *mux, uint32_t slot)
 
 /* --- what is watched --------------------------------------------------- */
 
-/* Tell a level-triggered poller what is wanted now, and keep count of who may
- * bring messages. To be called whenever a connection's state has changed. */
+/* Tell a level-triggered poller what to watch now, and count the connections
+ * that may bring messages. This is called whenever a connection's state has
+ * changed. */
 void pmx__watch(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -127,7 +134,7 @@ void pmx__opened(pmx_mux *mux, uint32_t slot)
     pmx__set_due(mux, slot, PMX__IDLE_DUE);
     if (c->flags & STOPPED) {
         pmx__undue(mux, slot);
-        c->since = 0;           /* what its clock has run */
+        c->since = 0;           /* the time that its clock has run */
     }
     pmx__watch(mux, slot);
 }
@@ -142,7 +149,7 @@ void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag)
     if (!(c->flags & STOPPED) &&
         (c->due == PMX__IDLE_DUE || c->due == PMX__SLOW_DUE)) {
         pmx__undue(mux, slot);
-        c->since = mux->now - c->since;     /* what it had run */
+        c->since = mux->now - c->since;     /* as long as its clock ran */
     }
     c->flags |= flag;
     pmx__watch(mux, slot);
@@ -161,8 +168,9 @@ void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag)
         pmx__ready(mux, slot);
 }
 
-/* The poller tells of an error or a hang-up. Who reads finds out by reading;
- * who does not must be told, and an automatic pause has no purpose left. */
+/* The poller reports an error or a hang-up. A connection that is read learns of
+ * it from recv(), and nothing but the user's pause holds that back any more;
+ * any other connection must be told here. */
 void pmx__lost(pmx_mux *mux, uint32_t slot, int error)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -182,8 +190,8 @@ void pmx__lost(pmx_mux *mux, uint32_t slot, int error)
     }
 }
 
-/* Read on to the end, whatever held reading; the error, where it has been
- * taken from the socket, is kept for when that is reached. */
+/* Read on to the end, whatever holds reading. An error that was taken from the
+ * socket is kept until the end is reached. */
 void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -195,9 +203,9 @@ void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error)
         pmx__ready(mux, slot);
 }
 
-/* Close a socket that is not to be reset. Input that is left unread would
- * reset it: what is there is taken. A Unix socket is shut before, so that
- * nothing comes behind that. */
+/* Close a socket without resetting it. The kernel resets a connection that is
+ * closed with unread input, so what has arrived is read first. A Unix socket is
+ * shut down before, so that nothing more arrives. */
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c)
 {
     if (c->rules->transport->arrives_at_once)
@@ -215,12 +223,12 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         return;
     if (!c->error)
         c->error = error;
-    /* TCP gives an open connection up only when its time has run out, and
-     * says then what the network had told it last */
+    /* TCP gives an open connection up when its time has run out, and then
+     * reports the last error that the network had reported. */
     if (c->flags & PMX__COUNTED &&
         (c->error == EHOSTUNREACH || c->error == ENETUNREACH))
         c->error = ETIMEDOUT;
-    if (c->error == EPIPE)      /* one name for it */
+    if (c->error == EPIPE)      /* both are called ECONNRESET */
         c->error = ECONNRESET;
     pmx__keep_names(c);
     pmx__queue_drop(mux, c);
@@ -251,8 +259,9 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     if (c->flags & PMX__COUNTED) {
         mux->stats.connections--;
         mux->stats.outgoing -= !!(c->flags & PMX__OUTGOING);
-        if (pmx__counted_by(c)->connections)    /* accepted, by a listener */
-            pmx__counted_by(c)->connections--;
+        pmx__rules *rules = pmx__counted_by(c);
+        if (rules->connections)         /* it is a listener's */
+            rules->connections--;
     }
     mux->room = 1;              /* accepting may go on */
     pmx__say(mux, slot, 0);

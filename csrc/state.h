@@ -4,7 +4,8 @@
 
 #include "slots.h"
 
-/* A send was refused: be told when the socket takes bytes again. */
+/* A send was refused: the poller is to report when the socket takes bytes
+ * again. */
 static inline int pmx__arm(const pmx_mux *mux, const pmx__conn *c)
 {
     return mux->poller->arm ? mux->poller->arm(mux->poll_state, c->sock) : 0;
@@ -15,9 +16,9 @@ int pmx__has_work(const pmx__conn *c);
 int pmx__blocked(const pmx__conn *c);
 int pmx__nobody_reads(const pmx__conn *c);
 int pmx__reads(const pmx__conn *c);
-/* Whether serving it may bring rows: it is no chore. */
+/* True if serving the connection may bring rows: it is no chore. */
 int pmx__brings_rows(const pmx__conn *c);
-/* It has work: into a ready list, unless it stands in the right one. */
+/* The connection has work: put it into the ready list that suits it. */
 void pmx__ready(pmx_mux *mux, uint32_t slot);
 void pmx__watch(pmx_mux *mux, uint32_t slot);
 void pmx__opened(pmx_mux *mux, uint32_t slot);
@@ -28,19 +29,20 @@ void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error);
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
 
-/* report.c: move what is to be said of connections of the service that the
- * batch is for into its rows, as far as there is room. */
+/* report.c: make rows of what is to be reported of the service that the batch
+ * is for, as far as there is room. */
 void pmx__report(pmx_mux *mux);
 
-/* close.c: how it ends */
+/* close.c: how a connection ends */
 void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
 void pmx__due_to_close(pmx_mux *mux, uint32_t slot);
 void pmx__end_sending(pmx_mux *mux, uint32_t slot);
 void pmx__settle(pmx_mux *mux, uint32_t slot);
-/* Its time is over, or it is to be looked at (idle connections: expire.c). */
+/* The connection's time is over, or it is to be looked at. (Idle ones:
+ * expire.c.) */
 void pmx__is_due(pmx_mux *mux, uint32_t slot);
 
-/* expire.c: whose time is over */
+/* expire.c: connections whose time is over */
 void pmx__expire(pmx_mux *mux);
 void pmx__waits(pmx_mux *mux, uint32_t slot);
 void pmx__hand_back(pmx_mux *mux, int64_t now);

@@ -46,7 +46,7 @@ typedef struct pmx__transport {
     void (*end)(pmx__conn *c);
 } pmx__transport;
 
-/* To be called before the connection's socket is closed. */
+/* Free what the transport keeps, before the connection's socket is closed. */
 static inline void pmx__transport_end(pmx__conn *c)
 {
     if (c->rules->transport->end)

@@ -1,20 +1,20 @@
-/* The steps of a turn, which a mux takes in order. Layer 7. A name with do_ is
- * what entry.c lets in: in pymux.h it has the same name without. */
+/* The steps of a turn, which the mux takes in order. Layer 7. entry.c lets one
+ * thread in to a function with do_; in pymux.h it has the name without. */
 #ifndef PMX_TURN_H
 #define PMX_TURN_H
 
 #include "state.h"
 
-/* wait.c: until when, and what the poller says */
-/* How long there is nothing to wait for: 0, or a moment where all that can be
- * done is a send that was refused for want of memory; -1: wait. */
+/* wait.c: until when, and what the poller reports */
+/* Nanoseconds for which waiting for events makes no sense: 0, or a moment if
+ * the only work is a send that was refused for want of memory; -1: wait. */
 int64_t pmx__at_once(const pmx_mux *mux);
-/* When the mux itself must act, whatever the descriptors say. */
+/* When the mux must act, whatever the descriptors do. */
 int64_t pmx__next_act(const pmx_mux *mux);
-/* Wait until `until` (INT64_MAX: for ever; in the past: only look): how many
- * events there are in mux->events, or -errno. */
+/* Wait until then (INT64_MAX: for ever; in the past: only look). The number of
+ * events in mux->events, or -errno. */
 int pmx__wait(pmx_mux *mux, int64_t until);
-/* 1 when the wakeup was among them. */
+/* True if the wakeup was among the events. */
 int pmx__note_events(pmx_mux *mux, int count);
 void pmx__ask_sockets(pmx_mux *mux);
 int64_t pmx__do_next_timeout(pmx_mux *mux);

@@ -1,8 +1,8 @@
-/* Waiting: until when, and what the poller says then. */
+/* Waiting: until when, and what the poller reports then. */
 #include "turn.h"
 
-/* What no event tells is asked for, now and then: errors of connections that
- * are not read, where the poller cannot watch for errors alone. */
+/* True if sockets must be asked for errors now and then: some connections are
+ * not read, and the poller cannot watch for errors alone. */
 static int must_ask(const pmx_mux *mux)
 {
     return !mux->poller->watches_errors &&
@@ -23,7 +23,7 @@ int64_t pmx__next_act(const pmx_mux *mux)
 
 int64_t pmx__at_once(const pmx_mux *mux)
 {
-    /* rows of the service whose messages gather can wait */
+    /* while its messages gather, other rows of a service can wait */
     uint32_t later = mux->rows ? mux->serving->report_count : 0;
     if (mux->draining == 1 || mux->draining == 2 || pmx__accepting(mux) ||
         mux->report_count > later)
@@ -33,8 +33,8 @@ int64_t pmx__at_once(const pmx_mux *mux)
     return mux->short_of_buffers ? PMX__BUFFERS_NS : 0;
 }
 
-/* Whether a connection waits for the answers to its last messages; one that
- * was reset since stands in the list, but has ended already. */
+/* True if a connection closes once its last messages are answered. One that was
+ * reset since is still in the list, but has ended already. */
 static int somebody_ends(const pmx_mux *mux)
 {
     for (uint32_t i = 0; i < mux->ending_count; i++)
@@ -62,9 +62,9 @@ int64_t pmx__do_next_timeout(pmx_mux *mux)
     return span > 0 ? span : 0;
 }
 
-/* Poll for a while before blocking. When that adapts, a wait that ended
- * within the span doubles it, one that did not halves it, down to nothing;
- * every so often a span is tried again. */
+/* Poll for a span before blocking. With spin_ns -1 the span adapts: a wait that
+ * ends within it doubles it, a longer wait halves it, down to nothing. Now and
+ * then a span is tried again. */
 enum { SPIN_LEAST_NS = 2000, SPIN_MOST_NS = 50000, SPIN_TRY_EVERY = 256 };
 
 static int spin(pmx_mux *mux, int64_t until)
@@ -104,7 +104,7 @@ int pmx__wait(pmx_mux *mux, int64_t until)
     return p->wait(mux->poll_state, mux->events, room, span);
 }
 
-/* What the poller says of a connection. */
+/* Note what the poller reports of a connection. */
 static void note_connection(pmx_mux *mux, const pmx__event *event)
 {
     pmx__conn *c = pmx__find(mux, event->token);

@@ -1,8 +1,9 @@
 /*
- * The wakeup: what another thread or a signal writes a byte to, so that a
- * waiting mux returns. A socket pair, since send() can be told not to raise
- * SIGPIPE and Windows' select takes nothing else; a pipe where no pair is to
- * be had. An eventfd would not do: signal.set_wakeup_fd writes single bytes.
+ * The wakeup: another thread or a signal writes a byte to it, so that a
+ * waiting mux returns. It is a socket pair, since send() can be told not to
+ * raise SIGPIPE and Windows' select takes nothing else; a pipe where the
+ * system has no pair to give. An eventfd would not do: signal.set_wakeup_fd
+ * writes single bytes.
  */
 #ifdef __linux__
 #define _GNU_SOURCE
@@ -31,7 +32,7 @@ static pmx_sock tcp(void)
                       WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
 }
 
-/* The socket that `ours` is connected to; who else came meanwhile goes. */
+/* The socket that `ours` is connected to. Other callers are let go. */
 static int accept_from(pmx_sock listener, pmx_sock ours, pmx_sock *sock)
 {
     pmx__target own, peer;
@@ -145,7 +146,7 @@ void pmx__wakeup_close(const pmx_sock pair[2])
     pmx__drop_sock(pair[1]);
 }
 
-/* A full pair is as good as a new byte: it is about to be read. */
+/* A full pair does as well as a new byte: the mux is about to read it. */
 int pmx__wakeup_send(const pmx_sock pair[2])
 {
     int error;

@@ -1,16 +1,17 @@
 /*
- * The watch: what a selector is made of. It tells who is ready and does
- * nothing more, so all that is here is how threads share one.
+ * The watch: what a selector is made of. It reports which descriptors are
+ * ready and does nothing more. So this file is about threads that use one
+ * watch together.
  *
- * epoll and kqueue are shared by nature: the kernel's table is the only one.
- * poll and select are called with a table, which must not change under a wait
- * that is going on: ours is changed, and copied by a wait, under the guard. A
- * change does not reach the waits that have begun, as with the standard
- * library's selectors.
+ * The kernel keeps the table of epoll and kqueue, and threads may use it at
+ * once. poll and select are called with a table, which must not change during
+ * a wait. So our table is changed, and copied by a wait, under the guard. A
+ * change does not reach waits that have begun, as with the standard library's
+ * selectors.
  *
- * Who uses a watch is counted: shut while it is in use, the last who leaves
- * closes its descriptor. Were it closed at once, its number could be another
- * file's by the time that the kernel is asked about it.
+ * The users of a watch are counted. If it is shut while in use, the last user
+ * closes its descriptor. If it were closed at once, its number could mean
+ * another file when the kernel is asked about it.
  */
 #include "poller.h"
 
@@ -26,7 +27,7 @@ struct pmx_watch {
 
 enum { SHUT = 1, USE = 2 };
 
-/* 0, or -EBADF: it is shut. */
+/* Come in: 0, or -EBADF if the watch is shut. */
 static int enter(pmx_watch *w)
 {
     int32_t uses = 0;
@@ -163,11 +164,11 @@ int pmx_ready_look(pmx_ready *ready)
     return look(ready, 0);
 }
 
-/* A backend may wait for less than it is asked to, and a signal's handler may
- * take a part of the time: what counts is when the wait began. Where a look
- * costs little one comes first: who is ready is then found without a clock
- * and a timer, which are a third of the price of such a call, and who is not
- * will sleep, beside which a look is nothing. */
+/* A backend may wait for less than it is asked to, and a signal handler may
+ * take a part of the time, so the end is reckoned from when the wait began.
+ * Where a look costs little, one comes first: if a descriptor is ready, it is
+ * found without a clock and a timer, which are a third of the price of such a
+ * call; if none is, a look costs nothing beside the sleep. */
 int pmx_ready_wait(pmx_ready *ready, int64_t timeout_ns)
 {
     int64_t end = INT64_MAX;
