@@ -261,7 +261,8 @@ def places_in_use(mux):
 
 def keeps_tasks(mux):
     """Whether a mux keeps coroutines that no connection has any more."""
-    return bool(mux._engine.dispatcher.orphans)
+    dispatchers = [service.dispatcher for service in mux._engine.services]
+    return any(one.orphans for one in dispatchers if one is not None)
 
 
 def end_of(server):
