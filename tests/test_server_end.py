@@ -1,4 +1,4 @@
-"""How a server's thread ends, and who learns of it."""
+"""How a server's thread ends, and what the program learns of it."""
 
 import contextlib
 import logging

@@ -11,6 +11,7 @@ import pymux
 
 from . import util
 from .peers import talking
+from .stops import stopping
 
 LINES = pymux.Lines()
 SOON = 5  # seconds, far under the patience of these tests' servers
@@ -171,7 +172,7 @@ def test_who_never_acknowledges_is_reset_at_the_deadline_and_it_says_so(backend,
     ):
         sock.sendall(b"go")
         util.wait_until(lambda: server.stats().bytes_out == 200_000)
-        with util.stopping(server, 60):
+        with stopping(server, 60):
             clock.advance(59, server)
             assert server.stats().reset == 0
             clock.advance(2, server)
