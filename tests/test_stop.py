@@ -14,6 +14,7 @@ from .peers import talking
 from .stops import stopping
 
 LINES = pymux.Lines()
+PATIENT = pymux.Limits(close_timeout=1000)
 SOON = 5  # seconds, far under the patience of these tests' servers
 
 
@@ -167,7 +168,7 @@ def test_who_never_acknowledges_is_reset_at_the_deadline_and_it_says_so(backend,
     """Its answer is with the kernel whole, so that nothing is queued here."""
     log = util.Ends(lambda data: bytes(200_000))
     with (
-        util.serving(log, backend, drain_timeout=60) as server,
+        util.serving(log, backend, limits=PATIENT) as server,
         util.connect_narrow(server.address) as sock,
     ):
         sock.sendall(b"go")

@@ -15,6 +15,7 @@ from .processes import descriptors_allowed, python
 from .stops import started, stop, stopping
 
 LINES = pymux.Lines()
+PATIENT = pymux.Limits(close_timeout=1000)
 SOON = 5  # seconds, far under the patience of these tests' servers
 
 
@@ -37,7 +38,9 @@ def stuck(server):
 def test_after_its_time_the_rest_is_reset_and_counted(backend, tmp_path, clock):
     log = util.Ends(util.capitals)
     with (
-        util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
+        util.serving(
+            log, backend, tmp_path / "s", framing=LINES, limits=PATIENT
+        ) as server,
         stuck(server),
         stuck(server),
         util.connect(server.address),
@@ -76,6 +79,7 @@ def test_the_servers_own_drain_timeout_holds_where_stop_names_none(
             backend,
             tmp_path / "s",
             framing=LINES,
+            limits=PATIENT,
             drain_timeout=60,
         ) as server,
         stuck(server),
