@@ -142,6 +142,12 @@ def has_ended(server):
     return server._ended.is_set()
 
 
+def patience(seconds):
+    """For a block: how long `stop` waits, once its time is over, for a handler that
+    does not return."""
+    return mock.patch.object(servers, "PATIENCE", seconds)
+
+
 def allow_no_time(server):
     """Take the drain time of a server away after its construction."""
     server._drain_timeout = 0
