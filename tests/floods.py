@@ -1,4 +1,4 @@
-"""Floods and hostile peers: what they cost those who behave, and the server.
+"""Floods and hostile peers: what they cost the peers that behave, and the server.
 
     python -m tests.floods [--full] [--only NAME] [--backend NAME]
 
@@ -103,7 +103,7 @@ def full(backend, nofile=64, extra=None, seconds=1.0):
                 sock.sendall(b"%d\n" % k)
             it.until(lambda f: f["accept_pauses"] > 0)
             was = it.until(lambda f: f["connections"] > nofile // 2)
-            while True:  # until those who are in have been answered
+            while True:  # until the accepted peers have been answered
                 now = it.figures()
                 if now["messages_out"] == was["messages_out"]:
                     break
@@ -172,7 +172,7 @@ STAGES = {
 
 
 def resets(backend, each=20, stages=tuple(STAGES)):
-    """Resets at every stage, in a random order, beside one who is served."""
+    """Resets at every stage, in a random order, beside a peer that is served."""
     order = [stage for stage in stages for _ in range(each)]
     random.Random(each).shuffle(order)
     limits = pymux.Limits(max_output=4 * MIB)

@@ -142,6 +142,12 @@ def has_ended(server):
     return server._ended.is_set()
 
 
+def patience(seconds):
+    """For a block: how long `stop` waits, once its time is over, for a handler that
+    does not return."""
+    return mock.patch.object(servers, "PATIENCE", seconds)
+
+
 def allow_no_time(server):
     """Take the drain time of a server away after its construction."""
     server._drain_timeout = 0
@@ -261,7 +267,8 @@ def places_in_use(mux):
 
 def keeps_tasks(mux):
     """Whether a mux keeps coroutines that no connection has any more."""
-    return bool(mux._engine.dispatcher.orphans)
+    dispatchers = [service.dispatcher for service in mux._engine.services]
+    return any(one.orphans for one in dispatchers if one is not None)
 
 
 def end_of(server):

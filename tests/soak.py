@@ -180,7 +180,7 @@ class Hasty(Client):
 
 
 KINDS = [*8 * (Client,), *2 * (Rude, Deaf, Endless, Hasty, Hasty), Silent]
-FIRST = b"hello\n"  # of the one who comes before them
+FIRST = b"hello\n"  # of the client that comes before them
 
 
 class Soak:
@@ -290,7 +290,7 @@ def soak(minutes, backend, form, clients, seed=93):
             if now >= next_look:
                 next_look += every
                 say(crowd, crowd.sample(begun))
-        # those who behave finish, the others are ended
+        # good clients finish, the others are ended
         deadline = time.monotonic() + 60
         while crowd.alive and time.monotonic() < deadline:
             crowd.turn(False)

@@ -1,4 +1,4 @@
-"""When a mux in an asyncio loop harvests, and whom that keeps waiting."""
+"""When a mux in an asyncio loop harvests, and what it does not hold up."""
 
 import asyncio
 import contextlib

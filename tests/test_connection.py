@@ -1,4 +1,4 @@
-"""A connection: who it is, and what sending on it means."""
+"""A connection: its identity, and what sending on it means."""
 
 import array
 import errno
@@ -29,7 +29,7 @@ def raw(mux):
     peer.close()
 
 
-# -- who it is ---------------------------------------------------------------------
+# -- its identity ------------------------------------------------------------------
 
 
 def test_the_same_object_stands_for_a_connection_everywhere(mux):

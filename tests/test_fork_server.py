@@ -1,6 +1,5 @@
 """A forked child of a process that serves: nothing hangs there, nothing acts twice."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ import pymux
 
 from . import inside, util
 from .processes import fork, in_child, python
+from .stops import started, stop
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -320,32 +320,6 @@ def test_a_child_has_the_wakeup_descriptor_from_before(backend):
         signal.set_wakeup_fd(before)
         os.close(reading)
         os.close(writing)
-
-
-def stop(server, drain_timeout):
-    """Stop a server, and raise what `stop` raises; an AssertionError if it hangs."""
-    raised = []
-
-    def call():
-        try:
-            server.stop(drain_timeout)
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(10)
-    assert not thread.is_alive(), "stop() does not return"
-    if raised:
-        raise raised[0]
-
-
-@contextlib.contextmanager
-def started(handler, backend, address=("127.0.0.1", 0), **options):
-    """A started server, which the block has to stop."""
-    server = pymux.Server(handler, address, backend=backend, **options)
-    yield server.start()
-    assert inside.has_ended(server)
 
 
 def test_to_thread_works_in_a_child_of_a_process_that_used_it(backend):

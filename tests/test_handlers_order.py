@@ -1,4 +1,4 @@
-"""Output is in program order, whatever handlers do to whom: random programs."""
+"""Output is in program order, whatever handlers do to any of their connections."""
 
 import contextlib
 import random

@@ -51,7 +51,7 @@ class Side:
         self.conn = conn
         self.seen = []  # messages that reached the handler
         self.accepted = bytearray()  # what was accepted for sending, framed
-        self.certain = 0  # how much of it was not sent to one who may be gone
+        self.certain = 0  # how much of it was not sent to a peer that may be gone
         self.ended = None  # "close" or "abort" when the server did it
         self.raised = False  # a handler raised with this connection in hand
         self.unsure = False  # send_many did not say whether this one took it
@@ -306,7 +306,7 @@ class Life(RuleBasedStateMachine):
         ).start()
 
     def new_client(self):
-        """A client that has said who it is, and may not have been heard yet."""
+        """A client that has sent its name, which may not have arrived yet."""
         name = b"hello %d" % len(self.all)
         client = Client(name, self.server.address)
         self.all.append(client)
@@ -383,7 +383,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(size=st.sampled_from([1, 30_000]))
     def push_many(self, size):
-        """Somebody at the server sends to all who are there."""
+        """The server sends to every connection that it has."""
 
         def send_many(mux):
             sides = {

@@ -1,6 +1,5 @@
 """Server: construction, one life, its thread, addresses, figures, calls."""
 
-import contextlib
 import os
 import socket
 import stat
@@ -10,7 +9,8 @@ import pytest
 
 import pymux
 
-from . import inside, util
+from . import util
+from .stops import started, stop
 
 LINES = pymux.Lines()
 
@@ -337,32 +337,6 @@ def test_a_call_that_raises_is_told_of_and_the_server_goes_on(backend):
     ((conn, error),) = told
     assert conn is None
     assert isinstance(error, LookupError)
-
-
-def stop(server, drain_timeout):
-    """Stop a server, and raise what `stop` raises; an AssertionError if it hangs."""
-    raised = []
-
-    def call():
-        try:
-            server.stop(drain_timeout)
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(10)
-    assert not thread.is_alive(), "stop() does not return"
-    if raised:
-        raise raised[0]
-
-
-@contextlib.contextmanager
-def started(handler, backend, address=("127.0.0.1", 0), **options):
-    """A started server, which the block has to stop."""
-    server = pymux.Server(handler, address, backend=backend, **options)
-    yield server.start()
-    assert inside.has_ended(server)
 
 
 def test_figures_can_be_asked_for_while_a_handler_closes_the_mux(backend):

@@ -11,8 +11,10 @@ import pymux
 
 from . import util
 from .peers import talking
+from .stops import stopping
 
 LINES = pymux.Lines()
+PATIENT = pymux.Limits(close_timeout=1000)
 SOON = 5  # seconds, far under the patience of these tests' servers
 
 
@@ -166,12 +168,12 @@ def test_who_never_acknowledges_is_reset_at_the_deadline_and_it_says_so(backend,
     """Its answer is with the kernel whole, so that nothing is queued here."""
     log = util.Ends(lambda data: bytes(200_000))
     with (
-        util.serving(log, backend, drain_timeout=60) as server,
+        util.serving(log, backend, limits=PATIENT) as server,
         util.connect_narrow(server.address) as sock,
     ):
         sock.sendall(b"go")
         util.wait_until(lambda: server.stats().bytes_out == 200_000)
-        with util.stopping(server, 60):
+        with stopping(server, 60):
             clock.advance(59, server)
             assert server.stats().reset == 0
             clock.advance(2, server)

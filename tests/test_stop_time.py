@@ -1,4 +1,4 @@
-"""stop: its time, what is left when it is over, and who may call it."""
+"""`stop`: its time, what is left when it is over, and which callers it may have."""
 
 import contextlib
 import errno
@@ -12,8 +12,10 @@ import pymux
 
 from . import inside, util
 from .processes import descriptors_allowed, python
+from .stops import started, stop, stopping
 
 LINES = pymux.Lines()
+PATIENT = pymux.Limits(close_timeout=1000)
 SOON = 5  # seconds, far under the patience of these tests' servers
 
 
@@ -36,13 +38,15 @@ def stuck(server):
 def test_after_its_time_the_rest_is_reset_and_counted(backend, tmp_path, clock):
     log = util.Ends(util.capitals)
     with (
-        util.serving(log, backend, tmp_path / "s", framing=LINES) as server,
+        util.serving(
+            log, backend, tmp_path / "s", framing=LINES, limits=PATIENT
+        ) as server,
         stuck(server),
         stuck(server),
         util.connect(server.address),
     ):
         util.wait_until(lambda: len(log.open) == 3)
-        with util.stopping(server, 60) as thread:
+        with stopping(server, 60) as thread:
             clock.advance(59, server)
             assert thread.is_alive()
             assert server.stats().reset == 0
@@ -75,10 +79,11 @@ def test_the_servers_own_drain_timeout_holds_where_stop_names_none(
             backend,
             tmp_path / "s",
             framing=LINES,
+            limits=PATIENT,
             drain_timeout=60,
         ) as server,
         stuck(server),
-        util.stopping(server, None) as thread,
+        stopping(server, None) as thread,
     ):
         clock.advance(59, server)
         assert thread.is_alive()
@@ -271,33 +276,7 @@ def test_a_stop_that_is_cut_short_where_it_begins_begins_again(backend):
     assert [type(error) for error in errors] == [Struck]
 
 
-LARGE = 60 << 20  # bytes, more than the kernel takes from who is not read
-
-
-def stop(server, drain_timeout):
-    """Stop a server, and raise what `stop` raises; an AssertionError if it hangs."""
-    raised = []
-
-    def call():
-        try:
-            server.stop(drain_timeout)
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(10)
-    assert not thread.is_alive(), "stop() does not return"
-    if raised:
-        raise raised[0]
-
-
-@contextlib.contextmanager
-def started(handler, backend, address=("127.0.0.1", 0), **options):
-    """A started server, which the block has to stop."""
-    server = pymux.Server(handler, address, backend=backend, **options)
-    yield server.start()
-    assert inside.has_ended(server)
+LARGE = 60 << 20  # bytes, more than the kernel takes for a peer that does not read
 
 
 def test_stop_returns_where_a_paused_coroutine_is_reset(backend, tmp_path):

@@ -87,18 +87,6 @@ def settle(server):
 
 
 @contextlib.contextmanager
-def stopping(server, drain_timeout):
-    """During the block a thread is in `server.stop`, and the server has begun to
-    drain. The thread is given; at the end of the block it has to return."""
-    thread = threading.Thread(target=server.stop, args=[drain_timeout], daemon=True)
-    thread.start()
-    wait_until(lambda: not server.stats().listeners)
-    yield thread
-    thread.join(10)
-    assert not thread.is_alive(), "stop() does not return"
-
-
-@contextlib.contextmanager
 def held(server, then=lambda: None):
     """Hold the server's thread: what arrives during the block is one harvest to it.
 
@@ -194,8 +182,11 @@ def ready(selector, timeout=0):
 
 
 def free_port():
-    """A TCP port for who cannot ask for port 0: nobody listens on it now, and no
-    connection gets it by chance, since those ports begin at 32768."""
+    """A TCP port for a program that cannot ask for port 0.
+
+    No program listens there now. No connection gets it by chance, since the ports of
+    those begin at 32768.
+    """
     while True:
         port = random.SystemRandom().randrange(10000, 32000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -422,7 +413,7 @@ def pair(mux, framing=None, **listen_options):
 
 
 def says_hello(mux, address, to=None):
-    """Assert that a listener at `address` serves who connects; the Connection."""
+    """Assert that a listener at `address` serves a peer; its Connection."""
     listener = mux.listen(address)
     with connect(listener.address if to is None else to(listener.address)) as peer:
         (conn,) = harvest_until(mux, lambda acc: acc.opened).opened
