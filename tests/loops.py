@@ -80,6 +80,7 @@ def run_bare(loop, main):
         return its.run_until_complete(main)
     finally:
         its.close()
+        util.collect()
 
 
 async def ask(address, sent, size):

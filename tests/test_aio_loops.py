@@ -115,6 +115,7 @@ def test_a_connection_is_another_loops_matter(loop, echo_server):
             conn.send(b"x")
             assert its.run_until_complete(conn.recv(20)) == b"x"
         one.close()
+        util.collect()
         assert first.closed
         second.send(b"y")
         assert two.run_until_complete(second.recv(20)) == b"y"
@@ -140,6 +141,7 @@ def test_a_loop_that_was_closed_is_not_mistaken_for_a_new_one(loop, echo_server)
         conn.close()
         its.close()
         del its, conn
+    util.collect()
     assert not inside.outgoing_muxes()
 
 

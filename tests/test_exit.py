@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 
 import pytest
 
@@ -248,6 +249,8 @@ conn = mux.connect(mux.listen(("127.0.0.1", 0)).address)
 mux.harvest(0.1)
 """
     assert run(program, backend, "function") == (0, "", "")
+    if sys.implementation.name == "pypy":
+        return  # it frees nothing at its end
     with python("-W", "default", "-c", BEGIN + program, backend, "-") as child:
         _, err = child.communicate(timeout=40)
     assert child.returncode == 0

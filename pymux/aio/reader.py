@@ -106,6 +106,8 @@ class Reader(ReceiveBuffer):
         """Until there is a message or the end."""
         timeout = duration("timeout", timeout)
         engine = self.engine
+        if engine.is_over():  # without a word of its loop, which has closed
+            return
         timer = over = None
         waiter = self.waiter = engine.loop.create_future()
         if timeout is not None:
@@ -139,6 +141,8 @@ class Reader(ReceiveBuffer):
 
     async def wait_in(self, futures: list[asyncio.Future[None]]) -> None:
         """Until the futures of `flushes` or `ends` are settled."""
+        if self.engine.is_over():
+            return
         future = self.engine.loop.create_future()
         futures.append(future)
         try:

@@ -32,7 +32,8 @@ def to_bytes(data: Any) -> bytes:
             f"a str cannot be sent; bytes-like data is needed, encode it: {data[:40]!r}"
         )
     try:
-        return bytes(memoryview(data))
+        with memoryview(data) as view:  # released now: PyPy would do so some time
+            return bytes(view)
     except TypeError:
         raise TypeError(
             f"a {type(data).__name__} cannot be sent; bytes-like data is needed"
