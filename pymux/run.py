@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .server.server import DEFAULT_ADDRESS, Server, run_until_signal
+from .server.base import DEFAULT_ADDRESS
+from .server.server import Server, run_until_signal
 from .values.endpoint import Listenable, Listenables
 from .values.stats import Stats
 

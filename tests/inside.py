@@ -39,17 +39,18 @@ shift_clock = clock.shift
 
 def engine_of(one):
     """The engine beneath a mux, a client or a server; None before a server has one."""
-    return one._engine
+    plan = getattr(one, "_plan", None)
+    return one._engine if plan is None else plan.engine
 
 
 def is_freed(one):
     """Whether a mux, a client or a server has closed and given its memory back."""
-    return one._engine.c is None
+    return engine_of(one).c is None
 
 
 def connections(mux):
     """The connections that a mux or server has now, in any order."""
-    return [conn for conn in mux._engine.table if conn is not None]
+    return [conn for conn in engine_of(mux).table if conn is not None]
 
 
 def is_in_the_core(mux):
@@ -84,7 +85,7 @@ def submit(mux):
 
 def forget_the_last_warning(server):
     """The next pause of accepting is warned of, as if much time had gone by."""
-    server._engine._warn_at = 0
+    engine_of(server)._warn_at = 0
 
 
 def take_signals(mux):
@@ -103,7 +104,8 @@ def fail_in_harvest(server, error):
     def fail(*args):
         raise error
 
-    server._engine.harvest = server._engine.exchange = fail
+    engine = engine_of(server)
+    engine.harvest = engine.exchange = fail
 
 
 def run_something_in_each_turn(mux):
@@ -133,7 +135,7 @@ run_until_signal = servers.run_until_signal
 @contextlib.contextmanager
 def locks_held(server):
     """Hold each lock of a server and of its mux."""
-    with server._lock, server._joining, server._engine.lock:
+    with server._plan.lock, server._joining, engine_of(server).lock:
         yield
 
 
@@ -150,7 +152,7 @@ def patience(seconds):
 
 def allow_no_time(server):
     """Take the drain time of a server away after its construction."""
-    server._drain_timeout = 0
+    server._plan._drain_timeout = 0
 
 
 def draining_calls(fn):
@@ -283,7 +285,7 @@ def own_no_warning(server):
 
 def lose_the_calls(server):
     """Cancel what the loop is to call for a server, as a signal's handler may."""
-    engine = server._engine
+    engine = engine_of(server)
     for handle in (engine._flush, engine._next, engine._timer):
         if handle is not None:
             handle.cancel()

@@ -8,12 +8,10 @@ from collections.abc import Generator
 from functools import partial
 from typing import Any
 
-from ..engine.engine import Engine
 from ..engine.owner import FORKED
 from ..handlers.base import OnError
 from ..mux import mux_with
-from ..server.drain import stop_time
-from ..server.server import DEFAULT_ADDRESS, BaseServer
+from ..server.base import DEFAULT_ADDRESS, BaseServer, Plan
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
@@ -56,12 +54,10 @@ class Server(BaseServer):
     belongs to the loop's thread; `stats` may be called from any.
     """
 
-    _engine: ServerEngine | None
-    _handlers: LoopHandlers
-
     def __init__(self, *args: Any, **options: Any) -> None:
         self._left_open = False  # when its loop ended
-        super().__init__(*args, **options)
+        self._life = Plan(*args, **options)
+        super().__init__(self._life)
         self._ended: asyncio.Future[None]
 
     def __del__(self) -> None:
@@ -69,25 +65,29 @@ class Server(BaseServer):
             text = f"unclosed {self!r}"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
-    def _make_handlers(self, engine: Engine) -> LoopHandlers:
-        return LoopHandlers(engine)
-
     def _make_mux(self) -> LoopMux:
         loop = asyncio.get_running_loop()
-        return mux_with(LoopMux, partial(ServerEngine, loop, self._backend))
+        return mux_with(LoopMux, partial(ServerEngine, loop, self._life.backend))
 
     async def _start(self) -> Server:
-        self._bind()
-        engine: Any = self._engine
+        engine: Any = self._life.bind(self._make_mux, LoopHandlers)
         self._ended = engine.loop.create_future()
         try:
             engine.join()
         except BaseException:  # it can be tried again
-            self._engine = None
+            self._life.engine = None
             engine.close()
             raise
         engine.server = self
         return self
+
+    @property
+    def _engine(self) -> Any:
+        return self._life.engine
+
+    @property
+    def _handlers(self) -> Any:
+        return self._life.handlers
 
     def __await__(self) -> Generator[Any, Any, Server]:
         return self._start().__await__()
@@ -105,7 +105,7 @@ class Server(BaseServer):
         engine, handlers = self._engine, self._handlers
         assert engine is not None
         if engine.c is not None:
-            if self._drain.asked is None or not self._drain.over():
+            if self._life.drain.asked is None or not self._life.drain.over():
                 return
             handlers.abandon()  # cancel the handlers that still run
             engine.close()
@@ -122,7 +122,7 @@ class Server(BaseServer):
         """Nobody has stopped it. What is fatal was reported to the loop."""
         self._left_open = True
         if self._engine is not None and self._engine.c is not None:
-            self._drain.begin(stop_time(None, self._drain_timeout))
+            self._life.drain.begin(self._life.stop_time(None))
             self._engine.touched()  # it may have begun, and its turns been lost
         await asyncio.wait([self._ended])
 
@@ -142,7 +142,7 @@ class Server(BaseServer):
         Raises:
             OSError: what ended the server, if anything did.
         """
-        by = stop_time(drain_timeout, self._drain_timeout)
+        by = self._life.stop_time(drain_timeout)
         engine = self._engine
         if engine is None or engine.thread == FORKED:
             return
@@ -152,7 +152,7 @@ class Server(BaseServer):
             self._left_open = False
             return
         if engine.c is not None:
-            self._drain.begin(by)
+            self._life.drain.begin(by)
         if self._handlers.runs(asyncio.current_task()):
             return
         await asyncio.wait([self._ended])

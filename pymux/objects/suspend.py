@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
 
-    from ..handlers.tasks import Task
-
     P = ParamSpec("P")
 
 __all__ = ["suspend", "suspending"]
@@ -73,6 +71,6 @@ def suspending(
 
 
 @types.coroutine
-def suspend(task: Task) -> Generator[Any, Any, None]:
+def suspend(task: Any) -> Generator[Any, Any, None]:
     """Wait for what the task says that it waits for."""
     yield task

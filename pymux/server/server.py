@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ..engine import clock
-from ..engine.backends import choose
 from ..engine.engine import Engine
 from ..engine.locks import End, RLock
 from ..engine.owner import FORKED
@@ -19,18 +18,16 @@ from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
-from ..mux import Mux, engine_of
-from ..service import Service
-from ..values.checks import check_spin, duration
+from ..mux import Mux
+from ..values.checks import check_spin
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
 from ..values.stats import Stats
-from .drain import Drain, stop_time
+from .base import DEFAULT_ADDRESS, BaseServer, Plan
 
-__all__ = ["DEFAULT_ADDRESS", "BaseServer", "Server", "run_until_signal"]
+__all__ = ["Server", "run_until_signal"]
 
-DEFAULT_ADDRESS = ("127.0.0.1", 8093)
 PATIENCE = 1.0  # seconds without a turn, once all time is over
 TIMEOUT_MAX = threading.TIMEOUT_MAX
 
@@ -40,126 +37,12 @@ _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for server in list(_SERVERS):  # another thread may have held their locks
-        server._lock, server._joining = RLock(), RLock()
+        server._plan.lock, server._joining = RLock(), RLock()
         server._ended = End()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-class BaseServer:
-    """What a server is, whichever loop it runs in.
-
-    Arguments are checked when it is made; `_bind` listens. It has one life.
-    """
-
-    def __init__(
-        self,
-        handler: Any,
-        address: Listenable | Listenables,
-        *,
-        framing: Framing | None,
-        limits: Limits | None,
-        backend: str | None,
-        backlog: int | None,
-        reuse_port: bool,
-        mode: int,
-        drain_timeout: float | None,
-        on_error: OnError | None,
-    ) -> None:
-        self._service = Service(
-            handler,
-            address,
-            on_error,
-            framing=framing,
-            limits=limits,
-            backlog=backlog,
-            reuse_port=reuse_port,
-            mode=mode,
-        )
-        choose(backend)
-        self._backend = backend
-        self._drain_timeout = duration("drain_timeout", drain_timeout)
-
-        self._lock = RLock()
-        self._claim: object = None  # of the call that bound it
-        self._mux: Mux
-        self._engine: Engine | None = None  # set last, when all of these are
-        self._addresses: list[Any] = []
-        self._handlers: Handlers
-        self._drain: Drain
-
-    def __repr__(self) -> str:
-        where = self._addresses or self._service.where
-        return f"<{type(self).__name__} {where[0] if len(where) == 1 else where}>"
-
-    def _make_mux(self) -> Mux:
-        raise NotImplementedError
-
-    def _make_handlers(self, engine: Engine) -> Handlers:
-        return Handlers(engine)
-
-    def _bind(self, claim: object = None) -> Engine:
-        """Make the mux and listen; raises in the caller, and leaves nothing.
-
-        Once it is bound it is the call's whose claim this was, to be undone where
-        that fails behind it.
-        """
-        with self._lock:
-            if self._engine is not None:
-                raise RuntimeError(
-                    "this server was started before; a server has one life, "
-                    "make a new one"
-                )
-            mux = self._make_mux()
-            try:
-                engine = engine_of(mux)
-                handlers = self._handlers = self._make_handlers(engine)
-                listeners = self._service.open(mux)
-                self._addresses = [listener.address for listener in listeners]
-                self._drain = Drain(engine, handlers)
-            except BaseException:
-                mux.close()
-                raise
-            self._claim, self._mux = claim, mux
-            self._engine = engine
-            return engine
-
-    @property
-    def address(self) -> Any:
-        """(host, port) as it was bound, or the path; the first of `addresses`.
-
-        Readable after the end too.
-
-        Raises:
-            RuntimeError: the server was not started.
-        """
-        return self.addresses[0]
-
-    @property
-    def addresses(self) -> list[Any]:
-        """Where the server listens, in the order in which addresses were given.
-
-        Readable after the end too.
-
-        Raises:
-            RuntimeError: the server was not started.
-        """
-        with self._lock:  # a handler may ask before `_bind` has returned
-            if self._engine is None:
-                raise RuntimeError("this server was not started; it has no address yet")
-            return list(self._addresses)
-
-    def stats(self) -> Stats:
-        """Figures of the mux: zeros before the start, after the end the last.
-
-        Any thread may call it.
-        """
-        with self._lock:
-            if self._engine is None:
-                return Stats(self._backend or "")
-            return self._engine.stats()
 
 
 class Server(BaseServer):
@@ -208,7 +91,7 @@ class Server(BaseServer):
         spin: float | Literal["auto"] = 0.0,
         on_error: OnError | None = None,
     ) -> None:
-        super().__init__(
+        plan = Plan(
             handler,
             address,
             framing=framing,
@@ -220,6 +103,7 @@ class Server(BaseServer):
             drain_timeout=drain_timeout,
             on_error=on_error,
         )
+        super().__init__(plan)
         check_spin(spin)
         self._spin = spin
         self._thread: threading.Thread | None = None
@@ -231,8 +115,11 @@ class Server(BaseServer):
         self._fatal: BaseException | None = None
         _SERVERS.add(self)
 
+    def _bind(self, claim: object) -> Engine:
+        return self._plan.bind(self._make_mux, Handlers, claim)
+
     def _make_mux(self) -> Mux:
-        return Mux(self._backend, spin=self._spin)
+        return Mux(self._plan.backend, spin=self._spin)
 
     # --- life -------------------------------------------------------------
 
@@ -251,7 +138,7 @@ class Server(BaseServer):
             self._bind(claim)
             threading.Thread(
                 target=self._run_in_thread,
-                name=f"pymux {self._addresses[0]}",
+                name=f"pymux {self._plan.addresses[0]}",
                 daemon=True,
             ).start()
         except BaseException:
@@ -292,22 +179,22 @@ class Server(BaseServer):
         try:
             self._serve()
         except BaseException as error:
-            if self._engine is not None and self._engine.thread == FORKED:
+            if self._plan.engine is not None and self._plan.engine.thread == FORKED:
                 raise  # of a child that a handler has forked
             self._fatal = error
             log.critical("%r has ended, by what was raised in it", self, exc_info=error)
         finally:
-            self._call_off(self._claim)
+            self._call_off(self._plan.claim)
 
     def _serve(self) -> None:
-        engine = self._engine
+        engine = self._plan.engine
         assert engine is not None
         self._thread_id = threading.get_ident()
-        with self._lock:
+        with self._plan.lock:
             if self._called_off:
                 return
             self._runs = True
-        handlers, drain = self._handlers, self._drain
+        handlers, drain = self._plan.handlers, self._plan.drain
         cause: BaseException | None = None
         with handlers.serving():
             try:
@@ -323,20 +210,20 @@ class Server(BaseServer):
                     if engine.thread != FORKED:
                         handlers.wind_up(cause)
                 finally:
-                    with self._lock:
+                    with self._plan.lock:
                         self._runs = False
                         engine.close()
 
     def _call_off(self, claim: object) -> None:
         """What a call has begun is over, or was cut short, also by a signal's
         handler: nothing of it is to be left."""
-        with self._lock:
-            if self._claim is not claim or self._engine is None:
+        with self._plan.lock:
+            if self._plan.claim is not claim or self._plan.engine is None:
                 return  # it has bound nothing
             self._called_off = True
             runs = self._runs and self._thread_id != threading.get_ident()
             if not runs:
-                self._engine.close()
+                self._plan.engine.close()
         if runs:  # its thread does, but nobody is going to know of it
             self.stop(0)
         self._ended.set()
@@ -364,13 +251,13 @@ class Server(BaseServer):
             TimeoutError: a handler has not returned for a second behind the
                 timeout. Its thread is still in it.
         """
-        by = stop_time(drain_timeout, self._drain_timeout)
-        with self._lock:
-            engine = self._engine
+        by = self._plan.stop_time(drain_timeout)
+        with self._plan.lock:
+            engine = self._plan.engine
             if engine is None or engine.thread == FORKED:
                 return
             with contextlib.suppress(RuntimeError):  # it is closed already
-                self._drain.ask(by)
+                self._plan.drain.ask(by)
         if threading.get_ident() == self._thread_id:
             return
         self._wait_until(by)
@@ -387,10 +274,10 @@ class Server(BaseServer):
             BaseException: what ended the server's thread, if anything did.
             RuntimeError: it was not started, or this is its own thread.
         """
-        with self._lock:
-            if self._engine is None:
+        with self._plan.lock:
+            if self._plan.engine is None:
                 raise RuntimeError("this server was not started; it has no end yet")
-            if self._engine.thread == FORKED:
+            if self._plan.engine.thread == FORKED:
                 return
             if threading.get_ident() == self._thread_id and not self._ended.is_set():
                 raise RuntimeError("wait() in the server's own thread would never end")
@@ -428,10 +315,10 @@ class Server(BaseServer):
         """
         if not callable(fn):
             raise TypeError(f"fn is {fn!r}; a callable is needed")
-        with self._lock:
-            if self._engine is None:
+        with self._plan.lock:
+            if self._plan.engine is None:
                 raise RuntimeError("this server was not started")
-            self._engine.call_threadsafe(fn, self._mux, *args)
+            self._plan.engine.call_threadsafe(fn, self._plan.mux, *args)
 
 
 def run_until_signal(
@@ -446,7 +333,7 @@ def run_until_signal(
     claim = object()
 
     def ask(signals: int, in_users_code: bool) -> None:
-        engine = server._engine
+        engine = server._plan.engine
         server.stop(0 if signals > 1 else None)
         if signals > 2 and (
             in_users_code or (engine is not None and engine.state is DISPATCHING)
