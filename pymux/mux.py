@@ -11,9 +11,10 @@ from .engine import clock
 from .engine.engine import Engine
 from .engine.output import to_bytes
 from .engine.structs import endpoints, policy
-from .engine.timers import NS, Timer
+from .engine.timers import NS
 from .handlers.all import service_to_dial, service_to_listen
 from .objects.batch import Batch
+from .objects.calls import Calls
 from .objects.connection import Connection
 from .objects.listener import Listener, listen_on_all
 from .objects.made import Made
@@ -34,7 +35,6 @@ from .values.endpoint import (
 from .values.errors import no_copy
 from .values.framing import Framing
 from .values.limits import Limits
-from .values.stats import Stats
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -44,7 +44,7 @@ __all__ = ["Listener", "Mux", "engine_of", "mux_with"]
 OBJECTS = Made()
 
 
-class Mux:
+class Mux(Calls):
     """Many connections, harvested together.
 
     It belongs to this process and to the thread of its first harvest;
@@ -212,15 +212,11 @@ class Mux:
             reuse_port=reuse_port,
             mode=mode,
         )
-        is_list = isinstance(address, list)
-        places = []
-        for settings in asked:
-            number, half = 0, half_open
-            if settings.handler is not None:
-                number, half = service_to_listen(engine, settings.handler, half_open)
-            places.append((settings, number, half))
+        places = [
+            (one, *service_to_listen(engine, one.handler, half_open)) for one in asked
+        ]
         made = listen_on_all(engine, places)
-        return made if is_list else made[0]
+        return made if isinstance(address, list) else made[0]
 
     def connect(
         self,
@@ -351,82 +347,6 @@ class Mux:
                 batch = engine.harvest_and_dispatch(deadline, min_messages, delay)
         engine.received = False
         return batch
-
-    # --- waking and timers ------------------------------------------------
-
-    def wakeup(self) -> None:
-        """Make the harvest that waits, or the next one, return.
-
-        Any thread may call it; after `close()` it does nothing.
-        """
-        self._engine.wakeup()
-
-    def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
-        """Call ``fn(*args)`` in the mux's thread, in its next harvest.
-
-        Any thread may call it; that harvest then returns. What it raises comes
-        out of the harvest, or goes to the server's `on_error`.
-
-        Args:
-            fn: the callable.
-            args: for it.
-
-        Raises:
-            TypeError: `fn` cannot be called.
-            RuntimeError: the mux is closed.
-        """
-        if not callable(fn):
-            raise TypeError(f"fn is {fn!r}; a callable is needed")
-        self._engine.call_threadsafe(fn, *args)
-
-    def call_later(self, delay: float, fn: Callable[..., Any], *args: Any) -> Timer:
-        """Call ``fn(*args)`` during a harvest, `delay` seconds from now.
-
-        What it raises comes out of the harvest, or goes to the server's
-        `on_error`.
-
-        Args:
-            delay: seconds; 0 or less means the next harvest.
-            fn: the callable.
-            args: for it.
-
-        Returns:
-            A `Timer`; its `cancel()` forgets the call.
-
-        Raises:
-            TypeError, ValueError: a delay that is no number; `fn` cannot be
-                called.
-        """
-        return self._engine.call_later(delay, fn, *args)
-
-    # --- looking inside ---------------------------------------------------
-
-    def fileno(self) -> int:
-        """The poller's descriptor, for another event loop to watch.
-
-        It is readable when a harvest would have something, except for the
-        work that `next_timeout()` tells of.
-
-        Raises:
-            BackendUnavailable: poll and select have none.
-        """
-        return self._engine.fileno()
-
-    def next_timeout(self) -> float | None:
-        """Seconds until a harvest is needed whatever `fileno()` says.
-
-        Returns:
-            0 where there is something to do now (buffered messages, unsent
-            output), None where there is nothing to wait for.
-        """
-        return self._engine.next_timeout()
-
-    def stats(self) -> Stats:
-        """Figures of this mux; after `close()`, the last ones."""
-        engine = self._engine
-        if not engine.has_last_stats():
-            engine.check()
-        return engine.stats()
 
 
 M = TypeVar("M", bound=Mux)

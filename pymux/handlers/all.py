@@ -190,11 +190,14 @@ def service_to_listen(
     engine: Engine, handler: Any, half_open: bool
 ) -> tuple[int, bool]:
     """The number of a handler's service, and whether its connections are half-open.
+    No handler: service 0, and as the call says.
 
     Raises:
         TypeError: the handler has none of the four forms.
         ValueError: half_open is given beside a handler.
     """
+    if handler is None:
+        return 0, half_open
     _check_half_open(half_open)
     handlers = handlers_of(engine)
     number = handlers.number_for(handler, handlers.on_error, keep=True)

@@ -1,0 +1,297 @@
+"""The connections of an engine, and their services."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._core import ffi, lib
+from ..values.errors import BackendUnavailable
+from ..values.framing import Splitter
+from .arena import Arenas
+from .backends import select_limit
+from .given import listen_on
+from .ops import ABORT, SWITCH
+from .os_errors import meaning
+from .owner import BUSY, busy
+from .services import Dispatcher, ServiceState
+from .splitting import Splitting
+from .structs import fill_framing
+from .turn import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Connections", "Objects"]
+
+
+class Objects(Protocol):
+    """What the room of users' objects does for an engine."""
+
+    def connection(self, engine: Any, id: int) -> Any:
+        """Make the object of a connection."""
+
+    def batch(
+        self, engine: Any, arena: Any, rows: int, gap: Any, news: bool, number: int
+    ) -> Any:
+        """Make a batch of `engine.serving`. `news`: there is more than messages."""
+
+    def forget(self, engine: Any, batch: Any) -> None:
+        """A batch is over: the connections that it reports as closed are gone."""
+
+    def answer(self, conn: Any, data: bytes) -> None:
+        """Log what a handler returned, in whatever state that left `conn`."""
+
+    def fail(self, conn: Any, error: BaseException | None) -> None:
+        """Have `conn` end, caused by an error."""
+
+    def leave(self, engine: Any, conn: Any) -> None:
+        """The core is about to close: keep what `conn` is asked for later."""
+
+    def end(self, conn: Any) -> None:
+        """The core has closed, or is a parent's: `conn` is closed."""
+
+
+class Connections(Turns):
+    """The fourth layer of an engine: connections, listeners, services.
+
+    Attributes:
+        name: the backend's.
+        objects: makes what users hold.
+        table: connections, by slot.
+        buffers: what takes a connection's messages (`ReceiveBuffer`), by slot.
+        causes: exceptions that have ended connections, by id.
+        stopped: ids of connections whose input a stop has ended; None before one.
+        opening: ids of outgoing connections that have not opened yet.
+        serving: the service of the last batch.
+        unused: numbers of services that may have no connection left.
+    """
+
+    def __init__(self, c: Any, arenas: Arenas, objects: Objects) -> None:
+        super().__init__(c, arenas)
+        self.name = str(ffi.string(lib.pmx_name(c)).decode())
+        self.objects = objects
+        self.log.answer_one = objects.answer
+        self.table: list[Any] = []
+        self.buffers: list[Any] = []
+        self.causes: dict[int, BaseException] = {}
+        self.stopped: set[int] | None = None
+        self.opening: set[int] = set()
+        self.serving = self.services[0]
+        self.unused: list[int] = []
+        self.splitting: Splitting | None = None
+
+    def listen(
+        self,
+        make: Callable[[int, Any], Any],
+        where: Any,
+        policy: Any,
+        framing: Any,
+        *,
+        backlog: int,
+        reuse_port: bool,
+        mode: int,
+        shown: str,
+    ) -> Any:
+        """Listen; what `make` makes of the id, and of the address as the core has
+        it. Nothing is left of a call that is interrupted before that."""
+        id_ = ffi.new("uint64_t *")
+        try:
+            if isinstance(where, socket.socket):
+                error = listen_on(self.c, where, policy, id_)
+            else:
+                error = lib.pmx_listen(
+                    self.c, where, policy, backlog, reuse_port, mode, id_
+                )
+            if error < 0:
+                raise self.os_error(-error, shown)
+            self.note_framing(policy.service, framing)
+            name = ffi.new("pmx_address *")
+            if lib.pmx_listener_address(self.c, id_[0], name) == BUSY:
+                raise busy()
+            return make(id_[0], name)
+        except BaseException:  # of a signal's handler, too
+            if id_[0]:
+                lib.pmx_unlisten(self.c, id_[0])
+            raise
+
+    def unlisten(self, id: int) -> None:
+        """Close a listener."""
+        if lib.pmx_unlisten(self.c, id) == BUSY:
+            raise busy()
+
+    def dial(self, found: Any, policy: Any, framing: Any, shown: str) -> Any:
+        """Connect to addresses that were resolved; the connection."""
+        self.check()
+        where, count, _keep = found
+        id_ = ffi.new("uint64_t *")
+        service = self.services[policy.service]
+        service.dialled += 1
+        try:
+            error = lib.pmx_connect(self.c, where, count, policy, id_)
+            if error < 0:
+                raise self.os_error(-error, shown)
+            self.note_framing(policy.service, framing)
+            self.opening.add(id_[0])
+            return self.connection(id_[0])
+        except BaseException:  # of a signal's handler, too
+            if id_[0]:
+                self.log.op(id_[0] | ABORT)
+            else:
+                self.release_service(service, 1)
+            raise
+
+    def os_error(self, number: int, shown: str) -> Exception:
+        """The error of a call that concerns an address."""
+        if number == -BUSY:
+            return busy()
+        if number == errno.ENOSPC and self.name == "select":
+            return BackendUnavailable(number, select_limit())
+        return OSError(number, meaning(number), shown)
+
+    def connection(self, id: int) -> Any:
+        """The object of a connection, made when the id is first seen."""
+        slot = id & 0xFFFFFFFF
+        table = self.table
+        while slot >= len(table):
+            self.buffers.append(None)
+            table.append(None)
+        conn = table[slot]
+        if conn is None or conn.id != id:
+            conn = table[slot] = self.objects.connection(self, id)
+        return conn
+
+    def water_of(self, id: int) -> tuple[int, int] | None:
+        """(high water, low water) of a connection; None if it has ended."""
+        rules = ffi.new("pmx_policy *")
+        if lib.pmx_policy_of(self.c, id, rules) < 0:
+            return None
+        return rules.high_water, rules.low_water
+
+    def policy_of(self, id: int) -> Any:
+        """The `pmx_policy` of a connection; None if it has ended."""
+        rules = ffi.new("pmx_policy *")
+        return None if lib.pmx_policy_of(self.c, id, rules) < 0 else rules
+
+    def switch(self, id: int, rules: Any, framing: Any, unread: bytes) -> None:
+        """Log that a connection speaks another framing from here on.
+
+        `unread` stands in front of what the core has of its input.
+        """
+        rules.framing = ffi.new("pmx_framing *")[0]
+        fill_framing(rules.framing, framing)
+        self.note_framing(rules.service, framing)
+        if self.splitting is not None:
+            self.splitting.forget(id)
+        self.log.entries += (id | SWITCH, bytes(ffi.buffer(rules)) + unread)
+
+    def dispatcher_of(self, id: int) -> Dispatcher | None:
+        """The dispatcher of a connection of the table; the core is open."""
+        rules = ffi.new("pmx_policy *")
+        if lib.pmx_policy_of(self.c, id, rules) < 0:
+            return self.serving.dispatcher  # the last batch reports its end
+        service: ServiceState = self.services[rules.service]
+        return service.dispatcher
+
+    def has_more(self, id: int) -> bool:
+        """Whether something of a connection has arrived and was not reported."""
+        return bool(lib.pmx_pending(self.c, id))
+
+    def unacknowledged(self, id: int) -> int | None:
+        """Bytes that the peer's system does not have; None: the OS cannot tell."""
+        number = lib.pmx_unacknowledged(self.c, id)
+        return None if number == -errno.ENOTSUP else max(0, int(number))
+
+    def undelivered(self, id: int) -> int:
+        """The same; where the OS cannot tell, what the kernel took is delivered."""
+        number = self.unacknowledged(id)
+        return int(lib.pmx_queued(self.c, id)) if number is None else number
+
+    def is_stopping(self, id: int) -> bool:
+        """Whether a stop has ended the input of a connection."""
+        if self.stopped is None or id in self.stopped:
+            return self.stopped is not None
+        if self.c is None:
+            return False
+        self.check()
+        return bool(lib.pmx_stopping(self.c, id) == 1)
+
+    def keep_stopping(self, id: int) -> None:
+        """A connection is about to be forgotten by the core."""
+        if self.stopped is not None and lib.pmx_stopping(self.c, id) == 1:
+            self.stopped.add(id)
+
+    def forget(self, conn: Any) -> None:
+        """The end of a connection has been reported: its place is free."""
+        slot = conn.id & 0xFFFFFFFF
+        if self.table[slot] is conn:
+            self.table[slot] = None
+            self.buffers[slot] = None
+        self.causes.pop(conn.id, None)
+        self.opening.discard(conn.id)
+        if self.splitting is not None:
+            self.splitting.forget(conn.id)
+
+    def note_splitter(self, framing: Splitter) -> None:
+        if self.splitting is None:
+            self.splitting = Splitting(self)
+        self.splitting.note(framing)
+
+    def splits(self, id: int) -> bool:
+        """Whether a connection's messages come from a parser, and may be anything."""
+        return self.splitting is not None and self.splitting.splits(id)
+
+    def errno_of_end(self, id: int, number: int) -> int:
+        """The errno that a connection ended with, by the core or by its parser."""
+        if self.splitting is None:
+            return number
+        return self.splitting.broken.get(id, number)
+
+    # --- services -------------------------------------------------------------
+
+    def add_service(self, dispatcher: Dispatcher) -> int:
+        """A new service, whose batches go to a dispatcher: its number."""
+        number = lib.pmx_add_service(self.c)
+        if number < 0:
+            raise self.os_error(-number, "")
+        self.services.append(ServiceState(number, dispatcher))
+        self.changed.add(number)
+        self.stale = True
+        return number
+
+    def reuse_service(self, number: int, dispatcher: Dispatcher) -> None:
+        """Give a service that has no connection to another dispatcher."""
+        self.services[number] = ServiceState(number, dispatcher)
+        self.changed.add(number)
+        self.stale = True
+
+    def release_service(self, service: ServiceState, count: int) -> None:
+        """So many connections of a service are gone."""
+        service.dialled -= count
+        if service.number and service.dialled <= 0 and not service.kept:
+            self.unused.append(service.number)
+
+    # --- stopping -------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Accept the backlog, close the listeners, end every input."""
+        if self.stopped is None:
+            self.stopped = set()
+        lib.pmx_drain(self.c)
+
+    def reset_all(self, number: int) -> None:
+        """Reset every connection that is left, reported with this errno."""
+        self.submit()
+        lib.pmx_reset_all(self.c, number)
+
+    def close_outgoing(self) -> None:
+        """Close the outgoing connections: no accepted one is left to need them."""
+        for conn in self.table:
+            if conn is not None and not conn.closed:
+                conn.close()
+        self.submit()
+
+    def has_ends(self) -> bool:
+        """Whether the core has an end of a connection to report."""
+        return bool(lib.pmx_next_timeout(self.c) == 0)
