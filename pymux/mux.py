@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .engine import clock
 from .engine.engine import Engine
 from .engine.output import to_bytes
 from .engine.structs import endpoints, policy
-from .engine.timers import NS, Timer
+from .engine.timers import NS
 from .handlers.all import service_to_dial, service_to_listen
+from .objects.base import MuxBase, engine_of, join
 from .objects.batch import Batch
 from .objects.connection import Connection
 from .objects.listener import Listener, listen_on_all
@@ -31,20 +31,18 @@ from .values.endpoint import (
     connect_settings,
     listen_settings,
 )
-from .values.errors import no_copy
 from .values.framing import Framing
 from .values.limits import Limits
-from .values.stats import Stats
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Listener", "Mux", "engine_of", "mux_with"]
+__all__ = ["Mux"]
 
 OBJECTS = Made()
 
 
-class Mux:
+class Mux(MuxBase):
     """Many connections, harvested together.
 
     It belongs to this process and to the thread of its first harvest;
@@ -69,7 +67,7 @@ class Mux:
     0
     """
 
-    __slots__ = ("__weakref__", "_engine")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -79,57 +77,15 @@ class Mux:
         max_messages: int = 4096,
         spin: float | Literal["auto"] = 0.0,
     ) -> None:
-        Engine(
+        make = partial(
+            Engine,
             OBJECTS,
             backend,
             arena_size=whole("arena_size", arena_size, 1, 2**30),
             max_messages=whole("max_messages", max_messages, 1, 2**24),
             spin_ns=check_spin(spin),
-            join=self._join,
         )
-
-    def _join(self, engine: Engine) -> None:
-        """Be the mux of an engine."""
-        self._engine = engine
-        engine.mux = weakref.ref(self)
-
-    def __repr__(self) -> str:
-        return self._engine.describe()
-
-    def __getstate__(self) -> Any:
-        """Refuse to be copied or pickled: TypeError."""
-        raise no_copy(self)
-
-    def __enter__(self) -> Mux:
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        engine = getattr(self, "_engine", None)
-        if engine is not None and engine.c is not None:
-            try:
-                if engine.is_used() and not engine.forked():
-                    warnings.warn(
-                        f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
-                    )
-            finally:
-                engine.free()
-
-    @property
-    def backend(self) -> str:
-        """The name of the backend in use."""
-        return self._engine.name
-
-    def close(self) -> None:
-        """Close everything at once; inside a handler, when its dispatch ends.
-
-        Output that the kernel takes now is sent. A connection with more output
-        than that is reset, so that its peer does not take the part for the whole.
-        In a forked child only memory and descriptors are freed.
-        """
-        self._engine.close()
+        join(self, make)
 
     # --- connections ----------------------------------------------------
 
@@ -201,7 +157,7 @@ class Mux:
             OSError: an address is in use, not permitted, not this machine's. The
                 error names it, and no address of the list is listened on.
         """
-        engine = self._engine
+        engine = engine_of(self)
         engine.check()
         asked = listen_settings(
             address,
@@ -260,7 +216,7 @@ class Mux:
             RuntimeError: no handler is given in a function or coroutine handler,
                 which could not tell the connection from those that it serves.
         """
-        engine = self._engine
+        engine = engine_of(self)
         engine.check()
         asked = connect_settings(
             address, framing=framing, limits=limits, handler=handler, refuse=()
@@ -292,7 +248,7 @@ class Mux:
             ValueError: a connection of another mux, or one whose framing
                 cannot carry it; nothing is sent.
         """
-        engine = self._engine
+        engine = engine_of(self)
         engine.check()
         data = to_bytes(data)
         ids = []
@@ -342,7 +298,7 @@ class Mux:
             min_messages = check_min_messages(min_messages)
         if type(max_delay) is not float or max_delay:
             delay = max(seconds("max_delay", max_delay), 0)
-        engine = self._engine
+        engine = engine_of(self)
         batch: Batch
         if engine.handlers is None:
             batch = engine.harvest(deadline, min_messages, delay)
@@ -351,94 +307,3 @@ class Mux:
                 batch = engine.harvest_and_dispatch(deadline, min_messages, delay)
         engine.received = False
         return batch
-
-    # --- waking and timers ------------------------------------------------
-
-    def wakeup(self) -> None:
-        """Make the harvest that waits, or the next one, return.
-
-        Any thread may call it; after `close()` it does nothing.
-        """
-        self._engine.wakeup()
-
-    def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
-        """Call ``fn(*args)`` in the mux's thread, in its next harvest.
-
-        Any thread may call it; that harvest then returns. What it raises comes
-        out of the harvest, or goes to the server's `on_error`.
-
-        Args:
-            fn: the callable.
-            args: for it.
-
-        Raises:
-            TypeError: `fn` cannot be called.
-            RuntimeError: the mux is closed.
-        """
-        if not callable(fn):
-            raise TypeError(f"fn is {fn!r}; a callable is needed")
-        self._engine.call_threadsafe(fn, *args)
-
-    def call_later(self, delay: float, fn: Callable[..., Any], *args: Any) -> Timer:
-        """Call ``fn(*args)`` during a harvest, `delay` seconds from now.
-
-        What it raises comes out of the harvest, or goes to the server's
-        `on_error`.
-
-        Args:
-            delay: seconds; 0 or less means the next harvest.
-            fn: the callable.
-            args: for it.
-
-        Returns:
-            A `Timer`; its `cancel()` forgets the call.
-
-        Raises:
-            TypeError, ValueError: a delay that is no number; `fn` cannot be
-                called.
-        """
-        return self._engine.call_later(delay, fn, *args)
-
-    # --- looking inside ---------------------------------------------------
-
-    def fileno(self) -> int:
-        """The poller's descriptor, for another event loop to watch.
-
-        It is readable when a harvest would have something, except for the
-        work that `next_timeout()` tells of.
-
-        Raises:
-            BackendUnavailable: poll and select have none.
-        """
-        return self._engine.fileno()
-
-    def next_timeout(self) -> float | None:
-        """Seconds until a harvest is needed whatever `fileno()` says.
-
-        Returns:
-            0 where there is something to do now (buffered messages, unsent
-            output), None where there is nothing to wait for.
-        """
-        return self._engine.next_timeout()
-
-    def stats(self) -> Stats:
-        """Figures of this mux; after `close()`, the last ones."""
-        engine = self._engine
-        if not engine.has_last_stats():
-            engine.check()
-        return engine.stats()
-
-
-M = TypeVar("M", bound=Mux)
-
-
-def mux_with(kind: type[M], make: Callable[[Callable[[Engine], None]], Engine]) -> M:
-    """The mux of an engine that another room makes: make(join)."""
-    mux = kind.__new__(kind)
-    make(mux._join)
-    return mux
-
-
-def engine_of(mux: Mux) -> Engine:
-    """The engine of a mux, for the rooms above."""
-    return mux._engine

@@ -11,7 +11,7 @@ from typing import Any
 from ..engine.engine import Engine
 from ..engine.owner import FORKED
 from ..handlers.base import OnError
-from ..mux import mux_with
+from ..objects.base import mux_with
 from ..server.drain import stop_time
 from ..server.server import DEFAULT_ADDRESS, BaseServer
 from ..values.endpoint import Listenable, Listenables

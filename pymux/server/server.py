@@ -19,7 +19,8 @@ from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
-from ..mux import Mux, engine_of
+from ..mux import Mux
+from ..objects.base import engine_of
 from ..service import Service
 from ..values.checks import check_spin, duration
 from ..values.endpoint import Listenable, Listenables

@@ -1,0 +1,169 @@
+"""What a mux has beside its connections: a life, wakeups, timers and figures."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..engine.engine import Engine
+from ..engine.timers import Timer
+from ..values.errors import no_copy
+from ..values.stats import Stats
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["MuxBase", "engine_of", "join", "mux_with"]
+
+
+class MuxBase:
+    """The part of `Mux` that has nothing to do with connections.
+
+    A mux is the face of an engine. A mux that is dropped closes its engine, so the
+    engine does not hold the mux.
+    """
+
+    __slots__ = ("__weakref__", "_engine")
+
+    _engine: Engine
+
+    def _join(self, engine: Engine) -> None:
+        """Be the mux of an engine."""
+        self._engine = engine
+        engine.mux = weakref.ref(self)
+
+    def __repr__(self) -> str:
+        return self._engine.describe()
+
+    def __getstate__(self) -> Any:
+        """Refuse to be copied or pickled: TypeError."""
+        raise no_copy(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None and engine.c is not None:
+            try:
+                if engine.is_used() and not engine.forked():
+                    warnings.warn(
+                        f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
+                    )
+            finally:
+                engine.free()
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend in use."""
+        return self._engine.name
+
+    def close(self) -> None:
+        """Close everything at once; inside a handler, when its dispatch ends.
+
+        Output that the kernel takes now is sent. A connection with more output
+        than that is reset, so that its peer does not take the part for the whole.
+        In a forked child only memory and descriptors are freed.
+        """
+        self._engine.close()
+
+    # --- waking and timers ------------------------------------------------
+
+    def wakeup(self) -> None:
+        """Make the harvest that waits, or the next one, return.
+
+        Any thread may call it; after `close()` it does nothing.
+        """
+        self._engine.wakeup()
+
+    def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
+        """Call ``fn(*args)`` in the mux's thread, in its next harvest.
+
+        Any thread may call it; that harvest then returns. What it raises comes
+        out of the harvest, or goes to the server's `on_error`.
+
+        Args:
+            fn: the callable.
+            args: for it.
+
+        Raises:
+            TypeError: `fn` cannot be called.
+            RuntimeError: the mux is closed.
+        """
+        if not callable(fn):
+            raise TypeError(f"fn is {fn!r}; a callable is needed")
+        self._engine.call_threadsafe(fn, *args)
+
+    def call_later(self, delay: float, fn: Callable[..., Any], *args: Any) -> Timer:
+        """Call ``fn(*args)`` during a harvest, `delay` seconds from now.
+
+        What it raises comes out of the harvest, or goes to the server's
+        `on_error`.
+
+        Args:
+            delay: seconds; 0 or less means the next harvest.
+            fn: the callable.
+            args: for it.
+
+        Returns:
+            A `Timer`; its `cancel()` forgets the call.
+
+        Raises:
+            TypeError, ValueError: a delay that is no number; `fn` cannot be
+                called.
+        """
+        return self._engine.call_later(delay, fn, *args)
+
+    # --- looking inside ---------------------------------------------------
+
+    def fileno(self) -> int:
+        """The poller's descriptor, for another event loop to watch.
+
+        It is readable when a harvest would have something, except for the
+        work that `next_timeout()` tells of.
+
+        Raises:
+            BackendUnavailable: poll and select have none.
+        """
+        return self._engine.fileno()
+
+    def next_timeout(self) -> float | None:
+        """Seconds until a harvest is needed whatever `fileno()` says.
+
+        Returns:
+            0 where there is something to do now (buffered messages, unsent
+            output), None where there is nothing to wait for.
+        """
+        return self._engine.next_timeout()
+
+    def stats(self) -> Stats:
+        """Figures of this mux; after `close()`, the last ones."""
+        engine = self._engine
+        if not engine.has_last_stats():
+            engine.check()
+        return engine.stats()
+
+
+M = TypeVar("M", bound=MuxBase)
+
+
+def join(mux: MuxBase, make: Callable[..., Engine]) -> None:
+    """Make the engine of a mux: make(join=...) calls `join` with the open engine."""
+    make(join=mux._join)
+
+
+def mux_with(kind: type[M], make: Callable[..., Engine]) -> M:
+    """A mux, of this class, whose engine another room makes: see `join`."""
+    mux = kind.__new__(kind)
+    join(mux, make)
+    return mux
+
+
+def engine_of(mux: MuxBase) -> Engine:
+    """The engine of a mux, for the rooms above."""
+    return mux._engine
