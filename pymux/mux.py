@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .engine import clock
 from .engine.engine import Engine
@@ -13,8 +12,8 @@ from .engine.output import to_bytes
 from .engine.structs import endpoints, policy
 from .engine.timers import NS
 from .handlers.all import service_to_dial, service_to_listen
+from .objects.base import MuxBase, engine_of, join
 from .objects.batch import Batch
-from .objects.calls import Calls
 from .objects.connection import Connection
 from .objects.listener import Listener, listen_on_all
 from .objects.made import Made
@@ -32,19 +31,18 @@ from .values.endpoint import (
     connect_settings,
     listen_settings,
 )
-from .values.errors import no_copy
 from .values.framing import Framing
 from .values.limits import Limits
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Listener", "Mux", "engine_of", "mux_with"]
+__all__ = ["Mux"]
 
 OBJECTS = Made()
 
 
-class Mux(Calls):
+class Mux(MuxBase):
     """Many connections, harvested together.
 
     It belongs to this process and to the thread of its first harvest;
@@ -69,7 +67,7 @@ class Mux(Calls):
     0
     """
 
-    __slots__ = ("__weakref__", "_engine")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -79,57 +77,15 @@ class Mux(Calls):
         max_messages: int = 4096,
         spin: float | Literal["auto"] = 0.0,
     ) -> None:
-        Engine(
+        make = partial(
+            Engine,
             OBJECTS,
             backend,
             arena_size=whole("arena_size", arena_size, 1, 2**30),
             max_messages=whole("max_messages", max_messages, 1, 2**24),
             spin_ns=check_spin(spin),
-            join=self._join,
         )
-
-    def _join(self, engine: Engine) -> None:
-        """Be the mux of an engine."""
-        self._engine = engine
-        engine.mux = weakref.ref(self)
-
-    def __repr__(self) -> str:
-        return self._engine.describe()
-
-    def __getstate__(self) -> Any:
-        """Refuse to be copied or pickled: TypeError."""
-        raise no_copy(self)
-
-    def __enter__(self) -> Mux:
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        engine = getattr(self, "_engine", None)
-        if engine is not None and engine.c is not None:
-            try:
-                if engine.is_used() and not engine.forked():
-                    warnings.warn(
-                        f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
-                    )
-            finally:
-                engine.free()
-
-    @property
-    def backend(self) -> str:
-        """The name of the backend in use."""
-        return self._engine.name
-
-    def close(self) -> None:
-        """Close everything at once; inside a handler, when its dispatch ends.
-
-        Output that the kernel takes now is sent. A connection with more output
-        than that is reset, so that its peer does not take the part for the whole.
-        In a forked child only memory and descriptors are freed.
-        """
-        self._engine.close()
+        join(self, make)
 
     # --- connections ----------------------------------------------------
 
@@ -201,7 +157,7 @@ class Mux(Calls):
             OSError: an address is in use, not permitted, not this machine's. The
                 error names it, and no address of the list is listened on.
         """
-        engine = self._engine
+        engine = engine_of(self)
         engine.check()
         asked = listen_settings(
             address,
@@ -256,7 +212,7 @@ class Mux(Calls):
             RuntimeError: no handler is given in a function or coroutine handler,
                 which could not tell the connection from those that it serves.
         """
-        engine = self._engine
+        engine = engine_of(self)
         engine.check()
         asked = connect_settings(
             address, framing=framing, limits=limits, handler=handler, refuse=()
@@ -288,7 +244,7 @@ class Mux(Calls):
             ValueError: a connection of another mux, or one whose framing
                 cannot carry it; nothing is sent.
         """
-        engine = self._engine
+        engine = engine_of(self)
         engine.check()
         data = to_bytes(data)
         ids = []
@@ -338,7 +294,7 @@ class Mux(Calls):
             min_messages = check_min_messages(min_messages)
         if type(max_delay) is not float or max_delay:
             delay = max(seconds("max_delay", max_delay), 0)
-        engine = self._engine
+        engine = engine_of(self)
         batch: Batch
         if engine.handlers is None:
             batch = engine.harvest(deadline, min_messages, delay)
@@ -347,18 +303,3 @@ class Mux(Calls):
                 batch = engine.harvest_and_dispatch(deadline, min_messages, delay)
         engine.received = False
         return batch
-
-
-M = TypeVar("M", bound=Mux)
-
-
-def mux_with(kind: type[M], make: Callable[[Callable[[Engine], None]], Engine]) -> M:
-    """The mux of an engine that another room makes: make(join)."""
-    mux = kind.__new__(kind)
-    make(mux._join)
-    return mux
-
-
-def engine_of(mux: Mux) -> Engine:
-    """The engine of a mux, for the rooms above."""
-    return mux._engine

@@ -7,7 +7,8 @@ from typing import Any
 from .handlers.all import Handlers, handlers_of
 from .handlers.base import OnError
 from .handlers.forms import dispatcher_for
-from .mux import Mux, engine_of
+from .mux import Mux
+from .objects.base import engine_of
 from .objects.listener import Listener, listen_on_all
 from .values.endpoint import Listenable, Listenables, listen_settings
 

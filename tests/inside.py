@@ -14,7 +14,7 @@ from pymux.engine import backends, clock, engine, gil
 from pymux.handlers import tasks
 from pymux.objects import suspend
 from pymux.server import server as servers
-from pymux.values import addresses
+from pymux.values import addresses, endpoint
 
 # -- the command line -----------------------------------------------------------------
 
@@ -23,6 +23,9 @@ describe = words.describe
 parse_address = arguments.parse_address
 parse_framing = arguments.parse_framing
 format_address = addresses.format_address
+parse_url = addresses.parse_url
+listen_settings = endpoint.listen_settings
+connect_settings = endpoint.connect_settings
 
 
 def on_a_bsd():

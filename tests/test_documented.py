@@ -27,11 +27,18 @@ def public():
         yield name, found
         if not inspect.isclass(found):
             continue
-        for member, value in vars(found).items():
+        for member, value in members(found):
             if member in UNDERSTOOD or not callable(inspect.unwrap(target(value))):
                 continue
             if not member.startswith("_") or member.startswith("__"):
                 yield f"{name}.{member}", target(value)
+
+
+def members(found):
+    """(name, value) of what a class and its bases in the package have."""
+    for base in found.__mro__:
+        if base.__module__.startswith("pymux."):
+            yield from vars(base).items()
 
 
 def target(value):

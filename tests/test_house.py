@@ -34,7 +34,6 @@ PYTHONS = {"_exit", "_get_running_loop", "_getframe"}
 LONG = {  # files to be cut: this list only shrinks
     "client/client.py",
     "engine/engine.py",
-    "mux.py",
 }
 
 

@@ -26,7 +26,7 @@ from ..engine.backends import choose
 from ..engine.engine import Engine
 from ..engine.ops import CLOSE
 from ..engine.owner import FORKED
-from ..mux import engine_of, mux_with
+from ..objects.base import engine_of, mux_with
 from ..objects.connection import Connection
 from ..objects.status import CLOSED, buffer_of, mark_closed, set_buffer
 from ..server.drain import Drain

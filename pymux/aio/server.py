@@ -10,7 +10,7 @@ from typing import Any
 
 from ..engine.owner import FORKED
 from ..handlers.base import OnError
-from ..mux import mux_with
+from ..objects.base import mux_with
 from ..server.base import DEFAULT_ADDRESS, BaseServer, Plan
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing

@@ -30,7 +30,8 @@ from ..engine import clock
 from ..engine.os_errors import meaning
 from ..engine.owner import FORKED
 from ..engine.small import SmallEngine
-from ..mux import Mux, engine_of, mux_with
+from ..mux import Mux
+from ..objects.base import engine_of, mux_with
 from ..objects.made import Made
 from ..objects.rows import has_news, row_count
 from ..objects.status import keep_names

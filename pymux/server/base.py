@@ -10,7 +10,8 @@ from ..engine.engine import Engine
 from ..engine.locks import RLock
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
-from ..mux import Mux, engine_of
+from ..mux import Mux
+from ..objects.base import engine_of
 from ..service import Service
 from ..values.checks import duration
 from ..values.endpoint import Listenable, Listenables

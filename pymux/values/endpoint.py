@@ -55,8 +55,10 @@ class Endpoint:
 
     Whatever takes an address takes an endpoint, and whatever listens takes a list
     of both. An option of the endpoint wins over the same option of the call; None
-    leaves it to the call. Types and ranges are checked here. Names are resolved,
-    and options that cannot apply are refused, by the call.
+    leaves it to the call. (So an endpoint that says nothing of `reuse_port` and
+    `mode` has the defaults of both, whatever the call says.) Types and ranges are
+    checked here. Names are resolved, and options that cannot apply are refused, by
+    the call.
 
     Args:
         address: (host, port), the path of a Unix socket, a URL like

@@ -1,23 +1,78 @@
-"""What a mux calls later, and what it is asked."""
+"""What a mux has beside its connections: a life, wakeups, timers and figures."""
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine.engine import Engine
 from ..engine.timers import Timer
+from ..values.errors import no_copy
 from ..values.stats import Stats
 
-__all__ = ["Calls"]
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["MuxBase", "engine_of", "join", "mux_with"]
 
 
-class Calls:
-    """The part of `Mux` that has nothing to do with connections."""
+class MuxBase:
+    """The part of `Mux` that has nothing to do with connections.
 
-    __slots__ = ()
+    A mux is the face of an engine. A mux that is dropped closes its engine, so the
+    engine does not hold the mux.
+    """
 
-    _engine: Engine  # which `Mux` has
+    __slots__ = ("__weakref__", "_engine")
+
+    _engine: Engine
+
+    def _join(self, engine: Engine) -> None:
+        """Be the mux of an engine."""
+        self._engine = engine
+        engine.mux = weakref.ref(self)
+
+    def __repr__(self) -> str:
+        return self._engine.describe()
+
+    def __getstate__(self) -> Any:
+        """Refuse to be copied or pickled: TypeError."""
+        raise no_copy(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None and engine.c is not None:
+            try:
+                if engine.is_used() and not engine.forked():
+                    warnings.warn(
+                        f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self
+                    )
+            finally:
+                engine.free()
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend in use."""
+        return self._engine.name
+
+    def close(self) -> None:
+        """Close everything at once; inside a handler, when its dispatch ends.
+
+        Output that the kernel takes now is sent. A connection with more output
+        than that is reset, so that its peer does not take the part for the whole.
+        In a forked child only memory and descriptors are freed.
+        """
+        self._engine.close()
+
+    # --- waking and timers ------------------------------------------------
 
     def wakeup(self) -> None:
         """Make the harvest that waits, or the next one, return.
@@ -92,3 +147,23 @@ class Calls:
         if not engine.has_last_stats():
             engine.check()
         return engine.stats()
+
+
+M = TypeVar("M", bound=MuxBase)
+
+
+def join(mux: MuxBase, make: Callable[..., Engine]) -> None:
+    """Make the engine of a mux: make(join=...) calls `join` with the open engine."""
+    make(join=mux._join)
+
+
+def mux_with(kind: type[M], make: Callable[..., Engine]) -> M:
+    """A mux, of this class, whose engine another room makes: see `join`."""
+    mux = kind.__new__(kind)
+    join(mux, make)
+    return mux
+
+
+def engine_of(mux: MuxBase) -> Engine:
+    """The engine of a mux, for the rooms above."""
+    return mux._engine
