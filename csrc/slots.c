@@ -133,18 +133,18 @@ pmx__rules *pmx__rules_switched(pmx_mux *mux, pmx__rules *from,
 
 void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
 {
-    if (--rules->refs)
-        return;
-    if (rules->reused) {
-        pmx__rules **place = place_of(mux, rules->hash);
-        while (*place != rules)
-            place = &(*place)->next;
-        *place = rules->next;
-        mux->rules_count--;
+    while (rules && !--rules->refs) {
+        pmx__rules *first = rules->first;
+        if (rules->reused) {
+            pmx__rules **place = place_of(mux, rules->hash);
+            while (*place != rules)
+                place = &(*place)->next;
+            *place = rules->next;
+            mux->rules_count--;
+        }
+        free(rules);
+        rules = first;
     }
-    if (rules->first)
-        pmx__rules_drop(mux, rules->first);
-    free(rules);
 }
 
 /* --- slots ------------------------------------------------------------- */

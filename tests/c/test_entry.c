@@ -38,6 +38,9 @@ static void all_are_refused(world *w, uint64_t id)
     pmx_turn t = {.mux = w->mux, .arena = w->arena, .blocks = &block,
                   .block_count = 1};
     EQUAL(pmx_listen(w->mux, &at, &p, 8, 0, 0600, &made), -EBUSY);
+    EQUAL(pmx_listen_on(w->mux, 0, &p, &made), -EBUSY);
+    EQUAL(pmx_add_service(w->mux), -EBUSY);
+    EQUAL(pmx_configure(w->mux, 0, 7, 7, 7), -EBUSY);
     EQUAL(pmx_unlisten(w->mux, w->listener), -EBUSY);
     EQUAL(pmx_listener_address(w->mux, w->listener, names), -EBUSY);
     EQUAL(pmx_connect(w->mux, &at, 1, &p, &made), -EBUSY);
@@ -145,6 +148,8 @@ static void a_shut_mux_refuses_all_and_may_be_shut_again(void)
     EQUAL(pmx_shut(mux), 0);
     EQUAL(pmx_shut(mux), 0);
     EQUAL(turn(&w, 0), -EBADF);
+    EQUAL(pmx_add_service(mux), -EBADF);
+    EQUAL(pmx_configure(mux, 0, 1, 0, 0), -EBADF);
     EQUAL(pmx_unlisten(mux, w.listener), -EBADF);
     EQUAL(pmx_next_timeout(mux), -EBADF);
     EQUAL(pmx_wakeup_open(mux), -EBADF);
