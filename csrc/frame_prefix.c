@@ -22,7 +22,7 @@ static int valid_head(const pmx_framing *f)
     return f->offset <= LARGEST_OFFSET && (f->keep_head || !f->offset);
 }
 
-/* The length has `width` bytes, begins at offset and says `length`. */
+/* Where the frame is whose length has `width` bytes and says `length`. */
 static int bounds(const pmx_framing *f, size_t size, size_t width,
                   uint64_t length, int64_t adjust, pmx_frame *frame)
 {
@@ -119,7 +119,8 @@ static int scanner_valid(const pmx_framing *f)
     return f->scan && f->scan <= UINTPTR_MAX && f->max_size;
 }
 
-/* Nothing of what it answers is believed. */
+/* The scanner's answers are checked: a wrong one must not make the core read
+ * beyond the bytes, or stand still. */
 static int scanner_next(const pmx_framing *f, const uint8_t *bytes,
                         size_t size, uint64_t *scanned, pmx_frame *frame)
 {
@@ -139,7 +140,7 @@ static int scanner_next(const pmx_framing *f, const uint8_t *bytes,
     }
     if (is)
         return -EPROTO;
-    if (frame->whole <= size)   /* it does not know */
+    if (frame->whole <= size)   /* the scanner does not know it */
         frame->whole = 0;
     return size >= f->max_size || frame->whole > f->max_size ? -EMSGSIZE
                                                              : PMX__MORE;

@@ -1,7 +1,8 @@
 /*
- * Receiving. What a connection has to say goes straight into the batch's
- * arena and is cut there (input_cut.c). A small carry is copied in front of
- * what is received next; a larger one is received into.
+ * Receiving. Bytes go straight into the batch's arena and are cut there
+ * (input_cut.c). What is left over of a connection, its carry, is copied in
+ * front of what is received next while it is small; a larger carry is itself
+ * received into.
  */
 #include "input.h"
 
@@ -14,8 +15,8 @@ typedef struct {
     int again;
 } portion_t;
 
-/* Take at most `size` bytes; how many, 0 where there are none now, or none any
- * more: what that means is done. */
+/* Receive at most `size` bytes: how many. 0: there are none now, or the input
+ * has ended; this has dealt with it. Without a share the bytes are dropped. */
 static size_t receive(pmx_mux *mux, uint32_t slot, uint8_t *to, size_t size,
                       portion_t *portion)
 {

@@ -42,7 +42,7 @@ static int frame_of_carry(pmx__conn *c, pmx_frame *frame)
     return found;
 }
 
-/* The carry becomes the batch; what stands behind the frame a new carry. */
+/* The carry becomes the batch; the bytes behind the frame are a new carry. */
 static int adopt(pmx_mux *mux, uint32_t slot, const pmx_frame *frame)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -84,7 +84,7 @@ int pmx__deliver_carry(pmx_mux *mux, uint32_t slot)
             return 1;
         if (frame.size >= PMX__LARGE_FRAME || frame.whole > mux->arena_size) {
             if (mux->rows)
-                return 1;       /* it comes first in the next turn */
+                return 1;       /* the frame is first in the next batch */
             if (adopt(mux, slot, &frame)) {
                 pmx__finish(mux, slot, ENOMEM, 1);
                 return 0;

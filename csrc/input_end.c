@@ -4,9 +4,9 @@
  */
 #include "input.h"
 
-/* Input is over and every frame is delivered: now the connection may end. What
- * could not be framed is kept until the batch before it has been answered: an
- * answer may be that other framing holds from here on. */
+/* Input is over and every frame is delivered: now the connection may end. Bytes
+ * that could not be framed are kept until the batch before them has been
+ * answered, since the caller may answer by switching to another framing. */
 static void input_over(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -28,7 +28,7 @@ static void input_over(pmx_mux *mux, uint32_t slot)
     }
 }
 
-/* Whether its input ended where a stop has cut it, and not by the peer. */
+/* Whether a stop has ended the connection's input, and not the peer. */
 static int was_cut(const pmx__conn *c)
 {
     return c->flags & PMX__LIMITED && c->flags & PMX__DROPPING;
@@ -72,8 +72,8 @@ void pmx__frames_over(pmx_mux *mux, uint32_t slot)
                                : -EPROTO;
     if (rest == PMX__MORE ||
         (rest < 0 && was_cut(c) && c->rules->policy.half_open)) {
-        /* half a message is none; behind half of one that a stop has cut, the
-         * coroutine may answer the messages before it */
+        /* What is left is no message. Where a stop has cut a message in two,
+         * the coroutine may answer those before. */
         input_over(mux, slot);
     } else if (rest < 0) {
         pmx__input_broken(mux, slot, -rest);
@@ -143,7 +143,7 @@ void pmx__look_for_end(pmx_mux *mux, uint32_t slot)
     else if (n)
         pmx__cut_input(mux, slot);
     else if (c->flags & PMX__FRAMES)
-        c->flags &= ~(uint32_t)PMX__LIMITED;    /* it is received again */
+        c->flags &= ~(uint32_t)PMX__LIMITED;    /* the end is received again */
     else
         pmx__end_input(mux, slot);
 }

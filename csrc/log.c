@@ -52,18 +52,18 @@ static size_t in_hand(const pmx_mux *mux, const pmx__conn *c)
            (c->dirty != PMX__NONE ? mux->dirty[c->dirty].size : 0);
 }
 
-/* Whether what is sent now belongs to what the connection has asked for: in
- * the turn in which messages of its own are handed over, all of it. It was
- * not over high water then, and nothing more is read until the peer has taken
- * this: so a peer that reads is never cut off, whatever it asks for at once,
- * and one that does not has the answers to one batch queued at most. */
+/* Whether what is sent now answers the connection's messages. In the turn in
+ * which its messages are handed over, all output does. The connection was not
+ * over high water then, and is not read again until the peer has taken this.
+ * So a peer that reads is never cut off, whatever it asks for at once; and for
+ * a peer that does not read, the answers to one batch are queued at most. */
 static int is_answer(const pmx_mux *mux, const pmx__conn *c)
 {
     return c->row_turn == mux->turn && !mux->gathering;
 }
 
-/* What a task sends is the answer to the message that it has, whenever that
- * was handed over; and so is what it sends with it in the same turn. */
+/* What a task sends answers the message that the task has, whenever that was
+ * handed over; and so does what it sends in the same turn. */
 static void note_answer(const pmx_mux *mux, pmx__conn *c)
 {
     if (c->row_turn != mux->turn || !(c->task & PMX__OWES_MORE))
@@ -91,7 +91,7 @@ static int make_room(pmx_mux *mux, uint32_t slot, size_t more)
     if (c->queue ? c->queue->size + more > most : in_hand(mux, c))
         return -ENOBUFS;
     pmx__settle(mux, slot);
-    pmx__watch(mux, slot);      /* for room no more, where all is gone */
+    pmx__watch(mux, slot);      /* an empty queue waits for no room */
     return 0;
 }
 

@@ -30,8 +30,8 @@ void pmx__send_failed(pmx_mux *mux, uint32_t slot, int error)
     pmx__ready(mux, slot);
 }
 
-/* The kernel takes no more now: 0, and the connection goes on when it does
- * again; else -errno. */
+/* The result of a send that took less than it was offered: 0 if the connection
+ * goes on when the kernel takes bytes again, else -errno. */
 int pmx__send_refused(pmx_mux *mux, pmx__conn *c, int error)
 {
     if (error == -EAGAIN) {
@@ -179,7 +179,7 @@ static void queue_rest(pmx_mux *mux, uint32_t slot, uint32_t at, size_t skip)
     }
 }
 
-/* Send what this turn has for a connection; nothing of it is left then. */
+/* Send this turn's pieces of a connection; the entry has none afterwards. */
 void pmx__send_pieces(pmx_mux *mux, pmx__dirty *entry)
 {
     uint32_t slot = entry->slot, at = entry->head;

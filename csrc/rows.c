@@ -38,9 +38,10 @@ void pmx__add_row(pmx_mux *mux, uint32_t slot, size_t size)
     note_rows(mux, slot, 1);
 }
 
-/* Rows from `at` on, as many as the framing cuts in a row; where the first
- * byte stands that is in none. It is what pmx__add_row() does for each, with
- * what stays the same taken out of the loop. */
+/* Make rows of as many messages as the framing cuts in a row, from `at` on. The
+ * result is where the first byte stands that is in no row. This does what
+ * pmx__add_row() does for one, with what stays the same taken out of the
+ * loop. */
 uint8_t *pmx__add_run(pmx_mux *mux, uint32_t slot, uint8_t *at, uint8_t *end,
                       uint64_t *scanned)
 {
@@ -73,9 +74,9 @@ uint8_t *pmx__add_run(pmx_mux *mux, uint32_t slot, uint8_t *at, uint8_t *end,
     return run.at;
 }
 
-/* Whether a frame's tail stays behind its message: a batch has gaps of one
- * width behind all its rows, or none. The first row decides; one that differs
- * has those before closed up. */
+/* The width of the tail that stays behind this message, or 0. A batch has gaps
+ * of one width behind all its rows, or no gaps. The first row decides; where a
+ * later row differs, the gaps before are closed. */
 uint32_t pmx__gap_for(pmx_mux *mux, const pmx__conn *c, size_t tail)
 {
     pmx_arena *a = mux->arena;

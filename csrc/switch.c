@@ -8,13 +8,13 @@
 
 #include <string.h>
 
-/* Its clock goes on, with the new policy's time. */
+/* The connection's clock goes on, with the new policy's time. */
 static void set_deadline(pmx_mux *mux, uint32_t slot)
 {
     const pmx__conn *c = pmx__slot(mux, slot);
     int64_t since = c->due ? c->since : mux->now;
     if (c->flags & PMX__CONNECTING)
-        return;                 /* how long that may take was said before */
+        return;                 /* pmx_connect() was told how long */
     if (c->flags & PMX__SEND_FAILED)
         pmx__due_since(mux, slot, PMX__CLOSE_DUE, since);
     else if (!(c->flags & (PMX__PAUSED | PMX__HELD)))
@@ -43,9 +43,10 @@ static void use(pmx_mux *mux, uint32_t slot, pmx__rules *rules)
         c->flags |= PMX__OVER_WATER;
 }
 
-/* The batch that its input ended with is answered by going on. Whether the
- * stream itself has ended is asked again, as bytes that are no frame of the
- * old framing may be some of the new one. */
+/* The connection's input had ended with a batch, which the caller answers by
+ * this switch: the connection goes on. Bytes that were no frame of the old
+ * framing may be some of the new one, so whether the stream itself has ended
+ * is asked again. */
 static void go_on(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -61,7 +62,7 @@ static void go_on(pmx_mux *mux, uint32_t slot)
     if (was_broken && !(c->flags & (PMX__LOST | PMX__SEND_FAILED)))
         c->error = 0;
     if (c->flags & PMX__DROPPING)
-        return;                 /* a stop has cut it: there is no more */
+        return;                 /* a stop has ended the input for good */
     c->flags &= ~(uint32_t)PMX__ENDED;
     c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
     if (was_broken && mux->draining > 1 && !(c->flags & PMX__OUTGOING))
@@ -96,7 +97,7 @@ void pmx__switch(pmx_mux *mux, uint32_t slot, const uint8_t *piece,
     pmx__conn *c = pmx__slot(mux, slot);
     pmx_policy policy;
     if (c->flags & (PMX__DONE | PMX__CLOSING))
-        return;                 /* it neither sends nor reads any more */
+        return;                 /* nothing more is sent or delivered */
     if (c->dirty != PMX__NONE)
         pmx__send_pieces(mux, &mux->dirty[c->dirty]);
     if (c->flags & (PMX__DONE | PMX__CLOSING))

@@ -487,29 +487,64 @@ static void one_that_connects_can_switch(void)
 /* While a mux drains: what has arrived is cut anew, and no more is read. */
 static void a_drain_does_not_hinder_it(void)
 {
+    for (int broken = 0; broken < 2; broken++) {
+        world w;
+        pmx_sock peer;
+        pmx_policy p = lines("\n", 5), two = prefix(1, 0, 100);
+        world_serve(&w, &p);
+        uint64_t id = meet(&w, &peer);
+        put_text(peer, broken ? "go\n\10too long" : "go\n\2hi");
+        EQUAL(pmx_drain(w.mux), 0);
+        UNTIL(&w, messages_of(&w, id));
+        EQUAL(!!pmx__find(w.mux, id)->error, broken);
+        switch_to(&w, id, &two, NULL, 0);
+        offer(peer, "\4late", 5);
+        UNTIL(&w, closed(&w, id));
+        EQUAL(error_of(&w, id), 0);
+        const message *m = message_of(&w, id, 1);
+        CHECK(is_text(&w, m, broken ? "too long" : "hi"));
+        mux_is_sound(w.mux);
+        leave(peer);
+        world_is_clean(&w);
+        world_end(&w);
+    }
+}
+
+/* Rows of a harvest are of one service: those to come move with it. */
+static void what_is_to_be_reported_moves_to_the_new_service(void)
+{
     world w;
-    pmx_sock peers[2];
-    uint64_t ids[2];
-    pmx_policy p = lines("\n", 5), two = prefix(1, 0, 100);
-    world_serve(&w, &p);
-    for (int k = 0; k < 2; k++) {
+    pmx_sock peers[4];
+    uint64_t ids[4];
+    pmx_policy p = raw(), two = lines("\n", 100);
+    p.half_open = two.half_open = 1;
+    world_begin(&w, 1, 10000);
+    world_listen(&w, &p);
+    EQUAL(pmx_add_service(w.mux), 1);
+    two.service = 1;
+    for (int k = 0; k < 4; k++)
         ids[k] = meet(&w, &peers[k]);
-        put_text(peers[k], k ? "go\n\10too long" : "go\n\2hi");
+    for (int k = 0; k < 4; k++)
+        end_writing(peers[k]);
+    UNTIL(&w, w.mux->report_count == 3);        /* one row a turn */
+    uint32_t first = w.mux->first.report.head;
+    uint32_t second = pmx__slot(w.mux, first)->report_next;
+    uint32_t third = pmx__slot(w.mux, second)->report_next;
+    const uint32_t order[] = {second, third, first};
+    for (int k = 0; k < 3; k++)
+        switch_to(&w, pmx__id(order[k], pmx__slot(w.mux, order[k])), &two,
+                  NULL, 0);
+    while (w.ended.count < 4) {
+        size_t before = w.ended.count;
+        turn(&w, MS);
+        mux_is_sound(w.mux);
+        EQUAL(w.t.service, w.ended.count > before ? 1u : w.t.service);
     }
-    EQUAL(pmx_drain(w.mux), 0);
-    for (int k = 0; k < 2; k++) {
-        UNTIL(&w, messages_of(&w, ids[k]));
-        const message *m = message_of(&w, ids[k], 0);
-        int together = m->turn == w.turns;
-        size_t n = messages_of(&w, ids[k]);
-        if (together && !closed(&w, ids[k]))
-            switch_to(&w, ids[k], &two, n > 1 ? "\2hi" : NULL,
-                      n > 1 ? 3 : 0);
-    }
-    UNTIL(&w, closed(&w, ids[0]) && closed(&w, ids[1]));
-    mux_is_sound(w.mux);
-    for (int k = 0; k < 2; k++)
+    for (int k = 0; k < 4; k++) {
+        do_op(&w, ids[k], PMX_ABORT);
         leave(peers[k]);
+    }
+    UNTIL(&w, w.closed_count == 4);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -564,6 +599,7 @@ const test_case switch_tests[] = {
     EACH(one_that_closes_or_is_gone_does_not_switch),
     EACH(one_that_connects_can_switch),
     EACH(a_drain_does_not_hinder_it),
+    EACH(what_is_to_be_reported_moves_to_the_new_service),
     EACH(memory_that_cannot_be_had_ends_the_connection),
     {0},
 };
