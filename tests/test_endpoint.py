@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import pymux
-from pymux.values.endpoint import connect_settings, listen_settings
+
+from .inside import connect_settings, listen_settings
 
 HERE = ("127.0.0.1", 0)
 LINES = pymux.Lines()

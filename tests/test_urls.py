@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import pymux
-from pymux.values.addresses import parse_url
-from pymux.values.endpoint import connect_settings, listen_settings
+
+from .inside import connect_settings, listen_settings, parse_url
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 
