@@ -135,7 +135,7 @@ def test_a_coroutine_gives_back_what_it_has_not_taken(backend):
 def test_bytes_that_a_parser_has_left_come_first(backend):
     def handler(conn, data):
         if data.startswith(b"GET"):
-            head, _, rest = data.partition(b"\r\n\r\n")
+            _, _, rest = data.partition(b"\r\n\r\n")
             conn.send(b"101\r\n")
             conn.set_framing(HELLO, rest)
             return None
