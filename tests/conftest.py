@@ -98,6 +98,14 @@ def listener(place):
 
 
 @pytest.fixture
+def refusing():
+    """The address of a TCP port on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()
+
+
+@pytest.fixture
 def echo_server():
     """A server of another thread that sends lines back, on any backend."""
     with util.serving(lambda conn, data: data, framing=pymux.Lines()) as server:

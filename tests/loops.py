@@ -98,17 +98,6 @@ async def recv(sock, size):
     return await asyncio.to_thread(util.recv_exactly, sock, size)
 
 
-async def echo(conn):
-    """A handler that sends back what it gets."""
-    async for data in conn:
-        conn.send(data)
-
-
-def upper(conn, data):
-    """A handler that answers in capitals."""
-    return data.upper()
-
-
 async def converse(address, text=b"hello"):
     """Have a line echoed to an outgoing connection, which ends; its mux."""
     async with await pymux.aio.connect(address, framing=pymux.Lines()) as conn:
