@@ -58,7 +58,6 @@ def finish(process, signum=None):
     return process.returncode, (out or b"").decode(), err.decode()
 
 
-# What the user gets wrong
 def one_line(process):
     """Exit code and the one line of a command that failed."""
     code, out, err = finish(process)

@@ -1,4 +1,4 @@
-"""Fixtures that every test may ask for, and the two checks that none escapes."""
+"""The fixtures of all tests, and the two checks that no test escapes."""
 
 import contextlib
 import gc
@@ -29,13 +29,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what runs on every backend by itself: PYMUX_BACKEND changes nothing."""
+    """Mark the tests that run on every backend whatever PYMUX_BACKEND says."""
     for item in items:
         if "backend" in item.fixturenames:
             item.add_marker("each_backend")
 
 
-# What the first mux imports may open a file for good: so does libffi, below ctypes.
+# The imports of the first mux may open a file for good, as libffi does below ctypes.
 pymux.Mux().close()
 
 
@@ -47,7 +47,7 @@ def backend(request):
 
 @pytest.fixture
 def client_backend(backend, monkeypatch):
-    """Each backend, for what chooses none: the muxes of clients among others."""
+    """Each backend, as the default of what chooses none, such as a client."""
     monkeypatch.setenv("PYMUX_BACKEND", backend)
     return backend
 
@@ -95,6 +95,14 @@ def listener(place):
     """A plain socket that listens, over TCP and at a path."""
     with util.listening(place) as listener:
         yield listener
+
+
+@pytest.fixture
+def refusing():
+    """The address of a TCP port on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()
 
 
 @pytest.fixture

@@ -10,11 +10,18 @@ from unittest import mock
 
 import pymux.cli.main
 from pymux.cli import arguments, words
-from pymux.engine import backends, clock, engine, gil
+from pymux.engine import backends, clock, engine, gil, locks
 from pymux.handlers import tasks
 from pymux.objects import suspend
 from pymux.server import server as servers
 from pymux.values import addresses, endpoint
+
+# -- parts that have tests of their own -----------------------------------------------
+
+parse_url = addresses.parse_url
+connect_settings = endpoint.connect_settings
+listen_settings = endpoint.listen_settings
+RLock = locks.RLock
 
 # -- the command line -----------------------------------------------------------------
 
@@ -23,9 +30,6 @@ describe = words.describe
 parse_address = arguments.parse_address
 parse_framing = arguments.parse_framing
 format_address = addresses.format_address
-parse_url = addresses.parse_url
-listen_settings = endpoint.listen_settings
-connect_settings = endpoint.connect_settings
 
 
 def on_a_bsd():

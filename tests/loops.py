@@ -1,4 +1,4 @@
-"""asyncio's loop and uvloop's, each to run the same tests; clients in threads."""
+"""The loops of asyncio and of uvloop, which run the same tests; clients in threads."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ if find_spec("uvloop"):
     LOOPS.append("uvloop")
     import uvloop
 
-    uvloop.new_event_loop().close()  # the first opens what the process then keeps
+    uvloop.new_event_loop().close()  # the first opens what a process keeps
 TIMEOUT = 30  # seconds: a test that hangs
 
 
@@ -96,17 +96,6 @@ async def everything(address, sent):
 async def recv(sock, size):
     """The next bytes from a blocking socket, read in a thread."""
     return await asyncio.to_thread(util.recv_exactly, sock, size)
-
-
-async def echo(conn):
-    """A handler that sends back what it gets."""
-    async for data in conn:
-        conn.send(data)
-
-
-def upper(conn, data):
-    """A handler that answers in capitals."""
-    return data.upper()
 
 
 async def converse(address, text=b"hello"):

@@ -9,7 +9,8 @@ import pytest
 import pymux
 
 from . import util
-from .loops import ask, until, upper
+from .loops import ask, until
+from .serving import upper
 from .util import FORMS, in_form
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)

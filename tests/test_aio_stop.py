@@ -11,7 +11,8 @@ import pytest
 import pymux
 
 from . import inside, util
-from .loops import ask, echo, until, upper
+from .loops import ask, until
+from .serving import echo, upper
 from .util import FORMS, in_form
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)

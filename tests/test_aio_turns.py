@@ -12,7 +12,8 @@ import pytest
 import pymux
 
 from . import inside, util
-from .loops import ask, echo, everything, recv, until
+from .loops import ask, everything, recv, until
+from .serving import echo
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 LOCAL = ("127.0.0.1", 0)

@@ -11,7 +11,6 @@ from . import inside
 from .commands import finish
 
 
-# pymux info
 def test_info_tells_what_a_report_should_say(pymux_command):
     code, out, err = finish(pymux_command("info"))
     assert (code, err) == (0, "")

@@ -18,7 +18,6 @@ from .commands import broken_pipe, connected, finish, one_line
 MIB = 1 << 20
 
 
-# pymux connect
 def talk(pymux_command, address, data, *args):
     """Run `pymux connect` with some input: (exit code, stdout, stderr)."""
     text = inside.format_address(address)

@@ -13,7 +13,6 @@ from . import inside, util
 from .commands import finish
 
 
-# pymux connect on a terminal
 class Terminal:
     """The other side of a pseudo-terminal."""
 

@@ -17,7 +17,6 @@ MIB = 1 << 20
 ON_LINUX = sys.platform == "linux"
 
 
-# pymux serve
 def test_serve_upper_cases_on_each_backend(serve, backend):
     server = serve("--backend", backend)
     assert server.backend == backend

@@ -221,6 +221,7 @@ def test_time_in_a_handler_is_not_the_peers_idleness(mux, clock):
     limits = pymux.Limits(idle_timeout=60)
     conn, peer = util.pair(mux, limits=limits)
     with peer:
+        util.assert_nothing(mux)
         peer.sendall(b"in time")
         clock.advance(61)  # a handler that blocks for longer than the timeout
         acc = util.harvest_until(mux, lambda acc: acc.messages or acc.closed)

@@ -5,9 +5,8 @@ import time
 
 import pytest
 
-from pymux.engine.locks import RLock
-
 from .alarms import needs_alarms, on_alarm
+from .inside import RLock
 
 SECONDS = 0.5  # of which the alarms leave a thousand rounds or more
 

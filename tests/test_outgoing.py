@@ -58,14 +58,6 @@ def full_unix(tmp_path):
                 sock.close()
 
 
-@pytest.fixture
-def refusing():
-    """The address of a TCP port on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()
-
-
 def test_a_connection_that_succeeds_is_opened(mux):
     with socket.create_server(("127.0.0.1", 0)) as server:
         conn = mux.connect(server.getsockname())

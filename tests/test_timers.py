@@ -37,6 +37,19 @@ def test_a_timer_never_runs_early(mux):
     assert early == []
 
 
+def test_a_timer_of_a_minute_runs_after_a_minute(mux, clock):
+    ran = []
+    mux.call_later(60, ran.append, 1)
+    clock.advance(59, mux)
+    mux.harvest(0)
+    assert ran == []
+    assert 0 < mux.next_timeout() < 2
+    clock.advance(2, mux)
+    assert mux.next_timeout() == 0
+    mux.harvest(0)
+    assert ran == [1]
+
+
 def test_timers_run_in_the_order_they_are_due(mux):
     ran = []
     for delay in (0.03, 0.01, 0.02, 0.0):

@@ -12,7 +12,7 @@ import time
 
 import pymux
 
-# Whether `pymux.aio` has no backend here to be a guest with.
+# Whether no backend here has a descriptor that an asyncio loop can watch.
 NO_GUESTS = os.environ.get("PYMUX_BACKEND") in ("poll", "select") or not (
     {"epoll", "kqueue"} & set(pymux.backends())
 )
@@ -88,7 +88,7 @@ def settle(server):
 
 @contextlib.contextmanager
 def held(server, then=lambda: None):
-    """Hold the server's thread: what arrives during the block is one harvest to it.
+    """Hold the server's thread: one harvest takes all that arrives during the block.
 
     Over Unix sockets surely; over TCP, what the kernel delivers at once. `then` is
     called before the thread looks around again.
@@ -114,7 +114,7 @@ def then_stopped(server):
 
 
 class Ends:
-    """An object handler that answers, and keeps which connections came and ended."""
+    """An object handler that answers, and notes which connections opened and ended."""
 
     def __init__(self, answer=bytes):
         self.answer = answer
@@ -136,15 +136,15 @@ class Ends:
 
 
 class Boom(Exception):
-    """What handlers of tests raise."""
+    """The exception that handlers of tests raise."""
 
 
 class Panic(BaseException):
-    """As extension modules and libraries of greenlets define theirs."""
+    """An exception outside `Exception`, as extension modules define theirs."""
 
 
 class Gate:
-    """Where a coroutine handler waits until the test lets it on."""
+    """A coroutine handler waits here until the test lets it go on."""
 
     def __init__(self):
         self.reached = threading.Event()
@@ -208,7 +208,7 @@ def connect(address, timeout=10):
 
 
 def connect_narrow(address):
-    """The same, of which the kernel takes little over TCP that is not read."""
+    """The same; over TCP the kernel takes little for it while it does not read."""
     if not isinstance(address, tuple):
         return connect(address)
     sock = socket.socket()
@@ -389,7 +389,7 @@ def harvest_until(mux, predicate, timeout=10, into=None, **options):
         left = deadline - time.monotonic()
         if left <= 0:
             raise AssertionError(f"not within {timeout} s; so far: {acc}")
-        # Short, so that a predicate that looks elsewhere is asked again.
+        # A short wait, so that a predicate that looks elsewhere is asked again.
         acc.add(mux.harvest(min(left, 0.05), **options))
     return acc
 

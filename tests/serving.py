@@ -1,0 +1,56 @@
+"""Handlers of tests, and what a blocking client gets from them."""
+
+import pymux
+
+from .util import harvest_until
+
+
+def upper(conn, data):
+    """A handler that answers in capitals."""
+    return data.upper()
+
+
+async def echo(conn):
+    """A handler that sends back what it gets."""
+    async for data in conn:
+        conn.send(data)
+
+
+async def reverse(conn):
+    """A handler that sends back what it gets, reversed."""
+    async for data in conn:
+        conn.send(data[::-1])
+
+
+class Notes:
+    """An object handler that notes what it is told."""
+
+    def __init__(self):
+        self.opened_ones = []
+        self.got = []
+        self.ends = []
+
+    def opened(self, conn):
+        self.opened_ones.append(conn)
+
+    def received(self, conn, data):
+        self.got.append((conn, data))
+
+    def closed(self, conn, error):
+        self.ends.append((conn, error))
+
+    def errors(self):
+        """The errno of each end, None for an ordinary one."""
+        return [error and error.errno for _, error in self.ends]
+
+
+def answer(where, sent, framing=None):
+    """What a server answers to one message of a blocking client."""
+    with pymux.connect(where, framing=framing, timeout=10) as client:
+        client.send(sent)
+        return client.recv()
+
+
+def harvest_while(mux, condition):
+    """Harvest until the condition no longer holds."""
+    harvest_until(mux, lambda acc: not condition())
