@@ -11,7 +11,8 @@ Names
 
     serve, Server         serve a handler, in this thread or one of its own
     batched               marks a handler that takes a whole batch at once
-    sleep, to_thread      what a coroutine handler awaits, beside its connection
+    sleep, to_thread, dial
+                          what a coroutine handler awaits, beside its connection
     connect, Client       a blocking client
     Mux, Listener, Timer  for a loop of your own: listen, connect, harvest
     Batch                 one harvest: messages as rows and as columns
@@ -61,6 +62,7 @@ from typing import TYPE_CHECKING, Any
 from .client.client import Client, connect
 from .engine.backends import backends
 from .engine.timers import Timer
+from .handlers.dial import dial
 from .handlers.marks import batched
 from .handlers.tasks import sleep, to_thread
 from .mux import Mux
@@ -106,6 +108,7 @@ __all__ = [
     "backends",
     "batched",
     "connect",
+    "dial",
     "serve",
     "sleep",
     "to_thread",

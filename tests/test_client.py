@@ -394,25 +394,11 @@ def test_connecting_to_a_path_that_is_not_there_raises_file_not_found(tmp_path):
         pymux.connect(str(tmp_path / "nothing"), timeout=10)
 
 
-@contextlib.contextmanager
-def full_backlog():
-    """The address of a listener that takes nobody any more."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(8):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield listener.getsockname()
-
-
 @pytest.mark.skipif(
     not hasattr(socket, "TCP_DEFER_ACCEPT"), reason="only Linux drops these SYNs"
 )
 def test_connecting_takes_no_longer_than_its_timeout():
-    with full_backlog() as address, pytest.raises(TimeoutError):
+    with util.full_backlog() as address, pytest.raises(TimeoutError):
         pymux.connect(address, timeout=0.1)
 
 

@@ -457,3 +457,17 @@ def assert_idle(mux, seconds=0.15):
     assert not acc.has_rows(), acc
     assert acc.turns < 30, f"{acc.turns} harvests returned in {seconds} s of nothing"
     assert cpu < seconds / 2, f"{cpu:.3f} s of CPU in {seconds} s of nothing"
+
+
+@contextlib.contextmanager
+def full_backlog():
+    """The address of a listener that takes nobody any more."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()

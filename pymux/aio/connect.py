@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from functools import partial
+from typing import Any
 
 from ..engine.structs import endpoints, policy
+from ..handlers.dial import dial_in_asyncio
 from ..values.addresses import is_numeric
 from ..values.checks import duration
 from ..values.endpoint import Connectable, connect_settings
@@ -16,6 +19,10 @@ from .connection import LoopConnection
 from .outgoing import OutgoingConnection, engine_in
 
 __all__ = ["connect"]
+
+# Connections that a task has dialled, which end with it.
+_DIALLED: weakref.WeakKeyDictionary[asyncio.Task[Any], set[LoopConnection]]
+_DIALLED = weakref.WeakKeyDictionary()
 
 
 async def connect(
@@ -85,3 +92,25 @@ async def connect(
         del opening  # knows this frame: no cycle is left behind
     assert conn is not None
     return conn
+
+
+async def _dial(address: Connectable, **options: Any) -> LoopConnection:
+    """`pymux.dial` in a task: the connection is closed when the task has ended."""
+    conn = await connect(address, **options)
+    task = asyncio.current_task()
+    assert task is not None
+    mine = _DIALLED.get(task)
+    if mine is None:
+        mine = _DIALLED[task] = set()
+        task.add_done_callback(_close_dialled)
+    mine.difference_update([one for one in mine if one.closed])
+    mine.add(conn)
+    return conn
+
+
+def _close_dialled(task: asyncio.Task[Any]) -> None:
+    for conn in _DIALLED.pop(task, ()):
+        conn.close()
+
+
+dial_in_asyncio(_dial)

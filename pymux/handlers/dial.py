@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..engine import clock
+from ..engine.os_errors import aborted
 from ..engine.structs import endpoints, policy
 from ..objects.batch import Batch
 from ..objects.connection import Connection
@@ -39,27 +41,26 @@ def dial_in_asyncio(connect: Callable[..., Any]) -> None:
 class DialledBuffer(TaskBuffer):
     """The messages of a dialled connection, for the coroutine that has dialled."""
 
-    __slots__ = ("opened", "task")
+    __slots__ = ("task", "where")
 
-    def __init__(self, conn: Connection, task: Task) -> None:
+    def __init__(self, conn: Connection, task: Task, where: str) -> None:
         super().__init__(conn)
         self.task: Task = task
-        self.opened = False
+        self.where = where
 
     def is_awaited(self, what: str) -> bool:
         return self.task.waiting == what and self.task.source is self
 
     def begin(self) -> None:
         """The connection has opened."""
-        self.opened = True
         if self.is_awaited("dial"):
             self.task.resume(self.conn)
 
     def fail(self, error: OSError | None) -> None:
         """It did not come about."""
         if self.is_awaited("dial"):
-            cause = error or OSError(errno.ECONNABORTED, "the mux was closed")
-            self.task.throw(cause)
+            cause = error or aborted(None)
+            self.task.throw(OSError(cause.errno, cause.strerror, self.where))
 
 
 class DialDispatcher(Dispatcher):
@@ -103,9 +104,11 @@ class _Dial:
         self._settings = settings
         self._timeout = timeout
         self._timer: Timer | None = None
+        self._begun = 0.0
 
     def begin(self, task: Task) -> None:
         """Called with the task that waits."""
+        self._begun = clock.now()
         address = self._settings.address
         if is_numeric(address):
             self._connect(task, endpoints(address, listen=False))
@@ -149,12 +152,13 @@ class _Dial:
 
     def _connect(self, task: Task, found: Any) -> None:
         engine, settings = task.engine, self._settings
-        rules = policy(
-            settings.framing, settings.limits, half_open=True, timeout=self._timeout
-        )
+        left = self._timeout
+        if left is not None:
+            left = max(left - (clock.now() - self._begun), 0.001)
+        rules = policy(settings.framing, settings.limits, half_open=True, timeout=left)
         rules.service = engine.handlers.dial_number()
         conn = engine.dial(found, rules, settings.framing, str(settings))
-        buffer = DialledBuffer(conn, task)
+        buffer = DialledBuffer(conn, task, str(settings))
         set_buffer(conn, buffer)
         task.own(buffer)
         task.source = buffer
