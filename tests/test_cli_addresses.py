@@ -93,7 +93,6 @@ def test_connect_names_the_url_that_nobody_answers_at(pymux_command):
         ("serve", "unix://socket", "unix:///PATH or unix://@NAME is needed"),
         ("serve", "udp://127.0.0.1:80", "does not serve udp:// yet"),
         ("connect", "wss://127.0.0.1/chat", "does not serve wss:// yet"),
-        ("connect", "tcp://user@127.0.0.1:80", "a user name"),
         ("connect", "tcp://:80", "a host and a port are needed"),
         ("connect", "tcp://127.0.0.1:0", "a host and a port are needed"),
     ],

@@ -188,8 +188,9 @@ def parse_url(text: str) -> Url:
     end = re.search(r"[/?]|\Z", rest)
     assert end is not None
     authority, path = rest[: end.start()], rest[end.start() :]
-    if "@" in authority:
-        raise _url_error(text, "has a user name", form)
+    if "@" in authority:  # and perhaps a password, which no log is to have
+        bare = text.replace(authority, "..." + authority[authority.rindex("@") :])
+        raise _url_error(bare, "has a user name", form)
     if path and not web:
         raise _url_error(text, "has a path", form)
     host, port = _authority(text, scheme, authority)

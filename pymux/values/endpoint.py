@@ -230,6 +230,9 @@ def connect_settings(
     """
     check_framing(framing)
     check_limits(limits)
+    if isinstance(where, tuple):  # most are, and they say nothing more
+        check_address(where)
+        return Settings(where, framing, limits, handler)
     end = _to_endpoint(where)
     if isinstance(end.address, socket.socket):
         raise TypeError(
