@@ -1,5 +1,22 @@
-/* What the parts of the core work on: connections, policies in use, the mux;
- * and what is done with the memory of one alone. Layer 3. */
+/*
+ * What the parts of the core work on: connections, policies in use, the mux;
+ * and what is done with the memory of one alone. Layer 3.
+ *
+ * Words of the core alone (for the others see pymux/engine/engine.py):
+ *   slot       the place of a connection, used again by others
+ *   rules      a policy in use, with its framing, transport and service
+ *   carry      input of one connection that is not delivered yet
+ *   portion    how much one connection may bring in a turn
+ *   chore      work of a connection that brings no rows
+ *   piece      one frame of this turn's output; chunk: a part of a queue
+ *   common     bytes that many queues refer to
+ *   dirty      a connection that this turn's output is for
+ *   settle     take the steps to the end of a connection that can be taken
+ *   linger     stay, all sent, until the peer has ended or acknowledged
+ *   due        having a deadline; touch: it counts from now on
+ *   look       see what a peer has acknowledged: no event reports that
+ *   limit      end the input behind what has arrived, for a stop
+ */
 #ifndef PMX_CORE_H
 #define PMX_CORE_H
 

@@ -136,54 +136,65 @@ void pmx__next_reporter(pmx_mux *mux)
 
 /* --- lists --------------------------------------------------------------- */
 
-static pmx__list *list_of(pmx_mux *mux, const pmx__conn *c)
+static void push(const pmx_mux *mux, pmx__list *list, uint32_t slot)
 {
-    return c->flags & PMX__IN_CHORES ? &mux->chores
-                                     : &c->rules->service->ready;
+    pmx__conn *c = pmx__slot(mux, slot);
+    uint32_t tail = list->tail;
+    c->ready_prev = tail;
+    c->ready_next = PMX__NONE;
+    if (tail == PMX__NONE)
+        list->head = slot;
+    else
+        pmx__slot(mux, tail)->ready_next = slot;
+    list->tail = slot;
 }
 
 void pmx__enlist(pmx_mux *mux, uint32_t slot, int chore)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    c->flags |= chore ? PMX__IN_READY | PMX__IN_CHORES : PMX__IN_READY;
-    pmx__list *list = list_of(mux, c);
-    c->ready_prev = list->tail;
-    c->ready_next = PMX__NONE;
-    if (list->tail == PMX__NONE)
-        list->head = slot;
-    else
-        pmx__slot(mux, list->tail)->ready_next = slot;
-    list->tail = slot;
     if (chore) {
+        c->flags |= PMX__IN_READY | PMX__IN_CHORES;
+        push(mux, &mux->chores, slot);
         mux->chore_count++;
         return;
     }
-    c->rules->service->ready_count++;
+    pmx__service *s = c->rules->service;
+    c->flags |= PMX__IN_READY;
+    push(mux, &s->ready, slot);
+    s->ready_count++;
     mux->ready_count++;
-    line_up(mux, c->rules->service);
+    line_up(mux, s);
+}
+
+static void take_out(const pmx_mux *mux, pmx__list *list, const pmx__conn *c)
+{
+    uint32_t prev = c->ready_prev, next = c->ready_next;
+    if (prev == PMX__NONE)
+        list->head = next;
+    else
+        pmx__slot(mux, prev)->ready_next = next;
+    if (next == PMX__NONE)
+        list->tail = prev;
+    else
+        pmx__slot(mux, next)->ready_prev = prev;
 }
 
 void pmx__unready(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if (!(c->flags & PMX__IN_READY))
+    uint32_t flags = c->flags;
+    if (!(flags & PMX__IN_READY))
         return;
-    pmx__list *list = list_of(mux, c);
-    if (c->ready_prev == PMX__NONE)
-        list->head = c->ready_next;
-    else
-        pmx__slot(mux, c->ready_prev)->ready_next = c->ready_next;
-    if (c->ready_next == PMX__NONE)
-        list->tail = c->ready_prev;
-    else
-        pmx__slot(mux, c->ready_next)->ready_prev = c->ready_prev;
-    if (c->flags & PMX__IN_CHORES) {
+    c->flags = flags & ~(uint32_t)(PMX__IN_READY | PMX__IN_CHORES);
+    if (flags & PMX__IN_CHORES) {
+        take_out(mux, &mux->chores, c);
         mux->chore_count--;
     } else {
-        c->rules->service->ready_count--;
+        pmx__service *s = c->rules->service;
+        take_out(mux, &s->ready, c);
+        s->ready_count--;
         mux->ready_count--;
     }
-    c->flags &= ~(uint32_t)(PMX__IN_READY | PMX__IN_CHORES);
 }
 
 int pmx__leave_service(pmx_mux *mux, uint32_t slot)
