@@ -272,9 +272,12 @@ def test_messages_that_a_coroutine_does_not_take_pause_reading(backend):
             taken.append(message)
         conn.send(b"done")
 
-    numbers = Splitter(lambda: lambda data: [{"byte": byte} for byte in data])
+    def in_boxes(data):
+        return [{"bytes": data[k : k + 1000]} for k in range(0, len(data), 1000)]
+
+    boxes = Splitter(lambda: in_boxes)
     with (
-        serving(handler, backend, framing=numbers) as server,
+        serving(handler, backend, framing=boxes) as server,
         util.connect(server.address) as peer,
     ):
         peer.settimeout(0.5)
@@ -287,7 +290,7 @@ def test_messages_that_a_coroutine_does_not_take_pause_reading(backend):
         peer.shutdown(1)
         peer.settimeout(20)
         assert peer.recv(10) == b"done"
-        assert len(taken) + 1 == server.stats().bytes_in
+        assert len(taken) > 100
 
 
 # -- interruptions -------------------------------------------------------------

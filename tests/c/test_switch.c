@@ -275,29 +275,59 @@ static void what_is_given_back_comes_before_an_end_that_was_seen(void)
     }
 }
 
-/* A batch that gathers is kept: what was noted of it must not be noted twice. */
-static void an_end_may_be_put_off_again_and_again(void)
+/* What was searched for the old delimiter is searched for the new one. */
+static void a_search_begins_anew(void)
 {
     world w;
     pmx_sock peer;
-    pmx_policy p = lines("\n", 5), two = prefix(1, 0, 3);
+    pmx_policy p = lines("\n", 100), two = lines(";", 100);
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer), before = pmx_counts(w.mux)->bytes_in;
+    put_text(peer, "a;bc;d");
+    UNTIL(&w, pmx_counts(w.mux)->bytes_in == before + 6);
+    switch_to(&w, id, &two, NULL, 0);
+    UNTIL(&w, messages_of(&w, id) == 2);
+    received_is(&w, id, "a|bc|");
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* A batch that gathers is kept, and so is the list of connections that end
+ * with it: one that switches in vain must not be in it twice. */
+static void an_end_may_be_put_off_again_and_again(void)
+{
+    world w;
+    pmx_sock peer, others[2];
+    pmx_policy p = lines("\n", 5), two = prefix(1, 0, 3), three = two;
+    three.framing.width = 2;
     world_begin(&w, 2, 1000);
     world_listen(&w, &p);
     uint64_t id = meet(&w, &peer);
-    put_text(peer, "go\n\377 is too long");
-    UNTIL(&w, messages_of(&w, id) == 1);
-    for (int k = 0; k < 10; k++) {
-        switch_to(&w, id, k % 2 ? &p : &two, k % 2 ? "a\n" : "\1a", 2);
+    for (int k = 0; k < 2; k++)
+        (void)meet(&w, &others[k]);     /* they may bring the second message */
+    put_text(peer, "go\n\377\377 is too long");
+    int64_t until = deadline();
+    while (!w.mux->ending_count) {
         int reason = turn_of(&w, PMX_LOOK, 2, INT64_MAX / 2);
-        CHECK(reason >= 0);
-        CHECK(w.mux->ending_count <= 1);
-        mux_is_sound(w.mux);
-        if (closed(&w, id))
-            break;
+        CHECK(!reason || reason == PMX_GATHERING);
+        CHECK(pmx__now() < until);
     }
-    do_op(&w, id, PMX_ABORT);
+    CHECK(w.mux->gathering && w.mux->ending_count == 1);
+    for (int k = 0; k < 10; k++) {
+        switch_to(&w, id, k % 2 ? &three : &two, NULL, 0);
+        EQUAL(turn_of(&w, PMX_LOOK, 2, INT64_MAX / 2), PMX_GATHERING);
+        EQUAL(w.mux->ending_count, 1);
+        mux_is_sound(w.mux);
+    }
+    UNTIL(&w, messages_of(&w, id) == 1);
     UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), EMSGSIZE);
     leave(peer);
+    for (int k = 0; k < 2; k++)
+        leave(others[k]);
+    UNTIL(&w, w.closed_count == 3);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -591,6 +621,7 @@ const test_case switch_tests[] = {
     EACH(input_that_nobody_has_seen_is_cut_anew),
     EACH(what_the_old_framing_cannot_read_is_kept),
     EACH(what_is_given_back_comes_before_an_end_that_was_seen),
+    EACH(a_search_begins_anew),
     EACH(an_end_may_be_put_off_again_and_again),
     EACH(the_new_policy_s_limits_hold),
     EACH(a_deadline_is_the_new_policy_s),
