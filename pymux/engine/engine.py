@@ -186,7 +186,10 @@ class Engine(Batches):
             self.timers = Timers()
             self.calls.clear()
             self.late.clear()
-            self.on_callback_error = self.on_close = None  # they know a dispatcher
+            self.on_callback_error = self.on_close = None  # they know a dispatcher,
+            self.handlers = None  # which knows the engine
+            for service in self.services:
+                service.dispatcher = None
             self.opening.clear()
             self.c = None
 
