@@ -119,6 +119,7 @@ beside() {
     (
         trap - EXIT
         set +m
+        stage_name=
         "$2"
     ) >"$1" 2>&1 &
     set +m
