@@ -32,7 +32,6 @@ CORE = {"engine", "selector"}  # they may import _core
 BACK = {("objects", "mux"), ("values", "objects")}  # for annotations alone
 PYTHONS = {"_exit", "_get_running_loop", "_getframe"}
 LONG = {  # files to be cut: this list only shrinks
-    "client/client.py",
     "engine/engine.py",
 }
 
