@@ -59,7 +59,8 @@ Threads
 
 from typing import TYPE_CHECKING, Any
 
-from .client.client import Client, connect
+from .client.client import Client
+from .client.connect import connect
 from .engine.backends import backends
 from .engine.timers import Timer
 from .handlers.dial import dial

@@ -1,47 +1,32 @@
 """Rooms import only lower rooms, and private names stay in their room.
 
-A file that stands in no room of FLOORS has not been moved yet: nobody below may
-import it, and it is not looked at. A room is added when it has been moved.
+docs/architecture.md says which rooms there are, and what stands in each.
 """
 
 import ast
 import re
 from pathlib import Path
 
-import pytest
-
 import pymux
 
 PACKAGE = Path(pymux.__file__).parent
 FLOORS = (  # lowest first; the rooms of one floor do not import each other
     "values",
-    "engine metrics",
+    "engine",
     "objects selector",
     "handlers",
     "mux",
     "service client",
-    "server ws groups",
-    "workers aio",
+    "server",
+    "aio",
     "run",
     "cli __init__",
     "__main__",
 )
-MOVED = 11  # how many of the floors have been moved
-TOP = len(FLOORS)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 CORE = {"engine", "selector"}  # they may import _core
 BACK = {("objects", "mux"), ("values", "objects")}  # for annotations alone
 PYTHONS = {"_exit", "_get_running_loop", "_getframe"}
-LONG = {  # files to be cut: this list only shrinks
-    "client/client.py",
-}
-
-
-def floors(moved):
-    return {
-        room: floor
-        for floor, rooms in enumerate(FLOORS[:moved])
-        for room in rooms.split()
-    }
 
 
 def modules(root):
@@ -85,23 +70,20 @@ def made(tree):
             yield node.attr
 
 
-def faults(root, moved):
+def faults(root):
     """(file, what is wrong) wherever a rule is broken."""
-    floor = floors(moved)
     files = list(modules(root))
     own = {room: set(PYTHONS) for room, _, _ in files}
     for room, _, tree in files:
         own[room].update(made(tree))
     for room, path, tree in files:
-        if room not in floor:
-            continue
         file = path.relative_to(root).as_posix()
         for other, names, typing in imported(root, path, tree):
             if other == "_core":
                 if room not in CORE:
                     yield file, "imports _core"
             elif other != room:
-                up = floor.get(other, TOP) >= floor[room]
+                up = FLOOR[other] >= FLOOR[room]
                 if up and not (typing and (room, other) in BACK):
                     yield file, f"imports {other}"
                 if any(name.startswith("_") for name in names):
@@ -113,7 +95,11 @@ def faults(root, moved):
 
 
 def test_rooms_import_lower_ones_and_keep_to_their_private_names():
-    assert sorted(set(faults(PACKAGE, MOVED))) == []
+    assert sorted(set(faults(PACKAGE))) == []
+
+
+def test_every_file_stands_in_a_room():
+    assert {room for room, _, _ in modules(PACKAGE)} == FLOOR.keys()
 
 
 def test_no_file_is_longer_than_it_may_be():
@@ -122,7 +108,7 @@ def test_no_file_is_longer_than_it_may_be():
         for _, path, _ in modules(PACKAGE)
     }
     most = {"mux.py": 350}
-    assert {name for name in lines if lines[name] > most.get(name, 500)} == LONG
+    assert [name for name in lines if lines[name] > most.get(name, 500)] == []
 
 
 BAD = {
@@ -135,12 +121,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("moved", [1, TOP])
-def test_the_check_finds_what_it_looks_for(tmp_path, moved):
+def test_the_check_finds_what_it_looks_for(tmp_path):
     for name, text in BAD.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    found = [
+    assert list(faults(tmp_path)) == [
         ("handlers/base.py", "imports a private name of objects"),
         ("handlers/base.py", "conn._status"),
         ("mux.py", "imports service"),
@@ -148,4 +133,3 @@ def test_the_check_finds_what_it_looks_for(tmp_path, moved):
         ("objects/batch.py", "imports mux"),
         ("values/errors.py", "imports engine"),
     ]
-    assert list(faults(tmp_path, moved)) == (found if moved == TOP else found[-1:])

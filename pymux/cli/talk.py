@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from ..client.progress import FIRST_NAP, LAST_NAP, UNBOUNDED, harvest_after_progress
+from ..client.waiting import LIMITS
 from ..mux import Mux
+from ..objects.base import engine_of
 from ..values.framing import Fixed, Raw
-from ..values.limits import Limits
 from .console import Terminal, write
 from .words import Failure
 
@@ -52,8 +52,7 @@ def talk(address: Address, framing: Framing, terminal: Terminal | None) -> None:
         conn = mux.connect(
             address,
             framing=framing,
-            # Reading goes on while output is queued, as in a blocking client.
-            limits=Limits(high_water=UNBOUNDED, max_output=UNBOUNDED),
+            limits=LIMITS,  # reading goes on while output is queued
             half_open=True,
         )
         _Conversation(mux, conn, framing, terminal).run()
@@ -91,18 +90,25 @@ class _Conversation:
         while not self._opened:
             self._take(self._mux.harvest(_LONGEST_WAIT))
         self._reader.start()
-        nap = FIRST_NAP
         while not self._finished():
             if self._send_some():
-                nap = FIRST_NAP
                 self._take(self._mux.harvest(0))
             elif self._conn.queued:
-                self._take(harvest_after_progress(self._mux, _LONGEST_WAIT, nap))
-                nap = min(2 * nap, LAST_NAP)
+                self._take(self._harvest_until_sent())
             else:
                 self._take(self._mux.harvest(self._longest_wait()))
 
+    def _harvest_until_sent(self) -> Batch:
+        """Harvest; the wait ends when the kernel has taken all output, too."""
+        turn = engine_of(self._mux).turn
+        turn.until_sent = 1
+        try:
+            return self._mux.harvest(_LONGEST_WAIT)
+        finally:
+            turn.until_sent = 0
+
     def _finished(self) -> bool:
+        """Whether nothing more is to be sent or printed."""
         if self._closed:
             return True
         if self._terminal is not None and self._ended:
