@@ -5,17 +5,23 @@
  * Words of the core alone (for the others see pymux/engine/engine.py):
  *   slot       the place of a connection, used again by others
  *   rules      a policy in use, with its framing, transport and service
- *   carry      input of one connection that is not delivered yet
- *   portion    how much one connection may bring in a turn
+ *   ready      in a list of connections that a turn is to serve
  *   chore      work of a connection that brings no rows
+ *   portion    how much one connection may bring in a turn
+ *   carry      input of one connection that is not delivered yet
+ *   run        messages that are cut in one go
  *   piece      one frame of this turn's output; chunk: a part of a queue
  *   common     bytes that many queues refer to
  *   dirty      a connection that this turn's output is for
+ *   wire       of the socket, before a transport has changed the bytes
+ *   route      the addresses that a dialled connection tries, in order
  *   settle     take the steps to the end of a connection that can be taken
  *   linger     stay, all sent, until the peer has ended or acknowledged
+ *   finish     close the socket; only the report is left
  *   due        having a deadline; touch: it counts from now on
  *   look       see what a peer has acknowledged: no event reports that
  *   limit      end the input behind what has arrived, for a stop
+ *   door       lets one thread at a time into a mux (entry.c)
  */
 #ifndef PMX_CORE_H
 #define PMX_CORE_H
@@ -322,7 +328,7 @@ typedef struct {
     uint32_t common;            /* common to all ids of this block, + 1 */
     uint8_t head_size;
     uint8_t tail_size;
-    uint8_t head[8];            /* PMX__HEAD */
+    uint8_t head[8];            /* PMX__HEAD, of frame.h */
 } pmx__piece;
 
 typedef struct {

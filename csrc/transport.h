@@ -28,9 +28,11 @@ typedef struct pmx__transport {
     int64_t (*recv)(pmx_mux *mux, pmx__conn *c, void *to,
                     size_t size, pmx__got *got);
     /* How many bytes of the spans were taken, or -errno; -EAGAIN when none can
-     * be taken now. They count as sent: what the socket refuses of what a
-     * transport made of them, the transport puts at the head of the queue, by
-     * pmx__queue_raw(). No byte is given twice. */
+     * be taken now. The bytes of the spans are not changed. A byte that was
+     * taken counts as sent and is not given again; those behind it are, later.
+     * So what the socket refuses of what a transport made of bytes that it has
+     * taken, the transport puts at the head of the queue, by
+     * pmx__queue_raw(). */
     int64_t (*send)(pmx_mux *mux, pmx__conn *c,
                     pmx__span *spans, int count);
     /* Bytes taken from the socket that recv() may still deliver. No event

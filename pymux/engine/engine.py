@@ -9,16 +9,24 @@ The words of this house:
 
 turn        one call into the core
 harvest     turns, until one has something to report
+batch       what a harvest reports: rows, and what happened to connections
 row         a message of a batch
-arena       the memory of a batch
-log         what was done to connections since the last turn
+arena       the memory of a batch; the core cuts messages where they stand in it
+log         what was done to connections since the last turn, in order
 piece       bytes in the log: one message
 block       pieces of one layout, as the core takes them
+layout      how a block says where its pieces begin and end (`enum pmx_cut`)
+op          what is done to a connection, other than to send: pause, close, switch
 gap         the delimiter that is kept between messages of a batch
 gather      wait for `min_messages`
+service     the connections of one handler; the rows of a batch are of one service
+dispatch    call a service's handler with what a batch brings
 hold        pause reading because messages were not taken (backpressure)
 adopt       take over what another has made: an arena, a connection
+switch      go over to another framing in mid-stream
 drain       finish what has arrived, and stop
+dialled     made by this side: an outgoing connection
+given       handed over: a socket to the mux, a row to its handler
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ static void framings_that_make_no_sense_are_refused(void)
     CHECK(!pmx__framing_valid(&p.framing));
     p = raw();
     CHECK(pmx__framing_valid(&p.framing));
-    p.framing.kind = PMX_SCANNER + 1;
+    p.framing.kind = UINT32_MAX;
     CHECK(!pmx__framing_valid(&p.framing));
 }
 
