@@ -171,8 +171,10 @@ class Mux(MuxBase):
         places = [
             (one, *service_to_listen(engine, one.handler, half_open)) for one in asked
         ]
+        is_list = isinstance(address, list)
         made = listen_on_all(engine, places)
-        return made if isinstance(address, list) else made[0]
+        # No call comes between: a signal's handler would lose the listeners in it.
+        return made if is_list else made[0]
 
     def connect(
         self,
