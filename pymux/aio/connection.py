@@ -200,5 +200,5 @@ class LoopBatch(Batch):
 class LoopMade(Made):
     """The objects of a mux in a loop."""
 
-    connection_class = LoopConnection
-    batch_class = LoopBatch
+    connection = LoopConnection
+    batch = LoopBatch

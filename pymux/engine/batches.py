@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Batches"]
 
 GAPS = lib.PMX_GAPS
+LARGE = lib.PMX_LARGE
 OTHER_ROWS = lib.PMX_OTHER_ROWS
 
 
@@ -35,9 +36,7 @@ class Batches(Connections):
 
     def __init__(self, c: Any, arenas: Arenas, objects: Objects) -> None:
         super().__init__(c, arenas, objects)
-        self.batch: Any = None
         self.batches = 0
-        self.valid = 0
         self.ends: dict[int, int] = {}
         self.running: Any = None
         self.given: Any = None
@@ -45,6 +44,7 @@ class Batches(Connections):
         self.late: list[Any] = []
         self._ends_before = self.ends  # and before the batch of turn `_counted`
         self._counted = 0
+        self._news = False  # whether the last batch has more than messages
 
     def harvest(self, deadline: float | None, minimum: int, delay_ns: int) -> Any:
         """A batch. The caller sets `received` to False once it has the batch."""
@@ -54,36 +54,33 @@ class Batches(Connections):
             raise RuntimeError("harvest() cannot be called in a handler or timer")
         try:
             self.state = TURNING  # a signal's handler may neither close nor harvest
-            batch = self._make_batch(self.exchange(deadline, minimum, delay_ns))
-            return batch  # noqa: RET504 (behind a call a signal may strike)
+            result = self.exchange(deadline, minimum, delay_ns)
+            if self.c is None:  # a call, or a signal's handler, has closed it
+                batch = self.objects.batch(self, self.arena, 0, None, False, -1)
+                return batch  # noqa: RET504 (behind a call a signal may strike)
+            # The batch may be made again, where a signal's handler raises before the
+            # caller has noted that it has the batch.
+            arena = self.arena
+            if result & LARGE:
+                arena = self.arenas.adopt(self.turn.arena)
+                self.stale = True
+            if len(self.services) > 1:
+                self.serving = self.services[self.turn.service]
+            gap = self.serving.gap if result & GAPS else None
+            rows, news = result >> MESSAGES, result & OTHER_ROWS != 0
+            if self.splitting is not None:
+                arena, rows = self.splitting.split(arena, rows, gap)
+            self.batches += 1
+            batch = self.objects.batch(self, arena, rows, gap, news, self.batches)
+            self.valid = self.batches
+            # An empty batch is not kept: it would hold a mux that is dropped.
+            self.batch = batch if news or rows else None
+            self._news = news
+            return batch
         finally:  # whatever a signal's handler that raised has left behind
             self.state = IDLE
             if self.close_asked:
                 self.close_now()
-
-    def _make_batch(self, result: int) -> Any:
-        """The batch that the core has received.
-
-        It may be made again, where a signal's handler raised before the caller has
-        noted that it has the batch.
-        """
-        if self.c is None:  # a call, or a signal's handler, has closed it
-            return self.objects.batch(self, self.arena, 0, None, False, -1)
-        arena = self.arena
-        if result & lib.PMX_LARGE:
-            arena = self.arenas.adopt(self.turn.arena)
-            self.stale = True
-        self.serving = self.services[self.turn.service]
-        gap = self.serving.gap if result & GAPS else None
-        rows, news = result >> MESSAGES, bool(result & OTHER_ROWS)
-        if self.splitting is not None:
-            arena, rows = self.splitting.split(arena, rows, gap)
-        self.batches += 1
-        batch = self.objects.batch(self, arena, rows, gap, news, self.batches)
-        self.valid = self.batches
-        # An empty batch is not kept: it would hold a mux that is dropped.
-        self.batch = batch if news or rows else None
-        return batch
 
     def serve(self, deadline: float | None) -> None:
         """Dispatch one harvest of an engine whose services all have dispatchers. It
@@ -100,17 +97,17 @@ class Batches(Connections):
         try:
             self.received = False
             self.state = DISPATCHING
-            if batch and dispatcher is not None:
+            if dispatcher is not None:
                 dispatcher(batch)
             if self.late:
                 self._run_late()
-            else:
-                self.look_for_shortage()
+            elif self.counts.shortages != self._shortages:
+                self.warn_of_shortage()
         finally:
             self.state = IDLE
             if self.batch is not None:  # valid on, for a handler that kept it
                 batch, self.batch = self.batch, None
-                if self.c is not None:
+                if self._news and self.c is not None:
                     self.objects.forget(self, batch)
             if self.close_asked:
                 self.close_now()
@@ -147,9 +144,8 @@ class Batches(Connections):
         raise error
 
     def forget_batch(self) -> None:
-        self.valid = 0
         batch, self.batch = self.batch, None
-        if batch is not None and self.c is not None:
+        if self._news and self.c is not None:
             self.objects.forget(self, batch)
 
     def count_ends(self, numbers: list[int]) -> None:

@@ -29,16 +29,17 @@ __all__ = ["Connections", "Objects"]
 class Objects(Protocol):
     """What the room of users' objects does for an engine."""
 
-    def connection(self, engine: Any, id: int) -> Any:
-        """Make the object of a connection."""
+    @property
+    def connection(self) -> Callable[[Any, int], Any]:
+        """Makes the object of a connection: (engine, id)."""
 
-    def batch(
-        self, engine: Any, arena: Any, rows: int, gap: Any, news: bool, number: int
-    ) -> Any:
-        """Make a batch of `engine.serving`. `news`: there is more than messages."""
+    @property
+    def batch(self) -> Callable[[Any, Any, int, bytes | None, bool, int], Any]:
+        """Makes a batch of `engine.serving`: (engine, arena, rows, gap, news, number).
+        `news`: the turn has more than messages."""
 
     def forget(self, engine: Any, batch: Any) -> None:
-        """A batch is over: the connections that it reports as closed are gone."""
+        """A batch with news is over: connections that it reports as closed are gone."""
 
     def answer(self, conn: Any, data: bytes) -> None:
         """Log what a handler returned, in whatever state that left `conn`."""

@@ -240,12 +240,10 @@ class Engine(Batches):
             stats.queued += self.log.size()
         return stats
 
-    def look_for_shortage(self) -> None:
+    def warn_of_shortage(self) -> None:
         """Log that accepting pauses for want of descriptors or memory: a line for
         each pause, but not more than one in WARN_EVERY seconds."""
         pauses = self.counts.shortages
-        if pauses == self._shortages:
-            return
         now = clock.now()
         if now >= self._warn_at:
             self._warn_at = now + WARN_EVERY

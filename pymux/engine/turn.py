@@ -38,6 +38,7 @@ __all__ = ["LOOK", "MESSAGES", "Turns"]
 
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
 MESSAGES = lib.PMX_MESSAGES_SHIFT  # the bit from which on a result has messages
+GATHERING = lib.PMX_GATHERING
 LOOK = lib.PMX_LOOK  # a wait that only looks: an unfinished batch gathers on
 EXCHANGE = lib.pmx_exchange
 SHUT = -errno.EBADF  # the core is closed: a signal's handler raised after that
@@ -67,6 +68,8 @@ class Turns(Output):
         self.turn.mux = c
         self.gil = Gil(self.turn)
         self.received = False
+        self.valid = 0  # the number of the batch that may be used
+        self.batch: Any = None
         self.woken = False
         self.close_asked = False
         self.timers = Timers()
@@ -76,7 +79,7 @@ class Turns(Output):
         self.takes_signals = False
         self.lends_signals = False
         self._signal_fd: int | None = None
-        self._asked = -1, -1  # (min_messages, delay_ns) of the last harvest
+        self._minimum = self._delay_ns = -1  # what the last harvest asked for
         self._shortages = 0  # pauses of accepting that were seen
 
     @property
@@ -203,17 +206,20 @@ class Turns(Output):
             if turn.reason & lib.PMX_ROWS:
                 return int(turn.reason | turn.messages << MESSAGES)
             self.received = False
-        if self.valid:
+        self.valid = 0
+        if self.batch is not None:
             self.forget_batch()
         if self.splitting is not None and self.splitting.failed:
             self.splitting.end_failed()
         if (
             self.stale
             or (self.arena.exporter is not None and self.arena.held())
-            or (minimum, delay_ns) != self._asked
+            or minimum != self._minimum
+            or delay_ns != self._delay_ns
         ) and not turn.reason & lib.PMX_GATHERING:
             self._configure(minimum, delay_ns)
-        first, ran = True, False
+        log, entries, gil = self.log, self.log.entries, self.gil
+        first, ran, result = True, False, 0
         while True:
             span = -1
             if (
@@ -226,7 +232,46 @@ class Turns(Output):
             fd = self._signal_fd
             if span and fd != SIGNALS.holder and fd != -1:
                 self._watch_signals()
-            result = self._call_core(span, first)
+            shape, hold = 0, None
+            ids = bounds = data = b""
+            try:
+                self.state = IN_CORE  # a signal's handler may send, no more
+                count = len(entries)
+                if count == 2 and type(entries[1]) is bytes:
+                    shape, ids, data = 1, ONE_ID(entries[0]), entries[1]
+                elif count:
+                    shape, ids, bounds, data, _keep = log.lay_out(turn, count)
+                if first and gil.left:  # this call keeps the GIL: see gil.py
+                    hold, where, *what = gil.arguments(span, shape, ids, bounds, data)
+                taken = True
+                try:
+                    if hold is not None:
+                        result = hold(where, *what)
+                    else:
+                        size = len(data)
+                        result = EXCHANGE(turn, span, shape, ids, bounds, data, size)
+                        if not gil.turns & LOOK_EVERY:
+                            gil.look()
+                    if result == BUSY:
+                        taken = False
+                except BaseException:  # before the core was called?
+                    taken = self.counts.harvests != gil.turns
+                    raise
+                finally:  # nothing is called here before all of it is noted
+                    if taken:
+                        self.received = True
+                        gil.turns += 1
+                        if count:
+                            del entries[:count]
+                            log.large = log.seen = 0
+                            if not entries:  # else a signal's handler has sent
+                                log.specials = 0
+                    else:
+                        turn.block_count = 0
+            finally:
+                self.state = TURNING
+                if self.lends_signals:
+                    self._restore_signals()
             first = False
             if self.close_asked:  # by a signal's handler
                 self.close_now()
@@ -238,64 +283,15 @@ class Turns(Output):
             if self.c is None:  # a call has closed it
                 return 0
             over = deadline is not None and clock.now() >= deadline
-            if result & lib.PMX_GATHERING and not self.gathers:
+            if result & GATHERING and not self.gathers:
                 if ran or self.woken or over:
                     deadline = 0.0  # return what was gathered
             elif result & REPORT or ran or self.woken or span == 0 or over:
                 break
             self.received = False
-            self.look_for_shortage()
+            if self.counts.shortages != self._shortages:
+                self.warn_of_shortage()
         self.woken = False
-        return result
-
-    def _call_core(self, span: int, first: bool) -> int:
-        """One call into the core, which takes the log; its result.
-
-        The first call of a harvest may keep the GIL: see gil.py.
-        """
-        turn, log, gil = self.turn, self.log, self.gil
-        entries = log.entries
-        shape, hold, result = 0, None, 0
-        ids = bounds = data = b""
-        try:
-            self.state = IN_CORE  # a signal's handler may send, no more
-            count = len(entries)
-            if count == 2 and type(entries[1]) is bytes:
-                shape, ids, data = 1, ONE_ID(entries[0]), entries[1]
-            elif count:
-                shape, ids, bounds, data, _keep = log.lay_out(turn, count)
-            if first and gil.left:
-                hold, where, *what = gil.arguments(span, shape, ids, bounds, data)
-            taken = True
-            try:
-                if hold is not None:
-                    result = hold(where, *what)
-                else:
-                    size = len(data)
-                    result = EXCHANGE(turn, span, shape, ids, bounds, data, size)
-                    if not gil.turns & LOOK_EVERY:
-                        gil.look()
-                        self.look_for_shortage()
-                if result == BUSY:
-                    taken = False
-            except BaseException:  # before the core was called?
-                taken = self.counts.harvests != gil.turns
-                raise
-            finally:  # nothing is called here before all of it is noted
-                if taken:
-                    self.received = True
-                    gil.turns += 1
-                    if count:
-                        del entries[:count]
-                        log.large = log.seen = 0
-                        if not entries:  # else a signal's handler has sent
-                            log.specials = 0
-                else:
-                    turn.block_count = 0
-        finally:
-            self.state = TURNING
-            if self.lends_signals:
-                self._restore_signals()
         return result
 
     def _core_error(self, result: int) -> Exception:
@@ -312,7 +308,7 @@ class Turns(Output):
         """Give the core an arena, and what it has to know of this harvest."""
         self.arena = self.arenas.ready()
         self.turn.arena = self.arena.c
-        self._asked = minimum, delay_ns
+        self._minimum, self._delay_ns = minimum, delay_ns
         for number in {0, *self.changed}:
             service = self.services[number]
             form = service.dispatcher
@@ -371,6 +367,6 @@ class Turns(Output):
         """Close the core's part."""
         raise NotImplementedError
 
-    def look_for_shortage(self) -> None:
+    def warn_of_shortage(self) -> None:
         """Log a pause of accepting, if there is a new one."""
         raise NotImplementedError

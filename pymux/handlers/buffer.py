@@ -53,7 +53,7 @@ class ReceiveBuffer:
         self.over: bool = False  # no more messages come
         self.lost: BaseException | None = None  # why, where it was lost
         self.sized: bool = not self.engine.splits(conn.id)  # messages are bytes
-        self.waiting: str | None = None  # for what
+        self.waiting: Any = None  # what a task waits in, or a dialled buffer
         self.eager: int = 0  # awaits satisfied at once since it gave a turn
         self._high = -1
         self._low = -1

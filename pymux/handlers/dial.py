@@ -41,15 +41,21 @@ def dial_in_asyncio(connect: Callable[..., Any]) -> None:
 class DialledBuffer(TaskBuffer):
     """The messages of a dialled connection, for the coroutine that has dialled."""
 
-    __slots__ = ("task", "where")
+    __slots__ = ("task", "what", "where")
 
     def __init__(self, conn: Connection, task: Task, where: str) -> None:
         super().__init__(conn)
         self.task: Task = task
         self.where = where
+        self.what: str | None = None
 
     def is_awaited(self, what: str) -> bool:
-        return self.task.waiting == what and self.task.source is self
+        return self.task.waiting is self and self.what == what
+
+    def wait_in(self, what: str) -> None:
+        """The coroutine is about to wait for this of the connection."""
+        self.what = what
+        self.task.waiting = self
 
     def begin(self) -> None:
         """The connection has opened."""
@@ -130,7 +136,7 @@ class _Dial:
         WORKERS.submit(resolve)
 
     def _waits(self, task: Task) -> bool:
-        return task.waiting == "dial" and task.wait == self.begin
+        return bool(task.waiting == "dial" and task.wait == self.begin)
 
     def _time_is_over(self, task: Task) -> None:
         if self._waits(task):
@@ -161,7 +167,7 @@ class _Dial:
         buffer = DialledBuffer(conn, task, str(settings))
         set_buffer(conn, buffer)
         task.own(buffer)
-        task.source = buffer
+        buffer.wait_in("dial")
 
 
 def dial(

@@ -43,7 +43,6 @@ class Closer(Task):
         self.lost: BaseException | None = None
         self.waiting: str | None = None
         self.timer: Timer | None = None
-        self.source: Any = None
         self.dialled: list[Any] | None = None
         self.wait: Any = None
         self.context = context

@@ -55,7 +55,7 @@ class Wait:
 class Task(TaskBuffer):
     """One connection's coroutine, its context, and what it waits for."""
 
-    __slots__ = ("context", "coroutine", "dialled", "owner", "source", "timer", "wait")
+    __slots__ = ("context", "coroutine", "dialled", "owner", "timer", "wait")
 
     def __init__(
         self, conn: Connection, coroutine: Any, owner: Any, context: Context
@@ -65,7 +65,6 @@ class Task(TaskBuffer):
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
         self.owner: Any = owner  # the dispatcher, told when it ends
         self.timer: Timer | None = None
-        self.source: Any = None  # the dialled connection's buffer that it waits on
         self.dialled: list[Any] | None = None
         self.wait: Any = None  # what has begun the wait that is under way
 
@@ -74,7 +73,11 @@ class Task(TaskBuffer):
         return self
 
     def is_awaited(self, what: str) -> bool:
-        return self.waiting == what and self.source is None
+        return bool(self.waiting == what)
+
+    def what(self) -> str:
+        """What the coroutine waits in, for a message."""
+        return str(getattr(self.waiting, "what", self.waiting))
 
     def own(self, buffer: Any) -> None:
         """A connection that the coroutine has dialled: it ends with the coroutine."""
@@ -109,8 +112,8 @@ class Task(TaskBuffer):
         """A turn that began when the time was over has been dispatched."""
         if self.timer is not timer:  # the message came, or the end
             return
-        buffer = self.source or self
-        if self.engine.has_more(buffer.conn.id):
+        conn = getattr(self.waiting, "conn", self.conn)  # a dialled one, perhaps
+        if self.engine.has_more(conn.id):
             self._time_is_over(timeout)  # something has arrived, but was not reached
         else:
             self.throw(TimeoutError(f"recv(): no message within {timeout} seconds"))
@@ -132,7 +135,7 @@ class Task(TaskBuffer):
         """Step the coroutine with what it waited for. The hot one."""
         if self.timer is not None:
             self._forget_timer()
-        self.waiting = self.source = None
+        self.waiting = None
         engine = self.engine
         outer, engine.running = engine.running, self
         try:
@@ -147,7 +150,7 @@ class Task(TaskBuffer):
     def throw(self, error: BaseException) -> None:
         """Step the coroutine with an error where it waits."""
         self._forget_timer()
-        self.waiting = self.source = None
+        self.waiting = None
         engine = self.engine
         outer, engine.running = engine.running, self
         try:

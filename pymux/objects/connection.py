@@ -287,16 +287,10 @@ class Connection:
     def _cannot_wait(self, what: str) -> RuntimeError:
         task = self._buffer.task if self._buffer is not None else None
         if task is not None and task.waiting is not None:
-            why = f"while the coroutine waits in {task.waiting}(): one at a time"
+            why = f"while the coroutine waits in {task.what()}(): one at a time"
         else:
             why = "belongs to the coroutine handler of its connection"
         return RuntimeError(f"{what} {why}; inside asyncio use pymux.aio")
-
-    def _wait_on(self, task: Any, what: str) -> None:
-        """Note what a task is about to wait for."""
-        task.waiting = what
-        if task is not self._buffer:
-            task.source = self._buffer  # a dialled connection's
 
     @suspending
     def recv(self, timeout: float | None = None) -> Generator[Any, Any, bytes | None]:
@@ -315,7 +309,9 @@ class Connection:
             ConnectionClosed: it was lost, and every message has been taken.
             RuntimeError: in another coroutine than its own.
         """
-        task, buffer = self._task_for("recv()"), self._buffer
+        task, buffer = self._engine.running, self._buffer
+        if task is not buffer or task is None or task.waiting:
+            task = self._task_for("recv()")
         message: bytes | None
         if buffer.inbox:
             message = buffer.take()
@@ -326,7 +322,10 @@ class Connection:
         else:
             if timeout is not None:
                 task.limit(timeout)
-            self._wait_on(task, "recv")
+            if task is buffer:
+                task.waiting = "recv"
+            else:  # the connection is dialled
+                buffer.wait_in("recv")
             message = yield task
         return message
 
@@ -355,7 +354,10 @@ class Connection:
                 raise buffer.closed_error()
             if self._status == CLOSED or self.queued <= buffer.high_water:
                 return
-            self._wait_on(task, "drain")  # for a row, perhaps of what went before
+            if task is buffer:  # for a row, perhaps of what went before
+                task.waiting = "drain"
+            else:  # the connection is dialled
+                buffer.wait_in("drain")
             await suspend(task)
 
     def __aiter__(self) -> Connection:
@@ -364,12 +366,17 @@ class Connection:
 
     @types.coroutine
     def __anext__(self) -> Generator[Any, Any, bytes]:
-        task, buffer = self._task_for("iteration"), self._buffer
+        task, buffer = self._engine.running, self._buffer
+        if task is not buffer or task is None or task.waiting:
+            task = self._task_for("iteration")
         message: bytes | None
         if buffer.inbox:
             message = buffer.take()
         elif not buffer.over:
-            self._wait_on(task, "recv")
+            if task is buffer:
+                task.waiting = "recv"
+            else:  # the connection is dialled
+                buffer.wait_in("recv")
             message = yield task
         else:
             if task.too_eager():

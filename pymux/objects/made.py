@@ -9,7 +9,6 @@ from .connection import Connection
 from .status import answer, fail, keep_names, mark_closed
 
 if TYPE_CHECKING:
-    from ..engine.arena import Arena
     from ..engine.engine import Engine
 
 __all__ = ["Made"]
@@ -18,31 +17,14 @@ __all__ = ["Made"]
 class Made:
     """What `engine.Objects` asks for, with the classes of plain muxes."""
 
-    connection_class: type[Connection] = Connection
-    batch_class: type[Batch] = Batch
-
-    def connection(self, engine: Engine, id: int) -> Any:
-        """Make the object of a connection."""
-        return self.connection_class(engine, id)
-
-    def batch(
-        self,
-        engine: Engine,
-        arena: Arena,
-        rows: int,
-        gap: bytes | None,
-        news: bool,
-        number: int,
-    ) -> Batch:
-        """Make a batch."""
-        return self.batch_class(engine, arena, rows, gap, news, number)
+    connection: type[Connection] = Connection
+    batch: type[Batch] = Batch
 
     def forget(self, engine: Engine, batch: Batch) -> None:
         """A batch is over: the connections that it reports as closed are gone."""
-        if batch._news:
-            for conn, _ in batch.closed:
-                mark_closed(conn)
-                engine.forget(conn)
+        for conn, _ in batch.closed:
+            mark_closed(conn)
+            engine.forget(conn)
             if batch.closed:
                 engine.release_service(batch._service, len(batch.closed))
 

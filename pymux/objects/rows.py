@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from ..engine.arena import MANY
@@ -41,14 +42,11 @@ def engine_of(batch: Batch) -> Engine:
     return batch._engine
 
 
-def row_count(batch: Batch) -> int:
-    """How many messages a batch has."""
-    return batch._rows
+row_count: Callable[[Batch], int] = attrgetter("_rows")
+"""How many messages a batch has."""
 
-
-def has_news(batch: Batch) -> bool:
-    """Whether a batch reports something beside messages."""
-    return batch._news
+has_news: Callable[[Batch], bool] = attrgetter("_news")
+"""Whether a batch reports something beside messages."""
 
 
 def asked_about(batch: Batch) -> list[Connection]:
@@ -71,7 +69,11 @@ def for_each_buffer(batch: Batch) -> None:
         if runs is None:
             order = give_rows(batch, engine.buffers).order
             for buffer, data in zip(order, arena.cut(rows, gap)):
-                if buffer is not None and not buffer.over:
+                if buffer is None or buffer.over:
+                    continue
+                if buffer.waiting == "recv":
+                    buffer.resume(data)  # a task: `deliver` without its calls
+                else:
                     buffer.deliver(data)
             return
         given = give_runs(batch, runs)
