@@ -19,7 +19,8 @@ int64_t pmx__deadline_of(const pmx__conn *c)
     if (c->due == PMX__IDLE_DUE)
         span = c->rules->policy.idle_ns;
     else if (c->due == PMX__SLOW_DUE)
-        span = c->rules->policy.idle_ns / 2;
+        span = c->rules->policy.idle_ns < 0     /* after a switch */
+                   ? -1 : c->rules->policy.idle_ns / 2;
     else if (c->due == PMX__CLOSE_DUE)
         span = c->rules->policy.close_ns;
     return span < 0 ? INT64_MAX : pmx__after(c->since, span);

@@ -58,7 +58,7 @@ typedef struct {
     size_t owed;
     size_t looked;              /* see look_ahead() */
     int outgoing, opened, told_ended, told_closed;
-    int closed_by_user, ended_by_user;
+    int closed_by_user, ended_by_user, switched;
     int paused, had_row, last_line, too_long;
     int was_over, is_over;      /* high water: perhaps, and surely */
     size_t largest;             /* of what was sent to it, as it goes out */

@@ -33,8 +33,10 @@ conn *conn_of(uint64_t id)
 
 void user_says(int k, enum pmx_op op, size_t size)
 {
-    if (op == PMX_SWITCH)       /* what waits is another service's */
+    if (op == PMX_SWITCH) {     /* what waits is another service's */
         memset(life.waits, 0, sizeof life.waits);
+        life.conns[k].switched = 1;
+    }
     if (life.log_count < MOST_ENTRIES)
         life.log[life.log_count++] = (entry){k, op, size};
 }

@@ -163,6 +163,32 @@ static void who_does_not_read_is_idle_whatever_he_says(void)
     idle_end(&w, id, peer);
 }
 
+/* Half of no time is none: its connection goes on. */
+static void who_may_be_reading_may_switch_to_no_idle_time(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_idle(&w, &peer);
+    buffer much = {0};
+    fill(&much, 9000000, 1);
+    say(&w, id, much.bytes, much.size);
+    turn(&w, 0);
+    CHECK(!is_ended_in_time(&w, id));
+    EQUAL(pmx__find(w.mux, id)->due, PMX__SLOW_DUE);
+    pmx_policy p = raw();
+    p.idle_ns = -1;
+    say(&w, id | (uint64_t)PMX_SWITCH << PMX_OP_SHIFT, &p, sizeof p);
+    turn(&w, 0);
+    turn(&w, 0);
+    CHECK(!closed(&w, id));
+    do_op(&w, id, PMX_ABORT);
+    UNTIL(&w, closed(&w, id));
+    release(&much);
+    leave(peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 /* All of its answer is with the kernel, or no more is taken for now, and no
  * event tells that the peer reads it. */
 static void who_reads_an_answer_slowly_is_not_idle(void)
@@ -372,6 +398,7 @@ const test_case idle_tests[] = {
     EACH(whose_message_is_gathered_is_not_idle),
     EACH(who_does_not_read_is_idle_whatever_he_says),
     EACH(who_reads_an_answer_slowly_is_not_idle),
+    EACH(who_may_be_reading_may_switch_to_no_idle_time),
     EACH(who_speaks_after_a_look_has_all_of_its_time),
     EACH(full_waits_hold_back_idle_deadlines_for_a_while),
     ONCE(waits_that_are_full_are_counted),
