@@ -13,14 +13,13 @@ static void set_deadline(pmx_mux *mux, uint32_t slot)
 {
     const pmx__conn *c = pmx__slot(mux, slot);
     int64_t since = c->due ? c->since : mux->now;
+    int slow = c->due == PMX__SLOW_DUE && c->rules->policy.idle_ns > 0;
     if (c->flags & PMX__CONNECTING)
         return;                 /* pmx_connect() was told how long */
     if (c->flags & PMX__SEND_FAILED)
         pmx__due_since(mux, slot, PMX__CLOSE_DUE, since);
     else if (!(c->flags & (PMX__PAUSED | PMX__HELD)))
-        pmx__due_since(mux, slot,
-                       c->due == PMX__SLOW_DUE ? PMX__SLOW_DUE : PMX__IDLE_DUE,
-                       since);
+        pmx__due_since(mux, slot, slow ? PMX__SLOW_DUE : PMX__IDLE_DUE, since);
 }
 
 static void use(pmx_mux *mux, uint32_t slot, pmx__rules *rules)

@@ -293,6 +293,33 @@ def test_messages_that_a_coroutine_does_not_take_pause_reading(backend):
         assert len(taken) > 100
 
 
+def test_a_coroutine_can_switch_to_a_parser_and_back(backend):
+    class Word:  # it has no length
+        def __init__(self, data):
+            self.data = data
+
+    def split(data):
+        return [Word(word) for word in data.split()]
+
+    async def handler(conn):
+        while (line := await conn.recv()) is not None:
+            assert line == b"words"
+            conn.set_framing(Splitter(lambda: split))
+            for _ in range(3):
+                word = await conn.recv()
+                await pymux.sleep(0)  # the others are kept meanwhile
+                conn.send(word.data.upper() + b" ")
+            conn.set_framing(pymux.Lines())
+
+    with (
+        serving(handler, backend, framing=pymux.Lines()) as server,
+        util.connect(server.address) as peer,
+    ):
+        for _ in range(2):
+            peer.sendall(b"words\none two three ")
+            assert recv_exactly(peer, 14) == b"ONE TWO THREE "
+
+
 # -- interruptions -------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..engine.structs import frame_of
-from ..values.framing import Framing, check_framing
+from ..values.framing import Framing, Splitter, check_framing
 from .status import CLOSED, refusal
 
 if TYPE_CHECKING:
@@ -111,4 +111,5 @@ def switch_framing(conn: Connection, framing: Framing | None, unread: bytes) -> 
     frames = [frame_of(rules.framing, message) for message in messages]
     if buffer is not None:
         buffer.give_back()
+        buffer.sized = not isinstance(framing, Splitter)
     engine.switch(conn.id, rules, framing, b"".join([unread, *frames]))

@@ -394,6 +394,12 @@ static void a_deadline_is_the_new_policy_s(void)
     do_op(&w, id, PMX_RESUME);
     turn(&w, 0);
     EQUAL(pmx__find(w.mux, id)->due, PMX__IDLE_DUE);
+    /* half of no time is no time either */
+    pmx__set_due(w.mux, (uint32_t)id, PMX__SLOW_DUE);
+    p.idle_ns = -1;
+    switch_to(&w, id, &p, NULL, 0);
+    turn(&w, 0);
+    EQUAL(pmx__find(w.mux, id)->due, PMX__NOT_DUE);
     pmx__find(w.mux, id)->flags |= PMX__SEND_FAILED;    /* as if */
     switch_to(&w, id, &two, NULL, 0);
     turn(&w, 0);

@@ -170,13 +170,14 @@ static size_t toy_held(const pmx__conn *c)
 
 static void say_bye(pmx_mux *mux, pmx__conn *c)
 {
-    static const uint8_t bye[TOY_HEAD];
+    static const uint8_t bye[1 + TOY_HEAD] = {TOY_HELLO};
     toy *t = toy_of(c);
     if (t->said_bye)
         return;
-    t->said_bye = 1;
-    if (!shake(mux, c, t))
-        (void)put_out(mux, c, bye, TOY_HEAD);
+    /* in one piece, since there is one raw chunk at a time */
+    (void)put_out(mux, c, bye + t->said_hello,
+                  sizeof bye - (size_t)t->said_hello);
+    t->said_hello = t->said_bye = 1;
 }
 
 const pmx__transport toy_tcp = {
