@@ -170,11 +170,6 @@ def draining_calls(fn):
 # -- coroutine handlers ---------------------------------------------------------------
 
 
-def has_task(conn):
-    """Whether a coroutine belongs to the connection."""
-    return conn._buffer is not None
-
-
 def has_untaken(conn):
     """Whether messages of the connection wait for its coroutine."""
     return bool(conn._buffer.inbox)

@@ -255,21 +255,16 @@ def test_a_connection_may_be_dropped_by_a_collection_at_any_step(loop, echo_serv
     loop.run(main())
 
 
-def test_a_connection_of_the_muxs_own_connect_belongs_to_who_dialled(loop, echo_server):
+def test_the_muxs_own_connect_makes_no_connection_for_a_task(loop, echo_server):
     async def main():
         conn = await pymux.aio.connect(echo_server.address, framing=LINES)
-        other = conn.mux.connect(echo_server.address, framing=LINES)
-        other.send(b"hello")
-        assert await other.recv(20) == b"hello"
-        with warned(1):
-            del other
+        with warned(0):
+            with pytest.raises(RuntimeError, match=r"pymux\.aio\.connect"):
+                conn.mux.connect(echo_server.address, framing=LINES)
             let_go()
-        await until(lambda: echo_server.stats().closed == 1)
-        with warned(1):
-            conn.mux.connect(echo_server.address, framing=LINES).send(b"and gone")
-            let_go()
-        await until(lambda: echo_server.stats().closed == 2)
-        assert echo_server.stats().messages_in == 2  # it was sent all the same
+        conn.send(b"still here")
+        assert await conn.recv(20) == b"still here"
+        assert echo_server.stats().accepted == 1
         conn.close()
 
     loop.run(main())
@@ -279,15 +274,16 @@ def test_a_connection_that_a_servers_handler_dials_is_its_servers(loop, echo_ser
     """It has a handler, so nobody needs to hold it."""
     got = []
 
-    def handler(conn, data):
-        if data == b"dial":
-            conn.mux.connect(echo_server.address, framing=LINES).send(b"answer me")
-        else:
-            got.append(data)
+    class Handler:
+        def received(self, conn, data):
+            if data == b"dial":
+                conn.mux.connect(echo_server.address, framing=LINES).send(b"answer me")
+            else:
+                got.append(data)
 
     async def main():
         with warned(0):
-            async with pymux.aio.serve(handler, LOCAL, framing=LINES) as server:
+            async with pymux.aio.serve(Handler(), LOCAL, framing=LINES) as server:
                 conn = await pymux.aio.connect(server.address, framing=LINES)
                 conn.send(b"dial")
                 util.collect()

@@ -326,9 +326,9 @@ def test_a_timer_that_raises_ends_no_outgoing_connection(loop):
             await until(lambda: loop.errors)
             conn.send(b"still here")
             assert await conn.recv(10) == b"still here"
-            other = conn.mux.connect(server.address)
+            other = await pymux.aio.connect(server.address)
+            assert other.mux is conn.mux
             other.send(b"this one too")
-            await until(lambda: inside.has_task(other))
             assert await other.recv(10) == b"this one too"
             conn.close()
             other.close()
