@@ -276,18 +276,19 @@ def test_a_connection_of_the_muxs_own_connect_belongs_to_who_dialled(loop, echo_
 
 
 def test_a_connection_that_a_servers_handler_dials_is_its_servers(loop, echo_server):
-    """It has a handler, so nobody needs to hold it."""
+    """Its handler gets the messages, so no reference to it is needed."""
     got = []
 
-    def handler(conn, data):
-        if data == b"dial":
-            conn.mux.connect(echo_server.address, framing=LINES).send(b"answer me")
-        else:
-            got.append(data)
+    class Handler:
+        def received(self, conn, data):
+            if data == b"dial":
+                conn.mux.connect(echo_server.address, framing=LINES).send(b"answer me")
+            else:
+                got.append(data)
 
     async def main():
         with warned(0):
-            async with pymux.aio.serve(handler, LOCAL, framing=LINES) as server:
+            async with pymux.aio.serve(Handler(), LOCAL, framing=LINES) as server:
                 conn = await pymux.aio.connect(server.address, framing=LINES)
                 conn.send(b"dial")
                 util.collect()
