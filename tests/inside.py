@@ -10,6 +10,7 @@ from unittest import mock
 
 import pymux.cli.main
 from pymux.cli import arguments, words
+from pymux.cli import talk as conversation
 from pymux.engine import backends, clock, engine, gil, locks
 from pymux.handlers import tasks
 from pymux.objects import suspend
@@ -30,6 +31,16 @@ describe = words.describe
 parse_address = arguments.parse_address
 parse_framing = arguments.parse_framing
 format_address = addresses.format_address
+
+
+@contextlib.contextmanager
+def standard_input(blocks):
+    """For a block: the input of `pymux connect`, whose waits end by events alone."""
+    with (
+        mock.patch.object(conversation, "_blocks", lambda: iter(blocks)),
+        mock.patch.object(conversation, "_LONGEST_WAIT", 600),
+    ):
+        yield
 
 
 def on_a_bsd():

@@ -271,7 +271,7 @@ def test_the_muxs_own_connect_makes_no_connection_for_a_task(loop, echo_server):
 
 
 def test_a_connection_that_a_servers_handler_dials_is_its_servers(loop, echo_server):
-    """It has a handler, so nobody needs to hold it."""
+    """Its handler gets the messages, so no reference to it is needed."""
     got = []
 
     class Handler:

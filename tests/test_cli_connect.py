@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -105,6 +106,24 @@ def test_connect_prints_while_its_input_is_open(pymux_command):
         process.stdin.write(b"thanks")
         process.stdin.flush()
         assert util.recv_exactly(peer, 6) == b"thanks"
+
+
+def test_connect_goes_on_sending_once_its_output_has_left(listener):
+    """No answer, no further input and no time ends the wait for that."""
+    got = []
+
+    def read():
+        peer, _ = listener.accept()
+        with peer:
+            got.append(len(util.recv_all(peer)))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    address = inside.format_address(listener.getsockname())
+    with inside.standard_input([bytes(65536)] * 300):
+        assert inside.command(["connect", address]) == 0
+    reader.join()
+    assert got == [65536 * 300]
 
 
 def test_connect_half_closes_and_prints_until_the_peer_ends(pymux_command):

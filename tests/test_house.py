@@ -26,7 +26,7 @@ FLOORS = (  # lowest first; the rooms of one floor do not import each other
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 CORE = {"engine", "selector"}  # they may import _core
 BACK = {("objects", "mux"), ("values", "objects")}  # for annotations alone
-PYTHONS = {"_exit", "_get_running_loop", "_getframe"}
+PYTHONS = {"_exit", "_getframe"}
 
 
 def modules(root):

@@ -1,8 +1,8 @@
-"""pymux inside asyncio: servers and connections in a loop that is there already.
+"""pymux inside asyncio: servers and connections in a loop that already runs.
 
-The loop may be asyncio's own or uvloop's, and runs whatever else it runs. A
-coroutine handler is an asyncio task here: `asyncio.sleep`, timeouts, task
-groups and every asyncio library work in it.
+The loop may be asyncio's own or uvloop's, and may run anything else. A coroutine
+handler is an asyncio task here: `asyncio.sleep`, timeouts, task groups and every
+asyncio library work in a handler.
 
 >>> import asyncio, pymux
 >>> async def handler(conn):
@@ -19,8 +19,8 @@ groups and every asyncio library work in it.
 >>> asyncio.run(main())
 b'HELLO'
 
-poll and select cannot be watched by another loop: with them, `serve` and
-`connect` raise `BackendUnavailable`.
+A loop cannot watch poll and select: with these backends, `serve` and `connect` raise
+`BackendUnavailable`.
 """
 
 from .connect import connect

@@ -20,7 +20,7 @@ from .outgoing import OutgoingConnection, engine_in
 
 __all__ = ["connect"]
 
-# Connections that a task has dialled, which end with it.
+# The connections that each task has dialled. They end with the task.
 _DIALLED: weakref.WeakKeyDictionary[asyncio.Task[Any], set[LoopConnection]]
 _DIALLED = weakref.WeakKeyDictionary()
 
@@ -41,24 +41,24 @@ async def connect(
             addresses are tried in order.
         framing: None is `Raw()`.
         limits: None is `Limits()`.
-        timeout: seconds that it may take; None leaves it to the OS.
-        backend: None takes the best that works, which must be epoll or kqueue.
+        timeout: seconds that connecting may take; None leaves the limit to the OS.
+        backend: None takes the best that works. It must be epoll or kqueue.
 
     Returns:
         A `Connection`, open. `send` queues; `recv`, `drain` and iteration are
-        awaited. It stays open until it is closed: by `close()`, by leaving an
-        ``async with`` block of it, or by an error.
+        awaited. `close()`, the end of an ``async with`` block, or an error closes
+        the connection.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be.
-        TimeoutError: it took too long.
-        BackendUnavailable: the backend cannot be watched by a loop.
-        OSError: nobody answers there, or the name does not resolve.
+        TypeError, ValueError: an argument has a wrong type or value.
+        TimeoutError: connecting took longer than `timeout`.
+        BackendUnavailable: a loop cannot watch the backend.
+        OSError: no server answers at the address, or the name does not resolve.
     """
     loop = asyncio.get_running_loop()
     timeout = duration("timeout", timeout)
     asked = connect_settings(address, framing=framing, limits=limits)
-    engine_in(loop, backend)  # raises where there can be none
+    engine_in(loop, backend)  # raises if the loop cannot have one
     resolve = partial(endpoints, asked.address, listen=False)
     if not is_numeric(asked.address):
         begun = time.monotonic()
@@ -73,7 +73,7 @@ async def connect(
             timeout = max(timeout - (time.monotonic() - begun), 0.001)
     else:
         found = resolve()
-    engine = engine_in(loop, backend)  # the one before may have been closed meanwhile
+    engine = engine_in(loop, backend)  # the first may have closed meanwhile
     rules = policy(asked.framing, asked.limits, half_open=True, timeout=timeout)
     conn: OutgoingConnection | None = None
     opening = None
@@ -82,14 +82,16 @@ async def connect(
         opening = conn.seat.opening = loop.create_future()
         await opening
     except OSError as error:
-        del conn  # as does `opening`, it knows its error, whose traceback
+        # `conn` and `opening` hold the error, whose traceback holds this frame:
+        # delete both, so that no cycle is left behind.
+        del conn
         raise type(error)(error.errno, error.strerror, str(asked)) from None
     except BaseException:
         if conn is not None:
             conn.abort()
         raise
     finally:
-        del opening  # knows this frame: no cycle is left behind
+        del opening
     assert conn is not None
     return conn
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopBatch", "LoopConnection", "LoopMade", "loop_of"]
 
-ENTRIES = 32  # entries of the log that count as one wait which is satisfied at once
+ENTRIES = 32  # so many entries of the log count as one wait that ended at once
 
 
 def loop_of(conn: Connection) -> LoopEngine:
@@ -33,10 +33,9 @@ def loop_of(conn: Connection) -> LoopEngine:
 class LoopConnection(Connection):
     """A connection in an asyncio loop.
 
-    As every `pymux.Connection`, but for `recv`, `drain` and iteration: those
-    are asyncio's to await, in any task of the loop, on the connections of
-    coroutine handlers and of `pymux.aio.connect`. All of it belongs to the
-    loop's thread.
+    A `pymux.Connection` whose `recv`, `drain` and iteration any task of the loop may
+    await. The connections of coroutine handlers and of `pymux.aio.connect` have
+    these. A connection belongs to the loop's thread.
     """
 
     __slots__ = ()
@@ -93,11 +92,10 @@ class LoopConnection(Connection):
         if reader is None:
             raise RuntimeError(
                 f"{what} is for connections of coroutine handlers and of "
-                "pymux.aio.connect(); what comes here goes to the server's handler"
+                "pymux.aio.connect(); the server's handler gets these messages"
             )
         return reader
 
-    # asyncio's coroutines are awaited as the base's generators are.
     async def recv(self, timeout: float | None = None) -> bytes | None:
         """Wait for the next message.
 
@@ -105,17 +103,16 @@ class LoopConnection(Connection):
             timeout: seconds to wait, None for ever.
 
         Returns:
-            The message, or None once the peer has ended its stream. A message
-            is taken only by a `recv` that returns it: one that is cancelled
-            leaves it.
+            The message, or None once the peer has ended its stream. A `recv`
+            that is cancelled takes no message.
 
         Raises:
             TimeoutError: nothing came in time; the connection is as before.
-            ConnectionClosed: it was lost, and every message has been taken.
+            ConnectionClosed: the connection was lost, and every message was taken.
             RuntimeError: another task waits in `recv` already.
         """
         if buffer_of(self) is None and self.closed:
-            await asyncio.sleep(0)  # nobody is to go on for ever being told
+            await asyncio.sleep(0)  # let others run, if the task calls in a loop
         reader = self._reader("recv()")
         if reader.waiter is not None:
             raise RuntimeError("recv() while another task waits in it: one at a time")
@@ -124,15 +121,15 @@ class LoopConnection(Connection):
         elif not reader.inbox and reader.too_eager():
             await asyncio.sleep(0)
         message = reader.take()
-        if reader.engine.log.entries:  # reading goes on
+        if reader.engine.log.entries:  # resume reading
             reader.engine.touched()
         return message
 
     async def drain(self) -> None:
-        """Wait until output is under low water, if it is over high water.
+        """Wait until output is under low water, if output is over high water.
 
-        After much output the loop goes one step in any case, in which others
-        run and the loss of the peer is noticed.
+        After much output `drain` waits for one step of the loop in any case. In that
+        step other tasks run, and the loss of the connection is noticed.
 
         Raises:
             ConnectionClosed: the connection was lost.
@@ -155,8 +152,8 @@ class LoopConnection(Connection):
     async def wait_closed(self) -> None:
         """Wait until the connection has ended on both sides.
 
-        After `close()`: until the output has been sent and the peer has ended
-        its stream, or `Limits.close_timeout` seconds have passed without
+        After `close()` this takes until the output has been sent and the peer has
+        ended its stream, or until `Limits.close_timeout` seconds have passed without
         progress.
         """
         if buffer_of(self) is None and self.closed:
@@ -175,12 +172,12 @@ class LoopConnection(Connection):
         return self
 
     async def __aexit__(self, *exc: Any) -> None:
-        if loop_of(self).thread != FORKED:  # in a child it is the parent's to close
+        if loop_of(self).thread != FORKED:  # in a child, the parent closes it
             self.close()
 
 
 class LoopBatch(Batch):
-    """A batch that may be answered from elsewhere, until the next harvest."""
+    """A batch that any code of the loop may answer until the next harvest."""
 
     __slots__ = ()
 

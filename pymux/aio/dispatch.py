@@ -1,4 +1,4 @@
-"""Handlers in an asyncio loop: a coroutine handler is a task of it."""
+"""Handlers in an asyncio loop, where a coroutine handler is a task."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ class ReaderDispatcher(CoroutineDispatcher):
     engine: LoopEngine
 
     def outlived(self, task: Any) -> None:
-        """Nothing is kept of a connection that has ended."""
+        """Keep nothing of a connection that has ended."""
 
     def bereave(self) -> None:
-        """Tasks are the loop's."""
+        """Do nothing: the loop holds the tasks."""
 
     def wind_up(self, cause: BaseException | None) -> None:
-        """Each task learns of the end from its reader."""
+        """Do nothing: each task learns of the end from its reader."""
 
     def cleans_up(self) -> bool:
-        """They are cancelled, and take the time that they need."""
+        """Whether to wait before cancelling: no, a cancelled task can clean up."""
         return False
 
 
 class TaskDispatcher(ReaderDispatcher):
-    """`async def handler(conn)`, each an asyncio task."""
+    """`async def handler(conn)`: an asyncio task for each connection."""
 
     def __init__(
         self, engine: LoopEngine, handler: Any, on_error: OnError | None
     ) -> None:
         super().__init__(engine, handler, on_error)
-        self.readers: set[Any] = self.orphans  # of all that run
+        self.readers: set[Any] = self.orphans  # of all tasks that run
 
     def begin(self, conn: Any) -> None:
-        """A connection opened: start its task."""
+        """Start the task of a connection that has opened."""
         try:
             coroutine = self.handler(conn)
         except BaseException as error:
@@ -61,7 +61,7 @@ class TaskDispatcher(ReaderDispatcher):
         self.readers.add(reader)
         try:
             task = reader.task = self.engine.loop.create_task(coroutine)
-        except BaseException as error:  # of a task factory, an eager one's Ctrl-C
+        except BaseException as error:  # a task factory's, or Ctrl-C in an eager task
             self.readers.discard(reader)
             coroutine.close()
             self.failed(conn, error)
@@ -70,8 +70,8 @@ class TaskDispatcher(ReaderDispatcher):
         self.engine.expect_sends()
 
     def ended(self, reader: Reader, task: asyncio.Task[Any]) -> None:
-        """A handler has returned, raised or was cancelled: its connection
-        closes."""
+        """Close the connection of a handler that returned, raised or was
+        cancelled."""
         conn = reader.conn
         reader.task = None
         self.readers.discard(reader)
@@ -79,22 +79,22 @@ class TaskDispatcher(ReaderDispatcher):
             return
         error = None if task.cancelled() else task.exception()
         try:
-            if isinstance(error, FATAL):  # the loop has got it from the task
+            if isinstance(error, FATAL):  # the task has raised it into the loop
                 fail(conn, error)
             elif error is not None:
                 self.failed(conn, error)
             if not is_closed(conn):
                 conn.close()
-        finally:  # on_error may raise one of those
+        finally:  # on_error may raise
             reader.over = True
             if reader.gone:
                 set_buffer(conn, None)  # no cycle is left behind
             if not self.engine.loop.is_closed():
-                reader.wake()  # other tasks may wait on it
+                reader.wake()  # other tasks may wait for the connection
                 self.engine.touched()
 
     def outlived(self, task: Any) -> None:
-        """Its handler may run on, or is the last that knew of it."""
+        """Drop the reader of a connection that has ended, unless its handler runs."""
         if task not in self.readers:
             set_buffer(task.conn, None)
 
@@ -104,7 +104,7 @@ class TaskDispatcher(ReaderDispatcher):
             reader.abandon()
 
     def report(self, conn: Connection | None, error: BaseException) -> None:
-        """Give an error to on_error, else to the loop's exception handler."""
+        """Pass an error to on_error, else to the loop's exception handler."""
         if self.on_error is not None:
             super().report(conn, error)
             return
@@ -114,19 +114,19 @@ class TaskDispatcher(ReaderDispatcher):
         )
 
     def runs(self, task: Any) -> bool:
-        """Whether a task is one of the handlers'."""
+        """Whether a task runs one of these handlers."""
         coroutine = task.get_coro()
         return any(reader.coroutine is coroutine for reader in self.readers)
 
 
 class LoopHandlers(Handlers):
-    """The handlers of an engine in a loop: a coroutine handler is a task of it."""
+    """The handlers of an engine in a loop."""
 
     def form_of(self, handler: Any) -> type[Dispatcher]:
         form = super().form_of(handler)
         return TaskDispatcher if form is CoroutineDispatcher else form
 
     def runs(self, task: Any) -> bool:
-        """Whether a task is one of the handlers'."""
+        """Whether a task runs one of these handlers."""
         tasks = (one for one in self.all if isinstance(one, TaskDispatcher))
         return any(one.runs(task) for one in tasks)

@@ -1,10 +1,9 @@
-"""The end of an asyncio loop, for what lives in it.
+"""How a mux learns that its asyncio loop ends.
 
-asyncio tells nobody that a loop is about to end; but it closes the async
-generators that are alive then, and lets them await while it does. So each mux
-has one, which waits for nothing else. `asyncio.run`, `asyncio.Runner` and
-`uvloop.run` do so; where a loop is closed without it, `LoopEngine.is_over` finds
-that out late.
+asyncio has no hook for the end of a loop. But `asyncio.run`, `asyncio.Runner` and
+`uvloop.run` close the async generators that are alive then, and a generator may await
+while it is closed. So each mux has a guard: an async generator that waits for its
+close. Where a loop is closed without this step, `LoopEngine.is_over` finds out late.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def guard(engine: LoopEngine) -> Guard | None:
     """Have `engine.end_with_loop` awaited when the loop that runs ends.
 
     Returns:
-        What the mux must keep meanwhile; None where the loop has told its
+        The guard, which the engine must keep; None if the loop has closed its
         generators already.
     """
     if getattr(engine.loop, "_asyncgens_shutdown_called", False):
@@ -45,12 +44,12 @@ def guard(engine: LoopEngine) -> Guard | None:
         waiting.__anext__().send(None)
     except StopIteration:
         return waiting
-    except ResourceWarning:  # uvloop's, the same, where warnings are errors
+    except ResourceWarning:  # uvloop has closed them, and warnings are errors
         return None
-    raise AssertionError("it waits for nothing")
+    raise AssertionError("the guard has awaited something")
 
 
 def unguard(waiting: Guard) -> None:
-    """The mux has closed: forget the generator, which has nothing to await."""
+    """End the guard of a mux that has closed."""
     with contextlib.suppress(StopIteration):
         waiting.aclose().send(None)

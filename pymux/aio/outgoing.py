@@ -1,13 +1,13 @@
 """Connections that tasks have dialled, and the mux that they share in a loop.
 
-An outgoing connection belongs to those who hold it: no handler does. So the
-mux's table does not hold it. In its place stands its seat, which holds what
-has come for it, and the tasks that wait; those hold the connection. One that
-nobody holds any more warns and closes, as asyncio's streams do; what was sent
-still leaves.
+An outgoing connection has no handler that holds it, and belongs to the code that
+refers to it. So the mux's table does not hold the connection either: the table has
+its seat, with the messages that have come and the futures of the tasks that wait.
+Those tasks hold the connection. A connection without references warns and closes, as
+asyncio's streams do, and what was sent still leaves.
 
-The mux lives as long as there are connections, a moment longer, and never
-longer than its loop.
+The mux lives while it has connections, and OUTLIVES seconds longer, but never longer
+than its loop.
 """
 
 from __future__ import annotations
@@ -37,16 +37,18 @@ from .reader import Reader
 
 __all__ = ["OutgoingConnection", "engine_in"]
 
-OUTLIVES = 0.1  # seconds that a mux outlives its last connection: the next may come
-LINGER = 5.0  # seconds that the end of the loop gives what was sent, as Client.close
+OUTLIVES = 0.1  # seconds that a mux waits for another connection after its last one
+LINGER = 5.0  # seconds that the loop's end waits for output, as Client.close does
 
 
 class Seat(Reader):
-    """Stands for a connection in its mux's table, without holding it.
+    """Stands for a connection in its mux's table, without a reference to it.
+
+    A connection that is gone was closed, and needs nothing more.
 
     Attributes:
-        id: the connection's.
-        unclosed: whether the loop has ended before anybody closed it.
+        id: the connection's id.
+        unclosed: whether the loop ended before the connection was closed.
     """
 
     __slots__ = ("_ref", "id", "unclosed")
@@ -56,18 +58,16 @@ class Seat(Reader):
         self.id: int = conn.id
         self.unclosed: bool = False
 
-    # A connection that is gone was closed, and asks for nothing.
-
     @property
     def conn(self) -> Any:
-        """The connection; this itself, in its place, when that is gone."""
+        """The connection, or this seat once the connection is gone."""
         return self._ref() or self
 
     @conn.setter
     def conn(self, conn: Connection) -> None:
         self._ref: weakref.ref[Connection] = weakref.ref(conn)
 
-    # What objects/status.py asks a connection for.
+    # The functions of objects/status.py need these.
 
     @property
     def _buffer(self) -> Seat:
@@ -100,7 +100,7 @@ class Seat(Reader):
             conn._names = names
 
     def is_left_open(self) -> bool:
-        """Whether somebody holds the connection and has not closed it."""
+        """Whether the connection exists and was not closed."""
         conn = self._ref()
         return conn is not None and not conn.closed
 
@@ -108,8 +108,8 @@ class Seat(Reader):
 class OutgoingConnection(LoopConnection):
     """A connection that a task has dialled.
 
-    It is open for as long as somebody holds it, or waits for something of it.
-    One that is dropped before it was closed warns (`ResourceWarning`), and
+    The connection is open while there is a reference to it, or a task waits for it. A
+    connection that is dropped before it was closed warns (`ResourceWarning`), and
     closes as by `close()`.
     """
 
@@ -117,7 +117,7 @@ class OutgoingConnection(LoopConnection):
 
     @property
     def seat(self) -> Seat:
-        """What stands for it in the mux's table."""
+        """The connection's entry in the mux's table."""
         seat: Seat = buffer_of(self)
         return seat
 
@@ -140,15 +140,15 @@ class OutgoingConnection(LoopConnection):
         self.seat.unclosed = False
 
     async def __aexit__(self, *exc: Any) -> None:
-        """Close it, and wait until the peer's side has all that was sent.
+        """Close the connection, and wait until the peer's system has all output.
 
-        That takes at most `Limits.close_timeout` seconds without progress. A
-        block that is left by an exception, as by a cancellation, does not
-        wait: what was sent leaves while the loop runs on. In a forked child
-        the connection is the parent's, and nothing is done.
+        The wait ends after `Limits.close_timeout` seconds without progress. A block
+        that an exception or a cancellation leaves does not wait: what was sent leaves
+        while the loop runs on. In a forked child nothing is done, since the
+        connection is the parent's.
 
         Raises:
-            ConnectionClosed: it was lost before that.
+            ConnectionClosed: the connection was lost before that.
         """
         engine = loop_of(self)
         if engine.thread == FORKED:
@@ -171,19 +171,21 @@ class OutgoingConnection(LoopConnection):
 class SeatDispatcher(ReaderDispatcher):
     """Brings messages to the seats of their connections."""
 
+    takes_outgoing = True  # `Mux.connect` makes connections of tasks, too
+
     def begin(self, conn: Any) -> None:
-        """A connection has opened; for whom it was dialled is told."""
+        """Wake the task that has dialled the connection, which has opened."""
         self.tell_waits(conn)
         opening, conn.opening = conn.opening, None
         if opening is not None and not opening.done():
             opening.set_result(None)
 
     def failed_to_connect(self, batch: Any) -> None:
-        """`connect` has raised it."""
+        """Do nothing: `connect` raises the error."""
 
 
 # The engine of a loop's outgoing connections, by the loop's id and the backend. The
-# loop keeps it alive: it watches its descriptor until it is closed.
+# loop keeps the engine alive, since it watches the engine's descriptor.
 _ENGINES: weakref.WeakValueDictionary[tuple[int, bytes | None], OutgoingEngine]
 _ENGINES = weakref.WeakValueDictionary()
 
@@ -194,7 +196,7 @@ class OutgoingMux(LoopMux):
     __slots__ = ()
 
     def listen(self, *args: Any, **options: Any) -> Any:
-        """Not here: nobody would get what is accepted."""
+        """Refuse: no handler would get the accepted connections."""
         raise RuntimeError(
             "this mux has outgoing connections only; to serve, use pymux.aio.serve()"
         )
@@ -210,13 +212,13 @@ class OutgoingEngine(LoopEngine):
         join: Callable[[Engine], None],
     ) -> None:
         self._key = id(loop), choose(backend)
-        self._drain: Drain | None = None  # when the loop ends
+        self._drain: Drain | None = None  # once the loop ends
         self._ended: asyncio.Future[None]
         self._idle: asyncio.TimerHandle | None = None
         self._dialling = False
         self._seats: SeatDispatcher
         super().__init__(loop, backend, join)
-        # Nothing is kept of the context of who happened to dial first.
+        # The context of the task that happened to dial first must not live on.
         self.context = contextvars.Context()
         self.on_callback_error = partial(_report, loop)
         try:
@@ -228,7 +230,7 @@ class OutgoingEngine(LoopEngine):
             raise
 
     def connection(self, id: int) -> Any:
-        """The seat of a connection; the connection itself, while it is dialled."""
+        """The seat of a connection; while it is dialled, the connection itself."""
         slot = id & 0xFFFFFFFF
         table = self.table
         while slot >= len(table):
@@ -253,8 +255,8 @@ class OutgoingEngine(LoopEngine):
             self._dialling = False
 
     def drop(self, conn: OutgoingConnection) -> None:
-        """Nobody holds a connection any more: close it. Any thread may be the
-        one that finds out, in the middle of whatever it does."""
+        """Close a connection without references. Its finalizer may call this in any
+        thread, between any two steps."""
         if self.is_over():
             return
         if self.thread == get_ident():
@@ -268,11 +270,11 @@ class OutgoingEngine(LoopEngine):
     # --- its end ------------------------------------------------------------
 
     def is_used(self) -> bool:
-        """Its connections warn themselves."""
+        """Whether to warn: never, since the connections warn themselves."""
         return False
 
     def after(self) -> None:
-        """Something may have ended: if it was the last connection, close."""
+        """Look whether the last connection, or the drain, has ended."""
         if self.c is None:
             if self._drain is not None:
                 self._drain = None
@@ -290,13 +292,13 @@ class OutgoingEngine(LoopEngine):
         if self.c is None or self._drain is not None or any(self.table):
             return
         if self.calls or self.timers.next() is not None:
-            return  # their turn looks again
+            return  # the turn that runs them looks again
         self.adopt_thread()
         self.close_now()
 
     async def finish(self) -> None:
-        """Close what is open, and have what was sent delivered. Then the rest
-        is reset."""
+        """Close every connection and wait until output is delivered; after LINGER
+        seconds the rest is reset."""
         self.adopt_thread()
         for seat in self.table:
             if seat is not None and seat.is_left_open():
@@ -309,7 +311,7 @@ class OutgoingEngine(LoopEngine):
         await asyncio.wait([self._ended])
 
     def close_outgoing(self) -> None:
-        """They were closed when the loop's end began."""
+        """Do nothing: `finish` has closed them."""
 
     def free(self) -> None:
         if self._idle is not None:
@@ -331,7 +333,7 @@ def _report(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
 
 
 def engine_in(loop: asyncio.AbstractEventLoop, backend: str | None) -> OutgoingEngine:
-    """The engine of a loop's outgoing connections, made if there is none."""
+    """The engine of a loop's outgoing connections, made if the loop has none."""
     key = id(loop), choose(backend)
     engine: Any = _ENGINES.get(key)
     if engine is None or engine.c is None or engine.loop is not loop or engine.forked():

@@ -19,7 +19,17 @@ __all__ = ["Reader"]
 
 
 class Reader(ReceiveBuffer):
-    """A connection's messages, and the tasks that wait for something of it."""
+    """A connection's messages, and the futures of the tasks that wait for it.
+
+    Attributes:
+        coroutine: of the connection's handler, None if there is no handler.
+        task: the task of that coroutine while it runs.
+        gone: whether the connection has ended on both sides.
+        opening: the future of the task that connects.
+        waiter: the future of the task that waits for input.
+        flushes: the futures of tasks that wait until output is under low water.
+        ends: the futures of tasks that wait for the end.
+    """
 
     __slots__ = ("coroutine", "ends", "flushes", "gone", "opening", "task", "waiter")
 
@@ -27,36 +37,36 @@ class Reader(ReceiveBuffer):
 
     def __init__(self, conn: Connection, coroutine: Any = None) -> None:
         super().__init__(conn)
-        self.coroutine: Any = coroutine  # of a handler,
-        self.task: asyncio.Task[Any] | None = None  # and what steps it
+        self.coroutine: Any = coroutine
+        self.task: asyncio.Task[Any] | None = None
         self.gone: bool = False
         self.opening: asyncio.Future[None] | None = None
-        self.waiter: asyncio.Future[None] | None = None  # for input
-        self.flushes: list[asyncio.Future[None]] = []  # for output to fall
-        self.ends: list[asyncio.Future[None]] = []  # for the end
+        self.waiter: asyncio.Future[None] | None = None
+        self.flushes: list[asyncio.Future[None]] = []
+        self.ends: list[asyncio.Future[None]] = []
 
-    # --- what the dispatcher tells ----------------------------------------
+    # --- called by the dispatcher -----------------------------------------
 
     def deliver(self, data: bytes) -> None:
-        """A message came."""
+        """Take a message."""
         self.keep((data,))
         if self.waiter is None:
             self.tell_kept()
         self.wake()
 
     def deliver_all(self, messages: list[bytes]) -> None:
-        """Several came."""
+        """Take several messages."""
         self.keep(messages)
         if self.waiter is None:
             self.tell_kept()
         self.wake()
 
     def drained(self) -> None:
-        """Output fell under low water."""
+        """Wake the tasks that wait for output to fall under low water."""
         self._settle(self.flushes)
 
     def end(self, error: BaseException | None, gone: bool) -> None:
-        """The stream has ended (error None), or the connection is gone."""
+        """Wake the tasks: the peer's stream has ended, or (`gone`) the connection."""
         self.note_end(error, gone)
         self.wake()
         if gone:
@@ -69,18 +79,18 @@ class Reader(ReceiveBuffer):
                 opening.set_exception(error)
 
     def end_with_loop(self) -> None:
-        """The mux was closed after its loop: nobody is left to be woken."""
+        """Note that the mux was closed after its loop, which runs no task more."""
         self.note_end(None, True)
         self.gone = True
 
     def abandon(self) -> None:
-        """Cancel the handler where it waits, once."""
+        """Cancel the handler, once."""
         task, self.task = self.task, None
         if task is not None:
             task.cancel()
 
     def is_at_work(self) -> bool:
-        """Whether no task waits for what the peer does."""
+        """Whether no task waits for the peer."""
         return self.waiter is None and not self.flushes
 
     def shut(self) -> None:
@@ -88,7 +98,7 @@ class Reader(ReceiveBuffer):
         self.wake()
 
     def wake(self) -> None:
-        """Let who waits for input look."""
+        """Wake the task that waits for input."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
             self.engine.expect_sends()
@@ -100,13 +110,13 @@ class Reader(ReceiveBuffer):
         futures.clear()
         self.engine.expect_sends()
 
-    # --- waiting, in a task ------------------------------------------------
+    # --- called by tasks ---------------------------------------------------
 
     async def wait_for_input(self, timeout: float | None) -> None:
-        """Until there is a message or the end."""
+        """Wait until there is a message or the end."""
         timeout = duration("timeout", timeout)
         engine = self.engine
-        if engine.is_over():  # without a word of its loop, which has closed
+        if engine.is_over():  # its loop was closed
             return
         timer = over = None
         waiter = self.waiter = engine.loop.create_future()
@@ -117,13 +127,13 @@ class Reader(ReceiveBuffer):
             await waiter
         finally:
             self.waiter = None
-            # The future knows its error, whose traceback knows this frame.
+            # The future holds its error, whose traceback holds this frame.
             del waiter, over
             if timer is not None:
                 timer.cancel()
 
     def _time_is_over(self, waiter: asyncio.Future[None], timeout: float) -> None:
-        """The loop may have been busy: what came in time is looked for first."""
+        """Time out. A busy loop may be late, so first look for what came in time."""
         if waiter.done():
             return
         engine = self.engine
@@ -140,7 +150,7 @@ class Reader(ReceiveBuffer):
                 waiter.set_exception(error)
 
     async def wait_in(self, futures: list[asyncio.Future[None]]) -> None:
-        """Until the futures of `flushes` or `ends` are settled."""
+        """Wait until the futures of `flushes` or `ends` are settled."""
         if self.engine.is_over():
             return
         future = self.engine.loop.create_future()
@@ -148,5 +158,5 @@ class Reader(ReceiveBuffer):
         try:
             await future
         finally:
-            with contextlib.suppress(ValueError):  # it is settled
+            with contextlib.suppress(ValueError):  # a settled future was removed
                 futures.remove(future)

@@ -1,4 +1,4 @@
-"""A server in an asyncio loop."""
+"""Servers in an asyncio loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Server", "serve"]
 
 
 class ServerEngine(LoopEngine):
-    """The engine of a server, which it knows until both have ended."""
+    """The engine of a server; it refers to the server until both have ended."""
 
     server: Server | None = None
 
@@ -31,12 +31,12 @@ class ServerEngine(LoopEngine):
             self.server._look()
 
     async def finish(self) -> None:
-        """Stop the server, which nobody has stopped."""
+        """Stop a server that was not stopped."""
         if self.server is not None:
             await self.server._end_with_loop()
 
     def part(self) -> None:
-        """It is over: no cycle is to be left behind."""
+        """Drop references that would be a cycle."""
         self.server = self.on_callback_error = None
         self.handlers = None
 
@@ -50,12 +50,12 @@ class ServerEngine(LoopEngine):
 class Server(BaseServer):
     """A server in an asyncio loop, made by `serve`.
 
-    Awaiting it binds it and gives it back; ``async with`` also stops it. It
-    belongs to the loop's thread; `stats` may be called from any.
+    Awaiting a server binds it and returns it; ``async with`` also stops it. A
+    server belongs to the loop's thread; any thread may call `stats`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._left_open = False  # when its loop ended
+        self._left_open = False  # True if its loop ended before stop()
         self._life = Plan(*args, **options)
         super().__init__(self._life)
         self._ended: asyncio.Future[None]
@@ -74,7 +74,7 @@ class Server(BaseServer):
         self._ended = engine.loop.create_future()
         try:
             engine.join()
-        except BaseException:  # it can be tried again
+        except BaseException:  # a later await can try again
             self._life.engine = None
             engine.close()
             raise
@@ -94,14 +94,14 @@ class Server(BaseServer):
 
     async def __aenter__(self) -> Server:
         if self._engine is not None and self._engine.c is not None:
-            return self  # it was awaited
+            return self  # an await has started it
         return await self._start()
 
     async def __aexit__(self, *exc: Any) -> None:
         await self.stop()
 
     def _look(self) -> None:
-        """Whether it is over."""
+        """Look whether a drain is over, or the last handler has ended."""
         engine, handlers = self._engine, self._handlers
         assert engine is not None
         if engine.c is not None:
@@ -119,25 +119,25 @@ class Server(BaseServer):
                     engine.part()
 
     async def _end_with_loop(self) -> None:
-        """Nobody has stopped it. What is fatal was reported to the loop."""
+        """Stop, since the loop ends. A fatal error was reported to the loop."""
         self._left_open = True
         if self._engine is not None and self._engine.c is not None:
             self._life.drain.begin(self._life.stop_time(None))
-            self._engine.touched()  # it may have begun, and its turns been lost
+            self._engine.touched()  # calls of an earlier drain may be lost
         await asyncio.wait([self._ended])
 
     async def stop(self, drain_timeout: float | None = None) -> None:
-        """Finish: accept who waits, answer what has arrived, close.
+        """Finish: accept the backlog, answer what has arrived, close.
 
-        As `pymux.Server.stop`: a connection closes when its peer has
-        acknowledged its output and its end. After `drain_timeout` seconds the
-        rest is reset, and handlers that still run are cancelled. Returns when
-        the server and its handlers have ended; called by one of the handlers,
-        at once, and so it does in a forked child. It may be called again: the
-        smaller timeout holds. To cancel it does not undo it.
+        As in `pymux.Server.stop`, a connection closes when its peer has acknowledged
+        all output and the end. After `drain_timeout` seconds the other connections
+        are reset, and handlers that still run are cancelled. `stop` returns when the
+        server and its handlers have ended. In one of these handlers, and in a forked
+        child, `stop` returns at once. After several calls the smallest timeout
+        holds. To cancel a `stop` does not undo it.
 
         Args:
-            drain_timeout: seconds; None is the server's.
+            drain_timeout: seconds; None takes the server's.
 
         Raises:
             OSError: what ended the server, if anything did.
@@ -161,13 +161,15 @@ class Server(BaseServer):
             raise fatal
 
     async def wait(self) -> None:
-        """Wait until the server and its handlers have ended: until something stops
-        it. To cancel it stops nothing. In a forked child it returns at once.
+        """Wait until the server and its handlers have ended, after a `stop`.
+
+        To cancel a `wait` stops nothing. In a forked child `wait` returns at once.
 
         Raises:
             OSError: what ended the server, if anything did.
-            RuntimeError: it was not started, belongs to another loop, or this is
-                one of its own handlers, which it would wait for.
+            RuntimeError: the server was not started or belongs to another loop, or
+                the caller is one of the server's handlers, which would wait for
+                itself.
         """
         engine = self._engine
         if engine is None:
@@ -198,20 +200,20 @@ def serve(
 ) -> Server:
     """Serve in the running loop: ``await serve(...)``, or ``async with``.
 
-    Functions, batches and objects are called from the loop, and must not
-    block it. A coroutine handler is a task for each connection. To cancel it
-    closes its connection; what it raises goes to the loop's exception handler,
-    and its connection ends with ECONNABORTED.
+    The loop calls functions, batch handlers and objects, which must not block. A
+    coroutine handler is a task for each connection. To cancel the task closes its
+    connection. What the task raises goes to the loop's exception handler, and the
+    connection ends with ECONNABORTED.
 
     Args:
-        handler: one of the four forms.
+        handler: one of the four forms, as for `pymux.serve`.
         address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
-            listening `socket.socket`; or a list of these. A name is resolved here
-            and now, which blocks.
+            listening `socket.socket`; or a list of these. Resolving a name blocks
+            the loop.
         framing: how streams are cut into messages; None is `Raw()`.
         limits: what a connection may use; None is `Limits()`.
-        backend: None takes the best that works, which must be epoll or kqueue.
-        backlog: how many may wait to be accepted; None is 4096.
+        backend: None takes the best that works. It must be epoll or kqueue.
+        backlog: how many peers may wait to be accepted; None is 4096.
         reuse_port: let several processes listen on one port.
         mode: permissions of a Unix socket's file.
         drain_timeout: seconds that `Server.stop` gives connections to finish.
@@ -219,12 +221,12 @@ def serve(
             reporting what a handler raised.
 
     Returns:
-        A `Server`, once it is awaited: then it accepts already.
+        A `Server`, to be awaited. After that the server accepts connections.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be.
-        BackendUnavailable: (awaited) the backend cannot be watched by a loop.
-        OSError: (awaited) the address cannot be had.
+        TypeError, ValueError: an argument has a wrong type or value.
+        BackendUnavailable: (awaited) a loop cannot watch the backend.
+        OSError: (awaited) the server cannot listen at the address.
 
     >>> async def main():
     ...     upper = lambda conn, data: data.upper()

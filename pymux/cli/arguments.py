@@ -1,4 +1,4 @@
-"""The arguments of the command line, each read by a function."""
+"""The arguments of the command line, and a function that reads each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULT_ADDRESS = "127.0.0.1:8093"
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that writes UTF-8 at once, and one line for an error."""
+    """A parser that writes UTF-8 without a buffer, and one line for an error."""
 
     def error(self, message: str) -> NoReturn:
         complain(f"{self.prog}: error: {message}", self.format_usage())
@@ -39,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _digits(text: str) -> int | None:
     """The number that a text of digits is; None for any other text."""
-    # Forty digits are out of every range; int() raises for thousands of them.
+    # A number of forty digits is out of every range; int() refuses thousands.
     return int(text[:40]) if text.isascii() and text.isdigit() else None
 
 
@@ -66,7 +66,7 @@ def parse_address(text: str) -> Address:
         if path.startswith("@") and sys.platform == "linux":
             path = "\0" + path[1:]
         elif "/" not in path:
-            path = "./" + path  # a bare name could be taken for a host
+            path = "./" + path  # other code would take a bare name for a host
         return Address(path, as_typed(text))
     text = as_typed(text)
     host, colon, port = text.rpartition(":")
@@ -89,7 +89,7 @@ def parse_address(text: str) -> Address:
 def _parse_url(text: str) -> Address:
     shown = as_typed(text)
     try:
-        # A path is found by the text that Python made of it, a host by what was typed.
+        # Python's text opens a path; the text that the user typed names a host.
         url = text if text[:5].lower() == "unix:" else shown
         (settings,) = listen_settings(url)
     except ValueError as error:
@@ -124,10 +124,10 @@ def parse_framing(text: str) -> Framing:
 
 
 def parse_backend(text: str) -> str:
-    """Read the name of a backend; this machine may lack it.
+    """Read the name of a backend, which need not work on this machine.
 
     Raises:
-        argparse.ArgumentTypeError: pymux knows none of that name.
+        argparse.ArgumentTypeError: pymux has no backend of that name.
     """
     known = reasons()
     if text not in known:
@@ -153,7 +153,7 @@ def parse_handler(text: str) -> str:
 
 
 def parse_count(text: str) -> int:
-    """Read a number of connections: 1 or more, as `Limits` takes it.
+    """Read a number of connections: 1 or more, within the range of `Limits`.
 
     Raises:
         argparse.ArgumentTypeError: the text is no such number.

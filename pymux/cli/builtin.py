@@ -1,4 +1,4 @@
-"""The handlers that come with the command."""
+"""The handlers that the command provides."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["HANDLERS"]
 
 @batched
 def upper(batch: Batch) -> None:
-    """Answer with what came, in upper case."""
+    """Answer with the message in upper case."""
     batch.reply_data(bytes(batch.data).upper())
 
 
 @batched
 def echo(batch: Batch) -> None:
-    """Answer with what came."""
+    """Answer with the message."""
     batch.reply_data(batch.data)
 
 
 @batched
 def discard(batch: Batch) -> None:
-    """Take what comes and answer nothing."""
+    """Take messages and answer nothing."""
 
 
 HANDLERS = {"upper": upper, "echo": echo, "discard": discard}

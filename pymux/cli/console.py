@@ -39,7 +39,7 @@ def write(data: bytes) -> None:
     try:
         _put(sys.stdout, data)
     except (OSError, ValueError) as error:
-        # Python flushes its buffer at exit: the failure would be reported again.
+        # Python flushes the stream at exit, and would report the failure again.
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.close(silence)
@@ -48,7 +48,7 @@ def write(data: bytes) -> None:
 
 
 def _encoded(text: str) -> bytes:
-    """Text in UTF-8; bytes of an argument that are no UTF-8 stay as they were."""
+    """Text in UTF-8. Bytes of an argument that were no UTF-8 are written unchanged."""
     try:
         return text.encode(errors="surrogateescape")
     except UnicodeEncodeError:  # half a character, from a Windows console
@@ -77,7 +77,7 @@ def say(line: str) -> None:
 def complain(line: str, before: str = "") -> None:
     """Write one line to standard error at once.
 
-    Nothing happens if standard error is closed, or nobody reads it.
+    Nothing happens if standard error is closed, or if its reader is gone.
 
     Args:
         line: the line.
@@ -99,7 +99,7 @@ def on_terminal() -> bool:
 
 
 class Terminal:
-    """A prompt with line editing, and answers printed around it."""
+    """A prompt with line editing, and answers above the prompt."""
 
     def __init__(self) -> None:
         self._line_buffer: Callable[[], str | bytes] = str
@@ -119,12 +119,12 @@ class Terminal:
         readline.parse_and_bind("set enable-bracketed-paste off")
 
     def leave(self, line: str) -> None:
-        """Print a last line, in place of the prompt if there is one."""
+        """Print a last line, in place of a prompt."""
         self._erase_prompt()
         say(line)
 
     def restore(self) -> None:
-        """Undo what an interrupted line editor left behind."""
+        """Restore the terminal, which an interrupted line editor leaves changed."""
         self._erase_prompt()
         if sys.platform != "win32" and self._attributes is not None:
             import termios
@@ -169,15 +169,15 @@ class Terminal:
                     while True:
                         self._answered.get_nowait()
                 yield line.encode(encoding, "surrogateescape")
-                # Most answers come at once, and are printed before the next prompt.
+                # Most answers arrive at once: print them before the next prompt.
                 with contextlib.suppress(Empty):
                     self._answered.get(timeout=_ANSWER_PATIENCE)
 
     def show(self, data: bytes) -> None:
-        """Print an answer, above the prompt if there is one."""
+        """Print an answer, above a prompt."""
         self._midline = not data.endswith(b"\n")
         if self._prompting:
-            typed = self._line_buffer()  # PyPy's are bytes
+            typed = self._line_buffer()  # bytes under PyPy
             if isinstance(typed, str):
                 typed = typed.encode(errors="surrogateescape")
             end = b"\n" if self._midline else b""

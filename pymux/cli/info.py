@@ -1,4 +1,4 @@
-"""`pymux info`: what a report of a problem should say."""
+"""`pymux info`: the facts that a report of a problem should state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .console import say
 
 
 def run_info(args: argparse.Namespace) -> int:
-    """`pymux info`: what a report of a problem should say."""
+    """Print the versions, the backends and the limits of this machine."""
     known = reasons()
     rows = [
         ("pymux", version()),

@@ -100,7 +100,7 @@ def run_serve(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise Failure(explain(error, *addresses)) from None
     if sys.stdout is not None and sys.stdout.isatty():
-        say("")  # the terminal has written ^C on this line
+        say("")  # the terminal has put ^C on this line
     say(totals(stats))
     return 0
 
@@ -133,7 +133,7 @@ class _Figures:
                 f"{now.queued} bytes queued"
             )
         except Failure as failure:
-            # The server goes on though nobody reads the figures.
+            # The reader of the figures is gone; the server goes on.
             complain(f"{failure}; no more figures")
             return
         mux.call_later(self._interval, self._tick, mux)

@@ -1,4 +1,4 @@
-"""`pymux connect`: standard input to a server, its answers to standard output."""
+"""The conversation of `pymux connect` with a server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _BLOCK = 65536
 _BLOCKS_AHEAD = 4
 _MAX_QUEUED = 256 * 1024
 
-# No wait is longer: a signal that arrives just before a wait is handled after it.
+# Seconds that a wait may take. A signal that arrives just before a wait is handled
+# when the wait is over.
 _LONGEST_WAIT = 1.0
 
 # Seconds to wait for further input after the server's end. A server that has ended
@@ -41,7 +42,7 @@ _INPUT_PATIENCE = 1.0
 
 
 def talk(address: Address, framing: Framing, terminal: Terminal | None) -> None:
-    """Send standard input to a server, and print its answers until it ends.
+    """Send standard input to a server, and print its answers until its end.
 
     Raises:
         OSError: the connection could not be made, or was lost.
@@ -62,7 +63,7 @@ class _Conversation:
     """One connection between standard input and standard output.
 
     The main thread owns the mux and prints. A second thread reads standard input,
-    since no poller can wait for a file, and hands over a few blocks at a time.
+    since no poller can wait for a file, a few blocks ahead.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class _Conversation:
         self._sent_all = False
         self._ended = False
         self._closed = False
-        self._patience_ends: float | None = None  # monotonic, once it has begun
+        self._patience_ends: float | None = None  # a monotonic time, or none yet
 
     def run(self) -> None:
         """Talk until the peer has ended the connection and no input follows.
@@ -120,7 +121,7 @@ class _Conversation:
         return self._sent_all or self._longest_wait() <= 0
 
     def _longest_wait(self) -> float:
-        """Seconds that the next wait may take; 0 once the input is late."""
+        """Seconds that the next wait may take; 0 if no input has followed the end."""
         if not self._ended:
             return _LONGEST_WAIT
         now = time.monotonic()
@@ -129,7 +130,7 @@ class _Conversation:
         return max(self._patience_ends - now, 0)
 
     def _send_some(self) -> bool:
-        """Send the input that was read; False if there was none."""
+        """Send input that was read; False if none was, or if too much is queued."""
         if self._sent_all or self._conn.queued > _MAX_QUEUED:
             return False
         messages = self._reader.take()
@@ -168,8 +169,8 @@ def _as_lines(messages: list[bytes]) -> bytes:
 def _blocks() -> Iterator[bytes]:
     """Standard input in blocks, as they arrive.
 
-    The blocks are read from the descriptor, since a thread that is inside `sys.stdin`
-    when the program ends would abort the program.
+    A read from the descriptor may be pending when the program ends; one from
+    `sys.stdin` would then abort the program.
     """
     while True:
         try:
@@ -210,9 +211,9 @@ def _payloads(blocks: Iterator[bytes], limit: int) -> Iterator[list[bytes]]:
 class _Reader(threading.Thread):
     """A thread that reads lists of messages from a source, a few ahead.
 
-    A signal's handler may raise anywhere in the main thread. So the main thread uses
-    no lock here that is written in Python: an interrupted `threading.Condition` is
-    left in an undefined state.
+    A signal's handler may raise anywhere in the main thread, and would leave a lock
+    that is written in Python, as `threading.Condition` is, in an undefined state. So
+    the main thread uses no such lock here.
     """
 
     def __init__(
@@ -228,8 +229,8 @@ class _Reader(threading.Thread):
         self._failure: Failure | None = None
 
     def start(self) -> None:
-        """Start the thread with SIGINT and SIGTERM blocked in it."""
-        if sys.platform == "win32":  # signals come in the main thread anyway
+        """Start the thread, with SIGINT and SIGTERM blocked there."""
+        if sys.platform == "win32":  # the main thread gets all signals there
             super().start()
             return
         before = signal.pthread_sigmask(

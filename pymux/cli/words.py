@@ -1,4 +1,4 @@
-"""Errors in words, and what the user typed as it was typed."""
+"""Errors in words, and arguments as the user typed them."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def one_line(error: BaseException) -> str:
 
 
 class Address(NamedTuple):
-    """An address as pymux takes it, and as the user wrote it."""
+    """An address for pymux, with the text that the user wrote."""
 
     value: Any
     text: str
 
 
 def describe(error: OSError, *addresses: Address) -> str:
-    """One line for an error of one of these addresses, which it names."""
+    """One line for an error of one of these addresses; the line names the address."""
     if isinstance(error, (BackendUnavailable, socket.gaierror)):
         return one_line(error)
     address = addresses[0]
@@ -79,7 +79,7 @@ def explain(error: ValueError, *addresses: Address) -> str:
 
 
 def _hint(number: int, address: Any) -> str:
-    """An explanation of an errno in brackets, or nothing."""
+    """A hint in brackets for an errno; `""` if none is known."""
     if isinstance(address, tuple):
         low = number in (errno.EACCES, errno.EPERM) and 0 < address[1] < 1024
         return " (ports below 1024 need a privilege)" if low else ""

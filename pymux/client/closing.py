@@ -40,7 +40,7 @@ class Closing(Waiting):
         super().__init__(mux, timeout)
         self._accepted = 0  # bytes that completed calls have sent
         self._heard = 0  # bytes that had been received when the last of them returned
-        self._asked_by: float | None = None  # the time by which `_asked` wants it
+        self._asked_by: float | None = None  # when the caller that has asked gives up
         self._closing = False  # a close has begun inside the client
         self._closed = False  # that close is over
         self._barred = False  # `_asked`, `_closing` or `_closed` is True
@@ -65,7 +65,7 @@ class Closing(Waiting):
         raise closed
 
     def _finish(self, by: float | None, at_once: bool) -> None:
-        """Close, inside the client. After an interruption it can be called again."""
+        """Close, inside the client. A call can repeat one that was interrupted."""
         self._closing = self._barred = True
         engine = self._engine
         if engine.c is not None:
@@ -77,7 +77,7 @@ class Closing(Waiting):
             queued, discarded = counts.queued, counts.discarded
             engine.close()
             if queued and counts.discarded == discarded and not self._lost:
-                self._loss = None  # the kernel took it after all
+                self._loss = None  # the kernel has taken the rest after all
         self._closed = True
         if self._loss is not None:
             raise self._loss
@@ -104,7 +104,7 @@ class Closing(Waiting):
         if not conn.closed:
             conn.close()
         span, nap, over = 0.0, FIRST_NAP, math.inf
-        # When the peer was last at work: the last message may keep it busy now.
+        # When the peer was last at work. The last message may keep the peer busy.
         busy = -math.inf
         if self._accepted and counts.bytes_in == self._heard:
             busy = clock.now()

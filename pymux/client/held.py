@@ -1,4 +1,4 @@
-"""What a blocking client has received and not handed out yet."""
+"""Messages that a blocking client has received and `recv` has not returned yet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Held", "Place"]
 
-# What a message and a batch cost beside their payload while they are held.
+# Bytes that a message and a batch cost beside their payload while they are held.
 _ROW_COST = 4
 _PACK_COST = 64
 
@@ -18,8 +18,8 @@ _PACK_COST = 64
 class _Pack:
     """The messages of one batch, and the pack behind it.
 
-    Packed, because a million short messages would cost many times their size as
-    objects, and what is held is meant to be bounded.
+    The messages are packed, because a million short ones would cost many times their
+    size as objects, and the memory of a client is bounded.
     """
 
     __slots__ = ("batch", "before", "data", "next", "offsets", "rows")
@@ -31,11 +31,11 @@ class _Pack:
         self.data = data
         self.offsets = offsets
         self.rows = len(offsets) - 1
-        self.before = before  # what all packs before this one cost
+        self.before = before  # the cost of all packs before this one
         self.next: _Pack | None = None
 
     def cost(self, row: int) -> int:
-        """What all messages up to this row cost."""
+        """The cost of all messages before this row, in bytes."""
         used = self.offsets[row] - self.offsets[0]
         return self.before + _PACK_COST + used + _ROW_COST * row
 
@@ -44,14 +44,14 @@ Place = tuple[_Pack, int]
 
 
 class Held:
-    """Messages in order, each handed out once.
+    """Messages in order, each taken once.
 
-    A signal's handler may raise behind any call, so each step is one assignment:
-    a batch is kept when its pack has been linked, and keeping it again does
-    nothing; a message has been taken when `place` was moved, by the caller.
+    A signal's handler may raise behind any call, so each step is one assignment. A
+    batch is kept when its pack is linked, and keeping the batch again does nothing.
+    The caller takes a message by moving `place`.
 
     Attributes:
-        place: the pack of the next message, and its row in there.
+        place: the pack of the next message, and the row of that message in the pack.
     """
 
     __slots__ = ("_last", "place")
@@ -62,7 +62,7 @@ class Held:
         self._last = first
 
     def keep(self, batch: Batch) -> None:
-        """Copy the messages of a batch that is not over, unless they are here."""
+        """Copy the messages of a valid batch, unless the batch is kept already."""
         last = self._last
         while last.next is not None:
             last = last.next
@@ -78,7 +78,7 @@ class Held:
         last.batch = None
 
     def next(self) -> tuple[bytes, Place] | None:
-        """The oldest message and where `place` is once it was taken; or None."""
+        """The oldest message, and the place behind it; None if nothing is held."""
         pack, row = self.place
         while row == pack.rows:
             if pack.next is None:
@@ -89,7 +89,7 @@ class Held:
 
     @property
     def size(self) -> int:
-        """What is held costs so many bytes."""
+        """The cost of all that is held, in bytes."""
         last = self._last.next or self._last
         pack, row = self.place
         return last.cost(last.rows) - pack.cost(row)

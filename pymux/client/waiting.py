@@ -1,4 +1,4 @@
-"""A client's connection, and the harvests that wait for something of it.
+"""A client's connection, and the harvests that wait for input and output.
 
 A client is made of layers, each a class on the one before: `Waiting`, `Closing` (how
 a client leaves), and `Client` (what users call).
@@ -38,7 +38,7 @@ UNBOUNDED = 1 << 62
 # timeout of its own.
 LIMITS = Limits(high_water=UNBOUNDED, max_output=UNBOUNDED, close_timeout=None)
 
-# The bytes that a client takes in while its own output waits. At this many it pauses.
+# The bytes that a client takes in while its own output waits, before reading pauses.
 MAX_HELD = 16 * 1024 * 1024
 
 # The longest wait, in seconds, where nothing tells of what is waited for.
@@ -46,7 +46,7 @@ LAST_NAP = 0.02
 
 
 class Waiting:
-    """The first layer of a client: its connection, and what has come for it."""
+    """The first layer of a client: its connection and what was received."""
 
     _conn: Connection | None = None
 
