@@ -171,8 +171,6 @@ class OutgoingConnection(LoopConnection):
 class SeatDispatcher(ReaderDispatcher):
     """Brings messages to the seats of their connections."""
 
-    takes_outgoing = True  # `Mux.connect` makes connections of tasks, too
-
     def begin(self, conn: Any) -> None:
         """Wake the task that has dialled the connection, which has opened."""
         self.tell_waits(conn)
