@@ -4,8 +4,8 @@ import contextlib
 import os
 import random
 import signal
-import sys
 import socket
+import sys
 import threading
 import time
 
