@@ -281,7 +281,9 @@ static void serve_chores(pmx_mux *mux)
         pmx__conn *c = pmx__slot(mux, slot);
         if (c->flags & PMX__CONNECTING)
             pmx__connected(mux, slot);
-        else if (c->queue && c->flags & PMX__CAN_WRITE)
+        /* What was sent before it opened leaves in the turn that opens it. */
+        if (c->queue && c->flags & PMX__CAN_WRITE &&
+            !(c->flags & (PMX__CONNECTING | PMX__DONE)))
             pmx__flush(mux, slot);
         if (c->flags & PMX__DROPPING && !(c->flags & PMX__FRAMES))
             (void)pmx__take_in(mux, slot);
