@@ -232,13 +232,13 @@ class OutgoingEngine(LoopEngine):
         slot = id & 0xFFFFFFFF
         table = self.table
         while slot >= len(table):
-            self.buffers.append(None)
             table.append(None)
         seat = table[slot]
         if seat is not None and seat.id == id:
             return seat
         conn = OutgoingConnection(self, id)
-        seat = table[slot] = self.buffers[slot] = Seat(conn)
+        seat = table[slot] = Seat(conn)
+        self.put_buffer(slot, seat)
         set_buffer(conn, seat)
         if self._dialling:
             return conn

@@ -31,6 +31,7 @@ class Batches(Connections):
         running: the task that runs.
         given: the rows of the batch that is dispatched, as far as they are given.
         handlers: the handlers of the connections (`Handlers`), if any.
+        dialled: buffers of the connections that a task has dialled, by the task.
         late: timeouts to be told when this batch has been dispatched.
     """
 
@@ -42,6 +43,7 @@ class Batches(Connections):
         self.given: Any = None
         self.handlers: Any = None
         self.late: list[Any] = []
+        self.dialled: dict[Any, list[Any]] = {}
         self._ends_before = self.ends  # and before the batch of turn `_counted`
         self._counted = 0
         self._news = False  # whether the last batch has more than messages

@@ -61,7 +61,8 @@ class Connections(Turns):
         name: the backend's.
         objects: makes what users hold.
         table: connections, by slot.
-        buffers: what takes a connection's messages (`ReceiveBuffer`), by slot.
+        buffers: what takes a connection's messages (`ReceiveBuffer`), by slot, as
+            far as there is any.
         causes: exceptions that have ended connections, by id.
         stopped: ids of connections whose input a stop has ended; None before one.
         opening: ids of outgoing connections that have not opened yet.
@@ -156,12 +157,25 @@ class Connections(Turns):
         slot = id & 0xFFFFFFFF
         table = self.table
         while slot >= len(table):
-            self.buffers.append(None)
             table.append(None)
         conn = table[slot]
         if conn is None or conn.id != id:
             conn = table[slot] = self.objects.connection(self, id)
         return conn
+
+    def put_buffer(self, slot: int, buffer: Any) -> None:
+        """Have a buffer take the messages of the connection in a slot."""
+        buffers = self.buffers
+        while slot >= len(buffers):
+            buffers.append(None)
+        buffers[slot] = buffer
+
+    def all_buffers(self) -> list[Any]:
+        """`buffers`, with a place for every slot."""
+        missing = len(self.table) - len(self.buffers)
+        if missing > 0:
+            self.buffers += [None] * missing
+        return self.buffers
 
     def water_of(self, id: int) -> tuple[int, int] | None:
         """(high water, low water) of a connection; None if it has ended."""
@@ -228,7 +242,8 @@ class Connections(Turns):
         slot = conn.id & 0xFFFFFFFF
         if self.table[slot] is conn:
             self.table[slot] = None
-            self.buffers[slot] = None
+            if slot < len(self.buffers):
+                self.buffers[slot] = None
         self.causes.pop(conn.id, None)
         self.opening.discard(conn.id)
         if self.splitting is not None:

@@ -187,6 +187,7 @@ class Engine(Batches):
                     self.objects.end(conn)
             self.table.clear()
             self.buffers.clear()
+            self.dialled.clear()
             self.log.entries.clear()
             for timer in self.timers.heap:  # a timer that is kept keeps nothing else
                 timer.cancel()

@@ -28,8 +28,7 @@ class ReceiveBuffer:
     """
 
     __slots__ = (
-        "_high",
-        "_low",
+        "_water",
         "conn",
         "eager",
         "engine",
@@ -55,18 +54,14 @@ class ReceiveBuffer:
         self.sized: bool = not self.engine.splits(conn.id)  # messages are bytes
         self.waiting: Any = None  # what a task waits in, or a dialled buffer
         self.eager: int = 0  # awaits satisfied at once since it gave a turn
-        self._high = -1
-        self._low = -1
+        self._water: tuple[int, int] | None = None  # high and low, once asked for
 
     @property
     def high_water(self) -> int:
         """The connection's own, asked for once."""
-        if self._high < 0:
-            marks = self.engine.water_of(self.conn.id)
-            if marks is None:
-                return 0
-            self._high, self._low = marks
-        return self._high
+        if self._water is None:
+            self._water = self.engine.water_of(self.conn.id)
+        return 0 if self._water is None else self._water[0]
 
     def untaken(self) -> list[bytes]:
         """The messages that have not been taken."""
@@ -89,16 +84,17 @@ class ReceiveBuffer:
     def keep(self, messages: Iterable[bytes]) -> None:
         """Hold messages until the coroutine asks; reading pauses over high
         water."""
-        if self.inbox is None:
-            self.inbox = deque()
+        inbox = self.inbox
+        if inbox is None:  # a collection may run here, and close this connection
+            inbox = self.inbox = deque()
         if self.sized:
             for data in messages:
-                self.inbox.append(data)
+                inbox.append(data)
                 self.inbox_size += len(data) + ROW_COST
         else:
-            before = len(self.inbox)
-            self.inbox.extend(messages)
-            self.inbox_size += (len(self.inbox) - before) * (UNSIZED + ROW_COST)
+            before = len(inbox)
+            inbox.extend(messages)
+            self.inbox_size += (len(inbox) - before) * (UNSIZED + ROW_COST)
         if not self.held and self.inbox_size > self.high_water:
             self.held = True
             self.engine.log.op(self.conn.id | HOLD)
@@ -133,7 +129,7 @@ class ReceiveBuffer:
             if self.inbox_size:  # it was kept
                 size = len(data) if self.sized else UNSIZED
                 self.inbox_size -= size + ROW_COST
-                if self.held and self.inbox_size <= self._low:
+                if self.held and self._water and self.inbox_size <= self._water[1]:
                     self.held = False
                     self.engine.log.op(self.conn.id | RELEASE)
             return data

@@ -106,6 +106,8 @@ class DialDispatcher(Dispatcher):
 class _Dial:
     """One `dial`: resolve in a thread, connect, wait until it is open."""
 
+    what = "dial"
+
     def __init__(self, settings: Settings, timeout: float | None) -> None:
         self._settings = settings
         self._timeout = timeout
@@ -115,6 +117,7 @@ class _Dial:
     def begin(self, task: Task) -> None:
         """Called with the task that waits."""
         self._begun = clock.now()
+        task.waiting = self
         address = self._settings.address
         if is_numeric(address):
             self._connect(task, endpoints(address, listen=False))
@@ -136,7 +139,7 @@ class _Dial:
         WORKERS.submit(resolve)
 
     def _waits(self, task: Task) -> bool:
-        return bool(task.waiting == "dial" and task.wait == self.begin)
+        return task.waiting is self
 
     def _time_is_over(self, task: Task) -> None:
         if self._waits(task):

@@ -43,8 +43,6 @@ class Closer(Task):
         self.lost: BaseException | None = None
         self.waiting: str | None = None
         self.timer: Timer | None = None
-        self.dialled: list[Any] | None = None
-        self.wait: Any = None
         self.context = context
         self.coroutine: Coroutine[Any, Any, Any] = finish(generator)
         self.owner = owner

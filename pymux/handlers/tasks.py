@@ -55,7 +55,7 @@ class Wait:
 class Task(TaskBuffer):
     """One connection's coroutine, its context, and what it waits for."""
 
-    __slots__ = ("context", "coroutine", "dialled", "owner", "timer", "wait")
+    __slots__ = ("context", "coroutine", "owner", "timer")
 
     def __init__(
         self, conn: Connection, coroutine: Any, owner: Any, context: Context
@@ -65,8 +65,6 @@ class Task(TaskBuffer):
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
         self.owner: Any = owner  # the dispatcher, told when it ends
         self.timer: Timer | None = None
-        self.dialled: list[Any] | None = None
-        self.wait: Any = None  # what has begun the wait that is under way
 
     @property
     def task(self) -> Task:
@@ -81,14 +79,11 @@ class Task(TaskBuffer):
 
     def own(self, buffer: Any) -> None:
         """A connection that the coroutine has dialled: it ends with the coroutine."""
-        if self.dialled is None:
-            self.dialled = []
-        self.dialled.append(buffer)
+        self.engine.dialled.setdefault(self, []).append(buffer)
 
     def close_dialled(self) -> None:
         """The coroutine has ended: so do the connections that it has dialled."""
-        dialled, self.dialled = self.dialled, None
-        for buffer in dialled or ():
+        for buffer in self.engine.dialled.pop(self, ()):
             buffer.shut()
             set_buffer(buffer.conn, None)
             buffer.conn.close()
@@ -171,7 +166,7 @@ class Task(TaskBuffer):
                 error = self.closed_error()
             elif type(wanted) is Wait:
                 try:
-                    self.waiting, self.wait = wanted.what, wanted.begin
+                    self.waiting = wanted.what
                     wanted.begin(self)
                     return
                 except Exception as error_:  # there is no thread to be had, say

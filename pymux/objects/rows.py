@@ -65,10 +65,10 @@ def for_each_buffer(batch: Batch) -> None:
     engine, arena, rows, gap = batch._engine, batch._arena, batch._rows, batch._gap
     runs = None
     if rows >= MANY and (engine.given is None or not engine.given.marked):
-        runs = arena.runs(engine.buffers, rows)
+        runs = arena.runs(engine.all_buffers(), rows)
     try:
         if runs is None:
-            order = give_rows(batch, engine.buffers).order
+            order = give_rows(batch, engine.all_buffers()).order
             for buffer, data in zip(order, arena.cut(rows, gap)):
                 if buffer is None or buffer.over:
                     continue

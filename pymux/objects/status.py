@@ -55,7 +55,7 @@ def set_buffer(conn: Connection, buffer: Any) -> None:
     conn._buffer = buffer
     engine, slot = conn._engine, conn.id & 0xFFFFFFFF
     if slot < len(engine.table) and engine.table[slot] is conn:
-        engine.buffers[slot] = buffer
+        engine.put_buffer(slot, buffer)
 
 
 def is_closed(conn: Connection) -> bool:
