@@ -3,7 +3,7 @@
 import pymux
 
 FIXED = 4 << 20  # the mux, its arenas, what Python and the allocator keep at hand
-IDLE = 272  # bytes of a connection: its slot, its Connection, its place in tables
+IDLE = 256  # bytes of a connection: its slot, its Connection, its place in tables
 COROUTINE = 1050  # of one with a coroutine that waits
 READ = 69_632  # what one connection is read from at a time, at least
 PIECE = 65_536  # the allocator's step for queued output, twice: front and back

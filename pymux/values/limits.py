@@ -38,7 +38,7 @@ class Limits:
         + arena_size + 100 * max_messages    # the messages of one, as objects
         + the largest message + 2 * the answers to one batch
         + connections * (
-            256, or 700 with a coroutine
+            256, or 1,050 with a coroutine
             + max(max_output, its answers to one batch) * 17 / 16   # queued
             + the largest answer + 128 KiB
             + max(max_size + 68 KiB, arena_size)         # not yet a message
