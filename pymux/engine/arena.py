@@ -1,10 +1,10 @@
-"""The memory of batches, and who may still look at it.
+"""The memory of batches, and the views that keep it.
 
-Each arena has one exporter (a cffi buffer), made when a column is first read;
-every view, slice and array holds a reference to it, and it keeps the arena's
-memory. So its reference count tells, and nothing else does, whether anybody
-may still look (`memoryview.release()` succeeds while slices live): only when
-nobody does is an arena used again, and never where references are not counted.
+Each arena has one exporter (a cffi buffer), made when a column is first read.
+Every view, slice and array holds a reference to the exporter, which keeps the
+arena's memory. Only the exporter's reference count tells whether a view is alive:
+`memoryview.release()` succeeds while slices live. An arena with a live view is not
+used again; nor is any viewed arena on an interpreter that counts no references.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["Arena", "Arenas"]
 
 
 LARGE_MESSAGE = 2048  # mean size from which one copy more costs more than a view
-UNIFORM = 256  # messages all of one size up to this are cut by struct,
-AT_ONCE = 64  # at most so many by one
-MANY = 64  # rows from which it is seen whether they come in runs,
-RUN = 4  # and so many of a connection in a row, on average, are worth one
+UNIFORM = 256  # messages of one size up to this are cut by struct
+AT_ONCE = 64  # messages that one struct cuts at most
+MANY = 64  # in a batch of fewer rows, runs are not looked for
+RUN = 4  # mean length from which runs of rows are used
 
 
 class Arena:
-    """One batch's memory, which views of it keep alive.
+    """One batch's memory, which its views keep alive.
 
     Attributes:
-        ids, ends: where the core has the columns of ids and of offsets.
+        ids, ends: pointers to the core's columns of ids and of offsets.
     """
 
     __slots__ = (
@@ -60,49 +60,49 @@ class Arena:
             address(self.ends) - base,
             address(self.ids) - base,
         )
-        # for reading in here, never handed out: see view()
+        # Internal views; user code gets read-only ones from `view()`.
         rows = c.rows
         self._data = memoryview(ffi.buffer(c.data, c.capacity))
         self._slots = memoryview(ffi.buffer(c.slots, 4 * rows)).cast("I")
         ends = ffi.buffer(self.ends, 4 * rows + 4)
         self.offsets: memoryview[int] = memoryview(ends).cast("i")
 
-    # --- views, to be handed out ------------------------------------------
+    # --- views for user code ----------------------------------------------
 
     def held(self) -> bool:
-        """Whether a view of it may be alive."""
+        """True if a view of the arena may be alive."""
         return self.exporter is not None and references(self) > ALONE
 
     def view(self, column: int, size: int) -> memoryview:
-        """A read-only view of the first `size` bytes of a column: DATA, ..."""
+        """Return a read-only view of the first `size` bytes of a column."""
         if self.exporter is None:
             self.exporter = ffi.buffer(self.c, self._total)
         at = self._at[column]
         return memoryview(self.exporter)[at : at + size].toreadonly()
 
     def size(self) -> int:
-        """Bytes of payload in it."""
+        """Return the bytes of payload."""
         return int(self.c.size)
 
     def has_gaps(self) -> bool:
-        """Whether a delimiter stands behind each message."""
+        """True if a delimiter stands behind each message."""
         return bool(self.c.gap)
 
     def close_gaps(self) -> None:
-        """Take the delimiters out: payloads stand back to back from now on."""
+        """Remove the delimiters, so that payloads stand back to back."""
         lib.pmx_close_gaps(self.c)
 
     # --- a batch, as objects ------------------------------------------------
 
     def only(self, table: list[Any], gap: bytes | None) -> tuple[Any, bytes]:
-        """The connection and the bytes of the only row."""
+        """Return the connection and the bytes of the only row."""
         end = self.offsets[1]
         if gap:
             end -= len(gap)
         return table[self._slots[0]], self._data[:end].tobytes()
 
     def conns(self, table: list[Any], rows: int) -> list[Any]:
-        """The connection of each row."""
+        """Return the connection of each row."""
         if rows == 1:
             return [table[self._slots[0]]]
         runs = self.runs(table, rows) if rows >= MANY else None
@@ -114,8 +114,10 @@ class Arena:
         return conns
 
     def runs(self, table: list[Any], rows: int) -> list[tuple[Any, int]] | None:
-        """(connection, number of rows) for the rows of one connection that
-        follow each other; None where they are too few to be worth it."""
+        """Return (connection, length) of each run: consecutive rows of a connection.
+
+        None if the runs are too short to be worth it.
+        """
         count = self.c.run_count
         if count * RUN > rows:
             return None
@@ -127,12 +129,12 @@ class Arena:
         return found
 
     def messages(self, rows: int, gap: bytes | None) -> list[bytes]:
-        """The bytes of each row; `gap` stands behind each, where it does."""
+        """Return the bytes of each row. `gap` is the delimiter behind each, if any."""
         width = len(gap) if gap else 0
         end = self.offsets[rows] if rows else 0
         if rows <= 1:
             return [self._data[: end - width].tobytes()] if rows else []
-        if end > LARGE_MESSAGE * rows:  # each copied once, not twice
+        if end > LARGE_MESSAGE * rows:  # copy each once, not twice
             return list(self._one_by_one(rows, width))
         size = self.c.uniform
         if 0 < size <= UNIFORM:
@@ -146,15 +148,20 @@ class Arena:
         return [blob[a:b] for a, b in pairwise(ends)]
 
     def cut(self, rows: int, gap: bytes | None) -> Iterable[bytes]:
-        """The same, to be gone through once: large ones are made only then, so
-        that each is answered, and its memory used again, while in the cache."""
+        """Return the bytes of each row, to be iterated once.
+
+        Large messages are made one by one: each is answered, and its memory used
+        again, while it is in the cache.
+        """
         if self.offsets[rows] > LARGE_MESSAGE * rows:
             return self._one_by_one(rows, len(gap) if gap else 0)
         return self.messages(rows, gap)
 
     def _one_by_one(self, rows: int, width: int) -> Iterator[bytes]:
-        """Not a generator, which would be over when a signal's handler raises
-        in it, and with it the rows that are left."""
+        """Return an iterator that makes the bytes of one row at a time.
+
+        A signal handler that raises would end a generator, and lose the rows left.
+        """
         data, ends = self._data, self.offsets[: rows + 1].tolist()
         return map(lambda a, b: data[a : b - width].tobytes(), ends, ends[1:])
 
@@ -164,8 +171,7 @@ COUNTS = sys.implementation.name == "cpython"
 
 
 def references(arena: Any) -> int:
-    """How many references there are to an arena's exporter; many, where that
-    cannot be known."""
+    """Count the references to an arena's exporter; MANY if the interpreter cannot."""
     return sys.getrefcount(arena.exporter) if COUNTS else MANY
 
 
@@ -173,11 +179,11 @@ class _Lone:
     exporter = object()
 
 
-ALONE = references(_Lone) if COUNTS else 0  # with nobody's but the arena's own
+ALONE = references(_Lone) if COUNTS else 0  # the count without a view
 
 
 def address(pointer: Any) -> int:
-    """A pointer as a number."""
+    """Return a pointer as a number."""
     return int(ffi.cast("uintptr_t", pointer))
 
 
@@ -187,7 +193,7 @@ def _even(size: int, gap: int, count: int) -> Struct:
 
 
 def cut_evenly(data: Any, rows: int, size: int, gap: int) -> list[bytes]:
-    """Messages of one size, up to AT_ONCE of them cut by one call."""
+    """Cut messages of one size, up to AT_ONCE of them by one call."""
     step = size + gap
     rest = rows % AT_ONCE
     whole = (rows - rest) * step
@@ -201,19 +207,19 @@ def cut_evenly(data: Any, rows: int, size: int, gap: int) -> list[bytes]:
 
 
 class Arenas:
-    """The arenas of a mux: the one in use, and some that rest.
+    """The arenas of a mux: the one in use, and some spare ones.
 
     Attributes:
-        current: where the next batch goes.
-        adopted: a large frame's own memory, for the one batch that it is.
+        current: the arena of the next batch.
+        adopted: a large frame's own memory, for the batch of that frame.
     """
 
-    REST = 4  # others live and die with the views that hold them
+    REST = 4  # spare arenas; others live as long as their views
 
     def __init__(self, capacity: int, rows: int) -> None:
         self._shape = capacity, rows
         self._resting: list[Arena] = []
-        self._left: list[weakref.ref[Any]] = []  # exporters of arenas let go
+        self._left: list[weakref.ref[Any]] = []  # exporters of arenas that were let go
         self.current: Arena = self._new()
         self.adopted: Arena | None = None
 
@@ -224,10 +230,10 @@ class Arenas:
         return Arena(c)
 
     def adopt(self, c: Any) -> Arena:
-        """A large frame's own memory; the same again for the same batch.
+        """Take over a large frame's own memory; again the same for the same batch.
 
-        A signal's handler may raise behind any call: what it drops then does not
-        free the memory, which is owned from the last step on.
+        A signal handler may raise after any call. The arena owns the memory only
+        from the last step on, so an arena that is dropped before does not free it.
         """
         if self.adopted is None:
             arena = Arena(c)
@@ -236,13 +242,13 @@ class Arenas:
         return self.adopted
 
     def _leave(self, arena: Arena) -> None:
-        """Let go of an arena that its views may keep."""
+        """Let go of an arena, which its views may keep."""
         self._left = [ref for ref in self._left if ref() is not None]
         if arena.held():
             self._left.append(weakref.ref(arena.exporter))
 
     def ready(self) -> Arena:
-        """The last batch is over: an arena that nobody looks at."""
+        """End the last batch; return an arena without live views."""
         adopted, self.adopted = self.adopted, None
         if adopted is not None:
             self._leave(adopted)
@@ -262,7 +268,7 @@ class Arenas:
         return self.current
 
     def held(self) -> int:
-        """How many arenas have views that live."""
+        """Count the arenas with live views."""
         ours = [self.current, *self._resting]
         if self.adopted is not None:
             ours.append(self.adopted)

@@ -55,12 +55,12 @@ class Batches(Connections):
         if self.state is not IDLE:
             raise RuntimeError("harvest() cannot be called in a handler or timer")
         try:
-            self.state = TURNING  # a signal's handler may neither close nor harvest
+            self.state = TURNING  # a signal handler may neither close nor harvest
             result = self.exchange(deadline, minimum, delay_ns)
-            if self.c is None:  # a call, or a signal's handler, has closed it
+            if self.c is None:  # a call, or a signal handler, has closed it
                 batch = self.objects.batch(self, self.arena, 0, None, False, -1)
                 return batch  # noqa: RET504 (behind a call a signal may strike)
-            # The batch may be made again, where a signal's handler raises before the
+            # The batch may be made again, where a signal handler raises before the
             # caller has noted that it has the batch.
             arena = self.arena
             if result & LARGE:
@@ -79,7 +79,7 @@ class Batches(Connections):
             self.batch = batch if news or rows else None
             self._news = news
             return batch
-        finally:  # whatever a signal's handler that raised has left behind
+        finally:  # whatever a signal handler that raised has left behind
             self.state = IDLE
             if self.close_asked:
                 self.close_now()

@@ -113,7 +113,7 @@ class Connections(Turns):
             if lib.pmx_listener_address(self.c, id_[0], name) == BUSY:
                 raise busy()
             return make(id_[0], name)
-        except BaseException:  # of a signal's handler, too
+        except BaseException:  # of a signal handler, too
             if id_[0]:
                 lib.pmx_unlisten(self.c, id_[0])
             raise
@@ -137,7 +137,7 @@ class Connections(Turns):
             self.note_framing(policy.service, framing)
             self.opening.add(id_[0])
             return self.connection(id_[0])
-        except BaseException:  # of a signal's handler, too
+        except BaseException:  # of a signal handler, too
             if id_[0]:
                 self.log.op(id_[0] | ABORT)
             else:
@@ -210,7 +210,7 @@ class Connections(Turns):
         return service.dispatcher
 
     def has_more(self, id: int) -> bool:
-        """Whether something of a connection has arrived and was not reported."""
+        """True if something of a connection has arrived and was not reported."""
         return bool(lib.pmx_pending(self.c, id))
 
     def unacknowledged(self, id: int) -> int | None:
@@ -224,7 +224,7 @@ class Connections(Turns):
         return int(lib.pmx_queued(self.c, id)) if number is None else number
 
     def is_stopping(self, id: int) -> bool:
-        """Whether a stop has ended the input of a connection."""
+        """True if a stop has ended the input of a connection."""
         if self.stopped is None or id in self.stopped:
             return self.stopped is not None
         if self.c is None:
@@ -255,7 +255,7 @@ class Connections(Turns):
         self.splitting.note(framing)
 
     def splits(self, id: int) -> bool:
-        """Whether a connection's messages come from a parser, and may be anything."""
+        """True if a connection's messages come from a parser, and may be anything."""
         return self.splitting is not None and self.splitting.splits(id)
 
     def errno_of_end(self, id: int, number: int) -> int:
@@ -309,5 +309,5 @@ class Connections(Turns):
         self.submit()
 
     def has_ends(self) -> bool:
-        """Whether the core has an end of a connection to report."""
+        """True if the core has an end of a connection to report."""
         return bool(lib.pmx_next_timeout(self.c) == 0)

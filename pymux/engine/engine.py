@@ -84,7 +84,7 @@ class Engine(Batches):
         engine whose making is interrupted leaves nothing."""
         self.c = None
         name = choose(backend) or ffi.NULL
-        # Where a signal's handler raises, the core goes with its place.
+        # Where a signal handler raises, the core goes with its place.
         self._place = ffi.gc(ffi.new("pmx_mux **"), lib.pmx_dispose)
         try:
             error = self._open(name, max_messages, arena_size, spin_ns)
@@ -123,15 +123,15 @@ class Engine(Batches):
         super().after_fork()
 
     def is_over(self) -> bool:
-        """Whether the engine is closed."""
+        """True if the engine is closed."""
         return self.c is None
 
     def is_used(self) -> bool:
-        """Whether to warn if the mux is dropped and not closed."""
+        """True if to warn if the mux is dropped and not closed."""
         return True
 
     def forked(self) -> bool:
-        """Whether this process is a fork of the one that opened the core."""
+        """True if this process is a fork of the one that opened the core."""
         return bool(lib.pmx_forked(self.c))
 
     def close(self) -> None:
@@ -224,7 +224,7 @@ class Engine(Batches):
         return int(fd)
 
     def has_last_stats(self) -> bool:
-        """Whether the engine has closed and left its figures."""
+        """True if the engine has closed and left its figures."""
         return self._last_stats is not None
 
     def stats(self) -> Stats:

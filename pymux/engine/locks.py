@@ -1,4 +1,4 @@
-"""Locks that no exception of a signal's handler leaves locked.
+"""Locks that no exception of a signal handler leaves locked.
 
 CPython takes a lock and enters the block of `with` in one step, which the handler of
 a signal cannot come between. 3.14 alone has two: a handler that raises there, as that
@@ -47,7 +47,7 @@ class End:
         self._lock.acquire()
 
     def is_set(self) -> bool:
-        """Whether it is over."""
+        """True if it is over."""
         return self._over
 
     def set(self) -> None:

@@ -1,9 +1,9 @@
-"""The output log: what was done to connections since the last harvest.
+"""The output log: messages and operations since the last harvest.
 
-One list, whom and what in turns: to extend it by both is all that `send` costs,
-and one step, so that no signal's handler finds one without the other. The core
-takes the log over as blocks: small pieces joined, with their lengths; large
-ones, replies cut from one buffer, and one message for many, each by reference.
+The log is one list in which ids and pieces alternate. `send` extends the list by
+both in one cheap step, so no signal handler finds an id without its piece. The core
+takes the log over as blocks. Small pieces are joined. Large pieces, replies cut from
+one buffer, and a message for many connections go by reference.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Log"]
 
 ONE_ID = Struct("@Q").pack
 LARGE_PIECE = 8192  # sent by reference rather than joined with the others
-COUNT = 2**32 - 1  # of a shape; its cut stands above
+COUNT = 2**32 - 1  # the bits of a shape that count pieces; its cut is above them
 LENGTHS = lib.PMX_LENGTHS << 32
 OFFSETS32 = lib.PMX_OFFSETS32 << 32
 OFFSETS64 = lib.PMX_OFFSETS64 << 32
@@ -34,34 +34,34 @@ SPANS = lib.PMX_SPANS << 32
 PLAIN = frozenset({bytes, bytearray})
 
 
-# In the log: many pieces in one, as the core takes them.
+# Many pieces in one entry of the log, as the core takes them.
 #
-#   shape   how they are cut, and how many there are
-#   ids     whose they are: a buffer of uint64
-#   bounds  where they begin and end; what that is depends on the cut, and one
-#           piece with the cut of lengths needs none
-#   data    the bytes of all
-#   keep    what ids and bounds lie in
+#   shape   how the pieces are cut, and their number
+#   ids     the connection of each piece: a buffer of uint64
+#   bounds  where pieces begin and end, in a form that depends on the cut; one
+#           piece cut by lengths needs none
+#   data    the bytes of all pieces
+#   keep    keeps the memory of ids and bounds alive
 Block = tuple[int, Any, Any, Any, Any]
 
 
 def sizes_of(block: Block) -> Iterator[tuple[int, int]]:
-    """(id, size) of each piece of a block."""
+    """Return (id, size) of each piece of a block."""
     shape, ids, bounds, data, _ = block
     count = shape & COUNT
     cut = shape - count
-    whose = ffi.unpack(ffi.cast("uint64_t *", ids), count)
+    targets = ffi.unpack(ffi.cast("uint64_t *", ids), count)
     if cut == SHARED or shape == 1:
-        return zip(whose, repeat(len(data)))
+        return zip(targets, repeat(len(data)))
     if cut == DELIMITED:
         delimiter = ffi.cast("pmx_framing *", bounds)
         text = ffi.buffer(delimiter.delimiter, delimiter.width)[:]
-        return zip(whose, map(len, data.split(text)))
+        return zip(targets, map(len, data.split(text)))
     if cut == LENGTHS:
-        return zip(whose, memoryview(bounds).cast("q"))
+        return zip(targets, memoryview(bounds).cast("q"))
     kind = "int32_t *" if cut == OFFSETS32 else "int64_t *"
     ends = ffi.unpack(ffi.cast(kind, bounds), count + 1)
-    return zip(whose, map(sub, ends[1:], ends))
+    return zip(targets, map(sub, ends[1:], ends))
 
 
 @lru_cache(maxsize=256)
@@ -70,9 +70,9 @@ def _longs(count: int) -> Any:
 
 
 class Delimiter:
-    """The one delimiter of a mux whose connections all speak the same lines.
+    """The delimiter that all connections of a service share.
 
-    Then lines are cut by `split` and put together by `join`. One that can
+    `split` then cuts lines, and `join` puts them together. A delimiter that can
     overlap itself, like ``aa``, could be found where it does not begin.
     """
 
@@ -83,11 +83,11 @@ class Delimiter:
         self.delimiter: bytes = framing.delimiter
         self.c: Any = ffi.new("pmx_framing *")
         fill_framing(self.c, framing)
-        self.c.max_size = 2**31 - 1  # replies are not held to it
+        self.c.max_size = 2**31 - 1  # replies have no such limit
 
     @classmethod
     def of(cls, framing: Any) -> Delimiter | None:
-        """Of a framing, None where it has none of that kind."""
+        """Return the delimiter of a framing, or None if it has none to share."""
         if not isinstance(framing, Lines):
             return None
         text = framing.delimiter
@@ -100,11 +100,11 @@ class Delimiter:
 
 
 class Log:
-    """What was done, in order.
+    """Messages and operations, in order.
 
     Attributes:
-        entries: ids with an operation on top, each before what it is done with.
-        pending: what a handler has returned so far for `rows`, not logged yet.
+        entries: ids, with an operation in their top bits, each before its piece.
+        pending: replies that a handler has returned for `rows`, not logged yet.
     """
 
     __slots__ = (
@@ -121,31 +121,32 @@ class Log:
 
     def __init__(self) -> None:
         self.entries: list[Any] = []
-        self.answer_one: Callable[[Any, bytes], None]  # how one reply is logged
-        self.specials: int = 0  # how many of them are no bytes
-        self.large: int = 0  # bytes that went in as large pieces
-        self.pending: list[Any] = []  # replies to rows[:len(pending)], not in yet
+        self.answer_one: Callable[[Any, bytes], None]  # logs one reply
+        self.specials: int = 0  # entries whose piece is no bytes
+        self.large: int = 0  # bytes of large pieces
+        self.pending: list[Any] = []  # replies to rows[:len(pending)]
         self.rows: list[Any] = []
         self._blocks = ffi.new("pmx_block[]", 8)
-        self.seen: int = 0  # how many entries are counted in _logged
+        self.seen: int = 0  # entries that _logged counts
         self._logged: dict[int, int] = {}
 
-    def op(self, who: int) -> None:
-        """An operation without bytes."""
+    def op(self, id: int) -> None:
+        """Log an operation without bytes."""
         if self.pending:
             self.merge()
-        self.entries += (who, b"")
+        self.entries += (id, b"")
 
-    def special(self, what: Any) -> None:
-        """A reply to a batch, or a message to many."""
+    def special(self, block: Any) -> None:
+        """Log a reply to a batch, or a message to many connections."""
         if self.pending:
             self.merge()
         self.specials += 1
-        self.entries += (0, what)
+        self.entries += (0, block)
 
     def answer(self, arena: Any, replies: list[Any], lines: Delimiter | None) -> None:
-        """One reply to each row of the batch that stands in an arena, which
-        are what is pending, if anything is.
+        """Log one reply to each row of an arena's batch.
+
+        If replies are pending, they are these.
 
         Raises:
             TypeError: a reply that is not bytes-like; nothing is logged.
@@ -170,7 +171,7 @@ class Log:
         self.entries += (0, block)
 
     def merge(self) -> None:
-        """Something else is about to be logged: first the replies so far."""
+        """Move the pending replies into the log."""
         pending, rows = self.pending, self.rows
         self.pending, self.rows = [], rows[len(pending) :]
         for conn, reply in zip(rows, pending):
@@ -178,12 +179,12 @@ class Log:
                 self.answer_one(conn, reply)
 
     def settle(self) -> None:
-        """A connection is about to change its status: first the replies so far."""
+        """Log the pending replies before a connection changes its status."""
         if self.pending:
             self.merge()
 
     def queued(self, id: int) -> int:
-        """Bytes logged for a connection. Each entry is looked at once."""
+        """Return the bytes logged for a connection. Each entry is counted once."""
         if self.pending:
             self.merge()
         entries = self.entries
@@ -191,45 +192,46 @@ class Log:
             self._logged = {}
         logged = self._logged
         for at in range(self.seen, len(entries), 2):
-            who, piece = entries[at : at + 2]
+            target, piece = entries[at : at + 2]
             if type(piece) is bytes:
                 if piece:
-                    logged[who] = logged.get(who, 0) + len(piece)
+                    logged[target] = logged.get(target, 0) + len(piece)
             else:
-                for one, size in sizes_of(piece):
-                    logged[one] = logged.get(one, 0) + size
+                for target, size in sizes_of(piece):
+                    logged[target] = logged.get(target, 0) + size
         self.seen = len(entries)
         return logged.get(id, 0)
 
     def size(self) -> int:
-        """Bytes logged in all, but for replies to batches."""
+        """Return the bytes of all entries, without replies to batches."""
         return sum(len(piece) for piece in self.entries[1::2] if type(piece) is bytes)
 
-    def insert_before(self, marker: int, who: int, what: bytes) -> bool:
-        """Put a piece in front of the last `marker`; whether there is one."""
+    def insert_before(self, marker: int, id: int, piece: bytes) -> bool:
+        """Insert a piece before the last `marker`. False if there is none."""
         entries = self.entries
         for at in range(len(entries) - 2, -1, -2):
             if entries[at] == marker:
-                entries[at:at] = (who, what)
+                entries[at:at] = (id, piece)
                 self.seen = 0
                 return True
         return False
 
     def ready_to_submit(self) -> int:
-        """How many entries may leave inside a handler: none from the first
-        close on, before which its handler's answer may yet have to go."""
+        """Return how many entries may leave while a handler runs.
+
+        An answer of the handler may have to go before a close that is logged.
+        """
         for at in range(0, len(self.entries), 2):
             if self.entries[at] >> 60 == lib.PMX_CLOSE:
                 return at
         return len(self.entries)
 
     def lay_out(self, turn: Any, count: int) -> Block:
-        """The first `count` entries, as arguments for the core.
+        """Lay out the first `count` entries as arguments for the core.
 
         Returns:
-            The one block that they are; where they are more than one, one of
-            shape 0, and they are in the turn's blocks. It must live until the
-            core has taken them over.
+            One block with all entries; or a block of shape 0, with the entries in
+            the turn's blocks. It must live until the core has taken the entries.
         """
         entries = self.entries
         if count == 2 and self.specials:
@@ -243,77 +245,77 @@ class Log:
                 bounds = array("q", sizes).tobytes()
                 if not large:
                     return count // 2, ids, bounds, b"".join(pieces), None
-                keep = [ffi.from_buffer(one) for one in pieces]
+                keep = [ffi.from_buffer(piece) for piece in pieces]
                 spans = ffi.new("char *[]", keep)
                 return SPANS | count // 2, ids, bounds, spans, keep
         return 0, b"", b"", b"", self.lay_out_blocks(turn, count)
 
     def lay_out_blocks(self, turn: Any, count: int) -> Any:
-        """Say the first `count` entries to the core as blocks.
+        """Lay out the first `count` entries in the turn's blocks.
 
         Returns:
-            What must live until the core has taken them over.
+            Objects that must live until the core has taken the entries.
         """
-        who, what = self.entries[0:count:2], self.entries[1:count:2]
+        ids, pieces = self.entries[0:count:2], self.entries[1:count:2]
         keep: list[Any] = []
         n = start = 0
         if self.specials:
-            for at, piece in enumerate(what):
+            for at, piece in enumerate(pieces):
                 if type(piece) is bytes:
                     continue
                 if at > start:
-                    n = self._add_pieces(n, who[start:at], what[start:at], keep)
+                    n = self._add_pieces(n, ids[start:at], pieces[start:at], keep)
                 n = self._add(n, piece, keep)
                 start = at + 1
-        if start < len(what):
-            n = self._add_pieces(n, who[start:], what[start:], keep)
+        if start < len(pieces):
+            n = self._add_pieces(n, ids[start:], pieces[start:], keep)
         turn.blocks = self._blocks
         turn.block_count = n
         return keep
 
-    def _add(self, n: int, what: Block, keep: list[Any]) -> int:
-        """The n-th block; how many there are now."""
+    def _add(self, n: int, block: Block, keep: list[Any]) -> int:
+        """Fill the n-th block; return the number of the next."""
         if n == len(self._blocks):
             more = ffi.new("pmx_block[]", 2 * n)
             ffi.memmove(more, self._blocks, n * ffi.sizeof("pmx_block"))
             self._blocks = more
-        shape, ids, bounds, data, whole = what
-        if shape == 1:  # as for `pmx_exchange`: the one has all of data
+        shape, ids, bounds, data, memory = block
+        if shape == 1:  # all of data is one piece, as for `pmx_exchange`
             bounds = ONE_ID(len(data))
-        block = self._blocks[n]
-        block.cut = shape >> 32
-        block.count = shape & COUNT
-        block.ids = _pointer(ids, keep)
-        block.bounds = _pointer(bounds, keep)
-        block.data = _pointer(data, keep)
-        block.size = len(data)
-        keep.append(whole)
+        c = self._blocks[n]
+        c.cut = shape >> 32
+        c.count = shape & COUNT
+        c.ids = _pointer(ids, keep)
+        c.bounds = _pointer(bounds, keep)
+        c.data = _pointer(data, keep)
+        c.size = len(data)
+        keep.append(memory)
         return n + 1
 
     def _add_pieces(
-        self, n: int, who: list[int], what: list[bytes], keep: list[Any]
+        self, n: int, ids: list[int], pieces: list[bytes], keep: list[Any]
     ) -> int:
-        """Blocks for pieces: the small ones joined, each large one alone."""
-        sizes = list(map(len, what))
-        if len(what) > 1 and max(sizes) > LARGE_PIECE:
+        """Add blocks for pieces: small pieces are joined, each large one is alone."""
+        sizes = list(map(len, pieces))
+        if len(pieces) > 1 and max(sizes) > LARGE_PIECE:
             start = 0
             for at, size in enumerate(sizes):
                 if size > LARGE_PIECE:
                     if at > start:
-                        n = self._add_pieces(n, who[start:at], what[start:at], keep)
-                    n = self._add_pieces(n, [who[at]], [what[at]], keep)
+                        n = self._add_pieces(n, ids[start:at], pieces[start:at], keep)
+                    n = self._add_pieces(n, [ids[at]], [pieces[at]], keep)
                     start = at + 1
-            if start == len(what):
+            if start == len(pieces):
                 return n
-            who, what, sizes = who[start:], what[start:], sizes[start:]
-        data = b"".join(what) if len(what) > 1 else what[0]
-        ids, bounds = array("Q", who).tobytes(), array("q", sizes).tobytes()
-        return self._add(n, (len(who), ids, bounds, data, None), keep)
+            ids, pieces, sizes = ids[start:], pieces[start:], sizes[start:]
+        data = b"".join(pieces) if len(pieces) > 1 else pieces[0]
+        targets, bounds = array("Q", ids).tobytes(), array("q", sizes).tobytes()
+        return self._add(n, (len(ids), targets, bounds, data, None), keep)
 
 
-def _pointer(what: Any, keep: list[Any]) -> Any:
-    """Where bytes are; what is a pointer already is one. Both are kept."""
-    if type(what) is bytes:
-        what = ffi.from_buffer("uint8_t[]", what)
-    keep.append(what)
-    return what
+def _pointer(data: Any, keep: list[Any]) -> Any:
+    """Return a pointer to bytes, or the pointer that `data` is, and keep it alive."""
+    if type(data) is bytes:
+        data = ffi.from_buffer("uint8_t[]", data)
+    keep.append(data)
+    return data

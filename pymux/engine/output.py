@@ -1,4 +1,4 @@
-"""What is sent: which sizes fit, what is logged, and when the core takes it."""
+"""Output: check sizes, log messages, and hand the log to the core."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from .structs import framing_of
 
 __all__ = ["LARGE_PIECE", "SUBMIT_OVER", "Output", "to_bytes"]
 
-UNLET = 2**64 - 1  # what `pmx_queued` returns where another thread is inside
-SUBMIT_OVER = 4194304  # bytes of large pieces in the log before the core takes it
-SUBMIT_PIECES = 8192  # pieces in the log before the core takes it
+UNLET = 2**64 - 1  # `pmx_queued` returns it if another thread is inside
+SUBMIT_OVER = 4194304  # bytes of large pieces before the core takes the log
+SUBMIT_PIECES = 8192  # pieces before the core takes the log
 
 
 def to_bytes(data: Any) -> bytes:
-    """The bytes of a bytes-like object as they are now.
+    """Copy the bytes of a bytes-like object.
 
     Raises:
-        TypeError: it is a str, or not bytes-like.
+        TypeError: `data` is a str, or not bytes-like.
     """
-    if type(data) is bytes:  # a subclass is copied: the log asks for the type
+    if type(data) is bytes:  # a subclass is copied: the log compares types
         return data
     if isinstance(data, str):
         raise TypeError(
             f"a str cannot be sent; bytes-like data is needed, encode it: {data[:40]!r}"
         )
     try:
-        with memoryview(data) as view:  # released now: PyPy would do so some time
+        with memoryview(data) as view:  # PyPy would release the view late
             return bytes(view)
     except TypeError:
         raise TypeError(
@@ -41,12 +41,12 @@ def to_bytes(data: Any) -> bytes:
 
 
 class Output(Owned):
-    """The second layer of an engine: the log, and what may go into it.
+    """The second layer of an engine: the log, and the checks before it.
 
     Attributes:
-        log: what was done since the last turn.
+        log: messages and operations since the last turn.
         services: by number.
-        large: a longer piece goes through `send_large`, whichever service's.
+        large: a longer piece of any service goes through `send_large`.
         reply_limit: a longer piece may not fit its framing.
     """
 
@@ -60,12 +60,12 @@ class Output(Owned):
         self.large: int = LARGE_PIECE
         self.reply_limit: int = UNLIMITED
         self.services = [ServiceState(0)]
-        self.stale = True  # whether the core is to be configured anew
-        self.changed: set[int] = set()  # services that it is to be told of then
+        self.stale = True  # the core must be configured before the next turn
+        self.changed: set[int] = set()  # services that must be configured
         self.handed_over = -1  # the turn in which the log last grew too long
 
     def note_framing(self, service: int, framing: Framing | None) -> None:
-        """Connections with this framing may come to a service."""
+        """Prepare a service for connections with this framing."""
         state = self.services[service]
         state.note_framing(framing)
         if isinstance(framing, Splitter):
@@ -76,14 +76,14 @@ class Output(Owned):
         self.large = min(self.large, state.large)
 
     def note_splitter(self, framing: Splitter) -> None:
-        """Connections with a parser may come."""
+        """Prepare for connections with this parser."""
         raise NotImplementedError
 
     def check_reply(self, id: int, size: int) -> None:
         """Check that a message fits its connection's framing.
 
         Raises:
-            ValueError: it does not.
+            ValueError: the message does not fit.
         """
         if size <= self.reply_limit:
             return
@@ -100,7 +100,7 @@ class Output(Owned):
         The log stays bounded inside a handler too.
 
         Raises:
-            ValueError: its framing cannot carry it; nothing is logged.
+            ValueError: the framing cannot carry the piece; nothing is logged.
         """
         self.check_reply(id, len(data))
         self.log.settle()
@@ -109,17 +109,17 @@ class Output(Owned):
             self._count_large(len(data))
 
     def send_shared(self, ids: list[int], data: bytes) -> None:
-        """Log one message for many connections, which share a copy of it.
+        """Log one message for many connections, which share one copy.
 
         Raises:
-            ValueError: one of their framings cannot carry it; nothing is logged.
+            ValueError: a framing cannot carry the message; nothing is logged.
         """
         if len(data) > self.reply_limit:
             for id in ids:
                 self.check_reply(id, len(data))
         if ids:
-            whose = ffi.new("uint64_t[]", ids)
-            self.log.special((SHARED | len(ids), whose, b"", data, None))
+            targets = ffi.new("uint64_t[]", ids)
+            self.log.special((SHARED | len(ids), targets, b"", data, None))
             self._count_large(len(data))
 
     def _count_large(self, size: int) -> None:
@@ -128,7 +128,7 @@ class Output(Owned):
             self.hand_over_log()
 
     def queued(self, id: int) -> int:
-        """Bytes of a connection that the kernel has not taken, and in the log."""
+        """Return the bytes of a connection in the log and in the core."""
         if self.c is None:
             return 0
         self.check()
@@ -138,10 +138,10 @@ class Output(Owned):
         return queued + self.log.queued(id)
 
     def hand_over_log(self) -> None:
-        """The log has grown long inside a handler: the core takes it now.
+        """Hand over a log that has grown long inside a handler.
 
-        A coroutine that drains waits for the next turn then, since the mux only
-        learns in a turn what became of the peer.
+        A coroutine that drains then waits for the next turn: the mux only notices
+        the loss of the peer in a turn.
         """
         self.handed_over = self.turns
         self.submit()
@@ -149,7 +149,7 @@ class Output(Owned):
     def submit(self) -> None:
         """Hand the log to the core, which sends what the kernel takes."""
         if self.state is IN_CORE:
-            return  # a signal's handler calls: the harvest is taking the log
+            return  # a signal handler calls while the harvest hands over the log
         log = self.log
         log.settle()
         entries = log.entries
@@ -162,7 +162,7 @@ class Output(Owned):
             if lib.pmx_submit(self.turn) == BUSY:
                 taken = False
                 raise busy()
-        finally:  # nothing is called here: a signal's handler may raise in a call
+        finally:  # no calls here: a signal handler may raise in any call
             if taken:
                 del entries[:count]
                 log.large = log.seen = 0

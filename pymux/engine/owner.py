@@ -70,7 +70,7 @@ class Owned:
             )
 
     def is_here(self) -> bool:
-        """Whether this thread may use the engine, and it is open."""
+        """True if this thread may use the engine, and it is open."""
         owner = self.thread
         return self.c is not None and (owner is None or owner == get_ident())
 

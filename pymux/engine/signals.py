@@ -1,6 +1,6 @@
 """Signals that must wake a wait, and those that end `serve`.
 
-A signal's handler that raises may do so behind any call, also behind one into C,
+A signal handler that raises may do so behind any call, also behind one into C,
 whose result is then lost. So what such a call returns and must not be lost is put
 by C where it is kept, and what was begun is noted before it is.
 """
@@ -114,7 +114,7 @@ ENDING: list[Ending] = []  # one, while `serve` runs in the main thread
 
 
 def is_users(file: str) -> bool:
-    """Whether a code's file is the user's: neither pymux's nor the standard
+    """True if a code's file is the user's: neither pymux's nor the standard
     library's, which pymux calls too (`logging`, in the middle of a turn)."""
     if file.startswith((OURS, "<frozen ")):
         return False

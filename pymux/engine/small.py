@@ -49,7 +49,7 @@ class SmallEngine(Engine):
             self.stale = self._grown = True
 
     def can_be_woken(self) -> bool:
-        """Whether another thread, or a signal, can end a wait; asked before one."""
+        """True if another thread, or a signal, can end a wait; asked before one."""
         if self.wakeup_fd >= 0:
             return True
         with self.lock:

@@ -79,7 +79,7 @@ class SplitRows:
     cut = messages
 
     def has_gaps(self) -> bool:
-        """Whether a delimiter stands behind each message."""
+        """True if a delimiter stands behind each message."""
         return False
 
     def view(self, column: int, size: int) -> memoryview:
@@ -128,7 +128,7 @@ class Splitting:
         return self.feeds[id]
 
     def splits(self, id: int) -> bool:
-        """Whether a connection's messages may be anything."""
+        """True if a connection's messages may be anything."""
         try:
             return self.feed_of(id) is not None
         except Exception:  # of the factory, which is called again with the bytes
@@ -137,7 +137,7 @@ class Splitting:
     def split(self, arena: Any, rows: int, gap: bytes | None) -> tuple[Any, int]:
         """The rows of this turn's batch, and their number.
 
-        It may be called again for one turn, where a signal's handler raised: no
+        It may be called again for one turn, where a signal handler raised: no
         bytes are fed twice.
         """
         engine, turn = self.engine, self.engine.turn
@@ -181,7 +181,7 @@ class Splitting:
                 feed.feed(data, messages)
         except Exception as error:
             self._fail(id, error)
-        except BaseException as error:  # a signal's handler: bytes may be lost
+        except BaseException as error:  # a signal handler: bytes may be lost
             self._fail(id, error)
             raise
         finally:

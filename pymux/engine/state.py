@@ -11,7 +11,7 @@ class TurnState(enum.Enum):
     """What an engine is at. `send` logs in each state.
 
     A batch that was received stays in the core until it has been returned
-    (`Turns.received`); so a signal's handler may raise in any state.
+    (`Turns.received`); so a signal handler may raise in any state.
     """
 
     IDLE = enum.auto()  # outside every harvest: `close` closes

@@ -41,7 +41,7 @@ MESSAGES = lib.PMX_MESSAGES_SHIFT  # the bit from which on a result has messages
 GATHERING = lib.PMX_GATHERING
 LOOK = lib.PMX_LOOK  # a wait that only looks: an unfinished batch gathers on
 EXCHANGE = lib.pmx_exchange
-SHUT = -errno.EBADF  # the core is closed: a signal's handler raised after that
+SHUT = -errno.EBADF  # the core is closed: a signal handler raised after that
 
 
 class Turns(Output):
@@ -165,7 +165,7 @@ class Turns(Output):
         self._signal_fd = -1
 
     def _restore_signals(self) -> bool:
-        """Whether the descriptor may be closed: no signal writes to it."""
+        """True if the descriptor may be closed: no signal writes to it."""
         fd, self._signal_fd = self.wakeup_fd, None
         if fd not in SIGNALS.ours:  # a handler that raised may have left it there
             return True
@@ -199,10 +199,10 @@ class Turns(Output):
             What `pmx_exchange` returned: reasons, and the number of messages from
             bit PMX_MESSAGES_SHIFT on. The engine may be closed.
         """
-        if self.c is None:  # a signal's handler closed it just now
+        if self.c is None:  # a signal handler closed it just now
             self.check()
         turn = self.turn
-        if self.received:  # a signal's handler, or a timer's call, raised
+        if self.received:  # a signal handler, or a timer's call, raised
             if turn.reason & lib.PMX_ROWS:
                 return int(turn.reason | turn.messages << MESSAGES)
             self.received = False
@@ -235,7 +235,7 @@ class Turns(Output):
             shape, hold = 0, None
             ids = bounds = data = b""
             try:
-                self.state = IN_CORE  # a signal's handler may send, no more
+                self.state = IN_CORE  # a signal handler may send, no more
                 count = len(entries)
                 if count == 2 and type(entries[1]) is bytes:
                     shape, ids, data = 1, ONE_ID(entries[0]), entries[1]
@@ -264,7 +264,7 @@ class Turns(Output):
                         if count:
                             del entries[:count]
                             log.large = log.seen = 0
-                            if not entries:  # else a signal's handler has sent
+                            if not entries:  # else a signal handler has sent
                                 log.specials = 0
                     else:
                         turn.block_count = 0
@@ -273,7 +273,7 @@ class Turns(Output):
                 if self.lends_signals:
                     self._restore_signals()
             first = False
-            if self.close_asked:  # by a signal's handler
+            if self.close_asked:  # by a signal handler
                 self.close_now()
                 return 0
             if result < 0:
@@ -323,7 +323,7 @@ class Turns(Output):
         self.stale = False
 
     def want_gaps(self, service: ServiceState, wanted: bool) -> None:
-        """Whether later batches of a service keep their delimiters in place."""
+        """True if later batches of a service keep their delimiters in place."""
         if wanted is not service.leave_gaps:
             service.leave_gaps = wanted
             self.changed.add(service.number)

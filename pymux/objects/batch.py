@@ -120,7 +120,7 @@ class Batch:
 
     def _fill(self) -> None:
         """Note what happened beside messages. It may be done again, where a
-        signal's handler raised before the caller had the batch."""
+        signal handler raised before the caller had the batch."""
         engine, turn = self._engine, self._engine.turn
         conn = engine.connection
         self.opened = [conn(turn.opened[k]) for k in range(turn.opened_count)]
@@ -167,7 +167,7 @@ class Batch:
         return self._rows
 
     def __bool__(self) -> bool:
-        """Whether there is anything in it, messages or not."""
+        """True if there is anything in it, messages or not."""
         return self._rows > 0 or self._news
 
     def __iter__(self) -> Iterator[tuple[Connection, bytes]]:

@@ -95,7 +95,7 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, by this side or by a reported end."""
+        """True if it was closed, by this side or by a reported end."""
         return self._status == CLOSED or self._status == GONE
 
     @property
@@ -126,7 +126,7 @@ class Connection:
 
     @property
     def stopping(self) -> bool:
-        """Whether the server's `stop` has ended its input, and not the peer.
+        """True if the server's `stop` has ended its input, and not the peer.
 
         A stop ends each stream behind what had arrived. To the handler that
         looks like the peer's end: the last messages come, `recv` returns
@@ -225,7 +225,7 @@ class Connection:
         """We closed it: no further message reaches a handler.
 
         The log knows already: answers given before were given to an open one, and
-        a signal's handler that raises in between leaves one that can be closed.
+        a signal handler that raises in between leaves one that can be closed.
         """
         self._status = CLOSED
         if self._buffer is not None:

@@ -73,7 +73,7 @@ def listen_on_all(
     try:
         for settings, service, half_open in places:
             _listen(engine, settings, service, half_open, made)
-    except BaseException:  # of a signal's handler, too
+    except BaseException:  # of a signal handler, too
         for listener in made:
             listener.close()
         raise

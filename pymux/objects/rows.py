@@ -47,7 +47,7 @@ row_count: Callable[[Batch], int] = attrgetter("_rows")
 """How many messages a batch has."""
 
 has_news: Callable[[Batch], bool] = attrgetter("_news")
-"""Whether a batch reports something beside messages."""
+"""True if a batch reports something beside messages."""
 
 
 def asked_about(batch: Batch) -> list[Connection]:
@@ -166,7 +166,7 @@ def _run_loop(
 ) -> bool:
     """The hot loop. False if the handler raised: there may be rows left.
 
-    A signal's handler may raise anywhere in it. So the rows left in the iterator
+    A signal handler may raise anywhere in it. So the rows left in the iterator
     of connections tell which row failed.
     """
     log = engine.log

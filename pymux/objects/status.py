@@ -59,12 +59,12 @@ def set_buffer(conn: Connection, buffer: Any) -> None:
 
 
 def is_closed(conn: Connection) -> bool:
-    """Whether the end was reported, or the connection was closed here."""
+    """True if the end was reported, or the connection was closed here."""
     return conn._status == CLOSED
 
 
 def takes_output(conn: Connection) -> bool:
-    """Whether `send` would take a message."""
+    """True if `send` would take a message."""
     return conn._status == OPEN
 
 

@@ -34,7 +34,7 @@ def _native(fn: Any) -> Any:
 
 
 def _works() -> bool:
-    """Whether this interpreter makes coroutines of what yields by itself."""
+    """True if this interpreter makes coroutines of what yields by itself."""
 
     def yielding(value: Any) -> Generator[Any, Any, Any]:
         return (yield value)
