@@ -1,1 +1,1 @@
-"""One mux's state beneath what users hold, and the only room that calls the core."""
+"""The state of one mux, and all calls into the core."""

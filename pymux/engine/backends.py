@@ -1,4 +1,4 @@
-"""Which backends there are, and which of them work here."""
+"""Backends: known, compiled, and working here."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .os_errors import meaning
 __all__ = ["backends"]
 
 KNOWN = ("epoll", "kqueue", "poll", "select")
-WATCHABLE = ("epoll", "kqueue")  # by a descriptor of theirs
+WATCHABLE = ("epoll", "kqueue")  # they have a descriptor
 
-# For the tests. The core itself reads no environment: it runs without the GIL, and
-# another thread might be changing it.
+# For the tests. The core reads no environment: without the GIL, another thread might
+# change the environment meanwhile.
 lib.pmx_wakeup_by_pipe(os.environ.get("PYMUX_WAKEUP") == "pipe")
 
 
 def built() -> list[str]:
-    """The backends that were compiled, best first."""
+    """Return the backends that were compiled, best first."""
     names: list[str] = []
     while lib.pmx_backend_name(len(names)):
         names.append(ffi.string(lib.pmx_backend_name(len(names))).decode())
@@ -29,15 +29,17 @@ def built() -> list[str]:
 
 
 def watchable(backend: str | None) -> str | None:
-    """A backend for another loop to watch, where none is asked for: what is
-    missing for it is to be said, rather than what the next best lacks."""
+    """Choose a backend that another loop can watch, if the caller names none.
+
+    If it does not work, the error names it, and not the next best backend.
+    """
     if choose(backend) is not None:
         return backend
     return next((name for name in built() if name in WATCHABLE), None)
 
 
 def reasons() -> dict[str, str | None]:
-    """Every known backend: None where it works here, else why it does not."""
+    """Return, for each known backend, None if it works, or why it does not."""
     found: dict[str, str | None] = {}
     for name in built():
         error = lib.pmx_backend_probe(name.encode())
@@ -48,7 +50,7 @@ def reasons() -> dict[str, str | None]:
 
 
 def missing(name: str, platform: str) -> str:
-    """Why a backend is not built on a `sys.platform`."""
+    """Say why a backend is not compiled on a `sys.platform`."""
     if platform.startswith("sunos"):
         return (
             "not used on Solaris and illumos, nor are their /dev/poll and "
@@ -60,7 +62,7 @@ def missing(name: str, platform: str) -> str:
 
 
 def backends() -> tuple[str, ...]:
-    """The backends that really work on this machine, best first, by trying.
+    """Try the backends; return those that work on this machine, best first.
 
     >>> "select" in backends()
     True
@@ -69,12 +71,12 @@ def backends() -> tuple[str, ...]:
 
 
 def compiler() -> str:
-    """What the core was compiled with."""
+    """Return the name of the compiler of the core."""
     return str(ffi.string(lib.pmx_compiler()).decode())
 
 
 def select_limit() -> str:
-    """What to say where select is full."""
+    """Return the error message for a full select."""
     limit = lib.pmx_select_limit()
     if sys.platform == "win32":
         return f"select holds {limit} sockets at most"
@@ -84,7 +86,7 @@ def select_limit() -> str:
 
 
 def choose(backend: str | None) -> bytes | None:
-    """The backend's name for the core, None for the best; raises for no name."""
+    """Check a backend's name, and encode it for the core; None means the best."""
     name = backend if backend is not None else os.environ.get("PYMUX_BACKEND") or None
     if name is None:
         return None
@@ -96,7 +98,7 @@ def choose(backend: str | None) -> bytes | None:
 
 
 def unavailable(backend: str | None, number: int) -> OSError:
-    """The error to raise where a mux cannot be opened."""
+    """Return the error of a mux that cannot be opened."""
     if number in (errno.ENOMEM, errno.ENFILE, errno.EMFILE):
         return OSError(number, meaning(number))
     name = backend or os.environ.get("PYMUX_BACKEND") or "any"

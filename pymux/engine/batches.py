@@ -1,4 +1,4 @@
-"""The batches of an engine, and to whom they are dispatched."""
+"""The batches of an engine, and their dispatch."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Batches(Connections):
     """The fifth layer of an engine: harvests, batches, and their dispatch.
 
     Attributes:
-        batch: the last one, while it is dispatched or its user's.
+        batch: the last batch, until it has been dispatched or is over.
         valid: the number of the batch that may be read and answered, or 0.
-        ends: how many connections have ended with each errno.
+        ends: the number of connections that ended with each errno.
         running: the task that runs.
-        given: the rows of the batch that is dispatched, as far as they are given.
+        given: the rows of the dispatched batch, and which of them were delivered.
         handlers: the handlers of the connections (`Handlers`), if any.
         dialled: buffers of the connections that a task has dialled, by the task.
-        late: timeouts to be told when this batch has been dispatched.
+        late: expired timeouts of coroutines, raised once the batch is dispatched.
     """
 
     def __init__(self, c: Any, arenas: Arenas, objects: Objects) -> None:
@@ -44,12 +44,12 @@ class Batches(Connections):
         self.handlers: Any = None
         self.late: list[Any] = []
         self.dialled: dict[Any, list[Any]] = {}
-        self._ends_before = self.ends  # and before the batch of turn `_counted`
+        self._ends_before = self.ends  # `ends` before the batch of turn `_counted`
         self._counted = 0
-        self._news = False  # whether the last batch has more than messages
+        self._news = False  # True if the last batch has more than messages
 
     def harvest(self, deadline: float | None, minimum: int, delay_ns: int) -> Any:
-        """A batch. The caller sets `received` to False once it has the batch."""
+        """Harvest a batch. A caller that has the batch sets `received` to False."""
         if self.thread != get_ident() or self.c is None:
             self.claim()
         if self.state is not IDLE:
@@ -57,11 +57,11 @@ class Batches(Connections):
         try:
             self.state = TURNING  # a signal handler may neither close nor harvest
             result = self.exchange(deadline, minimum, delay_ns)
-            if self.c is None:  # a call, or a signal handler, has closed it
+            if self.c is None:  # a call, or a signal handler, closed the engine
                 batch = self.objects.batch(self, self.arena, 0, None, False, -1)
                 return batch  # noqa: RET504 (behind a call a signal may strike)
-            # The batch may be made again, where a signal handler raises before the
-            # caller has noted that it has the batch.
+            # The batch is made again if a signal handler raises before the caller
+            # has set `received` to False.
             arena = self.arena
             if result & LARGE:
                 arena = self.arenas.adopt(self.turn.arena)
@@ -75,18 +75,20 @@ class Batches(Connections):
             self.batches += 1
             batch = self.objects.batch(self, arena, rows, gap, news, self.batches)
             self.valid = self.batches
-            # An empty batch is not kept: it would hold a mux that is dropped.
+            # An empty batch is not kept: it would keep a dropped mux alive.
             self.batch = batch if news or rows else None
             self._news = news
             return batch
-        finally:  # whatever a signal handler that raised has left behind
+        finally:  # also after a signal handler that raised
             self.state = IDLE
             if self.close_asked:
                 self.close_now()
 
     def serve(self, deadline: float | None) -> None:
-        """Dispatch one harvest of an engine whose services all have dispatchers. It
-        may close the engine."""
+        """Harvest and dispatch one batch; every service has a dispatcher.
+
+        A handler may close the engine.
+        """
         form = self.services[0].dispatcher
         assert form is not None
         batch = self.harvest(deadline, form.min_messages, form.delay_ns)
@@ -94,7 +96,7 @@ class Batches(Connections):
             self.dispatch(batch)
 
     def dispatch(self, batch: Any) -> None:
-        """Dispatch a batch to its service's dispatcher. It may close the engine."""
+        """Dispatch a batch to its service. A handler may close the engine."""
         dispatcher = self.serving.dispatcher
         try:
             self.received = False
@@ -107,7 +109,7 @@ class Batches(Connections):
                 self.warn_of_shortage()
         finally:
             self.state = IDLE
-            if self.batch is not None:  # valid on, for a handler that kept it
+            if self.batch is not None:  # a handler that kept it may still use it
                 batch, self.batch = self.batch, None
                 if self._news and self.c is not None:
                     self.objects.forget(self, batch)
@@ -117,8 +119,10 @@ class Batches(Connections):
     def harvest_and_dispatch(
         self, deadline: float | None, minimum: int, delay_ns: int
     ) -> Any:
-        """A harvest for the caller, who is service 0 and has no dispatcher. Rows of
-        another service are dispatched, and the batch that is returned is empty."""
+        """Harvest for a caller that handles the batches of service 0 itself.
+
+        A batch of another service is dispatched, and an empty batch returned.
+        """
         batch = self.harvest(deadline, minimum, delay_ns)
         if self.serving.dispatcher is None and not self.late:
             return batch
@@ -136,13 +140,13 @@ class Batches(Connections):
         return batch
 
     def _run_late(self) -> None:
-        """End the waits of coroutines to which this batch brought nothing in time."""
+        """Raise the timeouts of coroutines that this batch brought nothing."""
         while self.late and self.c is not None:
             task, timer, timeout = self.late.pop(0)
             task.time_out(timer, timeout)
 
     def leave(self, error: BaseException) -> None:
-        """A handler raised what is to leave pymux. Here it does so at once."""
+        """Raise a handler's exception out of pymux."""
         raise error
 
     def forget_batch(self) -> None:
@@ -151,7 +155,7 @@ class Batches(Connections):
             self.objects.forget(self, batch)
 
     def count_ends(self, numbers: list[int]) -> None:
-        """Count the ends of this turn, once, however often its batch is made."""
+        """Count the ends of this turn once, even if its batch is made again."""
         if self._counted != self.turns:
             self._ends_before, self._counted = self.ends, self.turns
         ends = self._ends_before.copy()

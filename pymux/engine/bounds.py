@@ -1,4 +1,4 @@
-"""Where the pieces of a user's buffer begin and end, as the core takes it."""
+"""Offsets of the pieces of a user's buffer, for the core."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["OFFSETS32", "bounds_of"]
 
 
 def bounds_of(offsets: Any, rows: int, size: int) -> tuple[Any, int]:
-    """Offsets as the core takes them: a C array that is ours, and its cut."""
+    """Check offsets; return a copy of them as a C array, and its cut."""
     if isinstance(offsets, (list, tuple)):
         width = 8
         try:

@@ -1,8 +1,8 @@
-"""The clock that every time limit of the package is reckoned by.
+"""The clock of every time limit of the package.
 
-The monotonic clock, as the core reads it. A test may move both on: an idle timeout
-of a minute is then tested at once, and no margin decides the test. A wait that is
-under way notices nothing until its mux is woken.
+It is the monotonic clock, as in the core. A test may shift both: then an idle timeout
+of a minute expires at once, and no test depends on a margin. A shift does not wake a
+mux that waits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ahead = 0.0
 
 
 def now() -> float:
-    """Seconds on a clock that never goes back, to compare with others of its own."""
+    """Return the seconds of a clock that never goes back."""
     return time.monotonic() + _ahead
 
 

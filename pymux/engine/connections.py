@@ -27,31 +27,33 @@ __all__ = ["Connections", "Objects"]
 
 
 class Objects(Protocol):
-    """What the room of users' objects does for an engine."""
+    """Makes and ends the users' objects of an engine."""
 
     @property
     def connection(self) -> Callable[[Any, int], Any]:
-        """Makes the object of a connection: (engine, id)."""
+        """Make the object of a connection: (engine, id)."""
 
     @property
     def batch(self) -> Callable[[Any, Any, int, bytes | None, bool, int], Any]:
-        """Makes a batch of `engine.serving`: (engine, arena, rows, gap, news, number).
-        `news`: the turn has more than messages."""
+        """Make a batch of `engine.serving`: (engine, arena, rows, gap, news, number).
+
+        `news` is true if the turn has more than messages.
+        """
 
     def forget(self, engine: Any, batch: Any) -> None:
-        """A batch with news is over: connections that it reports as closed are gone."""
+        """Forget the connections that a batch with news reported as closed."""
 
     def answer(self, conn: Any, data: bytes) -> None:
-        """Log what a handler returned, in whatever state that left `conn`."""
+        """Log what a handler returned, even if the handler closed `conn`."""
 
     def fail(self, conn: Any, error: BaseException | None) -> None:
-        """Have `conn` end, caused by an error."""
+        """End a connection; `error` is the cause."""
 
     def leave(self, engine: Any, conn: Any) -> None:
-        """The core is about to close: keep what `conn` is asked for later."""
+        """Before the core closes, keep what `conn` tells after its end."""
 
     def end(self, conn: Any) -> None:
-        """The core has closed, or is a parent's: `conn` is closed."""
+        """Mark `conn` closed: the core has closed, or belongs to a parent process."""
 
 
 class Connections(Turns):
@@ -61,10 +63,9 @@ class Connections(Turns):
         name: the backend's.
         objects: makes what users hold.
         table: connections, by slot.
-        buffers: what takes a connection's messages (`ReceiveBuffer`), by slot, as
-            far as there is any.
-        causes: exceptions that have ended connections, by id.
-        stopped: ids of connections whose input a stop has ended; None before one.
+        buffers: the `ReceiveBuffer` of each connection, by slot; may be shorter.
+        causes: exceptions that ended connections, by id.
+        stopped: ids of connections whose input a stop ended; None before a stop.
         opening: ids of outgoing connections that have not opened yet.
         serving: the service of the last batch.
         unused: numbers of services that may have no connection left.
@@ -96,8 +97,10 @@ class Connections(Turns):
         mode: int,
         shown: str,
     ) -> Any:
-        """Listen; what `make` makes of the id, and of the address as the core has
-        it. Nothing is left of a call that is interrupted before that."""
+        """Listen; return what `make` makes of the id and the core's address.
+
+        If `make` raises, or a signal handler before it, the listener is closed.
+        """
         id_ = ffi.new("uint64_t *")
         try:
             if isinstance(where, socket.socket):
@@ -124,7 +127,7 @@ class Connections(Turns):
             raise busy()
 
     def dial(self, found: Any, policy: Any, framing: Any, shown: str) -> Any:
-        """Connect to addresses that were resolved; the connection."""
+        """Connect to resolved addresses; return the connection."""
         self.check()
         where, count, _keep = found
         id_ = ffi.new("uint64_t *")
@@ -145,7 +148,7 @@ class Connections(Turns):
             raise
 
     def os_error(self, number: int, shown: str) -> Exception:
-        """The error of a call that concerns an address."""
+        """Return the error of a call that concerns an address."""
         if number == -BUSY:
             return busy()
         if number == errno.ENOSPC and self.name == "select":
@@ -153,7 +156,7 @@ class Connections(Turns):
         return OSError(number, meaning(number), shown)
 
     def connection(self, id: int) -> Any:
-        """The object of a connection, made when the id is first seen."""
+        """Return the object of a connection, made when its id is first seen."""
         slot = id & 0xFFFFFFFF
         table = self.table
         while slot >= len(table):
@@ -164,35 +167,35 @@ class Connections(Turns):
         return conn
 
     def put_buffer(self, slot: int, buffer: Any) -> None:
-        """Have a buffer take the messages of the connection in a slot."""
+        """Set the buffer that takes the messages of the connection in a slot."""
         buffers = self.buffers
         while slot >= len(buffers):
             buffers.append(None)
         buffers[slot] = buffer
 
     def all_buffers(self) -> list[Any]:
-        """`buffers`, with a place for every slot."""
+        """Return `buffers`, extended to every slot."""
         missing = len(self.table) - len(self.buffers)
         if missing > 0:
             self.buffers += [None] * missing
         return self.buffers
 
     def water_of(self, id: int) -> tuple[int, int] | None:
-        """(high water, low water) of a connection; None if it has ended."""
+        """Return (high water, low water) of a connection, or None if it has ended."""
         rules = ffi.new("pmx_policy *")
         if lib.pmx_policy_of(self.c, id, rules) < 0:
             return None
         return rules.high_water, rules.low_water
 
     def policy_of(self, id: int) -> Any:
-        """The `pmx_policy` of a connection; None if it has ended."""
+        """Return the `pmx_policy` of a connection, or None if it has ended."""
         rules = ffi.new("pmx_policy *")
         return None if lib.pmx_policy_of(self.c, id, rules) < 0 else rules
 
     def switch(self, id: int, rules: Any, framing: Any, unread: bytes) -> None:
-        """Log that a connection speaks another framing from here on.
+        """Log a switch of a connection to another framing.
 
-        `unread` stands in front of what the core has of its input.
+        The core reads `unread` before the rest of the connection's input.
         """
         rules.framing = ffi.new("pmx_framing *")[0]
         fill_framing(rules.framing, framing)
@@ -202,7 +205,7 @@ class Connections(Turns):
         self.log.entries += (id | SWITCH, bytes(ffi.buffer(rules)) + unread)
 
     def dispatcher_of(self, id: int) -> Dispatcher | None:
-        """The dispatcher of a connection of the table; the core is open."""
+        """Return the dispatcher of a connection of the table; the core is open."""
         rules = ffi.new("pmx_policy *")
         if lib.pmx_policy_of(self.c, id, rules) < 0:
             return self.serving.dispatcher  # the last batch reports its end
@@ -210,16 +213,16 @@ class Connections(Turns):
         return service.dispatcher
 
     def has_more(self, id: int) -> bool:
-        """True if something of a connection has arrived and was not reported."""
+        """True if a connection's input has arrived and was not reported yet."""
         return bool(lib.pmx_pending(self.c, id))
 
     def unacknowledged(self, id: int) -> int | None:
-        """Bytes that the peer's system does not have; None: the OS cannot tell."""
+        """Return the bytes that the peer has not acknowledged; None if unknown."""
         number = lib.pmx_unacknowledged(self.c, id)
         return None if number == -errno.ENOTSUP else max(0, int(number))
 
     def undelivered(self, id: int) -> int:
-        """The same; where the OS cannot tell, what the kernel took is delivered."""
+        """Return the bytes not acknowledged; if unknown, not taken by the kernel."""
         number = self.unacknowledged(id)
         return int(lib.pmx_queued(self.c, id)) if number is None else number
 
@@ -233,12 +236,12 @@ class Connections(Turns):
         return bool(lib.pmx_stopping(self.c, id) == 1)
 
     def keep_stopping(self, id: int) -> None:
-        """A connection is about to be forgotten by the core."""
+        """Before the core forgets a connection, note if a stop ended its input."""
         if self.stopped is not None and lib.pmx_stopping(self.c, id) == 1:
             self.stopped.add(id)
 
     def forget(self, conn: Any) -> None:
-        """The end of a connection has been reported: its place is free."""
+        """Free the slot of a connection whose end has been reported."""
         slot = conn.id & 0xFFFFFFFF
         if self.table[slot] is conn:
             self.table[slot] = None
@@ -255,11 +258,11 @@ class Connections(Turns):
         self.splitting.note(framing)
 
     def splits(self, id: int) -> bool:
-        """True if a connection's messages come from a parser, and may be anything."""
+        """True if a connection's messages come from a parser, so may be any object."""
         return self.splitting is not None and self.splitting.splits(id)
 
     def errno_of_end(self, id: int, number: int) -> int:
-        """The errno that a connection ended with, by the core or by its parser."""
+        """Return the errno of a connection's end, from the core or its parser."""
         if self.splitting is None:
             return number
         return self.splitting.broken.get(id, number)
@@ -267,7 +270,7 @@ class Connections(Turns):
     # --- services -------------------------------------------------------------
 
     def add_service(self, dispatcher: Dispatcher) -> int:
-        """A new service, whose batches go to a dispatcher: its number."""
+        """Add a service with a dispatcher; return its number."""
         number = lib.pmx_add_service(self.c)
         if number < 0:
             raise self.os_error(-number, "")
@@ -283,7 +286,7 @@ class Connections(Turns):
         self.stale = True
 
     def release_service(self, service: ServiceState, count: int) -> None:
-        """So many connections of a service are gone."""
+        """Count connections of a service that are gone."""
         service.dialled -= count
         if service.number and service.dialled <= 0 and not service.kept:
             self.unused.append(service.number)
@@ -297,17 +300,17 @@ class Connections(Turns):
         lib.pmx_drain(self.c)
 
     def reset_all(self, number: int) -> None:
-        """Reset every connection that is left, reported with this errno."""
+        """Reset every connection that is left, and report it with this errno."""
         self.submit()
         lib.pmx_reset_all(self.c, number)
 
     def close_outgoing(self) -> None:
-        """Close the outgoing connections: no accepted one is left to need them."""
+        """Close the outgoing connections, which no accepted connection needs now."""
         for conn in self.table:
             if conn is not None and not conn.closed:
                 conn.close()
         self.submit()
 
     def has_ends(self) -> bool:
-        """True if the core has an end of a connection to report."""
+        """True if the core has the end of a connection to report."""
         return bool(lib.pmx_next_timeout(self.c) == 0)

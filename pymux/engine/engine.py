@@ -1,9 +1,9 @@
-"""What a mux's objects share: the state beneath everything that users hold.
+"""The engine: the state that all objects of a mux share.
 
-An engine is made of layers, each a class on the one before: `Owned` (who may
-call), `Output` (what is sent), `Turns` (calls into the core), `Connections`,
-`Batches`, and `Engine` (its life, and figures). What users hold (`Mux`,
-`Connection`, `Batch`) calls the engine; the engine knows them by `Objects` alone.
+An engine is made of layers, each a class on the one before: `Owned` (which thread
+may call), `Output` (the log), `Turns` (calls into the core), `Connections`,
+`Batches`, and `Engine` (open and close, figures). Users' objects (`Mux`,
+`Connection`, `Batch`) call the engine; the engine knows them by `Objects` alone.
 
 The words of this house:
 
@@ -12,19 +12,19 @@ harvest     turns, until one has something to report
 batch       what a harvest reports: rows, and what happened to connections
 row         a message of a batch
 arena       the memory of a batch; the core cuts messages where they stand in it
-log         what was done to connections since the last turn, in order
+log         messages and operations since the last turn, in order
 piece       bytes in the log: one message
 block       pieces of one layout, as the core takes them
 layout      how a block says where its pieces begin and end (`enum pmx_cut`)
-op          what is done to a connection, other than to send: pause, close, switch
+op          an operation on a connection, other than to send: pause, close, switch
 gap         the delimiter that is kept between messages of a batch
 gather      wait for `min_messages`
 service     the connections of one handler; the rows of a batch are of one service
-dispatch    call a service's handler with what a batch brings
+dispatch    call a service's handler with the messages and news of a batch
 hold        pause reading because messages were not taken (backpressure)
-adopt       take over what another has made: an arena, a connection
-switch      go over to another framing in mid-stream
-drain       finish what has arrived, and stop
+adopt       take over an arena or a connection that another part has made
+switch      change the framing in mid-stream
+drain       handle the input that has arrived, and stop
 dialled     made by this side: an outgoing connection
 given       handed over: a socket to the mux, a row to its handler
 """
@@ -53,11 +53,11 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "Objects"]
 
 LOGGER = logging.getLogger("pymux")
-WARN_EVERY = 10.0  # seconds between lines of a mux that accepting pauses
+WARN_EVERY = 10.0  # seconds between two warnings that accepting pauses
 
 
 def _no_mux() -> None:
-    """An engine that no mux has been made for yet."""
+    """Return None: the engine has no mux yet."""
 
 
 class Engine(Batches):
@@ -66,8 +66,8 @@ class Engine(Batches):
     Attributes:
         on_close: called before the core closes.
         on_closed: called when it has closed.
-        mux: returns the mux of this engine, or None where that is gone. A mux
-            that is dropped closes its engine, so the engine does not hold it.
+        mux: returns the mux of this engine, or None if the mux is gone. A dropped
+            mux closes its engine, so the engine does not keep the mux alive.
     """
 
     def __init__(
@@ -80,11 +80,13 @@ class Engine(Batches):
         spin_ns: int = 0,
         join: Callable[[Engine], None] | None = None,
     ) -> None:
-        """`join` is called with the open engine: its mux is known from then on. An
-        engine whose making is interrupted leaves nothing."""
+        """Open the core, then call `join` with the engine, which gives it a mux.
+
+        If a signal handler raises meanwhile, the core is closed.
+        """
         self.c = None
         name = choose(backend) or ffi.NULL
-        # Where a signal handler raises, the core goes with its place.
+        # If a signal handler raises, the core is disposed of with its place.
         self._place = ffi.gc(ffi.new("pmx_mux **"), lib.pmx_dispose)
         try:
             error = self._open(name, max_messages, arena_size, spin_ns)
@@ -96,28 +98,28 @@ class Engine(Batches):
             self.on_close: Callable[[], None] | None = None
             self.on_closed: Callable[[], None] | None = None
             self._last_stats: Stats | None = None
-            self._warn_at = 0.0  # (by the clock) when a pause is worth a line again
+            self._warn_at = 0.0  # time of the clock; no warning before
             if join is not None:
                 join(self)
-            self.c = c  # last: now it is open
+            self.c = c  # last: now the engine is open
         except BaseException:
             self.c = None
             lib.pmx_dispose(self._place)
             raise
 
     def _open(self, name: Any, max_messages: int, arena_size: int, spin_ns: int) -> int:
-        """Open the core in its place: 0 or -errno."""
+        """Open the core in its place; return 0 or -errno."""
         return int(lib.pmx_open(self._place, name, max_messages, arena_size, spin_ns))
 
     def new_arenas(self, arena_size: int, max_messages: int) -> Arenas:
-        """The memory of batches."""
+        """Return the memory of batches."""
         return Arenas(arena_size, max_messages)
 
     # --- life -------------------------------------------------------------
 
     def after_fork(self) -> None:
         if self.state is DISPATCHING and self.thread == get_ident():
-            for conn in self.table:  # no handler is to see here what it sees there
+            for conn in self.table:  # the parent's handlers serve them
                 if conn is not None:
                     self.objects.end(conn)
         super().after_fork()
@@ -127,7 +129,7 @@ class Engine(Batches):
         return self.c is None
 
     def is_used(self) -> bool:
-        """True if to warn if the mux is dropped and not closed."""
+        """True if a mux that is dropped unclosed shall warn."""
         return True
 
     def forked(self) -> bool:
@@ -135,7 +137,7 @@ class Engine(Batches):
         return bool(lib.pmx_forked(self.c))
 
     def close(self) -> None:
-        """Close at once; in a harvest or dispatch, when that ends."""
+        """Close at once; during a harvest or dispatch, at its end."""
         if self.c is None:
             return
         if self.thread == FORKED:
@@ -163,14 +165,14 @@ class Engine(Batches):
         self.close_asked = False
 
     def free(self) -> None:
-        """Close the core's part. It can be called again where it was interrupted."""
+        """Close the core and clear the engine. After an interrupt, call it again."""
         if self.thread != FORKED:
-            for conn in self.table:  # in a child, the parent's are its own
+            for conn in self.table:  # not in a child: they are the parent's
                 if conn is not None:
                     self.objects.leave(self, conn)
         turn = self.turn
         if self.received and turn.reason & lib.PMX_LARGE:
-            self.arenas.adopt(turn.arena)  # nobody else will
+            self.arenas.adopt(turn.arena)  # no batch will
             self.received = False
         with self.lock:
             last = self._read_stats()
@@ -189,14 +191,14 @@ class Engine(Batches):
             self.buffers.clear()
             self.dialled.clear()
             self.log.entries.clear()
-            for timer in self.timers.heap:  # a timer that is kept keeps nothing else
+            for timer in self.timers.heap:  # a kept timer keeps no callable alive
                 timer.cancel()
             self.timers.heap.clear()
             self.timers = Timers()
             self.calls.clear()
             self.late.clear()
-            self.on_callback_error = self.on_close = None  # they know a dispatcher,
-            self.handlers = None  # which knows the engine
+            # These lead to dispatchers, which know the engine: break the cycles.
+            self.on_callback_error = self.on_close = self.handlers = None
             for service in self.services:
                 service.dispatcher = None
             self.opening.clear()
@@ -205,10 +207,10 @@ class Engine(Batches):
     # --- looking inside ---------------------------------------------------
 
     def fileno(self) -> int:
-        """The poller's descriptor.
+        """Return the poller's descriptor.
 
         Raises:
-            BackendUnavailable: the backend has none.
+            BackendUnavailable: the backend has no descriptor.
         """
         self.check()
         fd = lib.pmx_fileno(self.c)
@@ -224,11 +226,11 @@ class Engine(Batches):
         return int(fd)
 
     def has_last_stats(self) -> bool:
-        """True if the engine has closed and left its figures."""
+        """True if the engine has closed and kept its last figures."""
         return self._last_stats is not None
 
     def stats(self) -> Stats:
-        """The figures; after the close, the last ones. Any thread may ask."""
+        """Return the figures; after the close, the last ones. Any thread may call."""
         with self.lock:
             return self._last_stats or self._read_stats()
 
@@ -237,13 +239,15 @@ class Engine(Batches):
         stats = Stats(self.name, **{name: getattr(counts, name) for name in COUNTED})
         stats.arenas_held = self.arenas.held()
         stats.ends = self.ends.copy()
-        if self.thread == get_ident():  # else the core may be taking the log
+        if self.thread == get_ident():  # in other threads the log may change
             stats.queued += self.log.size()
         return stats
 
     def warn_of_shortage(self) -> None:
-        """Log that accepting pauses for want of descriptors or memory: a line for
-        each pause, but not more than one in WARN_EVERY seconds."""
+        """Warn that accepting pauses for lack of descriptors or memory.
+
+        At most one line in WARN_EVERY seconds is logged.
+        """
         pauses = self.counts.shortages
         now = clock.now()
         if now >= self._warn_at:
@@ -258,8 +262,8 @@ class Engine(Batches):
         self._shortages = pauses
 
     def describe(self) -> str:
-        """The mux, for its repr and for the log."""
-        with self.lock:  # another thread may be closing it
+        """Describe the mux, for its repr and for logging."""
+        with self.lock:  # another thread may be closing the engine
             if self.c is None:
                 return f"<Mux {self.name}, closed>"
             return f"<Mux {self.name}, {self.counts.connections} connections>"

@@ -1,12 +1,11 @@
 """A harvest that keeps the GIL.
 
-cffi gives up the GIL for every call. That is right for a wait, and costs
-nothing where nobody else wants it; but beside a thread that computes without a
-pause, taking it back costs a whole switch interval (5 ms by default), so each
-turn would take that long, however little there was to do. So a mux that
-notices that it waits for the GIL looks for what is ready without giving it up
-first, and gives it up only to wait. The interpreter still makes it share: it
-asks for the GIL back after each switch interval.
+cffi releases the GIL for every call. For a wait that is right, and it costs nothing
+if no other thread wants the GIL. But beside a thread that computes, taking the GIL
+back costs a whole switch interval (5 ms by default), so each turn would take that
+long. So a mux that notices such delays first looks for ready connections with the
+GIL, and releases it only to wait. The computing thread still gets its share: the
+interpreter asks for the GIL after each switch interval.
 """
 
 from __future__ import annotations
@@ -23,11 +22,10 @@ __all__ = ["Gil"]
 
 
 def exchange_holding_the_gil() -> Callable[..., int] | None:
-    """`pmx_exchange` for a call that keeps the GIL, None where there is none.
+    """Return `pmx_exchange` as a call that keeps the GIL, or None.
 
-    It is an optimisation: where ctypes cannot be had for whatever reason, as in a
-    service that may not have executable memory, or without a descriptor to import
-    it with, all works without.
+    This is only an optimisation. ctypes may fail for many reasons: a service may
+    forbid executable memory, or no descriptor is left to import it with.
     """
     if sys.implementation.name != "cpython":
         return None
@@ -56,19 +54,19 @@ def _exchange() -> Callable[..., int]:
     return function
 
 
-LOOK_EVERY = 7  # turns, of eight: a mask
+LOOK_EVERY = 7  # a mask: one turn of eight
 
 
 class Gil:
-    """Notices, by looking every few turns, that the GIL has to be waited for.
+    """Notices, by a look every few turns, that the mux waits for the GIL.
 
     Attributes:
-        left: for so many turns, look for what is ready without giving it up.
-        turns: how many harvests the core has begun.
+        left: the number of turns left that first look with the GIL.
+        turns: the number of turns that the core has begun.
     """
 
-    LATE_NS = 1_000_000  # between the core's return and ours others had the GIL
-    LASTS = 256  # turns that the finding holds for
+    LATE_NS = 1_000_000  # a longer delay after the core's return is a wait for the GIL
+    LASTS = 256  # turns that look with the GIL after such a wait
 
     __slots__ = ("_address", "_call", "_turn", "left", "turns")
 
@@ -80,18 +78,20 @@ class Gil:
         self._call: Callable[..., int] | None = exchange_holding_the_gil()
 
     def look(self) -> None:
-        """After a call that gave the GIL up, now and then."""
+        """Measure the delay after a call that released the GIL."""
         if time.monotonic_ns() - self._turn.done_ns > self.LATE_NS:
             self.left = self.LASTS if self._call else 0
 
     def arguments(self, span: int, shape: int, ids: Any, bounds: Any, data: Any) -> Any:
-        """`pmx_exchange` that keeps the GIL, and what to call it with so that
-        it does not wait, nor ends a batch early that may still gather. Pointers
-        are not kept alive by this."""
+        """Return `pmx_exchange` that keeps the GIL, and its arguments.
+
+        The call does not wait, and lets an unfinished batch gather on. The caller
+        keeps the memory of the pointers alive.
+        """
         self.left -= 1
         ids, bounds, start = (
-            one if type(one) is bytes else int(ffi.cast("uintptr_t", one))
-            for one in (ids, bounds, data)
+            part if type(part) is bytes else int(ffi.cast("uintptr_t", part))
+            for part in (ids, bounds, data)
         )
         look = lib.PMX_LOOK if span else 0
         return self._call, self._address, look, shape, ids, bounds, start, len(data)

@@ -11,7 +11,7 @@ __all__ = ["listen_on"]
 
 
 def listen_on(c: Any, sock: socket.socket, policy: Any, id_: Any) -> int:
-    """Listen on a duplicate of a socket; 0 or -errno. Its maker closes the socket."""
+    """Listen on a duplicate of a socket; return 0 or -errno. The user closes `sock`."""
     own = sock.dup()
     try:
         return int(lib.pmx_listen_on(c, own.fileno(), policy, id_))

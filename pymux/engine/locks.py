@@ -1,8 +1,8 @@
 """Locks that no exception of a signal handler leaves locked.
 
-CPython takes a lock and enters the block of `with` in one step, which the handler of
-a signal cannot come between. 3.14 alone has two: a handler that raises there, as that
-of Ctrl-C does, would leave the lock locked for ever, since the block was not entered.
+`with` takes a lock and enters its block in one step of CPython, which no signal handler
+interrupts. CPython 3.14 takes two steps. A signal handler that raises between them, as
+that of Ctrl-C does, would leave the lock locked for ever.
 """
 
 import sys
@@ -16,14 +16,14 @@ if sys.version_info[:2] == (3, 14):
     ONCE = (True,)
 
     class RLock(type(threading.RLock())):  # type: ignore[misc]
-        """`threading.RLock`, released where the step to the block is interrupted."""
+        """A `threading.RLock` that is released if its block is not entered."""
 
         __slots__ = ()
 
         def __enter__(self) -> Literal[True]:
             taken: list[bool] = []
             try:
-                # One call into C, so that no lock is taken without a note of it.
+                # One call into C takes the lock and notes that it is taken.
                 taken.extend(map(self.acquire, ONCE))
             except BaseException:
                 if taken:
@@ -36,27 +36,29 @@ else:
 
 
 class End:
-    """What `threading.Event` is; but that is written in Python, and a signal's
-    handler that raises in its `wait` may leave it locked for ever."""
+    """An event, as `threading.Event`, which a signal handler cannot leave locked.
+
+    `threading.Event` is written in Python, so a signal handler can raise in `wait`.
+    """
 
     __slots__ = ("_lock", "_over")
 
     def __init__(self) -> None:
         self._over = False
-        self._lock = threading.Lock()  # free once it is over, whoever frees it
+        self._lock = threading.Lock()  # released once the event is set
         self._lock.acquire()
 
     def is_set(self) -> bool:
-        """True if it is over."""
+        """True if the event is set."""
         return self._over
 
     def set(self) -> None:
-        """It is over."""
+        """Set the event."""
         self._over = True
         self.wait()
 
     def wait(self, timeout: float = -1) -> bool:
-        """Wait until it is over, so many seconds at most; whether it is."""
+        """Wait until the event is set, at most `timeout` seconds. True if it is set."""
         try:
             if not self._over:
                 self._lock.acquire(timeout=timeout)
@@ -65,5 +67,5 @@ class End:
                 try:  # noqa: SIM105 (`suppress` is written in Python too)
                     self._lock.release()
                 except RuntimeError:
-                    pass  # another has freed it
+                    pass  # another thread has released the lock
         return self._over

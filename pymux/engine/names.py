@@ -1,4 +1,4 @@
-"""The addresses of connections, as the core has them."""
+"""The addresses of connections, from the core."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["names_of", "pack_names", "unpack_names"]
 
 
 def names_of(engine: Engine, id: int) -> tuple[Any, Any]:
-    """(peer, local) of a connection; empty strings where the core knows none.
+    """Return (peer, local) of a connection; empty strings if the core knows none.
 
     Raises:
         RuntimeError: another thread is inside the core.
@@ -30,10 +30,10 @@ def names_of(engine: Engine, id: int) -> tuple[Any, Any]:
 
 
 def pack_names(names: Any) -> Any:
-    """What is kept of the names of a connection that has ended; None: no names.
+    """Pack the addresses of a connection that has ended; None without addresses.
 
-    Paths lie in memory of the core, so they are read now; numbers are read when
-    they are asked for.
+    Paths lie in the core's memory, so they are read now. Other addresses are
+    unpacked when a user asks for them.
     """
     if not names:
         return None
@@ -43,6 +43,6 @@ def pack_names(names: Any) -> Any:
 
 
 def unpack_names(kept: bytes) -> tuple[Any, Any]:
-    """(peer, local) of what `pack_names` has kept."""
+    """Return (peer, local) from the bytes of `pack_names`."""
     pair = ffi.cast("pmx_address *", ffi.from_buffer(kept))
     return from_core(pair[0]), from_core(pair[1])

@@ -1,4 +1,4 @@
-"""What is done to a connection: an operation, in the top four bits of its id."""
+"""Operations on connections, as the top four bits of an id in the log."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ import sys
 
 __all__ = ["aborted", "error_from", "meaning"]
 
-_WINSOCK = 10000  # where its numbers begin; errno has those it shares with C
+_WINSOCK = 10000  # Winsock numbers begin here; errno has the others
 
 
 def meaning(number: int) -> str:
-    """What an errno means; on Windows those of Winsock are among them."""
+    """Say what an errno, or on Windows a Winsock number, means."""
     if sys.platform == "win32" and number >= _WINSOCK:
         import ctypes
 
@@ -21,12 +21,12 @@ def meaning(number: int) -> str:
 
 
 def aborted(cause: BaseException | None) -> OSError:
-    """The end of a connection that an error on this side has ended."""
+    """Return the error of a connection that an exception on this side ended."""
     error = OSError(errno.ECONNABORTED, meaning(errno.ECONNABORTED))
     error.__cause__ = cause
     return error
 
 
 def error_from(number: int) -> OSError | None:
-    """The OSError of an errno, of the subclass that fits; None for 0."""
+    """Return the OSError, of the fitting subclass, of an errno; None for 0."""
     return OSError(number, meaning(number)) if number else None

@@ -1,4 +1,4 @@
-"""Whose an engine is: one process's, and in it the thread's of its first harvest."""
+"""An engine belongs to one process, and there to the thread of its first harvest."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .locks import RLock
 
 __all__ = ["FORKED", "Owned", "busy"]
 
-FORKED = -1  # the thread of an engine in a child of its process
-BUSY = -errno.EBUSY  # another thread is inside the core, which has done nothing
+FORKED = -1  # `thread` of an engine in a forked child
+BUSY = -errno.EBUSY  # the core did nothing: another thread is inside
 
 
 def busy() -> RuntimeError:
-    """The error of a call that finds another thread inside the same mux."""
+    """Return the error of a call while another thread is inside the mux."""
     return RuntimeError(
         "another thread is inside this mux just now, and it takes one at a time; "
         "other threads may use call_threadsafe() and wakeup()"
@@ -25,13 +25,13 @@ def busy() -> RuntimeError:
 
 
 class Owned:
-    """The first layer of an engine: who may call.
+    """The first layer of an engine: the thread that may call.
 
     Attributes:
-        c: the core's mux, None once it is closed.
+        c: the core's mux, None once the mux is closed.
         thread: the owner's number, None before the first harvest, FORKED in a
-            forked child. Hot calls compare it with their own before `check`.
-        lock: for what other threads may call: `c` is not closed while it is held.
+            forked child. Hot calls compare `thread` before they call `check`.
+        lock: taken by calls from other threads; `c` is not closed meanwhile.
     """
 
     def __init__(self) -> None:
@@ -41,15 +41,15 @@ class Owned:
         _ALL.add(self)
 
     def after_fork(self) -> None:
-        """In a forked child: the engine is the parent's."""
+        """Refuse all calls in a forked child: the engine is the parent's."""
         self.thread = FORKED
-        self.lock = RLock()  # another thread may have held it
+        self.lock = RLock()  # another thread may have held the lock
 
     def check(self) -> None:
-        """Raise where this thread or process may not use the engine.
+        """Raise if this thread or process may not use the engine.
 
         Raises:
-            RuntimeError: it is closed, another thread's or another process's.
+            RuntimeError: the engine is closed, or belongs to another thread or process.
         """
         owner = self.thread
         if owner == get_ident():
@@ -70,12 +70,12 @@ class Owned:
             )
 
     def is_here(self) -> bool:
-        """True if this thread may use the engine, and it is open."""
+        """True if the engine is open, and this thread may use it."""
         owner = self.thread
         return self.c is not None and (owner is None or owner == get_ident())
 
     def claim(self) -> None:
-        """Make this thread the owner, if the first harvest is its."""
+        """Make this thread the owner, if it makes the first harvest."""
         with self.lock:
             self.check()
             self.thread = get_ident()

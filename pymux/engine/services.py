@@ -1,4 +1,4 @@
-"""What an engine knows of each service: of the connections of one handler."""
+"""The state of each service: the connections of one handler."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ UNLIMITED = 2**63
 
 
 class Dispatcher(Protocol):
-    """What the batches of a service are dispatched to."""
+    """Dispatches the batches of a service to its handler."""
 
     min_messages: int
     delay_ns: int
 
     def __call__(self, batch: Any) -> None:
-        """Dispatch a batch that has something."""
+        """Dispatch a batch that is not empty."""
 
 
 class ServiceState:
-    """One service of an engine. Service 0 is the caller's of `harvest`, or a server's.
+    """One service of an engine. Service 0 is that of `harvest`, or of a server.
 
     Attributes:
-        number: what the core calls it.
-        dispatcher: what its batches go to; None: the caller of `harvest`.
-        lines: the delimiter of all its connections, None where framings differ.
+        number: the core's number of the service.
+        dispatcher: gets the batches; None if the caller of `harvest` gets them.
+        lines: the delimiter of all its connections, None if framings differ.
         reply_limit: a longer reply may not fit its connection's framing.
-        large: a longer reply wants a look.
+        large: a longer reply is checked, or handed over by itself.
         leave_gaps: keep delimiters between messages: see `Batch`.
         gap: the delimiter that the core keeps.
-        told: (min_messages, delay_ns, leave_gaps), as the core was told.
-        dialled: how many outgoing connections it has, those included whose end has
-            not been dispatched yet.
+        told: the last (min_messages, delay_ns, leave_gaps) given to the core.
+        dialled: the number of outgoing connections, until their end is dispatched.
         kept: the service is never given to another handler.
     """
 
@@ -69,7 +68,7 @@ class ServiceState:
         self._framings = 0
 
     def note_framing(self, framing: Framing | None) -> None:
-        """Connections with this framing may come."""
+        """Prepare the service for connections with this framing."""
         framing = framing or Raw()
         if not self._framings:
             self.lines = Delimiter.of(framing)
@@ -90,7 +89,7 @@ class ServiceState:
         return max(map(len, replies)) <= self.large
 
     def wants(self, minimum: int, delay_ns: int) -> tuple[int, int, bool]:
-        """What the core is to be told."""
+        """Return the settings for the core: (min_messages, delay_ns, leave_gaps)."""
         leave = self.leave_gaps and self.lines is not None
         self.gap = self.lines.delimiter if leave and self.lines else None
         return minimum, delay_ns, leave

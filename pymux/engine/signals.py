@@ -1,8 +1,8 @@
 """Signals that must wake a wait, and those that end `serve`.
 
-A signal handler that raises may do so behind any call, also behind one into C,
-whose result is then lost. So what such a call returns and must not be lost is put
-by C where it is kept, and what was begun is noted before it is.
+A signal handler may raise after any call, even one into C, whose result is then lost.
+So C itself stores a result that must not be lost, and a change is noted before it is
+made.
 """
 
 from __future__ import annotations
@@ -18,46 +18,48 @@ from typing import Any
 
 OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 PYTHONS = os.path.dirname(os.__file__) + os.sep
-PACKAGES = ("site-packages", "dist-packages")  # others' code in Python's folder
-# (fd) -> the one before; a partial, since it is called by C alone
+PACKAGES = ("site-packages", "dist-packages")  # other packages in Python's folder
+# (fd) -> the previous fd; a partial, so that no Python code runs in the call
 _set_fd = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
 
 
 class SignalFds:
-    """Whose descriptor the interpreter writes to when a signal comes.
+    """The wakeup descriptor, which the interpreter writes to when a signal comes.
 
-    The mux that waited last has it; one that closes gives it back to the one
-    before, or to who had it before the first. Only the main thread may change it.
+    It is that of the mux that waited last. A mux that closes restores that of the mux
+    before, and the first mux the original one. Only the main thread may set it.
     """
 
     def __init__(self) -> None:
-        self.ours: list[int] = []
-        self._before = -1
-        self.holder: int = -1  # the one of ours that it is now
-        self._was: list[int] = []  # whose it was, while it is being changed
-        # (descriptor, what closes it) of muxes that were collected in other threads
+        self.ours: list[int] = []  # descriptors of muxes, the current one last
+        self._before = -1  # the original descriptor
+        self.holder: int = -1  # the current descriptor, if it is in `ours`
+        self._was: list[int] = []  # the previous descriptor, during a change
+        # (descriptor, close function) of muxes that were collected in other threads
         self.left: list[tuple[int, Callable[[], None]]] = []
 
     def _swap(self, fd: int) -> int:
-        """Set it; the one before, which is kept in the same step."""
+        """Set a descriptor and note the previous one in one step; return that."""
         self._was.extend(map(_set_fd, (fd,)))
         return self._was[0]
 
     def _undo(self) -> None:
-        """Set the one before again: a change was interrupted, or is refused."""
+        """Undo a change that was interrupted, or that is refused."""
         while self._was:
             try:
                 _set_fd(self._was[0])
-            except (ValueError, OSError):  # it was closed meanwhile
+            except (ValueError, OSError):  # that descriptor was closed
                 _set_fd(-1)
             del self._was[0]
 
     def add(self, fd: int, forced: bool) -> int:
-        """Take it over for `fd`; -1 where that cannot be, or where it is
-        somebody else's than a mux's and not forced."""
+        """Set `fd`, and return it; or -1 if that is not possible.
+
+        Only `forced` replaces a descriptor that belongs to no mux.
+        """
         self._undo()
         self.close_left()
-        if fd not in self.ours:  # first: a handler may raise behind any call
+        if fd not in self.ours:  # first: a signal handler may raise after any call
             self.ours.append(fd)
         try:
             before = self._swap(fd)
@@ -71,19 +73,19 @@ class SignalFds:
                 return -1
             self._before = before
         if self.ours[-1] != fd:
-            self.ours = [*(one for one in self.ours if one != fd), fd]
+            self.ours = [*(other for other in self.ours if other != fd), fd]
         self.holder = fd
         self._was.clear()
         return fd
 
     def remove(self, fd: int) -> None:
-        """Give it back."""
+        """Remove `fd`, and set the descriptor of the mux before."""
         self._undo()
-        rest = [one for one in self.ours if one != fd]
+        rest = [other for other in self.ours if other != fd]
         heir = rest[-1] if rest else self._before
         try:
             now = self._swap(heir)
-        except (ValueError, OSError):  # it was closed
+        except (ValueError, OSError):  # the heir was closed
             heir, now = -1, self._swap(-1)
         if now == fd:
             now = heir
@@ -94,7 +96,7 @@ class SignalFds:
         self._was.clear()
 
     def close_left(self) -> None:
-        """In the main thread: close what other threads had to leave open."""
+        """In the main thread, close the wakeups that other threads left open."""
         while self.left:
             fd, close = self.left[0]
             self.remove(fd)
@@ -102,7 +104,7 @@ class SignalFds:
             del self.left[0]
 
     def forget(self) -> None:
-        """In a forked child: as if there had never been a mux."""
+        """In a forked child, restore the original descriptor."""
         with contextlib.suppress(ValueError):  # not the main interpreter
             for fd in list(self.ours):
                 self.remove(fd)
@@ -110,12 +112,14 @@ class SignalFds:
 
 
 SIGNALS = SignalFds()
-ENDING: list[Ending] = []  # one, while `serve` runs in the main thread
+ENDING: list[Ending] = []  # the running `serve` of the main thread
 
 
 def is_users(file: str) -> bool:
-    """True if a code's file is the user's: neither pymux's nor the standard
-    library's, which pymux calls too (`logging`, in the middle of a turn)."""
+    """True if the file is neither pymux's nor the standard library's.
+
+    pymux calls the standard library too: `logging`, in the middle of a turn.
+    """
     if file.startswith((OURS, "<frozen ")):
         return False
     return not file.startswith(PYTHONS) or any(part in file for part in PACKAGES)
@@ -124,12 +128,12 @@ def is_users(file: str) -> bool:
 class Ending:
     """The handlers of SIGINT and SIGTERM while `serve` runs.
 
-    Those of before are put back by `restore`, and in a forked child.
+    `restore` puts the previous handlers back; so does a fork, in the child.
 
     Args:
-        ask: called with the number of signals so far, and with whether the thread
-            is in the user's code.
-        top: the code of the outermost frame that is looked at.
+        ask: called with the number of signals so far, and with True if the signal
+            interrupts the user's code.
+        top: the code of the outermost frame to check.
     """
 
     def __init__(self, ask: Callable[[int, bool], None], top: CodeType) -> None:
@@ -139,8 +143,11 @@ class Ending:
         self._taken: dict[int, Any] = {}
 
     def take(self) -> None:
-        """Install them, in the main thread. A signal that is ignored stays so,
-        as does one whose handler is not Python's, which could not be put back."""
+        """Install the handlers, if this is the main thread.
+
+        An ignored signal stays ignored. A handler that was not installed by Python
+        stays, since it could not be put back.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         ENDING.append(self)
@@ -151,7 +158,7 @@ class Ending:
                 signal.signal(number, self._called)
 
     def restore(self) -> None:
-        """Put the handlers from before back, unless others stand there now."""
+        """Put the previous handlers back, unless they were replaced since."""
         for number, before in self._taken.items():
             if signal.getsignal(number) == self._called:
                 signal.signal(number, before)

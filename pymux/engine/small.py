@@ -1,7 +1,7 @@
-"""An engine that weighs little more than its one socket.
+"""A small engine for one socket.
 
-It polls a table of its own, which takes no descriptor, and has no wakeup until a
-caller asks whether it can be woken. Its memory grows with what it receives.
+The engine uses poll, which needs no descriptor. It has no wakeup before the first call
+of `can_be_woken`. Its memory grows with its input.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .engine import Engine, Objects
 
 __all__ = ["SmallEngine"]
 
-# What one harvest takes in: at first, and once that was not enough.
+# Bytes and rows of one harvest: first a small arena, then a larger one.
 FIRST_ARENA = 8192
 ARENA = 65536
 ROWS = 128
 
 
 class SmallEngine(Engine):
-    """An engine for one connection, which it dials."""
+    """An engine for one outgoing connection."""
 
     _grown = False
 
@@ -40,27 +40,27 @@ class SmallEngine(Engine):
         return Arenas(FIRST_ARENA, max_messages)
 
     def is_used(self) -> bool:
-        return False  # its client warns
+        return False  # the client's own warning is enough
 
     def grow(self) -> None:
-        """Take in more with a harvest, if this one has nearly filled its arena."""
+        """Use a larger arena, if this batch fills more than half of the first one."""
         if not self._grown and self.arena.size() > FIRST_ARENA // 2:
             self.arenas = Arenas(ARENA, ROWS)
             self.stale = self._grown = True
 
     def can_be_woken(self) -> bool:
-        """True if another thread, or a signal, can end a wait; asked before one."""
+        """Open the wakeup. True if another thread, or a signal, can now end a wait."""
         if self.wakeup_fd >= 0:
             return True
         with self.lock:
             if lib.pmx_wakeup_open(self.c):
-                return False  # no descriptor is left, say
+                return False  # perhaps no descriptor is left
             self.wakeup_fd = lib.pmx_wakeup_fd(self.c)
         return True
 
 
 def _backend() -> str | None:
-    """The poller for one socket: one that takes no descriptor of its own."""
+    """Choose the backend for one socket: poll needs no descriptor of its own."""
     name = choose(None)
     best = b"epoll" if sys.platform == "linux" else b"kqueue"
     if sys.platform != "win32" and name in (None, best):

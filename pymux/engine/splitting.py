@@ -1,8 +1,8 @@
-"""Messages that parsers in Python make of raw bytes: the framing `Splitter`.
+"""The framing `Splitter`: a parser in Python makes messages of raw bytes.
 
-The core receives such connections raw. Before a batch is made of what it has
-received, each row of theirs is fed to its connection's parser, and the messages
-that come out are the batch's rows. A batch without such a row is left alone.
+The core receives raw bytes of such a connection. Before a batch is made, each row of
+these bytes is fed to its connection's parser, and the parser's messages become the rows
+of the batch. A batch without such rows stays as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NO_COLUMNS = (
 
 
 class _Feed:
-    """What one connection's parser is fed with."""
+    """The parser of one connection."""
 
     __slots__ = ("max_size", "over", "size", "split")
 
@@ -34,7 +34,7 @@ class _Feed:
         self.over = False
 
     def feed(self, data: bytes, messages: list[Any]) -> None:
-        """Add what the parser makes of these bytes; b"" is the end of the stream."""
+        """Parse bytes, and append the messages; b"" is the end of the stream."""
         before = len(messages)
         self.size += len(data)
         for message in self.split(data):
@@ -52,7 +52,7 @@ class _Feed:
 
 
 class SplitRows:
-    """The rows of a batch, where they stand in no arena, with an arena's methods."""
+    """The rows of a batch that are not in an arena, with the methods of `Arena`."""
 
     __slots__ = ("_ids", "_messages", "ids")
 
@@ -62,18 +62,18 @@ class SplitRows:
         self.ids = ffi.new("uint64_t[]", ids)
 
     def only(self, table: list[Any], gap: bytes | None) -> tuple[Any, Any]:
-        """The connection and the message of the only row."""
+        """Return the connection and the message of the only row."""
         return table[self._ids[0] & 0xFFFFFFFF], self._messages[0]
 
     def conns(self, table: list[Any], rows: int) -> list[Any]:
-        """The connection of each row."""
+        """Return the connection of each row."""
         return [table[id & 0xFFFFFFFF] for id in self._ids]
 
     def runs(self, table: list[Any], rows: int) -> None:
-        """Rows of one connection in a row are not looked for."""
+        """Return None: runs of one connection are not looked for."""
 
     def messages(self, rows: int, gap: bytes | None) -> list[Any]:
-        """Each message."""
+        """Return the message of each row."""
         return self._messages
 
     cut = messages
@@ -83,40 +83,39 @@ class SplitRows:
         return False
 
     def view(self, column: int, size: int) -> memoryview:
-        """The ids; there are no other columns."""
+        """Return the column of ids; there are no others."""
         if column != IDS:
             raise TypeError(NO_COLUMNS)
         return memoryview(ffi.buffer(self.ids, size)).toreadonly()
 
     @property
     def offsets(self) -> Any:
-        """There are none: TypeError."""
+        """Raise TypeError: there are no offsets."""
         raise TypeError(NO_COLUMNS)
 
     ends = offsets
 
 
 class Splitting:
-    """The part of an engine that has connections with parsers."""
+    """The parsers of an engine's connections."""
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
-        self.splitters: dict[int, Splitter] = {}  # by what their policies say
-        self.feeds: dict[int, _Feed | None] = {}  # by id; None: no Splitter
-        self.broken: dict[int, int] = {}  # errnos of those that have failed
-        self.failed: list[int] = []  # ids, to be ended when this batch is over
-        self._turn = -1  # whose rows these are:
-        self._row = 0  # the next to be fed, ends of streams behind the messages
+        self.splitters: dict[int, Splitter] = {}  # by their address in policies
+        self.feeds: dict[int, _Feed | None] = {}  # by connection; None: no Splitter
+        self.broken: dict[int, int] = {}  # errnos of parsers that failed, by connection
+        self.failed: list[int] = []  # connections to end when this batch is over
+        self._turn = -1  # the turn of `_ids` and `_messages`
+        self._row = 0  # the next row to feed; ends of streams come after the messages
         self._ids: list[int] = []
         self._messages: list[Any] = []
 
     def note(self, splitter: Splitter) -> None:
-        """Connections with this framing may come. It is kept, as its policies know
-        it by its address."""
+        """Keep a framing for its connections: policies know it by its address."""
         self.splitters[id(splitter)] = splitter
 
     def feed_of(self, id: int) -> _Feed | None:
-        """What the bytes of a connection go to, None if it has no Splitter."""
+        """Return the parser of a connection, or None if it has no Splitter."""
         if id not in self.feeds:
             rules = ffi.new("pmx_policy *")
             if lib.pmx_policy_of(self.engine.c, id, rules):
@@ -128,16 +127,16 @@ class Splitting:
         return self.feeds[id]
 
     def splits(self, id: int) -> bool:
-        """True if a connection's messages may be anything."""
+        """True if a connection has a parser, so that messages may be any object."""
         try:
             return self.feed_of(id) is not None
-        except Exception:  # of the factory, which is called again with the bytes
+        except Exception:  # the factory raised; `_feed` calls it again and reports
             return True
 
     def split(self, arena: Any, rows: int, gap: bytes | None) -> tuple[Any, int]:
-        """The rows of this turn's batch, and their number.
+        """Return the rows of this turn's batch, and their number.
 
-        It may be called again for one turn, where a signal handler raised: no
+        After a signal handler that raised, the call is repeated for the same turn: no
         bytes are fed twice.
         """
         engine, turn = self.engine, self.engine.turn
@@ -169,7 +168,7 @@ class Splitting:
         return SplitRows(self._ids, self._messages), len(self._ids)
 
     def _feed(self, id: int, data: bytes) -> None:
-        """One row; b"" is the end of the stream."""
+        """Feed one row to its parser; b"" is the end of the stream."""
         if id in self.broken:
             return
         messages: list[Any] = []
@@ -181,7 +180,7 @@ class Splitting:
                 feed.feed(data, messages)
         except Exception as error:
             self._fail(id, error)
-        except BaseException as error:  # a signal handler: bytes may be lost
+        except BaseException as error:  # from a signal handler: bytes may be lost
             self._fail(id, error)
             raise
         finally:
@@ -189,7 +188,7 @@ class Splitting:
             self._messages += messages
 
     def _end(self, id: int) -> None:
-        """A stream has ended by its peer: the parser may have more, or object."""
+        """Tell the parser of the end of the stream. The parser may add messages."""
         feed = self.feeds.get(id)
         if feed is None or feed.over:
             return
@@ -208,8 +207,7 @@ class Splitting:
         self.failed.append(id)
 
     def end_failed(self) -> None:
-        """The batch is over, and what it answers is in the log: now connections
-        whose parsers have failed end."""
+        """End connections whose parsers failed, once their answers are in the log."""
         engine = self.engine
         failed, self.failed = self.failed, []
         for id in failed:
@@ -218,6 +216,6 @@ class Splitting:
                 engine.objects.fail(conn, engine.causes.get(id))
 
     def forget(self, id: int) -> None:
-        """The end of a connection has been reported, or its framing is another."""
+        """Forget the parser of a connection that ended, or switched its framing."""
         self.feeds.pop(id, None)
         self.broken.pop(id, None)

@@ -1,4 +1,4 @@
-"""Where an engine stands: one state says what a call may do now."""
+"""The state of an engine, which decides what a call may do."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ __all__ = ["DISPATCHING", "IDLE", "IN_CORE", "TURNING", "TurnState"]
 
 
 class TurnState(enum.Enum):
-    """What an engine is at. `send` logs in each state.
+    """The state of an engine. `send` logs in each state.
 
-    A batch that was received stays in the core until it has been returned
-    (`Turns.received`); so a signal handler may raise in any state.
+    A signal handler may raise in any state: a received batch stays in the core until
+    it has been returned (`Turns.received`).
     """
 
     IDLE = enum.auto()  # outside every harvest: `close` closes
     TURNING = enum.auto()  # in a harvest: `close` waits for its end
-    IN_CORE = enum.auto()  # in the call into the core: `submit` leaves the log to it
+    IN_CORE = enum.auto()  # in the call into the core: `submit` does nothing
     DISPATCHING = enum.auto()  # in a handler or timer: `harvest` is refused
 
 

@@ -1,4 +1,4 @@
-"""Values as C structs, and back: addresses, framings, limits."""
+"""Converts addresses, framings and limits to C structs, and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["endpoints", "fill_framing", "framing_of", "from_core", "policy"]
 
 
 def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
-    """What getaddrinfo says, numbers first, since those do not block."""
+    """Resolve a host. A numeric host is tried first, since that does not block."""
     name = host.encode() if host.isascii() else host  # bytes need no idna codec
     with contextlib.suppress(OSError):
         return socket.getaddrinfo(
@@ -43,7 +43,7 @@ def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
 
 
 def endpoints(address: Any, *, listen: bool) -> tuple[Any, int, Any]:
-    """A `pmx_endpoint[]`, its length, and what must live as long as it."""
+    """Return a `pmx_endpoint[]`, its length, and the memory it points to."""
     if isinstance(address, (str, os.PathLike)):
         path = socket_path(address)
         keep = ffi.new("char[]", path)
@@ -76,7 +76,7 @@ def endpoints(address: Any, *, listen: bool) -> tuple[Any, int, Any]:
 
 
 def from_core(c: Any) -> tuple[str, int] | str:
-    """What a `pmx_address` says: (host, port), or a path."""
+    """Return the (host, port), or the path, of a `pmx_address`."""
     if c.family == 4:
         return socket.inet_ntop(socket.AF_INET, bytes(c.ip)[:4]), c.port
     if c.family == 6:
@@ -86,8 +86,8 @@ def from_core(c: Any) -> tuple[str, int] | str:
     return str(os.fsdecode(path))
 
 
-# What keeps the functions of scanners, by address: a connection may outlive the
-# value that it was made with, and the core would call into nothing.
+# Objects that keep the functions of scanners alive, by address: a connection may
+# outlive its `Scanner`, and the core still calls the function.
 _scanners: dict[int, Any] = {}
 
 
@@ -121,7 +121,7 @@ def fill_framing(c: Any, framing: Framing | None) -> None:
             _scanners[framing.address] = framing.keep
     elif isinstance(framing, Splitter):
         c.kind = lib.PMX_RAW
-        c.scan = id(framing)  # the engine keeps it, and finds it by that
+        c.scan = id(framing)  # the engine keeps the Splitter, and finds it by its id
     elif isinstance(framing, Fixed):
         c.kind = lib.PMX_FIXED
         c.max_size = framing.size
@@ -130,7 +130,7 @@ def fill_framing(c: Any, framing: Framing | None) -> None:
 
 
 def framing_of(c: Any) -> Framing:
-    """What a `pmx_framing` that limits replies says."""
+    """Return the framing of a `pmx_framing`, as far as it limits replies."""
     if c.kind == lib.PMX_FIXED:
         return Fixed(c.max_size)
     if c.kind == lib.PMX_PREFIX:
@@ -148,10 +148,10 @@ def framing_of(c: Any) -> Framing:
 
 
 def frame_of(c: Any, message: Any) -> bytes:
-    """The frame that a message was, which a `pmx_framing` has cut out.
+    """Rebuild the frame of a message that a `pmx_framing` has cut.
 
     Raises:
-        RuntimeError: a Scanner or a Splitter, which do not tell what it was.
+        RuntimeError: a Scanner or a Splitter, which cannot rebuild a frame.
     """
     if c.kind == lib.PMX_SCANNER or (c.kind == lib.PMX_RAW and c.scan):
         raise RuntimeError(
@@ -181,7 +181,7 @@ def policy(
     half_open: bool = False,
     timeout: float | None = None,
 ) -> Any:
-    """A `pmx_policy` from what the user said."""
+    """Return a `pmx_policy` of the user's settings."""
     check_limits(limits)
     limits = limits or Limits()
     c = ffi.new("pmx_policy *")

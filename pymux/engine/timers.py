@@ -1,4 +1,4 @@
-"""Calls that a mux makes later: at a time, or for another thread."""
+"""Calls that a mux makes later."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Timer:
     ) -> None:
         self._timers = timers
         self._when = when
-        self._number = timers.made  # on a coarse clock many are due at once
+        self._number = timers.made  # a coarse clock makes timers due at the same time
         self._fn: Callable[..., Any] | None = fn
         self._args = args
 
     def cancel(self) -> None:
-        """Forget the call; does nothing where it was made already."""
+        """Cancel the call; after the call, do nothing."""
         if self._fn is not None:
             self._fn = self._args = None
             self._timers.cancelled += 1
@@ -52,8 +52,8 @@ class Timer:
 class Timers:
     """The timers of a mux, the next one first.
 
-    A cancelled timer stays until its time, or until most are cancelled: a
-    timeout for each message must neither cost a search nor fill the memory.
+    A cancelled timer stays until its time, or until most timers are cancelled: so a
+    timeout for each message neither costs a search nor fills the memory.
     """
 
     __slots__ = ("cancelled", "heap", "made")
@@ -64,7 +64,7 @@ class Timers:
         self.cancelled: int = 0
 
     def add(self, delay: float, fn: Callable[..., Any], args: Any) -> Timer:
-        """A timer for so many seconds from now."""
+        """Set a timer, `delay` seconds from now."""
         if type(delay) is not float or delay != delay:  # nan
             delay = number("delay", delay)
         if not callable(fn):
@@ -79,7 +79,7 @@ class Timers:
         return timer
 
     def next(self) -> float | None:
-        """When the next one is due, by the clock, None where there is none."""
+        """Return the time of the next timer, or None."""
         heap = self.heap
         while heap and heap[0]._fn is None:
             heapq.heappop(heap)
@@ -87,8 +87,10 @@ class Timers:
         return heap[0]._when if heap else None
 
     def pop_due(self, now: float, newest: int) -> tuple[Callable[..., Any], Any] | None:
-        """The call of a timer that is due, taken out; None where there is none
-        that was set before, or as, the newest."""
+        """Remove a timer that is due; return its call, or None.
+
+        A timer set after timer number `newest` is not due yet.
+        """
         when = self.next()
         if when is None or when > now or self.heap[0]._number > newest:
             return None

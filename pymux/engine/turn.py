@@ -1,13 +1,12 @@
-"""A turn: one call into the core, and what is done around it.
+"""A turn: one call into the core, and the work around it.
 
-A harvest hands the output log to the core, which sends, waits, receives and
-frames, and comes back with one batch. So there is one call into C a turn, however
-many messages; each call drops the GIL, and beside a computing thread each drop
-costs up to a switch interval.
+A turn hands the output log to the core, which sends, waits, receives and frames, and
+returns one batch. A turn calls C once, however many messages it has: each call releases
+the GIL, and beside a computing thread that costs up to a switch interval.
 
-Signals: a handler may raise at any call. What has been received is in the core
-until the batch has been returned (`received`), and what was in the log is dropped
-from it in the same step as the core has taken it.
+A signal handler may raise at any call. So a received batch stays in the core until it
+has been returned (`received`), and entries leave the log in the same step in which the
+core takes them.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ from .timers import NS, Timer, Timers
 __all__ = ["LOOK", "MESSAGES", "Turns"]
 
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
-MESSAGES = lib.PMX_MESSAGES_SHIFT  # the bit from which on a result has messages
+MESSAGES = lib.PMX_MESSAGES_SHIFT  # first bit of the number of messages in a result
 GATHERING = lib.PMX_GATHERING
-LOOK = lib.PMX_LOOK  # a wait that only looks: an unfinished batch gathers on
+LOOK = lib.PMX_LOOK  # only look, without a wait: an unfinished batch gathers on
 EXCHANGE = lib.pmx_exchange
-SHUT = -errno.EBADF  # the core is closed: a signal handler raised after that
+SHUT = -errno.EBADF  # the core is closed: `free` was interrupted
 
 
 class Turns(Output):
@@ -49,15 +48,15 @@ class Turns(Output):
 
     Attributes:
         received: the core has a batch that no harvest has returned yet.
-        woken: the harvest that waits, or the next one, is to return.
-        close_asked: the engine is to close when the harvest or dispatch ends.
+        woken: the harvest that waits, or the next one, must return.
+        close_asked: close the engine when the harvest or dispatch ends.
         takes_signals: take the interpreter's wakeup descriptor even from another
             owner (`serve`).
-        lends_signals: give it back after each wait, as threads take turns.
-        on_callback_error: gets what timers and calls raise, if it is set.
+        lends_signals: return that descriptor after each wait, as threads take turns.
+        on_callback_error: gets the exceptions of timers and calls; None: raised.
     """
 
-    gathers = False  # whether an unfinished batch may be left to the next harvest
+    gathers = False  # True if an unfinished batch may be left to the next harvest
 
     def __init__(self, c: Any, arenas: Arenas) -> None:
         super().__init__()
@@ -68,7 +67,7 @@ class Turns(Output):
         self.turn.mux = c
         self.gil = Gil(self.turn)
         self.received = False
-        self.valid = 0  # the number of the batch that may be used
+        self.valid = 0  # the number of the batch that is valid
         self.batch: Any = None
         self.woken = False
         self.close_asked = False
@@ -79,12 +78,12 @@ class Turns(Output):
         self.takes_signals = False
         self.lends_signals = False
         self._signal_fd: int | None = None
-        self._minimum = self._delay_ns = -1  # what the last harvest asked for
-        self._shortages = 0  # pauses of accepting that were seen
+        self._minimum = self._delay_ns = -1  # of the last harvest
+        self._shortages = 0  # pauses of accepting that were logged
 
     @property
     def turns(self) -> int:  # type: ignore[override]
-        """How many harvests the core has begun."""
+        """Return the number of turns that the core has begun."""
         return self.gil.turns
 
     # --- waking and timers --------------------------------------------------
@@ -113,20 +112,20 @@ class Turns(Output):
             lib.pmx_wakeup(self.c)
 
     def call_later(self, delay: float, fn: Callable[..., Any], *args: Any) -> Timer:
-        """Make a call in a harvest, so many seconds from now."""
+        """Make a call in a harvest, `delay` seconds from now."""
         self.check()
         return self.timers.add(delay, fn, args)
 
     def _run_due(self) -> bool:
-        """Run what is due; whether anything was.
+        """Run the calls that are due. True if there were any.
 
-        What is set meanwhile waits for the next turn, since it may be due at
-        once on a coarse clock.
+        A timer set meanwhile waits for the next turn, since a coarse clock could make
+        it due at once.
         """
         ran = False
         now, newest = clock.now(), self.timers.made
         for _ in range(len(self.calls)):
-            if not self.calls:  # one of the calls has closed the engine
+            if not self.calls:  # a call closed the engine
                 break
             fn, args = self.calls.popleft()
             self._run(fn, args)
@@ -152,33 +151,32 @@ class Turns(Output):
     # --- signals --------------------------------------------------------------
 
     def _watch_signals(self) -> None:
-        """Let a signal that comes just before a wait end that wait. Only the main
-        thread can do so."""
+        """Let a signal just before a wait end that wait, if this is the main thread."""
         fd = -1
         main = threading.main_thread()
         if self.wakeup_fd >= 0 and threading.current_thread() is main:
             fd = SIGNALS.add(self.wakeup_fd, self.takes_signals)
-        self._signal_fd = fd  # last: a handler that raised before is no refusal
+        self._signal_fd = fd  # last: after a signal handler that raised, try again
 
     def ignore_signals(self) -> None:
-        """Signals wake something else, not this engine."""
+        """Leave the wakeup descriptor to another loop."""
         self._signal_fd = -1
 
     def _restore_signals(self) -> bool:
-        """True if the descriptor may be closed: no signal writes to it."""
+        """Stop signals from writing to the wakeup. True if the wakeup may be closed."""
         fd, self._signal_fd = self.wakeup_fd, None
-        if fd not in SIGNALS.ours:  # a handler that raised may have left it there
+        if fd not in SIGNALS.ours:  # true even if `add` was interrupted
             return True
         if threading.current_thread() is not threading.main_thread():
-            return False  # dropped, and collected in another thread: leak it
+            return False  # only the main thread can reset the descriptor
         SIGNALS.remove(fd)
         return True
 
     def _leave_wakeup(self) -> None:
         """Keep the wakeup open for signals, until the main thread closes it.
 
-        The engine is collected in another thread than the main one, which alone
-        can tell the interpreter of it.
+        Another thread collects the engine, but cannot stop the interpreter from
+        writing to the wakeup.
         """
         wakeup = ffi.new("int64_t[2]")
         lib.pmx_keep_wakeup(self.c, wakeup)
@@ -192,17 +190,17 @@ class Turns(Output):
 
         Args:
             deadline: a time of the clock; None waits for ever.
-            minimum: gather so many messages,
-            delay_ns: but so many nanoseconds at most.
+            minimum: the number of messages to gather.
+            delay_ns: nanoseconds to gather at most.
 
         Returns:
-            What `pmx_exchange` returned: reasons, and the number of messages from
+            The result of `pmx_exchange`: reasons, and the number of messages from
             bit PMX_MESSAGES_SHIFT on. The engine may be closed.
         """
-        if self.c is None:  # a signal handler closed it just now
+        if self.c is None:  # a signal handler just closed the engine
             self.check()
         turn = self.turn
-        if self.received:  # a signal handler, or a timer's call, raised
+        if self.received:  # a signal handler, or a timer's call, raised before
             if turn.reason & lib.PMX_ROWS:
                 return int(turn.reason | turn.messages << MESSAGES)
             self.received = False
@@ -226,27 +224,27 @@ class Turns(Output):
                 deadline is not None
                 or self.timers.heap
                 or self.calls
-                or self.woken  # the byte that said so may have been read
+                or self.woken  # the wakeup byte may have been read already
             ):
                 span = self.span(deadline)
             fd = self._signal_fd
             if span and fd != SIGNALS.holder and fd != -1:
                 self._watch_signals()
-            shape, hold = 0, None
+            shape, holding = 0, None
             ids = bounds = data = b""
             try:
-                self.state = IN_CORE  # a signal handler may send, no more
+                self.state = IN_CORE  # a signal handler may only send
                 count = len(entries)
                 if count == 2 and type(entries[1]) is bytes:
                     shape, ids, data = 1, ONE_ID(entries[0]), entries[1]
                 elif count:
                     shape, ids, bounds, data, _keep = log.lay_out(turn, count)
                 if first and gil.left:  # this call keeps the GIL: see gil.py
-                    hold, where, *what = gil.arguments(span, shape, ids, bounds, data)
+                    holding, *args = gil.arguments(span, shape, ids, bounds, data)
                 taken = True
                 try:
-                    if hold is not None:
-                        result = hold(where, *what)
+                    if holding is not None:
+                        result = holding(*args)
                     else:
                         size = len(data)
                         result = EXCHANGE(turn, span, shape, ids, bounds, data, size)
@@ -254,17 +252,17 @@ class Turns(Output):
                             gil.look()
                     if result == BUSY:
                         taken = False
-                except BaseException:  # before the core was called?
+                except BaseException:  # did the core begin a turn?
                     taken = self.counts.harvests != gil.turns
                     raise
-                finally:  # nothing is called here before all of it is noted
+                finally:  # no call before all is noted: a signal handler may raise
                     if taken:
                         self.received = True
                         gil.turns += 1
                         if count:
                             del entries[:count]
                             log.large = log.seen = 0
-                            if not entries:  # else a signal handler has sent
+                            if not entries:  # a signal handler may have sent
                                 log.specials = 0
                     else:
                         turn.block_count = 0
@@ -280,7 +278,7 @@ class Turns(Output):
                 raise self._core_error(result)
             if not ran and (self.timers.heap or self.calls):
                 ran = self._run_due()
-            if self.c is None:  # a call has closed it
+            if self.c is None:  # a call closed the engine
                 return 0
             over = deadline is not None and clock.now() >= deadline
             if result & GATHERING and not self.gathers:
@@ -295,7 +293,7 @@ class Turns(Output):
         return result
 
     def _core_error(self, result: int) -> Exception:
-        """The error of a turn that the core has refused or could not take."""
+        """Return the error of a turn that the core refused, or that failed."""
         self.received = False
         self.gil.turns = self.counts.harvests
         if result == BUSY:
@@ -305,7 +303,7 @@ class Turns(Output):
         return OSError(-result, meaning(-result))
 
     def _configure(self, minimum: int, delay_ns: int) -> None:
-        """Give the core an arena, and what it has to know of this harvest."""
+        """Give the core an arena, and the settings of this harvest."""
         self.arena = self.arenas.ready()
         self.turn.arena = self.arena.c
         self._minimum, self._delay_ns = minimum, delay_ns
@@ -323,14 +321,14 @@ class Turns(Output):
         self.stale = False
 
     def want_gaps(self, service: ServiceState, wanted: bool) -> None:
-        """True if later batches of a service keep their delimiters in place."""
+        """Let later batches of a service keep their delimiters, or not."""
         if wanted is not service.leave_gaps:
             service.leave_gaps = wanted
             self.changed.add(service.number)
             self.stale = True
 
     def span(self, deadline: float | None) -> int:
-        """Nanoseconds until the deadline or the next timer; -1 for ever."""
+        """Return nanoseconds until the deadline or the next timer; -1 for ever."""
         if self.calls or self.woken:
             return 0
         if self.timers.heap:
@@ -342,8 +340,10 @@ class Turns(Output):
         return max(math.ceil((deadline - clock.now()) * NS), 0)
 
     def next_timeout(self) -> float | None:
-        """Seconds until a harvest is needed, whatever the poller's descriptor
-        says; None: no time."""
+        """Return seconds until a harvest is needed, or None.
+
+        The harvest is needed then even if the poller's descriptor is not readable.
+        """
         self.check()
         if self.log.entries or self.received:
             return 0.0
@@ -354,19 +354,19 @@ class Turns(Output):
         spans = [span for span in (ours, core) if span >= 0]
         return min(spans) / NS if spans else None
 
-    # --- what the next layer does -------------------------------------------
+    # --- for the next layer -------------------------------------------------
 
     valid: int
     splitting: Any  # parsers of connections, if there are any
 
     def forget_batch(self) -> None:
-        """The last batch is over."""
+        """End the last batch."""
         raise NotImplementedError
 
     def close_now(self) -> None:
-        """Close the core's part."""
+        """Close the engine."""
         raise NotImplementedError
 
     def warn_of_shortage(self) -> None:
-        """Log a pause of accepting, if there is a new one."""
+        """Warn that accepting pauses."""
         raise NotImplementedError
