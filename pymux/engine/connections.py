@@ -61,7 +61,7 @@ class Connections(Turns):
 
     Attributes:
         name: the backend's.
-        objects: makes what users hold.
+        objects: makes the users' objects.
         table: connections, by slot.
         buffers: the `ReceiveBuffer` of each connection, by slot; may be shorter.
         causes: exceptions that ended connections, by id.

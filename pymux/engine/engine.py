@@ -9,9 +9,9 @@ The words of this house:
 
 turn        one call into the core
 harvest     turns, until one has something to report
-batch       what a harvest reports: rows, and what happened to connections
+batch       the result of a harvest: rows, and news of connections
 row         a message of a batch
-arena       the memory of a batch; the core cuts messages where they stand in it
+arena       the memory of a batch; the core cuts messages there in place
 log         messages and operations since the last turn, in order
 piece       bytes in the log: one message
 block       pieces of one layout, as the core takes them

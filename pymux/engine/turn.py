@@ -283,7 +283,7 @@ class Turns(Output):
             over = deadline is not None and clock.now() >= deadline
             if result & GATHERING and not self.gathers:
                 if ran or self.woken or over:
-                    deadline = 0.0  # return what was gathered
+                    deadline = 0.0  # return the gathered messages
             elif result & REPORT or ran or self.woken or span == 0 or over:
                 break
             self.received = False

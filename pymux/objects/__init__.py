@@ -1,1 +1,1 @@
-"""What users hold: connections, batches, listeners."""
+"""The users' objects: connections, batches, listeners."""

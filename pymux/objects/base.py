@@ -1,4 +1,4 @@
-"""What a mux has beside its connections: a life, wakeups, timers and figures."""
+"""The part of a mux beside its connections: close, wakeups, timers, figures."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["MuxBase", "engine_of", "join", "mux_with"]
 class MuxBase:
     """The part of `Mux` that has nothing to do with connections.
 
-    A mux is the face of an engine. A mux that is dropped closes its engine, so the
-    engine does not hold the mux.
+    A mux is the public side of an engine. A mux that is dropped closes its engine, so
+    the engine does not keep the mux alive.
     """
 
     __slots__ = ("__weakref__", "_engine")
@@ -30,7 +30,7 @@ class MuxBase:
     _engine: Engine
 
     def _join(self, engine: Engine) -> None:
-        """Be the mux of an engine."""
+        """Become the mux of an engine."""
         self._engine = engine
         engine.mux = weakref.ref(self)
 
@@ -64,7 +64,7 @@ class MuxBase:
         return self._engine.name
 
     def close(self) -> None:
-        """Close everything at once; inside a handler, when its dispatch ends.
+        """Close everything at once; inside a handler, at the end of its dispatch.
 
         Output that the kernel takes now is sent. A connection with more output
         than that is reset, so that its peer does not take the part for the whole.
@@ -77,19 +77,19 @@ class MuxBase:
     def wakeup(self) -> None:
         """Make the harvest that waits, or the next one, return.
 
-        Any thread may call it; after `close()` it does nothing.
+        Any thread may call this. After `close()` the call does nothing.
         """
         self._engine.wakeup()
 
     def call_threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
         """Call ``fn(*args)`` in the mux's thread, in its next harvest.
 
-        Any thread may call it; that harvest then returns. What it raises comes
-        out of the harvest, or goes to the server's `on_error`.
+        Any thread may call this; the harvest then returns. An exception of `fn` leaves
+        the harvest, or goes to the server's `on_error`.
 
         Args:
             fn: the callable.
-            args: for it.
+            args: the arguments of `fn`.
 
         Raises:
             TypeError: `fn` cannot be called.
@@ -102,16 +102,15 @@ class MuxBase:
     def call_later(self, delay: float, fn: Callable[..., Any], *args: Any) -> Timer:
         """Call ``fn(*args)`` during a harvest, `delay` seconds from now.
 
-        What it raises comes out of the harvest, or goes to the server's
-        `on_error`.
+        An exception of `fn` leaves the harvest, or goes to the server's `on_error`.
 
         Args:
             delay: seconds; 0 or less means the next harvest.
             fn: the callable.
-            args: for it.
+            args: the arguments of `fn`.
 
         Returns:
-            A `Timer`; its `cancel()` forgets the call.
+            A `Timer`; its `cancel()` cancels the call.
 
         Raises:
             TypeError, ValueError: a delay that is no number; `fn` cannot be
@@ -122,27 +121,27 @@ class MuxBase:
     # --- looking inside ---------------------------------------------------
 
     def fileno(self) -> int:
-        """The poller's descriptor, for another event loop to watch.
+        """Return the poller's descriptor, for another event loop to watch.
 
-        It is readable when a harvest would have something, except for the
-        work that `next_timeout()` tells of.
+        The descriptor is readable when a harvest would report something, except for
+        the work that `next_timeout()` tells of.
 
         Raises:
-            BackendUnavailable: poll and select have none.
+            BackendUnavailable: poll and select have no descriptor.
         """
         return self._engine.fileno()
 
     def next_timeout(self) -> float | None:
-        """Seconds until a harvest is needed whatever `fileno()` says.
+        """Return seconds until a harvest is needed even if `fileno()` is not readable.
 
         Returns:
-            0 where there is something to do now (buffered messages, unsent
-            output), None where there is nothing to wait for.
+            0 if there is work now (buffered messages, unsent output), None if there
+            is no time to wait for.
         """
         return self._engine.next_timeout()
 
     def stats(self) -> Stats:
-        """Figures of this mux; after `close()`, the last ones."""
+        """Return the figures of this mux; after `close()`, the last ones."""
         engine = self._engine
         if not engine.has_last_stats():
             engine.check()
@@ -158,12 +157,12 @@ def join(mux: MuxBase, make: Callable[..., Engine]) -> None:
 
 
 def mux_with(kind: type[M], make: Callable[..., Engine]) -> M:
-    """A mux, of this class, whose engine another room makes: see `join`."""
+    """Return a mux of class `kind` whose engine `make` makes: see `join`."""
     mux = kind.__new__(kind)
     join(mux, make)
     return mux
 
 
 def engine_of(mux: MuxBase) -> Engine:
-    """The engine of a mux, for the rooms above."""
+    """Return the engine of a mux, for the rooms above."""
     return mux._engine

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Batch"]
 
 LOGGER = logging.getLogger("pymux")
-# What an errno means where the mux itself has ended the connection.
+# The meaning of an errno if the mux itself has ended the connection.
 MEANINGS = {
     errno.EMSGSIZE: "a message over the framing's max_size",
     errno.EPROTO: "its stream ended inside a message",
@@ -34,23 +34,22 @@ MEANINGS = {
 
 
 def log_end(conn: Connection, error: OSError) -> None:
-    """Log a line for a connection that ended by an error; many handlers have no
-    other way to see it."""
+    """Log the error that ended a connection: many handlers cannot see it."""
     cause = error.__cause__
     why = repr(cause) if cause is not None else MEANINGS.get(error.errno or 0)
     LOGGER.debug("%s ended: %s%s", repr(conn), error, f" ({why})" if why else "")
 
 
 class Batch:
-    """What one harvest brought, made by `Mux.harvest`.
+    """The messages and news of one harvest, made by `Mux.harvest`.
 
-    Messages are rows; `opened`, `drained`, `ended` and `closed` are lists of
-    what happened to connections. It may hold nothing at all, and is false then;
-    one with other news than messages is true, though its `len()` is 0.
+    Messages are rows. The lists `opened`, `drained`, `ended` and `closed` are news of
+    connections. A batch without messages and news is false. A batch with news alone is
+    true, though its `len()` is 0.
 
     A BATCH IS VALID UNTIL THE NEXT HARVEST: then access through it raises
-    ValueError. A view that was taken before stays valid, and unchanged, for as
-    long as it lives.
+    ValueError. A view that was taken before stays valid and unchanged as long as the
+    view lives.
 
     Attributes:
         opened: connections that are new.
@@ -58,7 +57,7 @@ class Batch:
             low water.
         ended: connections whose peer ended its stream (`half_open=True` only).
         closed: `(connection, OSError or None)` for every connection that has
-            ended, your own closes included; None is an ordinary end.
+            ended, also by your own `close`; None means an ordinary end.
 
     >>> from pymux import Lines, Mux
     >>> with Mux() as mux:
@@ -89,8 +88,8 @@ class Batch:
         "opened",
     )
 
-    _failed: list[Connection]  # closed, and never opened
-    _idle: list[Connection]  # asked about: does a task wait for the peer?
+    _failed: list[Connection]  # closed before they opened
+    _idle: list[Connection]  # idle, unless their task is at work
     opened: list[Connection]
     drained: list[Connection]
     ended: list[Connection]
@@ -107,11 +106,11 @@ class Batch:
     ) -> None:
         self._engine = engine
         self._service = engine.serving
-        self._number = number  # the engine says which batch may be used
+        self._number = number  # `engine.valid` is the number of the valid batch
         self._arena = arena
         self._rows = rows
-        self._gap = gap  # stands behind each message, where there is one
-        self._news = news  # there is more than messages
+        self._gap = gap  # the delimiter behind each message, if any
+        self._news = news  # True if there is more than messages
         self._replied = False
         self._conns: list[Connection] | None = None
         self._messages: list[bytes] | None = None
@@ -119,8 +118,10 @@ class Batch:
             self._fill()
 
     def _fill(self) -> None:
-        """Note what happened beside messages. It may be done again, where a
-        signal handler raised before the caller had the batch."""
+        """Fill the lists of news.
+
+        This is repeated if a signal handler raised before the caller had the batch.
+        """
         engine, turn = self._engine, self._engine.turn
         conn = engine.connection
         self.opened = [conn(turn.opened[k]) for k in range(turn.opened_count)]
@@ -151,7 +152,7 @@ class Batch:
             engine.count_ends(numbers)
 
     def __getattr__(self, name: str) -> Any:
-        """Makes the lists that most batches do not need, when asked for."""
+        """Make a list of news, which most batches do not need, at its first use."""
         if name not in ("opened", "drained", "ended", "closed"):
             raise AttributeError(name)
         setattr(self, name, [])
@@ -167,17 +168,19 @@ class Batch:
         return self._rows
 
     def __bool__(self) -> bool:
-        """True if there is anything in it, messages or not."""
+        """True if the batch has messages or news."""
         return self._rows > 0 or self._news
 
     def __iter__(self) -> Iterator[tuple[Connection, bytes]]:
-        """Each message, as (connection, bytes)."""
+        """Iterate over the messages as (connection, bytes)."""
         self._check()
         return zip(self.conns, self.messages)
 
     def _check(self) -> None:
-        """Raise where the batch is over, or not this thread's. The hot methods
-        look for themselves whether that would raise."""
+        """Raise if the batch is over, or belongs to another thread.
+
+        Hot methods compare first, and call this only if it would raise.
+        """
         engine = self._engine
         engine.check()
         if engine.valid != self._number:
@@ -190,7 +193,7 @@ class Batch:
 
     @property
     def conns(self) -> list[Connection]:
-        """The connection of each message: a list, one row a message."""
+        """The connection of each message, as a list."""
         if self._conns is None:
             self._check()
         return self._take_conns()
@@ -204,7 +207,7 @@ class Batch:
 
     @property
     def messages(self) -> list[bytes]:
-        """Each message's payload, framing removed: a list of bytes."""
+        """The payload of each message without its framing, as a list of bytes."""
         if self._messages is None:
             self._check()
         return self._take_messages()
@@ -213,7 +216,7 @@ class Batch:
         messages = self._messages
         if messages is None:
             if self._gap is not None and not self._arena.has_gaps():
-                self._gap = None  # _columns() was interrupted
+                self._gap = None  # `_columns` was interrupted
             messages = self._arena.messages(self._rows, self._gap)
             self._messages = messages
             if self._gap is None and self._rows > 1:
@@ -221,8 +224,7 @@ class Batch:
         return messages
 
     def _columns(self) -> Arena:
-        """The arena, when columns are asked for: payloads back to back, from
-        now on too."""
+        """Return the arena with payloads back to back, in later batches too."""
         engine = self._engine
         if engine.valid != self._number or engine.thread != get_ident():
             self._check()
@@ -237,17 +239,17 @@ class Batch:
 
     @property
     def data(self) -> memoryview:
-        """Every payload, back to back, as a read-only view; no copy.
+        """All payloads, back to back, as a read-only view without a copy.
 
-        It stays valid and unchanged for as long as it, a slice or an array of
-        it lives.
+        The memory stays valid and unchanged as long as the view, a slice or an array
+        of it lives.
         """
         rows, arena = self._rows, self._columns()
         return arena.view(DATA, arena.offsets[rows] if rows else 0)
 
     @property
     def offsets(self) -> memoryview:
-        """Where messages begin: int32, one more than there are messages.
+        """The offsets of messages: int32, one more than there are messages.
 
         Message k is ``data[offsets[k]:offsets[k + 1]]``.
         """
@@ -255,7 +257,7 @@ class Batch:
 
     @property
     def ids(self) -> memoryview:
-        """The connection's id of each message: uint64, one for each."""
+        """The connection's id of each message, as uint64."""
         self._check()
         return self._arena.view(IDS, 8 * self._rows).cast("Q")
 
@@ -272,10 +274,10 @@ class Batch:
         """Answer every message, each with one frame.
 
         Args:
-            replies: one bytes-like or None (no answer) for each message.
+            replies: for each message a bytes-like object, or None for no answer.
 
         Raises:
-            ValueError: the wrong number of replies, or one whose size its
+            ValueError: the wrong number of replies, or a reply whose size the
                 connection's framing cannot carry; nothing is sent.
             TypeError: a reply that is not bytes-like; nothing is sent.
             RuntimeError: the batch was answered before.
@@ -293,7 +295,7 @@ class Batch:
         if not replies:
             self._replied = True
             return
-        try:  # to join them finds out what they are
+        try:  # a reply of another type raises TypeError
             if self._service.fit(replies):
                 self._replied = True
                 log.answer(self._arena, replies, self._service.lines)
@@ -301,7 +303,7 @@ class Batch:
         except TypeError:
             self._replied = False
         conns = self.conns
-        copies = [None if one is None else to_bytes(one) for one in replies]
+        copies = [None if reply is None else to_bytes(reply) for reply in replies]
         for conn, reply in zip(conns, copies):
             if reply is not None and len(reply) > self._service.reply_limit:
                 engine.check_reply(conn.id, len(reply))
@@ -317,10 +319,10 @@ class Batch:
         """Answer every message from one buffer.
 
         Args:
-            data: bytes-like; what it holds now is sent.
-            offsets: where answers begin: a list, or a contiguous int32 or
-                int64 buffer, one more than there are messages, not falling,
-                not necessarily from 0. None cuts `data` as the batch is, and
+            data: bytes-like; its bytes are copied now.
+            offsets: the offsets of answers: a list, or a contiguous int32 or
+                int64 buffer, one more than there are messages. They must not fall,
+                and need not begin at 0. None cuts `data` as the batch is cut, and
                 `data` must then be as long as `batch.data`.
 
         Raises:

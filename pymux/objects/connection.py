@@ -1,4 +1,4 @@
-"""One connection, as handlers see it."""
+"""The connection that handlers use."""
 
 from __future__ import annotations
 
@@ -25,21 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-NAP = 0.005  # seconds between looks at a connection whose row another waits for
+NAP = 0.005  # seconds between checks of the output, in a task without a connection
 
 
 class Connection:
     """A connection of a mux: accepted, or made by `Mux.connect`.
 
-    The same object stands for it everywhere, from `opened` to `closed`, and
-    its `id` is never given to another. Everything but the plain attributes
-    raises RuntimeError outside the mux's thread and process. Once the mux has
-    closed there is nothing left to do: `close`, `abort`, `pause`, `resume` and
-    `send_eof` do nothing, in any thread, and `queued` is 0.
+    The same object stands for a connection from `opened` to `closed`. Outside the
+    mux's thread and process all but the plain attributes raises RuntimeError. After
+    the mux has closed, `close`, `abort`, `pause`, `resume` and `send_eof` do nothing,
+    in any thread, and `queued` is 0.
 
     Attributes:
         id: an int that no other connection of this mux ever has.
-        mux: the `Mux` it belongs to.
+        mux: the `Mux` of this connection.
         state: None, and yours to use.
 
     >>> from pymux import Mux
@@ -67,21 +66,23 @@ class Connection:
         self.state: Any = None
         self._engine = engine
         self._status = OPEN
-        self._buffer: Any = None  # what takes its messages, in a coroutine handler
+        self._buffer: Any = None  # takes messages for a coroutine
         self._names: Any = None
 
     def __repr__(self) -> str:
         status = "closed" if self.closed else "open"
         id_ = f"id {self.id >> 32}/{self.id & 0xFFFFFFFF}"
-        return f"<Connection {self._whose()}{status}, {id_}>"
+        return f"<Connection {self._address_text()}{status}, {id_}>"
 
     def __getstate__(self) -> Any:
         """Refuse to be copied or pickled: TypeError."""
         raise no_copy(self)
 
-    def _whose(self) -> str:
-        """Its addresses, for `repr`: none where only the mux's thread knows
-        them. It never raises, as nothing does that a line of a log needs."""
+    def _address_text(self) -> str:
+        """Return the addresses for `repr`; "" if only the mux's thread knows them.
+
+        This never raises, since log lines need it.
+        """
         if self._names is None and not self._engine.is_here():
             return ""
         try:
@@ -91,26 +92,26 @@ class Connection:
         at = f" at {format_address(local)}" if local else ""
         return f"{format_address(peer) if peer else 'unnamed'}{at}, "
 
-    # --- what it is -----------------------------------------------------
+    # --- properties -----------------------------------------------------
 
     @property
     def closed(self) -> bool:
-        """True if it was closed, by this side or by a reported end."""
+        """True if this side closed the connection, or its end was reported."""
         return self._status == CLOSED or self._status == GONE
 
     @property
     def peer(self) -> Any:
-        """The other side: (host, port), or a path, "" where it has none.
+        """The address of the peer: (host, port), or a path, or "" for no address.
 
-        Readable after the end too.
+        It can be read after the end too.
         """
         return self._addresses()[0]
 
     @property
     def local(self) -> Any:
-        """This side: (host, port), or a path, "" where it has none.
+        """The address of this side: (host, port), or a path, or "" for no address.
 
-        Readable after the end too.
+        It can be read after the end too.
         """
         return self._addresses()[1]
 
@@ -126,43 +127,42 @@ class Connection:
 
     @property
     def stopping(self) -> bool:
-        """True if the server's `stop` has ended its input, and not the peer.
+        """True if the server's `stop` ended the input, and not the peer.
 
-        A stop ends each stream behind what had arrived. To the handler that
-        looks like the peer's end: the last messages come, `recv` returns
-        None, `closed` is told of no error. Here is the difference. Where this
-        is True, the peer may have had more to send, and what was received is
-        perhaps a part: an unterminated last line, half of an upload. Where
-        the peer's end had arrived before, it is False, and the stream whole.
+        A stop ends each stream after the input that has arrived. The handler sees
+        that as the peer's end: the last messages come, `recv` returns None, and
+        `closed` gets no error. True here tells that the peer may have had more to
+        send, so the input may be a part: an unterminated last line, half of an
+        upload. False tells that the peer's end had arrived, so the stream is whole.
 
-        It is known when all that had arrived has been received: as the last
-        messages reach the handler, in `closed`, and from then on; in a
-        coroutine, ask once `recv` has returned None or iteration has ended.
-        False on a connection that was closed here before that.
+        The value is final once all arrived input has been received: with the last
+        messages, in `closed`, and from then on. In a coroutine, read it once `recv`
+        has returned None or iteration has ended. It is False on a connection that
+        this side closed before that.
         """
         return self._engine.is_stopping(self.id)
 
     @property
     def queued(self) -> int:
-        """Bytes sent that the kernel has not yet taken, 0 once it ended."""
+        """Bytes of output that the kernel has not taken yet; 0 after the end."""
         return self._engine.queued(self.id)
 
-    # --- what it does ---------------------------------------------------
+    # --- operations -----------------------------------------------------
 
     def send(self, data: Buffer) -> None:
         """Queue a message, as one frame of the connection's framing.
 
-        It leaves when the handler has seen the whole batch, at the next
-        harvest at the latest, in the order of all that is sent.
+        The message leaves after the handler has had the whole batch, at the next
+        harvest at the latest. Messages keep their order.
 
         Args:
-            data: bytes-like; what it holds now is sent.
+            data: bytes-like; its bytes are copied now.
 
         Raises:
             ConnectionClosed: after `close`, `abort` or `send_eof`, and once
                 the end of the connection has been reported.
-            TypeError: for what is not bytes-like; a str must be encoded.
-            ValueError: for a size that the framing cannot carry.
+            TypeError: `data` is not bytes-like; a str must be encoded.
+            ValueError: the framing cannot carry this size.
             RuntimeError: outside the mux's thread or process.
         """
         engine = self._engine
@@ -195,13 +195,13 @@ class Connection:
             self._status = SEND_ENDED
 
     def close(self) -> None:
-        """Flush, end the stream, and close once the peer has ended too.
+        """Flush, end the stream, and close once the peer has ended its stream too.
 
-        What the peer still sends is read and dropped. After
-        `Limits.close_timeout` seconds without progress the connection is reset
-        and reported with ETIMEDOUT. Progress is a byte that the system took
-        for sending or the peer acknowledged, not one that the peer sends; so
-        a peer that reads steadily gets everything, however long it takes.
+        Further input is read and dropped. After `Limits.close_timeout` seconds without
+        progress the connection is reset and reported with ETIMEDOUT. Progress is a byte
+        that the system takes for sending or that the peer acknowledges. A byte that the
+        peer sends is no progress. So a peer that reads steadily gets everything,
+        however long it takes.
         """
         if self._engine.c is None:
             return
@@ -211,9 +211,9 @@ class Connection:
             self._stop_input()
 
     def abort(self) -> None:
-        """Drop what is queued and reset the connection.
+        """Drop the queued output and reset the connection.
 
-        It is reported in `Batch.closed` with None: an end of your own.
+        `Batch.closed` reports the end with None, since it is your own.
         """
         if self._engine.c is None:
             return
@@ -222,10 +222,10 @@ class Connection:
         self._stop_input()
 
     def _stop_input(self) -> None:
-        """We closed it: no further message reaches a handler.
+        """Let no further message reach a handler: this side closes the connection.
 
-        The log knows already: answers given before were given to an open one, and
-        a signal handler that raises in between leaves one that can be closed.
+        The close is logged before: earlier replies go to an open connection, and after
+        a signal handler that raises in between, the connection can still be closed.
         """
         self._status = CLOSED
         if self._buffer is not None:
@@ -234,8 +234,8 @@ class Connection:
     def pause(self) -> None:
         """Read nothing more until `resume`; buffered messages wait too.
 
-        A reset is still reported. It has nothing to do with the pause that
-        output over high water brings: reading goes on when neither holds.
+        A reset is still reported. Output over high water pauses reading too; reading
+        goes on when neither pause holds.
         """
         if self._engine.c is None:
             return
@@ -250,47 +250,46 @@ class Connection:
         self._engine.log.op(self.id | RESUME)
 
     def set_framing(self, framing: Framing | None, unread: Buffer = b"") -> None:
-        """Speak another framing from here on, both ways.
+        """Switch both directions to another framing.
 
-        What was sent before goes out as the old framing has it. What was received
-        behind the message that the handler has now is cut anew: later messages of
-        the batch, those that the coroutine has not taken, and all that follows. A
-        batch handler has been given its whole batch; only what follows that is cut
-        anew. Limits stay as they are.
+        Messages sent before keep the old framing. Input after the message that the
+        handler has now is cut anew: later messages of the batch, messages that the
+        coroutine has not taken, and further input. A batch handler has its whole batch
+        already, so only input after the batch is cut anew. Limits stay as they are.
 
         Args:
-            framing: the new one; None is `Raw()`.
-            unread: bytes-like; what stands in front of the input that is cut anew:
-                bytes that a parser of yours was given and has not used.
+            framing: the new framing; None is `Raw()`.
+            unread: bytes-like; put in front of the input that is cut anew: bytes that
+                your parser has received and not used.
 
         Raises:
-            TypeError: what is neither a framing nor None.
+            TypeError: `framing` is neither a framing nor None.
             ConnectionClosed: after `close` or `abort`, and once the end of the
                 connection has been reported.
-            RuntimeError: messages of a `Scanner` or `Splitter` were received behind
-                this one: their bytes are not known any more.
+            RuntimeError: more messages of a `Scanner` or `Splitter` were received:
+                their bytes are not known any more.
         """
         self._engine.check()
         switch_framing(self, framing, to_bytes(unread))
 
     # --- in its coroutine -----------------------------------------------
 
-    def _task_for(self, what: str) -> Any:
-        """The task that runs, if it may wait for something of this connection."""
+    def _task_for(self, call: str) -> Any:
+        """Return the running task, if it may wait for this connection."""
         buffer, task = self._buffer, self._engine.running
         if buffer is None or task is None or task.waiting:
-            raise self._cannot_wait(what)
-        if task is not buffer and task is not buffer.task:  # else its own, or dialled
-            raise self._cannot_wait(what)
+            raise self._cannot_wait(call)
+        if task is not buffer and task is not buffer.task:  # another connection's task
+            raise self._cannot_wait(call)
         return task
 
-    def _cannot_wait(self, what: str) -> RuntimeError:
+    def _cannot_wait(self, call: str) -> RuntimeError:
         task = self._buffer.task if self._buffer is not None else None
         if task is not None and task.waiting is not None:
             why = f"while the coroutine waits in {task.what()}(): one at a time"
         else:
             why = "belongs to the coroutine handler of its connection"
-        return RuntimeError(f"{what} {why}; inside asyncio use pymux.aio")
+        return RuntimeError(f"{call} {why}; inside asyncio use pymux.aio")
 
     @suspending
     def recv(self, timeout: float | None = None) -> Generator[Any, Any, bytes | None]:
@@ -303,11 +302,11 @@ class Connection:
             The message, or None once the peer has ended its stream.
 
         Raises:
-            TimeoutError: nothing came in time; the connection is as before.
-                What came in time is never late: 0 still looks once.
+            TimeoutError: no message came in time; the connection is as before.
+                A message that has arrived is returned, even if `timeout` is 0.
             ValueError: a negative timeout.
-            ConnectionClosed: it was lost, and every message has been taken.
-            RuntimeError: in another coroutine than its own.
+            ConnectionClosed: the connection was lost, and no message is left.
+            RuntimeError: in another coroutine than the connection's own.
         """
         task, buffer = self._engine.running, self._buffer
         if task is not buffer or task is None or task.waiting:
@@ -317,7 +316,7 @@ class Connection:
             message = buffer.take()
         elif buffer.over:
             if task.too_eager():
-                yield task.next_turn("recv")  # nothing comes with it
+                yield task.next_turn("recv")
             message = buffer.take()
         else:
             if timeout is not None:
@@ -332,36 +331,36 @@ class Connection:
     async def drain(self) -> None:
         """Wait until output is under low water, if it is over high water.
 
-        After much output the mux has a turn in any case, in which others are
-        served and the loss of the peer is noticed.
+        After much output this always waits for the next turn: so the mux serves other
+        connections, and notices the loss of the peer.
 
         Raises:
             ConnectionClosed: the connection was lost.
-            RuntimeError: in another coroutine than its own.
+            RuntimeError: in another coroutine than the connection's own.
         """
         engine, buffer = self._engine, self._buffer
         running = engine.running
         if running is not None and running.conn is None:
-            # The cleanup of an async generator, which has no connection.
+            # The cleanup of an async generator runs in a task without a connection.
             while buffer and not self.closed and self.queued > buffer.high_water:
                 await suspend(running.next_turn("drain", NAP))
             return
         task = self._task_for("drain()")
-        while True:
+        while True:  # again after a `drained` row that was about earlier output
             while engine.handed_over == engine.turns or task.too_eager():
                 await suspend(task.next_turn("drain"))
             if buffer.lost is not None:
                 raise buffer.closed_error()
             if self._status == CLOSED or self.queued <= buffer.high_water:
                 return
-            if task is buffer:  # for a row, perhaps of what went before
+            if task is buffer:
                 task.waiting = "drain"
             else:  # the connection is dialled
                 buffer.wait_in("drain")
             await suspend(task)
 
     def __aiter__(self) -> Connection:
-        """Each message, until the peer ends its stream; raises as `recv`."""
+        """Iterate over messages until the peer ends its stream; raise as `recv`."""
         return self
 
     @types.coroutine

@@ -1,4 +1,4 @@
-"""A listening socket, as users hold it."""
+"""Listening sockets of a mux."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Listener:
     """A listening socket of a mux, made by `Mux.listen`.
 
     Attributes:
-        address: (host, port) with the port that was really bound, or the path.
+        address: (host, port) with the port that was bound, or the path.
 
     >>> from pymux import Mux
     >>> with Mux() as mux:
@@ -34,7 +34,7 @@ class Listener:
 
     def __init__(self, engine: Engine, id: int, address: Any) -> None:
         self._engine = engine
-        self._mux = engine.mux()  # a mux lives as long as its listeners are held
+        self._mux = engine.mux()  # a listener keeps its mux alive
         self._id = id
         self.address: Any = address
 
@@ -46,9 +46,9 @@ class Listener:
         raise no_copy(self)
 
     def close(self) -> None:
-        """Stop listening; its connections live on.
+        """Stop listening. Accepted connections stay open.
 
-        A second call does nothing, nor does one after the mux has closed.
+        A second call does nothing; nor does a call after the mux has closed.
         """
         if not self._id or self._engine.is_over():
             return
@@ -60,20 +60,20 @@ class Listener:
 def listen_on_all(
     engine: Engine, places: list[tuple[Settings, int, bool]]
 ) -> list[Listener]:
-    """Listen on every address, or on none of them if one fails.
+    """Listen on every address, or on none if one fails.
 
     Args:
         places: for each address its settings, the number of the service that gets
             the connections, and whether they are half-open.
 
     Raises:
-        OSError: an address cannot be had; the error names it.
+        OSError: an address cannot be bound; the error names the address.
     """
     made: list[Listener] = []
     try:
         for settings, service, half_open in places:
             _listen(engine, settings, service, half_open, made)
-    except BaseException:  # of a signal handler, too
+    except BaseException:  # a signal handler's, too
         for listener in made:
             listener.close()
         raise
@@ -103,4 +103,4 @@ def _listen(
         mode=settings.mode,
         shown=str(settings),
     )
-    del keep  # the core has read what it points to
+    del keep  # the core has read this memory

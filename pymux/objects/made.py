@@ -1,4 +1,4 @@
-"""The objects of a mux, as its engine has them made and forgotten."""
+"""Makes and ends the objects of a mux for its engine."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Made"]
 
 
 class Made:
-    """What `engine.Objects` asks for, with the classes of plain muxes."""
+    """Implements `engine.Objects` with the classes of plain muxes."""
 
     connection: type[Connection] = Connection
     batch: type[Batch] = Batch
 
     def forget(self, engine: Engine, batch: Batch) -> None:
-        """A batch is over: the connections that it reports as closed are gone."""
+        """Forget the connections that a batch reported as closed."""
         for conn, _ in batch.closed:
             mark_closed(conn)
             engine.forget(conn)
@@ -33,14 +33,14 @@ class Made:
         answer(conn, data)
 
     def fail(self, conn: Any, error: BaseException | None) -> None:
-        """Have the connection end."""
+        """End the connection; `error` is the cause."""
         fail(conn, error if error is not None else ConnectionError("no message"))
 
     def leave(self, engine: Engine, conn: Any) -> None:
-        """The core is about to close: keep what is asked for later."""
+        """Before the core closes, keep the addresses and `stopping`."""
         keep_names(conn)
         engine.keep_stopping(conn.id)
 
     def end(self, conn: Any) -> None:
-        """The core has closed, or is a parent's."""
+        """Mark the connection closed."""
         mark_closed(conn)

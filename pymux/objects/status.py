@@ -1,6 +1,6 @@
-"""What the engine and handlers do with a connection's status.
+"""The status of a connection.
 
-A status is a connection's own; other rooms change it by these functions.
+Other rooms read and change the status by these functions alone.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ __all__ = [
     "takes_output",
 ]
 
-# A connection's status; `send` only asks whether it is over GONE.
+# The status of a connection; `send` only compares it with GONE.
 OPEN = 0
-GONE = 1  # its end is being reported: what is sent is discarded
+GONE = 1  # the end is being reported: output is discarded
 SEND_ENDED = 2  # send_eof() was called
 CLOSED = 3  # closed by this side, or reported as closed
 
 
 def engine_of(conn: Connection) -> Engine:
-    """The engine of a connection's mux."""
+    """Return the engine of a connection."""
     return conn._engine
 
 
 def buffer_of(conn: Connection) -> Any:
-    """What takes the connection's messages for a coroutine, None in other forms."""
+    """Return the buffer of a connection with a coroutine, or None."""
     return conn._buffer
 
 
 def set_buffer(conn: Connection, buffer: Any) -> None:
-    """Have a buffer take the connection's messages; None: nothing does."""
+    """Set the buffer that takes the connection's messages; None removes it."""
     conn._buffer = buffer
     engine, slot = conn._engine, conn.id & 0xFFFFFFFF
     if slot < len(engine.table) and engine.table[slot] is conn:
@@ -64,18 +64,17 @@ def is_closed(conn: Connection) -> bool:
 
 
 def takes_output(conn: Connection) -> bool:
-    """True if `send` would take a message."""
+    """True if `send` accepts a message."""
     return conn._status == OPEN
 
 
 def mark_closed(conn: Connection) -> None:
-    """The end of the connection has been reported, or its mux has closed."""
+    """Mark the connection closed: its end was reported, or its mux has closed."""
     conn._status = CLOSED
 
 
 def answer(conn: Connection, data: bytes) -> None:
-    """Log what a handler returned, in whatever status that left the connection:
-    what the very call that closed it returns is still sent."""
+    """Log what a handler returned, even if the handler closed the connection."""
     log = conn._engine.log
     if conn._status == CLOSED:
         log.insert_before(conn.id | CLOSE, conn.id, data)
@@ -84,11 +83,11 @@ def answer(conn: Connection, data: bytes) -> None:
 
 
 def fail(conn: Connection, error: BaseException) -> None:
-    """Have the connection end with ECONNABORTED, caused by `error`."""
+    """End the connection with ECONNABORTED; `error` is the cause."""
     engine = conn._engine
     engine.log.settle()
     if conn._status == GONE:
-        conn._status = CLOSED  # its end has its cause, and is being reported
+        conn._status = CLOSED  # the end is being reported, with its own cause
     elif conn._status != CLOSED:
         conn._status = CLOSED
         engine.causes[conn.id] = error
@@ -96,19 +95,19 @@ def fail(conn: Connection, error: BaseException) -> None:
 
 
 def refusal(conn: Connection) -> ConnectionClosed:
-    """The error of a `send` that the connection's status forbids."""
+    """Return the error of a `send` that the connection's status forbids."""
     text = "send_eof() was called" if conn._status == SEND_ENDED else "is closed"
     return ConnectionClosed(f"{conn!r}: {text}", connection=conn)
 
 
 def keep_names(conn: Connection) -> None:
-    """The core is about to forget the connection: keep its addresses."""
+    """Keep the addresses of a connection that the core will forget."""
     if conn._names is None:
         conn._names = names_of(conn._engine, conn.id)
 
 
 def note_end(conn: Connection, names: Any) -> None:
-    """The core reports the end of the connection, with its addresses."""
+    """Note the end of a connection, and the addresses that the core reports."""
     if conn._status != CLOSED:
         conn._status = GONE
     conn._names = pack_names(names) or conn._names or ("", "")

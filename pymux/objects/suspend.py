@@ -1,4 +1,4 @@
-"""Functions that yield to the mux, as coroutines that warn if nobody awaits them."""
+"""Functions that yield to the mux, as coroutines that warn if not awaited."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def _native(fn: Any) -> Any:
-    """A generator function of coroutines, as an `async def` has them."""
+    """Turn a generator function into one that returns native coroutines."""
     code = fn.__code__
     flags = code.co_flags & ~inspect.CO_GENERATOR | inspect.CO_COROUTINE
     made = types.FunctionType(
@@ -34,7 +34,7 @@ def _native(fn: Any) -> Any:
 
 
 def _works() -> bool:
-    """True if this interpreter makes coroutines of what yields by itself."""
+    """True if this interpreter accepts a native coroutine that yields."""
 
     def yielding(value: Any) -> Generator[Any, Any, Any]:
         return (yield value)
@@ -61,10 +61,10 @@ _NATIVE = _works()
 def suspending(
     fn: Callable[P, Generator[Any, Any, T]],
 ) -> Callable[P, Coroutine[Any, Any, T]]:
-    """As `types.coroutine`, but a forgotten `await` is warned of.
+    """Act as `types.coroutine`, but Python warns of a forgotten `await`.
 
-    An `async def` would do too. But that cannot yield, and to await something
-    that does takes a message 0.1 microseconds more, half as much again.
+    An `async def` cannot yield, and to await a function that yields costs a message
+    0.1 microseconds, half as much again.
     """
     made: Any = _native(fn) if _NATIVE else types.coroutine(fn)
     return made  # type: ignore[no-any-return]
@@ -72,5 +72,5 @@ def suspending(
 
 @types.coroutine
 def suspend(task: Any) -> Generator[Any, Any, None]:
-    """Wait for what the task says that it waits for."""
+    """Suspend the task until the mux resumes it."""
     yield task

@@ -1,9 +1,8 @@
 """Switching a connection's framing in mid-stream.
 
-The handler switches at a message. What was received behind that message was cut by
-the old framing: later rows of the batch, and messages that a coroutine has not taken.
-Their frames are put together again, byte for byte, and given back to the core, which
-cuts them anew.
+A handler switches at a message. Input after that message was cut by the old framing:
+later rows of the batch, and messages that a coroutine has not taken. Their frames are
+rebuilt, byte for byte, and given back to the core, which cuts them anew.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["Given", "begin_rows", "give_rows", "give_runs", "switch_framing"]
 
 
 class _Skipped:
-    """Stands where a row is not given to its connection's handler."""
+    """Replaces a connection or buffer whose row is skipped."""
 
     _status = CLOSED
     over = True
@@ -32,13 +31,13 @@ SKIPPED: Any = _Skipped()
 
 
 class Given:
-    """The rows of a batch, and how far they have been given to a handler.
+    """The rows of a batch, and how many a handler has been given.
 
     Attributes:
-        rows: what the rows are given to, connections or buffers, or SKIPPED.
-        order: goes through `rows`; what it has passed has been given.
-        lengths: how many rows each of `rows` stands for; None: one.
-        marked: some of `rows` are SKIPPED.
+        rows: the receiver of each row: a connection, a buffer, or SKIPPED.
+        order: iterates over `rows`; rows that `order` has passed have been given.
+        lengths: the number of rows of each receiver; None: one each.
+        marked: True if some receivers are SKIPPED.
     """
 
     __slots__ = ("batch", "lengths", "marked", "order", "rows")
@@ -49,13 +48,13 @@ class Given:
         self.batch = batch
         self.rows = rows
         self.lengths = lengths
-        self.order: Any = iter(rows)  # with a __length_hint__
+        self.order: Any = iter(rows)  # its __length_hint__ counts the rows left
         self.marked = False
 
-    def take_back(self, to: Any) -> list[Any]:
-        """The messages that were to be given to `to`; they are not given any more."""
+    def take_back(self, receiver: Any) -> list[Any]:
+        """Skip the rows left for a receiver, and return their messages."""
         begun = len(self.rows) - self.order.__length_hint__()
-        later = [k for k in range(begun, len(self.rows)) if self.rows[k] is to]
+        later = [k for k in range(begun, len(self.rows)) if self.rows[k] is receiver]
         messages: list[Any] = []
         for k in later:
             self.rows[k] = SKIPPED
@@ -68,13 +67,13 @@ class Given:
 
 
 def begin_rows(batch: Batch) -> None:
-    """Handlers are about to see news of a batch whose rows they are given later."""
+    """Note a batch's rows before its news: a handler of news may switch framings."""
     engine = batch._engine
     engine.given = Given(batch, batch._arena.conns(engine.table, batch._rows))
 
 
 def give_rows(batch: Batch, table: list[Any]) -> Given:
-    """The rows of a batch, about to be given to what stands in a table, by slot."""
+    """Begin to give the rows of a batch to the receivers in a table, by slot."""
     engine, rows = batch._engine, batch._arena.conns(table, batch._rows)
     before = engine.given
     if before is not None and before.marked and before.batch is batch:
@@ -86,7 +85,7 @@ def give_rows(batch: Batch, table: list[Any]) -> Given:
 
 
 def give_runs(batch: Batch, runs: list[tuple[Any, int]]) -> Given:
-    """The same for runs of rows of one buffer."""
+    """Begin to give runs of rows to their buffers."""
     lengths = [length for _, length in runs]
     given = Given(batch, [buffer for buffer, _ in runs], lengths)
     batch._engine.given = given
@@ -94,7 +93,7 @@ def give_runs(batch: Batch, runs: list[tuple[Any, int]]) -> Given:
 
 
 def switch_framing(conn: Connection, framing: Framing | None, unread: bytes) -> None:
-    """Have a connection speak another framing from here on."""
+    """Switch a connection to another framing."""
     check_framing(framing)
     if conn._status == CLOSED:
         raise refusal(conn)
