@@ -109,7 +109,7 @@ class Batches(Connections):
                 self.warn_of_shortage()
         finally:
             self.state = IDLE
-            if self.batch is not None:  # a handler that kept it may still use it
+            if self.batch is not None:  # `valid` stays: a handler may keep a batch
                 batch, self.batch = self.batch, None
                 if self._news and self.c is not None:
                     self.objects.forget(self, batch)

@@ -17,6 +17,6 @@ def listen_on(c: Any, sock: socket.socket, policy: Any, id_: Any) -> int:
         return int(lib.pmx_listen_on(c, own.fileno(), policy, id_))
     finally:
         if id_[0]:
-            own.detach()  # the core closes it
+            own.detach()  # the core closes the descriptor
         else:
             own.close()

@@ -14,7 +14,7 @@ from .structs import framing_of
 
 __all__ = ["LARGE_PIECE", "SUBMIT_OVER", "Output", "to_bytes"]
 
-UNLET = 2**64 - 1  # `pmx_queued` returns it if another thread is inside
+UNLET = 2**64 - 1  # the result of `pmx_queued` while another thread is inside
 SUBMIT_OVER = 4194304  # bytes of large pieces before the core takes the log
 SUBMIT_PIECES = 8192  # pieces before the core takes the log
 

@@ -26,8 +26,8 @@ _set_fd = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
 class SignalFds:
     """The wakeup descriptor, which the interpreter writes to when a signal comes.
 
-    It is that of the mux that waited last. A mux that closes restores that of the mux
-    before, and the first mux the original one. Only the main thread may set it.
+    The mux that waited last sets its own. A mux that closes restores that of the mux
+    before, or the original one. Only the main thread may set a descriptor.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """A small engine for one socket.
 
-The engine uses poll, which needs no descriptor. It has no wakeup before the first call
-of `can_be_woken`. Its memory grows with its input.
+The engine prefers poll, which needs no descriptor. There is no wakeup before the first
+call of `can_be_woken`. The memory grows with the input.
 """
 
 from __future__ import annotations
