@@ -135,7 +135,7 @@ class BaseServer:
             return list(plan.addresses)
 
     def stats(self) -> Stats:
-        """Return figures of the mux: zeros before the start, the last ones after the end.
+        """Return figures of the mux: zeros before the start, the last ones at the end.
 
         Any thread may call it.
         """
