@@ -1,10 +1,10 @@
 /*
- * poll: everywhere but Windows. The array of descriptors is ours, so changing
- * interest is a store. A descriptor that wants nothing is written as ~fd,
- * which poll skips: hang-up and error cannot be masked otherwise. What is
- * ready is looked for from where the last wait stopped, so that those at the
- * front do not starve the rest. A selector waits on a copy, which costs little
- * beside what the kernel does with each entry.
+ * poll: every OS but Windows. The array of descriptors is ours, so a change of
+ * interest is a store. poll cannot mask hang-up and error, but skips negative
+ * numbers, so a descriptor without interest is written as ~fd. The search for
+ * ready descriptors starts where the last wait stopped, so that the first ones
+ * do not starve the rest. A selector waits on a copy of the array, which costs
+ * little beside the kernel's work on each entry.
  */
 #ifndef _WIN32
 #ifdef __linux__
@@ -179,8 +179,8 @@ static struct pollfd *copy(const state_t *s, pmx_ready *ready, uint32_t *count)
     return fds;
 }
 
-/* Hang-up, errors and a closed descriptor come unasked for: they are told as
- * whatever is asked for, as the standard library's selectors do. */
+/* poll always reports hang-up, errors and a closed descriptor. Report them as
+ * the events that were asked for, as the standard library's selectors do. */
 static int poll_look(void *state, pmx_ready *ready, int64_t timeout_ns)
 {
     uint32_t count;
