@@ -159,7 +159,7 @@ class Mux(MuxBase):
         """
         engine = engine_of(self)
         engine.check()
-        asked = listen_settings(
+        all_settings = listen_settings(
             address,
             framing=framing,
             limits=limits,
@@ -169,7 +169,8 @@ class Mux(MuxBase):
             mode=mode,
         )
         places = [
-            (one, *service_to_listen(engine, one.handler, half_open)) for one in asked
+            (settings, *service_to_listen(engine, settings.handler, half_open))
+            for settings in all_settings
         ]
         is_list = isinstance(address, list)
         made = listen_on_all(engine, places)
@@ -216,16 +217,16 @@ class Mux(MuxBase):
         """
         engine = engine_of(self)
         engine.check()
-        asked = connect_settings(
+        settings = connect_settings(
             address, framing=framing, limits=limits, handler=handler, refuse=()
         )
-        number, half_open = service_to_dial(engine, asked.handler, half_open)
+        number, half_open = service_to_dial(engine, settings.handler, half_open)
         rules = policy(
-            asked.framing, asked.limits, half_open=half_open, timeout=timeout
+            settings.framing, settings.limits, half_open=half_open, timeout=timeout
         )
         rules.service = number
-        found = endpoints(asked.address, listen=False)
-        conn: Connection = engine.dial(found, rules, asked.framing, str(asked))
+        found = endpoints(settings.address, listen=False)
+        conn: Connection = engine.dial(found, rules, settings.framing, str(settings))
         return conn
 
     def send_many(self, conns: Iterable[Connection], data: Buffer) -> int:

@@ -40,10 +40,10 @@ class Service:
         if on_error is not None and not callable(on_error):
             raise TypeError(f"on_error is {on_error!r}; a callable or None is needed")
         self.where: Any = list(address) if isinstance(address, list) else [address]
-        self._asked = listen_settings(self.where, handler=handler, **options)
-        for settings in self._asked:
+        self._endpoints = listen_settings(self.where, handler=handler, **options)
+        for settings in self._endpoints:
             dispatcher_for(settings.handler)
-        self._first = self._asked[0].handler if handler is None else handler
+        self._first = self._endpoints[0].handler if handler is None else handler
         self._on_error = on_error
 
     def open(self, mux: Mux) -> list[Listener]:
@@ -60,7 +60,7 @@ class Service:
         handlers: Handlers = handlers_of(engine)
         handlers.lead(self._first, self._on_error)
         places = []
-        for settings in self._asked:
+        for settings in self._endpoints:
             number = handlers.number_for(settings.handler, self._on_error, keep=True)
             places.append((settings, number, handlers.half_open(number)))
         return listen_on_all(engine, places)

@@ -21,7 +21,7 @@ from ..values.errors import FATAL, ends_in
 if TYPE_CHECKING:
     from ..engine.engine import Engine
 
-__all__ = ["Dispatcher", "OnError", "wholly"]
+__all__ = ["Dispatcher", "OnError", "repeat"]
 
 LOGGER = logging.getLogger("pymux")
 OnError = Callable[[Connection | None, BaseException], Any]
@@ -144,7 +144,7 @@ class Dispatcher:
         return True
 
 
-def wholly(raised: list[BaseException], step: Callable[..., Any], *args: Any) -> None:
+def repeat(raised: list[BaseException], step: Callable[..., Any], *args: Any) -> None:
     """Repeat a step until it returns. Collect the errors that have to leave pymux
     in a list meanwhile."""
     while True:

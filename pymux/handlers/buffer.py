@@ -174,7 +174,7 @@ class TaskBuffer(ReceiveBuffer):
 
     task: Any
 
-    def is_awaited(self, what: str) -> bool:
+    def is_awaited(self, call: str) -> bool:
         """Return True if the coroutine waits in the named call on this connection."""
         raise NotImplementedError
 

@@ -12,7 +12,7 @@ from ..objects.batch import Batch
 from ..objects.connection import Connection
 from ..objects.rows import asked_about, begin_rows, for_each_buffer, has_news, row_count
 from ..objects.status import buffer_of, is_closed, set_buffer
-from .base import Dispatcher, OnError, wholly
+from .base import Dispatcher, OnError, repeat
 from .generators import Generators
 from .tasks import Task
 
@@ -168,13 +168,13 @@ class CoroutineDispatcher(Dispatcher):
         Then do the same for the generators that the coroutines have left."""
         self.ending = True
         raised: list[BaseException] = []
-        wholly(raised, self.interrupt, cause)
-        wholly(raised, self.clean_up)
-        wholly(raised, self.abandon)
+        repeat(raised, self.interrupt, cause)
+        repeat(raised, self.clean_up)
+        repeat(raised, self.abandon)
         self.until = None
-        wholly(raised, self.generators.finish_all)
-        wholly(raised, self.clean_up)
-        wholly(raised, self.abandon)
+        repeat(raised, self.generators.finish_all)
+        repeat(raised, self.clean_up)
+        repeat(raised, self.abandon)
         if raised and cause is None:
             raise raised[0]
 

@@ -40,20 +40,20 @@ def dial_in_asyncio(connect: Callable[..., Any]) -> None:
 class DialledBuffer(TaskBuffer):
     """The messages of a dialled connection, for the coroutine that dialled."""
 
-    __slots__ = ("task", "what", "where")
+    __slots__ = ("call", "task", "where")
 
     def __init__(self, conn: Connection, task: Task, where: str) -> None:
         super().__init__(conn)
         self.task: Task = task
         self.where = where
-        self.what: str | None = None
+        self.call: str | None = None
 
-    def is_awaited(self, what: str) -> bool:
-        return self.task.waiting is self and self.what == what
+    def is_awaited(self, call: str) -> bool:
+        return self.task.waiting is self and self.call == call
 
-    def wait_in(self, what: str) -> None:
+    def wait_in(self, call: str) -> None:
         """Note that the coroutine is about to wait in the named call."""
-        self.what = what
+        self.call = call
         self.task.waiting = self
 
     def begin(self) -> None:
@@ -105,7 +105,7 @@ class DialDispatcher(Dispatcher):
 class _Dial:
     """One `dial`: resolve in a thread, connect, wait until the connection is open."""
 
-    what = "dial"
+    call = "dial"  # the name for error messages
 
     def __init__(self, settings: Settings, timeout: float | None) -> None:
         self._settings = settings

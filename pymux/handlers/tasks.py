@@ -41,10 +41,10 @@ FOREIGN = (
 class Wait:
     """Begins a wait of `sleep`, `to_thread` or `dial` for the task that yields it."""
 
-    __slots__ = ("begin", "what")
+    __slots__ = ("begin", "call")
 
-    def __init__(self, what: str, begin: Callable[[Task], None]) -> None:
-        self.what: str = what
+    def __init__(self, call: str, begin: Callable[[Task], None]) -> None:
+        self.call: str = call
         self.begin: Callable[[Task], None] = begin
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -69,12 +69,12 @@ class Task(TaskBuffer):
     def task(self) -> Task:
         return self
 
-    def is_awaited(self, what: str) -> bool:
-        return bool(self.waiting == what)
+    def is_awaited(self, call: str) -> bool:
+        return bool(self.waiting == call)
 
     def what(self) -> str:
         """Name the call that the coroutine waits in, for an error message."""
-        return str(getattr(self.waiting, "what", self.waiting))
+        return str(getattr(self.waiting, "call", self.waiting))
 
     def own(self, buffer: Any) -> None:
         """Keep a dialled connection, which ends with the coroutine."""
@@ -112,9 +112,9 @@ class Task(TaskBuffer):
         else:
             self.throw(TimeoutError(f"recv(): no message within {timeout} seconds"))
 
-    def next_turn(self, what: str, delay: float = 0) -> Task:
+    def next_turn(self, call: str, delay: float = 0) -> Task:
         """Return the task to yield; the coroutine goes on after a turn of the mux."""
-        self.waiting = what
+        self.waiting = call
         self.timer = self.engine.call_later(delay, self.wake)
         return self
 
@@ -165,7 +165,7 @@ class Task(TaskBuffer):
                 error = self.closed_error()
             elif type(wanted) is Wait:
                 try:
-                    self.waiting = wanted.what
+                    self.waiting = wanted.call
                     wanted.begin(self)
                     return
                 except Exception as error_:  # no thread could be started, say
@@ -232,15 +232,15 @@ def running_asyncio() -> Any:
 
 
 def named(
-    what: str, in_asyncio: Callable[[Any], Any], begin: Callable[[Task], None]
+    call: str, in_asyncio: Callable[[Any], Any], begin: Callable[[Task], None]
 ) -> Coroutine[Any, Any, Any]:
-    """Make a coroutine; the interpreter's "never awaited" warning names `what`."""
+    """Make a coroutine; the interpreter's "never awaited" warning names `call`."""
 
     async def wait() -> Any:
         asyncio = running_asyncio()
-        return await (in_asyncio(asyncio) if asyncio else Wait(what, begin))
+        return await (in_asyncio(asyncio) if asyncio else Wait(call, begin))
 
-    wait.__name__ = wait.__qualname__ = what
+    wait.__name__ = wait.__qualname__ = call
     return wait()
 
 

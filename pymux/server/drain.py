@@ -64,9 +64,9 @@ class Drain:
         engine = self._engine
         if self.asked is not None and (self.by is None or self.by > self.asked):
             if engine.calls:
-                return False  # `begin` is among them
+                return False  # `begin` is one of the calls
             self.begin(self.asked)
-        engine.submit()  # the next harvest may have nothing to wake it
+        engine.submit()  # the next harvest may wait without an event
         counts = engine.counts
         if counts.listeners:
             return False

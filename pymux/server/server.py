@@ -182,7 +182,7 @@ class Server(BaseServer):
             if self._plan.engine is not None and self._plan.engine.thread == FORKED:
                 raise  # in a child that a handler has forked
             self._fatal = error
-            log.critical("%r has ended, by what was raised in it", self, exc_info=error)
+            log.critical("%r has ended by an exception", self, exc_info=error)
         finally:
             self._call_off(self._plan.claim)
 
