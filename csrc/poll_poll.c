@@ -24,8 +24,8 @@ typedef struct {
     uint64_t *tokens;
     uint32_t count;
     uint32_t room;
-    uint32_t next;              /* where to look first */
-    uint32_t *places;           /* by descriptor: its place in fds + 1 */
+    uint32_t next;              /* the first entry to look at */
+    uint32_t *places;           /* by descriptor: index in fds, plus 1 */
     uint32_t places_room;
 } state_t;
 
@@ -93,7 +93,7 @@ static int poll_add(void *state, int fd, uint64_t token, uint32_t what)
     return 0;
 }
 
-static int is_there(const state_t *s, int fd)
+static int is_watched(const state_t *s, int fd)
 {
     return (uint32_t)fd < s->places_room && s->places[fd];
 }
@@ -102,7 +102,7 @@ static int poll_mod(void *state, int fd, uint64_t token, uint32_t what)
 {
     state_t *s = state;
     (void)token;
-    if (!is_there(s, fd))
+    if (!is_watched(s, fd))
         return -ENOENT;
     set(&s->fds[s->places[fd] - 1], fd, what);
     return 0;
@@ -111,7 +111,7 @@ static int poll_mod(void *state, int fd, uint64_t token, uint32_t what)
 static int poll_del(void *state, int fd)
 {
     state_t *s = state;
-    if (!is_there(s, fd))
+    if (!is_watched(s, fd))
         return -ENOENT;
     uint32_t place = s->places[fd] - 1;
     uint32_t last = --s->count;

@@ -37,8 +37,8 @@ typedef struct {
 typedef struct {
     entry_t *entries;
     uint32_t count;
-    uint32_t next;              /* where to look first */
-    uint32_t *places;           /* hash of handle: place in entries + 1 */
+    uint32_t next;              /* the first entry to look at */
+    uint32_t *places;           /* by hash of handle: index + 1 */
     sets_t sets;                /* as select left them */
 } state_t;
 
@@ -53,7 +53,7 @@ static uint32_t bucket_of(pmx_sock sock)
     return (uint32_t)(key & (BUCKETS - 1));
 }
 
-/* The bucket that holds the handle, or the empty one where it would go. */
+/* Return the bucket that holds the handle, or an empty bucket for the handle. */
 static uint32_t find(const state_t *s, pmx_sock sock)
 {
     uint32_t at = bucket_of(sock);

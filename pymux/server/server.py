@@ -231,7 +231,7 @@ class Server(BaseServer):
     # --- stopping -----------------------------------------------------------
 
     def stop(self, drain_timeout: float | None = None) -> None:
-        """Accept peers in the backlog, answer received messages, close and end.
+        """Stop: accept peers in the backlog, answer received messages, close all.
 
         Handlers see each stream end after the received messages, as if the peer had
         ended the stream (`Connection.stopping` tells the two apart). A connection
