@@ -53,7 +53,7 @@ static uint32_t bucket_of(pmx_sock sock)
     return (uint32_t)(key & (BUCKETS - 1));
 }
 
-/* Return the bucket that holds the handle, or an empty bucket for the handle. */
+/* Return the bucket that holds the handle, or an empty bucket for it. */
 static uint32_t find(const state_t *s, pmx_sock sock)
 {
     uint32_t at = bucket_of(sock);
