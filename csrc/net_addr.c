@@ -192,20 +192,20 @@ static int compare(const pmx__file *file, const char *path,
 
 int pmx__file_claim(pmx__file *file, const char *path, uint32_t mode)
 {
-    mode_t is = 0;
+    mode_t now = 0;
     const char *name = name_in(path);
-    int error = look(file, path, file->identity, &is);
+    int error = look(file, path, file->identity, &now);
     if (error)
         return error == -ENOENT || error == -ENOTSOCK ? -EADDRINUSE : error;
     file->is_ours = 1;
-    if (is == (mode_t)mode)     /* mostly so: fchmod() came before bind() */
+    if (now == (mode_t)mode)    /* mostly so: fchmod() came before bind() */
         return 0;
     if (!sys_fchmodat(file->directory, name, (mode_t)mode,
                       AT_SYMLINK_NOFOLLOW))
         return 0;
     if (errno != ENOTSUP && errno != EOPNOTSUPP)
         return -errno;
-    return sys_fchmodat(file->directory, name, (mode_t)mode, 0)    /* old libc */
+    return sys_fchmodat(file->directory, name, (mode_t)mode, 0) /* old libc */
                ? -errno : 0;
 }
 

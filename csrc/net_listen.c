@@ -124,7 +124,7 @@ fail:
 }
 
 /* Return the value of a socket's option, or -errno. */
-static int asked(pmx_sock sock, int option)
+static int get_option(pmx_sock sock, int option)
 {
     int value = 0;
     socklen_t size = sizeof value;
@@ -144,7 +144,8 @@ static int is_known(const pmx__target *name)
 
 int pmx__listen_given(pmx_sock sock, pmx__target *name)
 {
-    int type = asked(sock, SO_TYPE), listens = asked(sock, SO_ACCEPTCONN);
+    int type = get_option(sock, SO_TYPE);
+    int listens = get_option(sock, SO_ACCEPTCONN);
     if (type < 0)
         return type;
     if (type != SOCK_STREAM || !listens)

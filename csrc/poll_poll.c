@@ -47,12 +47,12 @@ static void poll_close(void *state)
 
 static int grow(void *array, uint32_t *room, uint32_t least, size_t item)
 {
-    void *is;
-    memcpy(&is, array, sizeof is);
+    void *old;
+    memcpy(&old, array, sizeof old);
     uint32_t wanted = *room ? *room : 64;
     while (wanted < least)
         wanted *= 2;
-    void *grown = sys_realloc(is, wanted * item);
+    void *grown = sys_realloc(old, wanted * item);
     if (!grown)
         return -ENOMEM;
     memcpy(array, &grown, sizeof grown);
