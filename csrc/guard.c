@@ -1,11 +1,10 @@
 /*
- * The guard: one lock for the tables of all selectors. It is held for a store
- * or a copy, so one lock is enough, and one can be taken before a fork: then
- * the child finds every table whole and the lock free.
+ * The guard is one lock for the tables of all selectors. A thread holds it only
+ * for a store or a copy, so one lock is enough. A fork takes this lock first,
+ * so the child finds every table whole and the lock free.
  *
- * This file also has what else the pollers of selectors need below them: the
- * memory of a wait, and the one atomic operation of the core. (MSVC's C has no
- * atomics of C11.)
+ * This file also has the memory of a wait and the core's one atomic operation.
+ * (MSVC's C has no atomics of C11.)
  */
 #include "poller.h"
 

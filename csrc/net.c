@@ -24,9 +24,9 @@
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
-/* The most bytes of one call. More than an int's worth is an error on macOS,
- * and Windows takes an int. The Windows kernel takes all of a send, however
- * much, and locks its pages. */
+/* The most bytes of one call. macOS refuses more than INT_MAX, and Windows
+ * takes an int. Windows gets less, since its kernel takes any send whole and
+ * locks the pages. */
 #ifdef _WIN32
 #define MOST ((size_t)1 << 20)
 #else
@@ -48,12 +48,12 @@ int pmx__net_error(void)
     case WSAEFAULT: return -EFAULT;
     case WSAEINVAL: return -EINVAL;
     case WSAEMFILE: return -EMFILE;
-    default: return -error;     /* the number that errno has too, see net.h */
+    default: return -error;     /* the same number as errno's, see net.h */
     }
 }
 
-/* Out-of-band bytes stay in the stream. Otherwise select() would report them as
- * an error about which nothing can be done. */
+/* Out-of-band bytes stay in the stream. Otherwise select() would keep reporting
+ * them as an error. */
 int pmx__prepare(pmx_sock sock)
 {
     u_long on = 1;
@@ -83,7 +83,7 @@ int pmx__prepare(pmx_sock sock)
 }
 #endif
 
-/* The bytes that a call moved, or one errno for each failure. */
+/* Return the bytes that a call moved, or -errno, the same on every OS. */
 static int64_t moved(int64_t n)
 {
     if (n >= 0)
@@ -94,7 +94,7 @@ static int64_t moved(int64_t n)
     case EWOULDBLOCK: return -EAGAIN;
 #endif
 #ifdef _WIN32
-    case ECONNABORTED: return -ECONNRESET;      /* by the peer's TCP */
+    case ECONNABORTED: return -ECONNRESET;      /* the peer's TCP aborted */
 #endif
     default: return error;
     }
@@ -133,10 +133,10 @@ int pmx__open_sock(const pmx__target *target, pmx_sock *sock)
     return 0;
 }
 
-/* An option that the OS lacks is left out. Unacknowledged output holds the
- * probes back, so it gets the same time by an option of its own. On Linux that
- * is a little less, since its timers run late by up to an eighth, but not so
- * much that silence would end a probe too soon. */
+/* An option that the OS lacks is left out. TCP sends no probes while output is
+ * unacknowledged, so another option limits that time to the same span. On Linux
+ * the limit is a little lower, since timers run late by up to an eighth; it is
+ * still high enough for every probe. */
 void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy)
 {
     int idle = (int)policy->keep_idle;
@@ -183,7 +183,7 @@ int pmx__dial(const pmx__target *target, pmx_sock *sock)
     if (sys_connect(s, &target->to.any, target->size)) {
         error = pmx__net_error();
 #ifdef _WIN32
-        if (error == -EAGAIN)   /* elsewhere it has not begun */
+        if (error == -EAGAIN)   /* Windows has begun; others have not */
             error = -EINPROGRESS;
 #endif
         if (error == -EINTR)
@@ -211,7 +211,7 @@ static int is_same(const pmx__sockaddr *a, const pmx__sockaddr *b)
 }
 
 /* If no process listens on a port of this machine, the system may choose that
- * very port for our end: then the connection is one to itself. */
+ * very port for our end, which connects the socket to itself. */
 int pmx__dialled(pmx_sock sock)
 {
     int error = pmx__sock_error(sock);
@@ -221,7 +221,7 @@ int pmx__dialled(pmx_sock sock)
     peer.size = sizeof peer.to;
     if (sys_getpeername(sock, &peer.to.any, &peer.size)) {
         error = pmx__net_error();
-#ifdef __APPLE__                /* not connected yet, or not any more */
+#ifdef __APPLE__                /* the socket is not connected (any more) */
         if (error == -EINVAL)
             error = -ENOTCONN;
 #endif
@@ -250,7 +250,7 @@ int64_t pmx__send(pmx_sock sock, const void *from, size_t size)
     do
 #if defined(_WIN32)
         n = sys_send(sock, from, (int)(size < MOST ? size : MOST), 0);
-#elif defined(__linux__)        /* cuts it itself */
+#elif defined(__linux__)        /* the kernel cuts the size itself */
         n = sys_send(sock, from, size, MSG_NOSIGNAL);
 #else
         n = sys_send(sock, from, size < MOST ? size : MOST, MSG_NOSIGNAL);
@@ -260,7 +260,7 @@ int64_t pmx__send(pmx_sock sock, const void *from, size_t size)
 }
 
 #ifndef __linux__
-/* Shorten the spans to MOST bytes in all; their number. */
+/* Shorten the spans to MOST bytes in all, and return their number. */
 static int at_most(pmx__span *spans, int count)
 {
     size_t room = MOST;
@@ -295,7 +295,7 @@ int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count)
     count = at_most(spans, count);
 #endif
     message.msg_iov = spans;
-    message.msg_iovlen = (uint8_t)count;    /* fits whatever type it has */
+    message.msg_iovlen = (uint8_t)count;    /* fits every OS's type */
     do
         n = sys_sendmsg(sock, &message, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
@@ -340,7 +340,7 @@ int pmx__sock_error(pmx_sock sock)
     if (sys_getsockopt(sock, SOL_SOCKET, SO_ERROR, (void *)&error, &size))
         return -pmx__net_error();
 #ifdef _WIN32
-    /* SO_ERROR tells of failed connects; of a reset, trying to receive does */
+    /* SO_ERROR reports failed connects; only a receive reports a reset */
     char byte;
     if (error)
         WSASetLastError(error);
@@ -383,7 +383,7 @@ void pmx__drop_sock(pmx_sock sock)
 #ifdef _WIN32
     (void)sys_close(sock);
 #else
-    (void)sys_close(sock);      /* EINTR: closed all the same, on Linux */
+    (void)sys_close(sock);      /* on EINTR, Linux has closed it too */
 #endif
 }
 
@@ -399,7 +399,7 @@ void pmx__reset_sock(pmx_sock sock)
     (void)sys_setsockopt(sock, SOL_SOCKET, SO_LINGER, (const void *)&now,
                          sizeof now);
 #ifdef __linux__
-    /* resets at once even where a forked child holds the descriptor too */
+    /* resets at once, even if a forked child holds the descriptor too */
     struct sockaddr none = {.sa_family = AF_UNSPEC};
     (void)sys_connect(sock, &none, sizeof none);
 #endif

@@ -21,11 +21,11 @@ static int resolve_path(const pmx_endpoint *endpoint, pmx__target *target)
 {
     struct sockaddr_un *un = &target->to.un;
     size_t size = endpoint->path_size;
-    /* an abstract name fills the room, a path leaves some for its NUL */
+    /* an abstract name may fill the room; a path needs room for its NUL */
     if (!size || size > sizeof un->sun_path - (endpoint->path[0] != 0))
         return -ENAMETOOLONG;
 #ifndef __linux__
-    if (!endpoint->path[0])     /* no abstract names there */
+    if (!endpoint->path[0])     /* only Linux has abstract names */
         return -EINVAL;
 #endif
     un->sun_family = AF_UNIX;
@@ -85,14 +85,14 @@ void pmx__file_close(pmx__file *file, const char *path, int forked)
     (void)file, (void)path, (void)forked;
 }
 #else
-/* How to open a directory that may be entered, but not listed. */
+/* Flags to open a directory that this user may enter but not list. */
 #if defined(O_PATH)
 #define ENTER (O_PATH | O_DIRECTORY | O_CLOEXEC)
 #elif defined(O_SEARCH)
 #define ENTER (O_SEARCH | O_DIRECTORY | O_CLOEXEC)
 #endif
 
-/* The last part of a path. */
+/* Return the last part of a path. */
 static const char *name_in(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -116,10 +116,10 @@ static int open_directory(const char *path)
     return fd < 0 ? -errno : fd;
 }
 
-/* A server that starts holds the lock for about a millisecond. Any program that
- * may list the directory may hold it for ever, and so may a server that has
- * been stopped. So after about a second this server goes on without the lock,
- * as it does where there is no such lock. pmx__file_end() then finds nearly
+/* A server that starts holds the lock for about a millisecond. A stopped server
+ * may hold the lock for ever, and so may any program that can open the
+ * directory. So after about a second this server goes on without the lock, and
+ * so it does if the system has no such lock. pmx__file_end() then finds nearly
  * everything that can go wrong. */
 static int lock(int fd)
 {
@@ -134,8 +134,8 @@ static int lock(int fd)
     return 0;
 }
 
-/* To close the descriptor would not do: a process that was forked off meanwhile
- * has it too, and the lock with it. */
+/* To close the descriptor is not enough: a process that was forked meanwhile
+ * shares the descriptor, and so holds the lock. */
 static void unlock(pmx__file *file)
 {
     if (file->is_locked)
@@ -178,7 +178,7 @@ int pmx__file_look(const pmx__file *file, const char *path,
     return look(file, path, identity, &mode);
 }
 
-/* 0 if the path is that file, -EADDRINUSE if it is another, or -errno. */
+/* Return 0 if the path still names that file, else -EADDRINUSE or -errno. */
 static int compare(const pmx__file *file, const char *path,
                    const uint64_t identity[2])
 {
@@ -192,20 +192,20 @@ static int compare(const pmx__file *file, const char *path,
 
 int pmx__file_claim(pmx__file *file, const char *path, uint32_t mode)
 {
-    mode_t is = 0;
+    mode_t now = 0;
     const char *name = name_in(path);
-    int error = look(file, path, file->identity, &is);
+    int error = look(file, path, file->identity, &now);
     if (error)
         return error == -ENOENT || error == -ENOTSOCK ? -EADDRINUSE : error;
     file->is_ours = 1;
-    if (is == (mode_t)mode)     /* as it mostly is */
+    if (now == (mode_t)mode)    /* mostly so: fchmod() came before bind() */
         return 0;
     if (!sys_fchmodat(file->directory, name, (mode_t)mode,
                       AT_SYMLINK_NOFOLLOW))
         return 0;
     if (errno != ENOTSUP && errno != EOPNOTSUPP)
         return -errno;
-    return sys_fchmodat(file->directory, name, (mode_t)mode, 0)    /* old libc */
+    return sys_fchmodat(file->directory, name, (mode_t)mode, 0) /* old libc */
                ? -errno : 0;
 }
 
@@ -246,10 +246,10 @@ static size_t path_size(const pmx__target *target)
     size_t head = offsetof(struct sockaddr_un, sun_path);
     size_t size = target->size > head ? target->size - head : 0;
 #ifdef __linux__
-    if (size && !path[0])       /* an abstract name: all of it */
+    if (size && !path[0])       /* an abstract name may hold NULs */
         return size;
 #endif
-    const char *end = memchr(path, 0, size);    /* a NUL may stand behind */
+    const char *end = memchr(path, 0, size);    /* a NUL may follow the path */
     return end ? (size_t)(end - path) : size;
 }
 #endif

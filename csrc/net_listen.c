@@ -1,4 +1,4 @@
-/* Listening sockets, and accepting from them: see net.h. */
+/* Listening sockets: bind, listen and accept. See net.h. */
 #ifdef __linux__
 #define _GNU_SOURCE             /* accept4 */
 #endif
@@ -12,8 +12,8 @@
 #endif
 
 #ifndef _WIN32
-/* 1 if no process listens on the socket at the path any more, 0 if one does or
- * the path is no socket, or -errno if that could not be tried. */
+/* Return 1 if no process listens on the socket at the path any more, 0 if one
+ * does or the path is no socket, or -errno if no connect could be tried. */
 static int is_stale(const pmx__target *target, const pmx__file *file,
                     uint64_t identity[2])
 {
@@ -55,13 +55,13 @@ static int bind_to(pmx_sock sock, const pmx__target *target, uint32_t mode,
     (void)mode;
     return sys_bind(sock, &target->to.any, target->size) ? pmx__net_error() : 0;
 #else
-    if (path)                   /* so that it is never wider, on Linux */
+    if (path)                   /* on Linux the file gets this mode at bind() */
         (void)sys_fchmod(sock, (mode_t)mode);
     if (sys_bind(sock, &target->to.any, target->size))
         error = -errno;
     if (error == -EADDRINUSE && path)
         error = replace(sock, target, file);
-    /* before listen(): nobody can have connected yet */
+    /* set the mode before listen(), so before any peer can connect */
     return error || !path ? error : pmx__file_claim(file, path, mode);
 #endif
 }
@@ -87,7 +87,7 @@ int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
                    memcmp(&target->to.v6.sin6_addr, &any, sizeof any) != 0);
     }
     if (reuse_port) {
-#if defined(SO_REUSEPORT_LB)    /* FreeBSD: the other gives all to one */
+#if defined(SO_REUSEPORT_LB)    /* FreeBSD: SO_REUSEPORT does not balance */
         int on = 1, option = SO_REUSEPORT_LB;
 #elif defined(SO_REUSEPORT)
         int on = 1, option = SO_REUSEPORT;
@@ -103,7 +103,7 @@ int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
         error = bind_to(s, target, mode, file);
     if (error)
         goto fail;
-#ifdef _WIN32                   /* a plain number is cut to 200 there */
+#ifdef _WIN32                   /* cuts a positive backlog to 200 */
     if (backlog > 200)
         backlog = -(backlog < 65535 ? backlog : 65535);     /* a "hint" */
 #endif
@@ -123,8 +123,8 @@ fail:
     return error;
 }
 
-/* The value of a socket's option, or -errno. */
-static int asked(pmx_sock sock, int option)
+/* Return the value of a socket's option, or -errno. */
+static int get_option(pmx_sock sock, int option)
 {
     int value = 0;
     socklen_t size = sizeof value;
@@ -144,7 +144,8 @@ static int is_known(const pmx__target *name)
 
 int pmx__listen_given(pmx_sock sock, pmx__target *name)
 {
-    int type = asked(sock, SO_TYPE), listens = asked(sock, SO_ACCEPTCONN);
+    int type = get_option(sock, SO_TYPE);
+    int listens = get_option(sock, SO_ACCEPTCONN);
     if (type < 0)
         return type;
     if (type != SOCK_STREAM || !listens)
@@ -154,7 +155,7 @@ int pmx__listen_given(pmx_sock sock, pmx__target *name)
         error = -EINVAL;
     if (!error)
         error = pmx__prepare(sock);
-#ifdef __linux__                /* accepted sockets inherit this */
+#ifdef __linux__                /* accepted sockets inherit TCP_NODELAY */
     if (!error && name->to.any.sa_family != AF_UNIX)
         pmx__set_option(sock, IPPROTO_TCP, TCP_NODELAY, 1);
 #endif
@@ -165,7 +166,7 @@ static int accepted(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
 {
     pmx_sock s = PMX__NO_SOCK;
     do {
-        peer->to.any.sa_family = AF_UNSPEC;     /* some systems leave it */
+        peer->to.any.sa_family = AF_UNSPEC;     /* some systems set none */
         peer->size = sizeof peer->to;
 #ifdef PMX__MADE_READY
         s = sys_accept4(listener, &peer->to.any, &peer->size,
@@ -185,17 +186,17 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
         return -EAGAIN;
 #ifdef _WIN32
     if (error == -ECONNRESET || error == -ENOTCONN)
-        return -ECONNABORTED;   /* before it was accepted */
+        return -ECONNABORTED;   /* the peer left before the accept */
 #endif
     if (error)
         return error;
 #ifdef __APPLE__
-    if (!peer->size) {          /* reset meanwhile: it has no name any more */
+    if (!peer->size) {          /* a connection that was reset has no name */
         pmx__drop_sock(*sock);
         return -ECONNABORTED;
     }
 #endif
-#ifndef __linux__               /* there it is inherited */
+#ifndef __linux__               /* Linux inherits it from the listener */
     if (peer->to.any.sa_family != AF_UNIX)
         pmx__set_option(*sock, IPPROTO_TCP, TCP_NODELAY, 1);
 #endif

@@ -1,12 +1,12 @@
 /*
- * epoll (Linux). Edge-triggered: one epoll_ctl when a connection comes, none
- * when it pauses or has something to send; close(2) alone does not remove a
- * descriptor that a forked child still holds, so the mux deletes it first.
- * For a selector it is level-triggered, and the kernel does all the rest.
+ * epoll (Linux). For a mux it is edge-triggered: a new connection costs one
+ * epoll_ctl; a pause or queued output costs none. close(2) alone does not
+ * remove a descriptor that a forked child still holds, so the mux deletes the
+ * descriptor first. For a selector epoll is level-triggered.
  *
- * Sub-millisecond waits need epoll_pwait2 (Linux 5.11), which glibc has since
- * 2.35 only, hence syscall(). Where the kernel lacks it (ENOSYS) or a sandbox
- * forbids it (EPERM), ppoll on the epoll descriptor waits as precisely.
+ * Sub-millisecond waits need epoll_pwait2 (Linux 5.11). glibc has it only
+ * since 2.35, so we use syscall(). Where the kernel lacks the call (ENOSYS) or
+ * a sandbox forbids it (EPERM), ppoll on the epoll descriptor is as precise.
  */
 #ifdef __linux__
 #define _GNU_SOURCE
@@ -103,13 +103,13 @@ static int wait_precisely(state_t *s, struct epoll_event *events, int room,
         .tv_nsec = (long)(timeout_ns % 1000000000),
     };
     if (!s->no_pwait2) {
-        /* as the kernel has it; libc's is smaller on 32 bits */
+        /* the kernel's timespec; libc's is smaller on 32 bits */
         const int64_t exact[2] = {timeout_ns / 1000000000,
                                   timeout_ns % 1000000000};
         long n = sys_epoll_pwait2(s->fd, events, room, exact);
         if (n >= 0 || (errno != ENOSYS && errno != EPERM))
             return n >= 0 ? (int)n : -errno;
-        s->no_pwait2 = !s->level;   /* which threads share */
+        s->no_pwait2 = !s->level;   /* threads share a selector's state */
     }
     struct pollfd self = {.fd = s->fd, .events = POLLIN};
     int n = sys_ppoll(&self, 1, &span, NULL);
@@ -148,8 +148,8 @@ static int epoll_wait_(void *state, pmx__event *events, int room,
     return n;
 }
 
-/* Hang-up and errors come unasked for: they are told as whatever is asked
- * for, as the standard library's selectors do. */
+/* The kernel always reports hang-up and errors. Report them as the events that
+ * were asked for, as the standard library's selectors do. */
 static int epoll_look(void *state, pmx_ready *ready, int64_t timeout_ns)
 {
     size_t size = (size_t)ready->room * sizeof(struct epoll_event);

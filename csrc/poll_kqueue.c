@@ -1,42 +1,42 @@
 /*
- * kqueue (macOS, the BSDs). EV_CLEAR makes it edge-triggered: the read filter
- * is added once. The write filter is EV_ONESHOT, and added again when a send
- * was refused: an edge-triggered one is activated whenever an acknowledgement
- * frees room (sowakeup() in uipc_sockbuf.c of FreeBSD 15), which would be an
- * event a message. For a selector both are left out, and a filter is added or
- * deleted as interest comes and goes. Nothing keeps count of the
- * filters there are: adding one that is there changes nothing, and deleting
- * one that is not is ENOENT, which is as good.
+ * kqueue (macOS, the BSDs). EV_CLEAR makes the read filter edge-triggered, so
+ * it is added once. The write filter is EV_ONESHOT, and added again when the
+ * kernel has refused a send. An edge-triggered write filter would report an
+ * event for each acknowledgement that frees room, so one a message (sowakeup()
+ * in uipc_sockbuf.c of FreeBSD 15). A selector uses neither flag, and adds and
+ * deletes filters as interest changes. The filters are not counted: to add one
+ * twice changes nothing, and to delete a missing one is a harmless ENOENT.
  *
- * EV_RECEIPT turns the answer to each change into an entry of its own, so
- * that a failed change is told apart from a pending event and no event is
- * lost while changes are made. (Mac OS X 10.5 and FreeBSD 8.1 have it, the
- * others since.) Without it changes are made one a call, with no room for
- * events: then an error is the call's.
+ * EV_RECEIPT gives each change an entry of its own for the answer, so a failed
+ * change cannot be taken for a pending event, and no event is lost meanwhile.
+ * (Mac OS X 10.5 and FreeBSD 8.1 have it, the others since.) Without it each
+ * call makes one change and has no room for events, so a failed call is a
+ * failed change.
  *
- * EV_EOF on the read filter is the peer's end, with data perhaps still to be
- * read before it; fflags then holds the socket's error, if any, and the
- * socket keeps it too. EV_EOF on the write filter is that nobody reads any
- * more, or that we have shut down writing. (kqueue(2) of FreeBSD 15, NetBSD
- * 10 and macOS 14; filt_sowrite_common in bsd/kern/uipc_socket.c of
- * https://github.com/apple-oss-distributions/xnu.) Tokens are kept by
- * descriptor, since udata is not 64 bits wide everywhere, and an intptr_t in
- * NetBSD before 10, void * elsewhere: 0 is either.
+ * EV_EOF on the read filter means that the peer has ended its stream; unread
+ * data may come before the end. fflags then holds the socket's error, if any,
+ * and the socket keeps the error too. EV_EOF on the write filter means that
+ * the peer no longer reads, or that we have shut down writing. (kqueue(2) of
+ * FreeBSD 15, NetBSD 10 and macOS 14; filt_sowrite_common in
+ * bsd/kern/uipc_socket.c of https://github.com/apple-oss-distributions/xnu.)
  *
- * NOTE_LOWAT is not asked for: a filter then goes by SO_RCVLOWAT, one byte,
- * and SO_SNDLOWAT, which is what send() goes by.
+ * Tokens are kept by descriptor, since udata is not 64 bits wide everywhere.
+ * udata is an intptr_t in NetBSD before 10 and void * elsewhere; 0 fits both.
  *
- * A kqueue is not inherited by fork(2): in the child its number is free, or
- * somebody else's (https://github.com/python/cpython/issues/110395), so there
- * nothing is done with it. Closing a descriptor takes its filters away.
+ * Without NOTE_LOWAT a filter uses SO_RCVLOWAT, which is one byte, and
+ * SO_SNDLOWAT, which send() uses too.
  *
- * Linux has no kqueue but libraries that emulate it: libkqueue 2.7 (2026-07,
- * https://github.com/mheily/libkqueue) takes the error off the socket to put
- * it into fflags, does not tell of an end that comes with data, gives out a
- * descriptor that never becomes readable, refuses to add a filter that is
- * there, tells of 512 at once at most, and loses edges where more than 256
- * descriptors are ready at once. Before 2.4 it cannot watch both directions
- * of one descriptor, which the probe finds out.
+ * fork(2) does not pass on a kqueue. In the child its number is free or means
+ * another file (https://github.com/python/cpython/issues/110395), so the child
+ * leaves it alone. Closing a descriptor deletes its filters.
+ *
+ * Linux has only libraries that emulate kqueue. libkqueue 2.7 (2026-07,
+ * https://github.com/mheily/libkqueue) clears the socket's error when it puts
+ * the error into fflags. It does not report an end that comes with data. Its
+ * descriptor never becomes readable. It refuses to add a filter twice, reports
+ * at most 512 events at once, and loses edges when more than 256 descriptors
+ * are ready at once. Before 2.4 it cannot watch both directions of a
+ * descriptor; the probe finds that out.
  */
 #include "poller.h"
 
@@ -124,16 +124,16 @@ static void kqueue_close(void *state)
     free(s);
 }
 
-/* A filter that was never added, or went with its descriptor, is deleted. */
+/* Deleting a filter that does not exist is no error. */
 static int error_of(const struct kevent *made, int error)
 {
     int gone = error == ENOENT || error == EBADF;
     return gone && made->flags & EV_DELETE ? 0 : -error;
 }
 
-/* Apply one or two changes; the first error. What EINTR interrupts is not the
- * changes, "all changes in the changelist have been applied" (kevent(2) of
- * FreeBSD), and to apply them again does no harm. */
+/* Apply one or two changes, and return the first error. EINTR interrupts the
+ * wait but not the changes: "all changes in the changelist have been applied"
+ * (kevent(2) of FreeBSD). To apply them again does no harm. */
 static int change(const state_t *s, struct kevent *changes, count_t count)
 {
     struct kevent receipts[2];
@@ -175,7 +175,7 @@ static int keep_token(state_t *s, int fd, uint64_t token)
     return 0;
 }
 
-/* A change of each direction: `wanted` to be added, `rest` deleted. */
+/* Add the filters of the directions in `wanted`; delete those in `rest`. */
 static int set(const state_t *s, int fd, uint32_t wanted, uint32_t rest)
 {
     struct kevent changes[2];
@@ -197,9 +197,9 @@ static int kqueue_del(void *state, int fd)
     return set(state, fd, 0, PMX__IN | PMX__OUT);
 }
 
-/* One filter may be refused where the other is not: the write end of a pipe
- * without a reader is, with EPIPE (pipe_kqfilter in sys/kern/sys_pipe.c of
- * FreeBSD 15; OS X 10.11, https://github.com/tokio-rs/mio/issues/582). */
+/* The kernel may refuse only one of two filters: EPIPE for the write end of a
+ * pipe without a reader (pipe_kqfilter in sys/kern/sys_pipe.c of FreeBSD 15;
+ * OS X 10.11, https://github.com/tokio-rs/mio/issues/582). Then delete both. */
 static int kqueue_add(void *state, int fd, uint64_t token, uint32_t what)
 {
     state_t *s = state;
@@ -220,16 +220,15 @@ static int kqueue_mod(void *state, int fd, uint64_t token, uint32_t what)
     return s->level ? set(s, fd, what, ~what) : 0;
 }
 
-/* Where it is there still, since it has not fired, nothing changes; that is an
- * error where kqueue is emulated. */
+/* A write filter that has not fired yet stays as it is; an emulated kqueue
+ * calls that an error. */
 static int kqueue_arm(void *state, int fd)
 {
     int error = set(state, fd, PMX__OUT, 0);
     return error == -EEXIST ? 0 : error;
 }
 
-/* NULL waits for ever, a span of zero does not wait. A day at most: beyond
- * INT32_MAX seconds FreeBSD waits for ever. */
+/* Wait for at most a day: beyond INT32_MAX seconds FreeBSD waits for ever. */
 static int wait_for(const state_t *s, struct kevent *events, int room,
                     int64_t timeout_ns)
 {
@@ -269,7 +268,7 @@ static int kqueue_wait(void *state, pmx__event *events, int room,
     return n < 0 ? n : count;
 }
 
-/* A descriptor that is ready both ways is found twice. */
+/* A descriptor that is ready both ways has two entries. */
 static int kqueue_look(void *state, pmx_ready *ready, int64_t timeout_ns)
 {
     struct kevent *events =

@@ -1,10 +1,10 @@
 /*
- * poll: everywhere but Windows. The array of descriptors is ours, so changing
- * interest is a store. A descriptor that wants nothing is written as ~fd,
- * which poll skips: hang-up and error cannot be masked otherwise. What is
- * ready is looked for from where the last wait stopped, so that those at the
- * front do not starve the rest. A selector waits on a copy, which costs little
- * beside what the kernel does with each entry.
+ * poll: every OS but Windows. The array of descriptors is ours, so a change of
+ * interest is a store. poll cannot mask hang-up and error, but skips negative
+ * numbers, so a descriptor without interest is written as ~fd. The search for
+ * ready descriptors starts where the last wait stopped, so that the first ones
+ * do not starve the rest. A selector waits on a copy of the array, which costs
+ * little beside the kernel's work on each entry.
  */
 #ifndef _WIN32
 #ifdef __linux__
@@ -24,8 +24,8 @@ typedef struct {
     uint64_t *tokens;
     uint32_t count;
     uint32_t room;
-    uint32_t next;              /* where to look first */
-    uint32_t *places;           /* by descriptor: its place in fds + 1 */
+    uint32_t next;              /* the first entry to look at */
+    uint32_t *places;           /* by descriptor: index in fds, plus 1 */
     uint32_t places_room;
 } state_t;
 
@@ -47,12 +47,12 @@ static void poll_close(void *state)
 
 static int grow(void *array, uint32_t *room, uint32_t least, size_t item)
 {
-    void *is;
-    memcpy(&is, array, sizeof is);
+    void *old;
+    memcpy(&old, array, sizeof old);
     uint32_t wanted = *room ? *room : 64;
     while (wanted < least)
         wanted *= 2;
-    void *grown = sys_realloc(is, wanted * item);
+    void *grown = sys_realloc(old, wanted * item);
     if (!grown)
         return -ENOMEM;
     memcpy(array, &grown, sizeof grown);
@@ -93,7 +93,7 @@ static int poll_add(void *state, int fd, uint64_t token, uint32_t what)
     return 0;
 }
 
-static int is_there(const state_t *s, int fd)
+static int is_watched(const state_t *s, int fd)
 {
     return (uint32_t)fd < s->places_room && s->places[fd];
 }
@@ -102,7 +102,7 @@ static int poll_mod(void *state, int fd, uint64_t token, uint32_t what)
 {
     state_t *s = state;
     (void)token;
-    if (!is_there(s, fd))
+    if (!is_watched(s, fd))
         return -ENOENT;
     set(&s->fds[s->places[fd] - 1], fd, what);
     return 0;
@@ -111,7 +111,7 @@ static int poll_mod(void *state, int fd, uint64_t token, uint32_t what)
 static int poll_del(void *state, int fd)
 {
     state_t *s = state;
-    if (!is_there(s, fd))
+    if (!is_watched(s, fd))
         return -ENOENT;
     uint32_t place = s->places[fd] - 1;
     uint32_t last = --s->count;
@@ -179,8 +179,8 @@ static struct pollfd *copy(const state_t *s, pmx_ready *ready, uint32_t *count)
     return fds;
 }
 
-/* Hang-up, errors and a closed descriptor come unasked for: they are told as
- * whatever is asked for, as the standard library's selectors do. */
+/* poll always reports hang-up, errors and a closed descriptor. Report them as
+ * the events that were asked for, as the standard library's selectors do. */
 static int poll_look(void *state, pmx_ready *ready, int64_t timeout_ns)
 {
     uint32_t count;

@@ -1,14 +1,14 @@
 /*
- * select: the one that every OS has. A set holds FD_SETSIZE descriptors: on
- * Unix those numbered below it, on Windows that many of any number. What does
- * not fit is refused with -ENOSPC when it is added. select cannot watch for
- * errors alone (watches_errors = 0): the mux asks the sockets it paused now
- * and then.
+ * select: every OS has it. On Unix a set holds the descriptors numbered below
+ * FD_SETSIZE; on Windows it holds FD_SETSIZE handles of any number. A
+ * descriptor that does not fit is refused with -ENOSPC when it is added.
+ * select cannot watch for errors alone (watches_errors = 0), so the mux checks
+ * paused sockets for errors now and then.
  *
- * What is kept is the interest, from which the sets of each wait are filled.
- * On Windows a set is an array (the API says so), which is filled and read as
- * one, its handles found again by a hash; a connect that fails is told by the
- * except set.
+ * The table keeps the interest, and each wait fills its sets from the table.
+ * On Windows a set is documented as an array, so it is filled and read as an
+ * array, and a hash finds the entry of each handle. There the except set
+ * reports failed connects.
  */
 #ifdef _WIN32
 #define FD_SETSIZE 4096
@@ -37,8 +37,8 @@ typedef struct {
 typedef struct {
     entry_t *entries;
     uint32_t count;
-    uint32_t next;              /* where to look first */
-    uint32_t *places;           /* hash of handle: place in entries + 1 */
+    uint32_t next;              /* the first entry to look at */
+    uint32_t *places;           /* by hash of handle: index + 1 */
     sets_t sets;                /* as select left them */
 } state_t;
 
@@ -53,7 +53,7 @@ static uint32_t bucket_of(pmx_sock sock)
     return (uint32_t)(key & (BUCKETS - 1));
 }
 
-/* The bucket that holds the handle, or the empty one where it would go. */
+/* Return the bucket that holds the handle, or an empty bucket for it. */
 static uint32_t find(const state_t *s, pmx_sock sock)
 {
     uint32_t at = bucket_of(sock);
@@ -143,7 +143,7 @@ static int select_del(void *state, pmx_sock sock)
     return 0;
 }
 
-/* Fill the three sets; the highest descriptor, or -1. */
+/* Fill the three sets, and return the highest descriptor, or -1. */
 static int fill(const state_t *s, sets_t *sets)
 {
     int highest = -1;
@@ -174,7 +174,7 @@ static int fill(const state_t *s, sets_t *sets)
 }
 
 #ifdef _WIN32
-/* A set names who is in it: note that with each of them. */
+/* Note the event in the entry of each handle that the set holds. */
 static void note(state_t *s, const fd_set *set, uint32_t what)
 {
     for (u_int i = 0; i < set->fd_count; i++) {
@@ -188,7 +188,7 @@ static pmx__event event_of(const state_t *s, const entry_t *e)
 {
     pmx__event event = {e->token, e->happened, 0};
     (void)s;
-    if (event.what & PMX__ERROR)        /* a connect has failed: why? */
+    if (event.what & PMX__ERROR)        /* a connect has failed */
         event.error = pmx__sock_error(e->sock);
     return event;
 }
@@ -225,7 +225,7 @@ static int collect(state_t *s, pmx__event *events, int room)
     return n;
 }
 
-/* As select returns it, or -errno. */
+/* Return the result of select, or -errno. */
 static int wait_for(sets_t *sets, int highest, int64_t timeout_ns)
 {
     int64_t us = timeout_ns / 1000 + (timeout_ns % 1000 != 0);
@@ -237,7 +237,7 @@ static int wait_for(sets_t *sets, int highest, int64_t timeout_ns)
         span.tv_usec = (int)(us % 1000000);
     }
 #ifdef _WIN32
-    if (highest < 0) {          /* three empty sets are an error there */
+    if (highest < 0) {          /* Windows refuses three empty sets */
         Sleep(timeout_ns < 0 ? INFINITE : (DWORD)((us + 999) / 1000));
         return 0;
     }
@@ -258,7 +258,8 @@ static int select_wait(void *state, pmx__event *events, int room,
 }
 
 #ifdef _WIN32
-/* A handle that is both is found twice; a connect that failed is writable. */
+/* A handle that is ready both ways has two entries. A handle whose connect
+ * failed counts as writable. */
 static int find_ready(sets_t *sets, int highest, int left, pmx_ready *ready)
 {
     int n = 0, room = (int)ready->room;

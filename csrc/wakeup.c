@@ -1,9 +1,8 @@
 /*
- * The wakeup: another thread or a signal writes a byte to it, so that a
- * waiting mux returns. It is a socket pair, since send() can be told not to
- * raise SIGPIPE and Windows' select takes nothing else; a pipe where the
- * system has no pair to give. An eventfd would not do: signal.set_wakeup_fd
- * writes single bytes.
+ * The wakeup lets a waiting mux return: another thread or a signal writes a
+ * byte to it. It is a socket pair, since select on Windows takes only sockets.
+ * A pipe takes its place where the system refuses a pair. An eventfd would not
+ * do, since signal.set_wakeup_fd writes single bytes.
  */
 #ifdef __linux__
 #define _GNU_SOURCE
@@ -32,7 +31,7 @@ static pmx_sock tcp(void)
                       WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
 }
 
-/* The socket that `ours` is connected to. Other callers are let go. */
+/* Accept the connection of `ours`. Drop connections of other processes. */
 static int accept_from(pmx_sock listener, pmx_sock ours, pmx_sock *sock)
 {
     pmx__target own, peer;
@@ -73,7 +72,7 @@ static int connect_pair(pmx_sock listener, pmx_sock pair[2])
     return 0;
 }
 
-/* Two TCP sockets connected over loopback. */
+/* Connect two TCP sockets over loopback. */
 static int open_pair(pmx_sock pair[2])
 {
     pmx_sock listener = tcp();
@@ -146,7 +145,7 @@ void pmx__wakeup_close(const pmx_sock pair[2])
     pmx__drop_sock(pair[1]);
 }
 
-/* A full pair does as well as a new byte: the mux is about to read it. */
+/* A full pair needs no further byte: it wakes the mux already. */
 int pmx__wakeup_send(const pmx_sock pair[2])
 {
     int error;

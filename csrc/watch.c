@@ -1,17 +1,16 @@
 /*
- * The watch: what a selector is made of. It reports which descriptors are
- * ready and does nothing more. So this file is about threads that use one
- * watch together.
+ * A watch is the core of a selector: it only reports which descriptors are
+ * ready. This file lets several threads use one watch.
  *
- * The kernel keeps the table of epoll and kqueue, and threads may use it at
- * once. poll and select are called with a table, which must not change during
- * a wait. So our table is changed, and copied by a wait, under the guard. A
- * change does not reach waits that have begun, as with the standard library's
- * selectors.
+ * The kernel keeps the tables of epoll and kqueue, and threads may use them at
+ * once. poll and select get a table with each call, and that table must not
+ * change during a wait. So our own table is changed under the guard, and each
+ * wait copies the table under the guard. A change does not reach waits that
+ * have begun, as in the standard library's selectors.
  *
- * The users of a watch are counted. If it is shut while in use, the last user
- * closes its descriptor. If it were closed at once, its number could mean
- * another file when the kernel is asked about it.
+ * The users of a watch are counted. The last user of a shut watch closes its
+ * descriptor. If a thread closed the descriptor while another one used the
+ * watch, the number could already mean another file in the other's next call.
  */
 #include "poller.h"
 
@@ -22,12 +21,12 @@
 struct pmx_watch {
     const pmx__poller *poller;
     void *state;
-    int32_t uses;               /* USE for each, and SHUT */
+    int32_t uses;               /* USE for each user, plus SHUT */
 };
 
 enum { SHUT = 1, USE = 2 };
 
-/* Come in: 0, or -EBADF if the watch is shut. */
+/* Count a user, or return -EBADF if the watch is shut. */
 static int enter(pmx_watch *w)
 {
     int32_t uses = 0;
@@ -165,10 +164,10 @@ int pmx_ready_look(pmx_ready *ready)
 }
 
 /* A backend may wait for less than it is asked to, and a signal handler may
- * take a part of the time, so the end is reckoned from when the wait began.
- * Where a look costs little, one comes first: if a descriptor is ready, it is
+ * take a part of the time, so the deadline counts from the start of the wait.
+ * Where a look is cheap, one comes first. A descriptor that is ready is then
  * found without a clock and a timer, which are a third of the price of such a
- * call; if none is, a look costs nothing beside the sleep. */
+ * call. If none is ready, the look costs nothing beside the sleep. */
 int pmx_ready_wait(pmx_ready *ready, int64_t timeout_ns)
 {
     int64_t end = INT64_MAX;

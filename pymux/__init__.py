@@ -9,52 +9,52 @@ b'HELLO'
 
 Names
 
-    serve, Server         serve a handler, in this thread or one of its own
+    serve, Server         serve a handler, in this thread or in a new one
     batched               marks a handler that takes a whole batch at once
     sleep, to_thread, dial
-                          what a coroutine handler awaits, beside its connection
+                          awaitables for a coroutine handler
     connect, Client       a blocking client
     Mux, Listener, Timer  for a loop of your own: listen, connect, harvest
     Batch                 one harvest: messages as rows and as columns
-    Connection            send, close, pause; the same object from first to last
+    Connection            send, close, pause; one object for the whole life
     Raw, Lines, LengthPrefix, Varint, Fixed, Scanner, Splitter
-                          how a stream is cut into messages, both ways
-    Limits                what a connection may use
-    Endpoint              an address and how to speak there, wherever one is taken
+                          framings, which cut streams into messages
+    Limits                limits of memory, time and connections
+    Endpoint              an address with its framing, limits and handler
     Stats                 the figures of a mux
     aio                   servers and connections in an asyncio loop
     Selector              a `selectors.BaseSelector`, for loops that take one
-    backends              which of epoll, kqueue, poll and select work here
+    backends              names the backends that work here: epoll, kqueue, ...
     ConnectionClosed, BackendUnavailable
-                          the errors that are pymux's own
+                          pymux's own errors
 
-Handlers, in four forms: ``def handler(conn, data)``, called once a message, which
-returns the answer or None; ``async def handler(conn)``, once a connection;
-``@batched def handler(batch)``, once a harvest; an object with any of the methods
-`opened`, `received`, `drained` and `closed`.
+A handler has one of four forms. ``def handler(conn, data)`` is called for each message
+and returns the answer or None. ``async def handler(conn)`` runs once for each
+connection. ``@batched def handler(batch)`` is called once in each harvest. An object
+has any of the methods `opened`, `received`, `drained` and `closed`.
 
 Empty batches
     A harvest may return with nothing to report: at its timeout, at a `wakeup`, after
-    a timer or a threadsafe call. Such a batch is false; harvest again. There is no
-    other spurious event: a connection in a list is there for the reason it says.
+    a timer or a threadsafe call. Such a batch is false; harvest again. Other spurious
+    events do not occur: each list of a batch holds only connections with that event.
 
 End of stream
-    A handler's connection closes by itself once its answers are flushed. For a
-    coroutine `recv` returns None and iteration ends, and what it still sends is sent.
+    A handler's connection closes by itself once its answers are flushed. In a
+    coroutine `recv` returns None and iteration ends; the coroutine may still send.
     ``b""`` is always an empty message. Every connection shows up in `closed` once,
-    with None for an orderly end, else with the OSError that ended it.
+    with None for an orderly end, else with the OSError that ended the connection.
 
 Backpressure
-    While a peer reads slower than it is answered, over `Limits.high_water` queued
-    bytes, nothing more is read from it; under `low_water` reading goes on, and
-    `drained` tells. Past `max_output` the connection ends. `pause` and `resume` are
-    yours, and `Connection.queued` tells how much waits.
+    A peer may read its answers too slowly. Over `Limits.high_water` queued bytes the
+    mux stops reading from that peer. Under `low_water` reading goes on, and `drained`
+    reports the connection. Past `max_output` the connection ends. `pause` and `resume`
+    are for your own use. `Connection.queued` is the number of queued bytes.
 
 Threads
-    A mux belongs to the thread of its first harvest, and to its process: elsewhere
-    every call raises RuntimeError. Any thread may call `wakeup`, `call_threadsafe`,
-    and a server's `stop`, `stats` and `address`. Handlers run in the mux's thread, so
-    what blocks there blocks all; `to_thread` is for that.
+    A mux belongs to the thread of its first harvest, and to its process. In any other
+    thread or process every call raises RuntimeError. Any thread may call `wakeup`,
+    `call_threadsafe`, and a server's `stop`, `stats` and `address`. Handlers run in the
+    mux's thread, so a blocking call blocks every connection; use `to_thread`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -117,7 +117,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`pymux.aio`, imported when it is first asked for, as it needs asyncio."""
+    """Import `pymux.aio` at its first use, since that imports asyncio too."""
     if name == "aio":
         import importlib
 

@@ -45,20 +45,20 @@ OBJECTS = Made()
 class Mux(MuxBase):
     """Many connections, harvested together.
 
-    It belongs to this process and to the thread of its first harvest;
-    elsewhere every call but `wakeup` and `call_threadsafe` raises
+    A mux belongs to this process and to the thread of its first harvest. In any
+    other thread or process every call but `wakeup` and `call_threadsafe` raises
     RuntimeError.
 
     Args:
         backend: a name of `backends()`; None takes the environment's
             ``PYMUX_BACKEND``, else the best that works.
-        arena_size: about how many bytes one harvest takes in.
-        max_messages: how many messages one harvest takes in at most.
+        arena_size: the bytes that one harvest receives, about.
+        max_messages: the most messages that one harvest receives.
         spin: seconds to poll before blocking, ``"auto"`` to adapt.
 
     Raises:
-        ValueError: a backend nobody knows, or a size out of range.
-        BackendUnavailable: a backend that this machine lacks.
+        ValueError: the backend is unknown, or a size is out of range.
+        BackendUnavailable: this machine lacks the backend.
 
     >>> with Mux() as mux:
     ...     listener = mux.listen(("127.0.0.1", 0))
@@ -129,7 +129,7 @@ class Mux(MuxBase):
         half_open: bool = False,
         mode: int = 0o600,
     ) -> Listener | list[Listener]:
-        """Listen on an address; its connections show up in `Batch.opened`.
+        """Listen on an address; accepted connections show up in `Batch.opened`.
 
         Args:
             address: (host, port), the path of a Unix socket, a URL, an `Endpoint`
@@ -141,25 +141,25 @@ class Mux(MuxBase):
             handler: gets the connections, in any of the four forms, when `harvest`
                 is called; None leaves them to the caller of `harvest`, or to the
                 server's handler.
-            backlog: how many may wait to be accepted; None is 4096. The OS
-                caps it.
+            backlog: how many connections may wait to be accepted; None is 4096. The
+                OS caps the number.
             reuse_port: let several processes listen on one port.
             half_open: report the peer's end of stream in `Batch.ended` and
-                leave the connection open for sending. With a handler, its form
-                decides that.
+                leave the connection open for sending. Must be False with a handler,
+                whose form decides that.
             mode: permissions of a Unix socket's file.
 
         Returns:
             The listener; for a list, the listeners in the same order.
 
         Raises:
-            ValueError, TypeError: an argument that cannot be, or cannot apply.
-            OSError: an address is in use, not permitted, not this machine's. The
-                error names it, and no address of the list is listened on.
+            ValueError, TypeError: an argument is wrong or does not apply.
+            OSError: an address is in use, not permitted, or not this machine's. The
+                error names the address, and `listen` listens on none of the list.
         """
         engine = engine_of(self)
         engine.check()
-        asked = listen_settings(
+        all_settings = listen_settings(
             address,
             framing=framing,
             limits=limits,
@@ -169,11 +169,12 @@ class Mux(MuxBase):
             mode=mode,
         )
         places = [
-            (one, *service_to_listen(engine, one.handler, half_open)) for one in asked
+            (settings, *service_to_listen(engine, settings.handler, half_open))
+            for settings in all_settings
         ]
         is_list = isinstance(address, list)
         made = listen_on_all(engine, places)
-        # No call comes between: a signal's handler would lose the listeners in it.
+        # A signal handler may raise in any call, which would lose the listeners.
         return made if is_list else made[0]
 
     def connect(
@@ -188,63 +189,63 @@ class Mux(MuxBase):
     ) -> Connection:
         """Connect, without waiting.
 
-        A harvest reports what became of it: in `Batch.opened`, or in
-        `Batch.closed` with the error. A name is resolved here and now, which
-        blocks; its addresses are tried in order.
+        A harvest reports the connection in `Batch.opened`, or in `Batch.closed`
+        with the error. `connect` blocks while it resolves a name. The addresses of
+        a name are tried in order.
 
         Args:
             address: (host, port), the path of a Unix socket, a URL or an
                 `Endpoint`.
             framing: None is `Raw()`.
             limits: None is `Limits()`.
-            handler: gets the connection, in any of the four forms. One object that
-                is given to many calls has their connections in one batch; state of
-                a connection belongs into its `state`. None leaves the connection
+            handler: gets the connection, in any of the four forms. If several calls
+                get one handler object, their connections share batches; keep a
+                connection's state in `Connection.state`. None leaves the connection
                 to the caller of `harvest`; in an object or batch handler, to that
-                handler; in a timer of a server, to the server's.
+                handler; in a timer of a server, to the server's handler.
             half_open: as for `listen`.
-            timeout: seconds it may take; None leaves it to the OS.
+            timeout: seconds that connecting may take; None leaves that to the OS.
 
         Returns:
-            The connection; what is sent before it opens is queued.
+            The connection; output sent before the connection opens is queued.
 
         Raises:
-            ValueError, TypeError: an argument that cannot be, or cannot apply.
-            OSError: the name does not resolve, or no descriptor can be had.
+            ValueError, TypeError: an argument is wrong or does not apply.
+            OSError: the name does not resolve, or the process has no free descriptor.
             RuntimeError: no handler is given in a function or coroutine handler,
-                which could not tell the connection from those that it serves.
+                which could not tell this connection from those that it serves.
         """
         engine = engine_of(self)
         engine.check()
-        asked = connect_settings(
+        settings = connect_settings(
             address, framing=framing, limits=limits, handler=handler, refuse=()
         )
-        number, half_open = service_to_dial(engine, asked.handler, half_open)
+        number, half_open = service_to_dial(engine, settings.handler, half_open)
         rules = policy(
-            asked.framing, asked.limits, half_open=half_open, timeout=timeout
+            settings.framing, settings.limits, half_open=half_open, timeout=timeout
         )
         rules.service = number
-        found = endpoints(asked.address, listen=False)
-        conn: Connection = engine.dial(found, rules, asked.framing, str(asked))
+        found = endpoints(settings.address, listen=False)
+        conn: Connection = engine.dial(found, rules, settings.framing, str(settings))
         return conn
 
     def send_many(self, conns: Iterable[Connection], data: Buffer) -> int:
         """Send one message to many connections.
 
-        Slow readers share one copy of it.
+        Connections with slow peers share one copy of the message.
 
         Args:
             conns: connections of this mux; those that no longer take output
-                are passed over.
-            data: bytes-like; what it holds now is sent.
+                are skipped.
+            data: bytes-like; later changes to it do not change the message.
 
         Returns:
-            How many took it.
+            How many connections took the message.
 
         Raises:
-            TypeError: for what is not bytes-like; a str must be encoded.
-            ValueError: a connection of another mux, or one whose framing
-                cannot carry it; nothing is sent.
+            TypeError: data is not bytes-like; a str must be encoded.
+            ValueError: a connection belongs to another mux, or its framing
+                cannot carry the message; nothing is sent.
         """
         engine = engine_of(self)
         engine.check()
@@ -267,26 +268,26 @@ class Mux(MuxBase):
         min_messages: int = 1,
         max_delay: float = 0.0,
     ) -> Batch:
-        """Send what is queued, wait, and take in everything that is ready.
+        """Send queued output, wait, and receive everything that is ready.
 
-        Returns when there is anything to report, at the timeout, at a
-        `wakeup`, after running a due timer or threadsafe call, and after a
-        handler that was given to `listen` or `connect`; then the batch may be
-        empty. A signal whose handler does not raise does not end it; if one
-        raises, the next harvest returns what was received.
+        Returns when there is anything to report, at the timeout, at a `wakeup`,
+        after running a due timer or threadsafe call, and after a handler that was
+        given to `listen` or `connect`. The batch may be empty. A signal does not end
+        the harvest unless its handler raises; then the next harvest returns the
+        received messages.
 
         Args:
             timeout: seconds; 0 does not wait, None waits for ever.
-            min_messages: once there is a message, wait for so many,
-            max_delay: but at most so many seconds.
+            min_messages: once a message has come, wait for this number of messages.
+            max_delay: seconds to wait for `min_messages` at most.
 
         Returns:
             A `Batch`, valid until the next harvest.
 
         Raises:
-            RuntimeError: inside a handler or timer, in another thread than
-                the first harvest's, after `close()`, in a forked child.
-            ValueError: a negative timeout.
+            RuntimeError: the call is inside a handler or timer, in another thread
+                than the first harvest, after `close()`, or in a forked child.
+            ValueError: the timeout is negative.
         """
         deadline = None
         if timeout is not None:

@@ -1,4 +1,4 @@
-"""`serve`: a server in this thread until a signal ends it."""
+"""`serve` runs a server in this thread until a signal ends the server."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def serve(
 ) -> Stats:
     """Serve in this thread until SIGINT or SIGTERM, then drain.
 
-    It prints nothing. A second signal resets what is left at once, a third is a
-    KeyboardInterrupt in whatever handler does not return; one that was ignored
-    stays ignored.
+    `serve` prints nothing. A second signal resets the remaining connections at once,
+    and a third raises KeyboardInterrupt in a handler that does not return. A signal
+    that the process ignored before stays ignored.
 
     Args:
         handler: one of the four forms.
         address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
             listening `socket.socket`; or a list of these.
-        options: those of `Server`.
+        options: further arguments of `Server`.
 
     Returns:
         The final `Stats`.
 
     Raises:
-        OSError: the address cannot be had.
-        TypeError, ValueError: an argument that cannot be.
-        KeyboardInterrupt, SystemExit: raised by a handler, or in one.
+        OSError: the server cannot listen on the address.
+        TypeError, ValueError: an argument is wrong.
+        KeyboardInterrupt, SystemExit: raised by a handler, or in a handler.
 
     >>> serve(lambda conn, data: data.upper())  # doctest: +SKIP
     """

@@ -1,8 +1,8 @@
-"""A selector of the standard library's kind, on pymux's backends.
+"""A selector with the standard library's interface, on pymux's backends.
 
-The core answers in one call with a column of numbers, descriptor << 2 | what it is
-ready for, and every pair that `select` may return is made when its descriptor is
-registered: what is left to do for one that is ready is a look-up.
+The core reports all ready descriptors in one array of numbers: descriptor << 2 |
+events. `register` makes every pair that `select` may return for a descriptor, so a
+ready descriptor costs one look-up.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = ["Selector"]
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 BOTH = READ | WRITE
-SUBSETS = ((), (READ,), (WRITE,), (READ, WRITE, BOTH))  # of events
-ROOM = 256  # ready ones that a first wait has room for
+SUBSETS = ((), (READ,), (WRITE,), (READ, WRITE, BOTH))  # indexed by events
+ROOM = 256  # ready descriptors that a first wait has room for
 
 _wait = lib.pmx_ready_wait
 _look = lib.pmx_ready_look
@@ -35,14 +35,14 @@ _set = lib.pmx_watch_set
 _unpack = ffi.unpack
 
 Key = selectors.SelectorKey
-# what a named tuple's own __new__ calls, at half the price
+# twice as fast as the named tuple's own __new__, which calls it
 _new: Callable[..., Key] = tuple.__new__
-Room = tuple[Any, Any, int]  # a wait's pmx_ready *, what it finds, and how many
+Room = tuple[Any, Any, int]  # a wait's pmx_ready *, its array, the array's size
 
 
 def number_of(fileobj: Any, keys: dict[int, Key]) -> int:
-    """The descriptor of a file object, also where it has been closed since it was
-    registered; ValueError if it has none."""
+    """Return the descriptor of a file object, even of one that was closed after its
+    registration. Raise ValueError if the object has none."""
     if isinstance(fileobj, int):
         number = fileobj
     else:
@@ -64,7 +64,7 @@ def _free_in(place: Any, free: Any = lib.pmx_watch_free) -> None:
 
 
 class _Map(Mapping["FileDescriptorLike", Key]):
-    """What is registered: file objects and descriptors to keys, read-only."""
+    """A read-only mapping of registered file objects and descriptors to keys."""
 
     def __init__(self, keys: dict[int, Key]) -> None:
         self._keys = keys
@@ -85,22 +85,23 @@ class _Map(Mapping["FileDescriptorLike", Key]):
 class Selector(selectors.BaseSelector):
     """A `selectors.BaseSelector` on any of pymux's backends.
 
-    It stands wherever one of the standard library's does, under asyncio too::
+    A Selector replaces any selector of the standard library, under asyncio too::
 
         asyncio.SelectorEventLoop(pymux.Selector())
 
     Any thread may register, modify, unregister and close while others are in `select`.
-    epoll and kqueue tell those that wait already; poll and select look at what was
-    registered when the wait began. After a fork, parent and child share an epoll, a
-    kqueue is closed in the child, poll and select go separate ways.
+    On epoll and kqueue a change reaches the `select` calls that wait already; poll and
+    select watch the descriptors registered when the wait began. After a fork, parent
+    and child share an epoll, a kqueue is closed in the child, and poll and select work
+    in both separately.
 
     Args:
         backend: a name of `backends()`; None takes the environment's
             ``PYMUX_BACKEND``, else the best that works.
 
     Raises:
-        ValueError: a backend nobody knows.
-        BackendUnavailable: a backend that this machine lacks.
+        ValueError: the backend is unknown.
+        BackendUnavailable: this machine lacks the backend.
 
     >>> import selectors, socket
     >>> ours, theirs = socket.socketpair()
@@ -114,8 +115,7 @@ class Selector(selectors.BaseSelector):
 
     def __init__(self, backend: str | None = None) -> None:
         name = choose(backend)
-        # What frees it is there before it is: a signal's handler may raise behind
-        # the call.
+        # The finalizer comes first: a signal handler may raise right after the call.
         self._place = ffi.gc(ffi.new("pmx_watch **"), _free_in)
         error = lib.pmx_watch_open(self._place, name or ffi.NULL)
         if error:
@@ -125,10 +125,10 @@ class Selector(selectors.BaseSelector):
         self._keys: dict[int, Key] = {}
         self._map = _Map(self._keys)
         self._closed = False
-        # descriptor << 2 | events: what select() returns for it
+        # from descriptor << 2 | events to the pair that select() returns
         self._pairs: dict[int, tuple[Key, int]] = {}
         self._pair_of = self._pairs.__getitem__
-        self._rooms: list[Room] = [self._room(ROOM)]  # that no thread waits with
+        self._rooms: list[Room] = [self._room(ROOM)]  # rooms that no thread uses
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._keys)} registered"
@@ -148,8 +148,8 @@ class Selector(selectors.BaseSelector):
     def fileno(self) -> Callable[[], int]:
         """``fileno()``: the descriptor of an epoll or kqueue.
 
-        It is readable when `select` would have something. As with the standard
-        library's, a selector on poll or select has no such attribute.
+        The descriptor is readable when `select` would report something. As in the
+        standard library, a selector on poll or select has no such attribute.
 
         Raises:
             AttributeError: the backend has no descriptor.
@@ -174,16 +174,16 @@ class Selector(selectors.BaseSelector):
         Args:
             fileobj: a descriptor, or an object with `fileno()`.
             events: `selectors.EVENT_READ`, `selectors.EVENT_WRITE`, or both.
-            data: anything, kept in the key.
+            data: any object, kept in the key.
 
         Returns:
-            The `selectors.SelectorKey` that `select` returns for it.
+            The `selectors.SelectorKey` that `select` returns for the file object.
 
         Raises:
-            ValueError: events are wrong, or the file object is.
-            KeyError: it is registered already.
-            OSError: the backend cannot watch it: closed, a regular file on epoll, a
-                number over select's limit.
+            ValueError: events or the file object are wrong.
+            KeyError: the file object is registered already.
+            OSError: the backend cannot watch the file object: a closed one, a regular
+                file on epoll, a number over select's limit.
 
         >>> with Selector() as selector:
         ...     selector.register(0, 8)
@@ -205,17 +205,17 @@ class Selector(selectors.BaseSelector):
         return key
 
     def unregister(self, fileobj: FileDescriptorLike) -> Key:
-        """Stop watching a file object; one that was closed since is no error.
+        """Stop watching a file object, which may have been closed meanwhile.
 
         Args:
-            fileobj: as it was registered, or its descriptor.
+            fileobj: the registered object, or its descriptor.
 
         Returns:
-            The key it had.
+            The key of the file object.
 
         Raises:
-            KeyError: it is not registered.
-            ValueError: it is no file object.
+            KeyError: the file object is not registered.
+            ValueError: fileobj has no descriptor.
         """
         key = self._keys.get(number_of(fileobj, self._keys))
         if key is None or not self._forget(key):
@@ -224,22 +224,22 @@ class Selector(selectors.BaseSelector):
         return key
 
     def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> Key:
-        """Change what a file object is watched for, and its data.
+        """Change the events and the data of a file object.
 
-        Where the backend refuses, the file object is not registered any more.
+        If the backend refuses, the file object is no longer registered.
 
         Args:
-            fileobj: as it was registered, or its descriptor.
+            fileobj: the registered object, or its descriptor.
             events: `selectors.EVENT_READ`, `EVENT_WRITE` or both.
-            data: kept in the key.
+            data: any object, kept in the key.
 
         Returns:
             The new key.
 
         Raises:
-            KeyError: it is not registered.
-            ValueError: events are wrong, or the file object is.
-            OSError: as `register`.
+            KeyError: the file object is not registered.
+            ValueError: events or the file object are wrong.
+            OSError: as in `register`.
         """
         old = self._keys.get(number_of(fileobj, self._keys))
         if old is None:
@@ -264,17 +264,17 @@ class Selector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[Key, int]]:
-        """Wait until something is ready.
+        """Wait until a file object is ready.
 
-        A signal does not end it, unless its handler raises (PEP 475).
+        A signal does not end the wait unless its handler raises (PEP 475).
 
         Args:
-            timeout: seconds, rounded up to what the backend can do, on Linux
-                nanoseconds; 0 or less looks without waiting; None waits for ever.
+            timeout: seconds, rounded up to the backend's resolution, on Linux
+                nanoseconds; 0 or less does not wait; None waits for ever.
 
         Returns:
-            A list of ``(key, events)``, empty when the time is over. A descriptor
-            that is ready both ways may stand in two of them (kqueue).
+            A list of ``(key, events)``, empty when the time is over. On kqueue a
+            descriptor that is ready both ways may have two entries.
 
         Raises:
             ValueError: the selector is closed.
@@ -294,7 +294,7 @@ class Selector(selectors.BaseSelector):
         else:
             try:
                 span = 0 if timeout <= 0 else ceil(timeout * 1e9)
-            except (TypeError, ArithmeticError):  # of a Decimal, ...
+            except (TypeError, ArithmeticError):  # a Decimal, an infinity
                 span = max(ceil(number("timeout", timeout) * 1e9), 0)
             count = _wait(ready, span) if span else _look(ready)
         if count and not 0 < count < size:
@@ -308,16 +308,16 @@ class Selector(selectors.BaseSelector):
                 pairs = [self._pairs[found[0]]]
             else:
                 pairs = [*map(self._pair_of, _unpack(found, count))]
-        except KeyError:  # another thread has just changed that one
+        except KeyError:  # another thread has just changed a descriptor
             known = map(self._pairs.get, _unpack(found, count))
             pairs = [pair for pair in known if pair]
         self._rooms.append(room)
         return pairs
 
     def close(self) -> None:
-        """Let go of the backend; nothing is registered any more.
+        """Close the backend and forget every file object.
 
-        A `select` that another thread is in goes on to its end.
+        A `select` that runs in another thread goes on to its end.
 
         >>> selector = Selector()
         >>> selector.close()
@@ -330,16 +330,16 @@ class Selector(selectors.BaseSelector):
         self._pairs.clear()
 
     def get_key(self, fileobj: FileDescriptorLike) -> Key:
-        """The key of a registered file object.
+        """Return the key of a registered file object.
 
         Args:
-            fileobj: as it was registered, or its descriptor.
+            fileobj: the registered object, or its descriptor.
 
         Returns:
             The `selectors.SelectorKey`.
 
         Raises:
-            KeyError: it is not registered.
+            KeyError: the file object is not registered.
             RuntimeError: the selector is closed.
         """
         if self._closed:
@@ -347,14 +347,14 @@ class Selector(selectors.BaseSelector):
         return self._map[fileobj]
 
     def get_map(self) -> Mapping[FileDescriptorLike, Key]:
-        """A read-only mapping of file objects to keys; None after `close`."""
+        """Return a read-only mapping of file objects to keys; None after `close`."""
         return None if self._closed else self._map  # type: ignore[return-value]
 
-    # --- what is registered ---------------------------------------------
+    # --- registration ---------------------------------------------------
 
     def _forget(self, key: Key) -> bool:
-        """Whether it was there. The key goes last: once it has gone, another thread
-        may register the number again."""
+        """Remove a key; True if it was registered. The key goes last, since another
+        thread may then register the number again."""
         number = key.fd
         for subset in SUBSETS[key.events]:
             self._pairs.pop(number << 2 | subset, None)
@@ -370,14 +370,15 @@ class Selector(selectors.BaseSelector):
         return ready, ready.found, size
 
     def _wait_again(self, room: Room, count: int) -> tuple[Room, int]:
-        """After a signal with what is left of the time; with room for all."""
+        """Wait again for the remaining time after a signal, or with a larger room if
+        the room was full."""
         while True:
             ready, _, size = room
-            if count == -errno.EINTR:  # its handler has run by now
+            if count == -errno.EINTR:  # the signal handler has run by now
                 count = _wait(ready, ready.left_ns)
             elif count < 0:
                 raise self._error(-count)
-            elif count == size < 2 * len(self._keys):  # two for each on kqueue
+            elif count == size < 2 * len(self._keys):  # kqueue: two entries a key
                 room = self._room(2 * len(self._keys))
                 count = _wait(room[0], 0)
             else:

@@ -1,4 +1,4 @@
-"""Services: a handler and its endpoints."""
+"""A service joins a server's handlers to their endpoints."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Service"]
 
 
 class Service:
-    """The handlers of a server, and where it listens for each of them.
+    """The handlers of a server, each with the addresses to listen on.
 
     Args:
-        handler: for endpoints that have none of their own; None if each has one.
+        handler: for endpoints without their own handler; None if each has one.
         address: an address, an `Endpoint`, a listening socket, or a list of these.
-        on_error: called with what handlers raise; None logs it.
-        options: of the call, as `listen_settings` takes them.
+        on_error: called with the errors of handlers; None logs these.
+        options: further arguments of `listen_settings`.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be, or cannot apply.
+        TypeError, ValueError: an argument is wrong or does not apply.
     """
 
     def __init__(
@@ -36,30 +36,31 @@ class Service:
         **options: Any,
     ) -> None:
         if handler is not None:
-            dispatcher_for(handler)  # raises for what is none
+            dispatcher_for(handler)  # raises TypeError for a wrong handler
         if on_error is not None and not callable(on_error):
             raise TypeError(f"on_error is {on_error!r}; a callable or None is needed")
         self.where: Any = list(address) if isinstance(address, list) else [address]
-        self._asked = listen_settings(self.where, handler=handler, **options)
-        for settings in self._asked:
+        self._endpoints = listen_settings(self.where, handler=handler, **options)
+        for settings in self._endpoints:
             dispatcher_for(settings.handler)
-        self._first = self._asked[0].handler if handler is None else handler
+        self._first = self._endpoints[0].handler if handler is None else handler
         self._on_error = on_error
 
     def open(self, mux: Mux) -> list[Listener]:
         """Listen on every address, or on none of them if one fails.
 
-        The call's handler, or else that of the first endpoint, is service 0 of the
-        mux: `on_error` or the log gets what timers raise as if it were its own.
+        The handler of the call, or else of the first endpoint, is service 0 of the
+        mux. Errors of timers are reported as errors of service 0.
 
         Raises:
-            OSError: an address cannot be had; the error names it.
+            OSError: the server cannot listen on an address; the error names the
+                address.
         """
         engine = engine_of(mux)
         handlers: Handlers = handlers_of(engine)
         handlers.lead(self._first, self._on_error)
         places = []
-        for settings in self._asked:
+        for settings in self._endpoints:
             number = handlers.number_for(settings.handler, self._on_error, keep=True)
             places.append((settings, number, handlers.half_open(number)))
         return listen_on_all(engine, places)

@@ -201,7 +201,7 @@ def own_threads():
         yield workers
 
 
-class _Workers(tasks.Workers):
+class _Workers(tasks.ThreadPool):
     def threads(self):
         return self._threads
 

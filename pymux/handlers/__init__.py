@@ -1,1 +1,1 @@
-"""The four forms of a handler, and how each is called."""
+"""The four handler forms and their dispatchers."""

@@ -1,4 +1,4 @@
-"""The dispatchers of an engine, each a service, and all of them as one."""
+"""Each dispatcher of an engine is a service; `Handlers` treats all of them as one."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Handlers:
     connections share batches: those of a plain and a TLS port, say.
 
     Attributes:
-        on_error: gets what handlers raise that the mux's own calls are given.
-        late: the time of `stop` is over: the rest is being reset.
+        on_error: gets the errors of handlers given to `Mux.listen` and `Mux.connect`.
+        late: the time of `stop` is over, and the remaining connections are reset.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -41,11 +41,11 @@ class Handlers:
         engine.on_close = self.bereave
 
     def form_of(self, handler: Any) -> type[Dispatcher]:
-        """The dispatcher's class for a handler."""
+        """Return the dispatcher class for a handler."""
         return dispatcher_for(handler)
 
     def lead(self, handler: Any, on_error: OnError | None) -> Dispatcher:
-        """Make a handler service 0: it gets what timers and calls raise, too."""
+        """Make a handler service 0, which also reports errors of timers and calls."""
         dispatcher = self.form_of(handler)(self.engine, handler, on_error)
         self.engine.services[0].dispatcher = dispatcher
         self.engine.on_callback_error = lambda error: dispatcher.report(None, error)
@@ -55,10 +55,10 @@ class Handlers:
         return dispatcher
 
     def number_for(self, handler: Any, on_error: OnError | None, keep: bool) -> int:
-        """The service of a handler, made if there is none.
+        """Return the service number of a handler, and add the service if needed.
 
         Args:
-            keep: a listener has the service, which is never another handler's then.
+            keep: a listener uses the service; no other handler may reuse its number.
         """
         key = id(handler), id(on_error)
         number = self._numbers.get(key)
@@ -70,7 +70,7 @@ class Handlers:
         return number
 
     def dial_number(self) -> int:
-        """The service of the connections that coroutines have dialled."""
+        """Return the number of the service for connections that coroutines dial."""
         if self._dial is None:
             self._dial = self._add(DialDispatcher(self.engine, None, None))
             self.engine.services[self._dial].kept = True
@@ -88,10 +88,10 @@ class Handlers:
         return number
 
     def _unused(self) -> int | None:
-        """Take a number from a service that has no connection left.
+        """Take the number of a service that has no connection left.
 
-        A program may give each outgoing connection a handler object of its own, and
-        the core has no end of a service.
+        The core never removes a service, and a program may give each outgoing
+        connection its own handler object.
         """
         unused = self.engine.unused
         for _ in range(len(unused)):
@@ -100,7 +100,7 @@ class Handlers:
             dispatcher = self._dispatchers.get(number)
             if state.dialled > 0 or state.kept or dispatcher is None:
                 continue
-            if dispatcher.busy:  # coroutines outlive their connections
+            if dispatcher.busy:  # coroutines may outlive their connections
                 unused.insert(0, number)
                 continue
             del self._dispatchers[number]
@@ -109,15 +109,15 @@ class Handlers:
         return None
 
     def half_open(self, number: int) -> bool:
-        """Whether a service's handler sees the peer's end, and may still send."""
+        """Return True if the handler may send after the peer has ended its stream."""
         form: Any = self.engine.services[number].dispatcher
         return bool(form.half_open)
 
-    # --- all of them, as a server needs them ------------------------------------
+    # --- what a server asks of all dispatchers ----------------------------------
 
     @property
     def all(self) -> list[Dispatcher]:
-        """The dispatchers that have a service now."""
+        """List the dispatchers that have a service now."""
         return list(self._dispatchers.values())
 
     @property
@@ -131,27 +131,27 @@ class Handlers:
 
     @property
     def busy(self) -> bool:
-        """Whether anything still runs, though no connection is left."""
+        """Return True if coroutines still run after their connections ended."""
         return any(dispatcher.busy for dispatcher in self.all)
 
     def cleans_up(self) -> bool:
-        """Out of time: whether what still runs is to have a moment yet."""
-        cleaning = [dispatcher.cleans_up() for dispatcher in self.all]  # tell each
+        """Tell every handler that time is over; True if one is still cleaning up."""
+        cleaning = [dispatcher.cleans_up() for dispatcher in self.all]
         return any(cleaning)
 
     def abandon(self) -> None:
-        """End what still runs."""
+        """Close the coroutines that still run."""
         for dispatcher in self.all:
             dispatcher.abandon()
 
     def bereave(self) -> None:
-        """The engine is about to close, by a call of a handler's."""
+        """Prepare all dispatchers for an engine that a handler is closing."""
         for dispatcher in self.all:
             dispatcher.bereave()
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """While the block runs, this thread serves."""
+        """Let this thread serve while the block runs."""
         if self._stack is not None:
             yield
             return
@@ -165,8 +165,8 @@ class Handlers:
                 self._stack = None
 
     def wind_up(self, cause: BaseException | None) -> None:
-        """The engine's end, by an error or without one: each handler is told what
-        it has not heard yet. Nothing that one raises keeps the others from it."""
+        """Give each handler its last reports: the engine has ended, perhaps by an
+        error. An error of one handler does not keep the reports from the others."""
         raised: list[BaseException] = []
         for dispatcher in self.all:
             try:
@@ -178,7 +178,7 @@ class Handlers:
 
 
 def handlers_of(engine: Engine) -> Handlers:
-    """The handlers of an engine, which may have none so far."""
+    """Return the `Handlers` of an engine, and make them at the first call."""
     handlers: Handlers | None = engine.handlers
     if handlers is None:
         handlers = Handlers(engine)
@@ -189,12 +189,12 @@ def handlers_of(engine: Engine) -> Handlers:
 def service_to_listen(
     engine: Engine, handler: Any, half_open: bool
 ) -> tuple[int, bool]:
-    """The number of a handler's service, and whether its connections are half-open.
-    No handler: service 0, and as the call says.
+    """Return a handler's service number, and whether its connections are half-open.
+    Without a handler, return service 0 and the `half_open` of the call.
 
     Raises:
         TypeError: the handler has none of the four forms.
-        ValueError: half_open is given beside a handler.
+        ValueError: half_open is True and a handler is given.
     """
     if handler is None:
         return 0, half_open
@@ -205,11 +205,12 @@ def service_to_listen(
 
 
 def service_to_dial(engine: Engine, handler: Any, half_open: bool) -> tuple[int, bool]:
-    """The same for an outgoing connection; no handler means the one that runs.
+    """Return the same for an outgoing connection. Without a handler, the handler
+    that runs gets the connection.
 
     Raises:
-        TypeError, ValueError: as above.
-        RuntimeError: the running handler cannot have the connection.
+        TypeError, ValueError: as in `service_to_listen`.
+        RuntimeError: the running handler cannot take the connection.
     """
     if handler is None:
         return _running_service(engine), half_open
@@ -225,7 +226,7 @@ def service_to_dial(engine: Engine, handler: Any, half_open: bool) -> tuple[int,
 
 
 def _running_service(engine: Engine) -> int:
-    """The service of the handler that runs, or else of the server or the caller."""
+    """Return the service of the running handler, else of the server or the caller."""
     state = engine.services[0]
     if engine.state is DISPATCHING and engine.running is None:
         state = engine.serving

@@ -1,6 +1,6 @@
-"""What the four forms of a handler have in common.
+"""The base class of the dispatchers of all four handler forms.
 
-A dispatcher is made once for a handler and called with every batch: all
+A handler has one dispatcher, which is called with every batch. It dispatches all
 `opened`, then the messages in batch order, then `drained`, then `closed`.
 """
 
@@ -21,18 +21,18 @@ from ..values.errors import FATAL, ends_in
 if TYPE_CHECKING:
     from ..engine.engine import Engine
 
-__all__ = ["Dispatcher", "OnError", "wholly"]
+__all__ = ["Dispatcher", "OnError", "repeat"]
 
 LOGGER = logging.getLogger("pymux")
 OnError = Callable[[Connection | None, BaseException], Any]
 
 
 class Dispatcher:
-    """What the forms have in common."""
+    """The base class: it calls a handler and reports the handler's errors."""
 
     half_open: bool = False
-    takes_outgoing: bool = False  # whether its own connect() joins this handler
-    late: bool = False  # the time of `stop` is over: the rest is being reset
+    takes_outgoing: bool = False  # the handler gets the connections that it makes
+    late: bool = False  # the time of `stop` is over: connections are being reset
     min_messages: int = 1
     delay_ns: int = 0
 
@@ -47,30 +47,30 @@ class Dispatcher:
 
     @property
     def busy(self) -> bool:
-        """Whether anything here still runs, though no connection is left."""
+        """Return True if coroutines still run after their connections ended."""
         return False
 
     def cleans_up(self) -> bool:
-        """Out of time: whether what still runs is to have a moment yet."""
+        """Tell the handler that time is over; True if it is still cleaning up."""
         return False
 
     def abandon(self) -> None:
-        """End what still runs."""
+        """Close the coroutines that still run."""
 
     def bereave(self) -> None:
-        """The mux is about to close, by a call of a handler's."""
+        """Prepare for a mux that a handler is closing."""
 
     def serving(self) -> contextlib.AbstractContextManager[None]:
-        """While the block runs, this thread serves."""
+        """Let this thread serve while the block runs."""
         return contextlib.nullcontext()
 
     def wind_up(self, cause: BaseException | None) -> None:
-        """The server ends, by an error or without one: tell whoever has not
-        heard of it. Nothing that they raise keeps the others from it."""
+        """Give the handler its last reports: the server has ended, perhaps by an
+        error. An error of one report does not keep back the others."""
 
     def failed_to_connect(self, batch: Batch) -> None:
-        """Tell of outgoing connections that could not be made, where the form has
-        nobody to tell: to on_error, or a line of the log."""
+        """Report failed connects to on_error or the log, for the forms whose
+        handlers are not called with them."""
         failed = failed_connects(batch)
         for conn, error in batch.closed if failed else ():
             if conn not in failed or error is None:
@@ -96,7 +96,7 @@ class Dispatcher:
     # --- errors -----------------------------------------------------------
 
     def report(self, conn: Connection | None, error: BaseException) -> None:
-        """Log an error of a handler, once, or give it to on_error."""
+        """Give an error of a handler to on_error, or else log the error."""
         if self.on_error is None:
             of = (
                 f"of {conn!r}"
@@ -113,23 +113,23 @@ class Dispatcher:
             say_error(second, "on_error raised")
 
     def report_or_leave(self, conn: Connection | None, error: BaseException) -> None:
-        """Report an error, unless it is one of those that leave pymux."""
+        """Report an error, unless the error has to leave pymux (see FATAL)."""
         if isinstance(error, FATAL):
             self.engine.leave(error)
         else:
             self.report(conn, error)
 
     def failed(self, conn: Connection, error: BaseException) -> None:
-        """A handler raised: its connection ends, flushed; unless what it
-        raised is the end of a connection, which needs nothing more."""
+        """End the connection of a handler that raised, after flushing its output.
+        A handler that raised the end of a connection needs nothing more."""
         if self.has_ended(error):
             return
         fail(conn, error)
         self.report_or_leave(conn, error)
 
     def has_ended(self, error: BaseException) -> bool:
-        """Whether what a handler raised is nothing but the end of connections.
-        Those that it names are closed."""
+        """Return True if a handler raised only the end of connections.
+        Close the connections that the error names."""
         ends = ends_in(error)
         if ends is None:
             return False
@@ -144,9 +144,9 @@ class Dispatcher:
         return True
 
 
-def wholly(raised: list[BaseException], step: Callable[..., Any], *args: Any) -> None:
-    """Call something again until it has come to its end. What is to leave pymux
-    waits in a list meanwhile."""
+def repeat(raised: list[BaseException], step: Callable[..., Any], *args: Any) -> None:
+    """Repeat a step until it returns. Collect the errors that have to leave pymux
+    in a list meanwhile."""
     while True:
         try:
             step(*args)
@@ -156,8 +156,8 @@ def wholly(raised: list[BaseException], step: Callable[..., Any], *args: Any) ->
 
 
 def say_error(error: BaseException, text: str, *args: Any) -> None:
-    """Log an error with its traceback. What a handler of the log raises in
-    turn ends nobody's connection; it is shown as what finalizers raise is."""
+    """Log an error with its traceback. An error of a logging handler must not end
+    a connection, so it goes to stderr, like an error of a finalizer."""
     try:
         LOGGER.error(text, *args, exc_info=error)
     except FATAL:

@@ -1,4 +1,4 @@
-"""The batch form: called once a harvest that has messages."""
+"""The batch form is called once in each harvest that has messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["BatchDispatcher"]
 
 
 class BatchDispatcher(Dispatcher):
-    """`@batched def handler(batch)`, once a harvest."""
+    """Calls `@batched def handler(batch)` once in each harvest."""
 
     takes_outgoing = True
 
@@ -27,7 +27,7 @@ class BatchDispatcher(Dispatcher):
             self.min_messages, self.delay_ns = mark
 
     def __call__(self, batch: Batch) -> None:
-        """Call it with a batch that has messages."""
+        """Call the handler if the batch has messages."""
         if row_count(batch):
             self.call_with_batch(batch, self.handler)
         if has_news(batch):

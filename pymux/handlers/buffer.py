@@ -1,4 +1,4 @@
-"""What a coroutine handler has been brought and has not taken yet."""
+"""Buffers for messages that a coroutine handler has not taken yet."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ReceiveBuffer", "TaskBuffer"]
 
-UNSIZED = 4096  # bytes that a message counts whose size is not known
-ROW_COST = 64  # bytes that a message not taken counts beside its length
-EAGER = 64  # awaits that are satisfied at once, then the mux has a turn
+UNSIZED = 4096  # bytes counted for a message of unknown size
+ROW_COST = 64  # bytes counted for an untaken message beside its length
+EAGER = 64  # awaits that end at once before the mux gets a turn
 
 
 class ReceiveBuffer:
-    """One connection's messages, and what has become of it.
+    """One connection's untaken messages and its end.
 
-    Who waits for them, and how, is the matter of those who derive from it.
+    Subclasses decide how a task waits for messages.
     """
 
     __slots__ = (
@@ -46,29 +46,29 @@ class ReceiveBuffer:
         self.conn: Connection = conn
         self.engine: Engine = engine_of(conn)
         self.inbox: deque[bytes] | None = None
-        self.inbox_size: int = 0  # what of it counts: not while all is being taken
+        self.inbox_size: int = 0  # bytes counted; 0 while a task takes a whole batch
         self.held: bool = False
-        self.kept: bool = False  # the core was told that there are messages
+        self.kept: bool = False  # the core knows of untaken messages
         self.over: bool = False  # no more messages come
-        self.lost: BaseException | None = None  # why, where it was lost
+        self.lost: BaseException | None = None  # the error that ended the connection
         self.sized: bool = not self.engine.splits(conn.id)  # messages are bytes
-        self.waiting: Any = None  # what a task waits in, or a dialled buffer
-        self.eager: int = 0  # awaits satisfied at once since it gave a turn
+        self.waiting: Any = None  # a call's name, a `_Dial` or a dialled buffer
+        self.eager: int = 0  # awaits that ended at once since the mux's last turn
         self._water: tuple[int, int] | None = None  # high and low, once asked for
 
     @property
     def high_water(self) -> int:
-        """The connection's own, asked for once."""
+        """The connection's high water; the engine is asked once."""
         if self._water is None:
             self._water = self.engine.water_of(self.conn.id)
         return 0 if self._water is None else self._water[0]
 
     def untaken(self) -> list[bytes]:
-        """The messages that have not been taken."""
+        """List the untaken messages."""
         return list(self.inbox or ())
 
     def give_back(self) -> None:
-        """Those messages are the core's again."""
+        """Return the untaken messages to the core."""
         self.inbox, self.inbox_size = None, 0
         if self.kept:
             self.tell_taken()
@@ -77,13 +77,12 @@ class ReceiveBuffer:
             self.engine.log.op(self.conn.id | RELEASE)
 
     def shut(self) -> None:
-        """The connection was closed here: no further message reaches a handler."""
+        """Drop all messages: the handler has closed the connection."""
         self.over = True
         self.inbox = None
 
     def keep(self, messages: Iterable[bytes]) -> None:
-        """Hold messages until the coroutine asks; reading pauses over high
-        water."""
+        """Hold messages until the coroutine asks; pause reading over high water."""
         inbox = self.inbox
         if inbox is None:  # a collection may run here, and close this connection
             inbox = self.inbox = deque()
@@ -100,22 +99,23 @@ class ReceiveBuffer:
             self.engine.log.op(self.conn.id | HOLD)
 
     def tell_kept(self) -> None:
-        """Messages wait to be taken: the core is told, once.
+        """Tell the core once that messages wait to be taken.
 
-        So the peer's clock stands, and what is sent is answers, until the
-        last of them is taken and answered.
+        Until the last one is taken and answered, the core stops the peer's idle
+        clock and counts output as answers.
         """
         if not self.kept:
             self.kept = True
             self.engine.log.op(self.conn.id | KEPT)
 
     def tell_taken(self) -> None:
-        """The last one of several messages was taken."""
+        """Tell the core that the last waiting message was taken."""
         self.kept = False
         self.engine.log.op(self.conn.id | TAKEN)
 
     def take(self) -> bytes | None:
-        """The next message; what the end is, where there are none."""
+        """Take the next message. Without one, return None at the end of the stream;
+        raise if the connection is lost."""
         inbox = self.inbox
         if inbox:
             data = inbox.popleft()
@@ -126,7 +126,7 @@ class ReceiveBuffer:
                 self.inbox = None
                 if self.kept:
                     self.tell_taken()
-            if self.inbox_size:  # it was kept
+            if self.inbox_size:  # the message was counted
                 size = len(data) if self.sized else UNSIZED
                 self.inbox_size -= size + ROW_COST
                 if self.held and self._water and self.inbox_size <= self._water[1]:
@@ -138,8 +138,8 @@ class ReceiveBuffer:
         return None
 
     def too_eager(self) -> bool:
-        """An await is about to be satisfied at once: whether the mux is to have
-        a turn first. A loop of such awaits would never let it have one."""
+        """Count an await that can end at once; True if the mux needs a turn first.
+        A loop of such awaits would never give the mux a turn."""
         self.eager += 1
         if self.eager <= EAGER:
             return False
@@ -147,13 +147,13 @@ class ReceiveBuffer:
         return True
 
     def note_end(self, error: BaseException | None, gone: bool) -> None:
-        """No more messages come; where the connection is gone, why."""
+        """Note that no more messages come, and the error if the connection is gone."""
         self.over = True
         if gone and error is not None and self.lost is None:
             self.lost = error
 
     def closed_error(self) -> ConnectionClosed:
-        """What recv and drain raise once the connection is lost."""
+        """Make the error that recv and drain raise after the connection is lost."""
         lost = self.lost
         number = getattr(lost, "errno", None)
         text = f"{self.conn!r}: {lost}" if lost else f"{self.conn!r} is closed"
@@ -174,12 +174,12 @@ class TaskBuffer(ReceiveBuffer):
 
     task: Any
 
-    def is_awaited(self, what: str) -> bool:
-        """Whether the coroutine waits for this of this connection."""
+    def is_awaited(self, call: str) -> bool:
+        """Return True if the coroutine waits in the named call on this connection."""
         raise NotImplementedError
 
     def deliver(self, data: bytes) -> None:
-        """A message came."""
+        """Give a new message to the coroutine, or keep the message."""
         if self.is_awaited("recv"):
             self.task.resume(data)
         else:
@@ -187,8 +187,8 @@ class TaskBuffer(ReceiveBuffer):
             self.tell_kept()
 
     def deliver_all(self, messages: list[bytes]) -> None:
-        """Several came. A coroutine that waits finds them all, and only what it
-        leaves counts as input not taken."""
+        """Give several new messages to the coroutine. Only messages that the
+        coroutine leaves in the buffer count as untaken."""
         if not self.is_awaited("recv"):
             self.keep(messages)
             self.tell_kept()
@@ -205,16 +205,16 @@ class TaskBuffer(ReceiveBuffer):
             self.tell_taken()
 
     def is_at_work(self) -> bool:
-        """Whether the coroutine does not wait for what the peer does."""
+        """Return True unless the coroutine waits for the peer."""
         return not self.is_awaited("recv") and not self.is_awaited("drain")
 
     def drained(self) -> None:
-        """Output fell under low water."""
+        """Resume a coroutine in `drain`: output fell under low water."""
         if self.is_awaited("drain"):
             self.task.resume(None)
 
     def end(self, error: BaseException | None, gone: bool) -> None:
-        """The stream has ended (error None), or the connection is lost."""
+        """Tell the coroutine that the stream has ended or the connection is gone."""
         self.note_end(error, gone)
         if self.is_awaited("recv"):
             if self.lost is not None or is_closed(self.conn):

@@ -1,4 +1,4 @@
-"""The coroutine form: stepped by the mux, without asyncio."""
+"""The coroutine form: the mux steps the coroutines, without asyncio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..objects.batch import Batch
 from ..objects.connection import Connection
 from ..objects.rows import asked_about, begin_rows, for_each_buffer, has_news, row_count
 from ..objects.status import buffer_of, is_closed, set_buffer
-from .base import Dispatcher, OnError, wholly
+from .base import Dispatcher, OnError, repeat
 from .generators import Generators
 from .tasks import Task
 
@@ -25,21 +25,21 @@ GRACE = 0.4  # seconds in which coroutines may clean up when the server ends
 
 
 class CoroutineDispatcher(Dispatcher):
-    """`async def handler(conn)`, once a connection."""
+    """Runs `async def handler(conn)` once for each connection."""
 
     half_open = True
 
     def __init__(self, engine: Engine, handler: Any, on_error: OnError | None) -> None:
         super().__init__(engine, handler, on_error)
-        self.orphans: set[Task] = set()  # they run on, their connections gone
-        self.told: set[Task] = set()  # those that know that the server ends
-        self.until: float | None = None  # they may clean up
+        self.orphans: set[Task] = set()  # tasks that outlive their connections
+        self.told: set[Task] = set()  # tasks that know that the server ends
+        self.until: float | None = None  # when the time to clean up is over
         self.ending: bool = False
         self.context: Context | None = None
         self.generators: Generators = Generators(self)
 
     def __call__(self, batch: Batch) -> None:
-        """Step every coroutine that something happened to."""
+        """Step every coroutine that the batch has messages or news for."""
         news = has_news(batch)
         if news:
             if batch.opened and row_count(batch):
@@ -53,7 +53,7 @@ class CoroutineDispatcher(Dispatcher):
             self.failed_to_connect(batch)
 
     def begin(self, conn: Connection) -> None:
-        """A connection opened: start its coroutine."""
+        """Start the coroutine of a new connection."""
         if self.ending:
             return
         base = self.context
@@ -69,17 +69,16 @@ class CoroutineDispatcher(Dispatcher):
         task.resume(None)
 
     def tell_waits(self, conn: Connection) -> None:
-        """Tell the core that a task takes the messages of a connection, and
-        has none that it has not answered."""
+        """Tell the core that a task waits for messages and has answered all others."""
         self.engine.log.op(conn.id | WAITS)
 
     def messages(self, batch: Batch) -> None:
-        """Give each message to its connection's buffer, which steps the coroutine
-        if that waits for one."""
+        """Give each message to the buffer of its connection. The buffer steps a
+        coroutine that waits for the message."""
         for_each_buffer(batch)
 
     def others(self, batch: Batch) -> None:
-        """What happened to connections beside messages."""
+        """Tell the tasks of drained, ended and closed connections."""
         for conn in batch.drained:
             if (task := buffer_of(conn)) is not None:
                 task.drained()
@@ -99,11 +98,11 @@ class CoroutineDispatcher(Dispatcher):
                 task.end(error, True)
 
     def outlived(self, task: Task) -> None:
-        """A connection has ended before its coroutine."""
+        """Keep a task whose connection has ended before its coroutine."""
         self.orphans.add(task)
 
     def finished(self, task: Task, error: BaseException | None) -> None:
-        """A coroutine has returned or raised: its connection closes."""
+        """Close the connection of a coroutine that has returned or raised."""
         conn = task.conn
         set_buffer(conn, None)
         self.orphans.discard(task)
@@ -118,70 +117,70 @@ class CoroutineDispatcher(Dispatcher):
 
     @property
     def busy(self) -> bool:
-        """Whether coroutines outlive their connections, or generators are being
-        finished."""
+        """Return True if coroutines outlive their connections, or generators are
+        being finished."""
         return bool(self.orphans or self.generators.closers)
 
     def serving(self) -> contextlib.AbstractContextManager[None]:
-        """While the block runs, this thread steps coroutines. Their contexts
-        begin as its own is now, whatever timers and calls set in it later."""
+        """Let this thread step coroutines while the block runs. Each coroutine
+        starts with a copy of the thread's present context."""
         self.context = copy_context()
         return self.generators.watched()
 
     def bereave(self) -> None:
-        """Keep hold of the coroutines, which are found by their connections."""
+        """Keep the tasks: their connections, which lead to them, end now."""
         for conn in self.engine.table:
             task = None if conn is None else buffer_of(conn)
             if isinstance(task, Task) and task.owner is self:
                 self.orphans.add(task)
 
     def cleans_up(self) -> bool:
-        """Tell the coroutines; whether any of them is still cleaning up."""
+        """Tell the coroutines that time is over; True if one is still cleaning up."""
         if self.until is None:
             self.until = clock.now() + GRACE
-            self.engine.call_later(GRACE, int)  # the harvest is to end then
+            self.engine.call_later(GRACE, int)  # the timer ends the harvest
         self.interrupt(None)
         return self.busy and clock.now() < self.until
 
     def interrupt(self, cause: BaseException | None) -> None:
-        """Tell each coroutine, once, that the server ends."""
+        """Tell each coroutine once that the server ends."""
         self.bereave()
         for task in self.orphans - self.told:
             self.told.add(task)
             task.interrupt(cause)
 
     def clean_up(self) -> None:
-        """Serve while they clean up, for a moment."""
+        """Serve for at most GRACE seconds while the coroutines clean up."""
         engine = self.engine
         if self.until is None:
             self.until = clock.now() + GRACE
-        with contextlib.suppress(OSError):  # of the harvest, which may have ended it
+        with contextlib.suppress(OSError):  # a failing harvest may end the server
             while self.busy and engine.c is not None and clock.now() < self.until:
                 engine.serve(self.until)
 
     def abandon(self) -> None:
-        """Close the coroutines that are left at their await."""
+        """Close the coroutines that still wait in an await."""
         for task in [*self.orphans, *self.generators.closers]:
             task.abandon()
 
     def wind_up(self, cause: BaseException | None) -> None:
-        """Tell the coroutines, let them clean up, and close those that do not
-        come to an end; then likewise the generators that they have left."""
+        """Interrupt the coroutines, let them clean up, and close the rest.
+        Then do the same for the generators that the coroutines have left."""
         self.ending = True
         raised: list[BaseException] = []
-        wholly(raised, self.interrupt, cause)
-        wholly(raised, self.clean_up)
-        wholly(raised, self.abandon)
+        repeat(raised, self.interrupt, cause)
+        repeat(raised, self.clean_up)
+        repeat(raised, self.abandon)
         self.until = None
-        wholly(raised, self.generators.finish_all)
-        wholly(raised, self.clean_up)
-        wholly(raised, self.abandon)
+        repeat(raised, self.generators.finish_all)
+        repeat(raised, self.clean_up)
+        repeat(raised, self.abandon)
         if raised and cause is None:
             raise raised[0]
 
 
 def explained(error: RuntimeError) -> RuntimeError:
-    """asyncio's own complaint does not say what to do about it."""
+    """Return a better error if asyncio has no running loop: its own gives no advice."""
     if "no running event loop" not in str(error):
         return error
     better = RuntimeError(

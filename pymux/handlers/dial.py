@@ -1,5 +1,4 @@
-"""`dial`: an outgoing connection that a coroutine handler awaits, and that ends
-with the coroutine."""
+"""`dial` opens a connection that ends with the coroutine that dialled."""
 
 from __future__ import annotations
 
@@ -30,47 +29,47 @@ if TYPE_CHECKING:
 
 __all__ = ["DialDispatcher", "dial", "dial_in_asyncio"]
 
-_in_asyncio: list[Callable[..., Any]] = []  # `pymux.aio.connect`, once it is there
+_in_asyncio: list[Callable[..., Any]] = []  # `pymux.aio.connect`, if imported
 
 
 def dial_in_asyncio(connect: Callable[..., Any]) -> None:
-    """What `dial` is in an asyncio task. `pymux.aio` says so when it is imported."""
+    """Set the function that `dial` calls in asyncio; an import of `pymux.aio` does."""
     _in_asyncio[:] = [connect]
 
 
 class DialledBuffer(TaskBuffer):
-    """The messages of a dialled connection, for the coroutine that has dialled."""
+    """The messages of a dialled connection, for the coroutine that dialled."""
 
-    __slots__ = ("task", "what", "where")
+    __slots__ = ("call", "task", "where")
 
     def __init__(self, conn: Connection, task: Task, where: str) -> None:
         super().__init__(conn)
         self.task: Task = task
         self.where = where
-        self.what: str | None = None
+        self.call: str | None = None
 
-    def is_awaited(self, what: str) -> bool:
-        return self.task.waiting is self and self.what == what
+    def is_awaited(self, call: str) -> bool:
+        return self.task.waiting is self and self.call == call
 
-    def wait_in(self, what: str) -> None:
-        """The coroutine is about to wait for this of the connection."""
-        self.what = what
+    def wait_in(self, call: str) -> None:
+        """Note that the coroutine is about to wait in the named call."""
+        self.call = call
         self.task.waiting = self
 
     def begin(self) -> None:
-        """The connection has opened."""
+        """Resume the coroutine: the connection is open."""
         if self.is_awaited("dial"):
             self.task.resume(self.conn)
 
     def fail(self, error: OSError | None) -> None:
-        """It did not come about."""
+        """Raise the error of a failed connect in the coroutine."""
         if self.is_awaited("dial"):
             cause = error or aborted(None)
             self.task.throw(OSError(cause.errno, cause.strerror, self.where))
 
 
 class DialDispatcher(Dispatcher):
-    """Brings messages and news to the coroutines that have dialled."""
+    """Gives messages and news to the coroutines that have dialled."""
 
     half_open = True
 
@@ -100,13 +99,13 @@ class DialDispatcher(Dispatcher):
             buffer.end(error, True)
 
     def bereave(self) -> None:
-        """The coroutines are their own dispatchers' to end."""
+        """Do nothing: the coroutines' own dispatchers end the coroutines."""
 
 
 class _Dial:
-    """One `dial`: resolve in a thread, connect, wait until it is open."""
+    """One `dial`: resolve in a thread, connect, wait until the connection is open."""
 
-    what = "dial"
+    call = "dial"  # the name for error messages
 
     def __init__(self, settings: Settings, timeout: float | None) -> None:
         self._settings = settings
@@ -115,7 +114,7 @@ class _Dial:
         self._begun = 0.0
 
     def begin(self, task: Task) -> None:
-        """Called with the task that waits."""
+        """Begin to connect for the task that waits."""
         self._begun = clock.now()
         task.waiting = self
         address = self._settings.address
@@ -184,28 +183,28 @@ def dial(
 ) -> Coroutine[Any, Any, Connection]:
     """Connect, in a coroutine handler, and wait until the connection is open.
 
-    The connection belongs to the coroutine: it alone may await `recv` and `drain` of
-    it and iterate over it, and when the coroutine ends, the connection is closed. A
-    name is resolved in a thread, its addresses are tried in order. In an asyncio
-    task this is `pymux.aio.connect`.
+    The connection belongs to the coroutine. No other coroutine may await its `recv`
+    and `drain` or iterate over it. The connection is closed when the coroutine ends.
+    A name is resolved in a thread, and its addresses are tried in order. In an
+    asyncio task this is `pymux.aio.connect`.
 
     Args:
         address: (host, port), the path of a Unix socket, a URL or an `Endpoint`.
         framing: how messages are cut from the stream; None is `Raw()`.
         ssl: must be None: this version does not speak TLS.
-        limits: what the connection may use; None is `Limits()`.
-        server_hostname: the name to check a certificate for; with `ssl` alone.
-        timeout: seconds that it may take; None leaves it to the OS.
+        limits: limits of the connection; None is `Limits()`.
+        server_hostname: the name to check a certificate for; only with `ssl`.
+        timeout: seconds that connecting may take; None leaves that to the OS.
 
     Returns:
         The open `Connection`.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be, or cannot apply.
-        TimeoutError: it took too long.
-        OSError: nobody answers there, or the name does not resolve; the error names
+        TypeError, ValueError: an argument is wrong or does not apply.
+        TimeoutError: connecting took longer than `timeout`.
+        OSError: no server answers, or the name does not resolve; the error names
             the address.
-        RuntimeError: outside a coroutine handler.
+        RuntimeError: the call is outside a coroutine handler.
 
     >>> async def front(conn):
     ...     upstream = await dial(("127.0.0.1", 8093), timeout=2)

@@ -1,4 +1,4 @@
-"""Which form a handler has."""
+"""Find the form of a handler."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["dispatcher_for"]
 
 
 def dispatcher_for(handler: Any) -> type[Dispatcher]:
-    """Which form a handler has.
+    """Return the dispatcher class for the form of a handler.
 
     Raises:
-        TypeError: none of the four.
+        TypeError: the handler has none of the four forms.
     """
     if inspect.isclass(handler):
         raise TypeError(

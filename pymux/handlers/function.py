@@ -1,4 +1,4 @@
-"""The function form: called once a message."""
+"""The function form is called once for each message."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["FunctionDispatcher"]
 
 
 class FunctionDispatcher(Dispatcher):
-    """`def handler(conn, data)`, once a message."""
+    """Calls `def handler(conn, data)` for each message."""
 
     def __call__(self, batch: Batch) -> None:
-        """Call it for each message; what it returns is sent when it returns."""
+        """Call the handler for each message; send its result before the next call."""
         if row_count(batch):
             call_for_each(batch, self.handler, self.failed)
         if has_news(batch):

@@ -1,9 +1,9 @@
-"""The async generators of a server's coroutines, which are to be finished.
+"""Finish the async generators that coroutines of a server leave unfinished.
 
-A generator that is left at a `yield` has cleanup that may await, so somebody
-has to step it. The interpreter tells through two hooks of a thread: of each
-generator that begins, and of each that is dropped unfinished. The latter may be
-told anywhere, in another thread too; so the mux is asked to begin with it.
+A generator that is dropped at a `yield` may have cleanup that awaits, so a task has
+to step the generator. The interpreter calls one hook of a thread for each generator
+that begins, and another for each that is dropped unfinished. The second hook may run
+in any thread, so the task is started through the mux.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Closer(Task):
         self.owner = owner
 
     def ended(self, error: BaseException) -> None:
-        """The generator is finished, or its cleanup raised."""
+        """Forget the task: the generator is finished, or its cleanup raised."""
         self.owner.closers.remove(self)
         self.close_dialled()
         if type(error) is not StopIteration:
@@ -56,26 +56,26 @@ class Closer(Task):
 
 
 async def finish(generator: Any) -> None:
-    """Close an async generator, with whatever its cleanup awaits."""
+    """Close an async generator; its cleanup may await."""
     await generator.aclose()
 
 
 class Generators:
-    """Those that the coroutines of one dispatcher have begun.
+    """The async generators that the coroutines of one dispatcher have begun.
 
     Attributes:
-        closers: of those that are being finished.
+        closers: tasks that are finishing generators now.
     """
 
     def __init__(self, dispatcher: CoroutineDispatcher) -> None:
         self.engine: Engine = dispatcher.engine
-        self._dispatcher = weakref.ref(dispatcher)  # which knows this: no cycle
+        self._dispatcher = weakref.ref(dispatcher)  # a strong one would be a cycle
         self.closers: list[Closer] = []
         self._begun: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """While the block runs, this thread steps the dispatcher's coroutines."""
+        """Watch for generators of this thread while the block runs."""
         thread = threading.get_ident()
         before = sys.get_asyncgen_hooks()
         SERVING.add(thread)
@@ -87,24 +87,24 @@ class Generators:
             SERVING.discard(thread)
 
     def _dropped(self, generator: Any) -> None:
-        """Nobody will ask this one for more. Called in any thread, anywhere."""
+        """Finish a dropped generator. The interpreter calls this in any thread."""
         closer = Closer(self, generator, copy_context())
         self.closers.append(closer)
         try:
             closer.engine.call_threadsafe(closer.resume, None)
-        except RuntimeError:  # the mux is closed: what does not wait may still run
+        except RuntimeError:  # the mux is closed; cleanup without a wait still works
             closer.resume(None)
 
     def finish_all(self) -> None:
-        """Begin to finish those that somebody still holds."""
+        """Begin to finish the generators that are still referenced."""
         while self._begun:
             closer = Closer(self, self._begun.pop(), copy_context())
             self.closers.append(closer)
             closer.resume(None)
 
     def failed(self, error: BaseException) -> None:
-        """What the cleanup of one raised is an error of no connection. One that
-        outlives its server's dispatcher shows it as any finalizer does."""
+        """Report an error of a generator's cleanup, without a connection. After the
+        dispatcher is gone, raise the error as finalizers do."""
         dispatcher = self._dispatcher()
         if dispatcher is None:
             raise error

@@ -28,19 +28,19 @@ def batched(
 def batched(
     handler: Any = None, *, min_messages: int = 1, max_delay: float = 0.0
 ) -> Any:
-    """Mark a batch handler: it is called once a harvest, with the batch.
+    """Mark a batch handler, which is called with the batch, once in each harvest.
 
     Args:
         handler: the function, or an object's method `received`.
-        min_messages: wait in the harvest for so many messages,
-        max_delay: but at most so many seconds after the first.
+        min_messages: the harvest waits for this number of messages.
+        max_delay: seconds that the harvest waits at most after the first message.
 
     Returns:
-        The handler, marked; without one, what marks it.
+        The marked handler; without `handler`, a decorator.
 
     Raises:
-        TypeError: what is marked is no function, or an async one.
-        ValueError: fewer messages than 1, fewer seconds than 0.
+        TypeError: the handler is async, or is not a function.
+        ValueError: min_messages is below 1, or max_delay below 0.
 
     >>> @batched(min_messages=256, max_delay=0.002)
     ... def upper(batch):
@@ -69,7 +69,7 @@ def batched(
 
 
 def is_async(fn: Any) -> bool:
-    """Whether calling `fn` makes a coroutine or an async generator."""
+    """Return True if a call of `fn` makes a coroutine or an async generator."""
     return (
         inspect.iscoroutinefunction(fn)
         or inspect.isasyncgenfunction(fn)
@@ -78,6 +78,6 @@ def is_async(fn: Any) -> bool:
 
 
 def mark_of(handler: Any) -> tuple[int, int] | None:
-    """(messages, nanoseconds) to gather for a batch handler; None: it is none."""
+    """Return the (messages, nanoseconds) that a batch handler gathers, else None."""
     mark: tuple[int, int] | None = getattr(handler, MARK, None)
     return mark

@@ -1,4 +1,4 @@
-"""The object form: methods that are called as connections live."""
+"""The object form has a method for each step in a connection's life."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METHODS = ("opened", "received", "drained", "closed")
 
 
 class ObjectDispatcher(Dispatcher):
-    """An object with `opened`, `received`, `drained`, `closed`."""
+    """Calls an object's `opened`, `received`, `drained` and `closed`."""
 
     takes_outgoing = True
 
@@ -36,9 +36,9 @@ class ObjectDispatcher(Dispatcher):
         self.closed: Any = methods["closed"]
         mark = mark_of(self.received)
         self.whole: bool = mark is not None
-        self.batch: Batch | None = None  # the one that is dispatched now,
-        self.ends: Iterator[Any] = iter(())  # and whom `closed` is yet to get of it
-        self.left: list[Connection] = []  # those that the mux's close has ended
+        self.batch: Batch | None = None  # being dispatched now
+        self.ends: Iterator[Any] = iter(())  # (connection, error) left for `closed`
+        self.left: list[Connection] = []  # connections that a close of the mux ended
         if mark:
             self.min_messages, self.delay_ns = mark
 
@@ -67,7 +67,7 @@ class ObjectDispatcher(Dispatcher):
         self.batch = None
 
     def messages(self, batch: Batch) -> None:
-        """Call `received`, for each message or with the batch."""
+        """Call `received` for each message, or with the whole batch."""
         if not self.received or not row_count(batch):
             return
         if self.whole:
@@ -76,11 +76,11 @@ class ObjectDispatcher(Dispatcher):
             call_for_each(batch, self.received, self.failed)
 
     def told(self) -> set[Connection]:
-        """The connections that are reported by the batch being dispatched."""
+        """Return the connections that the present batch reports as closed."""
         return {conn for conn, _ in self.batch.closed} if self.batch else set()
 
     def bereave(self) -> None:
-        """Keep hold of the connections that the close ends: `closed` gets them."""
+        """Keep the connections that the close ends, so that `closed` gets them."""
         if self.closed:
             engine, told = self.engine, self.told()
             for conn in engine.table:
@@ -90,9 +90,9 @@ class ObjectDispatcher(Dispatcher):
                     self.left.append(conn)
 
     def wind_up(self, cause: BaseException | None) -> None:
-        """Where an error or a close of the mux ends the server, `closed` still gets
-        every connection: first those of the dispatch that was cut short, then the
-        others. A KeyboardInterrupt that `closed` raises leaves when all are told."""
+        """Call `closed` for every connection that is left when the server ends.
+        Connections of an interrupted dispatch come first. A KeyboardInterrupt that
+        `closed` raises is raised again after the last call."""
         if not self.closed:
             return
         told = self.told()
@@ -114,7 +114,7 @@ class ObjectDispatcher(Dispatcher):
             raise raised[0]
 
     def call(self, conn: Connection, method: Callable[..., Any], *args: Any) -> None:
-        """Call a method that answers nothing."""
+        """Call a method that returns no answer."""
         try:
             method(*args)
         except BaseException as error:

@@ -1,9 +1,8 @@
-"""Coroutine handlers: stepped by the mux, without asyncio.
+"""Tasks are coroutines of handlers, which the mux steps without asyncio.
 
-A `Task` stands for one connection's coroutine. What pymux's awaitables yield
-is the task itself, having noted in it what is waited for, or a `Wait` for
-those that belong to no connection; anything else was awaited from elsewhere
-and cannot work here.
+A `Task` holds the coroutine of one connection. An awaitable of a connection notes the
+wait in the task and yields the task. `sleep` and `to_thread` belong to no connection
+and yield a `Wait`. Any other yielded value is a foreign awaitable, which cannot work.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ FOREIGN = (
 
 
 class Wait:
-    """What `sleep` and `to_thread` yield: how to begin, given the task."""
+    """Begins a wait of `sleep`, `to_thread` or `dial` for the task that yields it."""
 
-    __slots__ = ("begin", "what")
+    __slots__ = ("begin", "call")
 
-    def __init__(self, what: str, begin: Callable[[Task], None]) -> None:
-        self.what: str = what
+    def __init__(self, call: str, begin: Callable[[Task], None]) -> None:
+        self.call: str = call
         self.begin: Callable[[Task], None] = begin
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -53,7 +52,7 @@ class Wait:
 
 
 class Task(TaskBuffer):
-    """One connection's coroutine, its context, and what it waits for."""
+    """One connection's coroutine, its context and its present wait."""
 
     __slots__ = ("context", "coroutine", "owner", "timer")
 
@@ -61,28 +60,28 @@ class Task(TaskBuffer):
         self, conn: Connection, coroutine: Any, owner: Any, context: Context
     ) -> None:
         super().__init__(conn)
-        self.context: Context = context  # all of its steps run in it
+        self.context: Context = context  # every step of the coroutine runs in it
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
-        self.owner: Any = owner  # the dispatcher, told when it ends
+        self.owner: Any = owner  # its `finished` is called when the coroutine ends
         self.timer: Timer | None = None
 
     @property
     def task(self) -> Task:
         return self
 
-    def is_awaited(self, what: str) -> bool:
-        return bool(self.waiting == what)
+    def is_awaited(self, call: str) -> bool:
+        return bool(self.waiting == call)
 
     def what(self) -> str:
-        """What the coroutine waits in, for a message."""
-        return str(getattr(self.waiting, "what", self.waiting))
+        """Name the call that the coroutine waits in, for an error message."""
+        return str(getattr(self.waiting, "call", self.waiting))
 
     def own(self, buffer: Any) -> None:
-        """A connection that the coroutine has dialled: it ends with the coroutine."""
+        """Keep a dialled connection, which ends with the coroutine."""
         self.engine.dialled.setdefault(self, []).append(buffer)
 
     def close_dialled(self) -> None:
-        """The coroutine has ended: so do the connections that it has dialled."""
+        """Close the connections that the coroutine has dialled."""
         for buffer in self.engine.dialled.pop(self, ()):
             buffer.shut()
             set_buffer(buffer.conn, None)
@@ -91,43 +90,43 @@ class Task(TaskBuffer):
     # --- waiting ----------------------------------------------------------
 
     def limit(self, timeout: float) -> None:
-        """Let what is waited for next end with a TimeoutError."""
+        """Let the next wait end with a TimeoutError after `timeout` seconds."""
         duration("timeout", timeout)
         self.timer = self.engine.call_later(timeout, self._time_is_over, timeout)
 
     def _time_is_over(self, timeout: float) -> None:
-        """What came in time may not have been looked for since, nor been handed
-        out: the next turn looks, and asks when it has dispatched what it found."""
+        """Give the mux one more turn: a message that came in time may not have been
+        read or dispatched yet. `time_out` follows that turn's dispatch."""
         self.timer = self.engine.call_later(0, self._looked, timeout)
 
     def _looked(self, timeout: float) -> None:
         self.engine.late.append((self, self.timer, timeout))
 
     def time_out(self, timer: Timer, timeout: float) -> None:
-        """A turn that began when the time was over has been dispatched."""
-        if self.timer is not timer:  # the message came, or the end
+        """Raise TimeoutError in the coroutine if the extra turn brought nothing."""
+        if self.timer is not timer:  # a message or the end came
             return
-        conn = getattr(self.waiting, "conn", self.conn)  # a dialled one, perhaps
+        conn = getattr(self.waiting, "conn", self.conn)  # perhaps a dialled one
         if self.engine.has_more(conn.id):
-            self._time_is_over(timeout)  # something has arrived, but was not reached
+            self._time_is_over(timeout)  # the turn was too full to read all input
         else:
             self.throw(TimeoutError(f"recv(): no message within {timeout} seconds"))
 
-    def next_turn(self, what: str, delay: float = 0) -> Task:
-        """What to yield, in order to go on when the mux has had a turn."""
-        self.waiting = what
+    def next_turn(self, call: str, delay: float = 0) -> Task:
+        """Return the task to yield; the coroutine goes on after a turn of the mux."""
+        self.waiting = call
         self.timer = self.engine.call_later(delay, self.wake)
         return self
 
     def wake(self) -> None:
-        """The time that it wanted to wait is over."""
+        """Resume the coroutine: its waiting time is over."""
         self.timer = None
         self.resume(None)
 
     # --- stepping ---------------------------------------------------------
 
     def resume(self, value: Any) -> None:
-        """Step the coroutine with what it waited for. The hot one."""
+        """Step the coroutine with the awaited value. This is the hot path."""
         if self.timer is not None:
             self._forget_timer()
         self.waiting = None
@@ -143,7 +142,7 @@ class Task(TaskBuffer):
             engine.running = outer
 
     def throw(self, error: BaseException) -> None:
-        """Step the coroutine with an error where it waits."""
+        """Step the coroutine by raising an error in its await."""
         self._forget_timer()
         self.waiting = None
         engine = self.engine
@@ -156,31 +155,31 @@ class Task(TaskBuffer):
             self.ended(error_)
         finally:
             engine.running = outer
-            del error  # its traceback knows this frame: no cycle is left behind
+            del error  # its traceback refers to this frame, which would be a cycle
 
     def wait_otherwise(self, wanted: Any) -> None:
-        """For what belongs to no connection; what is not ours cannot work."""
+        """Start a `sleep`, `to_thread` or `dial`; refuse any other awaitable."""
         while wanted is not self or self.waiting is None:
             error: BaseException = RuntimeError(FOREIGN)
             if self.engine.c is None:
                 error = self.closed_error()
             elif type(wanted) is Wait:
                 try:
-                    self.waiting = wanted.what
+                    self.waiting = wanted.call
                     wanted.begin(self)
                     return
-                except Exception as error_:  # there is no thread to be had, say
+                except Exception as error_:  # no thread could be started, say
                     error = error_
-            if self.too_eager():  # it catches this, and awaits the same again
+            if self.too_eager():  # the coroutine catches the error and awaits again
                 self.waiting = "nothing"
-                if self.engine.c is not None:  # else it is closed soon
+                if self.engine.c is not None:  # else the coroutine is closed soon
                     self.timer = self.engine.call_later(0, self.throw, error)
                 return
             self.waiting = None
             wanted = self.context.run(self.coroutine.throw, error)
 
     def ended(self, error: BaseException) -> None:
-        """The coroutine returned, or raised `error`."""
+        """Tell the owner that the coroutine returned, or raised `error`."""
         self.owner.finished(self, None if type(error) is StopIteration else error)
 
     def _forget_timer(self) -> None:
@@ -189,8 +188,8 @@ class Task(TaskBuffer):
             self.timer = None
 
     def interrupt(self, cause: BaseException | None) -> None:
-        """The server ends: tell the coroutine where it waits. It may still await
-        things in order to clean up."""
+        """Raise the end of the server in the coroutine, which may still await in
+        order to clean up."""
         self.over = True
         self.inbox = None
         number = errno.ECONNABORTED
@@ -200,7 +199,7 @@ class Task(TaskBuffer):
         self.throw(error)
 
     def abandon(self) -> None:
-        """Close the coroutine where it waits."""
+        """Close the coroutine in its await."""
         self.waiting = None
         self._forget_timer()
         engine = self.engine
@@ -218,41 +217,41 @@ class Task(TaskBuffer):
 # --- awaitables that belong to no connection --------------------------------
 
 
-# Threads in which a `Server` steps its coroutines, in a running loop perhaps.
+# Threads in which a `Server` steps its coroutines, perhaps inside an asyncio loop.
 SERVING: set[int] = set()
 
 
 def running_asyncio() -> Any:
-    """asyncio, where a loop of it steps the coroutines of this thread; else
-    None. The handlers of pymux.aio are its, and it has to do the waiting."""
+    """Return the asyncio module if its loop steps this thread's coroutines, else
+    None. asyncio steps the handlers of pymux.aio and has to do their waiting."""
     asyncio = sys.modules.get("asyncio")
-    running = getattr(asyncio, "_get_running_loop", None)  # or half imported
+    running = getattr(asyncio, "_get_running_loop", None)  # None: half imported
     if running is None or running() is None or threading.get_ident() in SERVING:
         return None
     return asyncio
 
 
 def named(
-    what: str, in_asyncio: Callable[[Any], Any], begin: Callable[[Task], None]
+    call: str, in_asyncio: Callable[[Any], Any], begin: Callable[[Task], None]
 ) -> Coroutine[Any, Any, Any]:
-    """A coroutine that the interpreter warns of by name, if nobody awaits it."""
+    """Make a coroutine; the interpreter's "never awaited" warning names `call`."""
 
     async def wait() -> Any:
         asyncio = running_asyncio()
-        return await (in_asyncio(asyncio) if asyncio else Wait(what, begin))
+        return await (in_asyncio(asyncio) if asyncio else Wait(call, begin))
 
-    wait.__name__ = wait.__qualname__ = what
+    wait.__name__ = wait.__qualname__ = call
     return wait()
 
 
 def sleep(seconds: float) -> Coroutine[Any, Any, None]:
-    """Wait for so many seconds, in a coroutine handler.
+    """Wait for a number of seconds, in a coroutine handler.
 
     Args:
-        seconds: 0 lets others go first.
+        seconds: how long to wait; 0 lets other coroutines go first.
 
     Raises:
-        TypeError, ValueError: no number, or a negative one.
+        TypeError, ValueError: seconds is not a number, or is negative.
 
     >>> async def handler(conn):
     ...     await sleep(0.5)
@@ -267,8 +266,8 @@ def sleep(seconds: float) -> Coroutine[Any, Any, None]:
     return named("sleep", lambda asyncio: asyncio.sleep(seconds), begin)
 
 
-class Workers:
-    """Daemon threads for `to_thread`: an abandoned call holds up no exit."""
+class ThreadPool:
+    """Daemon threads for `to_thread`, so that an abandoned call delays no exit."""
 
     def __init__(self, most: int = 32) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -278,11 +277,11 @@ class Workers:
         self._busy = 0
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Have a thread call `job`, a new one where all are busy; if there is none
-        to be had, one of those when it comes to it.
+        """Call `job` in a thread. Start a new thread if all are busy; if that fails,
+        the job waits for a busy thread.
 
         Raises:
-            RuntimeError: there is no thread at all. The job is not called.
+            RuntimeError: the pool has no thread. The job is not called.
         """
         with self._lock:
             more = self._busy >= self._threads and self._threads < self._most
@@ -305,29 +304,29 @@ class Workers:
                 self._busy -= 1
 
 
-WORKERS = Workers()
-if hasattr(os, "register_at_fork"):  # threads do not live on in a child
+WORKERS = ThreadPool()
+if hasattr(os, "register_at_fork"):  # a forked child has none of the threads
     os.register_at_fork(after_in_child=WORKERS.__init__)  # type: ignore[misc]
 
 
 def to_thread(fn: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
-    """Call ``fn(*args)`` in another thread and wait for what it returns.
+    """Call ``fn(*args)`` in another thread and wait for its result.
 
-    For what blocks, in a coroutine handler. It runs in a copy of the
-    coroutine's context. A server that stops does not wait for a call that
-    outlasts its drain.
+    A coroutine handler uses it for calls that block. `fn` runs in a copy of the
+    coroutine's context. A server that stops does not wait for a call that outlasts
+    its drain.
 
     Args:
-        fn: must not touch the mux or its connections: they are the mux's
-            thread's.
-        args: for it.
+        fn: must not touch the mux or its connections, which belong to the mux's
+            thread.
+        args: the arguments of `fn`.
 
     Returns:
-        What `fn` returned; what it raised is raised here.
+        The result of `fn`. An error that `fn` raises is raised here.
 
     Raises:
         TypeError: `fn` cannot be called.
-        RuntimeError: no thread can be had. `fn` is not called.
+        RuntimeError: no thread can be started. `fn` is not called.
 
     >>> async def handler(conn):
     ...     async for message in conn:
@@ -346,9 +345,9 @@ def to_thread(fn: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
                 done: Callable[[Any], None] = task.resume
             except BaseException as error:
                 done, value = task.throw, error
-            with contextlib.suppress(RuntimeError):  # the mux is closed: abandoned
+            with contextlib.suppress(RuntimeError):  # the mux is closed
                 task.engine.call_threadsafe(finish, done, value)
-            del value  # an error's traceback knows this frame: no cycle is left
+            del value  # an error's traceback refers to this frame: a cycle
 
         def finish(done: Callable[[Any], None], value: Any) -> None:
             if task.waiting == "to_thread":

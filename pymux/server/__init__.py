@@ -1,1 +1,1 @@
-"""A mux in a thread of its own, and how it stops."""
+"""The server runs a mux in a thread, and drains the connections to stop."""

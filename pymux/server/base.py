@@ -1,4 +1,4 @@
-"""What a server is, whichever loop it runs in."""
+"""The parts of a server that do not depend on its loop."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ DEFAULT_ADDRESS = ("127.0.0.1", 8093)
 
 
 class Plan:
-    """What a server is to serve, and what it has once it is bound.
+    """The arguments of a server, and the parts that `bind` makes of them.
 
-    Arguments are checked when the plan is made; `bind` listens. It is bound once.
+    The constructor checks the arguments; `bind` listens, and works once.
 
     Attributes:
-        lock: held while the server is bound, and while its life changes.
-        engine: None until the server is bound; set last.
-        mux, handlers, drain, addresses: of the bound server.
-        claim: of the call that has bound it, which undoes that if it fails later.
+        lock: held while `bind` runs, and while the server starts or ends.
+        engine: None until the server is bound; `bind` sets this last.
+        mux, handlers, drain, addresses: parts of the bound server.
+        claim: names the call that bound the server; that call closes the mux if the
+            call fails later.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be, or cannot apply.
+        TypeError, ValueError: an argument is wrong or does not apply.
     """
 
     mux: Mux
@@ -67,7 +68,7 @@ class Plan:
         make_handlers: Callable[[Engine], Handlers],
         claim: object = None,
     ) -> Engine:
-        """Make the mux and listen; raises in the caller, and leaves nothing."""
+        """Make the mux and listen. Close the mux again if that raises."""
         with self.lock:
             if self.engine is not None:
                 raise RuntimeError(
@@ -89,17 +90,17 @@ class Plan:
             return engine
 
     def stop_time(self, drain_timeout: float | None) -> float:
-        """When a stop that is called now runs out of time."""
+        """Return the time by which a stop that is called now must end."""
         return stop_time(drain_timeout, self._drain_timeout)
 
     def __str__(self) -> str:
-        """Where the server listens, or is to listen."""
+        """Show the addresses: bound ones, or the given ones before the start."""
         where = self.addresses or self._service.where
         return str(where[0] if len(where) == 1 else where)
 
 
 class BaseServer:
-    """What users see of a server, whichever loop it runs in."""
+    """The public attributes of a server, in a thread or in asyncio."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -109,9 +110,9 @@ class BaseServer:
 
     @property
     def address(self) -> Any:
-        """(host, port) as it was bound, or the path; the first of `addresses`.
+        """The first of `addresses`: (host, port) as bound, or the path.
 
-        Readable after the end too.
+        The address stays readable after the end.
 
         Raises:
             RuntimeError: the server was not started.
@@ -120,9 +121,9 @@ class BaseServer:
 
     @property
     def addresses(self) -> list[Any]:
-        """Where the server listens, in the order in which addresses were given.
+        """The bound addresses, in the order of the `address` argument.
 
-        Readable after the end too.
+        The addresses stay readable after the end.
 
         Raises:
             RuntimeError: the server was not started.
@@ -134,7 +135,7 @@ class BaseServer:
             return list(plan.addresses)
 
     def stats(self) -> Stats:
-        """Figures of the mux: zeros before the start, after the end the last.
+        """Return figures of the mux: zeros before the start, the last ones at the end.
 
         Any thread may call it.
         """

@@ -1,4 +1,4 @@
-"""How a server stops."""
+"""Drain the connections of a server that stops."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Drain", "stop_time"]
 
 
 class Drain:
-    """Accepts who waits, has what has arrived answered, and resets the rest
-    when the time is over. All in the mux's thread.
+    """Accepts peers in the backlog, lets handlers answer received messages, and resets
+    the remaining connections when time is over. The mux's thread does all of this.
 
     Attributes:
-        asked: when (by the clock) the time is over; None until a stop was asked for.
-        by: the same, once it has begun. A signal's handler may raise in `begin`,
-            which `over` then calls again.
+        asked: the deadline on the clock; None until a stop is asked for.
+        by: the deadline of the drain that has begun. A signal handler may raise in
+            `begin`, which `over` then calls again.
     """
 
     def __init__(self, engine: Engine, handlers: Any) -> None:
@@ -32,14 +32,14 @@ class Drain:
         self._out_of_time = False
 
     def ask(self, by: float) -> None:
-        """Begin in the next harvest, behind what it receives. Any thread may ask,
-        one at a time."""
+        """Let the drain begin in the next harvest, after its messages. Any thread may
+        ask, one at a time."""
         self._engine.call_threadsafe(self.begin, by)
         if self.asked is None or by < self.asked:
             self.asked = by
 
     def begin(self, by: float) -> None:
-        """Stop by then, or sooner if told so before."""
+        """Begin to drain by that time; an earlier deadline stays."""
         if self.asked is None or by < self.asked:
             self.asked = by
         if self.by is not None and self.by <= by:
@@ -52,7 +52,7 @@ class Drain:
         self.by = by
 
     def _reset_rest(self) -> None:
-        """Out of time: reset every connection that is left."""
+        """Reset every connection that is left when time is over."""
         engine = self._engine
         self._out_of_time = self._handlers.late = True
         engine.reset_all(errno.ETIMEDOUT)
@@ -60,29 +60,29 @@ class Drain:
             self._timer = engine.call_later(0, self._reset_rest)
 
     def over(self) -> bool:
-        """After a dispatch, once it was asked for: whether nothing is left."""
+        """Return True if nothing is left. Called after each dispatch of a drain."""
         engine = self._engine
         if self.asked is not None and (self.by is None or self.by > self.asked):
             if engine.calls:
-                return False  # `begin` is among them
+                return False  # `begin` is one of the calls
             self.begin(self.asked)
-        engine.submit()  # the next harvest may have nothing to wake it
+        engine.submit()  # the next harvest may wait without an event
         counts = engine.counts
         if counts.listeners:
             return False
         if counts.connections:
             if counts.connections == counts.outgoing and not self._handlers.busy:
-                engine.close_outgoing()  # no accepted connection needs them
+                engine.close_outgoing()  # no accepted connection needs these
             return False
         if engine.has_ends():
-            return False  # an end is still to be reported
+            return False  # handlers still have to hear of a closed connection
         if not self._handlers.busy:
             return True
         return self._out_of_time and not self._handlers.cleans_up()
 
 
 def stop_time(drain_timeout: float | None, default: float | None) -> float:
-    """When (by the clock) a `stop` that is called now runs out of time."""
+    """Return the time on the clock by which a `stop` that is called now must end."""
     span = duration("drain_timeout", drain_timeout)
     if span is None:
         span = default

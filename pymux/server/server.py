@@ -1,4 +1,4 @@
-"""A server: a mux, a listener, a handler, and a thread to run them in."""
+"""A server runs a mux with listeners and handlers in a thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .base import DEFAULT_ADDRESS, BaseServer, Plan
 
 __all__ = ["Server", "run_until_signal"]
 
-PATIENCE = 1.0  # seconds without a turn, once all time is over
+PATIENCE = 1.0  # seconds without a turn before a late `stop` gives up
 TIMEOUT_MAX = threading.TIMEOUT_MAX
 
 log: logging.Logger = logging.getLogger("pymux")
@@ -36,7 +36,7 @@ _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for server in list(_SERVERS):  # another thread may have held their locks
+    for server in list(_SERVERS):  # another thread may have held the locks
         server._plan.lock, server._joining = RLock(), RLock()
         server._ended = End()
 
@@ -46,31 +46,31 @@ if hasattr(os, "register_at_fork"):
 
 
 class Server(BaseServer):
-    """Serves a handler on an address, in this thread or one of its own.
+    """Serves a handler on an address, in this thread or in a thread of its own.
 
-    Arguments are checked here; binding happens in `start`, `run` or `with`,
-    and raises there. A server has one life.
+    The constructor checks the arguments; `start`, `run` and `with` bind the address
+    and raise if that fails. A server starts only once.
 
     Args:
         handler: one of the four forms: a function, a coroutine function, a
             `batched` function, an object with `opened`, `received`, ... None if
-            every endpoint has a handler of its own.
+            every endpoint has its own handler.
         address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
             listening `socket.socket`; or a list of these, which is served whole or
             not at all.
         framing: how streams are cut into messages; None is `Raw()`.
-        limits: what a connection may use; None is `Limits()`.
-        backend: None takes the best that works.
-        backlog: how many may wait to be accepted; None is 4096.
+        limits: limits of each connection; None is `Limits()`.
+        backend: a name of `backends()`; None takes the best that works.
+        backlog: how many connections may wait to be accepted; None is 4096.
         reuse_port: let several processes listen on one port.
         mode: permissions of a Unix socket's file.
         drain_timeout: seconds that `stop` gives connections to finish.
         spin: seconds to poll before blocking, or ``"auto"``.
-        on_error: called with (connection or None, exception) instead of
-            logging what a handler raised.
+        on_error: called with (connection or None, exception) when a handler
+            raises; None logs the exception.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be.
+        TypeError, ValueError: an argument is wrong.
 
     >>> with Server(lambda conn, data: data.upper(), ("127.0.0.1", 0)) as server:
     ...     host, port = server.address
@@ -108,8 +108,8 @@ class Server(BaseServer):
         self._spin = spin
         self._thread: threading.Thread | None = None
         self._thread_id: int | None = None
-        self._runs = False  # a thread has begun to serve,
-        self._called_off = False  # or none is to begin any more
+        self._runs = False  # a thread serves
+        self._called_off = False  # no thread may begin to serve any more
         self._ended = End()
         self._joining = RLock()
         self._fatal: BaseException | None = None
@@ -124,14 +124,14 @@ class Server(BaseServer):
     # --- life -------------------------------------------------------------
 
     def start(self) -> Server:
-        """Bind, and serve in a daemon thread of its own.
+        """Bind, and serve in a new daemon thread.
 
         Returns:
-            The server, which accepts already.
+            The server, which already accepts connections.
 
         Raises:
-            OSError: the address cannot be had.
-            RuntimeError: it was started before, or no thread can be had.
+            OSError: the server cannot listen on the address.
+            RuntimeError: the server was started before, or no thread can be started.
         """
         claim = object()
         try:
@@ -144,7 +144,7 @@ class Server(BaseServer):
         except BaseException:
             try:
                 self._call_off(claim)
-            finally:  # once more: a signal's handler may raise in the first
+            finally:  # a signal handler may have raised in the first call
                 self._call_off(claim)
             raise
         return self
@@ -153,8 +153,8 @@ class Server(BaseServer):
         """Bind, and serve in this thread until `stop`.
 
         Raises:
-            OSError: the address cannot be had.
-            RuntimeError: it was started before.
+            OSError: the server cannot listen on the address.
+            RuntimeError: the server was started before.
             KeyboardInterrupt, SystemExit: raised by a handler or a signal.
         """
         claim = object()
@@ -164,25 +164,25 @@ class Server(BaseServer):
         finally:
             try:
                 self._call_off(claim)
-            finally:  # once more: a signal's handler may raise in the first
+            finally:  # a signal handler may have raised in the first call
                 self._call_off(claim)
 
     def __enter__(self) -> Server:
-        """Start it; the end of the `with` block stops it."""
+        """Start the server; the end of the `with` block stops the server."""
         return self.start()
 
     def __exit__(self, *exc: Any) -> None:
         self.stop()
 
     def _run_in_thread(self) -> None:
-        self._thread = threading.current_thread()  # by itself: now there is one
+        self._thread = threading.current_thread()  # set only if the thread has started
         try:
             self._serve()
         except BaseException as error:
             if self._plan.engine is not None and self._plan.engine.thread == FORKED:
-                raise  # of a child that a handler has forked
+                raise  # in a child that a handler has forked
             self._fatal = error
-            log.critical("%r has ended, by what was raised in it", self, exc_info=error)
+            log.critical("%r has ended by an exception", self, exc_info=error)
         finally:
             self._call_off(self._plan.claim)
 
@@ -200,7 +200,7 @@ class Server(BaseServer):
             try:
                 while engine.c is not None and not (drain.asked and drain.over()):
                     engine.serve(None)
-                    if engine.thread == FORKED:  # a handler has forked: the child
+                    if engine.thread == FORKED:  # this is a handler's forked child
                         break
             except BaseException as error:
                 cause = error
@@ -215,48 +215,48 @@ class Server(BaseServer):
                         engine.close()
 
     def _call_off(self, claim: object) -> None:
-        """What a call has begun is over, or was cut short, also by a signal's
-        handler: nothing of it is to be left."""
+        """Close the server that a call has bound. The call has ended, or an error or
+        a signal handler has interrupted the call."""
         with self._plan.lock:
             if self._plan.claim is not claim or self._plan.engine is None:
-                return  # it has bound nothing
+                return  # the call has bound nothing
             self._called_off = True
             runs = self._runs and self._thread_id != threading.get_ident()
             if not runs:
                 self._plan.engine.close()
-        if runs:  # its thread does, but nobody is going to know of it
+        if runs:  # the caller never gets the server, so end the thread here
             self.stop(0)
         self._ended.set()
 
     # --- stopping -----------------------------------------------------------
 
     def stop(self, drain_timeout: float | None = None) -> None:
-        """Finish: accept who waits, answer what has arrived, close.
+        """Stop: accept peers in the backlog, answer received messages, close all.
 
-        Each connection is as if its peer had ended its stream behind what had
-        arrived (`Connection.stopping` tells that from the peer's own end). It
-        closes when the peer has acknowledged its output and its end; what the
-        peer sends meanwhile is read and dropped, and destroys nothing. After
-        `drain_timeout` seconds the rest is reset: those connections are
-        reported with ETIMEDOUT and counted in `Stats.reset`. Returns when the
-        server has ended, but at once in its own thread (a handler, a signal
-        handler) and in a forked child. Any thread may call it, and again: the
-        smaller timeout holds. Before the start it does nothing.
+        Handlers see each stream end after the received messages, as if the peer had
+        ended the stream (`Connection.stopping` tells the two apart). A connection
+        closes when the peer has acknowledged the output and its end. Input that
+        arrives meanwhile is read and dropped. After `drain_timeout` seconds the
+        remaining connections are reset, reported with ETIMEDOUT and counted in
+        `Stats.reset`. `stop` returns when the server has ended. In the server's own
+        thread (a handler, a signal handler) and in a forked child it returns at
+        once. Any thread may call `stop`, also repeatedly: the smaller timeout holds.
+        Before the start `stop` does nothing.
 
         Args:
-            drain_timeout: seconds; None is the server's.
+            drain_timeout: seconds; None takes the server's `drain_timeout`.
 
         Raises:
-            BaseException: what ended the server's thread, if anything did.
-            TimeoutError: a handler has not returned for a second behind the
-                timeout. Its thread is still in it.
+            BaseException: the error that ended the server's thread, if any.
+            TimeoutError: a handler did not return within a second after the
+                timeout. The server's thread still runs that handler.
         """
         by = self._plan.stop_time(drain_timeout)
         with self._plan.lock:
             engine = self._plan.engine
             if engine is None or engine.thread == FORKED:
                 return
-            with contextlib.suppress(RuntimeError):  # it is closed already
+            with contextlib.suppress(RuntimeError):  # the mux is closed already
                 self._plan.drain.ask(by)
         if threading.get_ident() == self._thread_id:
             return
@@ -266,13 +266,13 @@ class Server(BaseServer):
             raise fatal
 
     def wait(self) -> None:
-        """Wait until the server has ended: until something stops it.
+        """Wait until the server has ended.
 
-        In a forked child it returns at once.
+        In a forked child `wait` returns at once.
 
         Raises:
-            BaseException: what ended the server's thread, if anything did.
-            RuntimeError: it was not started, or this is its own thread.
+            BaseException: the error that ended the server's thread, if any.
+            RuntimeError: the server was not started, or this is its own thread.
         """
         with self._plan.lock:
             if self._plan.engine is None:
@@ -286,8 +286,8 @@ class Server(BaseServer):
             raise self._fatal
 
     def _wait_until(self, by: float | None) -> None:
-        """Wait for the end. Where it has to come by a time, and the thread has
-        not taken a turn in the second behind it, that is a TimeoutError."""
+        """Wait for the end of the server. Raise TimeoutError if the deadline has
+        passed and the server's thread takes no turn for PATIENCE seconds."""
         if by is None:
             self._ended.wait()
         elif not self._ended.wait(min(max(by - clock.now(), 0), TIMEOUT_MAX)):
@@ -307,7 +307,7 @@ class Server(BaseServer):
 
         Args:
             fn: called within the next harvest, before its batch is dispatched.
-            args: for it, behind the server's `Mux`.
+            args: the arguments of `fn` after the server's `Mux`.
 
         Raises:
             TypeError: `fn` cannot be called.
@@ -326,9 +326,9 @@ def run_until_signal(
 ) -> Stats:
     """Run a server in this thread until SIGINT or SIGTERM, then drain it.
 
-    In the main thread both signals are caught meanwhile: the first drains, a
-    second resets at once, and one after that is a KeyboardInterrupt in whatever
-    handler does not return.
+    In the main thread both signals are caught meanwhile. The first drains, the
+    second resets at once, and a third raises KeyboardInterrupt in a handler that
+    does not return.
     """
     claim = object()
 
@@ -338,7 +338,7 @@ def run_until_signal(
         if signals > 2 and (
             in_users_code or (engine is not None and engine.state is DISPATCHING)
         ):
-            raise KeyboardInterrupt  # else it is about to end
+            raise KeyboardInterrupt  # outside a handler the server is about to end
 
     ending = Ending(ask, run_until_signal.__code__)
     try:
@@ -353,7 +353,7 @@ def run_until_signal(
         try:
             ending.restore()
             server._call_off(claim)
-        finally:  # once more: a signal's handler may raise in the first
+        finally:  # a signal handler may have raised in the first calls
             ending.restore()
             server._call_off(claim)
     return server.stats()
