@@ -204,6 +204,7 @@ static int explains(const conn *k, int error)
     int matter = peer_matter(k);
     int draining = life.draining && !k->outgoing;
     size_t begin, length, next;
+    enum plain is;
     if (matter & (HAS_FAULT | RESET_ALL) || (k->opened && !p))
         return 1;
     switch (error) {
@@ -228,12 +229,16 @@ static int explains(const conn *k, int error)
                (matter & WAS_CUT && p->break_error != ECONNRESET);
     case EHOSTUNREACH:          /* before it was known to be open */
         return k->outgoing && !k->opened && life.wild;
-    case EMSGSIZE:              /* a drain may cut a delimiter in two */
-        return p && ((draining &&
-                      p->sent.size - p->cut > k->policy.framing.max_size) ||
-                     plain_cut(&k->policy.framing, p->sent.bytes + p->cut,
-                               p->sent.size - p->cut, p->ended, &begin,
-                               &length, &next) == PLAIN_TOO_LONG);
+    case EMSGSIZE:              /* a drain may cut a delimiter in two, and a
+                                 * scanner that saw a part find it too long */
+        if (!p || (draining &&
+                   p->sent.size - p->cut > k->policy.framing.max_size))
+            return p != NULL;
+        is = plain_cut(&k->policy.framing, p->sent.bytes + p->cut,
+                       p->sent.size - p->cut, p->ended, &begin, &length,
+                       &next);
+        return is == PLAIN_TOO_LONG ||
+               (is == PLAIN_BROKEN && k->policy.framing.kind == PMX_SCANNER);
     case EPROTO:
         return p && p->cut < p->sent.size &&
                (p->ended || draining ||
