@@ -1,5 +1,7 @@
 """A connection's framing is switched in mid-stream."""
 
+import socket
+
 import pytest
 
 import pymux
@@ -130,6 +132,45 @@ def test_a_coroutine_gives_back_what_it_has_not_taken(backend):
         sock.sendall(framed(*bodies))
         wanted = framed(*bodies)
         assert util.recv_exactly(sock, len(wanted)) == wanted
+
+
+def test_the_peers_end_comes_behind_what_is_cut_anew(backend):
+    """The old framing had cut all that came, so the end was reported with it."""
+    switch = handler_of("coroutine", lambda conn: conn.set_framing(BODY))
+    with (
+        pymux.Server(
+            switch, ("127.0.0.1", 0), framing=HELLO, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"a\n")
+        assert util.recv_exactly(sock, 4) == b"[a]\n"
+        bodies = [b"one\n", b"\n", b"two\n"]
+        with util.held(server):
+            sock.sendall(b"go\n" + framed(*bodies))
+            sock.shutdown(socket.SHUT_WR)
+        wanted = b"old\n" + framed(b"new", *(b"[%s]" % body for body in bodies))
+        assert util.recv_all(sock) == wanted
+
+
+def test_messages_not_taken_at_the_peers_end_are_given_back(backend):
+    async def handler(conn):
+        assert await conn.recv() == b"go"
+        await pymux.sleep(0.05)  # the rest comes meanwhile, and the end
+        conn.set_framing(BODY)
+        async for data in conn:
+            conn.send(data)
+
+    with (
+        pymux.Server(
+            handler, ("127.0.0.1", 0), framing=HELLO, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        bodies = [b"one\n", b"\n" * 300]
+        sock.sendall(b"go\n" + framed(*bodies))
+        sock.shutdown(socket.SHUT_WR)
+        assert util.recv_all(sock) == framed(*bodies)
 
 
 def test_bytes_that_a_parser_has_left_come_first(backend):
