@@ -1,5 +1,6 @@
 """A connection's framing is switched in mid-stream."""
 
+import asyncio
 import socket
 
 import pytest
@@ -171,6 +172,60 @@ def test_messages_not_taken_at_the_peers_end_are_given_back(backend):
         sock.sendall(b"go\n" + framed(*bodies))
         sock.shutdown(socket.SHUT_WR)
         assert util.recv_all(sock) == framed(*bodies)
+
+
+def test_a_task_that_switches_gets_what_is_cut_anew(loop):
+    """It need do nothing else: no other turn of the loop's comes."""
+    if util.NO_GUESTS:
+        pytest.skip(util.WHY_NO_GUESTS)
+
+    async def handler(conn):
+        assert await conn.recv() == b"go"
+        await asyncio.sleep(0.05)  # the rest comes meanwhile
+        conn.set_framing(BODY)
+        conn.send(await conn.recv(10))
+
+    async def main():
+        async with pymux.aio.serve(handler, ("127.0.0.1", 0), framing=HELLO) as server:
+            sent = b"go\n" + framed(b"one\n")
+            got = await asyncio.to_thread(util.exchange, server.address, sent, 6)
+            assert got == framed(b"one\n")
+
+    loop.run(main())
+
+
+def test_tasks_answer_before_a_broken_frame_ends_their_connections(loop):
+    """What is no frame of the old framing is one of the new. The loop may call twice
+    in a step, for the descriptor and for the next turn: the tasks come first."""
+    if util.NO_GUESTS:
+        pytest.skip(util.WHY_NO_GUESTS)
+
+    async def handler(conn):
+        async for data in conn:
+            conn.send(b"[" + data + b"]")
+            if data == b"go":
+                conn.set_framing(HELLO)
+
+    def many(address):
+        socks = []
+        for _ in range(60):
+            sock = util.connect(address)
+            sock.sendall(framed(b"go") + b"hello\nworld\n")
+            socks.append(sock)
+        answers = set()
+        for sock in socks:
+            with sock:
+                sock.shutdown(socket.SHUT_WR)
+                answers.add(util.recv_all(sock))
+        return answers
+
+    async def main():
+        short = pymux.LengthPrefix(2, max_size=100)
+        async with pymux.aio.serve(handler, ("127.0.0.1", 0), framing=short) as server:
+            answers = await asyncio.to_thread(many, server.address)
+            assert answers == {framed(b"[go]") + b"[hello]\n[world]\n"}
+
+    loop.run(main())
 
 
 def test_bytes_that_a_parser_has_left_come_first(backend):
