@@ -249,9 +249,13 @@ def test_a_parser_s_error_ends_the_connection_in_an_asyncio_loop(loop):
     def never(data):
         raise ValueError("no")
 
+    def handler(conn, message):
+        pass
+
     async def main():
+        splitter = Splitter(lambda: never)
         async with pymux.aio.serve(
-            lambda conn, message: None, ("127.0.0.1", 0), framing=Splitter(lambda: never)
+            handler, ("127.0.0.1", 0), framing=splitter
         ) as server:
             reader, writer = await asyncio.open_connection(*server.address)
             writer.write(b"one")

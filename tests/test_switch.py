@@ -323,3 +323,70 @@ def test_a_closed_connection_is_switched_no_more(backend):
         sock.sendall(b"a\n")
         assert util.recv_all(sock) == b""
     assert len(errors) == 1
+
+
+# -- replies behind the switch --------------------------------------------------
+
+
+def sends(conn, reply):
+    conn.send(reply)
+
+
+def returns(conn, reply):
+    return reply
+
+
+@pytest.mark.parametrize("answer", [sends, returns])
+def test_a_reply_that_only_the_new_framing_carries_is_taken(answer, backend):
+    """The core is told of the switch when the handler has seen its batch."""
+
+    def handler(conn, data):
+        conn.set_framing(HELLO)
+        return answer(conn, b"x" * 300)
+
+    short = pymux.LengthPrefix(1)
+    with util.serving(handler, backend, framing=short) as server:
+        got = util.everything(server.address, b"\x01a")
+    assert got == b"x" * 300 + b"\n"
+
+
+@pytest.mark.parametrize("answer", [sends, returns])
+@pytest.mark.parametrize(
+    "framing, reply", [(pymux.Fixed(3), b"four"), (pymux.LengthPrefix(1), b"x" * 300)]
+)
+def test_a_reply_that_only_the_old_framing_carries_is_refused(
+    answer, framing, reply, backend
+):
+    errors = []
+
+    def handler(conn, data):
+        conn.set_framing(framing)
+        return answer(conn, reply)
+
+    def note(conn, error):
+        errors.append(error)
+
+    with util.serving(handler, backend, framing=HELLO, on_error=note) as server:
+        assert util.everything(server.address, b"a\n") == b""
+    assert [type(error) for error in errors] == [ValueError]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_replies_of_a_batch_are_checked_by_the_new_framing(whole, backend):
+    errors = []
+
+    @pymux.batched
+    def handler(batch):
+        for conn in batch.conns:
+            conn.set_framing(pymux.Fixed(3))
+        if whole:
+            batch.reply_data(bytes(batch.data))
+        else:
+            batch.reply(batch.messages)
+
+    def note(conn, error):
+        errors.append(error)
+
+    with util.serving(handler, backend, framing=HELLO, on_error=note) as server:
+        assert util.everything(server.address, b"four\n") == b""
+    assert [type(error) for error in errors] == [ValueError]

@@ -20,6 +20,7 @@ from .switch import begin_rows, give_rows, give_runs
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
+    from ..engine.services import ServiceState
     from .batch import Batch
     from .connection import Connection
 
@@ -106,10 +107,10 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
         failed: called with the connection and the exception if the handler raises.
     """
     engine, arena, rows, gap = batch._engine, batch._arena, batch._rows, batch._gap
-    large = batch._service.large
+    service = batch._service
     given = engine.given
     if rows == 1 and (given is None or not given.marked):
-        _call_one(engine, large, *arena.only(engine.table, gap), handler, failed)
+        _call_one(engine, service, *arena.only(engine.table, gap), handler, failed)
         return
     log = engine.log
     before = len(log.entries)
@@ -118,12 +119,12 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
     pairs = zip(order, arena.cut(rows, gap))
     log.rows, log.pending = conns, []
     try:
-        while not _run_loop(engine, large, pairs, order, handler, failed):
+        while not _run_loop(engine, service, pairs, order, handler, failed):
             pass
         replies = log.pending
         if len(replies) == rows and not log.large and len(log.entries) == before:
             with contextlib.suppress(TypeError):  # some have no answer
-                log.answer(arena, replies, batch._service.lines)
+                log.answer(arena, replies, service.lines)
     finally:
         if log.pending:
             log.merge()
@@ -133,7 +134,7 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
 
 def _call_one(
     engine: Engine,
-    large: int,
+    service: ServiceState,
     conn: Connection,
     data: bytes,
     handler: Handler,
@@ -144,7 +145,7 @@ def _call_one(
         return
     try:
         reply = handler(conn, data)
-        if type(reply) is not bytes or len(reply) > large:
+        if type(reply) is not bytes or len(reply) > service.large:
             if reply is None:
                 return
             reply = _look_at(engine, conn, reply)
@@ -158,7 +159,7 @@ def _call_one(
 
 def _run_loop(
     engine: Engine,
-    large: int,
+    service: ServiceState,
     pairs: Iterator[tuple[Connection, bytes]],
     order: Any,
     handler: Handler,
@@ -176,8 +177,9 @@ def _run_loop(
                 log.pending.append(None)
                 continue
             reply = handler(conn, data)
-            if (type(reply) is not bytes or len(reply) > large) and reply is not None:
-                reply = _look_at(engine, conn, reply)
+            if type(reply) is not bytes or len(reply) > service.large:
+                if reply is not None:
+                    reply = _look_at(engine, conn, reply)
             log.pending.append(reply)
     except BaseException as error:
         begun = len(log.rows) - order.__length_hint__()
