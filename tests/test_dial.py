@@ -248,3 +248,51 @@ def test_two_dialled_connections_are_awaited_in_turn(behind, backend):
 
     with serve(handler, backend) as server, util.connect(server.address) as sock:
         assert util.recv_all(sock) == b"ONE\nTWO\n"
+
+
+def test_the_idle_clock_of_a_dialled_connection_runs_while_its_coroutine_waits(backend):
+    """It stands while the coroutine has a message that it has not answered, and is not
+    stopped for ever by messages that had to wait for the coroutine."""
+    said = []
+
+    def twice(conn, data):
+        conn.send(data)
+        return data
+
+    async def handler(conn):
+        upstream = await pymux.dial(
+            address, framing=LINES, limits=pymux.Limits(idle_timeout=0.2)
+        )
+        upstream.send(b"a")
+        await upstream.recv()
+        await pymux.sleep(0.5)
+        said.append(await upstream.recv())
+        upstream.send(b"b")  # in time
+        said.append(await upstream.recv())
+        await pymux.sleep(0.05)
+        said.append(await upstream.recv())
+        try:
+            await upstream.recv(10)
+        except pymux.ConnectionClosed as error:
+            said.append(error.errno)
+        conn.send(b"end")
+
+    with serve(twice, backend) as behind, serve(handler, backend) as server:
+        address = behind.address
+        assert util.exchange(server.address, b"", 4) == b"end\n"
+    assert said == [b"a", b"b", b"b", errno.ETIMEDOUT]
+
+
+def test_a_dialled_connection_waits_for_a_coroutine_that_is_at_work(behind, backend):
+    async def handler(conn):
+        upstream = await pymux.dial(
+            behind.address, framing=LINES, limits=pymux.Limits(idle_timeout=0.2)
+        )
+        upstream.send(b"a")
+        await upstream.recv()
+        await pymux.sleep(0.5)
+        upstream.send(b"b")
+        conn.send(await upstream.recv())
+
+    with serve(handler, backend) as server:
+        assert util.exchange(server.address, b"", 2) == b"B\n"

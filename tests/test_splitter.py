@@ -1,5 +1,6 @@
 """`Splitter`: parsers in Python make the messages, of any type."""
 
+import contextlib
 import errno
 import json
 import threading
@@ -221,6 +222,48 @@ def test_what_the_parser_makes_of_the_end_is_a_message(backend):
 
     with serving(handler, backend, framing=Splitter(last_too)) as server:
         assert util.everything(server.address, b"all of it") == b"ALL OF IT"
+
+
+def test_a_guest_is_told_that_a_connection_is_to_be_ended(mux):
+    """Nothing more arrives: only `next_timeout` can tell."""
+
+    def never(data):
+        raise ValueError("no")
+
+    _conn, peer = pair(mux, Splitter(lambda: never))
+    with peer:
+        peer.sendall(b"one")
+        batch = mux.harvest(10)
+        assert not batch.closed and mux.next_timeout() == 0
+        while mux.next_timeout() == 0:
+            mux.harvest(0)
+        assert peer.recv(1) == b""
+
+
+def test_a_parser_s_error_ends_the_connection_in_an_asyncio_loop(loop):
+    import asyncio
+
+    if util.NO_GUESTS:
+        pytest.skip(util.WHY_NO_GUESTS)
+
+    def never(data):
+        raise ValueError("no")
+
+    def handler(conn, message):
+        pass
+
+    async def main():
+        splitter = Splitter(lambda: never)
+        async with pymux.aio.serve(
+            handler, ("127.0.0.1", 0), framing=splitter
+        ) as server:
+            reader, writer = await asyncio.open_connection(*server.address)
+            writer.write(b"one")
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), 10) == b""
+            writer.close()
+
+    loop.run(main())
 
 
 def test_our_own_close_asks_the_parser_nothing(mux):

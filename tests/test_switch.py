@@ -1,5 +1,8 @@
 """A connection's framing is switched in mid-stream."""
 
+import asyncio
+import socket
+
 import pytest
 
 import pymux
@@ -132,6 +135,99 @@ def test_a_coroutine_gives_back_what_it_has_not_taken(backend):
         assert util.recv_exactly(sock, len(wanted)) == wanted
 
 
+def test_the_peers_end_comes_behind_what_is_cut_anew(backend):
+    """The old framing had cut all that came, so the end was reported with it."""
+    switch = handler_of("coroutine", lambda conn: conn.set_framing(BODY))
+    with (
+        pymux.Server(
+            switch, ("127.0.0.1", 0), framing=HELLO, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"a\n")
+        assert util.recv_exactly(sock, 4) == b"[a]\n"
+        bodies = [b"one\n", b"\n", b"two\n"]
+        with util.held(server):
+            sock.sendall(b"go\n" + framed(*bodies))
+            sock.shutdown(socket.SHUT_WR)
+        wanted = b"old\n" + framed(b"new", *(b"[%s]" % body for body in bodies))
+        assert util.recv_all(sock) == wanted
+
+
+def test_messages_not_taken_at_the_peers_end_are_given_back(backend):
+    async def handler(conn):
+        assert await conn.recv() == b"go"
+        await pymux.sleep(0.05)  # the rest comes meanwhile, and the end
+        conn.set_framing(BODY)
+        async for data in conn:
+            conn.send(data)
+
+    with (
+        pymux.Server(
+            handler, ("127.0.0.1", 0), framing=HELLO, backend=backend
+        ) as server,
+        util.connect(server.address) as sock,
+    ):
+        bodies = [b"one\n", b"\n" * 300]
+        sock.sendall(b"go\n" + framed(*bodies))
+        sock.shutdown(socket.SHUT_WR)
+        assert util.recv_all(sock) == framed(*bodies)
+
+
+def test_a_task_that_switches_gets_what_is_cut_anew(loop):
+    """It need do nothing else: no other turn of the loop's comes."""
+    if util.NO_GUESTS:
+        pytest.skip(util.WHY_NO_GUESTS)
+
+    async def handler(conn):
+        assert await conn.recv() == b"go"
+        await asyncio.sleep(0.05)  # the rest comes meanwhile
+        conn.set_framing(BODY)
+        conn.send(await conn.recv(10))
+
+    async def main():
+        async with pymux.aio.serve(handler, ("127.0.0.1", 0), framing=HELLO) as server:
+            sent = b"go\n" + framed(b"one\n")
+            got = await asyncio.to_thread(util.exchange, server.address, sent, 6)
+            assert got == framed(b"one\n")
+
+    loop.run(main())
+
+
+def test_tasks_answer_before_a_broken_frame_ends_their_connections(loop):
+    """What is no frame of the old framing is one of the new. The loop may call twice
+    in a step, for the descriptor and for the next turn: the tasks come first."""
+    if util.NO_GUESTS:
+        pytest.skip(util.WHY_NO_GUESTS)
+
+    async def handler(conn):
+        async for data in conn:
+            conn.send(b"[" + data + b"]")
+            if data == b"go":
+                conn.set_framing(HELLO)
+
+    def many(address):
+        socks = []
+        for _ in range(60):
+            sock = util.connect(address)
+            sock.sendall(framed(b"go") + b"hello\nworld\n")
+            socks.append(sock)
+        answers = set()
+        for sock in socks:
+            with sock:
+                sock.shutdown(socket.SHUT_WR)
+                answers.add(util.recv_all(sock))
+        return answers
+
+    async def main():
+        short = pymux.LengthPrefix(2, max_size=100)
+        async with pymux.aio.serve(handler, ("127.0.0.1", 0), framing=short) as server:
+            answers = await asyncio.to_thread(many, server.address)
+            assert answers == {framed(b"[go]") + b"[hello]\n[world]\n"}
+
+    loop.run(main())
+
+
 def test_bytes_that_a_parser_has_left_come_first(backend):
     def handler(conn, data):
         if data.startswith(b"GET"):
@@ -227,3 +323,70 @@ def test_a_closed_connection_is_switched_no_more(backend):
         sock.sendall(b"a\n")
         assert util.recv_all(sock) == b""
     assert len(errors) == 1
+
+
+# -- replies behind the switch --------------------------------------------------
+
+
+def sends(conn, reply):
+    conn.send(reply)
+
+
+def returns(conn, reply):
+    return reply
+
+
+@pytest.mark.parametrize("answer", [sends, returns])
+def test_a_reply_that_only_the_new_framing_carries_is_taken(answer, backend):
+    """The core is told of the switch when the handler has seen its batch."""
+
+    def handler(conn, data):
+        conn.set_framing(HELLO)
+        return answer(conn, b"x" * 300)
+
+    short = pymux.LengthPrefix(1)
+    with util.serving(handler, backend, framing=short) as server:
+        got = util.everything(server.address, b"\x01a")
+    assert got == b"x" * 300 + b"\n"
+
+
+@pytest.mark.parametrize("answer", [sends, returns])
+@pytest.mark.parametrize(
+    "framing, reply", [(pymux.Fixed(3), b"four"), (pymux.LengthPrefix(1), b"x" * 300)]
+)
+def test_a_reply_that_only_the_old_framing_carries_is_refused(
+    answer, framing, reply, backend
+):
+    errors = []
+
+    def handler(conn, data):
+        conn.set_framing(framing)
+        return answer(conn, reply)
+
+    def note(conn, error):
+        errors.append(error)
+
+    with util.serving(handler, backend, framing=HELLO, on_error=note) as server:
+        assert util.everything(server.address, b"a\n") == b""
+    assert [type(error) for error in errors] == [ValueError]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_replies_of_a_batch_are_checked_by_the_new_framing(whole, backend):
+    errors = []
+
+    @pymux.batched
+    def handler(batch):
+        for conn in batch.conns:
+            conn.set_framing(pymux.Fixed(3))
+        if whole:
+            batch.reply_data(bytes(batch.data))
+        else:
+            batch.reply(batch.messages)
+
+    def note(conn, error):
+        errors.append(error)
+
+    with util.serving(handler, backend, framing=HELLO, on_error=note) as server:
+        assert util.everything(server.address, b"four\n") == b""
+    assert [type(error) for error in errors] == [ValueError]

@@ -17,6 +17,7 @@ from ..values.errors import ConnectionClosed
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from ..values.framing import Framing
     from .loop import LoopEngine
     from .reader import Reader
 
@@ -79,6 +80,10 @@ class LoopConnection(Connection):
         if not engine.is_over():
             super().resume()
             engine.touched()
+
+    def set_framing(self, framing: Framing | None, unread: Buffer = b"") -> None:
+        super().set_framing(framing, unread)
+        loop_of(self).touched()  # input that is cut anew waits for a turn
 
     def _reader(self, what: str) -> Reader:
         reader: Reader | None = buffer_of(self)

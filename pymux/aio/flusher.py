@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Flusher"]
 
+# Calls in one step of the loop: for the descriptor, the timer and the next turn. Not
+# more, since a signal's handler may raise instead of the call that ends the step.
+MOST_WAITS = 3
+
 
 class Flusher(Engine):
     """An engine in an asyncio loop that sends at the end of the loop's step.
@@ -45,6 +49,7 @@ class Flusher(Engine):
         self.loop = loop
         self._flush: asyncio.Handle | None = None  # a call at the end of this step
         self._to_flush = False  # tasks that run next may send
+        self._waits = 0  # how many calls leave the turn to those tasks yet
         self.context = contextvars.copy_context()
         super().__init__(objects, watchable(backend), join=join)
         self.thread = get_ident()
@@ -76,6 +81,7 @@ class Flusher(Engine):
     def _end_step(self) -> None:
         """Called by the loop: send what was sent from outside a turn."""
         self._flush = None
+        self._waits = 0
         if self.thread == FORKED:
             return
         self.adopt_thread()
@@ -87,7 +93,22 @@ class Flusher(Engine):
             self.submit()
         if self._to_flush:
             self._to_flush = False
+            if self._flush is not None and self.state is IDLE:  # it came too early
+                self._flush.cancel()
+                self._flush = None
             self.touched()
+            self._waits = MOST_WAITS
+
+    def has_woken(self) -> bool:
+        """Whether tasks that the last turn has woken are still to run.
+
+        The loop may call twice in one step. A second turn would take what the first
+        has brought for answered, and end connections whose input has ended with it.
+        """
+        if not self._waits:
+            return False
+        self._waits -= 1
+        return True
 
     def adopt_thread(self) -> None:
         """Belong to this thread: a loop may run in one thread first, and in another

@@ -109,7 +109,8 @@ class LoopEngine(Flusher):
         Handlers and timers may set variables, and the next turn may be another
         connection's.
         """
-        self.context.copy().run(self.take_turn)
+        if not self.has_woken():
+            self.context.copy().run(self.take_turn)
 
     def take_turn(self) -> None:
         """Harvest, dispatch, send the answers, and set the loop's timer."""
@@ -160,7 +161,7 @@ class LoopEngine(Flusher):
         """Have the loop call in `span` seconds; None: no turn is due."""
         if span == 0:
             if self._next is None:
-                self._next = self.loop.call_soon(self._be_called, context=self.context)
+                self._next = self.loop.call_soon(self._go_on, context=self.context)
             return
         timer = self._timer
         if span is None:
@@ -176,6 +177,10 @@ class LoopEngine(Flusher):
             timer.cancel()  # perhaps a signal's handler raised instead of its call
         self._timer_at = at
         self._timer = self.loop.call_at(at, self._time_has_come, context=self.context)
+
+    def _go_on(self) -> None:
+        self._next = None
+        self._be_called()
 
     def _time_has_come(self) -> None:
         self._timer = None
@@ -234,6 +239,7 @@ class LoopEngine(Flusher):
             if handle is not None:
                 handle.cancel()
         self._timer = self._next = self._flush = None
+        self._waits = 0
 
     def free(self) -> None:
         self._forget_handles()

@@ -137,6 +137,10 @@ class Reader(ReceiveBuffer):
         if waiter.done():
             return
         engine = self.engine
+        if engine.has_woken():
+            again = partial(self._time_is_over, waiter, timeout)
+            engine.loop.call_soon(again, context=engine.context)
+            return
         try:
             engine.take_turn()
         finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .._core import ffi, lib
 from ..values.errors import BackendUnavailable
-from ..values.framing import Splitter
+from ..values.framing import Raw, Splitter
 from .arena import Arenas
 from .backends import select_limit
 from .given import listen_on
@@ -200,6 +200,9 @@ class Connections(Turns):
         rules.framing = ffi.new("pmx_framing *")[0]
         fill_framing(rules.framing, framing)
         self.note_framing(rules.service, framing)
+        if not self.log.entries:
+            self.switched.clear()
+        self.switched[id] = framing or Raw()
         if self.splitting is not None:
             self.splitting.forget(id)
         self.log.entries += (id | SWITCH, bytes(ffi.buffer(rules)) + unread)

@@ -48,6 +48,8 @@ class Output(Owned):
         services: by number.
         large: a longer piece of any service goes through `send_large`.
         reply_limit: a longer piece may not fit its framing.
+        switched: new framings of connections, by id: all that the core has not been
+            told of, and perhaps older ones.
     """
 
     turn: Any
@@ -59,6 +61,7 @@ class Output(Owned):
         self.log = Log()
         self.large: int = LARGE_PIECE
         self.reply_limit: int = UNLIMITED
+        self.switched: dict[int, Framing] = {}
         self.services = [ServiceState(0)]
         self.stale = True  # the core must be configured before the next turn
         self.changed: set[int] = set()  # services that must be configured
@@ -86,6 +89,9 @@ class Output(Owned):
             ValueError: the message does not fit.
         """
         if size <= self.reply_limit:
+            return
+        if id in self.switched:  # the core may not know of it yet
+            check_reply(self.switched[id], size)
             return
         rules = ffi.new("pmx_policy *")
         error = lib.pmx_policy_of(self.c, id, rules)

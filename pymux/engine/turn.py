@@ -347,6 +347,8 @@ class Turns(Output):
         self.check()
         if self.log.entries or self.received:
             return 0.0
+        if self.splitting is not None and self.splitting.failed:
+            return 0.0
         ours = self.span(None)
         core = lib.pmx_next_timeout(self.c)
         if core == BUSY:

@@ -9,11 +9,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..engine import clock
+from ..engine.ops import WAITS
 from ..engine.os_errors import aborted
 from ..engine.structs import endpoints, policy
 from ..objects.batch import Batch
 from ..objects.connection import Connection
-from ..objects.rows import failed_connects, for_each_buffer, has_news, row_count
+from ..objects.rows import (
+    asked_about,
+    failed_connects,
+    for_each_buffer,
+    has_news,
+    row_count,
+)
 from ..objects.status import buffer_of, set_buffer
 from ..values.addresses import is_numeric
 from ..values.checks import duration
@@ -77,6 +84,7 @@ class DialDispatcher(Dispatcher):
         news = has_news(batch)
         if news:
             for conn in batch.opened:
+                self.engine.log.op(conn.id | WAITS)  # a task takes its messages
                 if (buffer := buffer_of(conn)) is not None:
                     buffer.begin()
         if row_count(batch):
@@ -89,6 +97,10 @@ class DialDispatcher(Dispatcher):
         for conn in batch.ended:
             if (buffer := buffer_of(conn)) is not None:
                 buffer.end(None, False)
+        for conn in asked_about(batch):
+            buffer = buffer_of(conn)
+            if buffer is not None and not buffer.is_at_work():
+                self.engine.log.op(conn.id | WAITS)
         failed = set(failed_connects(batch))
         for conn, error in batch.closed:
             buffer = buffer_of(conn)

@@ -347,7 +347,8 @@ class Batch:
         else:
             bounds, cut = bounds_of(offsets, rows, len(data))
         engine = self._engine
-        if offsets is not None and len(data) > self._service.reply_limit:
+        sized = offsets is None and not engine.switched  # as what was received
+        if not sized and len(data) > self._service.reply_limit:
             for k, conn in enumerate(self.conns):
                 engine.check_reply(conn.id, bounds[k + 1] - bounds[k])
         self._replied = True

@@ -19,6 +19,7 @@ from .switch import begin_rows, give_rows, give_runs
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
+    from ..engine.services import ServiceState
     from .batch import Batch
     from .connection import Connection
 
@@ -111,10 +112,10 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
         failed: called with the connection and the exception if the handler raises.
     """
     engine, arena, rows, gap = batch._engine, batch._arena, batch._rows, batch._gap
-    large = batch._service.large
+    service = batch._service
     given = engine.given
     if rows == 1 and (given is None or not given.marked):
-        _call_one(engine, large, *arena.only(engine.table, gap), handler, failed)
+        _call_one(engine, service, *arena.only(engine.table, gap), handler, failed)
         return
     log = engine.log
     before = len(log.entries)
@@ -123,12 +124,12 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
     pairs = zip(order, arena.cut(rows, gap))
     log.rows, log.pending = conns, []
     try:
-        while not _run_loop(engine, large, pairs, order, handler, failed):
+        while not _run_loop(engine, service, pairs, order, handler, failed):
             pass
         replies = log.pending
         if len(replies) == rows and not log.large and len(log.entries) == before:
             with contextlib.suppress(TypeError):  # a reply is None
-                log.answer(arena, replies, batch._service.lines)
+                log.answer(arena, replies, service.lines)
     finally:
         if log.pending:
             log.merge()
@@ -138,7 +139,7 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
 
 def _call_one(
     engine: Engine,
-    large: int,
+    service: ServiceState,
     conn: Connection,
     data: bytes,
     handler: Handler,
@@ -149,7 +150,7 @@ def _call_one(
         return
     try:
         reply = handler(conn, data)
-        if type(reply) is not bytes or len(reply) > large:
+        if type(reply) is not bytes or len(reply) > service.large:
             if reply is None:
                 return
             reply = _look_at(engine, conn, reply)
@@ -163,7 +164,7 @@ def _call_one(
 
 def _run_loop(
     engine: Engine,
-    large: int,
+    service: ServiceState,
     pairs: Iterator[tuple[Connection, bytes]],
     order: Any,
     handler: Handler,
@@ -181,8 +182,9 @@ def _run_loop(
                 log.pending.append(None)
                 continue
             reply = handler(conn, data)
-            if (type(reply) is not bytes or len(reply) > large) and reply is not None:
-                reply = _look_at(engine, conn, reply)
+            if type(reply) is not bytes or len(reply) > service.large:
+                if reply is not None:
+                    reply = _look_at(engine, conn, reply)
             log.pending.append(reply)
     except BaseException as error:
         begun = len(log.rows) - order.__length_hint__()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..engine.state import DISPATCHING
 from ..engine.structs import frame_of
 from ..values.framing import Framing, Splitter, check_framing
 from .status import CLOSED, refusal
@@ -105,10 +106,25 @@ def switch_framing(conn: Connection, framing: Framing | None, unread: bytes) -> 
         if buffer is not None:
             messages += given.take_back(buffer)
     rules = engine.policy_of(conn.id)
-    if rules is None:
-        return  # the connection has ended
+    if rules is None:  # the connection has ended: nothing is cut anew
+        if buffer is not None:
+            buffer.give_back()
+        return
     frames = [frame_of(rules.framing, message) for message in messages]
+    anew = b"".join([unread, *frames])
     if buffer is not None:
         buffer.give_back()
         buffer.sized = not isinstance(framing, Splitter)
-    engine.switch(conn.id, rules, framing, b"".join([unread, *frames]))
+    if anew:
+        _take_back_end(conn)
+    engine.switch(conn.id, rules, framing, anew)
+
+
+def _take_back_end(conn: Connection) -> None:
+    """The peer's end, where it was reported, comes again behind what is cut anew."""
+    engine = conn._engine
+    batch, buffer = engine.batch, conn._buffer
+    if engine.state is DISPATCHING and batch is not None and batch._news:
+        batch.ended = [one for one in batch.ended if one.id != conn.id]
+    if buffer is not None and buffer.lost is None:
+        buffer.over = False
