@@ -182,9 +182,10 @@ def _run_loop(
                 log.pending.append(None)
                 continue
             reply = handler(conn, data)
-            if type(reply) is not bytes or len(reply) > service.large:
-                if reply is not None:
-                    reply = _look_at(engine, conn, reply)
+            if reply is not None and (
+                type(reply) is not bytes or len(reply) > service.large
+            ):
+                reply = _look_at(engine, conn, reply)
             log.pending.append(reply)
     except BaseException as error:
         begun = len(log.rows) - order.__length_hint__()
