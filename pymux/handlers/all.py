@@ -134,6 +134,11 @@ class Handlers:
         """Whether anything still runs, though no connection is left."""
         return any(dispatcher.busy for dispatcher in self.all)
 
+    @property
+    def outlives(self) -> bool:
+        """Whether anything runs whose connection has ended."""
+        return any(dispatcher.outlives for dispatcher in self.all)
+
     def cleans_up(self) -> bool:
         """Out of time: whether what still runs is to have a moment yet."""
         cleaning = [dispatcher.cleans_up() for dispatcher in self.all]  # tell each

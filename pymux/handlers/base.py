@@ -50,6 +50,11 @@ class Dispatcher:
         """Whether anything here still runs, though no connection is left."""
         return False
 
+    @property
+    def outlives(self) -> bool:
+        """Whether anything here runs whose connection has ended."""
+        return self.busy
+
     def cleans_up(self) -> bool:
         """Out of time: whether what still runs is to have a moment yet."""
         return False
