@@ -1,5 +1,6 @@
 """Handlers for outgoing connections."""
 
+import asyncio
 import errno
 import gc
 import threading
@@ -268,3 +269,34 @@ def test_a_handler_whose_connections_have_all_ended_can_be_given_again(mux):
             conn.close()
             harvest_while(mux, lambda h=handler, n=count: len(h.ends) == n)
     assert (len(notes.got), len(others.got)) == (2, 1)
+
+
+@needs_guests
+def test_a_task_of_an_outgoing_connection_does_not_hold_up_a_stop(loop):
+    """As on the mux: the connection is closed when no accepted one needs it."""
+    ends = []
+
+    async def listens(conn):
+        conn.send(b"hello")
+        try:
+            async for _ in conn:
+                pass
+        finally:
+            ends.append(conn)
+
+    class Front:
+        def opened(self, conn):
+            conn.mux.connect(behind.address, handler=listens)
+
+        def received(self, conn, data):
+            return data
+
+    async def main():
+        async with pymux.aio.serve(Front(), HERE, drain_timeout=600) as server:
+            got = await asyncio.to_thread(util.exchange, server.address, b"a", 1)
+            assert got == b"a"
+            await asyncio.wait_for(server.stop(), 20)
+
+    with pymux.Server(upper, HERE) as behind:
+        loop.run(main())
+    assert len(ends) == 1

@@ -98,6 +98,10 @@ class TaskDispatcher(ReaderDispatcher):
         if task not in self.readers:
             set_buffer(task.conn, None)
 
+    @property
+    def outlives(self) -> bool:
+        return any(reader.gone for reader in self.readers)
+
     def abandon(self) -> None:
         """Cancel every handler that still runs."""
         for reader in list(self.readers):

@@ -134,6 +134,11 @@ class Handlers:
         """Return True if coroutines still run after their connections ended."""
         return any(dispatcher.busy for dispatcher in self.all)
 
+    @property
+    def outlives(self) -> bool:
+        """Whether anything runs whose connection has ended."""
+        return any(dispatcher.outlives for dispatcher in self.all)
+
     def cleans_up(self) -> bool:
         """Tell every handler that time is over; True if one is still cleaning up."""
         cleaning = [dispatcher.cleans_up() for dispatcher in self.all]

@@ -50,6 +50,11 @@ class Dispatcher:
         """Return True if coroutines still run after their connections ended."""
         return False
 
+    @property
+    def outlives(self) -> bool:
+        """Whether anything here runs whose connection has ended."""
+        return self.busy
+
     def cleans_up(self) -> bool:
         """Tell the handler that time is over; True if it is still cleaning up."""
         return False

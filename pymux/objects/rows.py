@@ -182,9 +182,9 @@ def _run_loop(
                 log.pending.append(None)
                 continue
             reply = handler(conn, data)
-            if reply is not None and (
+            if (
                 type(reply) is not bytes or len(reply) > service.large
-            ):
+            ) and reply is not None:
                 reply = _look_at(engine, conn, reply)
             log.pending.append(reply)
     except BaseException as error:

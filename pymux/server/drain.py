@@ -71,7 +71,7 @@ class Drain:
         if counts.listeners:
             return False
         if counts.connections:
-            if counts.connections == counts.outgoing and not self._handlers.busy:
+            if counts.connections == counts.outgoing and not self._handlers.outlives:
                 engine.close_outgoing()  # no accepted connection needs these
             return False
         if engine.has_ends():
