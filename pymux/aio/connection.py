@@ -202,5 +202,5 @@ class LoopBatch(Batch):
 class LoopMade(Made):
     """The objects of a mux in a loop."""
 
-    connection = LoopConnection
-    batch = LoopBatch
+    connection: type[Connection] = LoopConnection
+    batch: type[Batch] = LoopBatch

@@ -39,6 +39,9 @@ class Flusher(Engine):
             last must not reach the handlers of other connections.
     """
 
+    context: contextvars.Context
+    thread: int | None
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

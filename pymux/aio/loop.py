@@ -43,6 +43,8 @@ class LoopEngine(Flusher):
         fatal: what has ended the engine, if anything did.
     """
 
+    thread: int | None
+
     gathers = True
     made: Made = LoopMade()
 

@@ -203,6 +203,9 @@ class OutgoingMux(LoopMux):
 class OutgoingEngine(LoopEngine):
     """The engine of the connections that were dialled in a loop."""
 
+    context: contextvars.Context
+    on_callback_error: Callable[[BaseException], None] | None
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,9 @@ __all__ = ["Server", "serve"]
 
 class ServerEngine(LoopEngine):
     """The engine of a server; it refers to the server until both have ended."""
+
+    handlers: Any
+    on_callback_error: Callable[[BaseException], None] | None
 
     server: Server | None = None
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .._core import lib
 from .arena import Arenas
 from .connections import Connections, Objects
-from .state import DISPATCHING, IDLE, TURNING
+from .services import ServiceState
+from .state import DISPATCHING, IDLE, TURNING, TurnState
 from .turn import MESSAGES
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ class Batches(Connections):
         dialled: buffers of the connections that a task has dialled, by the task.
         late: expired timeouts of coroutines, raised once the batch is dispatched.
     """
+
+    batch: Any
+    batches: int
+    serving: ServiceState
+    state: TurnState
+    valid: int
 
     def __init__(self, c: Any, arenas: Arenas, objects: Objects) -> None:
         super().__init__(c, arenas, objects)

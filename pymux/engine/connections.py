@@ -71,6 +71,10 @@ class Connections(Turns):
         unused: numbers of services that may have no connection left.
     """
 
+    name: str
+    serving: ServiceState
+    stale: bool
+
     def __init__(self, c: Any, arenas: Arenas, objects: Objects) -> None:
         super().__init__(c, arenas)
         self.name = str(ffi.string(lib.pmx_name(c)).decode())

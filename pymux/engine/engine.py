@@ -70,6 +70,13 @@ class Engine(Batches):
             mux closes its engine, so the engine does not keep the mux alive.
     """
 
+    batch: Any
+    c: Any
+    close_asked: bool
+    handlers: Any
+    on_callback_error: Callable[[BaseException], None] | None
+    timers: Timers
+
     def __init__(
         self,
         objects: Objects,

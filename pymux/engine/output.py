@@ -52,6 +52,11 @@ class Output(Owned):
             told of, and perhaps older ones.
     """
 
+    handed_over: int
+    log: Log
+    services: list[ServiceState]
+    stale: bool
+
     turn: Any
     turns: int
 

@@ -34,6 +34,8 @@ class Owned:
         lock: taken by calls from other threads; `c` is not closed meanwhile.
     """
 
+    lock: Any
+
     def __init__(self) -> None:
         self.c: Any = None
         self.thread: int | None = None

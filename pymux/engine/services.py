@@ -38,6 +38,12 @@ class ServiceState:
         kept: the service is never given to another handler.
     """
 
+    dialled: int
+    dispatcher: Dispatcher | None
+    kept: bool
+    leave_gaps: bool
+    number: int
+
     __slots__ = (
         "_framings",
         "_only",

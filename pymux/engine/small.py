@@ -26,6 +26,9 @@ ROWS = 128
 class SmallEngine(Engine):
     """An engine for one outgoing connection."""
 
+    arenas: Arenas
+    wakeup_fd: int
+
     _grown = False
 
     def __init__(self, objects: Objects, join: Callable[[Engine], None]) -> None:

@@ -8,6 +8,7 @@ of the batch. A batch without such rows stays as it is.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .._core import ffi, lib
@@ -28,10 +29,10 @@ class _Feed:
     __slots__ = ("max_size", "over", "size", "split")
 
     def __init__(self, splitter: Splitter) -> None:
-        self.split = splitter.factory()
-        self.max_size = splitter.max_size
-        self.size = 0  # bytes since the last message
-        self.over = False
+        self.split: Callable[[bytes], Iterable[Any]] = splitter.factory()
+        self.max_size: int = splitter.max_size
+        self.size: int = 0  # bytes since the last message
+        self.over: bool = False
 
     def feed(self, data: bytes, messages: list[Any]) -> None:
         """Parse bytes, and append the messages; b"" is the end of the stream."""
@@ -53,6 +54,8 @@ class _Feed:
 
 class SplitRows:
     """The rows of a batch that are not in an arena, with the methods of `Arena`."""
+
+    ids: Any
 
     __slots__ = ("_ids", "_messages", "ids")
 

@@ -22,7 +22,7 @@ from typing import Any
 from .._core import ffi, lib
 from ..values.errors import FATAL
 from . import clock
-from .arena import Arenas
+from .arena import Arena, Arenas
 from .gil import LOOK_EVERY, Gil
 from .log import ONE_ID
 from .os_errors import meaning
@@ -30,7 +30,7 @@ from .output import Output
 from .owner import BUSY, FORKED, busy
 from .services import ServiceState
 from .signals import SIGNALS
-from .state import DISPATCHING, IN_CORE, TURNING
+from .state import DISPATCHING, IN_CORE, TURNING, TurnState
 from .timers import NS, Timer, Timers
 
 __all__ = ["LOOK", "MESSAGES", "Turns"]
@@ -55,6 +55,17 @@ class Turns(Output):
         lends_signals: return that descriptor after each wait, as threads take turns.
         on_callback_error: gets the exceptions of timers and calls; None: raised.
     """
+
+    arena: Arena
+    counts: Any
+    gil: Gil
+    received: bool
+    stale: bool
+    state: TurnState
+    timers: Timers
+    turn: Any
+    wakeup_fd: int
+    woken: bool
 
     gathers = False  # True if an unfinished batch may be left to the next harvest
 

@@ -18,6 +18,9 @@ __all__ = ["BatchDispatcher"]
 class BatchDispatcher(Dispatcher):
     """Calls `@batched def handler(batch)` once in each harvest."""
 
+    delay_ns: int
+    min_messages: int
+
     takes_outgoing = True
 
     def __init__(self, engine: Engine, handler: Any, on_error: OnError | None) -> None:

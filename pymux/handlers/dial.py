@@ -47,6 +47,8 @@ def dial_in_asyncio(connect: Callable[..., Any]) -> None:
 class DialledBuffer(TaskBuffer):
     """The messages of a dialled connection, for the coroutine that dialled."""
 
+    where: str
+
     __slots__ = ("call", "task", "where")
 
     def __init__(self, conn: Connection, task: Task, where: str) -> None:

@@ -25,6 +25,9 @@ METHODS = ("opened", "received", "drained", "closed")
 class ObjectDispatcher(Dispatcher):
     """Calls an object's `opened`, `received`, `drained` and `closed`."""
 
+    delay_ns: int
+    min_messages: int
+
     takes_outgoing = True
 
     def __init__(self, engine: Engine, handler: Any, on_error: OnError | None) -> None:

@@ -13,6 +13,7 @@ import os
 import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,6 +54,9 @@ class Wait:
 
 class Task(TaskBuffer):
     """One connection's coroutine, its context and its present wait."""
+
+    inbox: deque[Any] | None
+    waiting: Any
 
     __slots__ = ("context", "coroutine", "owner", "timer")
 

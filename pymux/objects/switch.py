@@ -41,6 +41,11 @@ class Given:
         marked: True if some receivers are SKIPPED.
     """
 
+    batch: Batch
+    lengths: list[int] | None
+    marked: bool
+    rows: list[Any]
+
     __slots__ = ("batch", "lengths", "marked", "order", "rows")
 
     def __init__(

@@ -39,6 +39,8 @@ class Plan:
         TypeError, ValueError: an argument is wrong or does not apply.
     """
 
+    lock: Any
+
     mux: Mux
     handlers: Handlers
     drain: Drain
