@@ -369,7 +369,13 @@ class Connection:
         if task is not buffer or task is None or task.waiting:
             task = self._task_for("iteration")
         message: bytes | None
-        if buffer.inbox:
+        inbox = buffer.inbox
+        if inbox:
+            if not buffer.inbox_size:  # as `take`, without its call
+                if len(inbox) == 1:
+                    buffer.inbox = None
+                taken: bytes = inbox.popleft()
+                return taken
             message = buffer.take()
         elif not buffer.over:
             if task is buffer:
