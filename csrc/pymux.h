@@ -324,9 +324,9 @@ uint64_t pmx_queued(pmx_mux *mux, uint64_t id);
  * connection has ended. */
 int64_t pmx_unacknowledged(pmx_mux *mux, uint64_t id);
 
-/* 1 if something of the connection has arrived that was not reported yet,
- * because other connections had to be served: input that is not paused, or its
- * end. */
+/* 1 if something of the connection was not reported yet: input that has
+ * arrived and is not paused, the end of the input, or the end of the
+ * connection. */
 int pmx_pending(pmx_mux *mux, uint64_t id);
 
 /* One turn: send, wait, receive, close, accept, report. */

@@ -287,6 +287,30 @@ def test_drain_raises_when_the_connection_is_lost(loop):
     loop.run(main())
 
 
+def test_drain_raises_when_the_loss_waits_to_be_reported(loop):
+    raised = []
+
+    async def handler(conn):
+        if await conn.recv() != b"go":
+            return
+        util.reset(socks[0])
+        conn.send(b"x" * 8_000_000)
+        try:
+            await conn.drain()
+        except pymux.ConnectionClosed as error:
+            raised.append(error.errno)
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL) as server:
+            socks.append(util.connect(server.address))
+            socks[0].sendall(b"go")
+            await until(lambda: raised or not server.stats().connections)
+        assert raised == [errno.ECONNRESET]
+
+    socks = []
+    loop.run(main())
+
+
 def test_messages_not_taken_pause_reading_and_all_of_them_arrive(loop):
     took = []
 

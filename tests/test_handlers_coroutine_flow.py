@@ -88,6 +88,30 @@ def test_drain_that_waits_raises_when_the_connection_is_lost(backend):
     assert caught == [errno.ECONNRESET]
 
 
+def test_drain_raises_when_the_end_waits_to_be_reported(backend):
+    """The stop is out of time in the turn that wakes the coroutine."""
+    socks, raised = [], []
+
+    async def handler(conn):
+        if not socks:
+            socks.append(util.connect(conn.local))
+            server.stop(0.05)
+            await conn.recv()
+            return
+        time.sleep(0.2)  # the time of the stop is over
+        conn.send(bytes(16 << 20))
+        try:
+            await conn.drain()
+        except pymux.ConnectionClosed as error:
+            raised.append(error.errno)
+
+    server = pymux.Server(handler, ("127.0.0.1", 0), backend=backend).start()
+    with util.connect(server.address):
+        server.wait()
+    socks[0].close()
+    assert raised == [errno.ETIMEDOUT]
+
+
 def test_drain_returns_at_once_up_to_high_water(backend):
     queued = []
 

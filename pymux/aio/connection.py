@@ -143,14 +143,20 @@ class LoopConnection(Connection):
             await asyncio.sleep(0)
         reader = self._reader("drain()")
         engine = reader.engine
+        waited = False
         if reader.lost is None and not self.closed:
             reader.eager += len(engine.log.entries) // ENTRIES
+            waited = self.queued > reader.high_water
             engine.submit()
             if self.queued > reader.high_water:
                 await reader.wait_in(reader.flushes)
         if reader.too_eager() or engine.handed_over == engine.turns:
             engine.handed_over = -1
+            waited = True
             await asyncio.sleep(0)
+        if waited and not self.closed and engine.is_lost(self.id):
+            # The core has discarded the output. It reports the loss soon.
+            await reader.wait_in(reader.flushes)
         if reader.lost is not None:
             raise reader.closed_error()
 

@@ -223,6 +223,11 @@ class Connections(Turns):
         """True if a connection's input has arrived and was not reported yet."""
         return bool(lib.pmx_pending(self.c, id))
 
+    def is_lost(self, id: int) -> bool:
+        """True if a connection has ended in the core, which may not have reported it."""
+        c = self.c
+        return c is not None and bool(lib.pmx_unacknowledged(c, id) == -errno.ENOENT)
+
     def unacknowledged(self, id: int) -> int | None:
         """Return the bytes that the peer has not acknowledged; None if unknown."""
         number = lib.pmx_unacknowledged(self.c, id)

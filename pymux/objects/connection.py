@@ -346,13 +346,22 @@ class Connection:
                 await suspend(running.next_turn("drain", NAP))
             return
         task = self._task_for("drain()")
+        waited = False
         while True:  # again after a `drained` row that was about earlier output
             while engine.handed_over == engine.turns or task.too_eager():
+                waited = True
                 await suspend(task.next_turn("drain"))
             if buffer.lost is not None:
                 raise buffer.closed_error()
-            if self._status == CLOSED or self.queued <= buffer.high_water:
+            if self._status == CLOSED:
                 return
+            if self.queued <= buffer.high_water:
+                if waited and engine.is_lost(self.id):
+                    # The core has discarded the output. It reports the loss soon.
+                    await suspend(task.next_turn("drain"))
+                    continue
+                return
+            waited = True
             if task is buffer:
                 task.waiting = "drain"
             else:  # the connection is dialled

@@ -222,9 +222,14 @@ static void reset_all_ends_everybody(void)
     turn(&w, 0);
     pmx_endpoint at = {.path = "/nowhere/at/all", .path_size = 15};
     EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    for (int i = 0; i < 4; i++)
+        EQUAL(pmx_pending(w.mux, ids[i]), 0);
     pmx_reset_all(w.mux, ETIMEDOUT);
+    for (int i = 0; i < 4; i++)         /* their ends are not reported yet */
+        EQUAL(pmx_pending(w.mux, ids[i]), 1);
     UNTIL(&w, w.closed_count == 5);
     for (int i = 0; i < 4; i++) {
+        EQUAL(pmx_pending(w.mux, ids[i]), 0);
         EQUAL(error_of(&w, ids[i]), ETIMEDOUT);
         got.size = 0;
         EQUAL(get(peers[i], &got), i ? -ECONNRESET : 0);
