@@ -26,9 +26,9 @@ int pmx__do_pending(const pmx_mux *mux, uint64_t id)
     const pmx__conn *c = pmx__find(mux, id);
     if (!c)
         return 0;
-    if (c->flags & (PMX__IN_REPORT | PMX__DONE))
+    if (c->flags & PMX__IN_REPORT)
         return 1;
-    if (c->flags & PMX__CONNECTING || pmx__blocked(c))
+    if (c->flags & (PMX__DONE | PMX__CONNECTING) || pmx__blocked(c))
         return 0;
     if (c->flags & PMX__FRAMES)
         return 1;

@@ -68,7 +68,7 @@ enum {
     PMX__LIMITS = 128,
     PMX__PLACES = 4096,
     PMX__LOOKS = 4,             /* looks for progress in close_ns */
-    PMX__SLAB = 1024,           /* slots of a slab, which is never moved */
+    PMX__SLAB = 256,            /* slots of a slab, which is never moved */
     PMX__GENERATIONS = 1 << 28, /* of a slot, which is then retired */
 };
 /* When buffers have held at least TRIM_LEAST, and hold a quarter of that for

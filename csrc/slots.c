@@ -149,9 +149,10 @@ void pmx__rules_drop(pmx_mux *mux, pmx__rules *rules)
 
 /* --- slots ------------------------------------------------------------- */
 
-/* Make room for more slots: one slab. A small mux begins with a part of the
- * first slab, which moves as it grows. So no pointer to a slot may be kept
- * while a connection is made. */
+/* Make room for more slots: one slab. Slabs are small, so that they fit into
+ * the memory that the caller's own growing tables leave behind. A small mux
+ * begins with a part of the first slab, which moves as it grows. So no pointer
+ * to a slot may be kept while a connection is made. */
 static int more_slots(pmx_mux *mux)
 {
     uint32_t had = mux->slot_room, slab = had / PMX__SLAB;
@@ -168,9 +169,13 @@ static int more_slots(pmx_mux *mux)
     }
     if (mux->due_room < room) {
         uint32_t due_room = 2 * mux->due_room > room ? 2 * mux->due_room : room;
-        pmx__deadline *due = sys_realloc(mux->due, due_room * sizeof *due);
+        /* realloc would copy the unused part too, and so take memory for it */
+        pmx__deadline *due = sys_malloc(due_room * sizeof *due);
         if (!due)
             return -ENOMEM;
+        if (mux->due_count)
+            memcpy(due, mux->due, mux->due_count * sizeof *due);
+        free(mux->due);
         mux->due = due;
         mux->due_room = due_room;
     }
