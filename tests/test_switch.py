@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 
 import pytest
 
@@ -72,6 +73,33 @@ def test_a_frame_that_comes_in_pieces_around_the_switch_is_whole(form, backend):
         sock.sendall(body[4:])
         wanted = framed(b"[\n\nbody\n]")
         assert util.recv_exactly(sock, len(wanted)) == wanted
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_switch_may_share_a_batch_with_a_new_connection(form, backend):
+    handler = handler_of(form, lambda conn: conn.set_framing(BODY))
+    if form == "object":
+        handler.opened = lambda conn: None
+    held, go = threading.Event(), threading.Event()
+
+    def hold(mux):
+        held.set()
+        go.wait(10)
+
+    with (
+        util.serving(handler, backend, framing=HELLO) as server,
+        util.connect(server.address) as sock,
+    ):
+        util.wait_until(lambda: server.stats().connections == 1)
+        server.call_threadsafe(hold)
+        held.wait(10)
+        with util.connect(server.address):
+            sock.sendall(b"go\n")
+            go.set()
+            wanted = b"old\n" + framed(b"new")
+            assert util.recv_exactly(sock, len(wanted)) == wanted
+            sock.sendall(framed(b"body"))
+            assert util.recv_exactly(sock, 8) == framed(b"[body]")
 
 
 def test_other_connections_of_the_batch_keep_theirs(backend):

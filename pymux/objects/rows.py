@@ -69,8 +69,18 @@ def failed_connects(batch: Batch) -> list[Connection]:
 def for_each_buffer(batch: Batch) -> None:
     """Deliver each message to the buffer of its connection."""
     engine, arena, rows, gap = batch._engine, batch._arena, batch._rows, batch._gap
+    given = engine.given
+    if rows == 1 and (given is None or not given.marked):
+        engine.given = None  # no row is left behind this one
+        buffer, data = arena.only(engine.all_buffers(), gap)
+        if buffer is not None and not buffer.over:
+            if buffer.waiting == "recv":
+                buffer.resume(data)
+            else:
+                buffer.deliver(data)
+        return
     runs = None
-    if rows >= MANY and (engine.given is None or not engine.given.marked):
+    if rows >= MANY and (given is None or not given.marked):
         runs = arena.runs(engine.all_buffers(), rows)
     try:
         if runs is None:
@@ -115,6 +125,7 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
     service = batch._service
     given = engine.given
     if rows == 1 and (given is None or not given.marked):
+        engine.given = None  # no row is left behind this one
         _call_one(engine, service, *arena.only(engine.table, gap), handler, failed)
         return
     log = engine.log
