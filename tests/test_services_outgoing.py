@@ -258,6 +258,20 @@ def test_a_handler_of_its_own_for_each_connection_does_not_pile_up(mux):
     assert len(alive) <= 3
 
 
+def test_a_handler_keeps_the_connections_left_when_others_end_in_one_batch(mux):
+    first, second = Notes(), Notes()
+    with pymux.Server(upper, HERE) as server:
+        conns = [mux.connect(server.address, handler=first) for _ in range(4)]
+        harvest_while(mux, lambda: len(first.opened_ones) < 4)
+        for conn in conns[:2]:
+            conn.abort()
+        harvest_while(mux, lambda: len(first.ends) < 2)
+        mux.connect(server.address, handler=second)
+        conns[3].send(b"hello")
+        harvest_while(mux, lambda: not first.got and not second.got)
+    assert first.got == [(conns[3], b"HELLO")]
+
+
 def test_a_handler_whose_connections_have_all_ended_can_be_given_again(mux):
     notes, others = Notes(), Notes()
     with pymux.Server(upper, HERE) as server:

@@ -20,6 +20,7 @@ __all__ = ["Batches"]
 GAPS = lib.PMX_GAPS
 LARGE = lib.PMX_LARGE
 OTHER_ROWS = lib.PMX_OTHER_ROWS
+UNUSUAL = GAPS | LARGE | OTHER_ROWS
 
 
 class Batches(Connections):
@@ -69,21 +70,23 @@ class Batches(Connections):
                 return batch  # noqa: RET504 (behind a call a signal may strike)
             # The batch is made again if a signal handler raises before the caller
             # has set `received` to False.
-            arena = self.arena
-            if result & LARGE:
-                arena = self.arenas.adopt(self.turn.arena)
-                self.stale = True
+            arena, gap, news, rows = self.arena, None, False, result >> MESSAGES
             if len(self.services) > 1:
                 self.serving = self.services[self.turn.service]
-            gap = self.serving.gap if result & GAPS else None
-            rows, news = result >> MESSAGES, result & OTHER_ROWS != 0
+            if result & UNUSUAL:
+                if result & LARGE:
+                    arena = self.arenas.adopt(self.turn.arena)
+                    self.stale = True
+                if result & GAPS:
+                    gap = self.serving.gap
+                news = result & OTHER_ROWS != 0
             if self.splitting is not None:
                 arena, rows = self.splitting.split(arena, rows, gap)
-            self.batches += 1
-            batch = self.objects.batch(self, arena, rows, gap, news, self.batches)
-            self.valid = self.batches
+            self.batches = number = self.batches + 1
+            batch = self.objects.batch(self, arena, rows, gap, news, number)
+            self.valid = number
             # An empty batch is not kept: it would keep a dropped mux alive.
-            self.batch = batch if news or rows else None
+            self.batch = batch if rows or news else None
             self._news = news
             return batch
         finally:  # also after a signal handler that raised
@@ -96,20 +99,21 @@ class Batches(Connections):
 
         A handler may close the engine.
         """
-        form = self.services[0].dispatcher
-        assert form is not None
+        form: Any = self.services[0].dispatcher
         batch = self.harvest(deadline, form.min_messages, form.delay_ns)
         if self.c is not None:
             self.dispatch(batch)
 
     def dispatch(self, batch: Any) -> None:
         """Dispatch a batch to its service. A handler may close the engine."""
-        dispatcher = self.serving.dispatcher
+        form: Any = self.serving.dispatcher
         try:
             self.received = False
             self.state = DISPATCHING
-            if dispatcher is not None:
-                dispatcher(batch)
+            if self._news:
+                form(batch)
+            elif self.batch is not None:
+                form.messages(batch)
             if self.late:
                 self._run_late()
             elif self.counts.shortages != self._shortages:

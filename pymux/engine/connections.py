@@ -224,7 +224,7 @@ class Connections(Turns):
         return bool(lib.pmx_pending(self.c, id))
 
     def is_lost(self, id: int) -> bool:
-        """True if a connection has ended in the core, which may not have reported it."""
+        """True if a connection has ended in the core, reported or not."""
         c = self.c
         return c is not None and bool(lib.pmx_unacknowledged(c, id) == -errno.ENOENT)
 

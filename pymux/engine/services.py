@@ -18,8 +18,11 @@ class Dispatcher(Protocol):
     min_messages: int
     delay_ns: int
 
+    def messages(self, batch: Any) -> None:
+        """Dispatch a batch of messages alone."""
+
     def __call__(self, batch: Any) -> None:
-        """Dispatch a batch that is not empty."""
+        """Dispatch a batch with news, and perhaps with messages."""
 
 
 class ServiceState:

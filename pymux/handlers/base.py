@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..objects.batch import Batch
 from ..objects.connection import Connection
-from ..objects.rows import failed_connects
+from ..objects.rows import failed_connects, row_count
 from ..objects.status import engine_of, fail
 from ..values.errors import FATAL, ends_in
 
@@ -41,9 +41,15 @@ class Dispatcher:
         self.handler = handler
         self.on_error = on_error
 
-    def __call__(self, batch: Batch) -> None:
-        """Dispatch one batch."""
+    def messages(self, batch: Batch) -> None:
+        """Dispatch the messages of a batch that has some."""
         raise NotImplementedError
+
+    def __call__(self, batch: Batch) -> None:
+        """Dispatch a batch with news, and perhaps with messages."""
+        if row_count(batch):
+            self.messages(batch)
+        self.failed_to_connect(batch)
 
     @property
     def busy(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..objects.batch import Batch
-from ..objects.rows import has_news, row_count
 from .base import Dispatcher, OnError
 from .marks import mark_of
 
@@ -29,9 +28,6 @@ class BatchDispatcher(Dispatcher):
         if mark is not None:
             self.min_messages, self.delay_ns = mark
 
-    def __call__(self, batch: Batch) -> None:
-        """Call the handler if the batch has messages."""
-        if row_count(batch):
-            self.call_with_batch(batch, self.handler)
-        if has_news(batch):
-            self.failed_to_connect(batch)
+    def messages(self, batch: Batch) -> None:
+        """Call the handler."""
+        self.call_with_batch(batch, self.handler)

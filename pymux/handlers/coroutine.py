@@ -10,7 +10,7 @@ from ..engine import clock
 from ..engine.ops import WAITS
 from ..objects.batch import Batch
 from ..objects.connection import Connection
-from ..objects.rows import asked_about, begin_rows, for_each_buffer, has_news, row_count
+from ..objects.rows import asked_about, begin_rows, for_each_buffer, row_count
 from ..objects.status import buffer_of, is_closed, set_buffer
 from .base import Dispatcher, OnError, repeat
 from .generators import Generators
@@ -38,19 +38,20 @@ class CoroutineDispatcher(Dispatcher):
         self.context: Context | None = None
         self.generators: Generators = Generators(self)
 
+    # The buffer of a connection steps a coroutine that waits for the message.
+    messages = staticmethod(for_each_buffer)
+
     def __call__(self, batch: Batch) -> None:
         """Step every coroutine that the batch has messages or news for."""
-        news = has_news(batch)
-        if news:
-            if batch.opened and row_count(batch):
-                begin_rows(batch)
-            for conn in batch.opened:
-                self.begin(conn)
-        if row_count(batch):
+        rows = row_count(batch)
+        if batch.opened and rows:
+            begin_rows(batch)
+        for conn in batch.opened:
+            self.begin(conn)
+        if rows:
             self.messages(batch)
-        if news:
-            self.others(batch)
-            self.failed_to_connect(batch)
+        self.others(batch)
+        self.failed_to_connect(batch)
 
     def begin(self, conn: Connection) -> None:
         """Start the coroutine of a new connection."""
@@ -71,11 +72,6 @@ class CoroutineDispatcher(Dispatcher):
     def tell_waits(self, conn: Connection) -> None:
         """Tell the core that a task waits for messages and has answered all others."""
         self.engine.log.op(conn.id | WAITS)
-
-    def messages(self, batch: Batch) -> None:
-        """Give each message to the buffer of its connection. The buffer steps a
-        coroutine that waits for the message."""
-        for_each_buffer(batch)
 
     def others(self, batch: Batch) -> None:
         """Tell the tasks of drained, ended and closed connections."""

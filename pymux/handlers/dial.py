@@ -18,7 +18,6 @@ from ..objects.rows import (
     asked_about,
     failed_connects,
     for_each_buffer,
-    has_news,
     row_count,
 )
 from ..objects.status import buffer_of, set_buffer
@@ -82,17 +81,15 @@ class DialDispatcher(Dispatcher):
 
     half_open = True
 
+    messages = staticmethod(for_each_buffer)
+
     def __call__(self, batch: Batch) -> None:
-        news = has_news(batch)
-        if news:
-            for conn in batch.opened:
-                self.engine.log.op(conn.id | WAITS)  # a task takes its messages
-                if (buffer := buffer_of(conn)) is not None:
-                    buffer.begin()
+        for conn in batch.opened:
+            self.engine.log.op(conn.id | WAITS)  # a task takes its messages
+            if (buffer := buffer_of(conn)) is not None:
+                buffer.begin()
         if row_count(batch):
-            for_each_buffer(batch)
-        if not news:
-            return
+            self.messages(batch)
         for conn in batch.drained:
             if (buffer := buffer_of(conn)) is not None:
                 buffer.drained()

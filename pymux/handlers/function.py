@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..objects.batch import Batch
-from ..objects.rows import call_for_each, has_news, row_count
+from ..objects.rows import call_for_each
 from .base import Dispatcher
 
 __all__ = ["FunctionDispatcher"]
@@ -12,9 +12,6 @@ __all__ = ["FunctionDispatcher"]
 class FunctionDispatcher(Dispatcher):
     """Calls `def handler(conn, data)` for each message."""
 
-    def __call__(self, batch: Batch) -> None:
+    def messages(self, batch: Batch) -> None:
         """Call the handler for each message; send its result before the next call."""
-        if row_count(batch):
-            call_for_each(batch, self.handler, self.failed)
-        if has_news(batch):
-            self.failed_to_connect(batch)
+        call_for_each(batch, self.handler, self.failed)

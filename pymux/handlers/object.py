@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.os_errors import aborted
 from ..objects.batch import Batch
 from ..objects.connection import Connection
-from ..objects.rows import begin_rows, call_for_each, has_news, row_count
+from ..objects.rows import begin_rows, call_for_each, row_count
 from ..objects.status import is_closed, mark_closed
 from ..values.errors import FATAL
 from .base import Dispatcher, OnError
@@ -47,9 +47,6 @@ class ObjectDispatcher(Dispatcher):
 
     def __call__(self, batch: Batch) -> None:
         """Dispatch one batch."""
-        if not has_news(batch):
-            self.messages(batch)
-            return
         if self.closed and batch.closed:
             self.batch, self.ends = batch, iter(batch.closed)
         if self.opened and batch.opened:
@@ -57,7 +54,8 @@ class ObjectDispatcher(Dispatcher):
                 begin_rows(batch)
             for conn in batch.opened:
                 self.call(conn, self.opened, conn)
-        self.messages(batch)
+        if row_count(batch):
+            self.messages(batch)
         if self.drained and batch.drained:
             for conn in batch.drained:
                 if not is_closed(conn):
@@ -71,7 +69,7 @@ class ObjectDispatcher(Dispatcher):
 
     def messages(self, batch: Batch) -> None:
         """Call `received` for each message, or with the whole batch."""
-        if not self.received or not row_count(batch):
+        if not self.received:
             return
         if self.whole:
             self.call_with_batch(batch, self.received)

@@ -25,8 +25,8 @@ class Made:
         for conn, _ in batch.closed:
             mark_closed(conn)
             engine.forget(conn)
-            if batch.closed:
-                engine.release_service(batch._service, len(batch.closed))
+        if batch.closed:
+            engine.release_service(batch._service, len(batch.closed))
 
     def answer(self, conn: Any, data: bytes) -> None:
         """Log what a handler returned."""

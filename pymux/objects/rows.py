@@ -72,7 +72,10 @@ def for_each_buffer(batch: Batch) -> None:
     given = engine.given
     if rows == 1 and (given is None or not given.marked):
         engine.given = None  # no row is left behind this one
-        buffer, data = arena.only(engine.all_buffers(), gap)
+        buffers = engine.buffers
+        if len(buffers) < len(engine.table):
+            buffers = engine.all_buffers()
+        buffer, data = arena.only(buffers, gap)
         if buffer is not None and not buffer.over:
             if buffer.waiting == "recv":
                 buffer.resume(data)
@@ -113,22 +116,41 @@ def for_each_buffer(batch: Batch) -> None:
 def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
     """Call a handler for each message of a batch, and send what it returns.
 
-    Replies are gathered beside the log. If nothing else was logged meanwhile, they are
-    logged as one block.
-
     Args:
         batch: a batch of at least one row.
         handler: called with the connection and the message.
         failed: called with the connection and the exception if the handler raises.
     """
-    engine, arena, rows, gap = batch._engine, batch._arena, batch._rows, batch._gap
-    service = batch._service
-    given = engine.given
-    if rows == 1 and (given is None or not given.marked):
-        engine.given = None  # no row is left behind this one
-        _call_one(engine, service, *arena.only(engine.table, gap), handler, failed)
+    engine, given = batch._engine, batch._engine.given
+    if batch._rows != 1 or (given is not None and given.marked):
+        _call_for_all(batch, handler, failed)
         return
-    log = engine.log
+    engine.given = None  # no row is left behind this one
+    conn, data = batch._arena.only(engine.table, batch._gap)
+    if conn._status == CLOSED:
+        return
+    try:
+        reply = handler(conn, data)
+        if type(reply) is not bytes or len(reply) > batch._service.large:
+            if reply is None:
+                return
+            reply = _look_at(engine, conn, reply)
+        if conn._status == OPEN and reply is not None:
+            engine.log.entries += (conn.id, reply)
+        elif reply is not None:
+            answer(conn, reply)
+    except BaseException as error:
+        failed(conn, error)
+
+
+def _call_for_all(batch: Batch, handler: Handler, failed: Failed) -> None:
+    """Call a handler for each of several messages.
+
+    Replies are gathered beside the log. If nothing else was logged meanwhile, they are
+    logged as one block.
+    """
+    engine, arena, rows, gap = batch._engine, batch._arena, batch._rows, batch._gap
+    service, log = batch._service, engine.log
     before = len(log.entries)
     given = give_rows(batch, engine.table)
     conns, order = given.rows, given.order
@@ -146,31 +168,6 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
             log.merge()
         log.rows = []
         engine.given = None
-
-
-def _call_one(
-    engine: Engine,
-    service: ServiceState,
-    conn: Connection,
-    data: bytes,
-    handler: Handler,
-    failed: Failed,
-) -> None:
-    """Call the handler for the one message of a batch."""
-    if conn._status == CLOSED:
-        return
-    try:
-        reply = handler(conn, data)
-        if type(reply) is not bytes or len(reply) > service.large:
-            if reply is None:
-                return
-            reply = _look_at(engine, conn, reply)
-        if conn._status == OPEN and reply is not None:
-            engine.log.entries += (conn.id, reply)
-        elif reply is not None:
-            answer(conn, reply)
-    except BaseException as error:
-        failed(conn, error)
 
 
 def _run_loop(
