@@ -259,8 +259,10 @@ class Connections(Turns):
             self.table[slot] = None
             if slot < len(self.buffers):
                 self.buffers[slot] = None
-        self.causes.pop(conn.id, None)
-        self.opening.discard(conn.id)
+        if self.causes:
+            self.causes.pop(conn.id, None)
+        if self.opening:
+            self.opening.discard(conn.id)
         if self.splitting is not None:
             self.splitting.forget(conn.id)
 
@@ -272,12 +274,6 @@ class Connections(Turns):
     def splits(self, id: int) -> bool:
         """True if a connection's messages come from a parser, so may be any object."""
         return self.splitting is not None and self.splitting.splits(id)
-
-    def errno_of_end(self, id: int, number: int) -> int:
-        """Return the errno of a connection's end, from the core or its parser."""
-        if self.splitting is None:
-            return number
-        return self.splitting.broken.get(id, number)
 
     # --- services -------------------------------------------------------------
 

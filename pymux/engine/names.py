@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["names_of", "pack_names", "unpack_names"]
 
+BOTH = 2 * ffi.sizeof("pmx_address")
+
 
 def names_of(engine: Engine, id: int) -> tuple[Any, Any]:
     """Return (peer, local) of a connection; empty strings if the core knows none.
@@ -39,7 +41,7 @@ def pack_names(names: Any) -> Any:
         return None
     if names[0].family == 1 or names[1].family == 1:
         return from_core(names[0]), from_core(names[1])
-    return ffi.buffer(names, 2 * ffi.sizeof("pmx_address"))[:]
+    return ffi.buffer(names, BOTH)[:]
 
 
 def unpack_names(kept: bytes) -> tuple[Any, Any]:

@@ -27,6 +27,6 @@ def aborted(cause: BaseException | None) -> OSError:
     return error
 
 
-def error_from(number: int) -> OSError | None:
-    """Return the OSError, of the fitting subclass, of an errno; None for 0."""
-    return OSError(number, meaning(number)) if number else None
+def error_from(number: int) -> OSError:
+    """Return the OSError, of the fitting subclass, of an errno."""
+    return OSError(number, meaning(number))

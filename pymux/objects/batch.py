@@ -124,10 +124,14 @@ class Batch:
         """
         engine, turn = self._engine, self._engine.turn
         conn = engine.connection
-        self.opened = [conn(turn.opened[k]) for k in range(turn.opened_count)]
-        self.drained = [conn(turn.drained[k]) for k in range(turn.drained_count)]
-        self.ended = [conn(turn.ended[k]) for k in range(turn.ended_count)]
-        self._idle = [conn(turn.idle[k]) for k in range(turn.idle_count)]
+        count = turn.opened_count
+        self.opened = [conn(turn.opened[k]) for k in range(count)] if count else []
+        count = turn.drained_count
+        self.drained = [conn(turn.drained[k]) for k in range(count)] if count else []
+        count = turn.ended_count
+        self.ended = [conn(turn.ended[k]) for k in range(count)] if count else []
+        count = turn.idle_count
+        self._idle = [conn(turn.idle[k]) for k in range(count)] if count else []
         self.closed = []
         self._failed = []
         numbers = []
@@ -135,17 +139,21 @@ class Batch:
             engine.opening.difference_update(gone.id for gone in self.opened)
         for k in range(turn.closed_count):
             row = turn.closed[k]
-            gone = conn(row.id)
-            number = engine.errno_of_end(row.id, row.error)
-            error = error_from(number)
+            id = row.id
+            gone, number = conn(id), row.error
+            error: OSError | None = None
+            if engine.splitting is not None:  # its parser may have failed
+                number = engine.splitting.broken.get(id, number)
             note_end(gone, row.names)
-            engine.keep_stopping(row.id)
-            if error is not None:
-                error.__cause__ = engine.causes.get(row.id)
+            if engine.stopped is not None:
+                engine.keep_stopping(id)
+            if number:
+                error = error_from(number)
+                error.__cause__ = engine.causes.get(id)
                 numbers.append(number)
                 if LOGGER.isEnabledFor(logging.DEBUG):
                     log_end(gone, error)
-            if row.id in engine.opening:
+            if id in engine.opening:
                 self._failed.append(gone)
             self.closed.append((gone, error))
         if numbers:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .batch import Batch
 from .connection import Connection
-from .status import answer, fail, keep_names, mark_closed
+from .status import CLOSED, answer, fail, keep_names, mark_closed
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -23,7 +23,7 @@ class Made:
     def forget(self, engine: Engine, batch: Batch) -> None:
         """Forget the connections that a batch reported as closed."""
         for conn, _ in batch.closed:
-            mark_closed(conn)
+            conn._status = CLOSED
             engine.forget(conn)
         if batch.closed:
             engine.release_service(batch._service, len(batch.closed))
