@@ -38,8 +38,10 @@ class CoroutineDispatcher(Dispatcher):
         self.context: Context | None = None
         self.generators: Generators = Generators(self)
 
-    # The buffer of a connection steps a coroutine that waits for the message.
-    messages = staticmethod(for_each_buffer)
+    def messages(self, batch: Batch) -> None:
+        """Give each message to the buffer of its connection, which steps a coroutine
+        that waits for the message."""
+        for_each_buffer(batch)
 
     def __call__(self, batch: Batch) -> None:
         """Step every coroutine that the batch has messages or news for."""

@@ -81,7 +81,10 @@ class DialDispatcher(Dispatcher):
 
     half_open = True
 
-    messages = staticmethod(for_each_buffer)
+    def messages(self, batch: Batch) -> None:
+        """Give each message to the buffer of its connection, which steps a coroutine
+        that waits for the message."""
+        for_each_buffer(batch)
 
     def __call__(self, batch: Batch) -> None:
         for conn in batch.opened:
