@@ -1,4 +1,4 @@
-/* What the caller may ask of a connection. */
+/* A caller asks the state of a connection. */
 #include "turn.h"
 
 #include <string.h>

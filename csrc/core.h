@@ -1,6 +1,6 @@
 /*
- * What the parts of the core work on: connections, policies in use, the mux;
- * and what is done with the memory of one alone. Layer 3.
+ * The data of the core: connections, policies in use, the mux; and functions
+ * that touch the memory of one of these alone. Layer 3.
  *
  * Words of the core alone (for the others see pymux/engine/engine.py):
  *   slot       the place of a connection, used again by others
@@ -218,7 +218,7 @@ enum pmx__flags {
 #define PMX__MAY_BRING (UINT32_C(1) << 31)      /* among the sources */
 #define PMX__UNKNOWN UINT32_MAX /* how much is unacknowledged */
 
-/* What a level-triggered poller was told to watch of a connection. */
+/* The events of a connection that a level-triggered poller watches. */
 enum pmx__watched {
     PMX__WATCH_IN = 1,
     PMX__WATCH_OUT = 2,

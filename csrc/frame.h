@@ -12,7 +12,7 @@
 
 #include "net.h"
 
-/* What next() and at_end() find at the beginning of the bytes. A framing whose
+/* Results of next() and at_end() for the first of the bytes. A framing whose
  * messages come in parts, or that answers some frames itself, adds a kind. */
 enum pmx__found {
     PMX__MORE,                  /* no whole frame yet */

@@ -63,7 +63,7 @@ static void run(const pmx_framing *f, pmx__run *r)
     r->uniform = uniform;
 }
 
-/* What stands behind the last delimiter is the last line. */
+/* The bytes behind the last delimiter are the last line. */
 static int at_end(const pmx_framing *f, size_t size, pmx_frame *frame)
 {
     *frame = (pmx_frame){0, size, size};

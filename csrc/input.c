@@ -8,8 +8,8 @@
 
 #include <string.h>
 
-/* What is left of a connection's portion of the turn, in bytes of the wire; and
- * whether its transport stopped before there was no more. */
+/* The rest of a connection's portion of the turn, in bytes of the wire; and
+ * whether its transport stopped while the socket may have had more. */
 typedef struct {
     size_t left;
     int again;

@@ -1,5 +1,5 @@
-/* What the files share that receive and cut: input.c, the first of them, says
- * how. Each uses those below it. */
+/* Shared by the files that receive and cut. input.c, the first of these files,
+ * describes the way of the input. Each file uses the files below it. */
 #ifndef PMX_INPUT_H
 #define PMX_INPUT_H
 

@@ -72,7 +72,7 @@ void pmx__frames_over(pmx_mux *mux, uint32_t slot)
                                : -EPROTO;
     if (rest == PMX__MORE ||
         (rest < 0 && was_cut(c) && c->rules->policy.half_open)) {
-        /* What is left is no message. Where a stop has cut a message in two,
+        /* The rest is no message. Where a stop has cut a message in two,
          * the coroutine may answer those before. */
         input_over(mux, slot);
     } else if (rest < 0) {

@@ -266,15 +266,19 @@ def test_drain_waits_until_output_is_under_low_water(loop):
     loop.run(main())
 
 
+async def send_much(conn, raised):
+    conn.send(b"x" * 8_000_000)
+    try:
+        await conn.drain()
+    except pymux.ConnectionClosed as error:
+        raised.append(error.errno)
+
+
 def test_drain_raises_when_the_connection_is_lost(loop):
     raised = []
 
     async def handler(conn):
-        conn.send(b"x" * 8_000_000)
-        try:
-            await conn.drain()
-        except pymux.ConnectionClosed as error:
-            raised.append(error.errno)
+        await send_much(conn, raised)
 
     async def main():
         async with pymux.aio.serve(handler, LOCAL) as server:
@@ -294,11 +298,7 @@ def test_drain_raises_when_the_loss_waits_to_be_reported(loop):
         if await conn.recv() != b"go":
             return
         util.reset(socks[0])
-        conn.send(b"x" * 8_000_000)
-        try:
-            await conn.drain()
-        except pymux.ConnectionClosed as error:
-            raised.append(error.errno)
+        await send_much(conn, raised)
 
     async def main():
         async with pymux.aio.serve(handler, LOCAL) as server:

@@ -1,8 +1,8 @@
 """A connection's framing is switched in mid-stream."""
 
 import asyncio
+import contextlib
 import socket
-import threading
 
 import pytest
 
@@ -80,22 +80,15 @@ def test_the_switch_may_share_a_batch_with_a_new_connection(form, backend):
     handler = handler_of(form, lambda conn: conn.set_framing(BODY))
     if form == "object":
         handler.opened = lambda conn: None
-    held, go = threading.Event(), threading.Event()
-
-    def hold(mux):
-        held.set()
-        go.wait(10)
-
     with (
         util.serving(handler, backend, framing=HELLO) as server,
         util.connect(server.address) as sock,
     ):
         util.wait_until(lambda: server.stats().connections == 1)
-        server.call_threadsafe(hold)
-        held.wait(10)
-        with util.connect(server.address):
-            sock.sendall(b"go\n")
-            go.set()
+        with contextlib.ExitStack() as stack:
+            with util.held(server):
+                stack.enter_context(util.connect(server.address))
+                sock.sendall(b"go\n")
             wanted = b"old\n" + framed(b"new")
             assert util.recv_exactly(sock, len(wanted)) == wanted
             sock.sendall(framed(b"body"))
