@@ -44,6 +44,20 @@ def frozen():
     gc.unfreeze()
 
 
+def wakeup_fd():
+    """The descriptor that the interpreter writes to when a signal comes."""
+    fd = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(fd)
+    return fd
+
+
+def wait_once(mux):
+    """Let the mux wait: the first wait sets the descriptor of signals. A harvest
+    whose time is over before it waits sets none."""
+    while wakeup_fd() == -1:
+        mux.harvest(0.001)
+
+
 def descriptors():
     return set(os.listdir("/proc/self/fd"))
 
@@ -53,8 +67,7 @@ def nothing_left():
     """No descriptor, and no handler or descriptor of signals."""
     signals = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.getsignal(number) for number in signals]
-    wakeup = signal.set_wakeup_fd(-1)
-    signal.set_wakeup_fd(wakeup)
+    wakeup = wakeup_fd()
     before = descriptors()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -116,7 +129,7 @@ def test_listening_on_a_path(mux, tmp_path):
 
 
 def test_connecting(mux):
-    mux.harvest(0.001)
+    wait_once(mux)
     with socket.create_server(HERE) as server:
 
         def run(striker):
@@ -135,7 +148,7 @@ def test_connecting(mux):
 
 @pytest.mark.parametrize("end", ["close", "abort"])
 def test_ending_a_connection(mux, end):
-    mux.harvest(0.001)
+    wait_once(mux)
 
     def run(striker):
         with nothing_left():
@@ -218,7 +231,7 @@ def rows_of(batch):
 def test_harvesting(mux):
     """Opened, messages, output and closed: all of it comes once."""
     listener = mux.listen(HERE, framing=LINES)
-    mux.harvest(0.001)
+    wait_once(mux)
 
     def run(striker):
         taken = Striker()  # what is copied out is not struck
