@@ -10,7 +10,7 @@ from ..handlers.all import Handlers
 from ..handlers.base import Dispatcher, OnError
 from ..handlers.coroutine import CoroutineDispatcher
 from ..objects.connection import Connection
-from ..objects.status import fail, is_closed, set_buffer
+from ..objects.status import drop_buffer, fail, is_closed, set_buffer
 from ..values.errors import FATAL
 from .reader import Reader
 
@@ -88,7 +88,7 @@ class TaskDispatcher(ReaderDispatcher):
         finally:  # on_error may raise
             reader.over = True
             if reader.gone:
-                set_buffer(conn, None)  # no cycle is left behind
+                drop_buffer(conn)  # no cycle is left behind
             if not self.engine.loop.is_closed():
                 reader.wake()  # other tasks may wait for the connection
                 self.engine.touched()
@@ -96,7 +96,7 @@ class TaskDispatcher(ReaderDispatcher):
     def outlived(self, task: Any) -> None:
         """Drop the reader of a connection that has ended, unless its handler runs."""
         if task not in self.readers:
-            set_buffer(task.conn, None)
+            drop_buffer(task.conn)
 
     @property
     def outlives(self) -> bool:

@@ -241,7 +241,6 @@ class OutgoingEngine(LoopEngine):
             return seat
         conn = OutgoingConnection(self, id)
         seat = table[slot] = Seat(conn)
-        self.put_buffer(slot, seat)
         set_buffer(conn, seat)
         if self._dialling:
             return conn

@@ -161,21 +161,15 @@ class Connections(Turns):
 
     def connection(self, id: int) -> Any:
         """Return the object of a connection, made when its id is first seen."""
-        slot = id & 0xFFFFFFFF
-        table = self.table
-        while slot >= len(table):
-            table.append(None)
-        conn = table[slot]
+        slot, table = id & 0xFFFFFFFF, self.table
+        try:
+            conn = table[slot]
+        except IndexError:
+            table += [None] * (slot + 1 - len(table))
+            conn = None
         if conn is None or conn.id != id:
             conn = table[slot] = self.objects.connection(self, id)
         return conn
-
-    def put_buffer(self, slot: int, buffer: Any) -> None:
-        """Set the buffer that takes the messages of the connection in a slot."""
-        buffers = self.buffers
-        while slot >= len(buffers):
-            buffers.append(None)
-        buffers[slot] = buffer
 
     def all_buffers(self) -> list[Any]:
         """Return `buffers`, extended to every slot."""
@@ -252,19 +246,26 @@ class Connections(Turns):
         if self.stopped is not None and lib.pmx_stopping(self.c, id) == 1:
             self.stopped.add(id)
 
-    def forget(self, conn: Any) -> None:
-        """Free the slot of a connection whose end has been reported."""
-        slot = conn.id & 0xFFFFFFFF
-        if self.table[slot] is conn:
-            self.table[slot] = None
-            if slot < len(self.buffers):
-                self.buffers[slot] = None
-        if self.causes:
-            self.causes.pop(conn.id, None)
-        if self.opening:
-            self.opening.discard(conn.id)
-        if self.splitting is not None:
-            self.splitting.forget(conn.id)
+    def forget(self, conns: list[Any]) -> None:
+        """Free the slots of connections whose ends have been reported."""
+        table, buffers = self.table, self.buffers
+        known = len(buffers)
+        for conn in conns:
+            slot = conn.id & 0xFFFFFFFF
+            if table[slot] is conn:
+                table[slot] = None
+                if slot < known:
+                    buffers[slot] = None
+        if self.causes or self.opening or self.splitting is not None:
+            self._forget_rare([conn.id for conn in conns])
+
+    def _forget_rare(self, ids: list[int]) -> None:
+        """Forget what few connections have."""
+        self.opening.difference_update(ids)
+        for id in ids:
+            self.causes.pop(id, None)
+            if self.splitting is not None:
+                self.splitting.forget(id)
 
     def note_splitter(self, framing: Splitter) -> None:
         if self.splitting is None:

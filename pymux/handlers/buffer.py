@@ -45,13 +45,14 @@ class ReceiveBuffer:
     def __init__(self, conn: Connection) -> None:
         self.conn: Connection = conn
         self.engine: Engine = engine_of(conn)
+        splitting = self.engine.splitting
         self.inbox: deque[bytes] | None = None
         self.inbox_size: int = 0  # bytes counted; 0 while a task takes a whole batch
         self.held: bool = False
         self.kept: bool = False  # the core knows of untaken messages
         self.over: bool = False  # no more messages come
         self.lost: BaseException | None = None  # the error that ended the connection
-        self.sized: bool = not self.engine.splits(conn.id)  # messages are bytes
+        self.sized: bool = splitting is None or not splitting.splits(conn.id)  # bytes
         self.waiting: Any = None  # a call's name, a `_Dial` or a dialled buffer
         self.eager: int = 0  # awaits that ended at once since the mux's last turn
         self._water: tuple[int, int] | None = None  # high and low, once asked for

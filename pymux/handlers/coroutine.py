@@ -11,7 +11,7 @@ from ..engine.ops import WAITS
 from ..objects.batch import Batch
 from ..objects.connection import Connection
 from ..objects.rows import asked_about, begin_rows, for_each_buffer, row_count
-from ..objects.status import buffer_of, is_closed, set_buffer
+from ..objects.status import buffer_of, drop_buffer, is_closed, set_buffer
 from .base import Dispatcher, OnError, repeat
 from .generators import Generators
 from .tasks import Task
@@ -102,10 +102,11 @@ class CoroutineDispatcher(Dispatcher):
     def finished(self, task: Task, error: BaseException | None) -> None:
         """Close the connection of a coroutine that has returned or raised."""
         conn = task.conn
-        set_buffer(conn, None)
+        drop_buffer(conn)
         self.orphans.discard(task)
         self.told.discard(task)
-        task.close_dialled()
+        if self.engine.dialled:
+            task.close_dialled()
         if isinstance(error, RuntimeError):
             error = explained(error)
         if error is not None:

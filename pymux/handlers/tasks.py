@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine.locks import RLock
 from ..engine.os_errors import aborted
-from ..objects.status import set_buffer
+from ..objects.status import drop_buffer
 from ..values.checks import duration, number
 from ..values.errors import ConnectionClosed
 from .buffer import TaskBuffer
@@ -88,7 +88,7 @@ class Task(TaskBuffer):
         """Close the connections that the coroutine has dialled."""
         for buffer in self.engine.dialled.pop(self, ()):
             buffer.shut()
-            set_buffer(buffer.conn, None)
+            drop_buffer(buffer.conn)
             buffer.conn.close()
 
     # --- waiting ----------------------------------------------------------

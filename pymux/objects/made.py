@@ -22,11 +22,13 @@ class Made:
 
     def forget(self, engine: Engine, batch: Batch) -> None:
         """Forget the connections that a batch reported as closed."""
-        for conn, _ in batch.closed:
+        gone = [conn for conn, _ in batch.closed]
+        if not gone:
+            return
+        for conn in gone:
             conn._status = CLOSED
-            engine.forget(conn)
-        if batch.closed:
-            engine.release_service(batch._service, len(batch.closed))
+        engine.forget(gone)
+        engine.release_service(batch._service, len(gone))
 
     def answer(self, conn: Any, data: bytes) -> None:
         """Log what a handler returned."""

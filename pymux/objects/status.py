@@ -5,6 +5,8 @@ Other rooms read and change the status by these functions alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from ..engine.names import names_of, pack_names
@@ -22,6 +24,7 @@ __all__ = [
     "SEND_ENDED",
     "answer",
     "buffer_of",
+    "drop_buffer",
     "engine_of",
     "fail",
     "is_closed",
@@ -40,22 +43,29 @@ SEND_ENDED = 2  # send_eof() was called
 CLOSED = 3  # closed by this side, or reported as closed
 
 
-def engine_of(conn: Connection) -> Engine:
-    """Return the engine of a connection."""
-    return conn._engine
+engine_of: Callable[[Connection], Engine] = attrgetter("_engine")
+"""Return the engine of a connection."""
 
-
-def buffer_of(conn: Connection) -> Any:
-    """Return the buffer of a connection with a coroutine, or None."""
-    return conn._buffer
+buffer_of: Callable[[Connection], Any] = attrgetter("_buffer")
+"""Return the buffer of a connection with a coroutine, or None."""
 
 
 def set_buffer(conn: Connection, buffer: Any) -> None:
-    """Set the buffer that takes the connection's messages; None removes it."""
+    """Set the buffer that takes the messages of a connection, which has a slot."""
     conn._buffer = buffer
     engine, slot = conn._engine, conn.id & 0xFFFFFFFF
-    if slot < len(engine.table) and engine.table[slot] is conn:
-        engine.put_buffer(slot, buffer)
+    buffers = engine.buffers
+    if slot >= len(buffers):
+        buffers = engine.all_buffers()
+    buffers[slot] = buffer
+
+
+def drop_buffer(conn: Connection) -> None:
+    """Take the buffer from a connection, whose slot may be another's by now."""
+    buffers, slot = conn._engine.buffers, conn.id & 0xFFFFFFFF
+    if slot < len(buffers) and buffers[slot] is conn._buffer:
+        buffers[slot] = None
+    conn._buffer = None
 
 
 def is_closed(conn: Connection) -> bool:
