@@ -36,7 +36,7 @@ extern const test_case frame_tests[], memory_tests[], poller_tests[],
     corpus_tests[], linger_tests[], services_tests[], listen_on_tests[],
     idle_tests[], due_tests[],
     unix_path_tests[],
-    length_tests[], switch_tests[], toy_tests[];
+    length_tests[], switch_tests[], switch_policy_tests[], toy_tests[];
 
 /* The backend this test is run on, NULL where it is run once. */
 extern const char *test_backend;

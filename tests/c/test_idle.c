@@ -177,7 +177,7 @@ static void who_may_be_reading_may_switch_to_no_idle_time(void)
     EQUAL(pmx__find(w.mux, id)->due, PMX__SLOW_DUE);
     pmx_policy p = raw();
     p.idle_ns = -1;
-    say(&w, id | (uint64_t)PMX_SWITCH << PMX_OP_SHIFT, &p, sizeof p);
+    switch_to(&w, id, &p, NULL, 0);
     turn(&w, 0);
     turn(&w, 0);
     CHECK(!closed(&w, id));

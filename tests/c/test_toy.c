@@ -288,7 +288,7 @@ static void a_switch_leaves_the_transport_alone(void)
     world w;
     pmx_sock peer;
     heard h = {0};
-    buffer wire = {0}, piece = {0};
+    buffer wire = {0};
     pmx_policy p = lines("\n", 100), two = prefix(1, 0, 100);
     serve(&w, &p, 100, 10000);
     uint64_t id = meet(&w, &peer);
@@ -296,9 +296,7 @@ static void a_switch_leaves_the_transport_alone(void)
     toy_wrap(&wire, "go\n\2hi", 6);
     put(peer, wire.bytes, wire.size);
     UNTIL(&w, messages_of(&w, id) == 1);
-    append(&piece, &two, sizeof two);
-    say(&w, id | (uint64_t)PMX_SWITCH << PMX_OP_SHIFT, piece.bytes,
-        piece.size);
+    switch_to(&w, id, &two, NULL, 0);
     say_text(&w, id, "yes");
     UNTIL_DOING(&w, h.plain.size == 4, hear(&h, peer));
     CHECK(is_text_of(&h.plain, "\3yes"));
@@ -307,7 +305,6 @@ static void a_switch_leaves_the_transport_alone(void)
     leave(peer);
     UNTIL(&w, closed(&w, id));
     release(&wire);
-    release(&piece);
     forget(&h);
     over(&w);
 }

@@ -330,6 +330,17 @@ void do_op(world *w, uint64_t id, enum pmx_op op)
     say(w, id | (uint64_t)op << PMX_OP_SHIFT, NULL, 0);
 }
 
+void switch_to(world *w, uint64_t id, const pmx_policy *to, const void *back,
+               size_t size)
+{
+    buffer piece = {0};
+    append(&piece, to, sizeof *to);
+    append(&piece, back, size);
+    say(w, id | (uint64_t)PMX_SWITCH << PMX_OP_SHIFT, piece.bytes,
+        piece.size);
+    release(&piece);
+}
+
 /* --- what is known ----------------------------------------------------- */
 
 int has(const id_list *list, uint64_t id)

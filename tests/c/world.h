@@ -110,6 +110,9 @@ int64_t deadline(void);
 void say(world *w, uint64_t id, const void *bytes, size_t size);
 void say_text(world *w, uint64_t id, const char *text);
 void do_op(world *w, uint64_t id, enum pmx_op op);
+/* To another policy; `back` are bytes that the caller gives back. */
+void switch_to(world *w, uint64_t id, const pmx_policy *to, const void *back,
+               size_t size);
 
 /* What is known of a connection. */
 int has(const id_list *list, uint64_t id);
