@@ -27,7 +27,7 @@ typedef struct {
 
 /* One a file, each ending with an empty case. */
 extern const test_case frame_tests[], memory_tests[], poller_tests[],
-    framing_tests[], large_tests[], send_tests[], queue_tests[], block_tests[],
+    framing_tests[], large_tests[], send_tests[], block_tests[],
     op_tests[], close_tests[], lost_tests[], time_tests[], accept_tests[],
     clock_tests[],
     unix_tests[], connect_tests[], fair_tests[], slot_tests[], life_tests[],
@@ -36,7 +36,8 @@ extern const test_case frame_tests[], memory_tests[], poller_tests[],
     corpus_tests[], linger_tests[], services_tests[], listen_on_tests[],
     idle_tests[], due_tests[],
     unix_path_tests[],
-    length_tests[], switch_tests[], switch_policy_tests[], toy_tests[];
+    length_tests[], switch_tests[], switch_policy_tests[], toy_tests[],
+    output_limit_tests[];
 
 /* The backend this test is run on, NULL where it is run once. */
 extern const char *test_backend;
