@@ -1,0 +1,64 @@
+/*
+ * A scene: a server with two listeners and a Unix socket, clients that do what
+ * clients do, well and badly, and two connections that go out. Calls of the
+ * system may fail in it, as injected.h was told.
+ */
+#ifndef SCENE_H
+#define SCENE_H
+
+#include "world.h"
+
+#ifndef _WIN32
+enum client_kind {
+    PLAIN,                      /* frames in pieces, then its end */
+    BULK,                       /* a message that takes many sends */
+    BREAKER,                    /* resets in the middle of a frame */
+    IDLER,                      /* says nothing at all */
+    CLINGER,                    /* is closed, and stays */
+    BABBLER,                    /* a frame that is too long */
+    STAYER,                     /* is there when the server stops */
+    LOCAL,                      /* over a Unix socket */
+    CLIENTS
+};
+
+typedef struct {
+    pmx_sock sock;
+    uint32_t port;
+    uint64_t id;                /* of the connection, 0: never opened */
+    int error, is_closed;       /* what it closed with, and whether */
+    size_t sent;
+    int step, has_ended;
+    buffer got;
+    int said;                   /* by get(): 1, 0 at the end, or -errno */
+} client;
+
+typedef struct {
+    world w;
+    uint64_t loose, strict, local;      /* listeners */
+    uint32_t ports[2];
+    char path[64];
+    client clients[CLIENTS];
+    pmx_sock remote;            /* a listener that is not the mux's */
+    uint32_t remote_port;
+    pmx_sock visitor;           /* whom the mux has connected to it */
+    buffer from_mux;
+    uint64_t out, self;         /* outgoing connections */
+    uint64_t out_said, self_said;       /* messages that came on them */
+    int out_error, self_error;  /* of either end */
+    int out_is_closed, self_is_closed;
+    int drained;
+    int lost;                   /* closed with an errno that was not to be */
+} scene;
+
+/* What one client sends; made before the first scene, dropped after the last. */
+void make_bulk(void);
+void drop_bulk(void);
+
+/* All of it, under whatever inject_*() was told; how many were harmed. */
+int play(scene *s);
+
+/* Whether there was such a failure, or what may follow from one. */
+int explained(int error);
+#endif
+
+#endif
