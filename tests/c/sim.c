@@ -1,6 +1,6 @@
 /*
- * The system in memory: see sim.h. Sockets, their names, how they come to be
- * connected and end; the rest is in sim_stream.c, sim_files.c and sim_wait.c.
+ * The system in memory: see sim.h. Sockets, how they come to be connected and
+ * end; the rest is in sim_names.c, sim_stream.c, sim_files.c and sim_wait.c.
  *
  * What is said of states and errors is what Linux does (net/ipv4/tcp.c,
  * tcp_input.c, net/unix/af_unix.c), which test_sim.c compares it with.
@@ -9,7 +9,6 @@
 #include "sim_parts.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
@@ -22,7 +21,6 @@ sim_file sim_files[ALL_FDS];
 sim_sock *sim_socks;
 int64_t sim_time;
 static int open_count;
-static uint16_t next_port;
 static uint64_t next_link;
 
 int sim_fails(int error)
@@ -108,8 +106,8 @@ void sim_begin(void)
 {
     sim_on = 1;
     sim_time = INT64_C(1000000000);
-    next_port = 40000;
     next_link = 1;
+    sim_no_names();
     sim_no_paths();
     sim_as_peer = 0;
     sim_idle = NULL;
@@ -126,7 +124,7 @@ void sim_end(void)
     sim_on = 0;
 }
 
-/* --- sockets and their names ------------------------------------------- */
+/* --- sockets ----------------------------------------------------------- */
 
 int sim_socket(int family, int type, int protocol)
 {
@@ -174,57 +172,6 @@ int sim_pipe2(int pair[2], int flags)
     return sim_pipe(pair);
 }
 
-static sim_sock *bound_to(const sim_sock *s)
-{
-    for (sim_sock *o = sim_socks; o; o = o->next) {
-        if (o == s || o->family != s->family || o->state == SIM_OVER)
-            continue;
-        if (sim_is_tcp(s) ? o->state == SIM_LISTENING && o->port == s->calls
-                      : o->is_bound && o->name_size == s->call_size &&
-                            !memcmp(o->name, s->call, s->call_size))
-            return o;
-    }
-    return NULL;
-}
-
-static int bind_unix(sim_sock *s, const struct sockaddr *name, socklen_t size)
-{
-    const char *path = ((const struct sockaddr_un *)(const void *)name)
-                           ->sun_path;
-    s->call_size = size - offsetof(struct sockaddr_un, sun_path);
-    memcpy(s->call, path, s->call_size);
-    if (path[0]) {
-        if (sim_make_file(s, path, s->call_size))
-            return -1;
-    } else if (bound_to(s)) {
-        return sim_fails(EADDRINUSE);
-    }
-    s->is_bound = 1;
-    s->name_size = s->call_size;
-    memcpy(s->name, s->call, s->call_size);
-    return 0;
-}
-
-static uint16_t port_in(const struct sockaddr *name)
-{
-    return ntohs(((const struct sockaddr_in *)(const void *)name)->sin_port);
-}
-
-int sim_bind(int fd, const struct sockaddr *name, socklen_t size)
-{
-    sim_sock *s = sim_sock_of(fd);
-    if (!s)
-        return -1;
-    if (!sim_is_tcp(s))
-        return bind_unix(s, name, size);
-    s->port = s->calls = port_in(name);
-    if (!s->port)
-        s->port = next_port++;
-    else if (bound_to(s))
-        return sim_fails(EADDRINUSE);
-    return 0;
-}
-
 int sim_listen(int fd, int backlog)
 {
     sim_sock *s = sim_sock_of(fd);
@@ -233,69 +180,6 @@ int sim_listen(int fd, int backlog)
     s->state = SIM_LISTENING;
     s->backlog = backlog;
     return 0;
-}
-
-/* The names that the two ends have; size is what there is room for, then. */
-static void name_of(const sim_sock *s, int port, const char *path,
-                    size_t path_size, struct sockaddr *name, socklen_t *size)
-{
-    union {
-        struct sockaddr_un un;
-        struct sockaddr_in in;
-        struct sockaddr_in6 in6;
-    } is;
-    size_t whole;
-    memset(&is, 0, sizeof is);
-    if (!sim_is_tcp(s)) {
-        is.un.sun_family = AF_UNIX;
-        if (path_size)
-            memcpy(is.un.sun_path, path, path_size);
-        whole = offsetof(struct sockaddr_un, sun_path) + path_size;
-    } else if (s->family == AF_INET6) {
-        is.in6.sin6_family = AF_INET6;
-        is.in6.sin6_port = htons((uint16_t)port);
-        is.in6.sin6_addr = in6addr_loopback;
-        whole = sizeof is.in6;
-    } else {
-        is.in.sin_family = AF_INET;
-        is.in.sin_port = htons((uint16_t)port);
-        is.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        whole = sizeof is.in;
-    }
-    memcpy(name, &is, whole < *size ? whole : *size);
-    *size = (socklen_t)whole;
-}
-
-int sim_getsockname(int fd, struct sockaddr *name, socklen_t *size)
-{
-    const sim_sock *s = sim_sock_of(fd);
-    if (!s)
-        return -1;
-    name_of(s, s->port, s->name, s->name_size, name, size);
-    return 0;
-}
-
-static int is_called(const sim_sock *s)
-{
-    return sim_is_tcp(s) ? s->state == SIM_OPEN
-                     : s->state == SIM_OPEN || s->state == SIM_OVER;
-}
-
-int sim_getpeername(int fd, struct sockaddr *name, socklen_t *size)
-{
-    const sim_sock *s = sim_sock_of(fd);
-    if (!s)
-        return -1;
-    if (!is_called(s))
-        return sim_fails(ENOTCONN);
-    name_of(s, s->calls, s->call, s->call_size, name, size);
-    return 0;
-}
-
-int sim_port(int fd)
-{
-    const sim_sock *s = sim_sock_of(fd);
-    return s ? s->port : -1;
 }
 
 uint64_t sim_link(int fd)
@@ -330,7 +214,7 @@ static void join(sim_sock *listener, sim_sock *s)
 
 static void call(sim_sock *s)
 {
-    sim_sock *listener = bound_to(s);
+    sim_sock *listener = sim_bound_to(s);
     if (s->call_lost || (listener && is_full(listener))) {
         s->call_at = sim_time + INT64_C(1000000000);
         if (s->tries++ == 3)
@@ -349,7 +233,7 @@ static int call_unix(sim_sock *s, const struct sockaddr *name, socklen_t size)
                            ->sun_path;
     s->call_size = size - offsetof(struct sockaddr_un, sun_path);
     memcpy(s->call, path, s->call_size);
-    sim_sock *listener = bound_to(s);
+    sim_sock *listener = sim_bound_to(s);
     uint64_t inode = path[0] ? sim_inode(path, s->call_size) : 0;
     if (path[0] && !inode)
         return sim_fails(ENOENT);
@@ -379,9 +263,9 @@ int sim_connect(int fd, const struct sockaddr *name, socklen_t size)
         return sim_fails(EALREADY);
     if (!sim_is_tcp(s))
         return call_unix(s, name, size);
-    s->calls = port_in(name);
+    s->calls = sim_port_in(name);
     if (!s->port)
-        s->port = next_port++;
+        s->port = sim_free_port();
     s->state = SIM_CALLING;
     s->call_at = sim_time;
     s->call_lost = sim_now.dial == SIM_LOST;
@@ -411,7 +295,7 @@ int sim_accept4(int fd, struct sockaddr *name, socklen_t *size, int flags)
         return sim_fails(EAGAIN);
     l->waiting--;
     first->in_backlog = NULL;
-    name_of(first, first->calls, first->call, first->call_size, name, size);
+    sim_name_of(first, first->calls, first->call, first->call_size, name, size);
     return sim_number_for(first, NULL);
 }
 

@@ -1,4 +1,4 @@
-/* What sim.c and sim_wait.c share. */
+/* What the files of the system in memory share. */
 #ifndef SIM_PARTS_H
 #define SIM_PARTS_H
 
@@ -77,6 +77,16 @@ sim_sock *sim_sock_of(int fd);
 void sim_free(sim_sock *s);
 int64_t sim_next_time(void);    /* when something happens by itself */
 void sim_happen(void);          /* what is due */
+
+/* sim_names.c */
+void sim_no_names(void);
+uint16_t sim_free_port(void);
+sim_sock *sim_bound_to(const sim_sock *s);      /* whose name s calls */
+uint16_t sim_port_in(const struct sockaddr *name);
+/* A port or a path as an address; size is what there is room for, then what
+ * the whole address takes. */
+void sim_name_of(const sim_sock *s, int port, const char *path,
+                 size_t path_size, struct sockaddr *name, socklen_t *size);
 
 /* sim_stream.c */
 size_t sim_held(const sim_bytes *b);
