@@ -4,8 +4,7 @@
 #include "test.h"
 
 #ifdef __linux__
-#include "net.h"
-#include "sim.h"
+#include "both.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,12 +14,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { SOCKS = 6, BACKLOG = 2 };
-
-/* Each system's numbers for the same sockets: [0] real, [1] in memory. */
-static int socks[2][SOCKS], epolls[2], listeners[2];
-static struct sockaddr_in tcp_at[2];
-static int tcp;
 static uint32_t state;
 
 static uint32_t chance(uint32_t of)
@@ -121,27 +114,6 @@ static long do_in(int system, const step *s)
     return n;
 }
 
-static int state_in(int system, int sock)
-{
-    struct pollfd p = {socks[system][sock], POLLIN | POLLOUT | POLLRDHUP |
-                       POLLPRI, 0};
-    sim_on = system;
-    CHECK(sys_poll(&p, 1, 0) >= 0);
-    sim_on = 0;
-    return p.revents;
-}
-
-/* The edges since the last call, by socket. */
-static void edges_in(int system, uint32_t *edges)
-{
-    struct epoll_event events[SOCKS];
-    sim_on = system;
-    int n = sys_epoll_wait(epolls[system], events, SOCKS, 0);
-    sim_on = 0;
-    for (int i = 0; i < n; i++)
-        edges[events[i].data.u32] |= events[i].events;
-}
-
 /* --- comparing --------------------------------------------------------- */
 
 static char history[4096];
@@ -160,14 +132,6 @@ static void note(const step *s)
     size_t used = strlen(history);
     snprintf(history + used, sizeof history - used, "%s(%d, %d) ",
              names[s->call], s->sock, s->size);
-}
-
-/* What has been sent arrives at once over loopback, nearly always. */
-static int soon(int64_t *until)
-{
-    if (!*until)
-        *until = pmx__now() + 500000000;
-    return pmx__now() < *until;
 }
 
 static void compare_states(const step *last)
@@ -219,102 +183,13 @@ static void run_step(const step *s)
     compare_states(s);
 }
 
-/* --- sockets ----------------------------------------------------------- */
-
-static void listen_in(int system)
-{
-    union {
-        struct sockaddr is;
-        struct sockaddr_in in;
-        struct sockaddr_un un;
-    } at;
-    socklen_t size = sizeof at;
-    memset(&at, 0, sizeof at);
-    sim_on = system;
-    at.in.sin_family = AF_INET;
-    at.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    listeners[system] = sys_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    CHECK(!sys_bind(listeners[system], &at.is, sizeof at.in));
-    CHECK(!sys_listen(listeners[system], BACKLOG));
-    CHECK(!sys_getsockname(listeners[system], &at.is, &size));
-    tcp_at[system] = at.in;
-    epolls[system] = sys_epoll_create1(0);
-    sim_on = 0;
-}
-
-static int call_in(int system, int *fd)
-{
-    union {
-        struct sockaddr is;
-        struct sockaddr_in in;
-    } at = {.in = tcp_at[system]};
-    sim_on = system;
-    *fd = sys_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    int error = sys_connect(*fd, &at.is, sizeof at.in) ? errno : 0;
-    sim_on = 0;
-    return error;
-}
-
-static void pair_in(int system, int at)
-{
-    union {
-        struct sockaddr is;
-        struct sockaddr_in in;
-    } name;
-    socklen_t size = sizeof name;
-    int *pair = &socks[system][at];
-    if (tcp) {
-        EQUAL(call_in(system, &pair[0]), EINPROGRESS);
-        sim_on = system;
-        do
-            pair[1] = sys_accept4(listeners[system], &name.is, &size,
-                                  SOCK_NONBLOCK);
-        while (pair[1] < 0 && errno == EAGAIN);
-        CHECK(pair[1] >= 0);
-    } else {
-        sim_on = system;
-        CHECK(!sys_socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair));
-    }
-    for (int i = 0; i < 2; i++) {
-        struct epoll_event e = {EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI |
-                                EPOLLET, {.u32 = (uint32_t)(at + i)}};
-        CHECK(!sys_epoll_ctl(epolls[system], EPOLL_CTL_ADD, pair[i], &e));
-    }
-    sim_on = 0;
-}
-
-static void begin(void)
-{
-    sim_begin();
-    sim_on = 0;
-    history[0] = 0;
-    memset(socks, -1, sizeof socks);
-    listen_in(0);
-    listen_in(1);
-}
-
-static void close_all(void)
-{
-    for (int i = 0; i < SOCKS; i++)
-        if (socks[0][i] >= 0)
-            close(socks[0][i]);
-    memset(socks, -1, sizeof socks);
-}
-
-static void end(void)
-{
-    close_all();
-    close(listeners[0]);
-    close(epolls[0]);
-    sim_end();
-}
-
 static void random_steps(uint32_t seed)
 {
     static const int hows[] = {SHUT_WR, SHUT_WR, SHUT_RDWR, SHUT_RD};
     state = seed;
     tcp = (int)(seed % 3 != 0);
-    begin();
+    history[0] = 0;
+    both_begin();
     for (int i = 0; i < SOCKS; i += 2) {
         pair_in(0, i);
         pair_in(1, i);
@@ -340,7 +215,7 @@ static void random_steps(uint32_t seed)
             continue;           /* one at a time */
         run_step(&s);
     }
-    end();
+    both_end();
 }
 
 static void sockets_do_what_linux_does(void)
@@ -369,7 +244,7 @@ static void calls_end_as_they_do_on_linux(void)
 {
     int is[2], fd, pair[2][2];
     tcp = 1;
-    begin();
+    both_begin();
     for (int system = 0; system < 2; system++) {
         /* answered; a reset before it is accepted */
         EQUAL(call_in(system, &fd), EINPROGRESS);
@@ -411,7 +286,7 @@ static void calls_end_as_they_do_on_linux(void)
     }
     EQUAL(is[1], is[0]);
     listeners[0] = dup(epolls[0]);
-    end();
+    both_end();
 }
 
 static int unix_call(int system, const char *path, int *fd)
@@ -433,7 +308,7 @@ static void unix_sockets_are_called_as_on_linux(void)
     char path[64];
     snprintf(path, sizeof path, "/tmp/pymux-sim-%d", (int)getpid());
     int said[2][13] = {{0}}, fds[4];
-    begin();
+    both_begin();
     for (int system = 0; system < 2; system++) {
         int n = 0, l, *is = said[system];
         struct sockaddr_un at;
@@ -471,7 +346,7 @@ static void unix_sockets_are_called_as_on_linux(void)
     }
     for (int i = 0; i < 13; i++)
         EQUAL(said[1][i], said[0][i]);
-    end();
+    both_end();
 }
 
 /* --- buffers, waits, descriptors --------------------------------------- */
@@ -479,7 +354,7 @@ static void unix_sockets_are_called_as_on_linux(void)
 static void a_full_buffer_is_writable_again_once_it_is_read(void)
 {
     for (tcp = 0; tcp < 2; tcp++) {
-        begin();
+        both_begin();
         for (int system = 0; system < 2; system++) {
             uint32_t edges[SOCKS] = {0};
             uint8_t bytes[4096] = {0};
@@ -509,14 +384,14 @@ static void a_full_buffer_is_writable_again_once_it_is_read(void)
             EQUAL(edges[0], EPOLLOUT);
             CHECK(state_in(system, 0) & POLLOUT);
         }
-        end();
+        both_end();
     }
 }
 
 static void select_and_level_triggered_epoll_tell_what_poll_does(void)
 {
     tcp = 1;
-    begin();
+    both_begin();
     for (int system = 0; system < 2; system++) {
         pair_in(system, 0);
         int fd = socks[system][0], number;
@@ -546,7 +421,7 @@ static void select_and_level_triggered_epoll_tell_what_poll_does(void)
         EQUAL(errno, EBADF);
         sim_on = 0;
     }
-    end();
+    both_end();
 }
 
 static void descriptors_run_out_and_waits_take_virtual_time(void)
