@@ -267,7 +267,7 @@ def outgoing_muxes():
     """The muxes of outgoing connections, of every loop."""
     from pymux.aio import outgoing
 
-    return list(outgoing._ENGINES.values())
+    return [engine.mux() for engine in list(outgoing._ENGINES.values())]
 
 
 def loop_of(mux):

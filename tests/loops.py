@@ -68,6 +68,19 @@ async def until(condition):
         await asyncio.sleep(0.001)
 
 
+async def at_rest(one):
+    """Return once a mux or server of this loop takes no more turns.
+
+    It has then taken in what had arrived, said what it had to, and sent what the
+    kernel takes. Counted in steps of the loop, not in seconds.
+    """
+    harvests, steps = -1, 0
+    while steps < 10:
+        before, harvests = harvests, one.stats().harvests
+        steps = steps + 1 if harvests == before else 0
+        await asyncio.sleep(0)
+
+
 def run(loop, main):
     """Run a coroutine as programs do: by `asyncio.run`, or by `uvloop.run`."""
     return asyncio.run(main) if loop.name == "asyncio" else uvloop.run(main)

@@ -10,7 +10,7 @@ import pytest
 import pymux
 
 from . import util
-from .loops import run
+from .loops import at_rest, run, until
 from .peers import slow_reader
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -164,15 +164,17 @@ async def _reset_after(main, listener):
 
 
 def test_leaving_may_be_cancelled_and_the_flush_goes_on(loop, listening):
-    got = []
+    got, leaving = [], []
 
     async def leave():
         async with await pymux.aio.connect(listening.getsockname()) as conn:
             conn.send(b"x" * MUCH)
+            leaving.append(conn)
 
     async def main():
         task = asyncio.ensure_future(leave())
-        await asyncio.sleep(0.05)
+        await until(lambda: leaving)
+        await at_rest(leaving.pop().mux)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -13,7 +13,7 @@ import pytest
 import pymux
 
 from . import inside, util
-from .loops import converse, run, until
+from .loops import at_rest, converse, run, until
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 LOCAL = ("127.0.0.1", 0)
@@ -60,7 +60,7 @@ def test_a_wait_that_is_cancelled_leaves_the_other_waits(loop, listening, wait):
             waits["leave"] = lambda: conn.__aexit__(None, None, None)
             del waits["recv"]
         tasks = {name: asyncio.ensure_future(fn()) for name, fn in waits.items()}
-        await asyncio.sleep(0.02)
+        await at_rest(conn.mux)
         tasks[wait].cancel()
         with pytest.raises(asyncio.CancelledError):
             await tasks.pop(wait)

@@ -11,7 +11,7 @@ import pytest
 import pymux
 
 from . import util
-from .loops import converse, until
+from .loops import at_rest, converse, until
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 LOCAL = ("127.0.0.1", 0)
@@ -155,7 +155,7 @@ def test_nobody_runs_in_the_context_of_who_sent_last(loop):
         async with pymux.aio.serve(Object(), LOCAL) as server:
             with util.connect(server.address):
                 await until(lambda: conns)
-                await asyncio.sleep(0.01)
+                await at_rest(server)
                 who.set("alice")
                 conns[0].mux.call_later(0, lambda: seen.append(who.get()))
                 with util.connect(server.address):

@@ -2,13 +2,14 @@
 
 import asyncio
 import errno
+import socket
 
 import pytest
 
 import pymux
 
 from . import inside, util
-from .loops import ask, everything, recv, until
+from .loops import ask, at_rest, everything, recv, until
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 LOCAL = ("127.0.0.1", 0)
@@ -256,7 +257,7 @@ def test_drain_waits_until_output_is_under_low_water(loop):
         async with pymux.aio.serve(handler, LOCAL, limits=limits) as server:
             with util.connect(server.address) as sock:
                 await until(lambda: queued)
-                await asyncio.sleep(0.01)
+                await at_rest(server)
                 assert len(queued) == 1
                 assert queued[0] > 50_000
                 assert len(await recv(sock, 8_000_000)) == 8_000_000
@@ -328,15 +329,16 @@ def test_messages_not_taken_pause_reading_and_all_of_them_arrive(loop):
         options = {"framing": LINES, "limits": limits}
         async with pymux.aio.serve(handler, LOCAL, **options) as server:
             data = b"".join(b"%060d\n" % k for k in range(50_000))
-            client = asyncio.ensure_future(everything(server.address, data))
-            await until(lambda: server.stats().messages_in > 100)
-            before = -1
-            while server.stats().messages_in != before:
-                before = server.stats().messages_in
-                await asyncio.sleep(0.05)
-            assert before < 50_000
-            gate.set()
-            await client
+            left = data
+            with util.connect(server.address) as sock:
+                while left and (taken := util.fill(sock, len(left), left)):
+                    left = left[taken:]
+                    await at_rest(server)
+                assert 100 < server.stats().messages_in < 50_000
+                gate.set()
+                await asyncio.to_thread(sock.sendall, left)
+                sock.shutdown(socket.SHUT_WR)
+                assert await asyncio.to_thread(util.recv_all, sock) == b""
         assert took == data.split(b"\n")[:-1]
 
     gate = None
@@ -385,7 +387,7 @@ def test_child_tasks_end_when_their_handler_has_returned(loop):
     async def handler(conn):
         for wait in conn.recv, conn.wait_closed:
             children.append(asyncio.ensure_future(child(wait)))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # in which they begin
 
     async def main():
         async with pymux.aio.serve(handler, LOCAL) as server:
@@ -422,7 +424,7 @@ def test_a_reset_still_tells_why_it_came(loop):
         async with pymux.aio.serve(handler, LOCAL) as server:
             sock = util.connect(server.address)
             await until(lambda: server.stats().connections)
-            await asyncio.sleep(0.01)
+            await at_rest(server)
             util.reset(sock)
             await until(lambda: seen)
         assert seen == [errno.ECONNRESET]

@@ -8,7 +8,7 @@ import pytest
 import pymux
 
 from . import inside, util
-from .loops import until
+from .loops import at_rest, until
 from .util import Panic
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -145,7 +145,7 @@ def test_what_leaves_the_loop_loses_no_other_connections_messages(loop, form, er
                 sock.sendall(b"again\n")
         wanted = until(lambda: server.stats().messages_in == 9)
         running.run_until_complete(wanted)
-        running.run_until_complete(asyncio.sleep(0.01))
+        running.run_until_complete(at_rest(server))
         for k, sock in enumerate(socks):
             with sock:
                 if k == 1:
@@ -191,7 +191,7 @@ def test_what_leaves_by_a_detour_loses_no_message_either(loop, where):
         with pytest.raises(KeyboardInterrupt):
             running.run_forever()
         running.run_until_complete(until(lambda: server.stats().messages_in == 3))
-        running.run_until_complete(asyncio.sleep(0.01))
+        running.run_until_complete(at_rest(server))
         for k, sock in enumerate(socks):
             with sock:
                 raised = k == 1 and where != "timer"

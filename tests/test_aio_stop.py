@@ -11,7 +11,7 @@ import pytest
 import pymux
 
 from . import inside, util
-from .loops import ask, until
+from .loops import ask, at_rest, until
 from .serving import echo, upper
 from .util import FORMS, in_form
 
@@ -169,7 +169,7 @@ def test_stop_cancels_handlers_when_its_time_is_over(loop):
         server = await pymux.aio.serve(handler, LOCAL, drain_timeout=30)
         with util.connect(server.address) as sock:
             await until(lambda: server.stats().connections)
-            await asyncio.sleep(0.01)
+            await at_rest(server)
             await server.stop(0.02)
             assert seen == ["cancelled", "cleaned up"]
             assert server.stats().reset == 1
@@ -187,7 +187,7 @@ def test_the_smaller_of_two_drain_timeouts_holds(loop):
         with util.connect(server.address):
             await until(lambda: server.stats().connections)
             first = asyncio.ensure_future(server.stop(50))
-            await asyncio.sleep(0.01)
+            await until(lambda: not server.stats().listeners)
             await server.stop(0)
             await first
 
@@ -311,7 +311,7 @@ def test_handlers_are_cancelled_once_and_clean_up_in_peace(loop):
         server = await pymux.aio.serve(handler, LOCAL)
         socks = [util.connect(server.address) for _ in range(3)]
         await until(lambda: server.stats().connections == 3)
-        await asyncio.sleep(0.01)
+        await at_rest(server)
         await server.stop(0)
         assert seen == ["clean"] * 3
         for sock in socks:
@@ -340,7 +340,7 @@ def test_handlers_that_are_reset_in_the_end_see_closed_connections(loop):
         for _ in range(2):
             socks.append(util.connect(server.address))
             await until(lambda: server.stats().connections == len(socks))
-            await asyncio.sleep(0.01)
+            await at_rest(server)
         socks[1].sendall(b"")
         await server.stop(0)
         kinds = set(seen[1:])

@@ -12,7 +12,7 @@ import pytest
 import pymux
 
 from . import inside, util
-from .loops import ask, everything, recv, until
+from .loops import ask, at_rest, everything, recv, until
 from .serving import echo
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -30,7 +30,7 @@ def test_an_idle_server_takes_no_turn(loop):
             with util.connect(server.address) as sock:
                 sock.sendall(b"x")
                 assert await recv(sock, 1) == b"x"
-                await asyncio.sleep(0.02)
+                await at_rest(server)
                 before = server.stats().harvests
                 await asyncio.sleep(0.15)
                 assert server.stats().harvests == before
@@ -64,7 +64,7 @@ def test_a_timer_set_from_elsewhere_wakes_the_loop(loop):
         async with pymux.aio.serve(Object(), LOCAL) as server:
             with util.connect(server.address) as sock:
                 await until(lambda: connected)
-                await asyncio.sleep(0.01)
+                await at_rest(server)
                 connected[0].mux.call_later(0.01, connected[0].send, b"tick")
                 assert await recv(sock, 4) == b"tick"
 
@@ -83,7 +83,7 @@ def test_an_earlier_timer_moves_the_loops_timer_forward(loop):
         async with pymux.aio.serve(Object(), LOCAL) as server:
             with util.connect(server.address) as sock:
                 await until(lambda: connected)
-                await asyncio.sleep(0.01)
+                await at_rest(server)
                 connected[0].mux.call_later(0.01, connected[0].send, b"tick")
                 assert await recv(sock, 4) == b"tick"
 
@@ -109,7 +109,7 @@ def test_what_is_sent_from_elsewhere_leaves_by_itself(loop):
         async with pymux.aio.serve(ends, LOCAL) as server:
             with util.connect(server.address) as sock, util.connect(server.address):
                 await until(lambda: len(ends.open) == 2)
-                await asyncio.sleep(0.01)
+                await at_rest(server)
                 first = next(c for c in ends.open if c.peer == sock.getsockname())
                 first.send(b"one")
                 assert await recv(sock, 3) == b"one"
@@ -131,9 +131,9 @@ def test_pausing_from_elsewhere_holds_and_resuming_goes_on(loop):
             with util.connect(server.address) as sock:
                 await until(lambda: ends.open)
                 ends.open[0].pause()
-                await asyncio.sleep(0.01)
+                await at_rest(server)
                 sock.sendall(b"held")
-                await asyncio.sleep(0.02)
+                await at_rest(server)
                 assert server.stats().messages_in == 0
                 ends.open[0].resume()
                 assert await recv(sock, 4) == b"held"
@@ -155,7 +155,7 @@ def test_a_batch_gathers_min_messages_by_the_loops_timer(loop):
                 await until(lambda: server.stats().connections == 2)
                 for word in b"a\n", b"b\n":
                     one.sendall(word)
-                    await asyncio.sleep(0.01)
+                    await at_rest(server)
                 assert sizes == []
                 one.sendall(b"c\n")
                 assert await recv(one, 6) == b"a\nb\nc\n"
@@ -197,7 +197,7 @@ def test_a_batch_that_gathers_takes_no_turns_meanwhile(loop):
                 await until(lambda: server.stats().connections == 2)
                 one.sendall(b"a\n")
                 await until(lambda: server.stats().messages_in == 1)
-                await asyncio.sleep(0.02)
+                await at_rest(server)
                 before = server.stats().harvests
                 await asyncio.sleep(0.1)
                 assert server.stats().harvests == before
@@ -274,11 +274,11 @@ def test_handlers_of_a_timeouts_turn_do_not_run_in_its_context(loop):
             conn.send(b"x")
             await conn.recv()
             who.set("somebody")
-            for _ in range(5):
+            for k in range(5):
                 conn.send(b"x")
                 with contextlib.suppress(TimeoutError):
                     await conn.recv(timeout=0)
-                await asyncio.sleep(0.01)
+                await until(lambda: len(seen) == k + 2)  # noqa: B023
             conn.close()
 
     loop.run(main())

@@ -8,7 +8,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import loops, util
 
 FORMS = ("function", "object", "coroutine")
 HELLO = pymux.Lines()
@@ -202,13 +202,14 @@ def test_a_task_that_switches_gets_what_is_cut_anew(loop):
 
     async def handler(conn):
         assert await conn.recv() == b"go"
-        await asyncio.sleep(0.05)  # the rest comes meanwhile
+        await loops.until(lambda: conn.mux.stats().bytes_in == len(sent))
         conn.set_framing(BODY)
         conn.send(await conn.recv(10))
 
+    sent = b"go\n" + framed(b"one\n")
+
     async def main():
         async with pymux.aio.serve(handler, ("127.0.0.1", 0), framing=HELLO) as server:
-            sent = b"go\n" + framed(b"one\n")
             got = await asyncio.to_thread(util.exchange, server.address, sent, 6)
             assert got == framed(b"one\n")
 
