@@ -203,6 +203,7 @@ def test_a_task_that_switches_gets_what_is_cut_anew(loop):
     async def handler(conn):
         assert await conn.recv() == b"go"
         await loops.until(lambda: conn.mux.stats().bytes_in == len(sent))
+        await loops.at_rest(conn.mux)  # so that no turn is under way
         conn.set_framing(BODY)
         conn.send(await conn.recv(10))
 
