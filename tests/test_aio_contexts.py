@@ -158,6 +158,7 @@ def test_nobody_runs_in_the_context_of_who_sent_last(loop):
                 await at_rest(server)
                 who.set("alice")
                 conns[0].mux.call_later(0, lambda: seen.append(who.get()))
+                await until(lambda: len(seen) == 2)
                 with util.connect(server.address):
                     await until(lambda: len(seen) == 3)
         assert set(seen) == {"nobody"}
