@@ -6,6 +6,7 @@ import importlib.metadata
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import build
 
@@ -55,9 +56,9 @@ def is_main(name: str) -> bool:
     return groups.get(name, "base") in ("base", "lines")
 
 
-def _pymux(form: str, suffix: str = "", **fields: object) -> Contender:
+def _pymux(form: str, suffix: str = "", **fields: Any) -> Contender:
     name, file = f"pymux-{form}{suffix}", f"pymux_{form}.py"
-    return Contender(name, file, ("pymux-io",), **fields)  # type: ignore[arg-type]
+    return Contender(name, file, ("pymux-io",), **fields)
 
 
 FORMS = ("batch", "list", "function", "coroutine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .contenders import CONTENDERS, Contender
 
@@ -81,10 +82,10 @@ class Scenario:
         return words
 
 
-def _pingpong(conns: int, **fields: object) -> Scenario:
+def _pingpong(conns: int, **fields: Any) -> Scenario:
     title = f"ping-pong, 64 B, {conns:,} connection{'s' if conns > 1 else ''}"
     scenario = Scenario(f"pingpong-{conns}", title, conns=conns)
-    return replace(scenario, **fields)  # type: ignore[arg-type]
+    return replace(scenario, **fields)
 
 
 LINES = Scenario(

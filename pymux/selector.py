@@ -348,6 +348,7 @@ class Selector(selectors.BaseSelector):
 
     def get_map(self) -> Mapping[FileDescriptorLike, Key]:
         """Return a read-only mapping of file objects to keys; None after `close`."""
+        # The standard selectors return None too, which their type does not say.
         return None if self._closed else self._map  # type: ignore[return-value]
 
     # --- registration ---------------------------------------------------

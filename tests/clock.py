@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import select
+from functools import partial
 
 import pymux
 
@@ -65,4 +66,8 @@ def settle(server):
             inside.engine_of(server).call_threadsafe(looked.set_result, None)
         except RuntimeError:  # it has ended
             return
-        util.wait_until(lambda: looked.done() or inside.is_freed(server))  # noqa: B023
+        util.wait_until(partial(_has_looked, looked, server))
+
+
+def _has_looked(looked, server):
+    return looked.done() or inside.is_freed(server)

@@ -144,9 +144,11 @@ def test_a_server_may_be_stopped_at_any_step_of_a_run(loop, steps):
 @pytest.mark.skipif(sys.platform == "win32", reason="it sends itself a signal")
 @pytest.mark.parametrize("k", range(12))
 def test_ctrl_c_at_any_time_ends_the_run_and_leaves_nothing(loop, echo_server, k):
+    def answer(conn, data):
+        return data
+
     async def main():
-        handler = lambda conn, data: data  # noqa: E731
-        async with pymux.aio.serve(handler, LOCAL, framing=LINES) as server:
+        async with pymux.aio.serve(answer, LOCAL, framing=LINES) as server:
             while True:
                 await asyncio.gather(
                     converse(server.address), converse(echo_server.address, b"x" * 1000)

@@ -153,7 +153,7 @@ def test_a_task_that_waits_holds_its_connection_and_nobody_holds_the_task(
         conn.close()
 
     async def main():
-        asyncio.ensure_future(work())  # noqa: RUF006
+        asyncio.ensure_future(work())  # noqa: RUF006 (nobody holds it)
         await until(lambda: begun)
         sock, _ = listening.accept()
         with warned(0):

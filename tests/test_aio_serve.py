@@ -63,7 +63,7 @@ def test_a_server_has_one_life(loop):
     async def main():
         server = pymux.aio.serve(upper, LOCAL)
         with pytest.raises(RuntimeError, match="not started"):
-            server.address  # noqa: B018
+            server.address  # noqa: B018 (reading it raises)
         await server.stop()  # does nothing yet
         async with server:
             with pytest.raises(RuntimeError, match="one life"):

@@ -274,7 +274,7 @@ def test_handlers_of_a_timeouts_turn_do_not_run_in_its_context(loop):
             asyncio.get_running_loop().call_later(0, sock.sendall, b"x")
             with pytest.raises(TimeoutError):
                 await conn.recv(timeout=0)
-            await until(lambda: len(seen) == k + 1)  # noqa: B023
+            await until(lambda: len(seen) == k + 1)  # noqa: B023 (asked now)
 
     async def main():
         nonlocal sock

@@ -28,7 +28,7 @@ ENTRIES = 32  # so many entries of the log count as one wait that ended at once
 
 def loop_of(conn: Connection) -> LoopEngine:
     """The engine of a connection in a loop."""
-    return engine_of(conn)  # type: ignore[return-value]
+    return engine_of(conn)  # type: ignore[return-value]  # made by LoopMade
 
 
 class LoopConnection(Connection):
@@ -173,7 +173,7 @@ class LoopConnection(Connection):
         if not reader.gone:
             await reader.wait_in(reader.ends)
 
-    async def __anext__(self) -> bytes:  # type: ignore[override]
+    async def __anext__(self) -> bytes:  # type: ignore[override]  # for tasks
         message = await self.recv()
         if message is None:
             raise StopAsyncIteration

@@ -53,6 +53,8 @@ class Seat(Reader):
 
     __slots__ = ("_ref", "id", "unclosed")
 
+    engine: OutgoingEngine
+
     def __init__(self, conn: OutgoingConnection) -> None:
         super().__init__(conn)
         self.id: int = conn.id
@@ -122,13 +124,13 @@ class OutgoingConnection(LoopConnection):
         return seat
 
     def __del__(self) -> None:
-        seat, engine = self.seat, loop_of(self)
-        if seat is None or engine.thread == FORKED:
+        seat = self.seat
+        if seat is None or seat.engine.thread == FORKED:
             return
         if self.closed and not seat.unclosed:
             return
         text = repr(self)
-        engine.drop(self)  # type: ignore[attr-defined]
+        seat.engine.drop(self)
         warnings.warn(f"unclosed {text}", ResourceWarning, stacklevel=2, source=self)
 
     def close(self) -> None:
@@ -335,9 +337,10 @@ def _report(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
 def engine_in(loop: asyncio.AbstractEventLoop, backend: str | None) -> OutgoingEngine:
     """The engine of a loop's outgoing connections, made if the loop has none."""
     key = id(loop), choose(backend)
-    engine: Any = _ENGINES.get(key)
+    engine = _ENGINES.get(key)
     if engine is None or engine.c is None or engine.loop is not loop or engine.forked():
         mux = mux_with(OutgoingMux, partial(OutgoingEngine, loop, backend))
-        engine = _ENGINES[key] = engine_of(mux)  # type: ignore[assignment]
+        made: Any = engine_of(mux)
+        engine = _ENGINES[key] = made
     engine.adopt_thread()
-    return engine  # type: ignore[no-any-return]
+    return engine

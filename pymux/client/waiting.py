@@ -52,6 +52,7 @@ class Waiting:
 
     def __init__(self, mux: Mux, timeout: float | None) -> None:
         self._mux = mux
+        # The mux of a client is made with a small engine.
         self._engine: SmallEngine = engine_of(mux)  # type: ignore[assignment]
         self._timeout = timeout
         self._inbox = Held()

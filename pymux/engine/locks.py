@@ -15,7 +15,7 @@ if sys.version_info[:2] == (3, 14):
 
     ONCE = (True,)
 
-    class RLock(type(threading.RLock())):  # type: ignore[misc]
+    class RLock(type(threading.RLock())):  # type: ignore[misc]  # it has no name
         """A `threading.RLock` that is released if its block is not entered."""
 
         __slots__ = ()

@@ -235,7 +235,8 @@ class Log:
         """
         entries = self.entries
         if count == 2 and self.specials:
-            return entries[1]  # type: ignore[no-any-return]
+            block: Block = entries[1]
+            return block
         if not self.specials:
             pieces = entries[1:count:2]
             sizes = list(map(len, pieces))

@@ -58,7 +58,6 @@ class Output(Owned):
     stale: bool
 
     turn: Any
-    turns: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,6 +84,11 @@ class Output(Owned):
 
     def note_splitter(self, framing: Splitter) -> None:
         """Prepare for connections with this parser."""
+        raise NotImplementedError
+
+    @property
+    def turns(self) -> int:
+        """Return the number of turns that the core has begun."""
         raise NotImplementedError
 
     def check_reply(self, id: int, size: int) -> None:

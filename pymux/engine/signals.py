@@ -31,6 +31,10 @@ class SignalFds:
     """
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        """Know of no mux, and of no descriptor but the interpreter's."""
         self.ours: list[int] = []  # descriptors of muxes, the current one last
         self._before = -1  # the original descriptor
         self.holder: int = -1  # the current descriptor, if it is in `ours`
@@ -108,7 +112,7 @@ class SignalFds:
         with contextlib.suppress(ValueError):  # not the main interpreter
             for fd in list(self.ours):
                 self.remove(fd)
-        self.__init__()  # type: ignore[misc]
+        self._clear()
 
 
 SIGNALS = SignalFds()

@@ -93,7 +93,7 @@ class Turns(Output):
         self._shortages = 0  # pauses of accepting that were logged
 
     @property
-    def turns(self) -> int:  # type: ignore[override]
+    def turns(self) -> int:
         """Return the number of turns that the core has begun."""
         return self.gil.turns
 

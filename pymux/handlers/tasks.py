@@ -274,9 +274,13 @@ class ThreadPool:
     """Daemon threads for `to_thread`, so that an abandoned call delays no exit."""
 
     def __init__(self, most: int = 32) -> None:
+        self._most = most
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, without threads or jobs. A forked child has none of them."""
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = RLock()
-        self._most = most
         self._threads = 0
         self._busy = 0
 
@@ -309,8 +313,8 @@ class ThreadPool:
 
 
 WORKERS = ThreadPool()
-if hasattr(os, "register_at_fork"):  # a forked child has none of the threads
-    os.register_at_fork(after_in_child=WORKERS.__init__)  # type: ignore[misc]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=WORKERS.forget)
 
 
 def to_thread(fn: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
