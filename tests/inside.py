@@ -183,7 +183,7 @@ def draining_calls(fn):
 
 def has_untaken(conn):
     """Whether messages of the connection wait for its coroutine."""
-    return bool(conn._buffer.inbox)
+    return bool(conn._buffer.untaken)
 
 
 running_asyncio = tasks.running_asyncio

@@ -121,9 +121,9 @@ class LoopConnection(Connection):
         reader = self._reader("recv()")
         if reader.waiter is not None:
             raise RuntimeError("recv() while another task waits in it: one at a time")
-        if not reader.inbox and not reader.over:
+        if not reader.untaken and not reader.over:
             await reader.wait_for_input(timeout)
-        elif not reader.inbox and reader.too_eager():
+        elif not reader.untaken and reader.too_eager():
             await asyncio.sleep(0)
         message = reader.take()
         if reader.engine.log.entries:  # resume reading

@@ -33,12 +33,12 @@ class ReceiveBuffer:
         "eager",
         "engine",
         "held",
-        "inbox",
-        "inbox_size",
         "kept",
         "lost",
         "over",
         "sized",
+        "untaken",
+        "untaken_size",
         "waiting",
     )
 
@@ -46,8 +46,8 @@ class ReceiveBuffer:
         self.conn: Connection = conn
         self.engine: Engine = engine_of(conn)
         splitting = self.engine.splitting
-        self.inbox: deque[bytes] | None = None
-        self.inbox_size: int = 0  # bytes counted; 0 while a task takes a whole batch
+        self.untaken: deque[bytes] | None = None
+        self.untaken_size: int = 0  # bytes counted; 0 while a task takes a whole batch
         self.held: bool = False
         self.kept: bool = False  # the core knows of untaken messages
         self.over: bool = False  # no more messages come
@@ -64,13 +64,13 @@ class ReceiveBuffer:
             self._water = self.engine.water_of(self.conn.id)
         return 0 if self._water is None else self._water[0]
 
-    def untaken(self) -> list[bytes]:
+    def list_untaken(self) -> list[bytes]:
         """List the untaken messages."""
-        return list(self.inbox or ())
+        return list(self.untaken or ())
 
     def give_back(self) -> None:
         """Return the untaken messages to the core."""
-        self.inbox, self.inbox_size = None, 0
+        self.untaken, self.untaken_size = None, 0
         if self.kept:
             self.tell_taken()
         if self.held:
@@ -80,22 +80,22 @@ class ReceiveBuffer:
     def shut(self) -> None:
         """Drop all messages: the handler has closed the connection."""
         self.over = True
-        self.inbox = None
+        self.untaken = None
 
     def keep(self, messages: Iterable[bytes]) -> None:
         """Hold messages until the coroutine asks; pause reading over high water."""
-        inbox = self.inbox
-        if inbox is None:  # a collection may run here, and close this connection
-            inbox = self.inbox = deque()
+        untaken = self.untaken
+        if untaken is None:  # a collection may run here, and close this connection
+            untaken = self.untaken = deque()
         if self.sized:
             for data in messages:
-                inbox.append(data)
-                self.inbox_size += len(data) + ROW_COST
+                untaken.append(data)
+                self.untaken_size += len(data) + ROW_COST
         else:
-            before = len(inbox)
-            inbox.extend(messages)
-            self.inbox_size += (len(inbox) - before) * (UNSIZED + ROW_COST)
-        if not self.held and self.inbox_size > self.high_water:
+            before = len(untaken)
+            untaken.extend(messages)
+            self.untaken_size += (len(untaken) - before) * (UNSIZED + ROW_COST)
+        if not self.held and self.untaken_size > self.high_water:
             self.held = True
             self.engine.log.op(self.conn.id | HOLD)
 
@@ -117,20 +117,20 @@ class ReceiveBuffer:
     def take(self) -> bytes | None:
         """Take the next message. Without one, return None at the end of the stream;
         raise if the connection is lost."""
-        inbox = self.inbox
-        if inbox:
-            data = inbox.popleft()
-            if inbox:
+        untaken = self.untaken
+        if untaken:
+            data = untaken.popleft()
+            if untaken:
                 if not self.kept:
                     self.tell_kept()
             else:
-                self.inbox = None
+                self.untaken = None
                 if self.kept:
                     self.tell_taken()
-            if self.inbox_size:  # the message was counted
+            if self.untaken_size:  # the message was counted
                 size = len(data) if self.sized else UNSIZED
-                self.inbox_size -= size + ROW_COST
-                if self.held and self._water and self.inbox_size <= self._water[1]:
+                self.untaken_size -= size + ROW_COST
+                if self.held and self._water and self.untaken_size <= self._water[1]:
                     self.held = False
                     self.engine.log.op(self.conn.id | RELEASE)
             return data
@@ -196,10 +196,10 @@ class TaskBuffer(ReceiveBuffer):
             return
         first, *rest = messages
         if rest:
-            self.inbox = deque(rest)
+            self.untaken = deque(rest)
         self.task.resume(first)
-        if self.inbox and buffer_of(self.conn) is self:
-            rest, self.inbox = list(self.inbox), None
+        if self.untaken and buffer_of(self.conn) is self:
+            rest, self.untaken = list(self.untaken), None
             self.keep(rest)
             self.tell_kept()
         elif self.kept:

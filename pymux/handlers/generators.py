@@ -37,7 +37,7 @@ class Closer(Task):
     def __init__(self, owner: Generators, generator: Any, context: Context) -> None:
         self.conn: Any = None
         self.engine: Engine = owner.engine
-        self.inbox: deque[bytes] | None = None
+        self.untaken: deque[bytes] | None = None
         self.eager = 0
         self.over = False
         self.lost: BaseException | None = None

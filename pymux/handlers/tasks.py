@@ -55,7 +55,7 @@ class Wait:
 class Task(TaskBuffer):
     """One connection's coroutine, its context and its present wait."""
 
-    inbox: deque[Any] | None
+    untaken: deque[Any] | None
     waiting: Any
 
     __slots__ = ("context", "coroutine", "owner", "timer")
@@ -76,7 +76,7 @@ class Task(TaskBuffer):
     def is_awaited(self, call: str) -> bool:
         return bool(self.waiting == call)
 
-    def what(self) -> str:
+    def awaited_call(self) -> str:
         """Name the call that the coroutine waits in, for an error message."""
         return str(getattr(self.waiting, "call", self.waiting))
 
@@ -195,7 +195,7 @@ class Task(TaskBuffer):
         """Raise the end of the server in the coroutine, which may still await in
         order to clean up."""
         self.over = True
-        self.inbox = None
+        self.untaken = None
         number = errno.ECONNABORTED
         text = f"{self.conn!r}: the server has ended"
         error = ConnectionClosed(number, text, connection=self.conn)

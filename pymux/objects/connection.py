@@ -286,7 +286,7 @@ class Connection:
     def _cannot_wait(self, call: str) -> RuntimeError:
         task = self._buffer.task if self._buffer is not None else None
         if task is not None and task.waiting is not None:
-            why = f"while the coroutine waits in {task.what()}(): one at a time"
+            why = f"while the coroutine waits in {task.awaited_call()}(): one at a time"
         else:
             why = "belongs to the coroutine handler of its connection"
         return RuntimeError(f"{call} {why}; inside asyncio use pymux.aio")
@@ -312,7 +312,7 @@ class Connection:
         if task is not buffer or task is None or task.waiting:
             task = self._task_for("recv()")
         message: bytes | None
-        if buffer.inbox:
+        if buffer.untaken:
             message = buffer.take()
         elif buffer.over:
             if task.too_eager():
@@ -378,12 +378,12 @@ class Connection:
         if task is not buffer or task is None or task.waiting:
             task = self._task_for("iteration")
         message: bytes | None
-        inbox = buffer.inbox
-        if inbox:
-            if not buffer.inbox_size:  # as `take`, without its call
-                if len(inbox) == 1:
-                    buffer.inbox = None
-                taken: bytes = inbox.popleft()
+        untaken = buffer.untaken
+        if untaken:
+            if not buffer.untaken_size:  # as `take`, without its call
+                if len(untaken) == 1:
+                    buffer.untaken = None
+                taken: bytes = untaken.popleft()
                 return taken
             message = buffer.take()
         elif not buffer.over:

@@ -105,7 +105,7 @@ def switch_framing(conn: Connection, framing: Framing | None, unread: bytes) -> 
         raise refusal(conn)
     engine, buffer, given = conn._engine, conn._buffer, conn._engine.given
     engine.log.settle()
-    messages: list[Any] = [] if buffer is None else buffer.untaken()
+    messages: list[Any] = [] if buffer is None else buffer.list_untaken()
     if given is not None:
         messages += given.take_back(conn)
         if buffer is not None:
