@@ -7,12 +7,12 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..engine import clock
-from ..engine.ops import WAITS
 from ..objects.batch import Batch
 from ..objects.connection import Connection
-from ..objects.rows import asked_about, begin_rows, for_each_buffer, row_count
+from ..objects.rows import begin_rows, row_count
 from ..objects.status import buffer_of, drop_buffer, is_closed, set_buffer
-from .base import Dispatcher, OnError, repeat
+from .base import OnError, repeat
+from .buffered import BufferedDispatcher
 from .generators import Generators
 from .tasks import Task
 
@@ -24,10 +24,8 @@ __all__ = ["CoroutineDispatcher"]
 GRACE = 0.4  # seconds in which coroutines may clean up when the server ends
 
 
-class CoroutineDispatcher(Dispatcher):
+class CoroutineDispatcher(BufferedDispatcher):
     """Runs `async def handler(conn)` once for each connection."""
-
-    half_open = True
 
     def __init__(self, engine: Engine, handler: Any, on_error: OnError | None) -> None:
         super().__init__(engine, handler, on_error)
@@ -38,11 +36,6 @@ class CoroutineDispatcher(Dispatcher):
         self.context: Context | None = None
         self.generators: Generators = Generators(self)
 
-    def messages(self, batch: Batch) -> None:
-        """Give each message to the buffer of its connection, which steps a coroutine
-        that waits for the message."""
-        for_each_buffer(batch)
-
     def __call__(self, batch: Batch) -> None:
         """Step every coroutine that the batch has messages or news for."""
         rows = row_count(batch)
@@ -52,7 +45,8 @@ class CoroutineDispatcher(Dispatcher):
             self.begin(conn)
         if rows:
             self.messages(batch)
-        self.others(batch)
+        self.news(batch)
+        self.tell_closed(batch)
         self.failed_to_connect(batch)
 
     def begin(self, conn: Connection) -> None:
@@ -71,22 +65,8 @@ class CoroutineDispatcher(Dispatcher):
         self.tell_waits(conn)
         task.resume(None)
 
-    def tell_waits(self, conn: Connection) -> None:
-        """Tell the core that a task waits for messages and has answered all others."""
-        self.engine.log.op(conn.id | WAITS)
-
-    def others(self, batch: Batch) -> None:
-        """Tell the tasks of drained, ended and closed connections."""
-        for conn in batch.drained:
-            if (task := buffer_of(conn)) is not None:
-                task.drained()
-        for conn in batch.ended:
-            if (task := buffer_of(conn)) is not None:
-                task.end(None, False)
-        for conn in asked_about(batch):
-            task = buffer_of(conn)
-            if task is not None and not task.is_at_work():
-                self.tell_waits(conn)
+    def tell_closed(self, batch: Batch) -> None:
+        """Tell the tasks of closed connections."""
         for conn, error in batch.closed:
             task = buffer_of(conn)
             if task is not None:

@@ -9,23 +9,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..engine import clock
-from ..engine.ops import WAITS
 from ..engine.os_errors import aborted
 from ..engine.structs import endpoints, policy
 from ..objects.batch import Batch
 from ..objects.connection import Connection
-from ..objects.rows import (
-    asked_about,
-    failed_connects,
-    for_each_buffer,
-    row_count,
-)
+from ..objects.rows import failed_connects, row_count
 from ..objects.status import buffer_of, set_buffer
 from ..values.addresses import is_numeric
 from ..values.checks import duration
 from ..values.endpoint import Connectable, Endpoint, Settings, connect_settings
-from .base import Dispatcher
 from .buffer import TaskBuffer
+from .buffered import BufferedDispatcher
 from .tasks import WORKERS, Task, named
 
 if TYPE_CHECKING:
@@ -76,33 +70,17 @@ class DialledBuffer(TaskBuffer):
             self.task.throw(OSError(cause.errno, cause.strerror, self.where))
 
 
-class DialDispatcher(Dispatcher):
+class DialDispatcher(BufferedDispatcher):
     """Gives messages and news to the coroutines that have dialled."""
-
-    half_open = True
-
-    def messages(self, batch: Batch) -> None:
-        """Give each message to the buffer of its connection, which steps a coroutine
-        that waits for the message."""
-        for_each_buffer(batch)
 
     def __call__(self, batch: Batch) -> None:
         for conn in batch.opened:
-            self.engine.log.op(conn.id | WAITS)  # a task takes its messages
+            self.tell_waits(conn)  # a task takes its messages
             if (buffer := buffer_of(conn)) is not None:
                 buffer.begin()
         if row_count(batch):
             self.messages(batch)
-        for conn in batch.drained:
-            if (buffer := buffer_of(conn)) is not None:
-                buffer.drained()
-        for conn in batch.ended:
-            if (buffer := buffer_of(conn)) is not None:
-                buffer.end(None, False)
-        for conn in asked_about(batch):
-            buffer = buffer_of(conn)
-            if buffer is not None and not buffer.is_at_work():
-                self.engine.log.op(conn.id | WAITS)
+        self.news(batch)
         failed = set(failed_connects(batch))
         for conn, error in batch.closed:
             buffer = buffer_of(conn)
