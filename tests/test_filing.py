@@ -8,6 +8,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 README = (TESTS / "README.md").read_text(encoding="utf-8")
+IN_C = sorted({*TESTS.glob("c/*.[ch]"), *TESTS.glob("c/fuzz/*.[ch]")})
 MOST = 500  # lines of a file
 KNOWS = {"inside.py", "test_house.py"}  # what the package is like inside
 OTHERS = {"_exit", "_getframe", "_replace", "_set_running_loop", "_clear_type_cache"}
@@ -43,6 +44,11 @@ def test_a_file_is_short_and_uses_nothing_private(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MOST
     assert path.name in KNOWS or private_uses(text) == []
+
+
+@pytest.mark.parametrize("path", IN_C, ids=lambda path: path.name)
+def test_a_file_in_c_is_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST
 
 
 def test_every_helper_is_in_the_readme():
