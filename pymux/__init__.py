@@ -31,7 +31,8 @@ Names
 A handler has one of four forms. ``def handler(conn, data)`` is called for each message
 and returns the answer or None. ``async def handler(conn)`` runs once for each
 connection. ``@batched def handler(batch)`` is called once in each harvest. An object
-has any of the methods `opened`, `received`, `drained` and `closed`.
+has any of the methods `opened`, `received`, `drained` and `closed`. `Server` says which
+handlers are refused, since they could never work.
 
 Empty batches
     A harvest may return with nothing to report: at its timeout, at a `wakeup`, after

@@ -7,6 +7,7 @@ from typing import Any
 from .handlers.all import Handlers, handlers_of
 from .handlers.base import OnError
 from .handlers.forms import dispatcher_for
+from .handlers.mistakes import check_call
 from .mux import Mux
 from .objects.base import engine_of
 from .objects.listener import Listener, listen_on_all
@@ -37,8 +38,12 @@ class Service:
     ) -> None:
         if handler is not None:
             dispatcher_for(handler)  # raises TypeError for a wrong handler
-        if on_error is not None and not callable(on_error):
-            raise TypeError(f"on_error is {on_error!r}; a callable or None is needed")
+        if on_error is not None:
+            if not callable(on_error):
+                raise TypeError(
+                    f"on_error is {on_error!r}; a callable or None is needed"
+                )
+            check_call(on_error, "on_error(conn, error)", "on_error")
         self.where: Any = list(address) if isinstance(address, list) else [address]
         self._endpoints = listen_settings(self.where, handler=handler, **options)
         for settings in self._endpoints:

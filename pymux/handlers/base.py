@@ -17,6 +17,7 @@ from ..objects.connection import Connection
 from ..objects.rows import failed_connects, row_count
 from ..objects.status import engine_of, fail
 from ..values.errors import FATAL, ends_in
+from .mistakes import answer_returned
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -94,9 +95,12 @@ class Dispatcher:
     # --- calling ----------------------------------------------------------
 
     def call_with_batch(self, batch: Batch, handler: Callable[[Batch], Any]) -> None:
-        """Call a batch handler. If it raises, every connection with a row ends."""
+        """Call a batch handler. If it raises, every connection with a row ends.
+        A handler that returns something has raised: its answers would be lost."""
         try:
-            handler(batch)
+            returned = handler(batch)
+            if returned is not None:
+                raise answer_returned(handler, returned)
         except BaseException as error:
             if self.has_ended(error):
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from typing import Any
 
 from .base import Dispatcher
@@ -10,42 +11,80 @@ from .batch import BatchDispatcher
 from .coroutine import CoroutineDispatcher
 from .function import FunctionDispatcher
 from .marks import is_async, mark_of
+from .mistakes import check_call, check_names, name_of, near_names
 from .object import METHODS, ObjectDispatcher
 
 __all__ = ["dispatcher_for"]
+
+_FIT: weakref.WeakSet[type] = weakref.WeakSet()  # classes whose objects were taken
+ONE_ARGUMENT = (
+    "; a handler of one argument is `async def handler(conn)`, or marks itself as "
+    "one of batches with @pymux.batched"
+)
 
 
 def dispatcher_for(handler: Any) -> type[Dispatcher]:
     """Return the dispatcher class for the form of a handler.
 
     Raises:
-        TypeError: the handler has none of the four forms.
+        TypeError: the handler has none of the four forms, cannot be called as its
+            form is, or has a method whose name looks like one of ours (see
+            `check_names`).
     """
     if inspect.isclass(handler):
         raise TypeError(
             f"the handler is the class {handler.__name__}; "
             f"give an object of it: {handler.__name__}()"
         )
+    name = f"the handler {name_of(handler)}"
     if mark_of(handler):
+        check_call(handler, "handler(batch)", name)
         return BatchDispatcher
-    methods = [name for name in METHODS if callable(getattr(handler, name, None))]
-    if methods:
-        for name in methods:
-            if is_async(getattr(handler, name)):
-                raise TypeError(
-                    f"{type(handler).__name__}.{name} is async; an object's methods "
-                    "are plain ones, a coroutine handler is one `async def`"
-                )
+    if any(callable(getattr(handler, method, None)) for method in METHODS):
+        check_object(handler)
         return ObjectDispatcher
     if inspect.isasyncgenfunction(handler):
         raise TypeError(
             f"{handler!r} is an async generator; send with conn.send() instead of yield"
         )
     if is_async(handler):
+        check_call(handler, "handler(conn)", name, "; it awaits conn.recv()")
         return CoroutineDispatcher
     if callable(handler):
+        check_call(handler, "handler(conn, data)", name, ONE_ARGUMENT)
         return FunctionDispatcher
+    near = [f"; {name} may be {ours}" for name, ours in near_names(handler, METHODS)]
     raise TypeError(
         f"the handler is {handler!r}; a function, a coroutine function, a batched "
         "function or an object with opened, received, drained or closed is needed"
+        + "".join(near)
     )
+
+
+def check_object(handler: Any) -> None:
+    """Raise TypeError for an object whose methods cannot be called as ours are, or
+    look like ours.
+
+    A program may give each outgoing connection an object of its own, so a class is
+    looked at once, unless an object has methods that are not of its class.
+    """
+    kind = type(handler)
+    like_its_class = not any(map(callable, getattr(handler, "__dict__", {}).values()))
+    if like_its_class and kind in _FIT:
+        return
+    for name, arguments in METHODS.items():
+        method = getattr(handler, name, None)
+        if not callable(method):
+            continue
+        where = f"{kind.__name__}.{name}"
+        if is_async(method):
+            raise TypeError(
+                f"{where} is async; an object's methods "
+                "are plain ones, a coroutine handler is one `async def`"
+            )
+        if name == "received" and mark_of(method):
+            arguments = "batch"
+        check_call(method, f"{name}({arguments})", where)
+    check_names(handler, METHODS)
+    if like_its_class:
+        _FIT.add(kind)

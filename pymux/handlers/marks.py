@@ -30,6 +30,10 @@ def batched(
 ) -> Any:
     """Mark a batch handler, which is called with the batch, once in each harvest.
 
+    The handler answers with `Batch.reply` or `Batch.reply_data`, and returns None. A
+    handler that returns anything else has failed with a TypeError, as if it had raised
+    the TypeError.
+
     Args:
         handler: the function, or an object's method `received`.
         min_messages: the harvest waits for this number of messages.

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "ObjectDispatcher"]
 
-METHODS = ("opened", "received", "drained", "closed")
+METHODS = {  # each with its arguments
+    "opened": "conn",
+    "received": "conn, data",
+    "drained": "conn",
+    "closed": "conn, error",
+}
 
 
 class ObjectDispatcher(Dispatcher):

@@ -51,6 +51,18 @@ class Server(BaseServer):
     The constructor checks the arguments; `start`, `run` and `with` bind the address
     and raise if that fails. A server starts only once.
 
+    A handler that cannot take the arguments of its form is refused. So is an object
+    that lacks one of the methods and has a method whose name looks like the missing
+    one:
+
+    - a name of asyncio or Twisted, like `connection_made`;
+    - a misspelling of about one letter, like `recieved`, that takes as many arguments;
+    - a plain word, like `close` or `on_message`, if it takes as many arguments and its
+      first parameter is named like a connection (`conn`, `client`, `ws`, ...).
+
+    A name that begins with an underscore, and an attribute that is no method, is never
+    refused.
+
     Args:
         handler: one of the four forms: a function, a coroutine function, a
             `batched` function, an object with `opened`, `received`, ... None if
@@ -70,7 +82,8 @@ class Server(BaseServer):
             raises; None logs the exception.
 
     Raises:
-        TypeError, ValueError: an argument is wrong.
+        TypeError: an argument has a wrong type, or the handler is refused.
+        ValueError: an argument has a wrong value.
 
     >>> with Server(lambda conn, data: data.upper(), ("127.0.0.1", 0)) as server:
     ...     host, port = server.address

@@ -1,0 +1,209 @@
+"""Mistakes in handlers that nobody would notice, refused when a handler is given.
+
+A method whose name is nearly one of ours is never called, and a handler that takes
+another number of arguments fails with the first message. Both are a TypeError before
+the first connection.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from functools import lru_cache
+from typing import Any
+
+__all__ = ["answer_returned", "check_call", "check_names", "near_names"]
+
+# Names that only asyncio and Twisted have, without their underscores.
+FOREIGN = {
+    "connectionmade": "opened",
+    "datareceived": "received",
+    "linereceived": "received",
+    "stringreceived": "received",
+    "messagereceived": "received",
+    "resumewriting": "drained",
+    "connectionlost": "closed",
+}
+# Names of methods of one's own as often as of what other libraries call.
+WORDS = {
+    "open": "opened",
+    "onopen": "opened",
+    "onopened": "opened",
+    "onconnect": "opened",
+    "onconnected": "opened",
+    "onconnection": "opened",
+    "message": "received",
+    "data": "received",
+    "receive": "received",
+    "recv": "received",
+    "onmessage": "received",
+    "ondata": "received",
+    "onreceive": "received",
+    "onreceived": "received",
+    "onrecv": "received",
+    "drain": "drained",
+    "ondrain": "drained",
+    "ondrained": "drained",
+    "close": "closed",
+    "onclose": "closed",
+    "onclosed": "closed",
+    "disconnected": "closed",
+    "ondisconnect": "closed",
+    "ondisconnected": "closed",
+}
+CONNECTIONS = {"c", "conn", "connection", "client", "peer", "sock", "socket"}
+CONNECTIONS |= {"ws", "websocket", "transport", "stream", "session", "channel"}
+NEAR = 0.82  # of difflib's ratio: one letter of six is another
+
+SURE, TYPO, WORD = "sure", "typo", "word"
+
+
+def check_names(handler: Any, methods: Mapping[str, str]) -> None:
+    """Raise TypeError for a method of an object whose name looks like one of ours.
+
+    A method is refused if the handler lacks the method that is meant, and
+
+    - the name is one that asyncio or Twisted calls (`connection_made`); or
+    - the name differs from ours by about a letter (`recieved`), begins and ends
+      with the same letters, and the method takes as many arguments as ours; or
+    - the name is a plain word for ours, or one with `on_` (`close`, `on_message`),
+      the method takes as many arguments as ours, and its first parameter is named
+      as a connection is (`conn`, `client`, `ws`, ...). `on_close(conn)` counts.
+
+    Case and underscores inside a name do not matter. A name that begins with an
+    underscore, and an attribute that cannot be called, is never refused.
+
+    Args:
+        methods: what we call, each with its arguments: {"opened": "conn"}.
+    """
+    for name, ours in near_names(handler, methods):
+        method = f"{type(handler).__name__}.{name}"
+        raise TypeError(
+            f"{method} looks like {ours}({methods[ours]}), which this handler lacks, "
+            f"and pymux would never call {method}; name it {ours}, or, if it is a "
+            f"helper, begin its name with _ or define {ours} too"
+        )
+
+
+def near_names(handler: Any, methods: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (name, ours) for each name that `check_names` refuses."""
+    found = []
+    for name in dir(handler):
+        ours, kind = _meaning(name, tuple(methods))
+        if not ours or callable(getattr(handler, ours, None)):
+            continue
+        method = _method(handler, name)
+        if method is not None and (
+            kind == SURE or _is_called_as(method, name, methods[ours], kind == WORD)
+        ):
+            found.append((name, ours))
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _meaning(name: str, methods: tuple[str, ...]) -> tuple[str, str]:
+    """Return which of our methods a name may mean, and how sure that is."""
+    if name.startswith("_") or name in methods:
+        return "", ""
+    bare = name.replace("_", "").lower()
+    for names, kind in (FOREIGN, SURE), (WORDS, WORD):
+        if names.get(bare) in methods:
+            return names[bare], kind
+    for ours in methods:
+        framed = (bare[0], bare[-1]) == (ours[0], ours[-1])
+        if framed and SequenceMatcher(None, bare, ours).ratio() >= NEAR:
+            return ours, TYPO
+    return "", ""
+
+
+def _method(handler: Any, name: str) -> Any:
+    """Return a method by its name; None for any other attribute. A property is not
+    evaluated."""
+    found = inspect.getattr_static(handler, name, None)
+    if isinstance(found, (staticmethod, classmethod)):
+        return getattr(handler, name)
+    return getattr(handler, name) if inspect.isroutine(found) else None
+
+
+def _is_called_as(method: Any, name: str, call: str, with_conn: bool) -> bool:
+    """Whether a method takes the arguments of a call of ours.
+
+    Args:
+        with_conn: whether the first one has to be named as a connection is.
+    """
+    signature = _signature(method)
+    if signature is None:
+        return False
+    needed = [
+        one.name
+        for one in signature.parameters.values()
+        if one.default is one.empty
+        and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
+    ours = call.split(", ")
+    counts = {len(ours), 1} if name.lower().startswith("on") else {len(ours)}
+    if len(needed) not in counts:
+        return False
+    return not with_conn or needed[0].lower() in CONNECTIONS | {ours[0]}
+
+
+def check_call(fn: Any, call: str, name: str, hint: str = "") -> None:
+    """Raise TypeError if a handler cannot be called with our arguments.
+
+    A callable that does not tell its parameters, as some in C, is taken.
+
+    Args:
+        call: how we call: "handler(conn, data)".
+        name: the name of the handler or of the method, for the error.
+        hint: what else may be meant.
+    """
+    signature = _signature(fn)
+    if signature is None:
+        return
+    try:
+        signature.bind(*range(call.count(",") + 1))
+    except TypeError:
+        bare = [
+            one.replace(annotation=one.empty, default=one.empty)
+            for one in signature.parameters.values()
+        ]
+        raise TypeError(
+            f"{name} takes {inspect.Signature(bare)}, but is called as {call}{hint}"
+        ) from None
+
+
+def _signature(fn: Any) -> inspect.Signature | None:
+    """Return the parameters that a callable really takes, None if it tells none.
+
+    What a decorator wraps has other parameters than its wrapper may have. And
+    annotations may name what exists for type checkers alone.
+    """
+    options: dict[str, Any] = {}
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        options["annotation_format"] = Format.FORWARDREF
+    try:
+        return inspect.signature(fn, follow_wrapped=False, **options)
+    except Exception:
+        return None
+
+
+def answer_returned(handler: Any, returned: Any) -> TypeError:
+    """Return the error of a batch handler that has returned something."""
+    if inspect.iscoroutine(returned):
+        returned.close()  # else Python warns that nobody awaited it
+    kind = type(returned).__name__
+    return TypeError(
+        f"the batch handler {name_of(handler)} returned an object of type {kind}, "
+        "which would not be sent; answer with batch.reply(replies) or "
+        "batch.reply_data(data), and return None"
+    )
+
+
+def name_of(handler: Any) -> str:
+    """Return the name of a function, or of the type of another handler."""
+    name: str = getattr(handler, "__qualname__", None) or type(handler).__qualname__
+    return name
