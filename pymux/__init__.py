@@ -25,6 +25,8 @@ Names
     aio                   servers and connections in an asyncio loop
     Selector              a `selectors.BaseSelector`, for loops that take one
     backends              names the backends that work here: epoll, kqueue, ...
+    Handler, Address, Framing
+                          types, for annotations: what `serve` and `connect` take
     ConnectionClosed, BackendUnavailable
                           pymux's own errors
 
@@ -70,13 +72,24 @@ from .handlers.tasks import sleep, to_thread
 from .mux import Mux
 from .objects.batch import Batch
 from .objects.connection import Connection
+from .objects.handler import Handler
 from .objects.listener import Listener
 from .run import serve
 from .selector import Selector
 from .server.server import Server
+from .values.addresses import Address
 from .values.endpoint import Endpoint
 from .values.errors import BackendUnavailable, ConnectionClosed
-from .values.framing import Fixed, LengthPrefix, Lines, Raw, Scanner, Splitter, Varint
+from .values.framing import (
+    Fixed,
+    Framing,
+    LengthPrefix,
+    Lines,
+    Raw,
+    Scanner,
+    Splitter,
+    Varint,
+)
 from .values.limits import Limits
 from .values.stats import Stats
 
@@ -86,6 +99,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Address",
     "BackendUnavailable",
     "Batch",
     "Client",
@@ -93,6 +107,8 @@ __all__ = [
     "ConnectionClosed",
     "Endpoint",
     "Fixed",
+    "Framing",
+    "Handler",
     "LengthPrefix",
     "Limits",
     "Lines",
@@ -124,3 +140,8 @@ def __getattr__(name: str) -> Any:
 
         return importlib.import_module(".aio", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, not the modules that make them."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from .engine import clock
 from .engine.engine import Engine
@@ -15,6 +15,7 @@ from .handlers.all import service_to_dial, service_to_listen
 from .objects.base import MuxBase, engine_of, join
 from .objects.batch import Batch
 from .objects.connection import Connection
+from .objects.handler import Handler
 from .objects.listener import Listener, listen_on_all
 from .objects.made import Made
 from .objects.status import takes_output
@@ -96,7 +97,7 @@ class Mux(MuxBase):
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
-        handler: Any = None,
+        handler: Handler | None = None,
         backlog: int | None = None,
         reuse_port: bool = False,
         half_open: bool = False,
@@ -110,7 +111,7 @@ class Mux(MuxBase):
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
-        handler: Any = None,
+        handler: Handler | None = None,
         backlog: int | None = None,
         reuse_port: bool = False,
         half_open: bool = False,
@@ -123,7 +124,7 @@ class Mux(MuxBase):
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
-        handler: Any = None,
+        handler: Handler | None = None,
         backlog: int | None = None,
         reuse_port: bool = False,
         half_open: bool = False,
@@ -183,7 +184,7 @@ class Mux(MuxBase):
         *,
         framing: Framing | None = None,
         limits: Limits | None = None,
-        handler: Any = None,
+        handler: Handler | None = None,
         half_open: bool = False,
         timeout: float | None = None,
     ) -> Connection:

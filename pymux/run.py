@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
+from .handlers.base import OnError
+from .objects.handler import Handler
 from .server.base import DEFAULT_ADDRESS
 from .server.server import Server, run_until_signal
 from .values.endpoint import Listenable, Listenables
+from .values.framing import Framing
+from .values.limits import Limits
 from .values.stats import Stats
 
 __all__ = ["serve"]
 
 
 def serve(
-    handler: Any,
+    handler: Handler | None,
     address: Listenable | Listenables = DEFAULT_ADDRESS,
-    **options: Any,
+    *,
+    framing: Framing | None = None,
+    limits: Limits | None = None,
+    backend: str | None = None,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    mode: int = 0o600,
+    drain_timeout: float = 5.0,
+    spin: float | Literal["auto"] = 0.0,
+    on_error: OnError | None = None,
 ) -> Stats:
     """Serve in this thread until SIGINT or SIGTERM, then drain.
 
@@ -24,19 +37,41 @@ def serve(
     that the process ignored before stays ignored.
 
     Args:
-        handler: one of the four forms.
+        handler: one of the four forms; None if every endpoint has its own handler.
         address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
             listening `socket.socket`; or a list of these.
-        options: further arguments of `Server`.
+        framing: how streams are cut into messages; None is `Raw()`.
+        limits: limits of each connection; None is `Limits()`.
+        backend: a name of `backends()`; None takes the best that works.
+        backlog: how many connections may wait to be accepted; None is 4096.
+        reuse_port: let several processes listen on one port.
+        mode: permissions of a Unix socket's file.
+        drain_timeout: seconds that connections have to finish after the signal.
+        spin: seconds to poll before blocking, or ``"auto"``.
+        on_error: called with (connection or None, exception) when a handler
+            raises; None logs the exception.
 
     Returns:
         The final `Stats`.
 
     Raises:
         OSError: the server cannot listen on the address.
-        TypeError, ValueError: an argument is wrong.
+        TypeError, ValueError: an argument is wrong; `Server` says which handlers are.
         KeyboardInterrupt, SystemExit: raised by a handler, or in a handler.
 
     >>> serve(lambda conn, data: data.upper())  # doctest: +SKIP
     """
-    return run_until_signal(Server(handler, address, **options))
+    server = Server(
+        handler,
+        address,
+        framing=framing,
+        limits=limits,
+        backend=backend,
+        backlog=backlog,
+        reuse_port=reuse_port,
+        mode=mode,
+        drain_timeout=drain_timeout,
+        spin=spin,
+        on_error=on_error,
+    )
+    return run_until_signal(server)

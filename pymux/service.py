@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from .handlers.all import Handlers, handlers_of
 from .handlers.base import OnError
@@ -10,8 +10,14 @@ from .handlers.forms import dispatcher_for
 from .handlers.mistakes import check_call
 from .mux import Mux
 from .objects.base import engine_of
+from .objects.handler import HandlerOf
 from .objects.listener import Listener, listen_on_all
-from .values.endpoint import Listenable, Listenables, listen_settings
+from .values.endpoint import (
+    Listenable,
+    Listenables,
+    ListenOptions,
+    listen_settings,
+)
 
 __all__ = ["Service"]
 
@@ -31,10 +37,10 @@ class Service:
 
     def __init__(
         self,
-        handler: Any,
+        handler: HandlerOf[Any] | None,
         address: Listenable | Listenables,
         on_error: OnError | None = None,
-        **options: Any,
+        **options: Unpack[ListenOptions],
     ) -> None:
         if handler is not None:
             dispatcher_for(handler)  # raises TypeError for a wrong handler

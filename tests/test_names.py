@@ -31,12 +31,20 @@ NAMES = [
     "ConnectionClosed",
     "BackendUnavailable",
     "Selector",
+    "Address",
+    "Framing",
+    "Handler",
 ]
 
-SIGNATURES = {
-    "Server": "(handler, address=('127.0.0.1', 8093), *, framing=None, limits=None,"
+SERVER = (
+    "(handler, address=('127.0.0.1', 8093), *, framing=None, limits=None,"
     " backend=None, backlog=None, reuse_port=False, mode=384, drain_timeout=5.0,"
-    " spin=0.0, on_error=None)",
+    " spin=0.0, on_error=None)"
+)
+SIGNATURES = {
+    "Server": SERVER,
+    "serve": SERVER,
+    "aio.serve": SERVER.replace(" spin=0.0,", ""),
     "batched": "(handler=None, *, min_messages=1, max_delay=0.0)",
     "connect": "(address, *, framing=None, timeout=None)",
     "Mux": "(backend=None, *, arena_size=262144, max_messages=4096, spin=0.0)",
@@ -112,6 +120,12 @@ def test_every_name_is_importable_from_the_package(name):
 
 def test_all_lists_only_what_exists():
     assert [name for name in pymux.__all__ if not hasattr(pymux, name)] == []
+
+
+def test_dir_shows_the_public_names_alone():
+    names = [name for name in dir(pymux) if not name.startswith("__")]
+    assert names == sorted(pymux.__all__)
+    assert "__version__" in dir(pymux)
 
 
 @pytest.mark.parametrize("name", sorted(SIGNATURES))

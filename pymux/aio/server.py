@@ -11,10 +11,12 @@ from typing import Any
 from ..engine.owner import FORKED
 from ..handlers.base import OnError
 from ..objects.base import mux_with
+from ..objects.handler import HandlerOf
 from ..server.base import DEFAULT_ADDRESS, BaseServer, Plan
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
+from .connection import LoopConnection
 from .dispatch import LoopHandlers
 from .loop import LoopEngine, LoopMux
 
@@ -57,10 +59,10 @@ class Server(BaseServer):
     server belongs to the loop's thread; any thread may call `stats`.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._left_open = False  # True if its loop ended before stop()
-        self._life = Plan(*args, **options)
-        super().__init__(self._life)
+        self._life = plan
+        super().__init__(plan)
         self._ended: asyncio.Future[None]
 
     def __del__(self) -> None:
@@ -189,7 +191,7 @@ class Server(BaseServer):
 
 
 def serve(
-    handler: Any,
+    handler: HandlerOf[LoopConnection] | None,
     address: Listenable | Listenables = DEFAULT_ADDRESS,
     *,
     framing: Framing | None = None,
@@ -238,7 +240,7 @@ def serve(
     >>> asyncio.run(main())
     '127.0.0.1'
     """
-    return Server(
+    plan = Plan(
         handler,
         address,
         framing=framing,
@@ -250,3 +252,4 @@ def serve(
         drain_timeout=drain_timeout,
         on_error=on_error,
     )
+    return Server(plan)

@@ -23,6 +23,8 @@ from .buffered import BufferedDispatcher
 from .tasks import WORKERS, Task, named
 
 if TYPE_CHECKING:
+    import ssl as tls
+
     from ..engine.timers import Timer
     from ..values.framing import Framing
     from ..values.limits import Limits
@@ -168,7 +170,7 @@ def dial(
     address: Connectable,
     *,
     framing: Framing | None = None,
-    ssl: Any = None,
+    ssl: tls.SSLContext | bool | None = None,
     limits: Limits | None = None,
     server_hostname: str | None = None,
     timeout: float | None = None,

@@ -14,7 +14,7 @@ __all__ = ["batched", "is_async", "mark_of"]
 MARK = "_pymux_batched"
 CALL = "__call__"
 
-BatchHandler = TypeVar("BatchHandler", bound=Callable[..., Any])
+BatchHandler = TypeVar("BatchHandler", bound=Callable[..., None])
 
 
 @overload

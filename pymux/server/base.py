@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from ..engine.backends import choose
 from ..engine.engine import Engine
@@ -12,9 +12,10 @@ from ..handlers.all import Handlers
 from ..handlers.base import OnError
 from ..mux import Mux
 from ..objects.base import engine_of
+from ..objects.handler import HandlerOf
 from ..service import Service
 from ..values.checks import duration
-from ..values.endpoint import Listenable, Listenables
+from ..values.endpoint import Listenable, Listenables, ListenOptions
 from ..values.stats import Stats
 from .drain import Drain, stop_time
 
@@ -47,13 +48,13 @@ class Plan:
 
     def __init__(
         self,
-        handler: Any,
+        handler: HandlerOf[Any] | None,
         address: Listenable | Listenables,
         *,
         backend: str | None,
         drain_timeout: float | None,
         on_error: OnError | None,
-        **options: Any,
+        **options: Unpack[ListenOptions],
     ) -> None:
         self._service = Service(handler, address, on_error, **options)
         choose(backend)

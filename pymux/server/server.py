@@ -19,6 +19,7 @@ from ..engine.state import DISPATCHING
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
 from ..mux import Mux
+from ..objects.handler import Handler
 from ..values.checks import check_spin
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
@@ -91,7 +92,7 @@ class Server(BaseServer):
 
     def __init__(
         self,
-        handler: Any,
+        handler: Handler | None,
         address: Listenable | Listenables = DEFAULT_ADDRESS,
         *,
         framing: Framing | None = None,

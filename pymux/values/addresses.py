@@ -11,7 +11,7 @@ import re
 import socket
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 from urllib.parse import unquote_to_bytes
 
 from .checks import whole
@@ -28,7 +28,12 @@ __all__ = [
     "socket_path",
 ]
 
-Address = str | os.PathLike[str] | tuple[Any, ...]
+Address = (
+    str
+    | os.PathLike[str]
+    | tuple[str, SupportsIndex]
+    | tuple[str, SupportsIndex, SupportsIndex, SupportsIndex]
+)
 """What stands for one address: (host, port), a path or a URL."""
 
 NEEDED = "(host, port), a path or a URL is needed"

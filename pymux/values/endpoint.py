@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from .addresses import (
     SERVED,
@@ -28,9 +28,12 @@ from .limits import Limits, check_limits
 if TYPE_CHECKING:
     import ssl as tls
 
+    from ..objects.handler import HandlerOf
+
 __all__ = [
     "Connectable",
     "Endpoint",
+    "ListenOptions",
     "Listenable",
     "Listenables",
     "Settings",
@@ -91,7 +94,7 @@ class Endpoint:
     framing: Framing | None = None
     ssl: tls.SSLContext | bool | None = None
     limits: Limits | None = None
-    handler: Any = None
+    handler: HandlerOf[Any] | None = None
     server_hostname: str | None = None
     require_close_notify: bool = True
     backlog: int | None = None
@@ -141,6 +144,16 @@ Listenable = Address | Endpoint | socket.socket
 
 Listenables = Sequence[Listenable]
 """A list of places to listen on; no other sequence is taken."""
+
+
+class ListenOptions(TypedDict, total=False):
+    """Options of a call that listens, each as in `listen_settings`."""
+
+    framing: Framing | None
+    limits: Limits | None
+    backlog: int | None
+    reuse_port: bool
+    mode: int
 
 
 @dataclass(frozen=True)
