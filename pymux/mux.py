@@ -91,7 +91,7 @@ class Mux(MuxBase):
     # --- connections ----------------------------------------------------
 
     @overload
-    def listen(  # type: ignore[overload-overlap]  # a str is a sequence too
+    def listen(
         self,
         address: Listenable,
         *,

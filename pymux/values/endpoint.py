@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 from .addresses import (
     SERVED,
@@ -142,7 +142,18 @@ Connectable = Address | Endpoint
 Listenable = Address | Endpoint | socket.socket
 """What stands for one place to listen on."""
 
-Listenables = Sequence[Listenable]
+Place_co = TypeVar("Place_co", covariant=True)
+
+
+class ListOf(Protocol[Place_co]):
+    """A list, as a type checker sees it: neither a str nor a tuple has `reverse`."""
+
+    def __iter__(self) -> Iterator[Place_co]: ...
+    def __len__(self) -> int: ...
+    def reverse(self) -> None: ...
+
+
+Listenables = ListOf[Listenable]
 """A list of places to listen on; no other sequence is taken."""
 
 

@@ -1,0 +1,202 @@
+"""What type checkers say of programs that use the package: mypy, and pyright (or
+basedpyright) where one is installed."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pymux
+
+# Each line that ends with `refused` has an error, and no other line.
+PROGRAM = """\
+import functools
+import ssl
+from pathlib import Path
+
+import pymux
+import pymux.aio
+from pymux import Batch, Connection
+
+
+def function(conn: Connection, data: bytes) -> bytes | None:
+    return data
+
+
+def silent(conn: Connection, data: bytes) -> None:
+    pass
+
+
+def parsed(conn: Connection, data: dict[str, int]) -> bytearray:
+    return bytearray(data["size"])
+
+
+def texts(conn: Connection, data: bytes) -> str:
+    return data.decode()
+
+
+def prefixed(prefix: bytes, conn: Connection, data: bytes) -> bytes:
+    return prefix + data
+
+
+async def coroutine(conn: Connection) -> None:
+    async for data in conn:
+        conn.send(data)
+
+
+async def task(conn: pymux.aio.Connection) -> None:
+    async with conn:
+        await conn.wait_closed()
+
+
+async def dialling(conn: Connection) -> None:
+    await pymux.dial(("127.0.0.1", 8093), ssl=ssl.create_default_context())
+    await pymux.dial(("127.0.0.1", 8093), ssl=3)  # refused
+
+
+async def of_two(conn: Connection, data: bytes) -> None:
+    pass
+
+
+@pymux.batched
+def batch(batch: Batch) -> None:
+    batch.reply_data(bytes(batch.data).upper())
+
+
+@pymux.batched(min_messages=2)
+def gathered(batch: Batch) -> None:
+    batch.reply(batch.messages)
+
+
+class Called:
+    def __call__(self, conn: Connection, data: bytes) -> bytes:
+        return data
+
+
+class Ends:
+    def closed(self, conn: Connection, error: OSError | None) -> None:
+        pass
+
+
+class Batches:
+    @pymux.batched
+    def received(self, batch: Batch) -> None:
+        pass
+
+
+class Rows(Ends):
+    def received(self, conn: Connection, data: bytes) -> bytes:
+        return data
+
+
+class Misspelt:
+    def recieved(self, conn: Connection, data: bytes) -> bytes:
+        return data
+
+
+def start(handler: pymux.Handler, at: pymux.Address, cut: pymux.Framing | None) -> None:
+    pymux.serve(handler, at, framing=cut)
+    pymux.Server(handler, [at], framing=cut)
+    pymux.Server(None, pymux.Endpoint(at, handler=handler, framing=cut))
+    with pymux.Mux() as mux:
+        mux.listen(at, handler=handler, framing=cut)
+        mux.connect(at, handler=handler, framing=cut)
+
+
+start(function, ("127.0.0.1", 8093), None)
+start(silent, ("::1", 8093, 0, 0), pymux.Raw())
+start(parsed, "/run/app.sock", pymux.Lines())
+start(functools.partial(prefixed, b"> "), Path("/run/app.sock"), pymux.Varint())
+start(coroutine, "tcp://127.0.0.1:8093", pymux.Fixed(3))
+start(batch, "unix:///run/app.sock", pymux.LengthPrefix())
+start(gathered, "/run/app.sock", pymux.Scanner(7))
+start(pymux.batched(lambda batch: batch.reply(batch.messages)), "/x", None)
+for handler in (Called(), Ends(), Batches(), Rows()):
+    pymux.Server(handler)
+pymux.serve(lambda conn, data: data.upper())
+pymux.aio.serve(task)
+pymux.aio.serve(coroutine)
+pymux.aio.serve(Rows())
+
+pymux.serve(function, framming=3)  # refused
+pymux.serve(function, framing=3)  # refused
+pymux.serve(function, ("127.0.0.1", "8093"))  # refused
+pymux.Server(function, limitts=pymux.Limits())  # refused
+pymux.Server(function, on_error=print, spin="fast")  # refused
+pymux.aio.serve(function, framming=3)  # refused
+pymux.aio.serve(function, spin=0.1)  # refused
+pymux.connect(("127.0.0.1", 8093), framming=3)  # refused
+pymux.Endpoint("/run/app.sock", handler=3)  # refused
+pymux.Mux().listen("/run/app.sock", handler=texts)  # refused
+pymux.serve(texts)  # refused
+pymux.serve(of_two)  # refused
+pymux.serve(task)  # refused
+pymux.serve(Misspelt())  # refused
+pymux.serve(Rows)  # refused
+pymux.serve(3)  # refused
+
+
+@pymux.batched  # refused
+def returning(batch: Batch) -> list[bytes]:
+    return batch.messages
+"""
+LINES = PROGRAM.splitlines()
+REFUSED = [number for number, line in enumerate(LINES, 1) if line.endswith("refused")]
+
+
+def by_mypy(folder):
+    """{line: what mypy says} of a program in a folder."""
+    api = pytest.importorskip("mypy.api")
+    out, errors, _ = api.run(
+        ["--strict", "--cache-dir", str(folder / "cache"), str(folder / "program.py")]
+    )
+    assert errors == ""
+    found = re.findall(r"^.*program\.py:(\d+): error: (.*)$", out, re.M)
+    assert found, out
+    return {int(line): text for line, text in found}
+
+
+def by_pyright(folder):
+    """{line: what pyright says} of a program in a folder."""
+    command = shutil.which("basedpyright") or shutil.which("pyright")
+    if command is None:
+        pytest.skip("neither basedpyright nor pyright is installed")
+    settings = {
+        "extraPaths": [str(Path(pymux.__file__).parents[1])],
+        "typeCheckingMode": "standard",
+    }
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+    done = subprocess.run(
+        [command, "--outputjson", "--pythonpath", sys.executable, "-p", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    return {
+        one["range"]["start"]["line"] + 1: one["message"]
+        for one in json.loads(done.stdout)["generalDiagnostics"]
+        if one["severity"] == "error"
+    }
+
+
+@pytest.fixture(scope="module", params=[by_mypy, by_pyright], ids=["mypy", "pyright"])
+def said(request, tmp_path_factory):
+    """{line: what a type checker says} of the program."""
+    folder = tmp_path_factory.mktemp("typed")
+    (folder / "program.py").write_text(PROGRAM)
+    return request.param(folder)
+
+
+@pytest.mark.timeout(240)
+def test_a_type_checker_finds_each_mistake_and_nothing_else(said):
+    assert sorted(said) == REFUSED, said
+
+
+@pytest.mark.timeout(240)
+def test_a_misspelt_option_is_named(said):
+    line = LINES.index("pymux.serve(function, framming=3)  # refused") + 1
+    assert "framming" in said[line]
