@@ -288,6 +288,40 @@ def test_a_mux_refuses_a_name_that_looks_like_ours(mux, call):
         getattr(mux, call)(("127.0.0.1", 0 if call == "listen" else 9), handler=handler)
 
 
+# --- what would never run --------------------------------------------------------
+
+
+def yielding(*args):
+    """A generator function: a call of it runs nothing."""
+    yield args
+
+
+async def yielding_later(*args):
+    """An async generator function."""
+    yield args
+
+
+@pytest.mark.parametrize("fn", [yielding, yielding_later])
+@pytest.mark.parametrize(
+    "form", ["function", "batch", "opened", "received", "drained", "closed"]
+)
+def test_a_generator_function_is_a_type_error_that_names_send(form, fn):
+    with pytest.raises(TypeError, match=r"generator|async"):
+        if form == "function":
+            pymux.Server(fn, LOCAL)
+        elif form == "batch":
+            pymux.Server(pymux.batched(functools.partial(fn)), LOCAL)
+        else:
+            pymux.Server(with_methods(**{form: fn}), LOCAL)
+
+
+@pytest.mark.parametrize("method", ["opened", "drained", "closed"])
+def test_only_received_can_be_batched(method):
+    marked = pymux.batched(lambda self, *args: None)
+    with pytest.raises(TypeError, match=rf"H\.{method} is batched; only received"):
+        pymux.Server(with_methods(**{method: marked}), LOCAL)
+
+
 # --- a batch handler that returns its answers ------------------------------------
 
 

@@ -37,23 +37,20 @@ def dispatcher_for(handler: Any) -> type[Dispatcher]:
             f"give an object of it: {handler.__name__}()"
         )
     name = f"the handler {name_of(handler)}"
+    refuse_yield(handler, name)
     if mark_of(handler):
         check_call(handler, "handler(batch)", name)
         return BatchDispatcher
     if any(callable(getattr(handler, method, None)) for method in METHODS):
         check_object(handler)
         return ObjectDispatcher
-    if inspect.isasyncgenfunction(handler):
-        raise TypeError(
-            f"{handler!r} is an async generator; send with conn.send() instead of yield"
-        )
     if is_async(handler):
         check_call(handler, "handler(conn)", name, "; it awaits conn.recv()")
         return CoroutineDispatcher
     if callable(handler):
         check_call(handler, "handler(conn, data)", name, ONE_ARGUMENT)
         return FunctionDispatcher
-    near = [f"; {name} may be {ours}" for name, ours in near_names(handler, METHODS)]
+    near = [f"; {found} may be {ours}" for found, ours in near_names(handler, METHODS)]
     raise TypeError(
         f"the handler is {handler!r}; a function, a coroutine function, a batched "
         "function or an object with opened, received, drained or closed is needed"
@@ -82,9 +79,20 @@ def check_object(handler: Any) -> None:
                 f"{where} is async; an object's methods "
                 "are plain ones, a coroutine handler is one `async def`"
             )
-        if name == "received" and mark_of(method):
+        refuse_yield(method, where)
+        if mark_of(method):
+            if name != "received":
+                raise TypeError(f"{where} is batched; only received can be")
             arguments = "batch"
         check_call(method, f"{name}({arguments})", where)
     check_names(handler, METHODS)
     if like_its_class:
         _FIT.add(kind)
+
+
+def refuse_yield(fn: Any, name: str) -> None:
+    """Raise TypeError for a generator function, of which no line would ever run."""
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise TypeError(
+            f"{name} is a generator function; send with conn.send() instead of yield"
+        )
