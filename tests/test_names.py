@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import typing
 
 import pytest
 
@@ -134,6 +135,26 @@ def test_a_signature_is_the_one_of_the_contract(name):
     for part in name.split("."):
         found = getattr(found, part)
     assert written(found) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pymux.serve,
+        pymux.Server.__init__,
+        pymux.Mux.listen,
+        pymux.Mux.connect,
+        pymux.connect,
+        pymux.aio.serve,
+        pymux.aio.connect,
+        pymux.batched,
+    ],
+    ids=lambda call: call.__qualname__,
+)
+def test_annotations_can_be_read_while_a_program_runs(call):
+    assert typing.get_type_hints(call).keys() - {"return"} <= set(
+        inspect.signature(call).parameters
+    )
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,15 @@ async def connect(
     return conn
 
 
-async def _dial(address: Connectable, **options: Any) -> LoopConnection:
+async def _dial(
+    address: Connectable,
+    *,
+    framing: Framing | None,
+    limits: Limits | None,
+    timeout: float | None,
+) -> LoopConnection:
     """`pymux.dial` in a task: the connection is closed when the task has ended."""
-    conn = await connect(address, **options)
+    conn = await connect(address, framing=framing, limits=limits, timeout=timeout)
     task = asyncio.current_task()
     assert task is not None
     mine = _DIALLED.get(task)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ..engine.small import SmallEngine
 from ..mux import Mux
 from ..objects.base import mux_with
 from ..objects.made import Made
 from ..values.checks import duration
-from ..values.endpoint import connect_settings
-from ..values.framing import Splitter
+from ..values.endpoint import Connectable, connect_settings
+from ..values.framing import Framing, Splitter
 from .client import Client
-
-if TYPE_CHECKING:
-    from ..values.endpoint import Connectable
-    from ..values.framing import Framing
 
 __all__ = ["connect"]
 
