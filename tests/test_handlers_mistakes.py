@@ -5,7 +5,6 @@ import asyncio
 import errno
 import functools
 import inspect
-import operator
 
 import pytest
 
@@ -101,7 +100,7 @@ def test_every_call_that_takes_a_handler_refuses_one_that_cannot_fit(mux, call):
         lambda conn, data, more=None, **options: None,
         functools.partial(lambda prefix, conn, data: None, b"> "),
         dict.fromkeys,
-        operator.methodcaller("append"),
+        max,
         pymux.batched(lambda batch, more=None: None),
         pymux.batched([].append),
         with_methods(opened=staticmethod(lambda conn: None)),
