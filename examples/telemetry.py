@@ -23,15 +23,14 @@ import pymux
 
 
 class Sensor:
-    def __init__(self):
-        self.conn = None
-        self.reading = None
+    conn: pymux.aio.Connection | None = None
+    reading: float | None = None
 
 
-sensors = {}
+sensors: dict[str, Sensor] = {}
 
 
-async def sensor(conn):
+async def sensor(conn: pymux.aio.Connection) -> None:
     """One sensor's connection, as long as it lives."""
     name = await conn.recv(timeout=10)
     if name is None:
@@ -49,7 +48,7 @@ async def sensor(conn):
             entry.conn = None
 
 
-async def show(request):
+async def show(request: web.Request) -> web.Response:
     return web.json_response(
         {
             name: {"reading": entry.reading, "connected": entry.conn is not None}
@@ -58,7 +57,7 @@ async def show(request):
     )
 
 
-async def tell(request):
+async def tell(request: web.Request) -> web.Response:
     entry = sensors.get(request.match_info["name"])
     if entry is None or entry.conn is None:
         raise web.HTTPNotFound(text="no such sensor is connected\n")
@@ -66,7 +65,7 @@ async def tell(request):
     return web.Response(text="sent\n")
 
 
-async def main(sensors_port=9000, http_port=9001):
+async def main(sensors_port: int = 9000, http_port: int = 9001) -> None:
     app = web.Application()
     app.add_routes([web.get("/", show), web.post("/sensors/{name}", tell)])
     http = web.AppRunner(app)

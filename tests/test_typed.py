@@ -145,29 +145,33 @@ def returning(batch: Batch) -> list[bytes]:
     return batch.messages
 """
 LINES = PROGRAM.splitlines()
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 REFUSED = [number for number, line in enumerate(LINES, 1) if line.endswith("refused")]
 
 
-def by_mypy(folder):
-    """{line: what mypy says} of a program in a folder."""
+def by_mypy(paths, folder):
+    """[(path, line, text)] of what mypy says of programs; it may write in a folder."""
     api = pytest.importorskip("mypy.api")
-    out, errors, _ = api.run(
-        ["--strict", "--cache-dir", str(folder / "cache"), str(folder / "program.py")]
-    )
+    settings = ["--strict", "--cache-dir", str(folder / "cache"), "--no-color-output"]
+    settings += ["--disable-error-code=import-not-found"]
+    settings += ["--disable-error-code=import-untyped"]
+    out, errors, _ = api.run([*settings, *map(str, paths)])
     assert errors == ""
-    found = re.findall(r"^.*program\.py:(\d+): error: (.*)$", out, re.M)
-    assert found, out
-    return {int(line): text for line, text in found}
+    found = re.findall(r"^(.*\.py):(\d+): error: (.*)$", out, re.M)
+    assert found or "Success" in out, out
+    return [(Path(path), int(line), text) for path, line, text in found]
 
 
-def by_pyright(folder):
-    """{line: what pyright says} of a program in a folder."""
+def by_pyright(paths, folder):
+    """The same of pyright."""
     command = shutil.which("basedpyright") or shutil.which("pyright")
     if command is None:
         pytest.skip("neither basedpyright nor pyright is installed")
     settings = {
+        "include": [str(path) for path in paths],
         "extraPaths": [str(Path(pymux.__file__).parents[1])],
         "typeCheckingMode": "standard",
+        "reportMissingImports": False,
     }
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
     done = subprocess.run(
@@ -176,19 +180,25 @@ def by_pyright(folder):
         text=True,
         timeout=200,
     )
-    return {
-        one["range"]["start"]["line"] + 1: one["message"]
-        for one in json.loads(done.stdout)["generalDiagnostics"]
+    said = json.loads(done.stdout)
+    assert said["summary"]["filesAnalyzed"] >= len(paths)
+    return [
+        (Path(one["file"]), one["range"]["start"]["line"] + 1, one["message"])
+        for one in said["generalDiagnostics"]
         if one["severity"] == "error"
-    }
+    ]
 
 
-@pytest.fixture(scope="module", params=[by_mypy, by_pyright], ids=["mypy", "pyright"])
+CHECKERS = {"mypy": by_mypy, "pyright": by_pyright}
+
+
+@pytest.fixture(scope="module", params=CHECKERS)
 def said(request, tmp_path_factory):
     """{line: what a type checker says} of the program."""
     folder = tmp_path_factory.mktemp("typed")
     (folder / "program.py").write_text(PROGRAM)
-    return request.param(folder)
+    found = CHECKERS[request.param]([folder / "program.py"], folder)
+    return {line: text for _, line, text in found}
 
 
 @pytest.mark.timeout(240)
@@ -200,3 +210,10 @@ def test_a_type_checker_finds_each_mistake_and_nothing_else(said):
 def test_a_misspelt_option_is_named(said):
     line = LINES.index("pymux.serve(function, framming=3)  # refused") + 1
     assert "framming" in said[line]
+
+
+@pytest.mark.skipif(not EXAMPLES, reason="not a checkout: no examples")
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_a_type_checker_finds_nothing_in_the_examples(tmp_path, checker):
+    assert CHECKERS[checker](EXAMPLES, tmp_path) == []
