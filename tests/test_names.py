@@ -123,10 +123,11 @@ def test_all_lists_only_what_exists():
     assert [name for name in pymux.__all__ if not hasattr(pymux, name)] == []
 
 
-def test_dir_shows_the_public_names_alone():
-    names = [name for name in dir(pymux) if not name.startswith("__")]
-    assert names == sorted(pymux.__all__)
-    assert "__version__" in dir(pymux)
+@pytest.mark.parametrize("module", [pymux, pymux.aio])
+def test_dir_shows_the_public_names_alone(module):
+    names = [name for name in dir(module) if not name.startswith("__")]
+    assert names == sorted(module.__all__)
+    assert {"__doc__", "__file__"} <= set(dir(module))
 
 
 @pytest.mark.parametrize("name", sorted(SIGNATURES))

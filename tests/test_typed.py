@@ -101,6 +101,7 @@ class Misspelt:
 def start(handler: pymux.Handler, at: pymux.Address, cut: pymux.Framing | None) -> None:
     pymux.serve(handler, at, framing=cut)
     pymux.Server(handler, [at], framing=cut)
+    pymux.aio.serve(handler, at, framing=cut)
     pymux.Server(None, pymux.Endpoint(at, handler=handler, framing=cut))
     with pymux.Mux() as mux:
         mux.listen(at, handler=handler, framing=cut)

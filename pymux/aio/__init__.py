@@ -28,3 +28,8 @@ from .connection import LoopConnection as Connection
 from .server import Server, serve
 
 __all__ = ["Connection", "Server", "connect", "serve"]
+
+
+def __dir__() -> list[str]:
+    """List the public names, not the modules that make them."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
