@@ -18,8 +18,8 @@ __all__ = ["dispatcher_for"]
 
 _FIT: weakref.WeakSet[type] = weakref.WeakSet()  # classes whose objects were taken
 ONE_ARGUMENT = (
-    "; a handler of one argument is `async def handler(conn)`, or marks itself as "
-    "one of batches with @pymux.batched"
+    "; a handler of one argument is `async def handler(conn)`, or one for batches, "
+    "marked with @pymux.batched"
 )
 
 
@@ -45,7 +45,9 @@ def dispatcher_for(handler: Any) -> type[Dispatcher]:
         check_object(handler)
         return ObjectDispatcher
     if is_async(handler):
-        check_call(handler, "handler(conn)", name, "; it awaits conn.recv()")
+        check_call(
+            handler, "handler(conn)", name, "; it awaits conn.recv() for messages"
+        )
         return CoroutineDispatcher
     if callable(handler):
         check_call(handler, "handler(conn, data)", name, ONE_ARGUMENT)
