@@ -46,6 +46,7 @@ static void close_in_time(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     const pmx_policy *is = &c->rules->policy;
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED | PMX__ENDED | PMX__DROPPING;
+    pmx__not_over_water(c);
     if (is->close_ns < 0 ||
         pmx__after(mux->now, is->close_ns) >= pmx__deadline_of(c))
         return;
@@ -71,6 +72,7 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
     c->flags &= ~(uint32_t)(PMX__FRAMES | PMX__ENDING | PMX__OVER_WATER |
                             PMX__SAY_DRAINED);
+    c->say_blocked = 0;
     if (!(c->flags & PMX__ENDED)) {     /* no stop ends it, but this close */
         c->flags |= PMX__ENDED | PMX__DROPPING;
         c->flags &= ~(uint32_t)PMX__LIMITED;

@@ -265,7 +265,8 @@ typedef struct pmx__conn {
     } at;
     int64_t since;              /* last activity */
     pmx_sock sock;
-    uint32_t generation;        /* even: the slot is free */
+    uint32_t generation : 29;   /* even: the slot is free */
+    uint32_t say_blocked : 1;   /* another flag: see report.c */
     uint32_t flags;             /* enum pmx__flags */
     int32_t error;              /* the first errno */
     uint32_t ready_prev, ready_next;
@@ -394,7 +395,8 @@ struct pmx_mux {
     uint32_t idle_count;
     int64_t gathered_at;        /* the batch may gather until then */
     uint32_t opened_count, ended_count, drained_count, closed_count;
-    uint64_t *opened, *ended, *drained, *idle;
+    uint32_t blocked_count;
+    uint64_t *opened, *ended, *blocked, *drained, *idle;
     pmx_closed *closed;
     uint32_t *ending;           /* slots that close once this is answered */
     uint32_t ending_count, common_room;

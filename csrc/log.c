@@ -140,10 +140,8 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
     }
     mux->stats.messages_out += framed ? framed : 1;
     if (queued + whole > c->rules->policy.high_water &&
-        !(c->flags & PMX__OVER_WATER)) {
-        c->flags |= PMX__OVER_WATER;
-        pmx__watch(mux, slot);
-    }
+        !(c->flags & PMX__OVER_WATER))
+        pmx__over_water(mux, slot);
     int error = c->queue || c->flags & PMX__CONNECTING ||
                         !(c->flags & PMX__CAN_WRITE)
                     ? pmx__queue_frame(mux, c, &piece, 0)

@@ -8,6 +8,7 @@ void pmx__free_tables(pmx_mux *mux)
     free(mux->events);
     free(mux->opened);
     free(mux->ended);
+    free(mux->blocked);
     free(mux->drained);
     free(mux->closed);
     free(mux->ending);
@@ -22,15 +23,16 @@ int pmx__allocate_tables(pmx_mux *mux)
     mux->events = sys_calloc(mux->event_room, sizeof *mux->events);
     mux->opened = sys_calloc(rows, sizeof *mux->opened);
     mux->ended = sys_calloc(rows, sizeof *mux->ended);
+    mux->blocked = sys_calloc(rows, sizeof *mux->blocked);
     mux->drained = sys_calloc(rows, sizeof *mux->drained);
     mux->closed = sys_calloc(rows, sizeof *mux->closed);
     mux->ending = sys_calloc(rows, sizeof *mux->ending);
     mux->idle = sys_calloc(rows, sizeof *mux->idle);
     mux->row_slots = sys_calloc(rows, sizeof *mux->row_slots);
     mux->scratch = sys_malloc(mux->scratch_size);
-    return mux->events && mux->opened && mux->ended && mux->drained &&
-                   mux->closed && mux->ending && mux->idle &&
-                   mux->row_slots && mux->scratch
+    return mux->events && mux->opened && mux->ended && mux->blocked &&
+                   mux->drained && mux->closed && mux->ending &&
+                   mux->idle && mux->row_slots && mux->scratch
                ? 0 : -ENOMEM;
 }
 

@@ -225,7 +225,7 @@ static void begin_batch(pmx_mux *mux, pmx_arena *arena)
                                                         : arena->capacity;
     mux->rows = mux->row_conns = 0;
     mux->full = mux->capped = 0;
-    mux->opened_count = mux->ended_count = 0;
+    mux->opened_count = mux->ended_count = mux->blocked_count = 0;
     mux->drained_count = mux->closed_count = 0;
     mux->idle_count = 0;
     mux->handed_at = 0;
@@ -356,7 +356,7 @@ static int enough(const pmx_mux *mux)
 /* The batch stays for the next harvest. */
 static int put_off(pmx_turn *t)
 {
-    t->messages = t->opened_count = t->ended_count = 0;
+    t->messages = t->opened_count = t->ended_count = t->blocked_count = 0;
     t->drained_count = t->closed_count = t->idle_count = 0;
     t->service = t->mux->serving->number;
     t->done_ns = t->mux->now;
@@ -369,17 +369,20 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
         pmx__next_reporter(mux);
         pmx__report(mux);
     } while (mux->report_count && !pmx__has_rows(mux) &&
-             !(mux->ended_count | mux->drained_count | mux->closed_count));
+             !(mux->ended_count | mux->blocked_count | mux->drained_count |
+               mux->closed_count));
     t->service = mux->serving->number;
     if (mux->arena->size >= PMX__LARGE_FRAME && !mux->keeps_memory)
         pmx__keep_freed_memory(mux);
     t->messages = mux->rows;
     t->opened_count = mux->opened_count;
     t->ended_count = mux->ended_count;
+    t->blocked_count = mux->blocked_count;
     t->drained_count = mux->drained_count;
     t->closed_count = mux->closed_count;
     t->opened = mux->opened;
     t->ended = mux->ended;
+    t->blocked = mux->blocked;
     t->drained = mux->drained;
     t->closed = mux->closed;
     t->idle_count = mux->idle_count;
@@ -388,8 +391,8 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
     if (mux->arena != t->arena)
         reason |= PMX_LARGE;
     t->arena = mux->arena;
-    if (mux->opened_count | mux->ended_count | mux->drained_count |
-        mux->closed_count | mux->idle_count)
+    if (mux->opened_count | mux->ended_count | mux->blocked_count |
+        mux->drained_count | mux->closed_count | mux->idle_count)
         reason |= PMX_OTHER_ROWS | PMX_ROWS;
     if (mux->rows)
         reason |= PMX_ROWS;

@@ -18,7 +18,7 @@ void pmx__send_failed(pmx_mux *mux, uint32_t slot, int error)
     if (!c->error)
         c->error = error;
     c->flags |= PMX__SEND_FAILED | PMX__LOST;
-    c->flags &= ~(uint32_t)PMX__OVER_WATER;
+    pmx__not_over_water(c);
     pmx__queue_drop(mux, c);
     if (c->flags & PMX__CLOSING || pmx__nobody_reads(c)) {
         pmx__finish(mux, slot, error, 0);

@@ -182,7 +182,7 @@ enum pmx_reason {
     PMX_ROWS = 1,               /* there is something to report */
     PMX_WOKEN = 2,              /* by pmx_wakeup() or a signal's byte */
     PMX_INTERRUPTED = 4,        /* by a signal */
-    PMX_OTHER_ROWS = 8,         /* opened, ended, drained, closed or idle */
+    PMX_OTHER_ROWS = 8,         /* any of the rows that are no messages */
     PMX_LARGE = 16,             /* the arena is a new one, the caller's */
     PMX_GAPS = 64,              /* each message has its delimiter behind it */
     PMX_DRAINED = 32,           /* the listeners were closed by pmx_drain() */
@@ -213,6 +213,7 @@ typedef struct {
     uint32_t messages;          /* out: how many of each */
     uint32_t opened_count;
     uint32_t ended_count;
+    uint32_t blocked_count;
     uint32_t drained_count;
     uint32_t closed_count;
     uint32_t idle_count;
@@ -220,7 +221,8 @@ typedef struct {
     int64_t done_ns;            /* out: monotonic, when this returned */
     uint64_t *opened;           /* out: ids, until the next harvest */
     uint64_t *ended;
-    uint64_t *drained;
+    uint64_t *blocked;          /* went over high water, */
+    uint64_t *drained;          /* and then under low water */
     uint64_t *idle;             /* out of time, while its task may work on a
                                    message: PMX_WAITS if it does not */
     pmx_closed *closed;

@@ -9,8 +9,9 @@ static int has_room(const pmx_mux *mux, const pmx__conn *c)
 }
 
 /* Add what is to be reported of the connection. A row holds when it is
- * reported: a connection that is over high water again has not drained, and a
- * task that has answered meanwhile is not asked about. */
+ * reported: a task that has answered meanwhile is not asked about. `blocked` and
+ * `drained` alternate, so a connection that is over high water again before it
+ * was told that it had drained is told neither (pmx__over_water). */
 static void add_rows(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -19,8 +20,9 @@ static void add_rows(pmx_mux *mux, uint32_t slot)
         mux->opened[mux->opened_count++] = id;
     if (c->flags & PMX__SAY_ENDED)
         mux->ended[mux->ended_count++] = id;
-    if (c->flags & PMX__SAY_DRAINED &&
-        !(c->flags & (PMX__DONE | PMX__OVER_WATER)))
+    if (c->say_blocked && !(c->flags & PMX__DONE))
+        mux->blocked[mux->blocked_count++] = id;
+    if (c->flags & PMX__SAY_DRAINED && !(c->flags & PMX__DONE))
         mux->drained[mux->drained_count++] = id;
     if (c->task & PMX__SAY_IDLE && !(c->flags & PMX__DONE) &&
         c->task & (PMX__OWES | PMX__KEEPS))
@@ -30,6 +32,7 @@ static void add_rows(pmx_mux *mux, uint32_t slot)
             .id = id, .error = c->error, .slot = slot,
             .names = c->at.names ? c->at.names->names : NULL,
         };
+    c->say_blocked = 0;
     c->task &= (uint8_t)~PMX__SAY_IDLE;
     c->flags &= ~(uint32_t)(PMX__SAY_OPENED | PMX__SAY_ENDED |
                             PMX__SAY_DRAINED | PMX__IN_REPORT);

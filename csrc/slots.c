@@ -207,7 +207,7 @@ int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot)
     }
     uint32_t generation = c->generation + 1;
     memset(c, 0, sizeof *c);
-    c->generation = generation;
+    c->generation = generation & (2u * PMX__GENERATIONS - 1);
     c->sock = PMX__NO_SOCK;
     c->rules = rules;
     c->ready_prev = c->ready_next = PMX__NONE;

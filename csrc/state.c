@@ -131,6 +131,8 @@ void pmx__opened(pmx_mux *mux, uint32_t slot)
         mux->opened[mux->opened_count++] = pmx__id(slot, c);
     else
         pmx__say(mux, slot, PMX__SAY_OPENED);
+    if (c->flags & PMX__OVER_WATER)     /* by what was sent before */
+        pmx__over_water(mux, slot);
     pmx__set_due(mux, slot, PMX__IDLE_DUE);
     if (c->flags & STOPPED) {
         pmx__undue(mux, slot);
@@ -166,6 +168,31 @@ void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag)
     pmx__watch(mux, slot);
     if (pmx__has_work(c))
         pmx__ready(mux, slot);
+}
+
+/* The connection's output has gone over high water. Reading stops until it is
+ * under low water. One that is to be told that it has drained is told nothing:
+ * it was told before that it is blocked, and is so again. */
+void pmx__over_water(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    c->flags |= PMX__OVER_WATER;
+    if (c->flags & PMX__SAY_DRAINED) {
+        c->flags &= ~(uint32_t)PMX__SAY_DRAINED;
+    } else if (!(c->flags & PMX__CONNECTING)) {     /* else pmx__opened() does */
+        c->say_blocked = 1;
+        pmx__say(mux, slot, 0);
+    }
+    pmx__watch(mux, slot);
+}
+
+/* The connection's output is dropped, or does not hold reading any more. What
+ * has not been told of it is not so now. */
+void pmx__not_over_water(pmx__conn *c)
+{
+    if (c->flags & PMX__OVER_WATER)
+        c->say_blocked = 0;
+    c->flags &= ~(uint32_t)PMX__OVER_WATER;
 }
 
 /* The poller reports an error or a hang-up. A connection that is read learns of

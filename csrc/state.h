@@ -22,6 +22,8 @@ int pmx__brings_rows(const pmx__conn *c);
 void pmx__ready(pmx_mux *mux, uint32_t slot);
 void pmx__watch(pmx_mux *mux, uint32_t slot);
 void pmx__opened(pmx_mux *mux, uint32_t slot);
+void pmx__over_water(pmx_mux *mux, uint32_t slot);
+void pmx__not_over_water(pmx__conn *c);
 void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
 void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
 void pmx__lost(pmx_mux *mux, uint32_t slot, int error);

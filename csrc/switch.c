@@ -38,8 +38,9 @@ static void use(pmx_mux *mux, uint32_t slot, pmx__rules *rules)
     if (reports)
         pmx__say(mux, slot, 0);
     set_deadline(mux, slot);
-    if (c->queue && c->queue->size > is->high_water)
-        c->flags |= PMX__OVER_WATER;
+    if (c->queue && c->queue->size > is->high_water &&
+        !(c->flags & PMX__OVER_WATER))
+        pmx__over_water(mux, slot);
 }
 
 /* The connection's input had ended with a batch, which the caller answers by

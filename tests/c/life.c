@@ -40,7 +40,8 @@ static void look_ahead(void)
     }
 }
 
-/* Output is bounded, and who was over high water is told when it is not. */
+/* Output is bounded; a connection that is over high water is told, and again
+ * when it is not. */
 static void check_queue(conn *k)
 {
     const pmx__conn *c = pmx__find(life.mux, k->id);
@@ -56,8 +57,11 @@ static void check_queue(conn *k)
         k->is_over = 0;
     if (k->is_over && queued <= k->policy.low_water)
         CHECK(life.mux->report_count);  /* no room for it yet */
-    k->is_over |= least > k->policy.high_water && k->opened && c &&
-                  !(c->flags & (PMX__CLOSING | PMX__SEND_FAILED | PMX__DONE));
+    int over = least > k->policy.high_water && k->opened && c &&
+               !(c->flags & (PMX__CLOSING | PMX__SEND_FAILED | PMX__DONE));
+    if (over)
+        CHECK(k->told_blocked || life.mux->report_count);
+    k->is_over |= over;
 }
 
 static void turn_is_over(int reason)
@@ -93,6 +97,8 @@ static void take_report(void)
         check_message(i);
     for (uint32_t i = 0; i < t->ended_count; i++)
         check_ended(t->ended[i]);
+    for (uint32_t i = 0; i < t->blocked_count; i++)
+        check_blocked(t->blocked[i]);
     for (uint32_t i = 0; i < t->drained_count; i++)
         check_drained(t->drained[i]);
     for (uint32_t i = 0; i < t->closed_count; i++)

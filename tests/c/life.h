@@ -61,6 +61,7 @@ typedef struct {
     int closed_by_user, ended_by_user, switched;
     int paused, had_row, last_line, too_long;
     int was_over, is_over;      /* high water: perhaps, and surely */
+    int told_blocked;           /* and not yet that it has drained */
     size_t largest;             /* of what was sent to it, as it goes out */
     int answered;               /* what is queued may be its answers */
     int matter;
@@ -135,6 +136,7 @@ void check_opened(uint64_t id);
 void check_message(uint32_t row);
 int peer_matter(const conn *k);
 void check_ended(uint64_t id);
+void check_blocked(uint64_t id);
 void check_drained(uint64_t id);
 void check_closed(const pmx_closed *row);
 

@@ -179,11 +179,23 @@ void check_ended(uint64_t id)
         check_input_done(k);
 }
 
+/* The rows `blocked` and `drained` alternate. */
+void check_blocked(uint64_t id)
+{
+    conn *k = conn_of(id);
+    CHECK(k && k->opened && !k->told_closed && !k->told_blocked);
+    CHECK(!k->closed_by_user || life.gathering);
+    CHECK(k->was_over);
+    check_service(k);
+    k->told_blocked = 1;
+}
+
 void check_drained(uint64_t id)
 {
     conn *k = conn_of(id);
-    CHECK(k && k->opened && !k->told_closed);
+    CHECK(k && k->opened && !k->told_closed && k->told_blocked);
     CHECK(k->was_over);
+    k->told_blocked = 0;
     check_service(k);
     uint64_t slack = life.toy ? TOY_SLACK : 0;
     /* while a row waits for its service's turn, more may be queued; and so

@@ -1,7 +1,7 @@
 /* How much may be queued for a connection: low and high water, max_output. */
 #include "world.h"
 
-static void drained_is_told_once_below_low_water(void)
+static void who_is_blocked_and_drained_is_told_once(void)
 {
     world w;
     pmx_sock peer;
@@ -15,6 +15,7 @@ static void drained_is_told_once_below_low_water(void)
     say(&w, id, sent.bytes, sent.size);
     turn(&w, 0);
     CHECK(pmx_queued(w.mux, id) > p.high_water);
+    EQUAL(has(&w.blocked, id), 1);      /* in the turn that it was sent in */
     while (!w.drained.count) {
         CHECK(get_at_most(peer, &got, 100000) == 1);
         turn(&w, 0);
@@ -23,11 +24,13 @@ static void drained_is_told_once_below_low_water(void)
     }
     UNTIL_DOING(&w, got.size == sent.size, get(peer, &got));
     EQUAL(has(&w.drained, id), 1);
+    EQUAL(has(&w.blocked, id), 1);
     /* under high water nobody is told */
     say(&w, id, sent.bytes, 999999);
     got.size = 0;
     UNTIL_DOING(&w, got.size == 999999, get(peer, &got));
     EQUAL(has(&w.drained, id), 1);
+    EQUAL(has(&w.blocked, id), 1);
     leave(peer);
     UNTIL(&w, closed(&w, id));
     release(&sent);
@@ -252,9 +255,11 @@ static void who_is_over_high_water_again_is_not_drained(void)
     submit(&w, id, &much, SIZE);        /* taken in part */
     turn(&w, 0);
     CHECK(pmx_queued(w.mux, id) > p.high_water);
+    EQUAL(w.blocked.count, 1);
     EQUAL(w.drained.count, 0);
     UNTIL_DOING(&w, has(&w.drained, id), (got.size = 0, get(peer, &got)));
     CHECK(pmx_queued(w.mux, id) <= p.low_water);
+    EQUAL(w.blocked.count, 1);
     do_op(&w, id, PMX_ABORT);
     leave(peer);
     UNTIL(&w, closed(&w, id));
@@ -264,8 +269,63 @@ static void who_is_over_high_water_again_is_not_drained(void)
     world_end(&w);
 }
 
+/* What is taken at once is told of all the same, in one turn: a user who has
+ * seen it queued waits for the second row. */
+static void who_is_over_high_water_for_a_moment_is_told_both(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    p.high_water = 1000;
+    p.low_water = 100;
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    buffer much = {0}, got = {0};
+    fill(&much, 1001, 1);
+    for (uint32_t n = 1; n <= 3; n++) {
+        say(&w, id, much.bytes, much.size);
+        turn(&w, 0);
+        EQUAL(w.blocked.count, n);
+        EQUAL(w.drained.count, n);
+    }
+    UNTIL_DOING(&w, got.size == 3 * much.size, get(peer, &got));
+    EQUAL(w.blocked.count, 3);
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    release(&much);
+    release(&got);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* A close tells no more of what is queued. */
+static void who_closes_over_high_water_is_told_nothing(void)
+{
+    enum { SIZE = 9000000 };
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    buffer much = {0}, got = {0};
+    fill(&much, SIZE, 1);
+    say(&w, id, much.bytes, much.size);
+    do_op(&w, id, PMX_CLOSE);
+    turn(&w, 0);
+    CHECK(pmx_queued(w.mux, id) > p.high_water);
+    UNTIL_DOING(&w, got.size == SIZE, get(peer, &got));
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(w.blocked.count, 0);
+    EQUAL(w.drained.count, 0);
+    release(&much);
+    release(&got);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 const test_case output_limit_tests[] = {
-    EACH(drained_is_told_once_below_low_water),
+    EACH(who_is_blocked_and_drained_is_told_once),
     EACH(reading_stops_while_output_is_over_high_water),
     EACH(output_beyond_max_output_ends_the_connection),
     EACH(what_is_sent_in_one_log_counts_for_max_output),
@@ -273,5 +333,7 @@ const test_case output_limit_tests[] = {
     EACH(what_a_task_sends_is_the_answer_to_its_message),
     EACH(what_the_kernel_takes_now_is_not_held_against_a_peer),
     EACH(who_is_over_high_water_again_is_not_drained),
+    EACH(who_is_over_high_water_for_a_moment_is_told_both),
+    EACH(who_closes_over_high_water_is_told_nothing),
     {0},
 };

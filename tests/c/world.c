@@ -163,6 +163,7 @@ void world_end(world *w)
     free(w->messages);
     free(w->opened.ids);
     free(w->ended.ids);
+    free(w->blocked.ids);
     free(w->drained.ids);
     free(w->closed);
     memset(w, 0, sizeof *w);
@@ -237,14 +238,15 @@ static void check_service(const world *w)
 {
     const pmx_turn *t = &w->t;
     for (uint32_t k = 0; k < t->messages + t->opened_count + t->ended_count +
-                                 t->drained_count + t->closed_count +
-                                 t->idle_count; k++) {
+                                 t->blocked_count + t->drained_count +
+                                 t->closed_count + t->idle_count; k++) {
         pmx_policy policy;
         uint32_t i = k;
         uint64_t id = i < t->messages ? t->arena->ids[i]
                     : (i -= t->messages) < t->opened_count ? t->opened[i]
                     : (i -= t->opened_count) < t->ended_count ? t->ended[i]
-                    : (i -= t->ended_count) < t->drained_count ? t->drained[i]
+                    : (i -= t->ended_count) < t->blocked_count ? t->blocked[i]
+                    : (i -= t->blocked_count) < t->drained_count ? t->drained[i]
                     : (i -= t->drained_count) < t->closed_count
                           ? t->closed[i].id : t->idle[i - t->closed_count];
         EQUAL(pmx_policy_of(w->mux, id, &policy), 0);
@@ -292,6 +294,8 @@ int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
         record_message(w, k);
     for (uint32_t k = 0; k < w->t.ended_count; k++)
         append_id(&w->ended, w->t.ended[k]);
+    for (uint32_t k = 0; k < w->t.blocked_count; k++)
+        append_id(&w->blocked, w->t.blocked[k]);
     for (uint32_t k = 0; k < w->t.drained_count; k++)
         append_id(&w->drained, w->t.drained[k]);
     for (uint32_t k = 0; k < w->t.closed_count; k++)

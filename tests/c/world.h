@@ -49,7 +49,7 @@ typedef struct {
     buffer in;                  /* what was received */
     message *messages;
     size_t message_count, message_room;
-    id_list opened, ended, drained;
+    id_list opened, ended, blocked, drained;
     ending *closed;
     size_t closed_count, closed_room;
 } world;
