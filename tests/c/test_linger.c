@@ -1,48 +1,12 @@
 /* How long a close waits, in the time of the system in memory, where nobody is
  * ever late. */
-#include "world.h"
+#include "virtual.h"
 
 #ifdef __linux__
-#include "sim_parts.h"
-
 #include <string.h>
 
 static world w;
 static uint8_t bytes[1 << 16];
-
-static void begin(const pmx_policy *policy, size_t room)
-{
-    sim_begin();
-    sim_now.room_in = sim_now.room_out = room;
-    world_serve(&w, policy);
-}
-
-static void end(void)
-{
-    world_is_clean(&w);
-    world_end(&w);
-    sim_end();
-}
-
-/* A peer, which is accepted, and its connection. */
-static int arrives(uint64_t *id)
-{
-    size_t before = w.opened.count;
-    struct sockaddr_in to = {.sin_family = AF_INET};
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    to.sin_port = htons((uint16_t)w.port);
-    sim_as_peer = 1;
-    int fd = sim_socket(AF_INET, SOCK_STREAM, 0);
-    CHECK(fd >= 0);
-    (void)sim_connect(fd, (const struct sockaddr *)&to, sizeof to);
-    sim_as_peer = 0;
-    for (int n = 0; w.opened.count == before; n++) {
-        CHECK(n < 10);
-        turn(&w, MS);
-    }
-    *id = w.opened.ids[before];
-    return fd;
-}
 
 static size_t reads(int fd, size_t most)
 {
@@ -75,8 +39,8 @@ static void what_the_peer_acknowledges_stretches_a_close(void)
     pmx_policy p = raw();
     uint64_t id;
     p.close_ns = 1000 * MS;
-    begin(&p, 1000);
-    int fd = arrives(&id);
+    virtual_begin(&w, &p, 1000);
+    int fd = virtual_peer(&w, &id);
     say(&w, id, bytes, 20000);
     do_op(&w, id, PMX_CLOSE);
     int64_t before = sim_clock();
@@ -85,7 +49,7 @@ static void what_the_peer_acknowledges_stretches_a_close(void)
     leaves(fd);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), 0);
-    end();
+    virtual_end(&w);
 }
 
 static void a_peer_that_reads_no_more_is_reset_in_time(void)
@@ -93,8 +57,8 @@ static void a_peer_that_reads_no_more_is_reset_in_time(void)
     pmx_policy p = raw();
     uint64_t id;
     p.close_ns = 1000 * MS;
-    begin(&p, 3000);
-    int fd = arrives(&id);
+    virtual_begin(&w, &p, 3000);
+    int fd = virtual_peer(&w, &id);
     say(&w, id, bytes, 20000);
     do_op(&w, id, PMX_CLOSE);
     EQUAL(read_in_steps(id, fd, 20000, 10), 5000);
@@ -105,7 +69,7 @@ static void a_peer_that_reads_no_more_is_reset_in_time(void)
     CHECK(sim_clock() - before <= p.close_ns / 4 * 5 + MS);
     CHECK(sim_clock() - before >= p.close_ns / 2);
     leaves(fd);
-    end();
+    virtual_end(&w);
 }
 
 static void what_the_peer_sends_does_not_stretch_a_close(void)
@@ -113,8 +77,8 @@ static void what_the_peer_sends_does_not_stretch_a_close(void)
     pmx_policy p = raw();
     uint64_t id;
     p.close_ns = 1000 * MS;
-    begin(&p, 65536);
-    int fd = arrives(&id);
+    virtual_begin(&w, &p, 65536);
+    int fd = virtual_peer(&w, &id);
     say_text(&w, id, "bye");
     do_op(&w, id, PMX_CLOSE);
     int64_t before = sim_clock();
@@ -125,7 +89,7 @@ static void what_the_peer_sends_does_not_stretch_a_close(void)
     EQUAL(error_of(&w, id), ETIMEDOUT);
     CHECK(sim_clock() - before <= p.close_ns + 100 * MS);
     leaves(fd);
-    end();
+    virtual_end(&w);
 }
 
 /* The peer has read on while the mux was busy elsewhere, and not looked. */
@@ -134,8 +98,8 @@ static void a_mux_that_comes_late_gives_the_peer_its_time(void)
     pmx_policy p = raw();
     uint64_t id;
     p.close_ns = 1000 * MS;
-    begin(&p, 3000);
-    int fd = arrives(&id);
+    virtual_begin(&w, &p, 3000);
+    int fd = virtual_peer(&w, &id);
     say(&w, id, bytes, 5000);
     do_op(&w, id, PMX_CLOSE);
     turn(&w, 0);
@@ -150,7 +114,7 @@ static void a_mux_that_comes_late_gives_the_peer_its_time(void)
     CHECK(sim_clock() - before <= 5 * p.close_ns / 4 + 100 * MS);
     EQUAL(error_of(&w, id), ETIMEDOUT);
     leaves(fd);
-    end();
+    virtual_end(&w);
 }
 
 /* A close waits in silence: a look now and then is all it costs, beside what
@@ -160,8 +124,8 @@ static void a_close_is_looked_at_now_and_then(void)
     pmx_policy p = raw();
     uint64_t id;
     p.close_ns = 30000 * MS;
-    begin(&p, 65536);
-    int fd = arrives(&id);
+    virtual_begin(&w, &p, 65536);
+    int fd = virtual_peer(&w, &id);
     do_op(&w, id, PMX_CLOSE);
     count_waits(&w);
     turn(&w, 29000 * MS);
@@ -170,7 +134,7 @@ static void a_close_is_looked_at_now_and_then(void)
     leaves(fd);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), 0);
-    end();
+    virtual_end(&w);
 }
 
 static void a_close_without_patience_for_ever_is_not_looked_at(void)
@@ -179,8 +143,8 @@ static void a_close_without_patience_for_ever_is_not_looked_at(void)
     uint64_t id;
     p.close_ns = -1;
     p.max_connections = 1;      /* so that it is asked at first */
-    begin(&p, 65536);
-    int fd = arrives(&id);
+    virtual_begin(&w, &p, 65536);
+    int fd = virtual_peer(&w, &id);
     do_op(&w, id, PMX_CLOSE);
     turn(&w, 100 * MS);
     count_waits(&w);
@@ -188,7 +152,7 @@ static void a_close_without_patience_for_ever_is_not_looked_at(void)
     CHECK(wait_count <= 2 || !w.mux->poller->watches_errors);
     leaves(fd);
     UNTIL(&w, closed(&w, id));
-    end();
+    virtual_end(&w);
 }
 
 /* Nobody answers: of its two times the one that is over first holds. */
@@ -196,7 +160,7 @@ static void a_close_while_connecting_has_its_own_time(void)
 {
     pmx_policy p = raw();
     uint64_t ids[3];
-    begin(&p, 65536);
+    virtual_begin(&w, &p, 65536);
     sim_now.dial = SIM_LOST;
     pmx_endpoint at = {.host = "127.0.0.1", .port = w.port};
     static const int64_t connect_ms[] = {-1, 500, 5000};
@@ -214,7 +178,7 @@ static void a_close_while_connecting_has_its_own_time(void)
         CHECK(sim_clock() - before >= over_ms[i] * MS);
         CHECK(sim_clock() - before <= over_ms[i] * MS + 50 * MS);
     }
-    end();
+    virtual_end(&w);
 }
 
 /* --- acknowledgement --------------------------------------------------- */
@@ -228,14 +192,14 @@ static void each_is_asked_in_its_own_time(void)
     uint64_t id, ids[OTHERS];
     int fds[OTHERS];
     pmx_policy p = lines("\n", 100);
-    begin(&p, 3000);
+    virtual_begin(&w, &p, 3000);
     memset(text, 'x', sizeof text);
-    int fd = arrives(&id);
+    int fd = virtual_peer(&w, &id);
     say(&w, id, text, sizeof text);
     turn(&w, MS);
     sim_now.delay = 20 * MS;    /* of those that come from now on */
     for (int i = 0; i < OTHERS; i++)
-        fds[i] = arrives(&ids[i]);
+        fds[i] = virtual_peer(&w, &ids[i]);
     say(&w, id, bytes, 5000);
     turn(&w, 0);
     sim_send(fd, text, sizeof text, 0);
@@ -258,16 +222,16 @@ static void each_is_asked_in_its_own_time(void)
     for (int i = 0; i < OTHERS; i++)
         leaves(fds[i]);
     UNTIL(&w, w.closed_count == OTHERS + 1);
-    end();
+    virtual_end(&w);
 }
 
 static void a_drain_waits_for_what_is_on_its_way(void)
 {
     pmx_policy p = raw();
     uint64_t id;
-    begin(&p, 65536);
+    virtual_begin(&w, &p, 65536);
     sim_now.delay = 500 * MS;
-    int fd = arrives(&id);
+    int fd = virtual_peer(&w, &id);
     for (int n = 0; n < 10; n++)
         turn(&w, 200 * MS);
     say(&w, id, bytes, 5000);
@@ -286,7 +250,7 @@ static void a_drain_waits_for_what_is_on_its_way(void)
     EQUAL(sim_recv(fd, bytes, 1, 0), 0);
     EQUAL(w.message_count, 0);
     leaves(fd);
-    end();
+    virtual_end(&w);
 }
 
 /* What is with the kernel, but not with the peer, is lost with a cause. */
@@ -294,8 +258,8 @@ static void a_drain_that_is_cut_short_says_what_it_has_not_delivered(void)
 {
     pmx_policy p = raw();
     uint64_t id;
-    begin(&p, 3000);
-    int fd = arrives(&id);
+    virtual_begin(&w, &p, 3000);
+    int fd = virtual_peer(&w, &id);
     say(&w, id, bytes, 4000);
     turn(&w, 0);
     EQUAL(pmx_queued(w.mux, id), 0);
@@ -309,7 +273,7 @@ static void a_drain_that_is_cut_short_says_what_it_has_not_delivered(void)
     EQUAL(pmx_counts(w.mux)->reset, 1);
     EQUAL(pmx_stopping(w.mux, id), 1);
     leaves(fd);
-    end();
+    virtual_end(&w);
 }
 
 /* One that has ended before is waited for as well: it has half-closed. */
@@ -319,9 +283,9 @@ static void a_drain_waits_for_a_peer_that_has_ended(void)
     uint64_t ids[2];
     int fds[2];
     p.half_open = 1;
-    begin(&p, 3000);
+    virtual_begin(&w, &p, 3000);
     for (int i = 0; i < 2; i++) {
-        fds[i] = arrives(&ids[i]);
+        fds[i] = virtual_peer(&w, &ids[i]);
         sim_shutdown(fds[i], SHUT_WR);
         say(&w, ids[i], bytes, 4000);
         do_op(&w, ids[i], PMX_SEND_EOF);
@@ -340,12 +304,9 @@ static void a_drain_waits_for_a_peer_that_has_ended(void)
     EQUAL(error_of(&w, ids[1]), ECONNRESET);
     EQUAL(reads(fds[0], sizeof bytes), 1000);
     leaves(fds[0]);
-    end();
+    virtual_end(&w);
 }
 
-#define VIRTUAL(test) EACH(test)
-#else
-#define VIRTUAL(test) {#test, NULL, 0, "the system in memory is Linux"}
 #endif
 
 const test_case linger_tests[] = {
