@@ -267,12 +267,12 @@ void pmx__accept_all(pmx_mux *mux)
         if (l->can_accept && !l->full) {
             pmx__listener_state(mux, l, 1, 0);  /* next time the last */
             if (!has_room(mux, l))
-                mux->capped = 1;
+                mux->crowded = 1;
         }
     }
     if (mux->accepting.head != PMX__NONE &&
         mux->opened_count == mux->max_rows)
-        mux->capped = 1;
+        mux->crowded = 1;
 }
 
 void pmx__do_drain(pmx_mux *mux)

@@ -139,6 +139,8 @@ typedef struct pmx__service {
     uint32_t min_messages;      /* see pmx_configure() */
     int64_t max_delay_ns;
     uint32_t leave_gaps;
+    uint32_t is_answered;       /* its peers wait for answers: see doze.c */
+    int64_t pace;               /* nanoseconds a message, or 0: unknown */
     uint32_t sources;           /* connections that may bring messages */
     pmx__list ready;            /* connections that have input to be served */
     uint32_t ready_count;
@@ -390,10 +392,13 @@ struct pmx_mux {
     uint32_t *row_slots;        /* the connections with rows, each once */
     int64_t handed_at;          /* when the caller got the batch, or 0 */
     int full;                   /* the batch takes no more */
-    int capped;                 /* a connection had its portion: do not wait */
+    int crowded;                /* a listener brings more than fits: do not wait */
     int gathering;              /* the last harvest left the batch unfinished */
     uint32_t idle_count;
     int64_t gathered_at;        /* the batch may gather until then */
+    int64_t slice;              /* its last doze, or 0; then it had so many */
+    int64_t dozed_at;
+    uint32_t dozed_rows;
     uint32_t opened_count, ended_count, drained_count, closed_count;
     uint32_t blocked_count;
     uint64_t *opened, *ended, *blocked, *drained, *idle;

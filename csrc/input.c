@@ -109,10 +109,8 @@ static int take_in(pmx_mux *mux, uint32_t slot, portion_t portion)
         }
         if (pmx__no_rows_left(mux))
             return 1;
-        if (!most) {
-            mux->capped = 1;
-            return 0;
-        }
+        if (!most)
+            return 0;           /* it is served again when the others were */
         size_t room = (size_t)(mux->arena->capacity - mux->arena->size);
         size_t carried = c->carry ? (size_t)c->carry->size : 0;
         if (carried > PMX__SMALL_CARRY || (carried && room < 2 * carried)) {

@@ -4,7 +4,8 @@
  * back to back. What is left over, an unfinished frame or whole ones that
  * found no room, is the connection's carry. The carry grows as bytes arrive,
  * never from a claimed length. A large frame that is whole in its carry is
- * handed over with that memory, as a batch of its own.
+ * handed over with that memory, as a batch of its own; where messages gather,
+ * it is copied into the arena, if that could hold it.
  */
 #include "input.h"
 
@@ -82,7 +83,9 @@ int pmx__deliver_carry(pmx_mux *mux, uint32_t slot)
         c->flags |= PMX__FRAMES;
         if (pmx__no_rows_left(mux))
             return 1;
-        if (frame.size >= PMX__LARGE_FRAME || frame.whole > mux->arena_size) {
+        if (frame.whole > mux->arena_size ||
+            (frame.size >= PMX__LARGE_FRAME &&
+             c->rules->service->min_messages < 2)) {
             if (mux->rows)
                 return 1;       /* the frame is first in the next batch */
             if (adopt(mux, slot, &frame)) {

@@ -224,7 +224,7 @@ static void begin_batch(pmx_mux *mux, pmx_arena *arena)
     mux->arena_size = mux->arena_most < arena->capacity ? mux->arena_most
                                                         : arena->capacity;
     mux->rows = mux->row_conns = 0;
-    mux->full = mux->capped = 0;
+    mux->full = mux->crowded = 0;
     mux->opened_count = mux->ended_count = mux->blocked_count = 0;
     mux->drained_count = mux->closed_count = 0;
     mux->idle_count = 0;
@@ -343,14 +343,27 @@ void pmx__do_reset_all(pmx_mux *mux, int error)
             pmx__finish(mux, slot, error, 1);
 }
 
+/* True if each connection has a row, and none has sent a part of another. */
+static int all_have_rows(const pmx_mux *mux)
+{
+    if (mux->row_conns < mux->serving->sources)
+        return 0;
+    for (uint32_t i = 0; i < mux->row_conns; i++) {
+        const pmx__conn *c = pmx__slot(mux, mux->row_slots[i]);
+        if (c->flags & PMX__IN_READY || (c->carry && !(c->flags & PMX__DONE)))
+            return 0;
+    }
+    return 1;
+}
+
 static int enough(const pmx_mux *mux)
 {
     const pmx__service *s = mux->serving;
     if (!mux->rows)
         return mux->opened_count || s->report_count || mux->idle_count;
-    return mux->rows >= s->min_messages || mux->full || mux->capped ||
-           mux->now >= mux->gathered_at || mux->row_conns >= s->sources ||
-           pmx__others_wait(mux);
+    return mux->rows >= s->min_messages || mux->full || mux->crowded ||
+           mux->now >= mux->gathered_at || pmx__others_wait(mux) ||
+           all_have_rows(mux);
 }
 
 /* The batch stays for the next harvest. */
@@ -440,7 +453,8 @@ int pmx__do_harvest(pmx_turn *t)
         int64_t at_once = pmx__at_once(mux);
         if (at_once >= 0)
             until = pmx__earlier(until, at_once ? mux->now + at_once : 0);
-        int count = pmx__wait(mux, until);
+        int dozed = pmx__doze(mux, until);
+        int count = dozed < 0 ? dozed : pmx__wait(mux, dozed ? 0 : until);
         mux->now = pmx__now();
         mux->short_of_buffers = 0;
         if (count == -EINTR || (count < 0 && pmx__has_rows(mux)))
@@ -469,6 +483,8 @@ int pmx__do_harvest(pmx_turn *t)
     } while (!reason && !enough(mux) &&
              (mux->now < end || (pmx__others_wait(mux) && --passes)));
 
+    if (mux->rows && (reason || enough(mux)))
+        pmx__note_gathering(mux);
     mux->gathering = t->timeout_ns == PMX_LOOK && mux->rows && !reason &&
                      !enough(mux);
     return mux->gathering ? put_off(t) : report(mux, t, reason);

@@ -95,6 +95,9 @@ int pmx__wakeup_open(pmx_sock pair[2]);
 void pmx__wakeup_close(const pmx_sock pair[2]);
 int pmx__wakeup_send(const pmx_sock pair[2]);
 void pmx__wakeup_drain(const pmx_sock pair[2]);
+/* Wait for a byte alone, for so many nanoseconds: 1 if one has come, 0, or
+ * -errno; -ENOSYS where no wait of the system's is precise enough. */
+int pmx__wakeup_wait(const pmx_sock pair[2], int64_t ns);
 
 /* os.c. This call comes before all others. */
 int pmx__net_start(void);

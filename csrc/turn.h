@@ -14,6 +14,13 @@ int64_t pmx__next_act(const pmx_mux *mux);
 /* Wait until then (INT64_MAX: for ever; in the past: only look). The number of
  * events in mux->events, or -errno. */
 int pmx__wait(pmx_mux *mux, int64_t until);
+/* doze.c: let a batch gather. Wait for a part of the time until then on the
+ * wakeup alone: 1 if so, 0 if the mux is to wait for events, or -EINTR. */
+int pmx__doze(pmx_mux *mux, int64_t until);
+/* The batch is handed over: note how its messages came. */
+void pmx__note_gathering(pmx_mux *mux);
+
+/* wait.c again */
 /* True if the wakeup was among the events. */
 int pmx__note_events(pmx_mux *mux, int count);
 void pmx__ask_sockets(pmx_mux *mux);

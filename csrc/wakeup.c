@@ -90,7 +90,15 @@ static int64_t read_bytes(pmx_sock sock, char *to, size_t size)
 {
     return sys_recv(sock, to, (int)size, 0);
 }
+
+/* Its select rounds up to the clock's tick, many milliseconds. */
+int pmx__wakeup_wait(const pmx_sock pair[2], int64_t ns)
+{
+    (void)pair, (void)ns;
+    return -ENOSYS;
+}
 #else
+#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -122,6 +130,34 @@ static int64_t read_bytes(pmx_sock sock, char *to, size_t size)
 {
     return sys_read(sock, to, size);
 }
+
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__)
+#include <poll.h>
+
+int pmx__wakeup_wait(const pmx_sock pair[2], int64_t ns)
+{
+    struct pollfd self = {.fd = pair[0], .events = POLLIN};
+    const struct timespec span = {.tv_sec = (time_t)(ns / 1000000000),
+                                  .tv_nsec = (long)(ns % 1000000000)};
+    int n = sys_ppoll(&self, 1, &span, NULL);
+    return n >= 0 ? n : -errno;
+}
+#else
+#include <sys/select.h>
+
+int pmx__wakeup_wait(const pmx_sock pair[2], int64_t ns)
+{
+    fd_set in;
+    struct timeval span = {.tv_sec = (time_t)(ns / 1000000000),
+                           .tv_usec = (suseconds_t)(ns % 1000000000 / 1000)};
+    if (pair[0] >= FD_SETSIZE)
+        return -ENOSYS;
+    FD_ZERO(&in);
+    FD_SET(pair[0], &in);
+    int n = sys_select(pair[0] + 1, &in, NULL, NULL, &span);
+    return n >= 0 ? n : -errno;
+}
+#endif
 #endif
 
 int pmx__wakeup_open(pmx_sock pair[2])

@@ -1,0 +1,81 @@
+/*
+ * Dozing: how a batch waits that gathers messages. Each event would wake the
+ * thread for a few rows, and at a steady stream of messages that costs as much
+ * as no gathering. So a mux whose batch has a row waits for a slice of
+ * max_delay on its wakeup alone, then serves all that is ready, and so on.
+ *
+ * A byte on the wakeup, or a signal, ends the doze, and so does each time at
+ * which the mux has to act. Slices grow, for peers that answer at once: equal
+ * slices of max_delay / 4 left a ping-pong of 10 connections 0.15 of its
+ * throughput. Where each connection has brought a row long before max_delay,
+ * the peers wait for answers, and the next batch does not doze.
+ */
+#include "turn.h"
+
+/* Nanoseconds: a shorter slice costs more than it saves, a longer one saves
+ * nothing that could be measured; and the longest one while others wait for
+ * their turn. */
+enum { LEAST = 30000, MOST = 10000000, BESIDE_OTHERS = 200000 };
+
+/* Others wait: queued output for room in the kernel, or connections that have
+ * another service. */
+static int is_alone(const pmx_mux *mux)
+{
+    return !mux->stats.queued && mux->sources == mux->serving->sources;
+}
+
+/* Note how fast messages came during the last slice. */
+static void note_pace(pmx_mux *mux)
+{
+    uint32_t came = mux->rows - mux->dozed_rows;
+    if (mux->slice)
+        mux->serving->pace = came ? (mux->now - mux->dozed_at) / came : 0;
+}
+
+/* What the missing messages take at that pace. */
+static int64_t span_of_missing(const pmx_mux *mux)
+{
+    const pmx__service *s = mux->serving;
+    return s->pace ? s->pace * (int64_t)(s->min_messages - mux->rows)
+                   : INT64_MAX;
+}
+
+static int64_t next_slice(const pmx_mux *mux, int64_t left)
+{
+    int64_t delay = mux->serving->max_delay_ns;
+    int64_t slice = mux->slice ? pmx__earlier(2 * mux->slice, delay / 4)
+                               : delay / 32;
+    slice = pmx__earlier(slice, span_of_missing(mux));
+    slice = pmx__earlier(slice, is_alone(mux) ? MOST : BESIDE_OTHERS);
+    /* the poller waits for the last moment, so that it is not missed */
+    return pmx__earlier(slice < LEAST ? LEAST : slice, left - LEAST);
+}
+
+int pmx__doze(pmx_mux *mux, int64_t until)
+{
+    const pmx__service *s = mux->serving;
+    int64_t left = until - mux->now;
+    if (!mux->rows || s->is_answered || mux->draining || mux->spin_ns ||
+        mux->wakeup[0] == PMX__NO_SOCK || left < 2 * LEAST)
+        return 0;
+    note_pace(mux);
+    int64_t slice = next_slice(mux, left);
+    int woken = pmx__wakeup_wait(mux->wakeup, slice);
+    if (woken < 0)
+        return woken == -EINTR ? woken : 0;
+    mux->slice = slice;
+    mux->dozed_at = mux->now;
+    mux->dozed_rows = mux->rows;
+    return 1;
+}
+
+void pmx__note_gathering(pmx_mux *mux)
+{
+    pmx__service *s = mux->serving;
+    int64_t begun = mux->gathered_at - s->max_delay_ns;
+    note_pace(mux);
+    if (mux->rows && s->max_delay_ns)
+        s->is_answered = mux->row_conns >= s->sources &&
+                         mux->now - begun < s->max_delay_ns / 8;
+    mux->slice = 0;
+}

@@ -1,0 +1,262 @@
+/* How a batch gathers min_messages: dozing, and large messages together. */
+#include "virtual.h"
+
+#ifdef __linux__
+#include <string.h>
+
+enum { PEERS = 120, EVERY = 10000 };    /* nanoseconds from line to line */
+
+static world w;
+static int fds[PEERS];
+static uint64_t ids[PEERS];
+static int count, talkers, next, to_send;
+static int64_t wake_at;
+
+static void begin(int peers)
+{
+    pmx_policy p = lines("\n", 1000);
+    virtual_begin(&w, &p, 70000);
+    for (count = 0; count < peers; count++)
+        fds[count] = virtual_peer(&w, &ids[count]);
+    talkers = count;
+    next = to_send = 0;
+    count_waits(&w);
+    wake_at = INT64_MAX;
+}
+
+static void end(void)
+{
+    sim_idle = NULL;
+    for (int i = 0; i < count; i++)
+        sim_close(fds[i]);
+    UNTIL(&w, w.closed_count == (size_t)count);
+    virtual_end(&w);
+}
+
+/* While the mux waits, a peer sends a line each 10 us, one after the other. */
+static int a_line_now_and_then(void)
+{
+    if (sim_time >= wake_at) {
+        wake_at = INT64_MAX;
+        EQUAL(pmx_wakeup(w.mux), 0);
+        return 1;
+    }
+    if (!to_send)
+        return 0;
+    sim_time += EVERY;
+    to_send--;
+    EQUAL(sim_send(fds[next++ % talkers], "line\n", 5, 0), 5);
+    return 1;
+}
+
+/* One batch of lines that come steadily: the messages in it. */
+static uint32_t gather(uint32_t min_messages, int64_t max_delay)
+{
+    sim_idle = a_line_now_and_then;
+    wait_count = 0;
+    int reason = turn_of(&w, PMX_FOR_EVER, min_messages, max_delay);
+    CHECK(reason & PMX_ROWS);
+    return w.t.messages;
+}
+
+static void a_batch_that_gathers_dozes(void)
+{
+    begin(PEERS);
+    to_send = 100000;
+    int64_t before = sim_clock();
+    uint32_t rows = gather(4096, MS);
+    CHECK(rows >= 95 && rows <= 102);
+    /* the first row, the slices, and the last moment */
+    CHECK(wait_count <= 14);
+    CHECK(sim_clock() - before <= EVERY + MS + 10000);
+    end();
+}
+
+/* From the second batch on the mux knows how fast they come. */
+static void a_batch_is_handed_over_soon_after_its_last_message(void)
+{
+    begin(PEERS);
+    talkers--;                  /* one is silent */
+    to_send = 10000;
+    CHECK(gather(50, 100 * MS) >= 50);
+    for (int k = 0; k < 5; k++) {
+        uint32_t rows = gather(50, 100 * MS);
+        CHECK(rows >= 50 && rows <= 75);
+        CHECK(wait_count <= 8);
+    }
+    end();
+}
+
+/* However long the delay may be. */
+static void a_slice_is_short_beside_a_long_delay(void)
+{
+    begin(PEERS);
+    to_send = 3;
+    int64_t before = sim_clock();
+    EQUAL(gather(3, 60000 * MS), 3);
+    CHECK(sim_clock() - before <= 25 * MS);
+    end();
+}
+
+static void a_wakeup_ends_a_doze_at_once(void)
+{
+    begin(PEERS);
+    talkers--;
+    to_send = 100000;
+    wake_at = sim_clock() + 5 * MS;
+    uint32_t rows = gather(4096, 100 * MS);
+    CHECK(w.t.reason & PMX_WOKEN);
+    CHECK(rows >= 490 && rows <= 505);
+    end();
+}
+
+/* A peer that waits for its answer gets it as soon as all have sent. */
+static void peers_that_wait_for_answers_are_not_kept_waiting(void)
+{
+    begin(3);
+    for (int k = 0; k < 5; k++) {
+        to_send = 3;
+        int64_t before = sim_clock();
+        EQUAL(gather(100, 2 * MS), 3);
+        if (k)
+            CHECK(sim_clock() - before <= 3 * EVERY + 5000);
+    }
+    end();
+}
+
+/* And may doze again once messages come otherwise. */
+static void a_batch_dozes_again_when_its_peers_do_not_wait(void)
+{
+    begin(PEERS);
+    for (int k = 0; k < 2; k++) {       /* all at once */
+        for (int i = 0; i < count; i++)
+            EQUAL(sim_send(fds[i], "line\n", 5, 0), 5);
+        to_send = 0;
+        EQUAL(gather(4096, MS), PEERS);
+    }
+    to_send = 1000000;
+    (void)gather(4096, MS);
+    (void)gather(4096, MS);
+    CHECK(wait_count <= 14);
+    end();
+}
+
+static void a_time_that_is_over_ends_a_doze(void)
+{
+    pmx_policy p = lines("\n", 1000);
+    uint64_t id;
+    p.idle_ns = 20 * MS;
+    p.service = 0;
+    begin(PEERS - 1);
+    uint32_t port = w.port;
+    world_listen(&w, &p);
+    int fd = virtual_peer(&w, &id);
+    w.port = port;
+    int64_t before = sim_clock();
+    to_send = 1000000;
+    while (!closed(&w, id))
+        (void)gather(100000, 1000 * MS);
+    EQUAL(error_of(&w, id), ETIMEDOUT);
+    CHECK(sim_clock() - before <= 1100 * MS);
+    sim_close(fd);
+    w.closed_count--;
+    end();
+}
+
+/* --- large messages ----------------------------------------------------- */
+
+static uint8_t large[300000];
+static size_t sent[PEERS], whole;
+
+/* Each peer sends its message as far as there is room. */
+static int pieces(void)
+{
+    int moved = 0;
+    sim_time += EVERY;
+    for (int i = 0; i < count; i++) {
+        ssize_t n = sent[i] == whole ? 0
+                  : sim_send(fds[i], large + sent[i], whole - sent[i], 0);
+        sent[i] += n > 0 ? (size_t)n : 0;
+        moved |= n > 0;
+    }
+    return moved;
+}
+
+static void send_large(int peers, size_t size, uint64_t arena)
+{
+    pmx_policy p = prefix(4, 0, 1000000);
+    sim_begin();
+    sim_now.room_in = sim_now.room_out = 70000;
+    world_begin(&w, 100, arena);
+    world_listen(&w, &p);
+    for (count = 0; count < peers; count++)
+        fds[count] = virtual_peer(&w, &ids[count]);
+    memset(large, 'x', sizeof large);
+    for (int i = 0; i < 4; i++)
+        large[i] = (uint8_t)(size >> 8 * (3 - i));
+    memset(sent, 0, sizeof sent);
+    whole = size + 4;
+    sim_idle = pieces;
+    do
+        CHECK(turn_of(&w, PMX_FOR_EVER, 8, 1000 * MS) >= 0);
+    while (!w.t.messages);
+}
+
+static void large_messages_gather(void)
+{
+    static const size_t sizes[] = {50000, 66000, 100000, 299000};
+    for (int k = 0; k < 4; k++) {
+        send_large(8, sizes[k], 4 << 20);
+        EQUAL(w.t.messages, 8);
+        EQUAL(w.t.arena->size, 8 * sizes[k]);
+        CHECK(!(w.t.reason & PMX_LARGE));
+        end();
+    }
+}
+
+/* What finds no room is first in the next batch; and a message that no arena
+ * holds comes alone, in its own memory. */
+static void an_arena_bounds_what_gathers(void)
+{
+    send_large(8, 100000, 450000);
+    CHECK(w.t.messages == 4 || w.t.messages == 3);
+    while (w.message_count < 8) {
+        turn_of(&w, PMX_FOR_EVER, 8, 10 * MS);
+        CHECK(w.t.messages <= 4);
+        CHECK(!(w.t.reason & PMX_LARGE));
+    }
+    end();
+    send_large(2, 299000, 200000);
+    EQUAL(w.t.messages, 1);
+    CHECK(w.t.reason & PMX_LARGE);
+    UNTIL(&w, w.message_count == 2);
+    end();
+}
+
+/* Peers that each bring a message and a part of another have not done. */
+static void a_message_that_is_on_its_way_is_waited_for(void)
+{
+    begin(2);
+    for (int i = 0; i < 2; i++)
+        EQUAL(sim_send(fds[i], "one\ntw", 6, 0), 6);
+    int64_t before = sim_clock();
+    to_send = 2;                /* "line\n" ends them */
+    EQUAL(gather(4, 1000 * MS), 4);
+    CHECK(sim_clock() - before < 100 * MS);
+    end();
+}
+#endif
+
+const test_case gather_tests[] = {
+    VIRTUAL(a_batch_that_gathers_dozes),
+    VIRTUAL(a_batch_is_handed_over_soon_after_its_last_message),
+    VIRTUAL(a_slice_is_short_beside_a_long_delay),
+    VIRTUAL(a_wakeup_ends_a_doze_at_once),
+    VIRTUAL(peers_that_wait_for_answers_are_not_kept_waiting),
+    VIRTUAL(a_batch_dozes_again_when_its_peers_do_not_wait),
+    VIRTUAL(a_time_that_is_over_ends_a_doze),
+    VIRTUAL(large_messages_gather),
+    VIRTUAL(an_arena_bounds_what_gathers),
+    VIRTUAL(a_message_that_is_on_its_way_is_waited_for),
+    {0},
+};
