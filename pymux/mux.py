@@ -20,10 +20,10 @@ from .objects.listener import Listener, listen_on_all
 from .objects.made import Made
 from .objects.status import takes_output
 from .values.checks import (
+    check_batch,
     check_min_messages,
     check_spin,
     seconds,
-    whole,
 )
 from .values.endpoint import (
     Connectable,
@@ -53,8 +53,8 @@ class Mux(MuxBase):
     Args:
         backend: a name of `backends()`; None takes the environment's
             ``PYMUX_BACKEND``, else the best that works.
-        arena_size: the bytes that one harvest receives, about.
-        max_messages: the most messages that one harvest receives.
+        arena_size: the most bytes that one batch holds; a larger message comes alone.
+        max_messages: the most messages that one batch holds.
         spin: seconds to poll before blocking, ``"auto"`` to adapt.
 
     Raises:
@@ -78,12 +78,13 @@ class Mux(MuxBase):
         max_messages: int = 4096,
         spin: float | Literal["auto"] = 0.0,
     ) -> None:
+        arena_size, max_messages = check_batch(arena_size, max_messages)
         make = partial(
             Engine,
             OBJECTS,
             backend,
-            arena_size=whole("arena_size", arena_size, 1, 2**30),
-            max_messages=whole("max_messages", max_messages, 1, 2**24),
+            arena_size=arena_size,
+            max_messages=max_messages,
             spin_ns=check_spin(spin),
         )
         join(self, make)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from .handlers.base import OnError
 from .objects.handler import Handler
-from .server.base import DEFAULT_ADDRESS
+from .server.base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES
 from .server.server import Server, run_until_signal
 from .values.endpoint import Listenable, Listenables
 from .values.framing import Framing
@@ -28,6 +28,8 @@ def serve(
     mode: int = 0o600,
     drain_timeout: float = 5.0,
     spin: float | Literal["auto"] = 0.0,
+    arena_size: int = ARENA_SIZE,
+    max_messages: int = MAX_MESSAGES,
     on_error: OnError | None = None,
 ) -> Stats:
     """Serve in this thread until SIGINT or SIGTERM, then drain.
@@ -48,6 +50,9 @@ def serve(
         mode: permissions of a Unix socket's file.
         drain_timeout: seconds that connections have to finish after the signal.
         spin: seconds to poll before blocking, or ``"auto"``.
+        arena_size: the most bytes that one batch holds. Messages that gather wait in
+            this memory; a larger message comes alone.
+        max_messages: the most messages that one batch holds.
         on_error: called with (connection or None, exception) when a handler
             raises; None logs the exception.
 
@@ -72,6 +77,8 @@ def serve(
         mode=mode,
         drain_timeout=drain_timeout,
         spin=spin,
+        arena_size=arena_size,
+        max_messages=max_messages,
         on_error=on_error,
     )
     return run_until_signal(server)

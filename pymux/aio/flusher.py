@@ -48,13 +48,14 @@ class Flusher(Engine):
         objects: Objects,
         backend: str | None,
         join: Callable[[Engine], None],
+        **sizes: int,
     ) -> None:
         self.loop = loop
         self._flush: asyncio.Handle | None = None  # a call at the end of this step
         self._to_flush = False  # tasks that run next may send
         self._waits = 0  # how many calls leave the turn to those tasks yet
         self.context = contextvars.copy_context()
-        super().__init__(objects, watchable(backend), join=join)
+        super().__init__(objects, watchable(backend), join=join, **sizes)
         self.thread = get_ident()
 
     def touched(self) -> None:

@@ -53,6 +53,7 @@ class LoopEngine(Flusher):
         loop: asyncio.AbstractEventLoop,
         backend: str | None,
         join: Callable[[Engine], None],
+        **sizes: int,
     ) -> None:
         self.fatal: BaseException | None = None
         self._watched = -1  # the descriptor that the loop watches
@@ -63,7 +64,7 @@ class LoopEngine(Flusher):
         self._timer_at = 0.0  # the loop's time at which the timer is due
         self._next: asyncio.Handle | None = None  # a turn that waits for nothing
         self._mux: LoopMux | None = None  # while the loop watches the descriptor
-        super().__init__(loop, self.made, backend, join)
+        super().__init__(loop, self.made, backend, join, **sizes)
         self.ignore_signals()  # signals wake the loop
         try:
             self.fileno()

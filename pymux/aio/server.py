@@ -12,7 +12,7 @@ from ..engine.owner import FORKED
 from ..handlers.base import OnError
 from ..objects.base import mux_with
 from ..objects.handler import HandlerOf
-from ..server.base import DEFAULT_ADDRESS, BaseServer, Plan
+from ..server.base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
@@ -72,7 +72,15 @@ class Server(BaseServer):
 
     def _make_mux(self) -> LoopMux:
         loop = asyncio.get_running_loop()
-        return mux_with(LoopMux, partial(ServerEngine, loop, self._life.backend))
+        plan = self._life
+        make = partial(
+            ServerEngine,
+            loop,
+            plan.backend,
+            arena_size=plan.arena_size,
+            max_messages=plan.max_messages,
+        )
+        return mux_with(LoopMux, make)
 
     async def _start(self) -> Server:
         engine: Any = self._life.bind(self._make_mux, LoopHandlers)
@@ -201,6 +209,8 @@ def serve(
     reuse_port: bool = False,
     mode: int = 0o600,
     drain_timeout: float = 5.0,
+    arena_size: int = ARENA_SIZE,
+    max_messages: int = MAX_MESSAGES,
     on_error: OnError | None = None,
 ) -> Server:
     """Serve in the running loop: ``await serve(...)``, or ``async with``.
@@ -222,6 +232,9 @@ def serve(
         reuse_port: let several processes listen on one port.
         mode: permissions of a Unix socket's file.
         drain_timeout: seconds that `Server.stop` gives connections to finish.
+        arena_size: the most bytes that one batch holds. Messages that gather wait in
+            this memory; a larger message comes alone.
+        max_messages: the most messages that one batch holds.
         on_error: called with (connection or None, exception) instead of
             reporting what a handler raised.
 
@@ -250,6 +263,8 @@ def serve(
         reuse_port=reuse_port,
         mode=mode,
         drain_timeout=drain_timeout,
+        arena_size=arena_size,
+        max_messages=max_messages,
         on_error=on_error,
     )
     return Server(plan)

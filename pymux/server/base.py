@@ -14,14 +14,16 @@ from ..mux import Mux
 from ..objects.base import engine_of
 from ..objects.handler import HandlerOf
 from ..service import Service
-from ..values.checks import duration
+from ..values.checks import check_batch, duration
 from ..values.endpoint import Listenable, Listenables, ListenOptions
 from ..values.stats import Stats
 from .drain import Drain, stop_time
 
-__all__ = ["DEFAULT_ADDRESS", "BaseServer", "Plan"]
+__all__ = ["ARENA_SIZE", "DEFAULT_ADDRESS", "MAX_MESSAGES", "BaseServer", "Plan"]
 
 DEFAULT_ADDRESS = ("127.0.0.1", 8093)
+ARENA_SIZE = 262144  # bytes
+MAX_MESSAGES = 4096
 
 
 class Plan:
@@ -53,12 +55,15 @@ class Plan:
         *,
         backend: str | None,
         drain_timeout: float | None,
+        arena_size: int,
+        max_messages: int,
         on_error: OnError | None,
         **options: Unpack[ListenOptions],
     ) -> None:
         self._service = Service(handler, address, on_error, **options)
         choose(backend)
         self.backend = backend
+        self.arena_size, self.max_messages = check_batch(arena_size, max_messages)
         self._drain_timeout = duration("drain_timeout", drain_timeout)
         self.lock = RLock()
         self.claim: object = None

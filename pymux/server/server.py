@@ -25,7 +25,7 @@ from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
 from ..values.stats import Stats
-from .base import DEFAULT_ADDRESS, BaseServer, Plan
+from .base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
 
 __all__ = ["Server", "run_until_signal"]
 
@@ -79,6 +79,9 @@ class Server(BaseServer):
         mode: permissions of a Unix socket's file.
         drain_timeout: seconds that `stop` gives connections to finish.
         spin: seconds to poll before blocking, or ``"auto"``.
+        arena_size: the most bytes that one batch holds. Messages that gather wait in
+            this memory; a larger message comes alone.
+        max_messages: the most messages that one batch holds.
         on_error: called with (connection or None, exception) when a handler
             raises; None logs the exception.
 
@@ -103,6 +106,8 @@ class Server(BaseServer):
         mode: int = 0o600,
         drain_timeout: float = 5.0,
         spin: float | Literal["auto"] = 0.0,
+        arena_size: int = ARENA_SIZE,
+        max_messages: int = MAX_MESSAGES,
         on_error: OnError | None = None,
     ) -> None:
         plan = Plan(
@@ -115,6 +120,8 @@ class Server(BaseServer):
             reuse_port=reuse_port,
             mode=mode,
             drain_timeout=drain_timeout,
+            arena_size=arena_size,
+            max_messages=max_messages,
             on_error=on_error,
         )
         super().__init__(plan)
@@ -133,7 +140,13 @@ class Server(BaseServer):
         return self._plan.bind(self._make_mux, Handlers, claim)
 
     def _make_mux(self) -> Mux:
-        return Mux(self._plan.backend, spin=self._spin)
+        plan = self._plan
+        return Mux(
+            plan.backend,
+            arena_size=plan.arena_size,
+            max_messages=plan.max_messages,
+            spin=self._spin,
+        )
 
     # --- life -------------------------------------------------------------
 

@@ -128,6 +128,14 @@ def check_mode(mode: Any) -> int:
     return whole("mode", mode, 0, 0o777, "like 0o600")
 
 
+def check_batch(arena_size: Any, max_messages: Any) -> tuple[int, int]:
+    """Check the most bytes and messages of a batch."""
+    return (
+        whole("arena_size", arena_size, 1, 2**30),
+        whole("max_messages", max_messages, 1, 2**24),
+    )
+
+
 def check_spin(spin: Any) -> int:
     """Nanoseconds to poll before blocking, -1 to adapt."""
     if spin == "auto":
