@@ -40,7 +40,7 @@ NAMES = [
 SERVER = (
     "(handler, address=('127.0.0.1', 8093), *, framing=None, limits=None,"
     " backend=None, backlog=None, reuse_port=False, mode=384, drain_timeout=5.0,"
-    " spin=0.0, on_error=None)"
+    " spin=0.0, arena_size=262144, max_messages=4096, on_error=None)"
 )
 SIGNATURES = {
     "Server": SERVER,
