@@ -13,6 +13,7 @@ Names
     batched               marks a handler that takes a whole batch at once
     sleep, to_thread, dial
                           awaitables for a coroutine handler
+    timeout               a block of a coroutine that must end in time
     connect, Client       a blocking client
     Mux, Listener, Timer  for a loop of your own: listen, connect, harvest
     Batch                 one harvest: messages as rows and as columns
@@ -27,7 +28,7 @@ Names
     backends              names the backends that work here: epoll, kqueue, ...
     Handler, Address, Framing
                           types, for annotations: what `serve` and `connect` take
-    ConnectionClosed, BackendUnavailable
+    ConnectionClosed, Cancelled, BackendUnavailable
                           pymux's own errors
 
 A handler has one of four forms. ``def handler(conn, data)`` is called for each message
@@ -68,7 +69,9 @@ from .engine.backends import backends
 from .engine.timers import Timer
 from .handlers.dial import dial
 from .handlers.marks import batched
-from .handlers.tasks import sleep, to_thread
+from .handlers.tasks import sleep
+from .handlers.threads import to_thread
+from .handlers.timeouts import timeout
 from .mux import Mux
 from .objects.batch import Batch
 from .objects.connection import Connection
@@ -79,7 +82,7 @@ from .selector import Selector
 from .server.server import Server
 from .values.addresses import Address
 from .values.endpoint import Endpoint
-from .values.errors import BackendUnavailable, ConnectionClosed
+from .values.errors import BackendUnavailable, Cancelled, ConnectionClosed
 from .values.framing import (
     Fixed,
     Framing,
@@ -102,6 +105,7 @@ __all__ = [
     "Address",
     "BackendUnavailable",
     "Batch",
+    "Cancelled",
     "Client",
     "Connection",
     "ConnectionClosed",
@@ -129,6 +133,7 @@ __all__ = [
     "dial",
     "serve",
     "sleep",
+    "timeout",
     "to_thread",
 ]
 

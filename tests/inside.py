@@ -12,7 +12,7 @@ import pymux.cli.main
 from pymux.cli import arguments, words
 from pymux.cli import talk as conversation
 from pymux.engine import backends, clock, engine, gil, locks
-from pymux.handlers import tasks
+from pymux.handlers import current, threads
 from pymux.objects import suspend
 from pymux.server import server as servers
 from pymux.values import addresses, endpoint
@@ -186,7 +186,7 @@ def has_untaken(conn):
     return bool(conn._buffer.untaken)
 
 
-running_asyncio = tasks.running_asyncio
+running_asyncio = current.running_asyncio
 
 
 @contextlib.contextmanager
@@ -197,11 +197,11 @@ def own_threads():
     have not finished.
     """
     workers = _Workers()
-    with mock.patch.object(tasks, "WORKERS", workers):
+    with mock.patch.object(threads, "WORKERS", workers):
         yield workers
 
 
-class _Workers(tasks.ThreadPool):
+class _Workers(threads.ThreadPool):
     def threads(self):
         return self._threads
 

@@ -26,7 +26,9 @@ NAMES = [
     "Limits",
     "Endpoint",
     "sleep",
+    "timeout",
     "to_thread",
+    "Cancelled",
     "Stats",
     "backends",
     "ConnectionClosed",
@@ -76,7 +78,8 @@ SIGNATURES = {
     "Selector.modify": "(self, fileobj, events, data=None)",
     "Selector.select": "(self, timeout=None)",
     "sleep": "(seconds)",
-    "to_thread": "(fn, *args)",
+    "timeout": "(seconds)",
+    "to_thread": "(fn, *args, timeout=None)",
 }
 
 STATS = [

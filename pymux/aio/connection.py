@@ -7,11 +7,13 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ..engine.owner import FORKED
+from ..handlers.timeouts import Timeout
 from ..objects.batch import Batch
 from ..objects.connection import Connection
 from ..objects.made import Made
 from ..objects.rows import engine_of as engine_of_batch
 from ..objects.status import buffer_of, engine_of, refusal
+from ..values.checks import duration
 from ..values.errors import ConnectionClosed
 
 if TYPE_CHECKING:
@@ -130,15 +132,24 @@ class LoopConnection(Connection):
             reader.engine.touched()
         return message
 
-    async def drain(self) -> None:
+    async def drain(self, timeout: float | None = None) -> None:
         """Wait until output is under low water, if output is over high water.
 
         After much output `drain` waits for one step of the loop in any case. In that
         step other tasks run, and the loss of the connection is noticed.
 
+        Args:
+            timeout: seconds to wait, None for ever.
+
         Raises:
+            TimeoutError: output was not under low water in time; it stays queued.
             ConnectionClosed: the connection was lost.
         """
+        if duration("timeout", timeout) is not None:
+            text = f"drain(): not under low water within {timeout} seconds"
+            async with Timeout(timeout, text):
+                await self.drain()
+            return
         if buffer_of(self) is None and self.closed:
             await asyncio.sleep(0)
         reader = self._reader("drain()")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ..objects.rows import begin_rows, row_count
 from ..objects.status import buffer_of, drop_buffer, is_closed, set_buffer
 from .base import OnError, repeat
 from .buffered import BufferedDispatcher
+from .current import HOME
 from .generators import Generators
 from .tasks import Task
 
@@ -53,8 +55,11 @@ class CoroutineDispatcher(BufferedDispatcher):
         """Start the coroutine of a new connection."""
         if self.ending:
             return
-        base = self.context
-        context = copy_context() if base is None else base.copy()
+        if self.context is None:
+            context = copy_context()
+            context.run(HOME.set, weakref.ref(self.engine))
+        else:
+            context = self.context.copy()
         try:
             coroutine = context.run(self.handler, conn)
         except BaseException as error:
@@ -104,6 +109,7 @@ class CoroutineDispatcher(BufferedDispatcher):
         """Let this thread step coroutines while the block runs. Each coroutine
         starts with a copy of the thread's present context."""
         self.context = copy_context()
+        self.context.run(HOME.set, weakref.ref(self.engine))
         return self.generators.watched()
 
     def bereave(self) -> None:

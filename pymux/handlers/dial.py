@@ -20,7 +20,8 @@ from ..values.checks import duration
 from ..values.endpoint import Connectable, Endpoint, Settings, connect_settings
 from .buffer import TaskBuffer
 from .buffered import BufferedDispatcher
-from .tasks import WORKERS, Task, named
+from .tasks import Task, Wait, named
+from .threads import WORKERS
 
 if TYPE_CHECKING:
     import ssl as tls
@@ -60,6 +61,10 @@ class DialledBuffer(TaskBuffer):
         self.call = call
         self.task.waiting = self
 
+    def has_arrived(self) -> bool:
+        """Return True if the coroutine waits for a message that is here."""
+        return self.call == "recv" and bool(self.engine.has_more(self.conn.id))
+
     def begin(self) -> None:
         """Resume the coroutine: the connection is open."""
         if self.is_awaited("dial"):
@@ -96,21 +101,21 @@ class DialDispatcher(BufferedDispatcher):
         """Do nothing: the coroutines' own dispatchers end the coroutines."""
 
 
-class _Dial:
+class _Dial(Wait):
     """One `dial`: resolve in a thread, connect, wait until the connection is open."""
 
-    call = "dial"  # the name for error messages
+    call = "dial"
 
     def __init__(self, settings: Settings, timeout: float | None) -> None:
         self._settings = settings
         self._timeout = timeout
         self._timer: Timer | None = None
         self._begun = 0.0
+        self._conn: Connection | None = None  # once it connects
 
     def begin(self, task: Task) -> None:
         """Begin to connect for the task that waits."""
         self._begun = clock.now()
-        task.waiting = self
         address = self._settings.address
         if is_numeric(address):
             self._connect(task, endpoints(address, listen=False))
@@ -159,11 +164,18 @@ class _Dial:
             left = max(left - (clock.now() - self._begun), 0.001)
         rules = policy(settings.framing, settings.limits, half_open=True, timeout=left)
         rules.service = engine.handlers.dial_number()
-        conn = engine.dial(found, rules, settings.framing, str(settings))
+        conn = self._conn = engine.dial(found, rules, settings.framing, str(settings))
         buffer = DialledBuffer(conn, task, str(settings))
         set_buffer(conn, buffer)
         task.own(buffer)
         buffer.wait_in("dial")
+
+    def give_up(self) -> None:
+        """Drop the connection, which may be connecting yet."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._conn is not None and not self._conn.closed:
+            self._conn.abort()
 
 
 def dial(
@@ -217,4 +229,4 @@ def dial(
         (connect,) = _in_asyncio
         return connect(address, framing=framing, limits=limits, timeout=timeout)
 
-    return named("dial", in_asyncio, _Dial(settings, timeout).begin)
+    return named(in_asyncio, _Dial(settings, timeout))

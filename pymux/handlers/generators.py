@@ -17,12 +17,14 @@ from collections.abc import Coroutine, Iterator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from .tasks import SERVING, Task
+from .current import HOME, SERVING
+from .tasks import Task
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
     from ..engine.timers import Timer
     from .coroutine import CoroutineDispatcher
+    from .timeouts import Look
 
 __all__ = ["Generators"]
 
@@ -41,9 +43,10 @@ class Closer(Task):
         self.eager = 0
         self.over = False
         self.lost: BaseException | None = None
-        self.waiting: str | None = None
-        self.timer: Timer | None = None
+        self.waiting: Any = None
+        self.timer: Timer | Look | None = None
         self.context = context
+        context.run(HOME.set, weakref.ref(self.engine))
         self.coroutine: Coroutine[Any, Any, Any] = finish(generator)
         self.owner = owner
 

@@ -1,55 +1,85 @@
 """Tasks are coroutines of handlers, which the mux steps without asyncio.
 
 A `Task` holds the coroutine of one connection. An awaitable of a connection notes the
-wait in the task and yields the task. `sleep` and `to_thread` belong to no connection
-and yield a `Wait`. Any other yielded value is a foreign awaitable, which cannot work.
+wait in the task and yields the task. `sleep`, `to_thread`, `dial`, `Event` and `Queue`
+belong to no connection and yield a `Wait`, which is then what the task waits for. Any
+other yielded value is a foreign awaitable, which cannot work.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import queue
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from ..engine.locks import RLock
 from ..engine.os_errors import aborted
 from ..objects.status import drop_buffer
 from ..values.checks import duration, number
 from ..values.errors import ConnectionClosed
 from .buffer import TaskBuffer
+from .current import running_asyncio
+from .timeouts import Look, Timeout
 
 if TYPE_CHECKING:
     from ..engine.timers import Timer
     from ..objects.connection import Connection
 
-__all__ = ["Task", "sleep", "to_thread"]
-
-T = TypeVar("T")
+__all__ = ["Call", "Task", "Wait", "named", "sleep"]
 
 FOREIGN = (
     "this awaitable is not pymux's: a coroutine handler awaits recv(), drain(), "
-    "pymux.sleep() and pymux.to_thread(); to use asyncio, serve with pymux.aio"
+    "pymux.sleep(), to_thread(), dial(), and the waits of Event and Queue; to use "
+    "asyncio, serve with pymux.aio"
 )
 
 
 class Wait:
-    """Begins a wait of `sleep`, `to_thread` or `dial` for the task that yields it."""
+    """One wait of a task that belongs to no connection: the task yields it, and has
+    it as its `waiting` then.
 
-    __slots__ = ("begin", "call")
+    What ends the wait compares `waiting` first, since the task may have given up.
 
-    def __init__(self, call: str, begin: Callable[[Task], None]) -> None:
-        self.call: str = call
-        self.begin: Callable[[Task], None] = begin
+    Attributes:
+        call: the name of the call that waits, for error messages.
+    """
+
+    __slots__ = ()
+
+    call: str
+
+    def begin(self, task: Task) -> None:
+        """Begin to wait, for a task whose `waiting` is this wait."""
+        raise NotImplementedError
+
+    def has_arrived(self) -> bool:
+        """Return True if the task gets what it waits for in the mux's next turn."""
+        return False
+
+    def give_up(self) -> None:
+        """Undo what `begin` has begun: an error ends the wait."""
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return (yield self)
+        try:
+            return (yield self)
+        except BaseException:
+            self.give_up()
+            raise
+
+
+class Call(Wait):
+    """A wait that a function begins."""
+
+    __slots__ = ("_begin", "call")
+
+    def __init__(self, call: str, begin: Callable[[Task], None]) -> None:
+        self.call = call
+        self._begin = begin
+
+    def begin(self, task: Task) -> None:
+        """Call the function with the task."""
+        self._begin(task)
 
 
 class Task(TaskBuffer):
@@ -67,7 +97,7 @@ class Task(TaskBuffer):
         self.context: Context = context  # every step of the coroutine runs in it
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
         self.owner: Any = owner  # its `finished` is called when the coroutine ends
-        self.timer: Timer | None = None
+        self.timer: Timer | Look | None = None
 
     @property
     def task(self) -> Task:
@@ -101,6 +131,8 @@ class Task(TaskBuffer):
     def _time_is_over(self, timeout: float) -> None:
         """Give the mux one more turn: a message that came in time may not have been
         read or dispatched yet. `time_out` follows that turn's dispatch."""
+        if type(self.timer) is Look:  # a `timeout` block is over too, and ends the wait
+            return
         self.timer = self.engine.call_later(0, self._looked, timeout)
 
     def _looked(self, timeout: float) -> None:
@@ -110,11 +142,21 @@ class Task(TaskBuffer):
         """Raise TimeoutError in the coroutine if the extra turn brought nothing."""
         if self.timer is not timer:  # a message or the end came
             return
-        conn = getattr(self.waiting, "conn", self.conn)  # perhaps a dialled one
-        if self.engine.has_more(conn.id):
+        if self.has_arrived():
             self._time_is_over(timeout)  # the turn was too full to read all input
         else:
             self.throw(TimeoutError(f"recv(): no message within {timeout} seconds"))
+
+    def has_arrived(self) -> bool:
+        """Return True if the coroutine gets what it waits for in the next turn."""
+        waiting = self.waiting
+        if type(waiting) is not str:
+            return bool(waiting.has_arrived())
+        return waiting == "recv" and bool(self.engine.has_more(self.conn.id))
+
+    def within(self, timeout: float, text: str) -> Timeout:
+        """Return a block for this task that raises TimeoutError with a text."""
+        return Timeout(timeout, text, self)
 
     def next_turn(self, call: str, delay: float = 0) -> Task:
         """Return the task to yield; the coroutine goes on after a turn of the mux."""
@@ -162,14 +204,14 @@ class Task(TaskBuffer):
             del error  # its traceback refers to this frame, which would be a cycle
 
     def wait_otherwise(self, wanted: Any) -> None:
-        """Start a `sleep`, `to_thread` or `dial`; refuse any other awaitable."""
+        """Begin a `Wait`; refuse any other awaitable."""
         while wanted is not self or self.waiting is None:
             error: BaseException = RuntimeError(FOREIGN)
             if self.engine.c is None:
                 error = self.closed_error()
-            elif type(wanted) is Wait:
+            elif isinstance(wanted, Wait):
                 try:
-                    self.waiting = wanted.call
+                    self.waiting = wanted
                     wanted.begin(self)
                     return
                 except Exception as error_:  # no thread could be started, say
@@ -221,31 +263,32 @@ class Task(TaskBuffer):
 # --- awaitables that belong to no connection --------------------------------
 
 
-# Threads in which a `Server` steps its coroutines, perhaps inside an asyncio loop.
-SERVING: set[int] = set()
-
-
-def running_asyncio() -> Any:
-    """Return the asyncio module if its loop steps this thread's coroutines, else
-    None. asyncio steps the handlers of pymux.aio and has to do their waiting."""
-    asyncio = sys.modules.get("asyncio")
-    running = getattr(asyncio, "_get_running_loop", None)  # None: half imported
-    if running is None or running() is None or threading.get_ident() in SERVING:
-        return None
-    return asyncio
-
-
 def named(
-    call: str, in_asyncio: Callable[[Any], Any], begin: Callable[[Task], None]
+    in_asyncio: Callable[[Any], Any],
+    wait: Wait,
+    timeout: float | None = None,
+    text: str = "",
 ) -> Coroutine[Any, Any, Any]:
-    """Make a coroutine; the interpreter's "never awaited" warning names `call`."""
+    """Make a coroutine; the interpreter's "never awaited" warning names its call.
 
-    async def wait() -> Any:
+    Args:
+        in_asyncio: called with the module; makes what an asyncio task awaits.
+        wait: what a task of a mux awaits.
+        timeout: seconds after which a TimeoutError with `text` ends the wait.
+    """
+
+    async def waiting() -> Any:
+        if timeout is not None:
+            async with Timeout(timeout, text):
+                return await begun()
+        return await begun()
+
+    def begun() -> Any:
         asyncio = running_asyncio()
-        return await (in_asyncio(asyncio) if asyncio else Wait(call, begin))
+        return in_asyncio(asyncio) if asyncio else wait
 
-    wait.__name__ = wait.__qualname__ = call
-    return wait()
+    waiting.__name__ = waiting.__qualname__ = wait.call
+    return waiting()
 
 
 def sleep(seconds: float) -> Coroutine[Any, Any, None]:
@@ -267,100 +310,4 @@ def sleep(seconds: float) -> Coroutine[Any, Any, None]:
     def begin(task: Task) -> None:
         task.timer = task.engine.call_later(seconds, task.wake)
 
-    return named("sleep", lambda asyncio: asyncio.sleep(seconds), begin)
-
-
-class ThreadPool:
-    """Daemon threads for `to_thread`, so that an abandoned call delays no exit."""
-
-    def __init__(self, most: int = 32) -> None:
-        self._most = most
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew, without threads or jobs. A forked child has none of them."""
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._lock = RLock()
-        self._threads = 0
-        self._busy = 0
-
-    def submit(self, job: Callable[[], None]) -> None:
-        """Call `job` in a thread. Start a new thread if all are busy; if that fails,
-        the job waits for a busy thread.
-
-        Raises:
-            RuntimeError: the pool has no thread. The job is not called.
-        """
-        with self._lock:
-            more = self._busy >= self._threads and self._threads < self._most
-            if more:
-                name = f"pymux-to_thread-{self._threads + 1}"
-                thread = threading.Thread(target=self._work, name=name, daemon=True)
-                try:
-                    thread.start()
-                    self._threads += 1
-                except RuntimeError:
-                    if not self._threads:
-                        raise
-            self._busy += 1
-        self._jobs.put(job)
-
-    def _work(self) -> None:
-        while True:
-            self._jobs.get()()
-            with self._lock:
-                self._busy -= 1
-
-
-WORKERS = ThreadPool()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=WORKERS.forget)
-
-
-def to_thread(fn: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
-    """Call ``fn(*args)`` in another thread and wait for its result.
-
-    A coroutine handler uses it for calls that block. `fn` runs in a copy of the
-    coroutine's context. A server that stops does not wait for a call that outlasts
-    its drain.
-
-    Args:
-        fn: must not touch the mux or its connections, which belong to the mux's
-            thread.
-        args: the arguments of `fn`.
-
-    Returns:
-        The result of `fn`. An error that `fn` raises is raised here.
-
-    Raises:
-        TypeError: `fn` cannot be called.
-        RuntimeError: no thread can be started. `fn` is not called.
-
-    >>> async def handler(conn):
-    ...     async for message in conn:
-    ...         conn.send(await to_thread(bytes.upper, message))
-    """
-    if not callable(fn):
-        raise TypeError(f"fn is {fn!r}; a callable is needed")
-
-    def begin(task: Task) -> None:
-        context = task.context.copy()
-
-        def job() -> None:
-            value: Any
-            try:
-                value = context.run(fn, *args)
-                done: Callable[[Any], None] = task.resume
-            except BaseException as error:
-                done, value = task.throw, error
-            with contextlib.suppress(RuntimeError):  # the mux is closed
-                task.engine.call_threadsafe(finish, done, value)
-            del value  # an error's traceback refers to this frame: a cycle
-
-        def finish(done: Callable[[Any], None], value: Any) -> None:
-            if task.waiting == "to_thread":
-                done(value)
-
-        WORKERS.submit(job)
-
-    return named("to_thread", lambda asyncio: asyncio.to_thread(fn, *args), begin)
+    return named(lambda asyncio: asyncio.sleep(seconds), Call("sleep", begin))

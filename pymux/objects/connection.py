@@ -11,6 +11,7 @@ from ..engine.names import names_of, unpack_names
 from ..engine.ops import ABORT, CLOSE, PAUSE, RESUME, SEND_EOF
 from ..engine.output import SUBMIT_PIECES, to_bytes
 from ..values.addresses import format_address
+from ..values.checks import duration
 from ..values.errors import no_copy
 from .status import CLOSED, GONE, OPEN, SEND_ENDED, refusal
 from .suspend import suspend, suspending
@@ -328,18 +329,28 @@ class Connection:
             message = yield task
         return message
 
-    async def drain(self) -> None:
+    async def drain(self, timeout: float | None = None) -> None:
         """Wait until output is under low water, if it is over high water.
 
         After much output this always waits for the next turn: so the mux serves other
         connections, and notices the loss of the peer.
 
+        Args:
+            timeout: seconds to wait, None for ever.
+
         Raises:
+            TimeoutError: output was not under low water in time; it stays queued.
+            ValueError: a negative timeout.
             ConnectionClosed: the connection was lost.
             RuntimeError: in another coroutine than the connection's own.
         """
         engine, buffer = self._engine, self._buffer
         running = engine.running
+        if duration("timeout", timeout) is not None and running is not None:
+            text = f"drain(): not under low water within {timeout} seconds"
+            async with running.within(timeout, text):
+                await self.drain()
+            return
         if running is not None and running.conn is None:
             # The cleanup of an async generator runs in a task without a connection.
             while buffer and not self.closed and self.queued > buffer.high_water:

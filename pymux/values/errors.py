@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..objects.connection import Connection
 
-__all__ = ["BackendUnavailable", "ConnectionClosed"]
+__all__ = ["BackendUnavailable", "Cancelled", "ConnectionClosed"]
 
 # These leave pymux when a handler raises them. Every other exception, whatever its
 # class, is an error of that handler alone.
@@ -57,6 +57,22 @@ class ConnectionClosed(ConnectionError):
     def __deepcopy__(self, memo: Any) -> ConnectionClosed:
         """Copy the error as `copy.copy` does, since a connection has no copies."""
         return self.__copy__()
+
+
+class Cancelled(BaseException):
+    """An await of a coroutine on a mux is given up.
+
+    A `timeout` whose time is over raises this error in the await that the coroutine
+    is in, and makes a `TimeoutError` of it where the coroutine leaves the block. In
+    asyncio that error is `asyncio.CancelledError`.
+
+    Let the error pass. A `finally` part may clean up, and may await; code that
+    catches every `BaseException` raises the error again.
+
+    >>> from pymux import Cancelled
+    >>> issubclass(Cancelled, Exception)
+    False
+    """
 
 
 class BackendUnavailable(OSError):
