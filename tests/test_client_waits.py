@@ -1,6 +1,7 @@
 """What a client takes before it waits, and when a wait is over."""
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -124,3 +125,40 @@ def test_next_takes_one_message(listener):
         peer.shutdown(socket.SHUT_WR)
         with pytest.raises(StopIteration):
             next(client)
+
+
+# --- limits ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of_endpoint", [False, True])
+def test_a_client_whose_peer_is_silent_for_too_long_is_lost(
+    listener, clock, of_endpoint
+):
+    where, limits = listener.getsockname(), pymux.Limits(idle_timeout=60)
+    options = {} if of_endpoint else {"limits": limits}
+    if of_endpoint:
+        where = pymux.Endpoint(where, limits=limits)
+    with pymux.connect(where, timeout=10, **options) as client:
+        peer, _ = listener.accept()
+        with peer:
+            peer.sendall(b"x")
+            assert client.recv() == b"x"
+            clock.advance(100)  # the client's own time, for its message
+            for span in (50, 11):
+                with pytest.raises(TimeoutError):
+                    client.recv(0)
+                clock.advance(span)
+            with pytest.raises(pymux.ConnectionClosed) as caught:
+                client.recv()
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+@pytest.mark.parametrize(
+    "name, value", [("max_output", 5), ("high_water", 1 << 20), ("close_timeout", 1.0)]
+)
+def test_a_client_refuses_limits_that_it_does_not_take(listener, name, value):
+    limits = pymux.Limits(**{name: value})
+    with pytest.raises(ValueError, match=f"limits has {name}={value}; a client takes"):
+        pymux.connect(listener.getsockname(), limits=limits)
+    with pytest.raises(TypeError, match="limits is 7"):
+        pymux.connect(listener.getsockname(), limits=7)

@@ -283,9 +283,7 @@ def test_a_client_takes_a_url_and_an_endpoint():
         assert answer(pymux.Endpoint(url, framing=LINES), b"two") == b"TWO"
 
 
-@pytest.mark.parametrize(
-    "option", [{"limits": pymux.Limits()}, {"handler": upper}, {"backlog": 5}]
-)
+@pytest.mark.parametrize("option", [{"handler": upper}, {"backlog": 5}])
 def test_a_client_refuses_what_cannot_apply(option):
     with pytest.raises(ValueError, match="cannot apply"):
         pymux.connect(pymux.Endpoint(HERE, **option))

@@ -49,7 +49,7 @@ SIGNATURES = {
     "serve": SERVER,
     "aio.serve": SERVER.replace(" spin=0.0,", ""),
     "batched": "(handler=None, *, min_messages=1, max_delay=0.0)",
-    "connect": "(address, *, framing=None, timeout=None)",
+    "connect": "(address, *, framing=None, limits=None, timeout=None)",
     "Mux": "(backend=None, *, arena_size=262144, max_messages=4096, spin=0.0)",
     "Mux.listen": "(self, address, *, framing=None, limits=None, handler=None,"
     " backlog=None, reuse_port=False, half_open=False, mode=384)",

@@ -11,7 +11,9 @@ from ..objects.made import Made
 from ..values.checks import duration
 from ..values.endpoint import Connectable, connect_settings
 from ..values.framing import Framing, Splitter
+from ..values.limits import Limits
 from .client import Client
+from .waiting import limits_of_client
 
 __all__ = ["connect"]
 
@@ -22,6 +24,7 @@ def connect(
     address: Connectable,
     *,
     framing: Framing | None = None,
+    limits: Limits | None = None,
     timeout: float | None = None,
 ) -> Client:
     """Connect to a server and return a blocking client.
@@ -30,6 +33,12 @@ def connect(
         address: `(host, port)`, the path of a Unix socket, a URL or an `Endpoint`.
         framing: how messages are cut from the stream; None is `Raw()`. A
             `Splitter` is refused.
+        limits: time limits of the connection; None is `Limits()`. A client takes
+            `idle_timeout` and `keepalive`. Its calls bound themselves how much is
+            queued and how long a close takes, so other limits are refused. The
+            connection may be idle between calls, too; the next call then raises
+            `ConnectionClosed`, with ETIMEDOUT. The time from a message to the next
+            call does not count.
         timeout: seconds that connecting may take, and the default for each `send`
             and `recv` of the client. None waits for ever.
 
@@ -41,7 +50,7 @@ def connect(
         OSError: the connection was not made. The subclass tells the cause, as
             ConnectionRefusedError or FileNotFoundError.
         ValueError: the address is malformed, the timeout is negative, or an option
-            of the endpoint cannot apply: a client takes no handler and no limits.
+            cannot apply: a client takes no handler, and two of the limits.
         TypeError: the framing is a `Splitter`, or an argument has a wrong type.
 
     Example:
@@ -56,7 +65,10 @@ def connect(
         ...         list(client)
         [b'desserts', b'reward']
     """
-    settings = connect_settings(address, framing=framing, refuse=("handler", "limits"))
+    settings = connect_settings(
+        address, framing=framing, limits=limits, refuse=("handler",)
+    )
+    of_client = limits_of_client(settings.limits)
     timeout = duration("timeout", timeout)
     if isinstance(settings.framing, Splitter):
         raise TypeError(
@@ -66,7 +78,7 @@ def connect(
     client = None
     try:
         client = Client(mux_with(Mux, partial(SmallEngine, OBJECTS)), timeout)
-        client._connect(settings)
+        client._connect(settings, of_client)
         return client
     except BaseException:
         if client is not None:

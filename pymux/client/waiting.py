@@ -11,6 +11,7 @@ nothing: the next call notes the batch.
 from __future__ import annotations
 
 import errno
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..engine.os_errors import meaning
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ..objects.connection import Connection
     from ..values.endpoint import Settings
 
-__all__ = ["LAST_NAP", "LIMITS", "MAX_HELD", "Waiting"]
+__all__ = ["LAST_NAP", "LIMITS", "MAX_HELD", "Waiting", "limits_of_client"]
 
 # A client reads on while its own output waits, however much waits there: a peer that
 # echoes would otherwise stop reading too, and both sides would wait for ever.
@@ -38,11 +39,32 @@ UNBOUNDED = 1 << 62
 # timeout of its own.
 LIMITS = Limits(high_water=UNBOUNDED, max_output=UNBOUNDED, close_timeout=None)
 
+# The limits that a client's user may set.
+TAKEN = ("idle_timeout", "keepalive")
+
 # The bytes that a client takes in while its own output waits, before reading pauses.
 MAX_HELD = 16 * 1024 * 1024
 
 # The longest wait, in seconds, where nothing tells of what is waited for.
 LAST_NAP = 0.02
+
+
+def limits_of_client(limits: Limits | None) -> Limits:
+    """Return the policy of a client with the limits that its user gives.
+
+    Raises:
+        ValueError: a limit is set that a client does not take.
+    """
+    if limits is None:
+        return LIMITS
+    for field in fields(Limits):
+        value = getattr(limits, field.name)
+        if field.name not in TAKEN and value != field.default:
+            raise ValueError(
+                f"limits has {field.name}={value!r}; a client takes "
+                f"{' and '.join(TAKEN)} alone"
+            )
+    return replace(LIMITS, **{name: getattr(limits, name) for name in TAKEN})
 
 
 class Waiting:
@@ -73,14 +95,14 @@ class Waiting:
         assert self._conn is not None
         return self._conn
 
-    def _connect(self, settings: Settings) -> None:
+    def _connect(self, settings: Settings, limits: Limits) -> None:
         """Wait until the connection is open, or raise the cause of its failure."""
         mux = self._mux
         self._engine.lend()
         self._conn = mux.connect(
             settings.address,
             framing=settings.framing,
-            limits=LIMITS,
+            limits=limits,
             half_open=True,
             timeout=self._timeout,
         )
