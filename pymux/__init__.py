@@ -14,6 +14,7 @@ Names
     sleep, to_thread, dial
                           awaitables for a coroutine handler
     timeout               a block of a coroutine that must end in time
+    Event, Queue          what coroutines wait for each other with
     connect, Client       a blocking client
     Mux, Listener, Timer  for a loop of your own: listen, connect, harvest
     Batch                 one harvest: messages as rows and as columns
@@ -69,6 +70,7 @@ from .engine.backends import backends
 from .engine.timers import Timer
 from .handlers.dial import dial
 from .handlers.marks import batched
+from .handlers.sync import Event, Queue
 from .handlers.tasks import sleep
 from .handlers.threads import to_thread
 from .handlers.timeouts import timeout
@@ -110,6 +112,7 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "Endpoint",
+    "Event",
     "Fixed",
     "Framing",
     "Handler",
@@ -118,6 +121,7 @@ __all__ = [
     "Lines",
     "Listener",
     "Mux",
+    "Queue",
     "Raw",
     "Scanner",
     "Selector",

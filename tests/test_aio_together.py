@@ -69,3 +69,50 @@ def test_drain_and_to_thread_may_have_time_limits(loop):
                 assert got[-15:] == b"to_thread drain"
 
     loop.run(main())
+
+
+# --- Event and Queue -------------------------------------------------------------
+
+
+def test_coroutines_wait_for_each_other(loop):
+    ready, items = pymux.Event(), pymux.Queue(maxsize=1)
+
+    async def handler(conn):
+        if await conn.recv() == b"take":
+            await ready.wait()
+            async for item in items:
+                conn.send(item)
+        else:
+            ready.set()
+            for k in range(5):
+                await items.put(b"%d" % k)
+            items.close()
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL, framing=LINES) as server:
+            taken = asyncio.create_task(everything(server.address, b"take\n"))
+            assert await everything(server.address, b"put\n") == b""
+            assert await taken == b"0\n1\n2\n3\n4\n"
+
+    loop.run(main())
+
+
+def test_an_item_is_not_lost_with_the_task_that_was_to_get_it(loop):
+    async def main():
+        items = pymux.Queue()
+        first = asyncio.create_task(items.get())
+        second = asyncio.create_task(items.get())
+        await asyncio.sleep(0)
+        items.put_nowait("one")
+        first.cancel()
+        assert await second == "one"
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        third = asyncio.create_task(items.get())
+        await asyncio.sleep(0)
+        third.cancel()
+        await asyncio.wait([third])
+        items.put_nowait("two")
+        assert items.get_nowait() == "two"
+
+    loop.run(main())
