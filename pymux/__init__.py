@@ -14,6 +14,7 @@ Names
     sleep, to_thread, dial
                           awaitables for a coroutine handler
     timeout               a block of a coroutine that must end in time
+    spawn, Spawned        another coroutine for the same connection
     Event, Queue          what coroutines wait for each other with
     connect, Client       a blocking client
     Mux, Listener, Timer  for a loop of your own: listen, connect, harvest
@@ -70,6 +71,7 @@ from .engine.backends import backends
 from .engine.timers import Timer
 from .handlers.dial import dial
 from .handlers.marks import batched
+from .handlers.nursery import Spawned, spawn
 from .handlers.sync import Event, Queue
 from .handlers.tasks import sleep
 from .handlers.threads import to_thread
@@ -126,6 +128,7 @@ __all__ = [
     "Scanner",
     "Selector",
     "Server",
+    "Spawned",
     "Splitter",
     "Stats",
     "Timer",
@@ -137,6 +140,7 @@ __all__ = [
     "dial",
     "serve",
     "sleep",
+    "spawn",
     "timeout",
     "to_thread",
 ]

@@ -214,6 +214,17 @@ def grace(seconds):
     return mock.patch("pymux.handlers.coroutine.GRACE", seconds)
 
 
+def keeps_spawned(mux):
+    """Whether a mux still keeps anything of spawned coroutines."""
+    engine = mux._engine
+    return bool(engine.nurseries or engine.guests)
+
+
+def cancel_now(spawned):
+    """Cancel a spawned coroutine inside this call, as the end of a connection does."""
+    spawned._task.cancel_now("a test")
+
+
 def suspending_by_generators():
     """For a block: as on an interpreter that makes no native suspending coroutine."""
     return mock.patch.object(suspend, "_NATIVE", False)

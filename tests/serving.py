@@ -44,6 +44,25 @@ class Notes:
         return [error and error.errno for _, error in self.ends]
 
 
+class Told:
+    """What coroutines note, and what `on_error` is told."""
+
+    def __init__(self):
+        self.notes = []
+        self.errors = []
+
+    def on_error(self, conn, error):
+        self.errors.append((conn is not None, type(error), str(error)))
+
+    async def note_cancelled(self, name, wait=lambda: pymux.sleep(3600)):
+        """Wait; note the name when that is cancelled."""
+        try:
+            await wait()
+        except pymux.Cancelled:
+            self.notes.append(name)
+            raise
+
+
 def answer(where, sent, framing=None):
     """What a server answers to one message of a blocking client."""
     with pymux.connect(where, framing=framing, timeout=10) as client:

@@ -28,6 +28,8 @@ NAMES = [
     "sleep",
     "timeout",
     "to_thread",
+    "spawn",
+    "Spawned",
     "Event",
     "Queue",
     "Cancelled",
@@ -81,6 +83,7 @@ SIGNATURES = {
     "Selector.select": "(self, timeout=None)",
     "Queue": "(maxsize=None)",
     "sleep": "(seconds)",
+    "spawn": "(coroutine)",
     "timeout": "(seconds)",
     "to_thread": "(fn, *args, timeout=None)",
 }

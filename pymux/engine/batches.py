@@ -34,6 +34,8 @@ class Batches(Connections):
         given: the rows of the dispatched batch, and which of them were delivered.
         handlers: the handlers of the connections (`Handlers`), if any.
         dialled: buffers of the connections that a task has dialled, by the task.
+        nurseries: the `Nursery` of each task that has spawned others, by the task.
+        guests: tasks that wait for output of another task's connection, by its buffer.
         late: expired timeouts of coroutines, raised once the batch is dispatched.
     """
 
@@ -52,6 +54,8 @@ class Batches(Connections):
         self.handlers: Any = None
         self.late: list[Any] = []
         self.dialled: dict[Any, list[Any]] = {}
+        self.nurseries: dict[Any, Any] = {}
+        self.guests: dict[Any, list[Any]] = {}
         self._ends_before = self.ends  # `ends` before the batch of turn `_counted`
         self._counted = 0
         self._news = False  # True if the last batch has more than messages

@@ -209,10 +209,17 @@ class TaskBuffer(ReceiveBuffer):
         """Return True unless the coroutine waits for the peer."""
         return not self.is_awaited("recv") and not self.is_awaited("drain")
 
+    def lend(self, task: Any) -> bool:
+        """Let another coroutine of the same connection receive from here. True if it
+        may, and is the buffer's `task` now."""
+        return False
+
     def drained(self) -> None:
-        """Resume a coroutine in `drain`: output fell under low water."""
+        """Resume the coroutines in `drain`: output fell under low water."""
         if self.is_awaited("drain"):
             self.task.resume(None)
+        for guest in self.engine.guests.pop(self, ()):
+            guest.wake(None)
 
     def end(self, error: BaseException | None, gone: bool) -> None:
         """Tell the coroutine that the stream has ended or the connection is gone."""
@@ -224,3 +231,5 @@ class TaskBuffer(ReceiveBuffer):
                 self.task.resume(None)
         elif gone and self.is_awaited("drain"):
             self.task.throw(self.closed_error())
+        for guest in self.engine.guests.pop(self, ()) if gone else ():
+            guest.wake(self.closed_error())

@@ -12,6 +12,7 @@ from ..objects.batch import Batch
 from ..objects.connection import Connection
 from ..objects.rows import begin_rows, row_count
 from ..objects.status import buffer_of, drop_buffer, is_closed, set_buffer
+from ..values.errors import Cancelled
 from .base import OnError, repeat
 from .buffered import BufferedDispatcher
 from .current import HOME
@@ -79,25 +80,65 @@ class CoroutineDispatcher(BufferedDispatcher):
                 if self.late and task.waiting in ("recv", "drain"):
                     self.told.add(task)
                 task.end(error, True)
+                nursery = self.engine.nurseries.get(task)
+                if nursery is not None:
+                    nursery.end("the connection has ended")
 
     def outlived(self, task: Task) -> None:
         """Keep a task whose connection has ended before its coroutine."""
         self.orphans.add(task)
 
     def finished(self, task: Task, error: BaseException | None) -> None:
-        """Close the connection of a coroutine that has returned or raised."""
+        """Close the connection of a coroutine that has returned or raised, once all
+        that it has spawned have ended too."""
+        if self.engine.nurseries and self._has_spawned(task, error):
+            return
         conn = task.conn
         drop_buffer(conn)
-        self.orphans.discard(task)
-        self.told.discard(task)
+        self.forget(task)
         if self.engine.dialled:
             task.close_dialled()
-        if isinstance(error, RuntimeError):
-            error = explained(error)
-        if error is not None:
-            self.failed(conn, error)
+        if error is not None and not (is_closed(conn) and type(error) is Cancelled):
+            self.failed(conn, explained(error))
         if not is_closed(conn):
             conn.close()
+
+    def _has_spawned(self, task: Task, error: BaseException | None) -> bool:
+        """Finish a task that has spawned others, or wait for them. False if it has
+        not."""
+        nursery = self.engine.nurseries.get(task)
+        if nursery is None:
+            return False
+        if not nursery.joins(error):  # the nursery is over
+            try:
+                nursery.end("the handler has ended")
+            finally:
+                self.finished(task, error)
+        return True
+
+    def forget(self, task: Task) -> None:
+        """Forget a task that has ended."""
+        self.orphans.discard(task)
+        self.told.discard(task)
+
+    # --- what a nursery needs ---------------------------------------------------
+
+    def is_told(self, task: Task) -> bool:
+        """Return True if a task knows that the server ends."""
+        return self.ending or task in self.told
+
+    def let_clean_up(self, task: Task) -> None:
+        """Keep a spawned task that is about to be cancelled until it has ended."""
+        self.orphans.add(task)
+        self.told.add(task)
+
+    def child_failed(self, conn: Connection, error: BaseException) -> None:
+        """End a connection: a coroutine that its handler has spawned has raised."""
+        self.failed(conn, explained(error))
+        if not is_closed(conn):
+            conn.close()
+
+    # --- its end ----------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
@@ -118,6 +159,9 @@ class CoroutineDispatcher(BufferedDispatcher):
             task = None if conn is None else buffer_of(conn)
             if isinstance(task, Task) and task.owner is self:
                 self.orphans.add(task)
+                nursery = self.engine.nurseries.get(task)
+                if nursery is not None:
+                    self.orphans.update(nursery.children())
 
     def cleans_up(self) -> bool:
         """Tell the coroutines that time is over; True if one is still cleaning up."""
@@ -131,8 +175,9 @@ class CoroutineDispatcher(BufferedDispatcher):
         """Tell each coroutine once that the server ends."""
         self.bereave()
         for task in self.orphans - self.told:
-            self.told.add(task)
-            task.interrupt(cause)
+            if task in self.orphans:  # it has not ended with another one
+                self.told.add(task)
+                task.interrupt(cause)
 
     def clean_up(self) -> None:
         """Serve for at most GRACE seconds while the coroutines clean up."""
@@ -145,8 +190,11 @@ class CoroutineDispatcher(BufferedDispatcher):
 
     def abandon(self) -> None:
         """Close the coroutines that still wait in an await."""
-        for task in [*self.orphans, *self.generators.closers]:
-            task.abandon()
+        for task in list(self.orphans):
+            if task in self.orphans:  # it has not ended with another one
+                task.abandon()
+        for closer in list(self.generators.closers):
+            closer.abandon()
 
     def wind_up(self, cause: BaseException | None) -> None:
         """Interrupt the coroutines, let them clean up, and close the rest.
@@ -164,9 +212,9 @@ class CoroutineDispatcher(BufferedDispatcher):
             raise raised[0]
 
 
-def explained(error: RuntimeError) -> RuntimeError:
+def explained(error: BaseException) -> BaseException:
     """Return a better error if asyncio has no running loop: its own gives no advice."""
-    if "no running event loop" not in str(error):
+    if not isinstance(error, RuntimeError) or "no running event loop" not in str(error):
         return error
     better = RuntimeError(
         "asyncio has no running loop here: a coroutine handler runs on the mux; "

@@ -61,6 +61,18 @@ class DialledBuffer(TaskBuffer):
         self.call = call
         self.task.waiting = self
 
+    def is_at_work(self) -> bool:
+        """Return True unless a coroutine waits for the peer of this connection."""
+        return not self.is_awaited("recv") and self not in self.engine.guests
+
+    def lend(self, task: Task) -> bool:
+        """Let another coroutine of the connection that has dialled receive, while
+        none waits here."""
+        if task.family is not self.task.family or self.task.waiting is self:
+            return False
+        self.task = task
+        return True
+
     def has_arrived(self) -> bool:
         """Return True if the coroutine waits for a message that is here."""
         return self.call == "recv" and bool(self.engine.has_more(self.conn.id))
@@ -189,8 +201,10 @@ def dial(
 ) -> Coroutine[Any, Any, Connection]:
     """Connect, in a coroutine handler, and wait until the connection is open.
 
-    The connection belongs to the coroutine. No other coroutine may await its `recv`
-    and `drain` or iterate over it. The connection is closed when the coroutine ends.
+    The connection belongs to the coroutine, and is closed when the coroutine ends.
+    Coroutines that it spawns may use the connection too, and those of the same
+    accepted connection: one at a time awaits `recv` or iterates. No other coroutine
+    may await its `recv` and `drain`.
     A name is resolved in a thread, and its addresses are tried in order. In an
     asyncio task this is `pymux.aio.connect`.
 

@@ -34,6 +34,8 @@ class Pause(Wait):
 
     __slots__ = ("_future", "_task", "call", "woken")
 
+    is_idle = True
+
     def __init__(self, call: str) -> None:
         self.call = call
         self.woken = False
@@ -317,8 +319,11 @@ class Queue(Shared, Generic[T]):
         return self.get_nowait()
 
     def close(self) -> None:
-        """Take no further items. What is in the queue can still be taken; behind it
-        iteration ends, and `get` raises EOFError. A second call does nothing."""
+        """Take no further items.
+
+        What is in the queue can still be taken. Behind it iteration ends, and `get`
+        raises EOFError. A second call does nothing.
+        """
         self._check()
         self._closed = True
         self._getters.wake_all()

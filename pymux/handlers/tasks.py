@@ -43,11 +43,13 @@ class Wait:
 
     Attributes:
         call: the name of the call that waits, for error messages.
+        is_idle: a connection's peer does not wait for what this is a wait for.
     """
 
     __slots__ = ()
 
     call: str
+    is_idle = False
 
     def begin(self, task: Task) -> None:
         """Begin to wait, for a task whose `waiting` is this wait."""
@@ -82,6 +84,42 @@ class Call(Wait):
         self._begin(task)
 
 
+class Guest(Wait):
+    """The `drain` of a task for a connection from which another task receives."""
+
+    __slots__ = ("_buffer", "_task")
+
+    call = "drain"
+    is_idle = True
+
+    def __init__(self, buffer: TaskBuffer) -> None:
+        self._buffer = buffer
+        self._task: Task | None = None
+
+    def begin(self, task: Task) -> None:
+        """Wait for the buffer's news."""
+        self._task = task
+        task.engine.guests.setdefault(self._buffer, []).append(self)
+
+    def give_up(self) -> None:
+        """Wait no more."""
+        guests = self._buffer.engine.guests.get(self._buffer, [])
+        if self in guests:
+            guests.remove(self)
+            if not guests:
+                del self._buffer.engine.guests[self._buffer]
+
+    def wake(self, error: BaseException | None) -> None:
+        """Resume the task, or raise an error in it."""
+        task = self._task
+        if task is None or task.waiting is not self:
+            return
+        if error is None:
+            task.resume(None)
+        else:
+            task.throw(error)
+
+
 class Task(TaskBuffer):
     """One connection's coroutine, its context and its present wait."""
 
@@ -103,8 +141,20 @@ class Task(TaskBuffer):
     def task(self) -> Task:
         return self
 
+    @property
+    def family(self) -> Task:
+        """The task of the connection's own coroutine."""
+        return self
+
     def is_awaited(self, call: str) -> bool:
         return bool(self.waiting == call)
+
+    def is_at_work(self) -> bool:
+        """Return True unless the coroutine, and all that it spawned, wait for the
+        peer or for each other."""
+        at_work = super().is_at_work()
+        nursery = self.engine.nurseries.get(self)
+        return at_work if nursery is None else bool(nursery.is_at_work(at_work))
 
     def awaited_call(self) -> str:
         """Name the call that the coroutine waits in, for an error message."""
@@ -120,6 +170,12 @@ class Task(TaskBuffer):
             buffer.shut()
             drop_buffer(buffer.conn)
             buffer.conn.close()
+            # Another coroutine of the family may wait for the connection.
+            self.engine.calls.append((buffer.end, (None, True)))
+
+    def as_guest(self, buffer: TaskBuffer) -> Wait:
+        """Return what a task awaits to drain a connection that is another task's."""
+        return Guest(buffer)
 
     # --- waiting ----------------------------------------------------------
 

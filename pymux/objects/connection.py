@@ -280,11 +280,19 @@ class Connection:
         buffer, task = self._buffer, self._engine.running
         if buffer is None or task is None or task.waiting:
             raise self._cannot_wait(call)
-        if task is not buffer and task is not buffer.task:  # another connection's task
-            raise self._cannot_wait(call)
+        if task is not buffer and task is not buffer.task:
+            related = task.family is buffer.task.family
+            if not related or (call != "drain()" and not buffer.lend(task)):
+                raise self._cannot_wait(call)
         return task
 
     def _cannot_wait(self, call: str) -> RuntimeError:
+        running = self._engine.running
+        if running is not None and running.conn is self and running.family != running:
+            return RuntimeError(
+                f"{call} is for the handler itself, not for a coroutine that it has "
+                "spawned: receive in the handler, and give on by a pymux.Queue"
+            )
         task = self._buffer.task if self._buffer is not None else None
         if task is not None and task.waiting is not None:
             why = f"while the coroutine waits in {task.awaited_call()}(): one at a time"
@@ -375,9 +383,9 @@ class Connection:
             waited = True
             if task is buffer:
                 task.waiting = "drain"
-            else:  # the connection is dialled
-                buffer.wait_in("drain")
-            await suspend(task)
+                await suspend(task)
+            else:  # another coroutine may receive meanwhile
+                await task.as_guest(buffer)
 
     def __aiter__(self) -> Connection:
         """Iterate over messages until the peer ends its stream; raise as `recv`."""

@@ -63,8 +63,10 @@ class Cancelled(BaseException):
     """An await of a coroutine on a mux is given up.
 
     A `timeout` whose time is over raises this error in the await that the coroutine
-    is in, and makes a `TimeoutError` of it where the coroutine leaves the block. In
-    asyncio that error is `asyncio.CancelledError`.
+    is in, and makes a `TimeoutError` of it where the coroutine leaves the block.
+    A coroutine that was spawned gets it when it is cancelled: by `Spawned.cancel`, by
+    the end of its connection, or because another coroutine of the connection raised.
+    In asyncio that error is `asyncio.CancelledError`.
 
     Let the error pass. A `finally` part may clean up, and may await; code that
     catches every `BaseException` raises the error again.
