@@ -1,5 +1,7 @@
 """Handlers of tests, and what a blocking client gets from them."""
 
+import asyncio
+
 import pymux
 
 from .util import harvest_until
@@ -58,7 +60,7 @@ class Told:
         """Wait; note the name when that is cancelled."""
         try:
             await wait()
-        except pymux.Cancelled:
+        except (pymux.Cancelled, asyncio.CancelledError):
             self.notes.append(name)
             raise
 

@@ -9,11 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..handlers.buffer import ReceiveBuffer
+from ..handlers.current import RESTING
 from ..objects.connection import Connection
 from ..values.checks import duration
 
 if TYPE_CHECKING:
     from .loop import LoopEngine
+    from .nursery import LoopNursery
 
 __all__ = ["Reader"]
 
@@ -29,9 +31,19 @@ class Reader(ReceiveBuffer):
         waiter: the future of the task that waits for input.
         flushes: the futures of tasks that wait until output is under low water.
         ends: the futures of tasks that wait for the end.
+        nursery: the tasks that the handler has spawned, once it has.
     """
 
-    __slots__ = ("coroutine", "ends", "flushes", "gone", "opening", "task", "waiter")
+    __slots__ = (
+        "coroutine",
+        "ends",
+        "flushes",
+        "gone",
+        "nursery",
+        "opening",
+        "task",
+        "waiter",
+    )
 
     engine: LoopEngine
 
@@ -44,6 +56,7 @@ class Reader(ReceiveBuffer):
         self.waiter: asyncio.Future[None] | None = None
         self.flushes: list[asyncio.Future[None]] = []
         self.ends: list[asyncio.Future[None]] = []
+        self.nursery: LoopNursery | None = None
 
     # --- called by the dispatcher -----------------------------------------
 
@@ -90,7 +103,9 @@ class Reader(ReceiveBuffer):
             task.cancel()
 
     def is_at_work(self) -> bool:
-        """Whether no task waits for the peer."""
+        """Whether no task waits for the peer, or one that was spawned works."""
+        if self.nursery is not None and self.nursery.is_at_work():
+            return True
         return self.waiter is None and not self.flushes
 
     def shut(self) -> None:
@@ -159,8 +174,11 @@ class Reader(ReceiveBuffer):
             return
         future = self.engine.loop.create_future()
         futures.append(future)
+        task = asyncio.current_task()
+        RESTING.add(task)
         try:
             await future
         finally:
+            RESTING.discard(task)
             with contextlib.suppress(ValueError):  # a settled future was removed
                 futures.remove(future)

@@ -8,10 +8,14 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["HOME", "SERVING", "running_asyncio", "running_task"]
+__all__ = ["HOME", "RESTING", "SERVING", "running_asyncio", "running_task"]
 
 # Threads in which a `Server` steps its coroutines, perhaps inside an asyncio loop.
 SERVING: set[int] = set()
+
+# Tasks of asyncio that wait for a peer to read, or for another coroutine: nobody waits
+# for their work.
+RESTING: set[Any] = set()
 
 
 def running_asyncio() -> Any:
@@ -37,7 +41,7 @@ def running_task(call: str) -> Any:
     """
     home = HOME.get(None)
     engine: Any = None if home is None else home()
-    task = None if engine is None else engine.running
+    task = getattr(engine, "running", None)  # a connection in asyncio has none
     # A context may be taken to another thread, as `to_thread` does.
     if task is not None and engine.thread == threading.get_ident():
         return task

@@ -28,7 +28,7 @@ from .tasks import Call, Task
 if TYPE_CHECKING:
     from .coroutine import CoroutineDispatcher
 
-__all__ = ["Nursery", "Spawned", "spawn", "spawn_in_asyncio"]
+__all__ = ["Nursery", "Spawned", "not_in_a_handler", "spawn", "spawn_in_asyncio"]
 
 _in_asyncio: list[Callable[[Any], Any]] = []  # set by an import of `pymux.aio`
 
@@ -289,11 +289,11 @@ def spawn(coroutine: Coroutine[Any, Any, Any]) -> Spawned:
     try:
         if running_asyncio():
             if not _in_asyncio:
-                raise _not_in_a_handler()
+                raise not_in_a_handler()
             return Spawned(_in_asyncio[0](coroutine))
         running = running_task("spawn()")
         if running.conn is None:  # it finishes an async generator
-            raise _not_in_a_handler()
+            raise not_in_a_handler()
         body = running.family
         nursery = body.engine.nurseries.get(body) or Nursery(body)
         return Spawned(nursery.start(coroutine))
@@ -302,7 +302,8 @@ def spawn(coroutine: Coroutine[Any, Any, Any]) -> Spawned:
         raise
 
 
-def _not_in_a_handler() -> RuntimeError:
+def not_in_a_handler() -> RuntimeError:
+    """Make the error of a `spawn` that no handler's connection could own."""
     return RuntimeError(
         "spawn() belongs to the coroutine handler of a connection; elsewhere in "
         "asyncio use asyncio.TaskGroup"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..values.checks import LARGEST, whole
 from .buffer import EAGER
-from .current import running_asyncio
+from .current import RESTING, running_asyncio
 from .tasks import Wait, sleep
 
 if TYPE_CHECKING:
@@ -57,7 +57,12 @@ class Pause(Wait):
             await self
         else:
             self._future = asyncio.get_running_loop().create_future()
-            await self._future
+            task = asyncio.current_task()
+            RESTING.add(task)
+            try:
+                await self._future
+            finally:
+                RESTING.discard(task)
 
     def wake(self) -> None:
         """Let the coroutine go on."""
