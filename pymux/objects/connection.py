@@ -354,7 +354,8 @@ class Connection:
         """
         engine, buffer = self._engine, self._buffer
         running = engine.running
-        if duration("timeout", timeout) is not None and running is not None:
+        if timeout is not None and running is not None:
+            duration("timeout", timeout)
             text = f"drain(): not under low water within {timeout} seconds"
             async with running.within(timeout, text):
                 await self.drain()
