@@ -56,11 +56,11 @@ class CoroutineDispatcher(BufferedDispatcher):
         """Start the coroutine of a new connection."""
         if self.ending:
             return
-        if self.context is None:
-            context = copy_context()
-            context.run(HOME.set, weakref.ref(self.engine))
-        else:
-            context = self.context.copy()
+        base = copy_context() if self.context is None else self.context
+        home = weakref.ref(self.engine)
+        if base.get(HOME) is not home:  # the first connection
+            base.run(HOME.set, home)
+        context = base.copy()
         try:
             coroutine = context.run(self.handler, conn)
         except BaseException as error:
@@ -150,7 +150,6 @@ class CoroutineDispatcher(BufferedDispatcher):
         """Let this thread step coroutines while the block runs. Each coroutine
         starts with a copy of the thread's present context."""
         self.context = copy_context()
-        self.context.run(HOME.set, weakref.ref(self.engine))
         return self.generators.watched()
 
     def bereave(self) -> None:
