@@ -64,6 +64,59 @@ def test_what_is_posted_over_http_is_sent_over_pymux():
         caught.value.close()  # it is the answer, too
 
 
+@contextlib.contextmanager
+def rpc():
+    """A socket that is connected to the example, running."""
+    with python(str(EXAMPLES / "rpc.py"), "0") as child:
+        port = int(child.stdout.readline().split()[-1])
+        with util.connect(("127.0.0.1", port)) as sock:
+            yield sock
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=20) == ("", "")
+        assert child.returncode == 0
+
+
+def call(sock, *calls):
+    """Send calls, each a dictionary."""
+    sock.sendall(b"".join(json.dumps(one).encode() + b"\n" for one in calls))
+
+
+def answers(sock, count):
+    """The next answers."""
+    with sock.makefile("rb") as file:
+        return [json.loads(file.readline()) for _ in range(count)]
+
+
+def test_answers_leave_in_the_order_in_which_they_are_ready():
+    with rpc() as sock:
+        call(
+            sock,
+            {"id": 1, "method": "wait", "params": [0.5]},
+            {"id": 2, "method": "add", "params": [20, 3]},
+        )
+        assert answers(sock, 2) == [{"id": 2, "result": 23}, {"id": 1, "result": 0.5}]
+
+
+def test_a_call_that_fails_is_answered_too():
+    with rpc() as sock:
+        call(sock, {"id": "a", "method": "wait", "params": ["long"]}, 7, {"id": "b"})
+        errors = {one.get("id"): one["error"] for one in answers(sock, 3)}
+    assert errors.pop("a").startswith("TypeError: ")
+    assert errors == {"b": "KeyError: 'method'", None: "a JSON object is needed"}
+
+
+def test_a_call_can_be_cancelled_and_makes_room():
+    with rpc() as sock:
+        for number in range(40):
+            call(sock, {"id": number, "method": "wait", "params": [300]})
+            call(sock, {"cancel": number})
+        call(sock, {"id": "last", "method": "upper", "params": ["x"]})
+        sock.shutdown(1)
+        with sock.makefile("rb") as file:
+            assert json.loads(file.readline()) == {"id": "last", "result": "X"}
+            assert file.readline() == b""
+
+
 def test_every_example_is_tested():
     assert sys.modules[__name__].__dict__.keys() >= {
         path.stem for path in EXAMPLES.glob("*.py")
