@@ -257,6 +257,28 @@ def test_tasks_that_a_handler_has_created_may_spawn_too(loop):
     loop.run(main())
 
 
+@pytest.mark.skipif(
+    not hasattr(asyncio, "eager_task_factory"), reason="tasks are eager from 3.12 on"
+)
+def test_eager_tasks_spawn_in_their_first_step():
+    async def child(conn, text):
+        conn.send(text)
+        if text == b"2":
+            await asyncio.sleep(0)
+            conn.send(b"3")
+
+    async def handler(conn):
+        pymux.spawn(child(conn, b"1"))
+        pymux.spawn(child(conn, b"2"))
+
+    async def main():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        async with pymux.aio.serve(handler, LOCAL) as server:
+            assert await everything(server.address, b"") == b"123"
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("work", [True, False])
 def test_an_idle_peer_is_one_that_no_task_works_for(loop, work):
     release, items = threading.Event(), pymux.Queue()

@@ -335,6 +335,30 @@ def test_a_connection_ends_with_the_spawned_coroutine_that_dialled(backend, told
 # --- the idle clock ------------------------------------------------------------------
 
 
+def test_what_waits_for_ever_ends_with_an_idle_peer(backend, clock, told):
+    opened = threading.Event()
+
+    async def child(items):
+        opened.set()
+        await told.note_cancelled("child", items.get)
+
+    async def handler(conn):
+        await conn.recv()
+        pymux.spawn(child(pymux.Queue()))  # and returns
+
+    limits = pymux.Limits(idle_timeout=60)
+    with (
+        util.serving(handler, backend, limits=limits) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"x")
+        assert opened.wait(10)
+        assert told.notes == []
+        clock.outlast(sock, 61, server)
+        util.wait_until(lambda: server.stats().connections == 0)
+    assert told.notes == ["child"]
+
+
 @pytest.mark.parametrize("wait", ["to_thread", "queue"])
 def test_an_idle_peer_is_one_that_no_coroutine_works_for(backend, clock, wait):
     gate, items = util.Gate(), pymux.Queue()

@@ -333,6 +333,26 @@ def test_one_that_is_cancelled_before_it_begins_never_begins(backend, told):
     assert told.notes == [True]
 
 
+def test_another_thread_cannot_cancel(backend, told):
+    spawned = []
+
+    async def handler(conn):
+        spawned.append(pymux.spawn(told.note_cancelled("child")))
+        await conn.recv()
+        spawned[0].cancel()
+
+    with util.serving(handler, backend) as server, util.connect(server.address) as sock:
+        util.wait_until(lambda: spawned)
+        util.settle(server)
+        with pytest.raises(RuntimeError, match="thread"):
+            spawned[0].cancel()
+        assert (told.notes, spawned[0].done()) == ([], False)
+        sock.sendall(b"go")
+        assert util.recv_all(sock) == b""
+    assert told.notes == ["child"]
+    spawned[0].cancel()  # it has ended
+
+
 def test_an_item_is_not_lost_with_the_coroutine_that_was_to_get_it(backend, told):
     items = pymux.Queue()
 

@@ -474,6 +474,29 @@ def test_a_block_works_on_a_mux_that_the_caller_harvests(backend):
     assert told == ["over"]
 
 
+def test_a_block_works_where_a_generator_is_finished(backend):
+    told = []
+
+    async def numbers():
+        try:
+            yield 1
+        finally:
+            try:
+                async with pymux.timeout(0.001):
+                    await pymux.sleep(3600)
+            except TimeoutError:
+                told.append("over")
+
+    async def handler(conn):
+        async for _ in numbers():
+            break
+
+    with util.serving(handler, backend) as server:
+        util.everything(server.address, b"")
+        util.wait_until(lambda: util.collect() or told)
+    assert told == ["over"]
+
+
 def test_a_block_ends_with_the_server(backend):
     left = []
 

@@ -116,7 +116,7 @@ class DialDispatcher(BufferedDispatcher):
 class _Dial(Wait):
     """One `dial`: resolve in a thread, connect, wait until the connection is open."""
 
-    call = "dial"
+    call: str = "dial"
 
     def __init__(self, settings: Settings, timeout: float | None) -> None:
         self._settings = settings

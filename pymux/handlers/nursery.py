@@ -70,7 +70,9 @@ class Child(Task):
 
     def cancel(self) -> None:
         """Cancel the coroutine in the mux's next turn: perhaps it runs now."""
-        self.engine.calls.append((self.cancel_now, ("cancel() was called",)))
+        if not self._done:
+            self.engine.check()
+            self.engine.calls.append((self.cancel_now, ("cancel() was called",)))
 
     def cancel_now(self, why: str) -> None:
         """Raise `Cancelled` in the coroutine's await, once."""
@@ -229,6 +231,9 @@ class Spawned:
 
         The coroutine may clean up, and await in order to do so. After its end this
         does nothing. In asyncio the error is `asyncio.CancelledError`.
+
+        Raises:
+            RuntimeError: outside the mux's thread, while the coroutine runs.
         """
         self._task.cancel()
 
@@ -256,6 +261,9 @@ def spawn(coroutine: Coroutine[Any, Any, Any]) -> Spawned:
     - When the connection ends, by the peer or by `close`, and when the handler raises,
       the spawned ones are cancelled. At `stop` they may go on as the handler may.
 
+    Nothing bounds how many a handler spawns. Where peers may cause spawns, bound them
+    as in the example.
+
     The idle time of the connection does not run while a spawned coroutine is at work,
     which is whenever it does not wait in `drain`, for an `Event` or for a `Queue`.
 
@@ -273,13 +281,14 @@ def spawn(coroutine: Coroutine[Any, Any, Any]) -> Spawned:
         ConnectionClosed: the connection has ended, or was closed.
         RuntimeError: no coroutine handler of a connection runs.
 
-    >>> async def answer(conn, number, text):
-    ...     result = await to_thread(bytes.upper, text)
-    ...     conn.send(number + b" " + result)
+    >>> async def answer(conn, line, slots):
+    ...     conn.send(await to_thread(bytes.upper, line))
+    ...     slots.get_nowait()
     >>> async def handler(conn):
-    ...     async for line in conn:      # the next one, while answers are under way
-    ...         number, _, text = line.partition(b" ")
-    ...         spawn(answer(conn, number, text))
+    ...     slots = Queue(maxsize=32)
+    ...     async for line in conn:    # the next one, while answers are under way
+    ...         await slots.put(None)  # at most 32 at once
+    ...         spawn(answer(conn, line, slots))
     """
     if not isinstance(coroutine, Coroutine):
         raise TypeError(

@@ -34,11 +34,11 @@ class Pause(Wait):
 
     __slots__ = ("_future", "_task", "call", "woken")
 
-    is_idle = True
+    is_idle: bool = True
 
     def __init__(self, call: str) -> None:
-        self.call = call
-        self.woken = False
+        self.call: str = call
+        self.woken: bool = False
         self._task: Task | None = None
         self._future: Any = None
 

@@ -49,7 +49,7 @@ class Wait:
     __slots__ = ()
 
     call: str
-    is_idle = False
+    is_idle: bool = False
 
     def begin(self, task: Task) -> None:
         """Begin to wait, for a task whose `waiting` is this wait."""
@@ -76,7 +76,7 @@ class Call(Wait):
     __slots__ = ("_begin", "call")
 
     def __init__(self, call: str, begin: Callable[[Task], None]) -> None:
-        self.call = call
+        self.call: str = call
         self._begin = begin
 
     def begin(self, task: Task) -> None:
@@ -89,8 +89,8 @@ class Guest(Wait):
 
     __slots__ = ("_buffer", "_task")
 
-    call = "drain"
-    is_idle = True
+    call: str = "drain"
+    is_idle: bool = True
 
     def __init__(self, buffer: TaskBuffer) -> None:
         self._buffer = buffer
