@@ -56,6 +56,7 @@ def test_an_error_of_one_ends_all_and_is_reported_once(loop, told):
         async with pymux.aio.serve(handler, LOCAL, on_error=told.on_error) as server:
             with util.connect(server.address) as sock:
                 assert (await asyncio.to_thread(util.until_end, sock))[0] == b"before"
+                await until(lambda: len(told.notes) == 2)  # before the peer's end
             await until(lambda: server.stats().connections == 0)
 
     loop.run(main())
@@ -87,6 +88,7 @@ def test_an_error_while_the_handler_has_returned_ends_the_rest(loop, told):
 def test_an_end_of_the_handler_cancels_the_others(loop, told, how):
     async def handler(conn):
         pymux.spawn(told.note_cancelled("child"))
+        await asyncio.sleep(0)  # it begins
         await conn.recv()
         if how == "raise":
             raise LookupError("of the handler")
@@ -98,7 +100,7 @@ def test_an_end_of_the_handler_cancels_the_others(loop, told, how):
             with util.connect(server.address) as sock:
                 sock.sendall(b"go")
                 await asyncio.to_thread(util.until_end, sock)
-            await until(lambda: told.notes)
+                await until(lambda: told.notes)  # before the peer's end
 
     loop.run(main())
     assert told.notes == ["child"]
@@ -167,7 +169,11 @@ def test_a_stop_waits_for_what_was_spawned_until_its_deadline(loop, told):
 
     async def child():
         told.notes.append("begun")
-        await told.note_cancelled("stuck")
+        try:
+            await told.note_cancelled("stuck")
+        finally:
+            await asyncio.sleep(0.05)
+            told.notes.append("cleaned up")
 
     async def main():
         server = await pymux.aio.serve(handler, LOCAL)
@@ -185,7 +191,22 @@ def test_a_stop_waits_for_what_was_spawned_until_its_deadline(loop, told):
             await server.stop(0)
 
     loop.run(main())
-    assert told.notes == ["begun", "stuck"]
+    assert told.notes == ["begun", "stuck", "cleaned up"]
+
+
+def test_a_mux_that_a_handler_closes_cancels_what_was_spawned(loop, told):
+    async def handler(conn):
+        pymux.spawn(told.note_cancelled("child"))
+        await asyncio.sleep(0)
+        conn.mux.close()
+
+    async def main():
+        server = await pymux.aio.serve(handler, LOCAL)
+        with util.connect(server.address):
+            await server.wait()
+
+    loop.run(main())
+    assert told.notes == ["child"]
 
 
 def test_a_spawned_one_may_stop_the_server(loop):

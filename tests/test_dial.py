@@ -296,3 +296,53 @@ def test_a_dialled_connection_waits_for_a_coroutine_that_is_at_work(behind, back
 
     with serve(handler, backend) as server:
         assert util.exchange(server.address, b"", 2) == b"B\n"
+
+
+def test_a_drain_to_a_dialled_connection_that_is_lost_raises(backend):
+    errors = []
+
+    async def handler(conn):
+        upstream = await pymux.dial(listener.getsockname())
+        upstream.send(bytes(16 << 20))
+        try:
+            await upstream.drain()
+        except pymux.ConnectionClosed as error:
+            errors.append(error.errno)
+
+    with (
+        socket.create_server(LOCAL) as listener,
+        serve(handler, backend) as server,
+        util.connect(server.address) as sock,
+    ):
+        peer, _ = listener.accept()
+        util.wait_until(lambda: server.stats().bytes_out > 0)
+        util.reset(peer)
+        assert util.recv_all(sock) == b""
+    assert errors == [errno.ECONNRESET]
+
+
+def test_a_dialled_peer_that_does_not_read_is_idle(backend, clock):
+    errors = []
+
+    async def handler(conn):
+        upstream = await pymux.dial(
+            listener.getsockname(), limits=pymux.Limits(idle_timeout=60)
+        )
+        await upstream.recv()
+        upstream.send(bytes(16 << 20))
+        try:
+            await upstream.drain()
+        except pymux.ConnectionClosed as error:
+            errors.append(error.errno)
+
+    with (
+        socket.create_server(LOCAL) as listener,
+        serve(handler, backend) as server,
+        util.connect(server.address) as sock,
+    ):
+        peer, _ = listener.accept()
+        with peer:
+            peer.sendall(b"x")
+            util.wait_until(lambda: server.stats().queued > 0)
+            clock.outlast(sock, 61, server)
+    assert errors == [errno.ETIMEDOUT]

@@ -177,6 +177,7 @@ def test_a_drain_of_a_spawned_coroutine_may_have_a_time_limit(backend, clock, to
             await conn.drain(timeout=60)
         except TimeoutError as error:
             told.notes.append(str(error))
+            told.notes.append(inside.waits_to_drain(conn.mux))
         conn.abort()
 
     async def handler(conn):
@@ -189,7 +190,7 @@ def test_a_drain_of_a_spawned_coroutine_may_have_a_time_limit(backend, clock, to
         util.wait_until(lambda: told.notes)
         util.wait_until(lambda: server.stats().connections == 0)
         assert not util.in_server(server, inside.keeps_spawned)
-    assert told.notes == ["drain(): not under low water within 60 seconds"]
+    assert told.notes == ["drain(): not under low water within 60 seconds", 0]
 
 
 def test_a_timeout_of_the_spawner_does_not_limit_it(backend, clock):

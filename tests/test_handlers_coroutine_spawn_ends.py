@@ -1,9 +1,7 @@
 """How coroutines that a coroutine handler has spawned end together."""
 
-import contextlib
 import errno
 import threading
-import time
 
 import pytest
 
@@ -72,6 +70,7 @@ def test_an_error_while_the_handler_has_returned_ends_the_rest(backend, told):
 def test_an_error_of_the_handler_cancels_the_others(backend, told):
     async def handler(conn):
         pymux.spawn(told.note_cancelled("child"))
+        await pymux.sleep(0)  # it begins
         await conn.recv()
         raise LookupError("of the handler")
 
@@ -85,6 +84,31 @@ def test_an_error_of_the_handler_cancels_the_others(backend, told):
     assert told.errors == [(True, LookupError, "of the handler")]
 
 
+def test_one_that_is_cancelled_spawns_no_others(backend, told):
+    async def child():
+        try:
+            await pymux.sleep(3600)
+        finally:
+            with pytest.raises(pymux.ConnectionClosed):
+                pymux.spawn(told.note_cancelled("never begun"))
+            told.notes.append("cleaned up")
+
+    async def handler(conn):
+        pymux.spawn(child())
+        await pymux.sleep(0)  # it begins
+        await conn.recv()
+        raise LookupError("of the handler")
+
+    with (
+        util.serving(handler, backend, on_error=told.on_error) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"go")
+        util.until_end(sock)
+    assert told.notes == ["cleaned up"]
+    assert told.errors == [(True, LookupError, "of the handler")]
+
+
 def test_what_a_cancelled_one_raises_is_reported_too(backend, told):
     async def child():
         try:
@@ -94,6 +118,7 @@ def test_what_a_cancelled_one_raises_is_reported_too(backend, told):
 
     async def handler(conn):
         pymux.spawn(child())
+        await pymux.sleep(0)  # it begins
         await conn.recv()
         raise LookupError("of the handler")
 
@@ -147,44 +172,6 @@ def test_the_end_of_the_connection_that_escapes_is_no_error(backend, told):
         util.wait_until(lambda: told.notes)
     assert told.notes == ["handler"]
     assert told.errors == []
-
-
-@pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
-def test_what_ends_a_server_ends_it_from_a_spawned_coroutine_too(backend, told, fatal):
-    async def child():
-        raise fatal
-
-    async def handler(conn):
-        pymux.spawn(told.note_cancelled("other"))
-        await pymux.sleep(0)
-        pymux.spawn(child())
-        await conn.recv()
-
-    server = pymux.Server(handler, LOCAL, backend=backend)
-    assert type(run_until_it_raises(server)) is fatal
-    assert told.notes == ["other"]
-
-
-def run_until_it_raises(server):
-    """What `run` raises once a client has connected."""
-
-    def client():
-        util.wait_until(listens)
-        with contextlib.suppress(OSError), util.connect(server.address) as sock:
-            util.until_end(sock)
-
-    def listens():
-        with contextlib.suppress(RuntimeError):
-            return server.address
-
-    thread = threading.Thread(target=client)
-    thread.start()
-    try:
-        server.run()
-    except BaseException as error:
-        return error
-    finally:
-        thread.join()
 
 
 # --- the end of the connection -------------------------------------------------------
@@ -258,6 +245,7 @@ def test_the_peers_end_of_stream_cancels_nothing(backend, clock):
 def test_a_close_cancels_once_the_connection_has_ended(backend, told):
     async def handler(conn):
         pymux.spawn(told.note_cancelled("child"))
+        await pymux.sleep(0)  # it begins
         await conn.recv()
         conn.send(b"bye")
         conn.close()
@@ -318,6 +306,25 @@ def test_one_that_is_cancelled_may_clean_up(backend, told):
         assert util.recv_all(sock) == b"cleaned up"
 
 
+def test_one_that_is_cancelled_twice_cleans_up_undisturbed(backend, told):
+    async def child(conn):
+        try:
+            await pymux.sleep(3600)
+        finally:
+            await pymux.to_thread(int)
+            conn.send(b"cleaned up")
+
+    async def handler(conn):
+        one = pymux.spawn(child(conn))
+        await conn.recv()
+        one.cancel()
+        one.cancel()
+
+    with util.serving(handler, backend) as server, util.connect(server.address) as sock:
+        sock.sendall(b"go")
+        assert util.recv_all(sock) == b"cleaned up"
+
+
 def test_one_that_is_cancelled_before_it_begins_never_begins(backend, told):
     async def child():
         told.notes.append("begun")
@@ -369,111 +376,3 @@ def test_an_item_is_not_lost_with_the_coroutine_that_was_to_get_it(backend, told
     with util.serving(handler, backend) as server, util.connect(server.address) as sock:
         sock.sendall(b"go")
         assert util.recv_all(sock) == b"two item"
-
-
-# --- stop ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def long_grace():
-    """Time to clean up, on a machine that is busy too."""
-    with inside.grace(20):
-        yield
-
-
-def test_a_stop_waits_for_what_was_spawned(backend):
-    gate = util.Gate()
-
-    async def answer(conn):
-        await gate.wait()
-        conn.send(b"answer")
-
-    async def handler(conn):
-        async for _ in conn:
-            pymux.spawn(answer(conn))
-
-    with (
-        util.serving(handler, backend) as server,
-        util.connect(server.address) as sock,
-    ):
-        sock.sendall(b"ask")
-        assert gate.reached.wait(10)
-        stopper = threading.Thread(target=server.stop, args=(30,))
-        stopper.start()
-        util.wait_until(lambda: server.stats().listeners == 0)
-        gate.open()
-        assert util.recv_all(sock) == b"answer"
-        sock.close()
-        stopper.join()
-
-
-@pytest.mark.usefixtures("long_grace")
-@pytest.mark.parametrize("returned", [False, True])
-def test_the_deadline_of_a_stop_cancels_and_lets_clean_up(backend, told, returned):
-    async def child():
-        try:
-            await told.note_cancelled("child")
-        finally:
-            await pymux.sleep(0.001)
-            told.notes.append("cleaned up")
-
-    async def handler(conn):
-        pymux.spawn(child())
-        if not returned:
-            await pymux.sleep(3600)
-
-    with util.serving(handler, backend) as server, util.connect(server.address):
-        util.wait_until(lambda: server.stats().connections == 1)
-        util.settle(server)
-        before = time.monotonic()
-        server.stop(0.05)
-        assert time.monotonic() - before < SOON
-    assert told.notes == ["child", "cleaned up"]
-
-
-@pytest.mark.parametrize("returned", [False, True])
-def test_one_that_will_not_end_is_told_of_once(backend, logged, returned):
-    gone = []
-
-    async def child():
-        while not gone:
-            with contextlib.suppress(BaseException):
-                await pymux.sleep(3600)
-
-    async def handler(conn):
-        pymux.spawn(child())
-        if not returned:
-            await conn.recv()
-
-    with util.serving(handler, backend) as server, util.connect(server.address):
-        util.wait_until(lambda: server.stats().connections == 1)
-        util.settle(server)
-        before = time.monotonic()
-        server.stop(0.05)
-        assert time.monotonic() - before < SOON
-    gone.append(True)
-    util.collect()
-    assert [record.exc_info[0] for record in logged] == [RuntimeError]
-
-
-def test_a_mux_that_a_spawned_coroutine_closes_ends_all(backend, told):
-    async def child(conn):
-        await pymux.sleep(0)
-        conn.mux.close()
-        await told.note_cancelled("child")
-
-    async def handler(conn):
-        pymux.spawn(told.note_cancelled("other"))
-        pymux.spawn(child(conn))
-        with pytest.raises(pymux.ConnectionClosed):
-            await conn.recv()
-        told.notes.append("handler")
-
-    with pymux.Mux(backend) as mux:
-        listener = mux.listen(LOCAL, handler=handler)
-        with util.connect(listener.address):
-            deadline = time.monotonic() + 10
-            with contextlib.suppress(RuntimeError):
-                while time.monotonic() < deadline:
-                    mux.harvest(0.05)
-    assert sorted(told.notes) == ["child", "handler", "other"]

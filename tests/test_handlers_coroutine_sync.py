@@ -264,6 +264,66 @@ def test_an_item_that_was_there_in_time_beats_a_timeout(backend, clock):
         assert util.recv_all(sock) == b"one"
 
 
+def test_a_timeout_leaves_the_next_one_in_its_place(backend, clock):
+    items, waiting = pymux.Queue(), []
+
+    async def handler(conn):
+        limit = 60 if not waiting else None
+        waiting.append(conn)
+        with contextlib.suppress(TimeoutError):
+            async with pymux.timeout(limit):
+                conn.send(await items.get())
+
+    with (
+        util.serving(handler, backend) as server,
+        util.connect(server.address) as first,
+    ):
+        util.wait_until(lambda: len(waiting) == 1)
+        with util.connect(server.address) as second:
+            util.wait_until(lambda: len(waiting) == 2)
+            util.settle(server)
+            clock.advance(61, server)
+            assert util.recv_all(first) == b""
+            from_outside(server, items.put_nowait, b"one")
+            assert util.recv_all(second) == b"one"
+
+
+def test_what_another_one_took_meanwhile_is_waited_for_again(backend):
+    items, full, told = pymux.Queue(), pymux.Queue(1), []
+    full.put_nowait(0)
+
+    async def handler(conn):
+        if await conn.recv() == b"get":
+            told.append(await items.get())
+        else:
+            await full.put(1)
+            told.append("put")
+
+    def give_and_take():
+        items.put_nowait(2)
+        told.append(items.get_nowait())
+        told.append(full.get_nowait())
+        full.put_nowait(3)
+
+    with (
+        util.serving(handler, backend) as server,
+        util.connect(server.address) as getter,
+        util.connect(server.address) as putter,
+    ):
+        getter.sendall(b"get")
+        putter.sendall(b"put")
+        util.wait_until(lambda: server.stats().messages_in == 2)
+        util.settle(server)
+        from_outside(server, give_and_take)
+        util.settle(server)
+        assert told == [2, 0]
+        from_outside(server, items.put_nowait, 4)
+        assert util.recv_all(getter) == b""
+        assert from_outside(server, full.get_nowait) == 3
+        assert util.recv_all(putter) == b""
+    assert told == [2, 0, 4, "put"]
+
+
 @pytest.mark.parametrize("wait", ["event", "get", "put"])
 def test_a_loop_of_waits_that_end_at_once_lets_the_others_run(backend, wait):
     over = []

@@ -196,90 +196,6 @@ def test_an_error_leaves_a_block_as_it_is(backend):
         assert util.everything(server.address, b"") == b"over"
 
 
-@pytest.mark.parametrize("pieces", [1, 3])
-def test_no_block_beats_messages_that_had_arrived(backend, clock, pieces):
-    entered = threading.Event()
-
-    async def handler(conn):
-        async with pymux.timeout(60):
-            entered.set()
-            got = [await conn.recv() for _ in range(pieces)]
-        conn.send(b"".join(got))
-
-    with (
-        util.serving(handler, backend, framing=LINES) as server,
-        util.connect(server.address) as sock,
-    ):
-        assert entered.wait(10)
-        with util.held(server):
-            sock.sendall(b"x\n" * pieces)
-            clock.advance(100)
-        assert util.recv_all(sock) == b"x" * pieces + b"\n"
-
-
-def test_a_message_that_takes_several_turns_to_read_beats_a_block(backend, clock):
-    size, told = 60000, []
-
-    async def handler(conn):
-        async with pymux.timeout(60):
-            told.append(None)
-            told.append(await conn.recv())
-
-    with pymux.Mux(backend, arena_size=4096) as mux:
-        listener = mux.listen(LOCAL, framing=pymux.Fixed(size), handler=handler)
-        with util.connect(listener.address) as sock:
-            util.harvest_until(mux, lambda acc: told)
-            sock.sendall(bytes(size))
-            clock.advance(61)
-            util.harvest_until(mux, lambda acc: len(told) == 2)
-    assert told == [None, bytes(size)]
-
-
-def test_a_peer_that_sends_without_a_pause_holds_no_block_open(backend, clock):
-    taken, over = [], threading.Event()
-
-    async def handler(conn):
-        with contextlib.suppress(TimeoutError):
-            async with pymux.timeout(60):
-                async for _ in conn:
-                    taken.append(True)
-        over.set()
-        conn.abort()
-
-    def flood(sock):
-        with contextlib.suppress(OSError):
-            while True:
-                sock.sendall(b"x\n" * 10000)
-
-    with util.serving(handler, backend, framing=LINES) as server:
-        sock = util.connect(server.address)
-        peer = threading.Thread(target=flood, args=(sock,))
-        peer.start()
-        util.wait_until(lambda: taken)
-        clock.advance(61)
-        assert over.wait(10)
-        peer.join()
-        sock.close()
-
-
-def test_what_a_block_did_not_receive_stays_for_the_next_recv(backend, clock):
-    entered = threading.Event()
-
-    async def handler(conn):
-        with contextlib.suppress(TimeoutError):
-            async with pymux.timeout(60):
-                entered.set()
-                await pymux.sleep(3600)
-        conn.send(await conn.recv())
-
-    with util.serving(handler, backend) as server, util.connect(server.address) as sock:
-        assert entered.wait(10)
-        sock.sendall(b"kept")
-        util.wait_until(lambda: server.stats().messages_in == 1)
-        clock.advance(61, server)
-        assert util.recv_all(sock) == b"kept"
-
-
 def test_a_call_in_a_thread_that_was_given_up_answers_no_later_wait(backend, clock):
     first, entered = threading.Event(), threading.Event()
 
@@ -309,35 +225,6 @@ def test_a_call_in_a_thread_that_was_given_up_answers_no_later_wait(backend, clo
         assert util.recv_all(sock) == b"quick"
 
 
-def test_a_connection_that_is_dialled_too_slowly_is_dropped(backend, clock):
-    listener = socket.create_server(LOCAL)
-    held, entered = util.Gate(), threading.Event()
-
-    def upper(conn, data):
-        return data.upper()
-
-    async def handler(conn):
-        with contextlib.suppress(TimeoutError):
-            async with pymux.timeout(60):
-                entered.set()
-                await pymux.dial(listener.getsockname())
-                await conn.recv()
-        conn.send(b"over")
-        await held.wait()
-
-    with (
-        listener,
-        util.serving(handler, backend) as server,
-        util.connect(server.address) as sock,
-    ):
-        assert entered.wait(10)
-        util.wait_until(lambda: server.stats().connected == 1)
-        clock.advance(61, server)
-        assert util.recv_exactly(sock, 4) == b"over"
-        assert server.stats().connections == 2  # it was open in time, and stays
-        held.open()
-
-
 def test_a_block_around_a_dial_that_hangs_ends_it(backend):
     told = []
 
@@ -349,13 +236,14 @@ def test_a_block_around_a_dial_that_hangs_ends_it(backend):
             except TimeoutError as error:
                 told.append(str(error))
             await pymux.sleep(0)
-            told.append(conn.mux.stats().connections)
+            await pymux.sleep(0)
+            told.append(inside.outgoing(conn.mux))
 
     if not hasattr(socket, "TCP_DEFER_ACCEPT"):
         pytest.skip("only Linux drops these SYNs")
     with util.serving(handler, backend) as server, util.connect(server.address) as sock:
         assert util.recv_all(sock) == b""
-    assert told == ["the block took longer than 0.05 seconds", 1]
+    assert told == ["the block took longer than 0.05 seconds", 0]
 
 
 def test_a_drain_may_have_a_time_limit(backend, clock):
@@ -434,6 +322,37 @@ def test_a_block_that_no_loop_runs_is_refused(backend):
     call()
     with util.serving(handler, backend) as server:
         assert util.everything(server.address, b"") == b""
+    assert told == [True]
+
+
+def test_a_thread_is_not_taken_for_the_coroutine_that_runs_meanwhile(backend):
+    told, running, tried = [], threading.Event(), threading.Event()
+
+    async def block():
+        async with pymux.timeout(1):
+            pass
+
+    def in_a_thread():
+        assert running.wait(10)
+        try:
+            with pytest.raises(RuntimeError, match=r"timeout\(\) works in a coroutine"):
+                block().send(None)
+            told.append(True)
+        finally:
+            tried.set()
+
+    async def handler(conn):
+        if await conn.recv() == b"thread":
+            await pymux.to_thread(in_a_thread)
+        else:
+            running.set()
+            assert tried.wait(10)
+
+    with util.serving(handler, backend) as server, util.connect(server.address) as sock:
+        sock.sendall(b"thread")
+        util.wait_until(lambda: server.stats().messages_in == 1)
+        util.everything(server.address, b"run")
+        assert util.recv_all(sock) == b""
     assert told == [True]
 
 

@@ -59,7 +59,7 @@ class LoopNursery:
     def joins(self, handler: asyncio.Task[Any]) -> bool:
         """Return True if the handler has returned, and its tasks go on."""
         failed = handler.cancelled() or handler.exception() is not None
-        self._joined = bool(self.tasks) and not failed and not self._ended
+        self._joined = bool(self.tasks) and not failed
         return self._joined
 
     def end(self) -> None:

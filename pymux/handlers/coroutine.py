@@ -173,7 +173,7 @@ class CoroutineDispatcher(BufferedDispatcher):
     def interrupt(self, cause: BaseException | None) -> None:
         """Tell each coroutine once that the server ends."""
         self.bereave()
-        for task in self.orphans - self.told:
+        for task in spawned_first(self.orphans - self.told):
             if task in self.orphans:  # it has not ended with another one
                 self.told.add(task)
                 task.interrupt(cause)
@@ -189,7 +189,7 @@ class CoroutineDispatcher(BufferedDispatcher):
 
     def abandon(self) -> None:
         """Close the coroutines that still wait in an await."""
-        for task in list(self.orphans):
+        for task in spawned_first(self.orphans):
             if task in self.orphans:  # it has not ended with another one
                 task.abandon()
         for closer in list(self.generators.closers):
@@ -209,6 +209,11 @@ class CoroutineDispatcher(BufferedDispatcher):
         repeat(raised, self.abandon)
         if raised and cause is None:
             raise raised[0]
+
+
+def spawned_first(tasks: set[Task]) -> list[Task]:
+    """List tasks, those that were spawned before the ones that wait for them."""
+    return sorted(tasks, key=lambda task: task.family is task)
 
 
 def explained(error: BaseException) -> BaseException:

@@ -68,7 +68,7 @@ class DialledBuffer(TaskBuffer):
     def lend(self, task: Task) -> bool:
         """Let another coroutine of the connection that has dialled receive, while
         none waits here."""
-        if task.family is not self.task.family or self.task.waiting is self:
+        if self.task.waiting is self:
             return False
         self.task = task
         return True

@@ -42,19 +42,17 @@ class Child(Task):
     """The task of a coroutine that was spawned.
 
     Attributes:
-        begun: the coroutine has been started, or was cancelled before.
         cancelled: `Cancelled` was raised in the coroutine.
         nursery: the nursery of its connection.
     """
 
-    __slots__ = ("_done", "begun", "cancelled", "nursery")
+    __slots__ = ("_done", "cancelled", "nursery")
 
     def __init__(
         self, nursery: Nursery, coroutine: Coroutine[Any, Any, Any], context: Context
     ) -> None:
         super().__init__(nursery.body.conn, coroutine, nursery, context)
         self.nursery: Nursery = nursery
-        self.begun: bool = False
         self.cancelled: bool = False
         self._done: bool = False
 
@@ -63,9 +61,8 @@ class Child(Task):
         return self.nursery.body
 
     def start(self) -> None:
-        """Begin the coroutine, in a turn of the mux."""
-        if not self.begun and not self._done:
-            self.begun = True
+        """Begin the coroutine, in a turn of the mux, unless it was cancelled."""
+        if not self._done:
             self.resume(None)
 
     def cancel(self) -> None:
@@ -77,7 +74,7 @@ class Child(Task):
     def cancel_now(self, why: str) -> None:
         """Raise `Cancelled` in the coroutine's await, once."""
         if not self._done and not self.cancelled:
-            self.begun = self.cancelled = True
+            self.cancelled = True
             self.throw(Cancelled(f"{self.conn!r}: {why}"))
 
     def interrupt(self, cause: BaseException | None) -> None:
@@ -105,7 +102,7 @@ class Nursery:
         body: the task of the connection's own coroutine.
     """
 
-    __slots__ = ("_children", "_dispatcher", "_ended", "_failing", "_joined", "body")
+    __slots__ = ("_children", "_dispatcher", "_ended", "_joined", "body")
 
     def __init__(self, body: Task) -> None:
         self.body: Task = body
@@ -113,7 +110,6 @@ class Nursery:
         self._children: dict[Child, None] = {}
         self._ended = False  # the children were cancelled
         self._joined = False  # the body has returned, and waits for the children
-        self._failing = False  # a child's error is being handled
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> Child:
         """Start a child in the mux's next turn.
@@ -148,8 +144,7 @@ class Nursery:
 
     def joins(self, error: BaseException | None) -> bool:
         """Return True if the body has returned, and now waits for its children."""
-        ended = self._ended or self._joined or self._dispatcher.ending
-        if error is None and self._children and not ended:
+        if error is None and self._children:
             self._joined = True
             self.body.coroutine = self._join()
             self.body.resume(None)
@@ -186,23 +181,21 @@ class Nursery:
             if error is not None and not expected:
                 self._fail(error)
         finally:
-            if self._joined and not self._children and not self._failing:
+            if self._joined and not self._children:
                 self._joined = False
                 self.body.resume(None)
 
     def _fail(self, error: BaseException) -> None:
-        """End the connection: a child has raised."""
-        body, dispatcher = self.body, self._dispatcher
-        outer, self._failing = self._failing, True
+        """End the connection: a child has raised. Cancel the others, and the body."""
+        body = self.body
         why = "another coroutine of the connection has raised"
         try:
-            self.end(why)
+            self._dispatcher.child_failed(body.conn, error)
         finally:
             try:
-                dispatcher.child_failed(body.conn, error)
+                self.end(why)
             finally:
-                self._failing = outer
-                if body in body.engine.nurseries and not self._joined:
+                if body in body.engine.nurseries:
                     body.throw(Cancelled(f"{body.conn!r}: {why}"))
 
 
@@ -303,8 +296,10 @@ def spawn(coroutine: Coroutine[Any, Any, Any]) -> Spawned:
         running = running_task("spawn()")
         if running.conn is None:  # it finishes an async generator
             raise not_in_a_handler()
-        body = running.family
-        nursery = body.engine.nurseries.get(body) or Nursery(body)
+        if isinstance(running, Child):
+            nursery = running.nursery  # which may have ended
+        else:
+            nursery = running.engine.nurseries.get(running) or Nursery(running)
         return Spawned(nursery.start(coroutine))
     except BaseException:
         coroutine.close()  # the interpreter would warn that nobody awaits it

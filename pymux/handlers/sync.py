@@ -46,10 +46,6 @@ class Pause(Wait):
         """Note the task, which `wake` resumes."""
         self._task = task
 
-    def has_arrived(self) -> bool:
-        """Return True if the coroutine was woken."""
-        return self.woken
-
     async def over(self) -> None:
         """Wait until `wake` is called."""
         asyncio = running_asyncio()

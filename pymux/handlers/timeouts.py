@@ -117,7 +117,7 @@ class Timeout:
     def time_out(self, _timer: None, _timeout: float) -> None:
         """End the block, behind the dispatch of a turn after the deadline."""
         task = self._task
-        if task is None or task.waiting is None:  # the coroutine has left the block
+        if task is None:  # the coroutine has left the block
             return
         if self._is_the_same_await(task) and task.has_arrived():
             self._timer = task.engine.call_later(0, self._looked)
