@@ -112,6 +112,20 @@ def echo_server():
         yield server
 
 
+@pytest.fixture
+def frozen():
+    """Collections in the test look at the test's own objects.
+
+    Beside the objects of a whole suite some hundreds of them take many seconds.
+    """
+    gc.collect()
+    if hasattr(gc, "freeze"):  # not PyPy
+        gc.freeze()
+    yield
+    if hasattr(gc, "freeze"):
+        gc.unfreeze()
+
+
 @pytest.fixture(params=LOOPS)
 def loop(request):
     """A `Loop` of asyncio's and of uvloop's; errors it was told of fail the test."""

@@ -16,7 +16,10 @@ import pymux
 from . import inside, util
 from .loops import until
 
-pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
+pytestmark = [
+    pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS),
+    pytest.mark.usefixtures("frozen"),
+]
 
 LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()

@@ -23,6 +23,7 @@ pytestmark = [
     ),
     pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.usefixtures("frozen"),
 ]
 
 HERE = ("127.0.0.1", 0)
@@ -32,16 +33,6 @@ LINES = pymux.Lines()
 
 def echo(conn, data):
     return data
-
-
-@pytest.fixture(autouse=True)
-def frozen():
-    """A collection, of which a test makes hundreds, looks at the test's own objects.
-    Beside a whole suite's objects each would take as long as many tests do."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def wakeup_fd():

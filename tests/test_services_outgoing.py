@@ -12,6 +12,7 @@ import pymux
 import pymux.aio
 
 from . import util
+from .loops import until
 from .serving import Notes, answer, harvest_while, upper
 
 HERE = ("127.0.0.1", 0)
@@ -288,9 +289,10 @@ def test_a_handler_whose_connections_have_all_ended_can_be_given_again(mux):
 @needs_guests
 def test_a_task_of_an_outgoing_connection_does_not_hold_up_a_stop(loop):
     """As on the mux: the connection is closed when no accepted one needs it."""
-    ends = []
+    begun, ends = [], []
 
     async def listens(conn):
+        begun.append(conn)
         conn.send(b"hello")
         try:
             async for _ in conn:
@@ -309,6 +311,7 @@ def test_a_task_of_an_outgoing_connection_does_not_hold_up_a_stop(loop):
         async with pymux.aio.serve(Front(), HERE, drain_timeout=600) as server:
             got = await asyncio.to_thread(util.exchange, server.address, b"a", 1)
             assert got == b"a"
+            await until(lambda: begun)
             await asyncio.wait_for(server.stop(), 20)
 
     with pymux.Server(upper, HERE) as behind:

@@ -108,19 +108,23 @@ def to_thread(
         wait = task.waiting
 
         def job() -> None:
-            value: Any
+            # An error's traceback refers to this frame, and on CPython 3.12 to those
+            # that throw it. None of them may refer to the error: that is a cycle.
+            box: list[Any] = []
             try:
-                value = context.run(fn, *args)
+                box.append(context.run(fn, *args))
                 done: Callable[[Any], None] = task.resume
             except BaseException as error:
-                done, value = task.throw, error
+                done = task.throw
+                box.append(error)
             with contextlib.suppress(RuntimeError):  # the mux is closed
-                task.engine.call_threadsafe(finish, done, value)
-            del value  # an error's traceback refers to this frame: a cycle
+                task.engine.call_threadsafe(finish, done, box)
 
-        def finish(done: Callable[[Any], None], value: Any) -> None:
-            if task.waiting is wait:  # else the coroutine has given up
-                done(value)
+        def finish(done: Callable[[Any], None], box: list[Any]) -> None:
+            if task.waiting is wait:
+                done(box.pop())
+            else:  # the coroutine has given up
+                box.clear()
 
         WORKERS.submit(job)
 
