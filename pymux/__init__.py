@@ -36,8 +36,8 @@ Names
 A handler has one of four forms. ``def handler(conn, data)`` is called for each message
 and returns the answer or None. ``async def handler(conn)`` runs once for each
 connection. ``@batched def handler(batch)`` is called once in each harvest. An object
-has any of the methods `opened`, `received`, `drained` and `closed`. `Server` says which
-handlers are refused, since they could never work.
+has any of the methods `opened`, `received`, `blocked`, `drained` and `closed`.
+`Server` says which handlers are refused, since they could never work.
 
 Empty batches
     A harvest may return with nothing to report: at its timeout, at a `wakeup`, after
@@ -52,9 +52,10 @@ End of stream
 
 Backpressure
     A peer may read its answers too slowly. Over `Limits.high_water` queued bytes the
-    mux stops reading from that peer. Under `low_water` reading goes on, and `drained`
-    reports the connection. Past `max_output` the connection ends. `pause` and `resume`
-    are for your own use. `Connection.queued` is the number of queued bytes.
+    mux stops reading from that peer, and `blocked` reports the connection. Under
+    `low_water` reading goes on, and `drained` reports the connection. Past `max_output`
+    the connection ends. `pause` and `resume` are for your own use. `Connection.queued`
+    is the number of queued bytes.
 
 Threads
     A mux belongs to the thread of its first harvest, and to its process. In any other

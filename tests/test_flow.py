@@ -11,6 +11,7 @@ import pytest
 import pymux
 
 from .util import (
+    Harvested,
     assert_idle,
     assert_nothing,
     connect,
@@ -88,6 +89,78 @@ def test_drained_is_reported_once_when_output_has_fallen(mux, stuck):
     for _ in range(3):
         acc.add(mux.harvest(0))
     assert acc.drained == [conn]
+
+
+def test_blocked_is_reported_once_in_the_harvest_that_sends(mux, raw):
+    conn, peer = raw
+    conn.send(b"x" * BIG)
+    batch = mux.harvest()
+    assert (batch.blocked, batch.drained) == ([conn], [])
+    assert conn.queued > 65536
+    conn.send(b"y" * BIG)  # over it already
+    acc = Harvested()
+    acc.add(mux.harvest(0))
+    reader = read_in_thread(peer, 2 * BIG)
+    harvest_until(mux, lambda acc: acc.drained, into=acc)
+    reader.join()
+    assert (acc.blocked, acc.drained) == ([], [conn])
+
+
+def test_blocked_and_drained_alternate(mux, raw):
+    conn, peer = raw
+    rows = []
+    for n in range(1, 4):
+        conn.send(b"x" * BIG)
+        reader = read_in_thread(peer, BIG)
+        while len(rows) < 2 * n:
+            batch = mux.harvest(10)
+            rows += [
+                name
+                for name in ("blocked", "drained")
+                for one in getattr(batch, name)
+                if one is conn
+            ]
+        reader.join()
+        assert rows == ["blocked", "drained"] * n
+
+
+def test_output_that_the_system_takes_at_once_is_blocked_and_drained(mux):
+    limits = pymux.Limits(high_water=100, low_water=10)
+    conn, peer = pair(mux, limits=limits)
+    with peer:
+        conn.send(b"x" * 101)
+        batch = mux.harvest()
+        assert (batch.blocked, batch.drained) == ([conn], [conn])
+        conn.send(b"x" * 100)
+        assert not mux.harvest(0)
+
+
+def test_a_closed_connection_is_not_blocked(mux, raw):
+    conn, peer = raw
+    conn.send(b"x" * BIG)
+    conn.close()
+    acc = Harvested()
+    acc.add(mux.harvest(0))
+    reader = read_in_thread(peer, BIG)
+    harvest_until(mux, lambda acc: not conn.queued, into=acc)
+    reader.join()
+    peer.close()
+    harvest_until(mux, lambda acc: acc.closed, into=acc)
+    assert (acc.blocked, acc.drained) == ([], [])
+
+
+def test_output_queued_before_the_opening_is_blocked_behind_it(mux):
+    limits = pymux.Limits(high_water=100, low_water=10)
+    listener = mux.listen(("127.0.0.1", 0))
+    conn = mux.connect(listener.address, limits=limits)
+    conn.send(b"x" * 101)
+    acc = Harvested()
+    while conn not in acc.blocked:
+        assert not acc.drained
+        acc.add(mux.harvest())
+        assert conn in acc.opened or not acc.blocked
+    harvest_until(mux, lambda acc: conn in acc.drained, into=acc)
+    assert (acc.blocked, acc.drained) == ([conn], [conn])
 
 
 def test_drained_is_not_reported_between_the_waters(mux, stuck):
@@ -408,6 +481,7 @@ def test_the_idle_clock_runs_while_output_is_stuck(mux, clock):
     conn, peer = pair(mux, limits=MINUTE)
     with peer:
         conn.send(b"x" * BIG)
+        assert mux.harvest().blocked == [conn]
         clock.advance(61, mux)  # the peer may be reading what the kernel has
         assert_nothing(mux)
         clock.advance(61, mux)

@@ -9,6 +9,7 @@ import pymux
 from . import util
 
 LINES = pymux.Lines()
+METHODS = ["opened", "received", "blocked", "drained", "closed"]
 
 
 def talk(handler, backend, sent=b"hello\n"):
@@ -61,12 +62,12 @@ def test_methods_go_before_being_a_coroutine_function(backend):
     assert talk(both, backend) == b"object\n"
 
 
-@pytest.mark.parametrize("method", ["opened", "received", "drained", "closed"])
+@pytest.mark.parametrize("method", METHODS)
 def test_any_one_of_the_methods_makes_an_object(backend, method):
     calls = []
     handler = type("Handler", (), {method: lambda *args: calls.append(args)})()
     assert talk(handler, backend) == b""
-    assert len(calls) == {"drained": 0}.get(method, 1)
+    assert len(calls) == {"blocked": 0, "drained": 0}.get(method, 1)
 
 
 def test_methods_may_be_inherited_or_of_the_instance(backend):
@@ -114,7 +115,7 @@ def test_a_class_without_any_method_is_a_type_error_too():
         pymux.Server(H, ("127.0.0.1", 0))
 
 
-@pytest.mark.parametrize("method", ["opened", "received", "drained", "closed"])
+@pytest.mark.parametrize("method", METHODS)
 def test_an_async_method_is_a_type_error_that_names_it(method):
     async def given(self, *args):
         return None

@@ -173,6 +173,8 @@ ALIKE = [
     ("openned", of_one, "opened"),
     ("opend", of_one, "opened"),
     ("draned", of_one, "drained"),
+    ("bloked", of_one, "blocked"),
+    ("pause_writing", of_one, "blocked"),
     ("clsoed", of_two, "closed"),
     ("clossed", of_two, "closed"),
     ("on_open", of_one, "opened"),
@@ -305,7 +307,7 @@ async def yielding_later(*args):
 
 @pytest.mark.parametrize("fn", [yielding, yielding_later])
 @pytest.mark.parametrize(
-    "form", ["function", "batch", "opened", "received", "drained", "closed"]
+    "form", ["function", "batch", "opened", "received", "blocked", "drained", "closed"]
 )
 def test_a_generator_function_is_a_type_error_that_names_send(form, fn):
     with pytest.raises(TypeError, match=r"generator|async"):
@@ -317,7 +319,7 @@ def test_a_generator_function_is_a_type_error_that_names_send(form, fn):
             pymux.Server(with_methods(**{form: fn}), LOCAL)
 
 
-@pytest.mark.parametrize("method", ["opened", "drained", "closed"])
+@pytest.mark.parametrize("method", ["opened", "blocked", "drained", "closed"])
 def test_only_received_can_be_batched(method):
     marked = pymux.batched(lambda self, *args: None)
     with pytest.raises(TypeError, match=rf"H\.{method} is batched; only received"):

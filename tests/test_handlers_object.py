@@ -1,4 +1,4 @@
-"""Object handlers: opened, received, drained and closed, as connections live."""
+"""Object handlers: their methods are called as connections live."""
 
 import contextlib
 import errno
@@ -31,6 +31,9 @@ class Log:
         self.keep("received", conn, data)
         return data
 
+    def blocked(self, conn):
+        self.keep("blocked", conn)
+
     def drained(self, conn):
         self.keep("drained", conn)
 
@@ -61,7 +64,7 @@ def test_a_connection_is_told_of_from_opened_to_closed(backend):
     assert len({conn for _, _, conn, _ in log.rows}) == 1
 
 
-def test_within_a_harvest_the_order_is_opened_messages_drained_closed(
+def test_within_a_harvest_the_order_is_opened_messages_blocked_drained_closed(
     backend, tmp_path
 ):
     class Sender(Log):
@@ -93,14 +96,14 @@ def test_within_a_harvest_the_order_is_opened_messages_drained_closed(
             util.settle(server)
             leaves = late
         util.wait_until(lambda: log.of("drained"))
-    order = ["opened", "received", "drained", "closed"]
+    order = ["opened", "received", "blocked", "drained", "closed"]
     harvests = {}
     for harvest, what, _, _ in log.rows:
         harvests.setdefault(harvest, []).append(order.index(what))
     assert all(rows == sorted(rows) for rows in harvests.values())
     together = {tuple(sorted(set(rows))) for rows in harvests.values()}
     assert any({0, 1} <= set(rows) for rows in together), together
-    assert any({1, 3} <= set(rows) for rows in together), together
+    assert any({1, 4} <= set(rows) for rows in together), together
 
 
 def test_opened_may_greet_before_anything_came(backend):
@@ -178,13 +181,47 @@ def test_drained_is_called_when_output_fell_to_low_water(backend, tmp_path):
     assert queued <= FEW.low_water
 
 
+def test_blocked_is_called_when_output_went_over_high_water(backend, tmp_path):
+    class Pusher(Log):
+        def received(self, conn, data):
+            return b"x" * (1 << 20)
+
+        def blocked(self, conn):
+            self.keep("blocked", conn, conn.queued)
+
+    log = Pusher()
+    with (
+        util.serving(log, backend, tmp_path / "s", limits=FEW) as server,
+        util.connect(server.address) as sock,
+    ):
+        sock.sendall(b"go")
+        util.wait_until(lambda: log.of("blocked"))
+        util.settle(server)
+        assert log.of("drained") == []
+        util.recv_exactly(sock, 1 << 20)
+        util.wait_until(lambda: log.of("drained"))
+    ((_conn, queued),) = log.of("blocked")
+    assert queued > FEW.high_water
+
+
+def test_what_is_taken_at_once_is_blocked_and_then_drained(backend):
+    log = Log()
+    with util.serving(log, backend, limits=FEW) as server:
+        sent = b"x" * (FEW.high_water + 1)
+        sent = util.everything(server.address, sent)
+        util.wait_until(lambda: log.of("closed"))
+    what = [name for _, name, _, _ in log.rows if name in ("blocked", "drained")]
+    assert what[:2] in ([], ["blocked", "drained"])
+    assert what[::2] == ["blocked"] * (len(what) // 2)
+
+
 def test_output_under_high_water_drains_without_a_word(backend):
     log = Log()
     with util.serving(log, backend, limits=FEW) as server:
         sent = b"x" * 5000
         assert util.everything(server.address, sent) == sent
         util.wait_until(lambda: log.of("closed"))
-    assert log.of("drained") == []
+    assert log.of("blocked") == log.of("drained") == []
 
 
 def test_closed_gets_none_at_an_ordinary_end(backend):
@@ -304,14 +341,18 @@ def test_opened_that_raises_ends_its_connection_alone(backend):
     assert len(told) == 1
 
 
-def test_drained_that_raises_ends_its_connection_alone(backend, tmp_path):
+@pytest.mark.parametrize("method", ["blocked", "drained"])
+def test_news_of_output_that_raises_ends_its_connection_alone(
+    backend, tmp_path, method
+):
     class Raiser(Log):
         def received(self, conn, data):
             return b"x" * (1 << 20) if data == b"long" else data
 
-        def drained(self, conn):
-            raise Boom("of drained")
+    def raising(self, conn):
+        raise Boom
 
+    setattr(Raiser, method, raising)
     log, told = Raiser(), []
     with util.serving(
         log, backend, tmp_path / "s", on_error=lambda *args: told.append(args)

@@ -224,7 +224,7 @@ def test_whatever_a_handler_raises_ends_its_own_connection(backend, form, error)
     assert told == [error]
 
 
-@pytest.mark.parametrize("method", ["opened", "drained", "closed"])
+@pytest.mark.parametrize("method", ["opened", "blocked", "drained", "closed"])
 def test_whatever_an_objects_method_raises_ends_its_own_connection(backend, method):
     told = []
 
@@ -248,7 +248,7 @@ def test_whatever_an_objects_method_raises_ends_its_own_connection(backend, meth
         bad.settimeout(10)
         bad.bind(("127.0.0.1", 0))
         bad.connect(server.address)
-        if method == "drained":
+        if method in ("blocked", "drained"):
             bad.sendall(b"much")
         elif method == "closed":
             bad.shutdown(socket.SHUT_WR)

@@ -323,10 +323,13 @@ def wait_until(condition, timeout=10):
 class Harvested:
     """What several harvests reported, copied out of their batches."""
 
+    ROWS = "opened", "messages", "ended", "blocked", "drained", "closed"
+
     def __init__(self):
         self.opened = []  # Connection
         self.messages = []  # (Connection, bytes)
         self.ended = []  # Connection
+        self.blocked = []  # Connection
         self.drained = []  # Connection
         self.closed = []  # (Connection, OSError or None)
         self.turns = 0
@@ -336,6 +339,7 @@ class Harvested:
         self.opened.extend(batch.opened)
         self.messages.extend(batch)
         self.ended.extend(batch.ended)
+        self.blocked.extend(batch.blocked)
         self.drained.extend(batch.drained)
         self.closed.extend(batch.closed)
         self.turns += 1
@@ -365,15 +369,10 @@ class Harvested:
 
     def has_rows(self):
         """Whether anything at all was reported."""
-        return bool(
-            self.opened or self.messages or self.ended or self.drained or self.closed
-        )
+        return any(getattr(self, name) for name in self.ROWS)
 
     def __repr__(self):
-        rows = ", ".join(
-            f"{len(getattr(self, name))} {name}"
-            for name in ("opened", "messages", "ended", "drained", "closed")
-        )
+        rows = ", ".join(f"{len(getattr(self, name))} {name}" for name in self.ROWS)
         return f"<{self.turns} harvests: {rows}>"
 
 

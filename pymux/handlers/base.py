@@ -1,7 +1,8 @@
 """The base class of the dispatchers of all four handler forms.
 
 A handler has one dispatcher, which is called with every batch. It dispatches all
-`opened`, then the messages in batch order, then `drained`, then `closed`.
+`opened`, then the messages in batch order, then `blocked`, then `drained`, then
+`closed`.
 """
 
 from __future__ import annotations

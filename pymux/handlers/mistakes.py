@@ -23,6 +23,7 @@ FOREIGN = {
     "linereceived": "received",
     "stringreceived": "received",
     "messagereceived": "received",
+    "pausewriting": "blocked",
     "resumewriting": "drained",
     "connectionlost": "closed",
 }
@@ -43,6 +44,7 @@ WORDS = {
     "onreceive": "received",
     "onreceived": "received",
     "onrecv": "received",
+    "onblocked": "blocked",
     "drain": "drained",
     "ondrain": "drained",
     "ondrained": "drained",

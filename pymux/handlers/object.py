@@ -22,13 +22,14 @@ __all__ = ["METHODS", "ObjectDispatcher"]
 METHODS = {  # each with its arguments
     "opened": "conn",
     "received": "conn, data",
+    "blocked": "conn",
     "drained": "conn",
     "closed": "conn, error",
 }
 
 
 class ObjectDispatcher(Dispatcher):
-    """Calls an object's `opened`, `received`, `drained` and `closed`."""
+    """Calls an object's `opened`, `received`, `blocked`, `drained` and `closed`."""
 
     delay_ns: int
     min_messages: int
@@ -40,6 +41,7 @@ class ObjectDispatcher(Dispatcher):
         methods = {name: getattr(handler, name, None) for name in METHODS}
         self.opened: Any = methods["opened"]
         self.received: Any = methods["received"]
+        self.blocked: Any = methods["blocked"]
         self.drained: Any = methods["drained"]
         self.closed: Any = methods["closed"]
         mark = mark_of(self.received)
@@ -61,16 +63,22 @@ class ObjectDispatcher(Dispatcher):
                 self.call(conn, self.opened, conn)
         if row_count(batch):
             self.messages(batch)
+        if self.blocked and batch.blocked:
+            self.tell(batch.blocked, self.blocked)
         if self.drained and batch.drained:
-            for conn in batch.drained:
-                if not is_closed(conn):
-                    self.call(conn, self.drained, conn)
+            self.tell(batch.drained, self.drained)
         if self.closed:
             for conn, error in self.ends:
                 self.call(conn, self.closed, conn, error)
         else:
             self.failed_to_connect(batch)
         self.batch = None
+
+    def tell(self, conns: list[Connection], method: Callable[..., Any]) -> None:
+        """Call a method with each connection that is not closed."""
+        for conn in conns:
+            if not is_closed(conn):
+                self.call(conn, method, conn)
 
     def messages(self, batch: Batch) -> None:
         """Call `received` for each message, or with the whole batch."""

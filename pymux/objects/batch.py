@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Batch"]
 
 LOGGER = logging.getLogger("pymux")
+NEWS = frozenset({"opened", "blocked", "drained", "ended", "closed"})
 # The meaning of an errno if the mux itself has ended the connection.
 MEANINGS = {
     errno.EMSGSIZE: "a message over the framing's max_size",
@@ -43,9 +44,9 @@ def log_end(conn: Connection, error: OSError) -> None:
 class Batch:
     """The messages and news of one harvest, made by `Mux.harvest`.
 
-    Messages are rows. The lists `opened`, `drained`, `ended` and `closed` are news of
-    connections. A batch without messages and news is false. A batch with news alone is
-    true, though its `len()` is 0.
+    Messages are rows. The lists `opened`, `blocked`, `drained`, `ended` and `closed`
+    are news of connections. A batch without messages and news is false. A batch with
+    news alone is true, though its `len()` is 0.
 
     A BATCH IS VALID UNTIL THE NEXT HARVEST: then access through it raises
     ValueError. A view that was taken before stays valid and unchanged as long as the
@@ -53,6 +54,9 @@ class Batch:
 
     Attributes:
         opened: connections that are new.
+        blocked: connections whose output went over high water. The rows of `blocked`
+            and `drained` alternate for each connection, but a close ends both. A
+            connection is in both lists if the system took its output at once.
         drained: connections whose output fell from over high water to under
             low water.
         ended: connections whose peer ended its stream (`half_open=True` only).
@@ -82,6 +86,7 @@ class Batch:
         "_replied",
         "_rows",
         "_service",
+        "blocked",
         "closed",
         "drained",
         "ended",
@@ -91,6 +96,7 @@ class Batch:
     _failed: list[Connection]  # closed before they opened
     _idle: list[Connection]  # idle, unless their task is at work
     opened: list[Connection]
+    blocked: list[Connection]
     drained: list[Connection]
     ended: list[Connection]
     closed: list[tuple[Connection, OSError | None]]
@@ -126,6 +132,8 @@ class Batch:
         conn = engine.connection
         count = turn.opened_count
         self.opened = [conn(turn.opened[k]) for k in range(count)] if count else []
+        count = turn.blocked_count
+        self.blocked = [conn(turn.blocked[k]) for k in range(count)] if count else []
         count = turn.drained_count
         self.drained = [conn(turn.drained[k]) for k in range(count)] if count else []
         count = turn.ended_count
@@ -161,7 +169,7 @@ class Batch:
 
     def __getattr__(self, name: str) -> Any:
         """Make a list of news, which most batches do not need, at its first use."""
-        if name not in ("opened", "drained", "ended", "closed"):
+        if name not in NEWS:
             raise AttributeError(name)
         setattr(self, name, [])
         return getattr(self, name)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchHandler",
+    "Blocked",
     "Closed",
     "CoroutineHandler",
     "Drained",
@@ -68,6 +69,12 @@ class ReceivedBatch(Protocol):
     def received(self, batch: Batch, /) -> None: ...
 
 
+class Blocked(Protocol[C_contra]):
+    """An object with the method `blocked`."""
+
+    def blocked(self, conn: C_contra, /) -> None: ...
+
+
 class Drained(Protocol[C_contra]):
     """An object with the method `drained`."""
 
@@ -87,6 +94,7 @@ HandlerOf = (
     | Opened[C_contra]
     | Received[C_contra]
     | ReceivedBatch
+    | Blocked[C_contra]
     | Drained[C_contra]
     | Closed[C_contra]
 )
