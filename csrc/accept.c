@@ -228,6 +228,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             pmx__places_taken(l->rules) >= is->max_connections) {
             pmx__listener_state(mux, l, 1, 1);
             mux->stats.accept_pauses++;
+            mux->stats.full = pmx__listener_id(mux, l);
             pmx__watch_listener(mux, l);
             break;
         }

@@ -247,6 +247,7 @@ typedef struct {
     uint64_t accept_pauses;
     uint64_t shortages;         /* accept_pauses for want of something, and */
     uint64_t shortage;          /* the errno of the last one */
+    uint64_t full;              /* the last listener with max_connections */
     uint64_t outgoing;          /* of connections: made by pmx_connect() */
 } pmx_stats;
 
