@@ -50,6 +50,7 @@ pmx_arena *pmx_arena_new(uint64_t capacity, uint32_t rows)
     arena->total = total;
     arena->rows = rows;
     arena->owned = 1;
+    arena->lease = NULL;
     pmx__arena_reset(arena);
     return arena;
 }
@@ -61,9 +62,75 @@ void pmx_arena_free(pmx_arena *arena)
 
 void pmx_arena_drop(pmx_arena *arena)
 {
-    if (arena->owned)
+    if (!arena->owned)
+        return;
+    if (arena->lease)
+        pmx__lease_end(arena->lease);
+    else
         free(arena);
 }
+
+/* --- who needs an arena ------------------------------------------------ */
+
+/* Any thread may end its part, at any time. */
+struct pmx_lease {
+    pmx_arena *arena;
+    int32_t holders;            /* the owner and arrays; 0: it is freed */
+    int32_t refs;               /* of this struct: one of all holders, and one
+                                   of each pmx_arena_lease() */
+};
+
+static int32_t add(int32_t *place, int32_t more)
+{
+    int32_t is = 0;
+    while (!pmx__swap(place, &is, is + more))
+        ;
+    return is + more;
+}
+
+pmx_lease *pmx_arena_lease(pmx_arena *arena)
+{
+    if (!arena->lease) {
+        pmx_lease *lease = sys_malloc(sizeof *lease);
+        if (!lease)
+            return NULL;
+        *lease = (pmx_lease){arena, 1, 1};
+        arena->lease = lease;
+    }
+    (void)add(&arena->lease->refs, 1);
+    return arena->lease;
+}
+
+void pmx_lease_drop(pmx_lease *lease)
+{
+    if (!add(&lease->refs, -1))
+        free(lease);
+}
+
+int pmx_lease_holders(pmx_lease *lease)
+{
+    return add(&lease->holders, 0);
+}
+
+void pmx__lease_more(pmx_lease *lease)
+{
+    (void)add(&lease->holders, 1);
+}
+
+void pmx__lease_end(pmx_lease *lease)
+{
+    if (!add(&lease->holders, -1)) {
+        free(lease->arena);
+        pmx_lease_drop(lease);
+    }
+}
+
+const pmx_arena *pmx__leased(const pmx_lease *lease)
+{
+    return lease->arena;
+}
+
+/* --- room in an arena -------------------------------------------------- */
 
 void pmx__arena_reset(pmx_arena *arena)
 {

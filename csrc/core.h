@@ -453,6 +453,9 @@ void pmx__arena_reset(pmx_arena *arena);
 int pmx__arena_reserve(pmx_mux *mux, pmx_arena **arena, size_t size,
                        size_t most);
 void pmx__carry_drop(pmx_mux *mux, pmx__conn *c);
+const pmx_arena *pmx__leased(const pmx_lease *lease);
+void pmx__lease_more(pmx_lease *lease);
+void pmx__lease_end(pmx_lease *lease);
 
 /* names.c: what a connection's ends are called */
 void pmx__peer(const pmx__conn *c, pmx__target *peer);

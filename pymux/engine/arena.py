@@ -5,14 +5,17 @@ Every view, slice and array holds a reference to the exporter, which keeps the
 arena's memory. Only the exporter's reference count tells whether a view is alive:
 `memoryview.release()` succeeds while slices live. An arena with a live view is not
 used again; nor is any viewed arena on an interpreter that counts no references.
+
+Arrow arrays (arrow.py) are no Python objects: each holds the arena's lease, in C,
+which tells how many there are and frees the arena with the last.
 """
 
 from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
 from itertools import chain, pairwise
 from struct import Struct
 from typing import Any
@@ -45,6 +48,7 @@ class Arena:
         "ends",
         "exporter",
         "ids",
+        "lease",
         "offsets",
     )
 
@@ -52,6 +56,7 @@ class Arena:
         self._total = c.total
         self.c: Any = ffi.gc(c, lib.pmx_arena_drop, self._total)
         self.exporter: Any = None
+        self.lease: Any = None  # there have been Arrow arrays
         self.ids: Any = c.ids
         self.ends: Any = c.offsets
         base = address(c)
@@ -70,8 +75,22 @@ class Arena:
     # --- views for user code ----------------------------------------------
 
     def held(self) -> bool:
-        """True if a view of the arena may be alive."""
-        return self.exporter is not None and references(self) > ALONE
+        """True if a view or an Arrow array of the arena may be alive."""
+        return self.exporter is not None and (
+            references(self) > ALONE
+            or (self.lease is not None and lib.pmx_lease_holders(self.lease) > 1)
+        )
+
+    def lend(self) -> Any:
+        """Return the `pmx_lease` of the arena, for Arrow arrays."""
+        if self.exporter is None:
+            self.exporter = ffi.buffer(self.c, self._total)
+        if self.lease is None:
+            lease = lib.pmx_arena_lease(self.c)
+            if not lease:
+                raise MemoryError("no memory for an Arrow array")
+            self.lease = ffi.gc(lease, lib.pmx_lease_drop)
+        return self.lease
 
     def view(self, column: int, size: int) -> memoryview:
         """Return a read-only view of the first `size` bytes of a column."""
@@ -219,7 +238,8 @@ class Arenas:
     def __init__(self, capacity: int, rows: int) -> None:
         self._shape = capacity, rows
         self._resting: list[Arena] = []
-        self._left: list[weakref.ref[Any]] = []  # exporters of arenas that were let go
+        # For each arena that was let go: true while a view or an array keeps it.
+        self._left: list[Callable[[], Any]] = []
         self.current: Arena = self._new()
         self.adopted: Arena | None = None
 
@@ -243,9 +263,13 @@ class Arenas:
 
     def _leave(self, arena: Arena) -> None:
         """Let go of an arena, which its views may keep."""
-        self._left = [ref for ref in self._left if ref() is not None]
-        if arena.held():
+        self._left = [held for held in self._left if held()]
+        if not arena.held():
+            return
+        if arena.lease is None:
             self._left.append(weakref.ref(arena.exporter))
+        else:  # views keep the arena, and with it the owner's part of the lease
+            self._left.append(partial(lib.pmx_lease_holders, arena.lease))
 
     def ready(self) -> Arena:
         """End the last batch; return an arena without live views."""
@@ -272,5 +296,5 @@ class Arenas:
         ours = [self.current, *self._resting]
         if self.adopted is not None:
             ours.append(self.adopted)
-        left = [ref for ref in self._left if ref() is not None]
+        left = [held for held in self._left if held()]
         return len(left) + sum(arena.held() for arena in ours)

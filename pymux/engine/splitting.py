@@ -91,6 +91,10 @@ class SplitRows:
             raise TypeError(NO_COLUMNS)
         return memoryview(ffi.buffer(self.ids, size)).toreadonly()
 
+    def lend(self) -> Any:
+        """Raise TypeError: there are no columns to lend."""
+        raise TypeError(NO_COLUMNS)
+
     @property
     def offsets(self) -> Any:
         """Raise TypeError: there are no offsets."""

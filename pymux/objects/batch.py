@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ..engine.arena import DATA, IDS, OFFSETS, Arena
+from ..engine.arrow import MESSAGES, export, is_array, rows_of
 from ..engine.bounds import OFFSETS32, bounds_of
 from ..engine.os_errors import error_from
 from ..engine.output import to_bytes
+from .arrow import ArrowArray, ArrowIds
 from .status import note_end
 
 if TYPE_CHECKING:
@@ -277,6 +280,39 @@ class Batch:
         self._check()
         return self._arena.view(IDS, 8 * self._rows).cast("Q")
 
+    @property
+    def arrow_ids(self) -> ArrowIds:
+        """The connection's id of each message, as Arrow's uint64, without a copy.
+
+        For a consumer of Arrow: ``pyarrow.array(batch.arrow_ids)``.
+        """
+        self._check()
+        return ArrowIds(self._arena, self._rows)
+
+    def __arrow_c_array__(
+        self, requested_schema: object | None = None
+    ) -> tuple[object, object]:
+        """Return the messages as an Arrow array of type binary, without a copy.
+
+        This is Arrow's PyCapsule interface: ``pyarrow.array(batch)``,
+        ``polars.Series(batch)`` and other consumers of Arrow call it. The array stays
+        valid and unchanged as long as its consumer keeps it, as a view of `data` does,
+        also after the next harvest and after `Mux.close()`.
+
+        Args:
+            requested_schema: ignored; the consumer casts the array if it wants another
+                type, since only the consumer knows if the messages are text.
+
+        Returns:
+            The capsules of the schema and of the array.
+
+        Raises:
+            ValueError: the batch is over.
+            TypeError: the messages of a `Splitter` have no columns.
+            NotImplementedError: PyPy has no such capsules.
+        """
+        return export(self._columns(), MESSAGES, self._rows)
+
     # --- replies --------------------------------------------------------
 
     def _first_reply(self) -> None:
@@ -330,12 +366,16 @@ class Batch:
                 log.entries += (conn.id, reply)
 
     def reply_data(
-        self, data: Buffer, offsets: Sequence[int] | Buffer | None = None
+        self,
+        data: Buffer | ArrowArray,
+        offsets: Sequence[int] | Buffer | None = None,
     ) -> None:
         """Answer every message from one buffer.
 
         Args:
-            data: bytes-like; its bytes are copied now.
+            data: bytes-like, or an Arrow array (any object with `__arrow_c_array__`)
+                of type binary, large_binary, string or large_string with one row for
+                each message, null for no answer. The bytes are copied now.
             offsets: the offsets of answers: a list, or a contiguous int32 or
                 int64 buffer, one more than there are messages. They must not fall,
                 and need not begin at 0. None cuts `data` as the batch is cut, and
@@ -347,10 +387,18 @@ class Batch:
             RuntimeError: the batch was answered before.
         """
         self._first_reply()
+        rows, arena, bounds = self._rows, self._arena, None
         if type(data) is not bytes:
-            data = to_bytes(data)
-        rows, arena = self._rows, self._arena
-        if offsets is None:
+            if offsets is None and is_array(data):
+                data, bounds, cut, nulls = rows_of(data, rows)
+                if nulls:
+                    self._reply_all_but(nulls, data, list(bounds))
+                    return
+            else:
+                data = to_bytes(data)
+        if bounds is not None:
+            pass
+        elif offsets is None:
             if self._gap is not None:
                 self._columns()
             size = arena.offsets[rows] if rows else 0
@@ -363,7 +411,7 @@ class Batch:
         else:
             bounds, cut = bounds_of(offsets, rows, len(data))
         engine = self._engine
-        sized = offsets is None and not engine.switched  # as what was received
+        sized = bounds is arena.ends and not engine.switched  # as what was received
         if not sized and len(data) > self._service.reply_limit:
             for k, conn in enumerate(self.conns):
                 engine.check_reply(conn.id, bounds[k + 1] - bounds[k])
@@ -371,3 +419,10 @@ class Batch:
         if rows:
             keep = arena, bounds
             engine.log.special((cut | rows, arena.ids, bounds, data, keep))
+
+    def _reply_all_but(self, nulls: list[int], data: bytes, ends: list[int]) -> None:
+        """Answer with rows of `data`, but not the messages of these indices."""
+        replies: list[Buffer | None] = [data[a:b] for a, b in pairwise(ends)]
+        for row in nulls:
+            replies[row] = None
+        self.reply(replies)

@@ -22,7 +22,7 @@ static const test_case *const all[] = {
     sim_tests, corpus_tests, linger_tests, gather_tests, services_tests,
     listen_on_tests, idle_tests, due_tests, unix_path_tests, length_tests,
     switch_tests, switch_policy_tests,
-    toy_tests, clock_tests, output_limit_tests,
+    toy_tests, clock_tests, output_limit_tests, arrow_tests,
 };
 
 const char *test_backend;
