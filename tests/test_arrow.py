@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import sys
 import threading
 from itertools import pairwise
 
@@ -9,10 +10,11 @@ import pytest
 
 import pymux
 
+from .interrupts import at_each_place, interrupted, needs_tracing
 from .util import pair, recv_exactly
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(ctypes, "pythonapi"), reason="no capsules: not CPython"
+    sys.implementation.name != "cpython", reason="there are no capsules"
 )
 
 
@@ -248,6 +250,21 @@ def test_arrays_are_released_in_any_thread(lines, mux):
     for thread in threads:
         thread.join()
     assert held(mux) == 0
+
+
+@needs_tracing
+def test_an_array_that_is_interrupted_while_it_is_made_holds_nothing(lines, mux):
+    lines(b"one\n").__arrow_c_array__()  # what is made once for all is there
+
+    def scene(nth):
+        batch = lines(b"one\n")
+        where, capsules = interrupted(batch.__arrow_c_array__, nth)
+        assert (capsules is None) is (where is not None)
+        del capsules, batch
+        assert held(mux) == 0, where
+        return where
+
+    assert at_each_place(scene) > 10
 
 
 def test_more_arrays_than_arenas_in_reserve_are_counted_and_kept(lines, mux):

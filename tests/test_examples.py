@@ -121,3 +121,31 @@ def test_every_example_is_tested():
     assert sys.modules[__name__].__dict__.keys() >= {
         path.stem for path in EXAMPLES.glob("*.py")
     }
+
+
+@contextlib.contextmanager
+def telemetry_parquet(path):
+    """The port of the example, running."""
+    pytest.importorskip("pyarrow")
+    with python(str(EXAMPLES / "telemetry_parquet.py"), str(path), "0") as child:
+        yield int(child.stdout.readline().split()[-1])
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=20) == ("", "")
+        assert child.returncode == 0
+
+
+def test_readings_are_written_as_parquet(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "readings.parquet"
+    with telemetry_parquet(path) as port, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", port)
+        socks = [stack.enter_context(util.connect(address)) for _ in range(50)]
+        for k, sock in enumerate(socks):
+            sock.sendall(b"%d.5\nwarm\n-1\n" % k)
+        for sock in socks:
+            assert util.recv_exactly(sock, 19) == b"a number is needed\n"
+    rows = parquet.read_table(path).to_pylist()
+    assert sorted(row["reading"] for row in rows) == [-1.0] * 50 + [
+        k + 0.5 for k in range(50)
+    ]
+    assert len({row["sensor"] for row in rows}) == 50

@@ -1,0 +1,83 @@
+"""Readings of many sensors into a Parquet file, with no Python object for a reading.
+
+    pip install pyarrow
+    python examples/telemetry_parquet.py readings.parquet [PORT]
+
+A sensor connects and sends a number a line. A batch has the lines of all sensors, and
+pyarrow takes it as a column without a copy: checking, converting and writing are a few
+calls a batch. A line that is no number is answered; the others are not. Ctrl-C ends it.
+
+    $ printf '21.5\nwarm\n' | nc -q1 127.0.0.1 9000
+    a number is needed
+    $ python -c "import pyarrow.parquet as p; print(p.read_table('readings.parquet'))"
+"""
+
+import contextlib
+import sys
+import time
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import pymux
+
+SCHEMA = pa.schema(
+    {"sensor": pa.uint64(), "time": pa.timestamp("ms"), "reading": pa.float64()}
+)
+NUMBER = r"^[+-]?[0-9]{1,15}(\.[0-9]{1,15})?$"
+NO_ANSWER = pa.scalar(None, pa.binary())
+ROW_GROUP = 100_000
+
+
+class Recorder:
+    """Writes what it has received as row groups of a Parquet file."""
+
+    def __init__(self, path: str) -> None:
+        self.file = pq.ParquetWriter(path, SCHEMA)
+        self.waiting: list[pa.RecordBatch] = []
+        self.rows = 0
+
+    @pymux.batched(min_messages=4096, max_delay=0.1)
+    def received(self, batch: pymux.Batch) -> None:
+        lines = pa.array(batch)
+        good = pc.match_substring_regex(lines, NUMBER)
+        batch.reply_data(pc.if_else(good, NO_ANSWER, b"a number is needed"))
+        # What `filter` returns is a copy. The memory of the batch is free again when
+        # this function returns, however long the rows wait.
+        readings = lines.filter(good).cast(pa.string()).cast(pa.float64())
+        sensors = pa.array(batch.arrow_ids).filter(good)
+        now = pa.scalar(int(time.time() * 1000), SCHEMA.field("time").type)
+        times = pa.repeat(now, len(readings))
+        self.waiting.append(
+            pa.RecordBatch.from_arrays([sensors, times, readings], schema=SCHEMA)
+        )
+        self.rows += len(readings)
+        if self.rows >= ROW_GROUP:
+            self.write()
+
+    def write(self) -> None:
+        self.file.write_table(pa.Table.from_batches(self.waiting, SCHEMA))
+        self.waiting.clear()
+        self.rows = 0
+
+    def close(self) -> None:
+        self.write()
+        self.file.close()
+
+
+def main(path: str, port: str = "9000") -> None:
+    limits = pymux.Limits(max_connections=10_000, idle_timeout=600)
+    with (
+        contextlib.closing(Recorder(path)) as recorder,
+        contextlib.suppress(KeyboardInterrupt),
+        pymux.Server(
+            recorder, ("127.0.0.1", int(port)), framing=pymux.Lines(), limits=limits
+        ) as server,
+    ):
+        print("sensors on port", server.address[1], flush=True)
+        server.wait()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
