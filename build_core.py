@@ -1,7 +1,8 @@
 """Describe the extension `pymux._core` to cffi.
 
-The declarations are the text between the two markers of csrc/pymux.h, so that
-there is one place where the C API stands. Nothing here imports pymux.
+The declarations are the text between the two markers of csrc/pymux.h and of
+csrc/arrow.h, so that there is one place where the C API stands. Nothing here imports
+pymux.
 """
 
 import os
@@ -13,12 +14,15 @@ from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
+HEADERS = ["pymux.h", "arrow.h"]
 
 
 def declarations() -> str:
-    """The cdef: what stands between the markers of pymux.h."""
-    text = (CSRC / "pymux.h").read_text(encoding="utf-8")
-    return text.split("/* cdef begin */")[1].split("/* cdef end */")[0]
+    """The cdef: what stands between the markers of the public headers."""
+    texts = [(CSRC / name).read_text(encoding="utf-8") for name in HEADERS]
+    return "".join(
+        text.split("/* cdef begin */")[1].split("/* cdef end */")[0] for text in texts
+    )
 
 
 def relative(path: Path) -> str:
@@ -64,7 +68,7 @@ ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
     "pymux._core",
-    '#include "pymux.h"',
+    "".join(f'#include "{name}"\n' for name in HEADERS),
     sources=[relative(path) for path in sorted(CSRC.glob("*.c"))],
     depends=[relative(path) for path in sorted(CSRC.glob("*.h"))],
     include_dirs=["csrc"],

@@ -26,14 +26,17 @@
 #ifndef PMX_CORE_H
 #define PMX_CORE_H
 
+#include "arrow.h"
 #include "poller.h"
 
 #include <errno.h>
 
 #define PMX__NONE UINT32_MAX
 
-/* Tokens of listeners and of the wakeup. A connection's token is its id. */
+/* Tokens of listeners, of the wakeup, and of foreign descriptors, with number
+ * << 2 | what. A connection's token is its id, which has less than 62 bits. */
 #define PMX__LISTENER_TAG (UINT64_C(1) << 63)
+#define PMX__FOREIGN_TAG (UINT64_C(1) << 62)
 #define PMX__WAKEUP_TOKEN UINT64_MAX
 
 enum {
@@ -420,6 +423,8 @@ struct pmx_mux {
     size_t dropped, flushed;    /* bytes, in this turn */
     int short_of_buffers;       /* a send was refused: try again soon */
     uint32_t unheard;           /* waits in a row that have filled `events` */
+    uint32_t foreign_count;     /* in this turn */
+    int64_t *foreign;           /* those that are ready; room for event_room */
     int keeps_memory;           /* see pmx__keep_freed_memory() */
     uint32_t event_room;
     uint64_t most_buffers;      /* since memory was given back the last time */

@@ -41,6 +41,29 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
     pmx__finish(mux, slot, error ? error : ECONNREFUSED, 0);
 }
 
+/* A connection that is about to have a socket. It owns the route unless this
+ * fails. */
+static int begin(pmx_mux *mux, pmx__route *route, const pmx_policy *policy,
+                 uint32_t *slot)
+{
+    /* How long connecting may take belongs to the call: with what is left of a
+     * deadline, each connection would have a policy of its own. */
+    pmx_policy common = *policy;
+    common.connect_ns = -1;
+    pmx__rules *rules = pmx__rules_reused(
+        mux, &common, pmx__transport_for(&route->targets[0]));
+    int error = rules ? pmx__conn_new(mux, rules, slot) : -ENOMEM;
+    if (rules)
+        pmx__rules_drop(mux, rules);    /* the connection keeps them */
+    if (error)
+        return error;
+    pmx__conn *c = pmx__slot(mux, *slot);
+    c->at.route = route;
+    c->flags = PMX__CONNECTING | PMX__OUTGOING;
+    pmx__set_due(mux, *slot, PMX__CONNECT_DUE);
+    return 0;
+}
+
 int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
                     uint32_t count, const pmx_policy *policy, uint64_t *id)
 {
@@ -58,24 +81,14 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
                        ? INT64_MAX : pmx__after(mux->now, policy->connect_ns);
     for (uint32_t i = 0; i < count && !error; i++)
         error = pmx__resolve(&endpoints[i], &route->targets[i]);
-    if (error)
-        goto fail;
-    /* How long connecting may take belongs to the call: with what is left of a
-     * deadline, each connection would have a policy of its own. */
-    pmx_policy common = *policy;
-    common.connect_ns = -1;
-    pmx__rules *rules = pmx__rules_reused(
-        mux, &common, pmx__transport_for(&route->targets[0]));
-    error = rules ? pmx__conn_new(mux, rules, &slot) : -ENOMEM;
-    if (rules)
-        pmx__rules_drop(mux, rules);    /* the connection keeps them */
-    if (error)
-        goto fail;
+    if (!error)
+        error = begin(mux, route, policy, &slot);
+    if (error) {
+        free(route);
+        return error;
+    }
     pmx__conn *c = pmx__slot(mux, slot);
-    c->at.route = route;
-    c->flags = PMX__CONNECTING | PMX__OUTGOING;
     *id = pmx__id(slot, c);
-    pmx__set_due(mux, slot, PMX__CONNECT_DUE);
     dial(mux, slot, 0);
     /* the caller learns at once that the system has no descriptor */
     if (c->flags & PMX__DONE &&
@@ -86,9 +99,47 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
         c->flags |= PMX__DISOWNED;
     }
     return error;
-fail:
-    free(route);
-    return error;
+}
+
+/* The socket is as one that was dialled and is connected: the next turn looks
+ * at it, and reports it as opened or closed. */
+int pmx__do_adopt(pmx_mux *mux, int64_t number, const pmx_policy *policy,
+                  uint64_t *id)
+{
+    pmx_sock sock = (pmx_sock)number;
+    uint32_t slot;
+    if (!pmx__policy_valid(mux, policy))
+        return -EINVAL;
+    if (number < 0 || (int64_t)sock != number)
+        return -EBADF;
+    pmx__route *route = sys_calloc(1, sizeof *route + sizeof *route->targets);
+    if (!route)
+        return -ENOMEM;
+    route->count = 1;
+    route->until = INT64_MAX;
+    mux->now = pmx__now();
+    int error = pmx__stream_given(sock, &route->targets[0]);
+    if (!error)
+        error = begin(mux, route, policy, &slot);
+    if (error) {
+        free(route);
+        return error;
+    }
+    pmx__conn *c = pmx__slot(mux, slot);
+    error = mux->poller->add(mux->poll_state, sock, pmx__id(slot, c),
+                             PMX__IN | PMX__OUT);
+    if (error) {
+        pmx__undue(mux, slot);
+        pmx__conn_free(mux, slot);
+        return error;
+    }
+    c->sock = sock;
+    c->flags |= PMX__IN_POLLER | PMX__CAN_WRITE;
+    c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
+    *id = pmx__id(slot, c);
+    pmx__watch(mux, slot);
+    pmx__ready(mux, slot);
+    return 0;
 }
 
 /* A dialled socket has become writable, or the time to dial again has come. */

@@ -129,6 +129,12 @@ int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
     INSIDE(mux, int, pmx__do_connect(mux, endpoints, count, policy, id));
 }
 
+int pmx_adopt(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
+              uint64_t *id)
+{
+    INSIDE(mux, int, pmx__do_adopt(mux, sock, policy, id));
+}
+
 int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
 {
     INSIDE(mux, int, pmx__do_addresses(mux, id, names));
@@ -209,6 +215,11 @@ int pmx_submit(pmx_turn *turn)
 int64_t pmx_next_timeout(pmx_mux *mux)
 {
     INSIDE(mux, int64_t, pmx__do_next_timeout(mux));
+}
+
+int pmx_foreign(pmx_mux *mux, int64_t number, uint32_t had, uint32_t wanted)
+{
+    INSIDE(mux, int, pmx__do_foreign(mux, number, had, wanted));
 }
 
 int pmx_fileno(pmx_mux *mux)

@@ -151,6 +151,7 @@ void pmx__do_shut(pmx_mux *mux)
     free(mux->dirty);
     free(mux->wire);
     free(mux->commons);
+    free(mux->foreign);
     pmx__services_end(mux);
     pmx__free_tables(mux);
 }
@@ -400,6 +401,8 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
     t->closed = mux->closed;
     t->idle_count = mux->idle_count;
     t->idle = mux->idle;
+    t->foreign_count = mux->foreign_count;
+    t->foreign = mux->foreign;
     mux->handed_at = mux->now;
     if (mux->arena != t->arena)
         reason |= PMX_LARGE;
@@ -436,6 +439,7 @@ int pmx__do_harvest(pmx_turn *t)
     if (error)
         return error;
     mux->stats.harvests++;
+    mux->foreign_count = 0;
     if (!mux->gathering) {
         begin_batch(mux, t->arena);
         close_ending(mux);
@@ -463,6 +467,8 @@ int pmx__do_harvest(pmx_turn *t)
             return count;
         else if (pmx__note_events(mux, count))
             reason |= PMX_WOKEN;
+        if (mux->foreign_count)
+            reason |= PMX_FOREIGN;
 
         mux->dropped = mux->flushed = 0;
         pmx__next_service(mux);

@@ -54,6 +54,9 @@ int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
  * name. -EBADF or -ENOTSOCK; -EINVAL: it is no stream socket, or does not
  * listen. A socket that is refused is not changed. */
 int pmx__listen_given(pmx_sock sock, pmx__target *name);
+/* The same for a connected stream socket, with the name of its peer; -ENOTCONN:
+ * it is not connected. */
+int pmx__stream_given(pmx_sock sock, pmx__target *peer);
 /* The socket of an accepted connection, and its peer; -EAGAIN when no peer
  * waits. */
 int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);

@@ -1,4 +1,5 @@
-/* Listening sockets: bind, listen and accept. See net.h. */
+/* Listening sockets: bind, listen and accept; sockets of the caller's. See
+ * net.h. */
 #ifdef __linux__
 #define _GNU_SOURCE             /* accept4 */
 #endif
@@ -159,6 +160,28 @@ int pmx__listen_given(pmx_sock sock, pmx__target *name)
     if (!error && name->to.any.sa_family != AF_UNIX)
         pmx__set_option(sock, IPPROTO_TCP, TCP_NODELAY, 1);
 #endif
+    return error;
+}
+
+int pmx__stream_given(pmx_sock sock, pmx__target *peer)
+{
+    int type = get_option(sock, SO_TYPE);
+    if (type < 0)
+        return type;
+    peer->size = sizeof peer->to;
+    if (type != SOCK_STREAM)
+        return -EINVAL;
+    if (sys_getpeername(sock, &peer->to.any, &peer->size)) {
+        int error = pmx__net_error();
+        return error == -EINVAL ? -ENOTCONN : error;    /* macOS, shut down */
+    }
+#ifndef _WIN32
+    if (!peer->size)            /* some systems name no Unix peer */
+        peer->to.any.sa_family = AF_UNIX;
+#endif
+    int error = is_known(peer) ? pmx__prepare(sock) : -EINVAL;
+    if (!error && pmx__family(peer) != 1)
+        pmx__set_option(sock, IPPROTO_TCP, TCP_NODELAY, 1);
     return error;
 }
 

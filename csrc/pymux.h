@@ -192,6 +192,7 @@ enum pmx_reason {
     PMX_GAPS = 64,              /* each message has its delimiter behind it */
     PMX_DRAINED = 32,           /* the listeners were closed by pmx_drain() */
     PMX_GATHERING = 128,        /* too few messages yet: they are kept */
+    PMX_FOREIGN = 256,          /* descriptors of pmx_foreign() are ready */
     PMX_MESSAGES_SHIFT = 16     /* reasons are below this bit; what stands from
                                    it on in pmx_exchange() is messages */
 };
@@ -223,6 +224,7 @@ typedef struct {
     uint32_t closed_count;
     uint32_t idle_count;
     uint32_t reason;            /* enum pmx_reason, as returned */
+    uint32_t foreign_count;
     int64_t done_ns;            /* out: monotonic, when this returned */
     uint64_t *opened;           /* out: ids, until the next harvest */
     uint64_t *ended;
@@ -231,6 +233,7 @@ typedef struct {
     uint64_t *idle;             /* out of time, while its task may work on a
                                    message: PMX_WAITS if it does not */
     pmx_closed *closed;
+    const int64_t *foreign;     /* number << 2 | enum pmx_interest, likewise */
 } pmx_turn;
 
 typedef struct {
@@ -321,6 +324,11 @@ int pmx_listener_address(pmx_mux *mux, uint64_t listener,
  * with the error. */
 int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
                 const pmx_policy *policy, uint64_t *id);
+/* The same of a connected stream socket of the caller's, which is the mux's if
+ * this succeeds, and non-blocking. -EBADF, -ENOTSOCK, -ENOTCONN; -EINVAL: no
+ * stream socket of TCP or Unix. */
+int pmx_adopt(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
+              uint64_t *id);
 /* names[0] is the peer's, names[1] the local one. */
 int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
 int pmx_policy_of(pmx_mux *mux, uint64_t id, pmx_policy *policy);
@@ -336,6 +344,13 @@ int64_t pmx_unacknowledged(pmx_mux *mux, uint64_t id);
  * arrived and is not paused, the end of the input, or the end of the
  * connection. */
 int pmx_pending(pmx_mux *mux, uint64_t id);
+
+/* Have harvests tell when a descriptor of the caller's is ready, from what was
+ * wanted of it (enum pmx_interest, 0: nothing) to what is. This ends a harvest,
+ * as a wakeup does. After it was told, the descriptor is to be wanted anew, with
+ * `had` as it was: then it is told again if it still is ready. -EBADF, -EPERM
+ * (a file that is always ready), -EEXIST (it is a connection's). */
+int pmx_foreign(pmx_mux *mux, int64_t number, uint32_t had, uint32_t wanted);
 
 /* One turn: send, wait, receive, close, accept, report. */
 int pmx_harvest(pmx_turn *turn);
@@ -382,50 +397,6 @@ void pmx_arena_free(pmx_arena *arena);
 /* The same for one that is owned, else nothing: what was to own it may be
  * dropped before the owner has said so. Arrow arrays of it keep its memory. */
 void pmx_arena_drop(pmx_arena *arena);
-
-/* --- Arrow ---------------------------------------------------------------- */
-
-/* ArrowSchema and ArrowArray of Apache Arrow's C data interface. */
-typedef struct pmx_schema {
-    const char *format, *name, *metadata;
-    int64_t flags, n_children;
-    struct pmx_schema **children, *dictionary;
-    void (*release)(struct pmx_schema *schema);
-    void *private_data;
-} pmx_schema;
-
-typedef struct pmx_array {
-    int64_t length, null_count, offset, n_buffers, n_children;
-    const void **buffers;
-    struct pmx_array **children, *dictionary;
-    void (*release)(struct pmx_array *array);
-    void *private_data;
-} pmx_array;
-
-enum pmx_arrow_column { PMX_ARROW_MESSAGES, PMX_ARROW_IDS };
-
-/* The lease of an arena that is owned, for pmx_lease_drop(), which any thread
- * may call, also after the arena is gone. NULL: no memory. */
-pmx_lease *pmx_arena_lease(pmx_arena *arena);
-void pmx_lease_drop(pmx_lease *lease);
-/* How many there are: the owner is one. */
-int pmx_lease_holders(pmx_lease *lease);
-/* Fill a schema or an array of a column, whose memory it shares: the owner of
- * the arena must not change that while there is a holder beside it. Gaps are
- * closed. Any thread may release either. 0 or -ENOMEM. */
-void pmx_arrow_schema(pmx_schema *schema, uint32_t column);
-int pmx_arrow_array(pmx_array *array, pmx_lease *lease, uint32_t column,
-                    uint32_t rows);
-/* Structs for capsules, empty, as if released; NULL: no memory. */
-pmx_schema *pmx_arrow_new_schema(void);
-pmx_array *pmx_arrow_new_array(void);
-/* The name of a capsule, for as long as the process lives. */
-const char *pmx_arrow_name(uint32_t is_array);
-/* Destructors of capsules: they release what nobody has taken, and free the
- * struct. The first call tells how a capsule's pointer is had. */
-void pmx_arrow_capsules(void *(*get_pointer)(void *capsule, const char *name));
-void pmx_arrow_end_schema(void *capsule);
-void pmx_arrow_end_array(void *capsule);
 
 /* --- a selector --------------------------------------------------------- */
 

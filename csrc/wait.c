@@ -129,19 +129,53 @@ static void note_connection(pmx_mux *mux, const pmx__event *event)
         pmx__ready(mux, slot);
 }
 
+/* The pollers tell of errors even if nobody has asked. */
+static void note_foreign(pmx_mux *mux, const pmx__event *event)
+{
+    uint64_t wanted = event->token & (PMX__IN | PMX__OUT);
+    uint64_t what = event->what & PMX__ERROR ? wanted : event->what & wanted;
+    uint64_t number = (event->token & ~PMX__FOREIGN_TAG) - wanted;
+    if (what)
+        mux->foreign[mux->foreign_count++] = (int64_t)(number | what);
+}
+
+int pmx__do_foreign(pmx_mux *mux, int64_t number, uint32_t had,
+                    uint32_t wanted)
+{
+    const pmx__poller *p = mux->poller;
+    pmx_sock sock = (pmx_sock)number;
+    if (number < 0 || number >> 59 || (int64_t)sock != number)
+        return -EBADF;
+    if ((had | wanted) & ~(uint32_t)(PMX_READABLE | PMX_WRITABLE))
+        return -EINVAL;
+    if (!mux->foreign)
+        mux->foreign = sys_calloc(mux->event_room, sizeof *mux->foreign);
+    if (!mux->foreign)
+        return -ENOMEM;
+    if (had == wanted && !p->edge)
+        return 0;
+    if (had)                    /* an error: it was closed meanwhile */
+        p->del(mux->poll_state, sock);
+    return wanted ? p->add(mux->poll_state, sock, PMX__FOREIGN_TAG |
+                           (uint64_t)number << 2 | wanted, wanted) : 0;
+}
+
 int pmx__note_events(pmx_mux *mux, int count)
 {
     int woken = 0;
+    mux->foreign_count = 0;
     mux->unheard = count == (int)mux->event_room ? mux->unheard + 1 : 0;
     for (int i = 0; i < count; i++) {
         const pmx__event *event = &mux->events[i];
-        if (event->token == PMX__WAKEUP_TOKEN) {
+        if (!(event->token & (PMX__LISTENER_TAG | PMX__FOREIGN_TAG))) {
+            note_connection(mux, event);
+        } else if (event->token == PMX__WAKEUP_TOKEN) {
             pmx__wakeup_drain(mux->wakeup);
             woken = 1;
         } else if (event->token & PMX__LISTENER_TAG) {
             pmx__may_accept(mux, event->token);
         } else {
-            note_connection(mux, event);
+            note_foreign(mux, event);
         }
     }
     return woken;

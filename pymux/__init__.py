@@ -17,7 +17,8 @@ Names
     spawn, Spawned        another coroutine for the same connection
     Event, Queue          what coroutines wait for each other with
     connect, Client       a blocking client
-    Mux, Listener, Timer  for a loop of your own: listen, connect, harvest
+    Mux, Listener, Timer, Watch
+                          for a loop of your own: listen, connect, harvest
     Batch                 one harvest: messages as rows and as columns
     Connection            send, close, pause; one object for the whole life
     Raw, Lines, LengthPrefix, Varint, Fixed, Scanner, Splitter
@@ -70,6 +71,7 @@ from .client.client import Client
 from .client.connect import connect
 from .engine.backends import backends
 from .engine.timers import Timer
+from .engine.watches import Watch
 from .handlers.dial import dial
 from .handlers.marks import batched
 from .handlers.nursery import Spawned, spawn
@@ -134,6 +136,7 @@ __all__ = [
     "Stats",
     "Timer",
     "Varint",
+    "Watch",
     "aio",
     "backends",
     "batched",

@@ -36,6 +36,7 @@ class _Lib:
     PMX_GAPS: int
     PMX_DRAINED: int
     PMX_GATHERING: int
+    PMX_FOREIGN: int
     PMX_MESSAGES_SHIFT: int
     PMX_FOR_EVER: int
     PMX_LOOK: int
@@ -74,6 +75,10 @@ class _Lib:
     def pmx_wakeup_close(wakeup: Any, /) -> None: ...
     @staticmethod
     def pmx_name(mux: Any, /) -> Any: ...
+    @staticmethod
+    def pmx_adopt(mux: Any, sock: int, policy: Any, id: Any, /) -> int: ...
+    @staticmethod
+    def pmx_foreign(mux: Any, number: int, had: int, wanted: int, /) -> int: ...
     @staticmethod
     def pmx_fileno(mux: Any, /) -> int: ...
     @staticmethod

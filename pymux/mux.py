@@ -11,8 +11,9 @@ from .engine.engine import Engine
 from .engine.output import to_bytes
 from .engine.structs import endpoints, policy
 from .engine.timers import NS
+from .handlers.adopt import Adopts
 from .handlers.all import service_to_dial, service_to_listen
-from .objects.base import MuxBase, engine_of, join
+from .objects.base import engine_of, join
 from .objects.batch import Batch
 from .objects.connection import Connection
 from .objects.handler import Handler
@@ -43,7 +44,7 @@ __all__ = ["Mux"]
 OBJECTS = Made()
 
 
-class Mux(MuxBase):
+class Mux(Adopts):
     """Many connections, harvested together.
 
     A mux belongs to this process and to the thread of its first harvest. In any

@@ -132,13 +132,36 @@ class Connections(Turns):
 
     def dial(self, found: Any, policy: Any, framing: Any, shown: str) -> Any:
         """Connect to resolved addresses; return the connection."""
-        self.check()
         where, count, _keep = found
+        return self._begin(
+            lambda id_: lib.pmx_connect(self.c, where, count, policy, id_),
+            policy,
+            framing,
+            shown,
+        )
+
+    def adopt(self, sock: socket.socket, policy: Any, framing: Any) -> Any:
+        """Make a connection of a connected socket, which the core then owns."""
+
+        def begin(id_: Any) -> int:
+            try:
+                return int(lib.pmx_adopt(self.c, sock.fileno(), policy, id_))
+            finally:  # in the same step, also if a signal handler raises
+                if id_[0]:
+                    sock.detach()
+
+        return self._begin(begin, policy, framing, repr(sock))
+
+    def _begin(
+        self, begin: Callable[[Any], int], policy: Any, framing: Any, shown: str
+    ) -> Any:
+        """Return the connection that `begin` begins, which writes its id."""
+        self.check()
         id_ = ffi.new("uint64_t *")
         service = self.services[policy.service]
         service.dialled += 1
         try:
-            error = lib.pmx_connect(self.c, where, count, policy, id_)
+            error = begin(id_)
             if error < 0:
                 raise self.os_error(-error, shown)
             self.note_framing(policy.service, framing)

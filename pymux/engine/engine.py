@@ -203,6 +203,9 @@ class Engine(Batches):
             self.timers.heap.clear()
             self.timers = Timers()
             self.calls.clear()
+            for watch in self.watches.values():
+                watch._forget()
+            self.watches.clear()
             self.late.clear()
             # These lead to dispatchers, which know the engine: break the cycles.
             self.on_callback_error = self.on_close = self.handlers = None

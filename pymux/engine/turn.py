@@ -32,12 +32,14 @@ from .services import ServiceState
 from .signals import SIGNALS
 from .state import DISPATCHING, IN_CORE, TURNING, TurnState
 from .timers import NS, Timer, Timers
+from .watches import Watch
 
 __all__ = ["LOOK", "MESSAGES", "Turns"]
 
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
 MESSAGES = lib.PMX_MESSAGES_SHIFT  # first bit of the number of messages in a result
 GATHERING = lib.PMX_GATHERING
+FOREIGN = lib.PMX_FOREIGN
 LOOK = lib.PMX_LOOK  # only look, without a wait: an unfinished batch gathers on
 EXCHANGE = lib.pmx_exchange
 SHUT = -errno.EBADF  # the core is closed: `free` was interrupted
@@ -84,6 +86,7 @@ class Turns(Output):
         self.close_asked = False
         self.timers = Timers()
         self.calls: deque[tuple[Callable[..., Any], Any]] = deque()
+        self.watches: dict[int, Watch] = {}  # by descriptor
         self.on_callback_error: Callable[[BaseException], None] | None = None
         self.wakeup_fd = lib.pmx_wakeup_fd(c)
         self.takes_signals = False
@@ -126,6 +129,25 @@ class Turns(Output):
         """Make a call in a harvest, `delay` seconds from now."""
         self.check()
         return self.timers.add(delay, fn, args)
+
+    def watch(self, fileobj: Any, events: int, fn: Callable[[Any, int], Any]) -> Watch:
+        """Watch a file; call ``fn(fileobj, events)`` in harvests when it is ready."""
+        self.check()
+        watch = Watch(self, fileobj, fn)
+        watch._begin(events)
+        return watch
+
+    def _note_ready(self) -> None:
+        """Call for the watched files that the last turn found ready.
+
+        After a signal handler that raised, the call is repeated.
+        """
+        for k in range(self.turn.foreign_count):
+            found = self.turn.foreign[k]
+            watch = self.watches.get(found >> 2)
+            if watch is not None and watch._note(found & 3):
+                self.calls.append((watch._call, ()))
+        self.turn.foreign_count = 0
 
     def _run_due(self) -> bool:
         """Run the calls that are due. True if there were any.
@@ -212,6 +234,8 @@ class Turns(Output):
             self.check()
         turn = self.turn
         if self.received:  # a signal handler, or a timer's call, raised before
+            if turn.reason & FOREIGN:
+                self._note_ready()
             if turn.reason & lib.PMX_ROWS:
                 return int(turn.reason | turn.messages << MESSAGES)
             self.received = False
@@ -287,6 +311,8 @@ class Turns(Output):
                 return 0
             if result < 0:
                 raise self._core_error(result)
+            if result & FOREIGN:
+                self._note_ready()
             if not ran and (self.timers.heap or self.calls):
                 ran = self._run_due()
             if self.c is None:  # a call closed the engine

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine.engine import Engine
 from ..engine.timers import Timer
+from ..engine.watches import HasFileno, Watch
 from ..values.errors import no_copy
 from ..values.stats import Stats
 
@@ -117,6 +118,35 @@ class MuxBase:
                 called.
         """
         return self._engine.call_later(delay, fn, *args)
+
+    def watch(
+        self, fileobj: int | HasFileno, events: int, fn: Callable[[Any, int], Any]
+    ) -> Watch:
+        """Call ``fn(fileobj, events)`` in harvests while a file is ready.
+
+        The file may be a pipe, a device, a socket that pymux does not serve, on any
+        backend. `fn` runs in the mux's thread and does the reading or writing. While
+        the file stays ready, each harvest calls `fn` again. A harvest that has called
+        `fn` returns. An exception of `fn` leaves the harvest, or goes to the server's
+        `on_error`; the watch goes on.
+
+        Args:
+            fileobj: a descriptor, or an object with `fileno()`. The file stays the
+                caller's: close the watch first, then the file.
+            events: `selectors.EVENT_READ`, `selectors.EVENT_WRITE` or both. The end of
+                a stream and an error count as every event that was asked for.
+            fn: gets the file object and those of the events that it is ready for.
+
+        Returns:
+            A `Watch`: `close()` ends it, `change(events)` watches for other events.
+            The mux's `close()` ends all watches.
+
+        Raises:
+            ValueError, TypeError: an argument is wrong, or the file is watched already.
+            OSError: the backend cannot watch the file: a closed one, a regular file
+                on epoll, a number over select's limit.
+        """
+        return self._engine.watch(fileobj, events, fn)
 
     # --- looking inside ---------------------------------------------------
 
