@@ -72,6 +72,67 @@ static int look_around(void)
     return error;
 }
 
+/* A mux that watches one socket and adopts another. */
+static int bring_in(void)
+{
+    pmx_sock watched[2], adopted[2];
+    pmx_policy p = lines("\n", 100);
+    pmx_turn t = {0};
+    uint64_t id = 0;
+    inject_pause(1);
+    pair_of(watched);
+    pair_of(adopted);
+    put_text(watched[1], "x");
+    put_text(adopted[1], "hello\n");
+    pmx_arena *arena = pmx_arena_new(4096, 16);
+    inject_pause(0);
+    int64_t sock = watched[0];
+    int error = pmx_open(&t.mux, test_backend, 16, 4096, 0);
+    if (!error)
+        error = pmx_foreign(t.mux, sock, 0, PMX_READABLE);
+    if (!error)
+        error = pmx_adopt(t.mux, adopted[0], &p, &id);
+    int own = !id, seen = 0;
+    uint32_t messages = 0;
+    for (int n = 0; !error && n < 50 && !(seen && messages); n++) {
+        t.arena = arena;
+        int reason = pmx_harvest(&t);
+        error = reason < 0 ? reason : t.closed_count ? -t.closed[0].error : 0;
+        messages += reason < 0 ? 0 : t.messages;
+        if (!error && reason & PMX_FOREIGN) {
+            seen = 1;
+            error = pmx_foreign(t.mux, sock, PMX_READABLE, PMX_READABLE);
+        }
+    }
+    CHECK(error || (seen && messages));
+    if (t.mux)
+        (void)pmx_close(t.mux);
+    inject_pause(1);
+    pmx_arena_free(arena);
+    if (own)
+        leave(adopted[0]);
+    leave(adopted[1]);
+    leave(watched[0]);
+    leave(watched[1]);
+    return error;
+}
+
+static void each_call_to_bring_a_socket_in_may_fail(void)
+{
+    for (size_t k = 0; k < injected_fault_count; k++) {
+        const injected_fault *fault = &injected_faults[k];
+        long nth = 0;
+        do {
+            snprintf(test_note, sizeof test_note, "%s, call %ld", fault->name,
+                     ++nth);
+            inject_nth(fault, nth, 1);
+            int error = bring_in();
+            inject_nothing();
+            CHECK(!error || error == -ENOSYS || explained(-error));
+        } while (injected_now);
+    }
+}
+
 static void each_call_of_a_selector_may_fail(void)
 {
     for (size_t k = 0; k < injected_fault_count; k++) {
@@ -138,6 +199,7 @@ static void calls_may_fail_at_random(void)
 }
 
 const test_case fault_tests[] = {
+    EACH(each_call_to_bring_a_socket_in_may_fail),
     EACH(each_call_may_fail),
     EACH(each_call_of_a_selector_may_fail),
     EACH(calls_may_fail_at_random),
