@@ -21,6 +21,8 @@
  *   due        having a deadline; touch: it counts from now on
  *   look       see what a peer has acknowledged: no event reports that
  *   limit      end the input behind what has arrived, for a stop
+ *   foreign    of a descriptor that is only watched, for the caller
+ *   lease      who needs an arena: its owner, and Arrow arrays of it
  *   door       lets one thread at a time into a mux (entry.c)
  */
 #ifndef PMX_CORE_H

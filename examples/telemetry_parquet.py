@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
     {"sensor": pa.uint64(), "time": pa.timestamp("ms"), "reading": pa.float64()}
 )
 NUMBER = r"^[+-]?[0-9]{1,15}(\.[0-9]{1,15})?$"
+ZERO = pa.scalar(0, pa.uint64())
 NO_ANSWER = pa.scalar(None, pa.binary())
 ROW_GROUP = 100_000
 
@@ -41,12 +42,16 @@ class Recorder:
     @pymux.batched(min_messages=4096, max_delay=0.1)
     def received(self, batch: pymux.Batch) -> None:
         lines = pa.array(batch)
-        good = pc.match_substring_regex(lines, NUMBER)
-        batch.reply_data(pc.if_else(good, NO_ANSWER, b"a number is needed"))
-        # What `filter` returns is a copy. The memory of the batch is free again when
-        # this function returns, however long the rows wait.
-        readings = lines.filter(good).cast(pa.string()).cast(pa.float64())
-        sensors = pa.array(batch.arrow_ids).filter(good)
+        # A copy, as all that is kept: the memory of the batch is used again when this
+        # function has returned, however long the rows wait.
+        sensors = pc.add(pa.array(batch.arrow_ids), ZERO)
+        try:
+            readings = lines.cast(pa.string()).cast(pa.float64())
+        except pa.ArrowInvalid:  # some line is no number
+            good = pc.match_substring_regex(lines, NUMBER)
+            batch.reply_data(pc.if_else(good, NO_ANSWER, b"a number is needed"))
+            readings = lines.filter(good).cast(pa.string()).cast(pa.float64())
+            sensors = sensors.filter(good)
         now = pa.scalar(int(time.time() * 1000), SCHEMA.field("time").type)
         times = pa.repeat(now, len(readings))
         self.waiting.append(

@@ -417,6 +417,12 @@ def test_an_arrow_array_of_another_type_is_refused(lines, pa):
             batch.reply_data(array)
 
 
+def test_an_array_of_several_chunks_is_refused(lines, pa):
+    batch = lines(b"a\nb\n")
+    with pytest.raises(TypeError, match="combine_chunks"):
+        batch.reply_data(pa.chunked_array([[b"a"], [b"b"]]))
+
+
 def test_a_row_that_the_framing_cannot_carry_is_refused(mux, pa):
     _, peer = pair(mux, pymux.Fixed(2))
     with peer:

@@ -144,8 +144,10 @@ def test_readings_are_written_as_parquet(tmp_path):
             sock.sendall(b"%d.5\nwarm\n-1\n" % k)
         for sock in socks:
             assert util.recv_exactly(sock, 19) == b"a number is needed\n"
+        for sock in socks:  # what has arrived is written, even if the program ends
+            sock.sendall(b"7\n")
     rows = parquet.read_table(path).to_pylist()
-    assert sorted(row["reading"] for row in rows) == [-1.0] * 50 + [
-        k + 0.5 for k in range(50)
-    ]
+    assert sorted(row["reading"] for row in rows) == sorted(
+        [-1.0] * 50 + [7.0] * 50 + [k + 0.5 for k in range(50)]
+    )
     assert len({row["sensor"] for row in rows}) == 50

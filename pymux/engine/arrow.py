@@ -74,8 +74,20 @@ def export(arena: Any, column: int, rows: int) -> tuple[Any, Any]:
 
 
 def is_array(data: Any) -> bool:
-    """True if an object is an Arrow array."""
-    return hasattr(type(data), "__arrow_c_array__")
+    """True if an object is an Arrow array.
+
+    Raises:
+        TypeError: the object is a stream of Arrow arrays.
+    """
+    kind = type(data)
+    if hasattr(kind, "__arrow_c_array__"):
+        return True
+    if hasattr(kind, "__arrow_c_stream__"):
+        raise TypeError(
+            f"a {kind.__name__} is a stream of Arrow arrays; give one array: "
+            "to_arrow() of polars' Series, combine_chunks() of pyarrow's ChunkedArray"
+        )
+    return False
 
 
 def rows_of(data: Any, rows: int) -> tuple[bytes, Any, int, list[int]]:

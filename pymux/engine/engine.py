@@ -27,6 +27,8 @@ switch      change the framing in mid-stream
 drain       handle the input that has arrived, and stop
 dialled     made by this side: an outgoing connection
 given       handed over: a socket to the mux, a row to its handler
+foreign     of a descriptor that the mux only watches, for the user
+lease       who needs an arena: its owner, and Arrow arrays (csrc/arena.c)
 """
 
 from __future__ import annotations
