@@ -17,17 +17,17 @@ import sys
 import time
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.compute import MatchSubstringOptions, call_function
 
 import pymux
 
 SCHEMA = pa.schema(
     {"sensor": pa.uint64(), "time": pa.timestamp("ms"), "reading": pa.float64()}
 )
-NUMBER = r"^[+-]?[0-9]{1,15}(\.[0-9]{1,15})?$"
+NUMBER = MatchSubstringOptions(r"^[+-]?[0-9]{1,15}(\.[0-9]{1,15})?$")
 ZERO = pa.scalar(0, pa.uint64())
-NO_ANSWER = pa.scalar(None, pa.binary())
+ANSWER, NO_ANSWER = pa.scalar(b"a number is needed"), pa.scalar(None, pa.binary())
 ROW_GROUP = 100_000
 
 
@@ -44,12 +44,12 @@ class Recorder:
         lines = pa.array(batch)
         # A copy, as all that is kept: the memory of the batch is used again when this
         # function has returned, however long the rows wait.
-        sensors = pc.add(pa.array(batch.arrow_ids), ZERO)
+        sensors = call_function("add", [pa.array(batch.arrow_ids), ZERO])
         try:
             readings = lines.cast(pa.string()).cast(pa.float64())
         except pa.ArrowInvalid:  # some line is no number
-            good = pc.match_substring_regex(lines, NUMBER)
-            batch.reply_data(pc.if_else(good, NO_ANSWER, b"a number is needed"))
+            good = call_function("match_substring_regex", [lines], NUMBER)
+            batch.reply_data(call_function("if_else", [good, NO_ANSWER, ANSWER]))
             readings = lines.filter(good).cast(pa.string()).cast(pa.float64())
             sensors = sensors.filter(good)
         now = pa.scalar(int(time.time() * 1000), SCHEMA.field("time").type)
