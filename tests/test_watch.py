@@ -13,6 +13,7 @@ import pytest
 import pymux
 
 from . import util
+from .interrupts import at_each_place, interrupted, needs_tracing
 from .util import harvest_until, pair
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -464,3 +465,23 @@ def test_the_pollers_descriptor_tells_of_watched_files(mux, pipe):
         os.read(read, 10)
         mux.harvest(0)
         assert selector.select(0) == []
+
+
+@needs_tracing
+def test_a_harvest_that_is_interrupted_forgets_no_file(backend, pipe):
+    read, write = pipe
+    os.write(write, b"x")
+
+    def scene(nth):
+        with pymux.Mux(backend) as mux:
+            calls = Calls()
+            watch = mux.watch(read, READ, calls)
+            where, _ = interrupted(lambda: mux.harvest(5), nth)
+            calls.clear()
+            for _ in range(3):
+                mux.harvest(0)
+            assert calls, where
+            watch.close()
+        return where
+
+    assert at_each_place(scene) > 10

@@ -208,6 +208,7 @@ class Engine(Batches):
             for watch in self.watches.values():
                 watch._forget()
             self.watches.clear()
+            self.ready.clear()
             self.late.clear()
             # These lead to dispatchers, which know the engine: break the cycles.
             self.on_callback_error = self.on_close = self.handlers = None

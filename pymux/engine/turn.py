@@ -87,6 +87,7 @@ class Turns(Output):
         self.timers = Timers()
         self.calls: deque[tuple[Callable[..., Any], Any]] = deque()
         self.watches: dict[int, Watch] = {}  # by descriptor
+        self.ready: dict[Watch, int] = {}  # events that were not told yet
         self.on_callback_error: Callable[[BaseException], None] | None = None
         self.wakeup_fd = lib.pmx_wakeup_fd(c)
         self.takes_signals = False
@@ -138,15 +139,15 @@ class Turns(Output):
         return watch
 
     def _note_ready(self) -> None:
-        """Call for the watched files that the last turn found ready.
+        """Note the watched files that the last turn found ready.
 
-        After a signal handler that raised, the call is repeated.
+        After a signal handler that raised, this is repeated.
         """
         for k in range(self.turn.foreign_count):
             found = self.turn.foreign[k]
             watch = self.watches.get(found >> 2)
-            if watch is not None and watch._note(found & 3):
-                self.calls.append((watch._call, ()))
+            if watch is not None:
+                self.ready[watch] = self.ready.get(watch, 0) | (found & 3)
         self.turn.foreign_count = 0
 
     def _run_due(self) -> bool:
@@ -156,6 +157,10 @@ class Turns(Output):
         it due at once.
         """
         ran = False
+        for watch in list(self.ready):
+            if watch in self.ready:  # no other call has closed it
+                self._run(watch._call, ())
+                ran = True
         now, newest = clock.now(), self.timers.made
         for _ in range(len(self.calls)):
             if not self.calls:  # a call closed the engine
@@ -259,6 +264,7 @@ class Turns(Output):
                 deadline is not None
                 or self.timers.heap
                 or self.calls
+                or self.ready
                 or self.woken  # the wakeup byte may have been read already
             ):
                 span = self.span(deadline)
@@ -313,7 +319,7 @@ class Turns(Output):
                 raise self._core_error(result)
             if result & FOREIGN:
                 self._note_ready()
-            if not ran and (self.timers.heap or self.calls):
+            if not ran and (self.timers.heap or self.calls or self.ready):
                 ran = self._run_due()
             if self.c is None:  # a call closed the engine
                 return 0
@@ -366,7 +372,7 @@ class Turns(Output):
 
     def span(self, deadline: float | None) -> int:
         """Return nanoseconds until the deadline or the next timer; -1 for ever."""
-        if self.calls or self.woken:
+        if self.calls or self.woken or self.ready:
             return 0
         if self.timers.heap:
             timer = self.timers.next()

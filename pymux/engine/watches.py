@@ -72,7 +72,7 @@ class Watch:
     (None, None)
     """
 
-    __slots__ = ("_engine", "_events", "_fn", "_pending", "fileobj", "number")
+    __slots__ = ("_engine", "_events", "_fn", "fileobj", "number")
 
     def __init__(
         self, engine: Any, fileobj: Any, fn: Callable[[Any, int], Any]
@@ -84,7 +84,6 @@ class Watch:
         self._engine = engine
         self._fn: Callable[[Any, int], Any] | None = fn
         self._events = 0
-        self._pending = 0  # what the core has told, until `fn` is called
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"events {self._events}"
@@ -141,6 +140,7 @@ class Watch:
         self._engine.check()
         self._fn = None
         self._engine.watches.pop(self.number, None)
+        self._engine.ready.pop(self, None)
         lib.pmx_foreign(self._engine.c, self.number, self._events, 0)
 
     def _forget(self) -> None:
@@ -168,21 +168,18 @@ class Watch:
             text = os.strerror(number)
         return OSError(number, f"cannot watch {self.fileobj!r}: {text}")
 
-    def _note(self, events: int) -> bool:
-        """Note what the core has told. True if `_call` is to be called."""
-        first = not self._pending
-        self._pending |= events
-        return first
-
     def _call(self) -> None:
-        """Call the user's function, then have the core tell again."""
-        events, fn = self._pending & self._events, self._fn
-        if fn is None:
-            return
+        """Call the user's function; then the core is to tell again.
+
+        If a signal handler raises on the way, the file is still among those that are
+        ready, and the next harvest calls again.
+        """
+        engine, fn = self._engine, self._fn
+        events = engine.ready[self] & self._events
         try:
-            if events:
+            if events and fn is not None:
                 fn(self.fileobj, events)
         finally:
-            self._pending = 0
-            if self._fn is not None and self._engine.c is not None:
+            if self._fn is not None and engine.c is not None:
                 self._want(self._events)
+            engine.ready.pop(self, None)
