@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import os
+import selectors
 import socket
+import threading
 import time
 
 import pytest
@@ -51,6 +54,30 @@ def test_a_timer_of_the_mux_wakes_the_loop(loop):
             assert ran == [b"now"]
 
     loop.run(main())
+
+
+def test_a_file_that_the_mux_watches_wakes_the_loop(loop):
+    read, write = os.pipe()
+    found = []
+
+    def ready(fd, events):
+        found.append((threading.get_ident(), os.read(fd, 1)))
+
+    def handler(conn, data):
+        conn.mux.watch(read, selectors.EVENT_READ, ready)
+        return data
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL) as server:
+            assert await ask(server.address, b"now", 3) == b"now"
+            os.write(write, b"abc")
+            await until(lambda: len(found) == 3)
+            await at_rest(server)
+
+    loop.run(main())
+    assert found == [(threading.get_ident(), byte) for byte in (b"a", b"b", b"c")]
+    os.close(read)
+    os.close(write)
 
 
 def test_a_timer_set_from_elsewhere_wakes_the_loop(loop):
