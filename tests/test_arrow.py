@@ -261,7 +261,7 @@ def test_an_array_that_is_interrupted_while_it_is_made_holds_nothing(lines, mux)
         where, capsules = interrupted(batch.__arrow_c_array__, nth)
         assert (capsules is None) is (where is not None)
         del capsules, batch
-        assert held(mux) == 0, where
+        assert mux.stats().arenas_held == 0, where
         return where
 
     assert at_each_place(scene) > 10
