@@ -40,6 +40,15 @@ connection. ``@batched def handler(batch)`` is called once in each harvest. An o
 has any of the methods `opened`, `received`, `blocked`, `drained` and `closed`.
 `Server` says which handlers are refused, since they could never work.
 
+Hooks
+    A handler that listens may have two more methods: ``started(mux)``, to set timers or
+    to connect, and ``stopping(mux)``, to say good-bye. A batch function has them as
+    attributes. The mux's thread calls `started` in the first harvest, before any
+    connection is reported, and `stopping` once, before a server drains, or ends by an
+    error, or before a mux closes. What `stopping` sends is delivered as answers are.
+    Connections that were in the backlog are opened after it. Their errors are reported
+    as errors of a batch.
+
 Empty batches
     A harvest may return with nothing to report: at its timeout, at a `wakeup`, after
     a timer or a threadsafe call. Such a batch is false; harvest again. Other spurious

@@ -143,7 +143,8 @@ class Mux(Adopts):
             limits: of every connection; None is `Limits()`.
             handler: gets the connections, in any of the four forms, when `harvest`
                 is called; None leaves them to the caller of `harvest`, or to the
-                server's handler.
+                server's handler. If it has `started(mux)`, the next harvest calls
+                that; if it has `stopping(mux)`, `close` or the server's stop does.
             backlog: how many connections may wait to be accepted; None is 4096. The
                 OS caps the number.
             reuse_port: let several processes listen on one port.
@@ -177,6 +178,8 @@ class Mux(Adopts):
         ]
         is_list = isinstance(address, list)
         made = listen_on_all(engine, places)
+        if engine.handlers is not None:
+            engine.handlers.begin(number for _, number, _ in places)
         # A signal handler may raise in any call, which would lose the listeners.
         return made if is_list else made[0]
 

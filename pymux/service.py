@@ -74,4 +74,6 @@ class Service:
         for settings in self._endpoints:
             number = handlers.number_for(settings.handler, self._on_error, keep=True)
             places.append((settings, number, handlers.half_open(number)))
-        return listen_on_all(engine, places)
+        listeners = listen_on_all(engine, places)
+        handlers.begin([0, *(number for _, number, _ in places)])
+        return listeners

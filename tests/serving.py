@@ -1,6 +1,7 @@
 """Handlers of tests, and what a blocking client gets from them."""
 
 import asyncio
+import threading
 
 import pymux
 
@@ -63,6 +64,48 @@ class Told:
         except (pymux.Cancelled, asyncio.CancelledError):
             self.notes.append(name)
             raise
+
+
+class Hooked:
+    """An object handler that keeps its hooks' calls, and the open connections."""
+
+    def __init__(self):
+        self.told = []  # (what, the thread's name)
+        self.conns = set()
+        self.muxes = []
+
+    def keep(self, what):
+        self.told.append((what, threading.current_thread().name))
+
+    def started(self, mux):
+        self.muxes.append(mux)
+        self.keep("started")
+
+    def stopping(self, mux):
+        self.muxes.append(mux)
+        self.keep("stopping")
+
+    def opened(self, conn):
+        self.conns.add(conn)
+        self.keep("opened")
+
+    def received(self, conn, data):
+        return data
+
+    def closed(self, conn, error):
+        self.conns.discard(conn)
+        self.keep("closed")
+
+    def names(self):
+        return [what for what, _ in self.told]
+
+
+class Parting(Hooked):
+    """Says good-bye to every connection when its mux stops."""
+
+    def stopping(self, mux):
+        super().stopping(mux)
+        mux.send_many(self.conns, b"good-bye")
 
 
 def answer(where, sent, framing=None):

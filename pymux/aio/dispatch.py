@@ -167,6 +167,12 @@ class LoopHandlers(Handlers):
         form = super().form_of(handler)
         return TaskDispatcher if form is CoroutineDispatcher else form
 
+    def say_stopping(self) -> None:
+        """Tell the handlers, unless the loop has closed: then nothing can be sent."""
+        engine: Any = self.engine
+        if not engine.loop.is_closed():
+            super().say_stopping()
+
     def runs(self, task: Any) -> bool:
         """Whether a task runs one of these handlers, or was spawned by one."""
         return any(one.runs(task) for one in self._of_tasks())

@@ -221,7 +221,7 @@ def serve(
     connection ends with ECONNABORTED.
 
     Args:
-        handler: one of the four forms, as for `pymux.serve`.
+        handler: one of the four forms, as for `pymux.serve`, with the same hooks.
         address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
             listening `socket.socket`; or a list of these. Resolving a name blocks
             the loop.

@@ -163,6 +163,8 @@ class Engine(Batches):
             try:
                 if self.on_close is not None:
                     self.on_close()
+                if self.c is None:  # a handler closed it meanwhile
+                    return
                 self.submit()
             except MemoryError:
                 self.free()

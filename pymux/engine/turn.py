@@ -166,14 +166,16 @@ class Turns(Output):
             if not self.calls:  # a call closed the engine
                 break
             fn, args = self.calls.popleft()
-            self._run(fn, args)
+            self.run_call(fn, args)
             ran = True
         while (due := self.timers.pop_due(now, newest)) is not None:
-            self._run(*due)
+            self.run_call(*due)
             ran = True
         return ran
 
-    def _run(self, fn: Any, args: Any) -> None:
+    def run_call(self, fn: Any, args: Any) -> None:
+        """Make a call as a handler is called: it may not harvest, and a close takes
+        effect when the call has ended."""
         before, self.state = self.state, DISPATCHING
         try:
             fn(*args)

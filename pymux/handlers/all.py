@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..engine.owner import FORKED
 from ..engine.state import DISPATCHING
 from ..values.errors import FATAL
-from .base import Dispatcher, OnError
+from .base import Dispatcher, OnError, repeat
 from .dial import DialDispatcher
 from .forms import dispatcher_for
 
@@ -37,6 +38,10 @@ class Handlers:
         self._numbers: dict[tuple[int, int], int] = {}
         self._dial: int | None = None
         self._stack: contextlib.ExitStack | None = None  # while this thread serves
+        self._hooked: set[int] = set()  # services whose handlers have hooks
+        self._to_start: list[int] = []  # of those, to be told that they listen
+        self._started: list[int] = []  # and to be told that the mux stops
+        self._raised: list[BaseException] = []  # by `stopping`, as the mux closed
         engine.handlers = self
         engine.on_close = self.bereave
 
@@ -113,6 +118,48 @@ class Handlers:
         form: Any = self.engine.services[number].dispatcher
         return bool(form.half_open)
 
+    # --- started and stopping -----------------------------------------------------
+
+    def begin(self, numbers: Iterable[int]) -> None:
+        """Have the next harvest call `started` of handlers that listen now."""
+        for number in numbers:
+            dispatcher = self._dispatchers.get(number)
+            if dispatcher is None or not dispatcher.hooks or number in self._hooked:
+                continue
+            self._hooked.add(number)
+            self._to_start.append(number)
+            self.engine.call_threadsafe(self._start)
+
+    def _start(self) -> None:
+        while self._to_start:
+            number = self._to_start.pop(0)
+            self._started.append(number)
+            self._call_hook(number, "started")
+
+    def _call_hook(self, number: int, name: str) -> None:
+        """Call a hook as if its service's batch was dispatched: `connect` in a hook
+        gives the connection to the hook's handler."""
+        engine = self.engine
+        before, engine.serving = engine.serving, engine.services[number]
+        try:
+            self._dispatchers[number].call_hook(name)
+        finally:
+            engine.serving = before
+
+    def before_drain(self) -> None:
+        """Tell every handler that the mux is about to stop. The stop may come before
+        the first harvest."""
+        if self._to_start:
+            self.engine.run_call(self._start, ())
+        self.say_stopping()
+
+    def say_stopping(self) -> None:
+        """Tell every handler that was started, once, that the mux is about to stop."""
+        engine = self.engine
+        while self._started and engine.c is not None and engine.thread != FORKED:
+            number = self._started.pop(0)
+            engine.run_call(self._call_hook, (number, "stopping"))
+
     # --- what a server asks of all dispatchers ----------------------------------
 
     @property
@@ -150,7 +197,10 @@ class Handlers:
             dispatcher.abandon()
 
     def bereave(self) -> None:
-        """Prepare all dispatchers for an engine that a handler is closing."""
+        """Prepare all dispatchers for an engine that is being closed."""
+        repeat(self._raised, self.say_stopping)
+        if self.engine.c is None:  # a hook closed it
+            return
         for dispatcher in self.all:
             dispatcher.bereave()
 
@@ -172,7 +222,8 @@ class Handlers:
     def wind_up(self, cause: BaseException | None) -> None:
         """Give each handler its last reports: the engine has ended, perhaps by an
         error. An error of one handler does not keep the reports from the others."""
-        raised: list[BaseException] = []
+        raised, self._raised = self._raised, []
+        repeat(raised, self.say_stopping)
         for dispatcher in self.all:
             try:
                 dispatcher.wind_up(cause)

@@ -23,10 +23,11 @@ from .mistakes import answer_returned
 if TYPE_CHECKING:
     from ..engine.engine import Engine
 
-__all__ = ["Dispatcher", "OnError", "repeat"]
+__all__ = ["HOOKS", "Dispatcher", "OnError", "hooks_of", "repeat"]
 
 LOGGER = logging.getLogger("pymux")
 OnError = Callable[[Connection | None, BaseException], Any]
+HOOKS = {"started": "mux", "stopping": "mux"}  # each with its argument
 
 
 class Dispatcher:
@@ -42,6 +43,7 @@ class Dispatcher:
         self.engine = engine
         self.handler = handler
         self.on_error = on_error
+        self.hooks: dict[str, Callable[[Any], Any]] = hooks_of(handler)
 
     def messages(self, batch: Batch) -> None:
         """Dispatch the messages of a batch that has some."""
@@ -72,6 +74,20 @@ class Dispatcher:
 
     def bereave(self) -> None:
         """Prepare for a mux that a handler is closing."""
+
+    def before_drain(self) -> None:
+        """Do nothing: `Handlers` tells the handlers."""
+
+    def call_hook(self, name: str) -> None:
+        """Call `started` or `stopping` of the handler, if it has that method."""
+        hook = self.hooks.get(name)
+        if hook is None:
+            return
+        try:
+            hook(self.engine.mux())
+        except BaseException as error:
+            if not self.has_ended(error):
+                self.report_or_leave(None, error)
 
     def serving(self) -> contextlib.AbstractContextManager[None]:
         """Let this thread serve while the block runs."""
@@ -117,7 +133,7 @@ class Dispatcher:
             of = (
                 f"of {conn!r}"
                 if conn is not None
-                else "of a batch, a timer or a generator"
+                else "of a batch, a hook, a timer or a generator"
             )
             say_error(error, "the handler %s raised", of)
             return
@@ -158,6 +174,13 @@ class Dispatcher:
             ):
                 named.close()
         return True
+
+
+def hooks_of(handler: Any) -> dict[str, Callable[[Any], Any]]:
+    """Return the methods `started` and `stopping` that a handler has. Attributes of
+    these names that cannot be called are the handler's own."""
+    found = {name: getattr(handler, name, None) for name in HOOKS}
+    return {name: hook for name, hook in found.items() if callable(hook)}
 
 
 def repeat(raised: list[BaseException], step: Callable[..., Any], *args: Any) -> None:

@@ -6,7 +6,7 @@ import inspect
 import weakref
 from typing import Any
 
-from .base import Dispatcher
+from .base import HOOKS, Dispatcher, hooks_of
 from .batch import BatchDispatcher
 from .coroutine import CoroutineDispatcher
 from .function import FunctionDispatcher
@@ -38,6 +38,7 @@ def dispatcher_for(handler: Any) -> type[Dispatcher]:
         )
     name = f"the handler {name_of(handler)}"
     refuse_yield(handler, name)
+    check_hooks(handler, name)
     if mark_of(handler):
         check_call(handler, "handler(batch)", name)
         return BatchDispatcher
@@ -58,6 +59,16 @@ def dispatcher_for(handler: Any) -> type[Dispatcher]:
         "function or an object with opened, received, blocked, drained or closed is "
         "needed" + "".join(near)
     )
+
+
+def check_hooks(handler: Any, name: str) -> None:
+    """Raise TypeError for a hook that cannot be called as ours are."""
+    for hook, method in hooks_of(handler).items():
+        where = f"{hook} of {name}"
+        if is_async(method):
+            raise TypeError(f"{where} is async; hooks are plain functions")
+        refuse_yield(method, where)
+        check_call(method, f"{hook}({HOOKS[hook]})", where)
 
 
 def check_object(handler: Any) -> None:
@@ -87,7 +98,7 @@ def check_object(handler: Any) -> None:
                 raise TypeError(f"{where} is batched; only received can be")
             arguments = "batch"
         check_call(method, f"{name}({arguments})", where)
-    check_names(handler, METHODS)
+    check_names(handler, METHODS | HOOKS)
     if like_its_class:
         _FIT.add(kind)
 

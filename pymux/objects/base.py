@@ -67,6 +67,7 @@ class MuxBase:
     def close(self) -> None:
         """Close everything at once; inside a handler, at the end of its dispatch.
 
+        First `stopping(mux)` of each handler that listens is called, if it has that.
         Output that the kernel takes now is sent. A connection with more output
         than that is reset, so that its peer does not take the part for the whole.
         In a forked child only memory and descriptors are freed.

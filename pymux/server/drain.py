@@ -7,6 +7,7 @@ from typing import Any
 
 from ..engine import clock
 from ..engine.engine import Engine
+from ..engine.owner import FORKED
 from ..engine.timers import Timer
 from ..values.checks import LONGEST, duration
 
@@ -42,6 +43,9 @@ class Drain:
         """Begin to drain by that time; an earlier deadline stays."""
         if self.asked is None or by < self.asked:
             self.asked = by
+        self._handlers.before_drain()
+        if self._engine.c is None or self._engine.thread == FORKED:
+            return  # `stopping` has closed the mux, or this is its forked child
         if self.by is not None and self.by <= by:
             return
         self._engine.drain()
@@ -66,6 +70,8 @@ class Drain:
             if engine.calls:
                 return False  # `begin` is one of the calls
             self.begin(self.asked)
+            if engine.c is None:
+                return True
         engine.submit()  # the next harvest may wait without an event
         counts = engine.counts
         if counts.listeners:

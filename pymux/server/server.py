@@ -67,7 +67,8 @@ class Server(BaseServer):
     Args:
         handler: one of the four forms: a function, a coroutine function, a
             `batched` function, an object with `opened`, `received`, ... None if
-            every endpoint has its own handler.
+            every endpoint has its own handler. Its `started(mux)` and
+            `stopping(mux)`, if it has them, frame the server's life.
         address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
             listening `socket.socket`; or a list of these, which is served whole or
             not at all.
@@ -260,10 +261,11 @@ class Server(BaseServer):
     def stop(self, drain_timeout: float | None = None) -> None:
         """Stop: accept peers in the backlog, answer received messages, close all.
 
-        Handlers see each stream end after the received messages, as if the peer had
-        ended the stream (`Connection.stopping` tells the two apart). A connection
-        closes when the peer has acknowledged the output and its end. Input that
-        arrives meanwhile is read and dropped. After `drain_timeout` seconds the
+        First `stopping(mux)` of each handler that has it is called, in the server's
+        thread. Handlers see each stream end after the received messages, as if the
+        peer had ended the stream (`Connection.stopping` tells the two apart). A
+        connection closes when the peer has acknowledged the output and its end. Input
+        that arrives meanwhile is read and dropped. After `drain_timeout` seconds the
         remaining connections are reset, reported with ETIMEDOUT and counted in
         `Stats.reset`. `stop` returns when the server has ended. In the server's own
         thread (a handler, a signal handler) and in a forked child it returns at
