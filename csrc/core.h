@@ -106,8 +106,8 @@ typedef struct pmx__chunk {
 } pmx__chunk;
 
 typedef struct {
+    size_t size;                /* first, as in pmx_queue */
     pmx__chunk *head, *tail;
-    size_t size;
 } pmx__queue;
 
 typedef struct {

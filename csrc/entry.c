@@ -154,6 +154,17 @@ uint64_t pmx_queued(pmx_mux *mux, uint64_t id)
     return queued;
 }
 
+int pmx_queue_place(pmx_mux *mux, uint64_t id, const pmx_queue *const **place)
+{
+    INSIDE(mux, int, pmx__do_queue_place(mux, id, place));
+}
+
+int64_t pmx_pass_over(pmx_mux *mux, uint64_t *ids, uint32_t count,
+                      uint64_t most)
+{
+    INSIDE(mux, int64_t, pmx__do_pass_over(mux, ids, count, most));
+}
+
 int64_t pmx_unacknowledged(pmx_mux *mux, uint64_t id)
 {
     INSIDE(mux, int64_t, pmx__do_unacknowledged(mux, id));

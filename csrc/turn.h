@@ -60,6 +60,10 @@ void pmx__flush(pmx_mux *mux, uint32_t slot);
 int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
 int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
 uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id);
+int pmx__do_queue_place(const pmx_mux *mux, uint64_t id,
+                        const pmx_queue *const **place);
+int64_t pmx__do_pass_over(const pmx_mux *mux, uint64_t *ids, uint32_t count,
+                          uint64_t most);
 int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id);
 int pmx__do_pending(const pmx_mux *mux, uint64_t id);
 int pmx__do_stopping(const pmx_mux *mux, uint64_t id);

@@ -19,7 +19,7 @@ from .objects.connection import Connection
 from .objects.handler import Handler
 from .objects.listener import Listener, listen_on_all
 from .objects.made import Made
-from .objects.status import takes_output
+from .objects.status import targets
 from .values.checks import (
     check_batch,
     check_min_messages,
@@ -235,7 +235,13 @@ class Mux(Adopts):
         conn: Connection = engine.dial(found, rules, settings.framing, str(settings))
         return conn
 
-    def send_many(self, conns: Iterable[Connection], data: Buffer) -> int:
+    def send_many(
+        self,
+        conns: Iterable[Connection],
+        data: Buffer,
+        *,
+        skip_over: int | None = None,
+    ) -> int:
         """Send one message to many connections.
 
         Connections with slow peers share one copy of the message.
@@ -244,26 +250,32 @@ class Mux(Adopts):
             conns: connections of this mux; those that no longer take output
                 are skipped.
             data: bytes-like; later changes to it do not change the message.
+            skip_over: connections with more queued bytes than this are skipped too:
+                those whose peers read too slowly. 0 skips every connection that has
+                not sent all. Whatever was sent since the last harvest and decides
+                this is first offered to the kernel, as in the next harvest. None
+                skips none.
 
         Returns:
-            How many connections took the message.
+            How many connections took the message. The others are found by
+            `Connection.queued`, or by `Batch.blocked` and `Batch.drained`.
 
         Raises:
             TypeError: data is not bytes-like; a str must be encoded.
             ValueError: a connection belongs to another mux, or its framing
-                cannot carry the message; nothing is sent.
+                cannot carry the message, or skip_over is negative; nothing is sent.
         """
         engine = engine_of(self)
         engine.check()
         data = to_bytes(data)
-        ids = []
-        for conn in conns:
-            if conn.mux is not self:
-                raise ValueError(f"{conn!r} belongs to another mux")
-            if takes_output(conn):
-                ids.append(conn.id)
-        engine.send_shared(ids, data)
-        return len(ids)
+        if skip_over is not None:
+            skip_over = whole("skip_over", skip_over, 0, 2**63 - 1)
+        ids: Any = targets(self, conns)
+        count = len(ids)
+        if skip_over is not None:
+            ids, count = engine.pass_over(ids, skip_over)
+        engine.send_shared(ids, count, data)
+        return count
 
     # --- harvesting -------------------------------------------------------
 

@@ -75,6 +75,7 @@ def test_blocked_and_drained_alternate(mux, raw):
                 for one in getattr(batch, name)
                 if one is conn
             ]
+        harvest_until(mux, lambda acc: not conn.queued)
         reader.join()
         assert rows == ["blocked", "drained"] * n
 

@@ -60,7 +60,7 @@ SIGNATURES = {
     "Mux.connect": "(self, address, *, framing=None, limits=None, handler=None,"
     " half_open=False, timeout=None)",
     "Mux.harvest": "(self, timeout=None, *, min_messages=1, max_delay=0.0)",
-    "Mux.send_many": "(self, conns, data)",
+    "Mux.send_many": "(self, conns, data, *, skip_over=None)",
     "Mux.call_later": "(self, delay, fn, *args)",
     "Mux.call_threadsafe": "(self, fn, *args)",
     "Raw": "()",

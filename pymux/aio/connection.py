@@ -83,6 +83,10 @@ class LoopConnection(Connection):
             super().resume()
             engine.touched()
 
+    @property
+    def queued(self) -> int:
+        return 0 if loop_of(self).is_over() else super().queued
+
     def set_framing(self, framing: Framing | None, unread: Buffer = b"") -> None:
         super().set_framing(framing, unread)
         loop_of(self).touched()  # input that is cut anew waits for a turn

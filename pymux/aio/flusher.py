@@ -133,8 +133,8 @@ class Flusher(Engine):
         self.touched()
         return conn
 
-    def send_shared(self, ids: list[int], data: bytes) -> None:
-        super().send_shared(ids, data)
+    def send_shared(self, ids: Any, count: int, data: bytes) -> None:
+        super().send_shared(ids, count, data)
         self.touched()
 
     # --- what the next layer does -------------------------------------------

@@ -9,6 +9,7 @@ one buffer, and a message for many connections go by reference.
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import repeat
@@ -109,8 +110,10 @@ class Log:
 
     __slots__ = (
         "_blocks",
+        "_bound",
         "_logged",
         "answer_one",
+        "bounded",
         "entries",
         "large",
         "pending",
@@ -128,7 +131,9 @@ class Log:
         self.rows: list[Any] = []
         self._blocks = ffi.new("pmx_block[]", 8)
         self.seen: int = 0  # entries that _logged counts
-        self._logged: dict[int, int] = {}
+        self._logged: defaultdict[int, int] = defaultdict(int)
+        self.bounded: int = 0  # entries that _bound counts
+        self._bound = 0
 
     def op(self, id: int) -> None:
         """Log an operation without bytes."""
@@ -187,20 +192,32 @@ class Log:
         """Return the bytes logged for a connection. Each entry is counted once."""
         if self.pending:
             self.merge()
-        entries = self.entries
-        if not self.seen:
-            self._logged = {}
+        entries, seen = self.entries, self.seen
+        if not seen:
+            self._logged = defaultdict(int)
         logged = self._logged
-        for at in range(self.seen, len(entries), 2):
-            target, piece = entries[at : at + 2]
+        count = len(entries)
+        while seen != count:
+            piece = entries[seen + 1]
             if type(piece) is bytes:
-                if piece:
-                    logged[target] = logged.get(target, 0) + len(piece)
+                logged[entries[seen]] += len(piece)
             else:
                 for target, size in sizes_of(piece):
-                    logged[target] = logged.get(target, 0) + size
-        self.seen = len(entries)
+                    logged[target] += size
+            seen += 2
+        self.seen = seen
         return logged.get(id, 0)
+
+    def bound(self) -> int:
+        """Return a number of bytes that no connection has more of in the log."""
+        entries = self.entries
+        if not self.bounded:
+            self._bound = 0
+        for at in range(self.bounded + 1, len(entries), 2):
+            piece = entries[at]
+            self._bound += len(piece if type(piece) is bytes else piece[3])
+        self.bounded = len(entries)
+        return self._bound
 
     def size(self) -> int:
         """Return the bytes of all entries, without replies to batches."""
@@ -212,7 +229,7 @@ class Log:
         for at in range(len(entries) - 2, -1, -2):
             if entries[at] == marker:
                 entries[at:at] = (id, piece)
-                self.seen = 0
+                self.seen = self.bounded = 0
                 return True
         return False
 

@@ -123,24 +123,67 @@ class Output(Owned):
         if len(data) > LARGE_PIECE:
             self._count_large(len(data))
 
-    def send_shared(self, ids: list[int], data: bytes) -> None:
+    def send_shared(self, ids: Any, count: int, data: bytes) -> None:
         """Log one message for many connections, which share one copy.
+
+        Args:
+            ids: at least `count` ids, in memory of the core's or as a list.
 
         Raises:
             ValueError: a framing cannot carry the message; nothing is logged.
         """
         if len(data) > self.reply_limit:
-            for id in ids:
-                self.check_reply(id, len(data))
-        if ids:
-            targets = ffi.new("uint64_t[]", ids)
-            self.log.special((SHARED | len(ids), targets, b"", data, None))
+            for k in range(count):
+                self.check_reply(ids[k], len(data))
+        if count:
+            if isinstance(ids, list):
+                ids = ffi.new("uint64_t[]", ids)
+            self.log.special((SHARED | count, ids, b"", data, None))
             self._count_large(len(data))
 
     def _count_large(self, size: int) -> None:
         self.log.large += size
         if self.log.large > SUBMIT_OVER:
             self.hand_over_log()
+
+    def queue_place(self, id: int) -> Any:
+        """Return the place where the core keeps a pointer to a connection's queue.
+
+        The place is valid until the connection is forgotten, or the engine closes.
+        None: the core has no such place.
+        """
+        found = ffi.new("const pmx_queue *const **")
+        return None if lib.pmx_queue_place(self.c, id, found) else found[0]
+
+    def pass_over(self, ids: list[int], most: int) -> tuple[Any, int]:
+        """Choose connections with at most `most` bytes queued.
+
+        Bytes in the log count. Where these decide, the log is handed over first: a
+        reader is slow if the kernel does not take its bytes.
+
+        Returns:
+            The ids as an array of the core's, chosen ones first; how many these are.
+        """
+        found = ffi.new("uint64_t[]", ids)
+        log = self.log
+        log.settle()
+        chosen = self._pass_over(found, len(ids), most)
+        logged = log.bound()
+        if logged and (
+            logged > most or self._pass_over(found, chosen, most - logged) < chosen
+        ):
+            self.hand_over_log()
+            chosen = self._pass_over(found, len(ids), most)
+            if log.entries:  # held back by a close
+                sure = [id for id in found[0:chosen] if self.queued(id) <= most]
+                found, chosen = ffi.new("uint64_t[]", sure), len(sure)
+        return found, chosen
+
+    def _pass_over(self, ids: Any, count: int, most: int) -> int:
+        number = int(lib.pmx_pass_over(self.c, ids, count, most))
+        if number < 0:
+            raise busy()
+        return number
 
     def queued(self, id: int) -> int:
         """Return the bytes of a connection in the log and in the core."""
@@ -180,6 +223,6 @@ class Output(Owned):
         finally:  # no calls here: a signal handler may raise in any call
             if taken:
                 del entries[:count]
-                log.large = log.seen = 0
+                log.large = log.seen = log.bounded = 0
                 if not entries:
                     log.specials = 0

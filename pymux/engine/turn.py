@@ -304,7 +304,7 @@ class Turns(Output):
                         gil.turns += 1
                         if count:
                             del entries[:count]
-                            log.large = log.seen = 0
+                            log.large = log.seen = log.bounded = 0
                             if not entries:  # a signal handler may have sent
                                 log.specials = 0
                     else:

@@ -14,12 +14,16 @@ from ..engine.ops import CLOSE, FAIL
 from ..values.errors import ConnectionClosed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..engine.engine import Engine
+    from ..mux import Mux
     from .connection import Connection
 
 __all__ = [
     "CLOSED",
     "GONE",
+    "NOWHERE",
     "OPEN",
     "SEND_ENDED",
     "answer",
@@ -33,7 +37,7 @@ __all__ = [
     "note_end",
     "refusal",
     "set_buffer",
-    "takes_output",
+    "targets",
 ]
 
 # The status of a connection; `send` only compares it with GONE.
@@ -41,6 +45,7 @@ OPEN = 0
 GONE = 1  # the end is being reported: output is discarded
 SEND_ENDED = 2  # send_eof() was called
 CLOSED = 3  # closed by this side, or reported as closed
+NOWHERE = (None,)  # the place of a queue that the core has forgotten
 
 
 engine_of: Callable[[Connection], Engine] = attrgetter("_engine")
@@ -73,9 +78,19 @@ def is_closed(conn: Connection) -> bool:
     return conn._status == CLOSED
 
 
-def takes_output(conn: Connection) -> bool:
-    """True if `send` accepts a message."""
-    return conn._status == OPEN
+def targets(mux: Mux, conns: Iterable[Connection]) -> list[int]:
+    """Return the ids of those connections whose `send` accepts a message.
+
+    Raises:
+        ValueError: a connection belongs to another mux.
+    """
+    ids = []
+    for conn in conns:
+        if conn.mux is not mux:
+            raise ValueError(f"{conn!r} belongs to another mux")
+        if conn._status == OPEN:
+            ids.append(conn.id)
+    return ids
 
 
 def mark_closed(conn: Connection) -> None:
@@ -111,7 +126,9 @@ def refusal(conn: Connection) -> ConnectionClosed:
 
 
 def keep_names(conn: Connection) -> None:
-    """Keep the addresses of a connection that the core will forget."""
+    """Keep the addresses of a connection that the core will forget, and nothing that
+    leads into the core."""
+    conn._place = NOWHERE
     if conn._names is None:
         conn._names = names_of(conn._engine, conn.id)
 

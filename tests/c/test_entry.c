@@ -32,6 +32,7 @@ static void all_are_refused(world *w, uint64_t id)
     pmx_policy p = raw(), is;
     pmx_endpoint at = {.host = "127.0.0.1", .port = w->port};
     pmx_address names[2];
+    const pmx_queue *const *place = NULL;
     uint64_t made = 7;
     pmx_block block = {.cut = PMX_SHARED, .count = 1, .ids = &id,
                        .data = "never", .size = 5};
@@ -49,6 +50,8 @@ static void all_are_refused(world *w, uint64_t id)
     EQUAL(pmx_addresses(w->mux, id, names), -EBUSY);
     EQUAL(pmx_policy_of(w->mux, id, &is), -EBUSY);
     CHECK(pmx_queued(w->mux, id) == UINT64_MAX);
+    EQUAL(pmx_queue_place(w->mux, id, &place), -EBUSY);
+    EQUAL(pmx_pass_over(w->mux, &id, 1, 0), -EBUSY);
     EQUAL(pmx_unacknowledged(w->mux, id), -EBUSY);
     EQUAL(pmx_harvest(&t), -EBUSY);
     EQUAL(pmx_submit(&t), -EBUSY);
@@ -206,6 +209,8 @@ static void a_small_mux_has_room_for_many(void)
         ids[i] = meet(&w, &peers[i]);
         mux_is_sound(w.mux);
     }
+    const pmx_queue *const *place;
+    EQUAL(pmx_queue_place(w.mux, ids[0], &place), -ENOTSUP);
     for (int i = 0; i < MANY; i++)
         put_text(peers[i], "question\n");
     UNTIL(&w, w.message_count == MANY);
@@ -216,6 +221,75 @@ static void a_small_mux_has_room_for_many(void)
     }
     UNTIL(&w, w.closed_count == MANY);
     world_is_clean(&w);
+    world_end(&w);
+}
+
+/* --- what is queued ------------------------------------------------------ */
+
+static void what_is_queued_can_be_read_where_it_is(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    buffer sent = {0}, got = {0};
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    const pmx_queue *const *place, *const *none;
+    EQUAL(pmx_queue_place(w.mux, id, &place), 0);
+    CHECK(!*place);
+    EQUAL(pmx_queue_place(w.mux, id + (UINT64_C(2) << 32), &none), -ENOENT);
+    fill(&sent, 6000000, 1);
+    say(&w, id, sent.bytes, sent.size);
+    turn(&w, 0);
+    CHECK(*place && (*place)->size > 0);
+    do {
+        EQUAL(*place ? (*place)->size : 0, pmx_queued(w.mux, id));
+        get(peer, &got);
+        turn(&w, 0);
+    } while (got.size < sent.size);
+    CHECK(!*place);
+    EQUAL(pmx_queued(w.mux, id), 0);
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    CHECK(!*place);             /* until it is forgotten */
+    turn(&w, 0);
+    EQUAL(pmx_queue_place(w.mux, id, &place), -ENOENT);
+    release(&sent);
+    release(&got);
+    world_end(&w);
+}
+
+static void slow_readers_are_passed_over(void)
+{
+    enum { MANY = 6 };
+    world w;
+    pmx_sock peers[MANY];
+    uint64_t ids[MANY], all[MANY + 1];
+    pmx_policy p = raw();
+    buffer sent = {0};
+    world_serve(&w, &p);
+    fill(&sent, 6000000, 1);
+    for (int i = 0; i < MANY; i++) {
+        ids[i] = meet_small(&w, &peers[i]);
+        if (i % 2)
+            say(&w, ids[i], sent.bytes, sent.size);
+    }
+    turn(&w, 0);
+    memcpy(all, ids, sizeof ids);
+    all[MANY] = 77;             /* no connection has anything queued */
+    uint64_t queued = pmx_queued(w.mux, ids[1]);
+    CHECK(queued > 0 && queued == pmx_queued(w.mux, ids[3]));
+    EQUAL(pmx_pass_over(w.mux, all, MANY + 1, queued), MANY + 1);
+    EQUAL(pmx_pass_over(w.mux, all, MANY + 1, queued - 1), 4);
+    for (int i = 0; i < 3; i++)
+        CHECK(all[i] == ids[2 * i]);
+    CHECK(all[3] == 77);
+    CHECK(all[4] + all[5] + all[6] == ids[1] + ids[3] + ids[5]);
+    EQUAL(pmx_pass_over(w.mux, all, 0, 0), 0);
+    for (int i = 0; i < MANY; i++)
+        leave(peers[i]);
+    UNTIL(&w, w.closed_count == MANY);
+    release(&sent);
     world_end(&w);
 }
 
@@ -293,5 +367,7 @@ const test_case entry_tests[] = {
     EACH(a_small_mux_has_room_for_many),
     EACH(a_batch_is_as_large_as_the_arena_it_is_given),
     EACH(a_turn_until_sent_ends_when_nothing_is_queued),
+    EACH(what_is_queued_can_be_read_where_it_is),
+    EACH(slow_readers_are_passed_over),
     {0},
 };
