@@ -100,8 +100,8 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
                      size_t size, uint32_t common, uint32_t framed)
 {
     pmx__conn *c = pmx__find(mux, id);
-    if (!c) {
-        mux->stats.discarded += size;
+    if (!c) {                   /* id 0: the row has no answer */
+        mux->stats.discarded += id ? size : 0;
         return;
     }
     uint32_t slot = (uint32_t)id;

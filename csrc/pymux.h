@@ -144,7 +144,8 @@ enum pmx_cut {
 typedef struct {
     uint32_t cut;               /* enum pmx_cut */
     uint32_t count;
-    const void *ids;            /* uint64_t[count], aligned or not */
+    const void *ids;            /* uint64_t[count], aligned or not; 0: the
+                                   piece is nobody's, and not sent */
     const void *bounds;         /* likewise */
     const void *data;
     uint64_t size;              /* of data, in bytes */

@@ -17,6 +17,7 @@ LOCAL = ("127.0.0.1", 0)
 LATE = {
     "close": lambda conn: conn.close(),
     "abort": lambda conn: conn.abort(),
+    "fail": lambda conn: conn.fail(ValueError()),
     "pause": lambda conn: conn.pause(),
     "resume": lambda conn: conn.resume(),
     "send_eof": lambda conn: conn.send_eof(),

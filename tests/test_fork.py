@@ -42,6 +42,7 @@ CALLS = {
     "conn.send": lambda mux, conn: conn.send(b"x"),
     "conn.close": lambda mux, conn: conn.close(),
     "conn.abort": lambda mux, conn: conn.abort(),
+    "conn.fail": lambda mux, conn: conn.fail(ValueError()),
     "conn.pause": lambda mux, conn: conn.pause(),
 }
 

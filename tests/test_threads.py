@@ -41,6 +41,7 @@ CALLS = {
     "conn.send_eof": lambda mux, conn: conn.send_eof(),
     "conn.close": lambda mux, conn: conn.close(),
     "conn.abort": lambda mux, conn: conn.abort(),
+    "conn.fail": lambda mux, conn: conn.fail(ValueError()),
     "conn.pause": lambda mux, conn: conn.pause(),
     "conn.resume": lambda mux, conn: conn.resume(),
 }

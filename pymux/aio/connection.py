@@ -71,6 +71,12 @@ class LoopConnection(Connection):
             super().abort()
             engine.leave_soon()
 
+    def fail(self, error: BaseException) -> None:
+        engine = loop_of(self)
+        if not engine.is_over():
+            super().fail(error)
+            engine.leave_soon()
+
     def pause(self) -> None:
         engine = loop_of(self)
         if not engine.is_over():
@@ -215,8 +221,8 @@ class LoopBatch(Batch):
         super().reply(replies)
         self._touched()
 
-    def reply_data(self, data: Any, offsets: Any = None) -> None:
-        super().reply_data(data, offsets)
+    def reply_data(self, data: Any, offsets: Any = None, *, mask: Any = None) -> None:
+        super().reply_data(data, offsets, mask=mask)
         self._touched()
 
 

@@ -152,6 +152,10 @@ class OutgoingConnection(LoopConnection):
         super().abort()
         self.seat.unclosed = False
 
+    def fail(self, error: BaseException) -> None:
+        super().fail(error)
+        self.seat.unclosed = False
+
     async def __aexit__(self, *exc: Any) -> None:
         """Close the connection, and wait until the peer's system has all output.
 

@@ -1,4 +1,4 @@
-"""Offsets of the pieces of a user's buffer, for the core."""
+"""Columns that a user gives for the rows of a batch, checked for the core."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from .._core import ffi, lib
 from .log import OFFSETS32, OFFSETS64
 
-__all__ = ["OFFSETS32", "bounds_of"]
+__all__ = ["OFFSETS32", "bounds_of", "ids_where", "mask_of"]
 
 
 def bounds_of(offsets: Any, rows: int, size: int) -> tuple[Any, int]:
@@ -46,3 +46,38 @@ def bounds_of(offsets: Any, rows: int, size: int) -> tuple[Any, int]:
             f"stay within 0 and {size}"
         )
     return bounds, OFFSETS32 if width == 4 else OFFSETS64
+
+
+def mask_of(mask: Any, rows: int) -> bytes:
+    """Check a mask; return a byte for each row, 0 where the mask is false."""
+    if isinstance(mask, (list, tuple)):
+        flags = bytes(map(bool, mask))
+    else:
+        try:
+            view = memoryview(mask)
+        except TypeError:
+            raise TypeError(
+                f"mask is a {type(mask).__name__}; a list, or a buffer of bool or of "
+                "bytes is needed"
+            ) from None
+        if view.ndim != 1 or not view.c_contiguous or view.format not in ("?", "B"):
+            raise ValueError(
+                f"mask has format {view.format!r} in {view.ndim} dimensions; "
+                "contiguous bool or bytes in one dimension are needed"
+            )
+        flags = bytes(view.cast("B"))
+    if len(flags) != rows:
+        raise ValueError(f"mask has {len(flags)} entries for {rows} messages")
+    return flags
+
+
+def ids_where(ids: Any, flags: bytes) -> Any:
+    """Return a copy of a column of ids, with 0 where the flag is 0: the core sends
+    nothing to that id."""
+    column = ffi.new("uint64_t[]", len(flags))
+    ffi.memmove(column, ids, 8 * len(flags))
+    at = flags.find(0)
+    while at >= 0:
+        column[at] = 0
+        at = flags.find(0, at + 1)
+    return column

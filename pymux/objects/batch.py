@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ..engine.arena import DATA, IDS, OFFSETS, Arena
 from ..engine.arrow import MESSAGES, export, is_array, rows_of
-from ..engine.bounds import OFFSETS32, bounds_of
+from ..engine.bounds import OFFSETS32, bounds_of, ids_where, mask_of
 from ..engine.os_errors import error_from
 from ..engine.output import to_bytes
 from .arrow import ArrowArray, ArrowIds
@@ -325,6 +324,9 @@ class Batch:
     def reply(self, replies: Sequence[Buffer | None]) -> None:
         """Answer every message, each with one frame.
 
+        What is given for a connection that this side has closed is discarded: close
+        behind `reply` if the answer shall arrive.
+
         Args:
             replies: for each message a bytes-like object, or None for no answer.
 
@@ -369,6 +371,8 @@ class Batch:
         self,
         data: Buffer | ArrowArray,
         offsets: Sequence[int] | Buffer | None = None,
+        *,
+        mask: Sequence[bool] | Buffer | None = None,
     ) -> None:
         """Answer every message from one buffer.
 
@@ -380,20 +384,23 @@ class Batch:
                 int64 buffer, one more than there are messages. They must not fall,
                 and need not begin at 0. None cuts `data` as the batch is cut, and
                 `data` must then be as long as `batch.data`.
+            mask: which messages are answered: a list, or a contiguous buffer of bool
+                or of bytes, one for each message. A message whose entry is false gets
+                no answer, as by None in `reply`; its piece of `data`, of any size,
+                is not sent. An empty piece without a mask is an empty frame. None
+                answers every message.
 
         Raises:
-            ValueError: offsets that do not fit, data of the wrong length, or
-                a size that a framing cannot carry; nothing is sent.
+            ValueError: offsets or a mask that do not fit, data of the wrong length,
+                or a size that a framing cannot carry; nothing is sent.
             RuntimeError: the batch was answered before.
         """
         self._first_reply()
         rows, arena, bounds = self._rows, self._arena, None
+        nulls: list[int] = []
         if type(data) is not bytes:
             if offsets is None and is_array(data):
                 data, bounds, cut, nulls = rows_of(data, rows)
-                if nulls:
-                    self._reply_all_but(nulls, data, list(bounds))
-                    return
             else:
                 data = to_bytes(data)
         if bounds is not None:
@@ -410,19 +417,20 @@ class Batch:
             bounds, cut = arena.ends, OFFSETS32
         else:
             bounds, cut = bounds_of(offsets, rows, len(data))
+        flags = None if mask is None else mask_of(mask, rows)
+        if nulls:
+            answered = bytearray(flags or b"\1" * rows)
+            for row in nulls:
+                answered[row] = 0
+            flags = bytes(answered)
         engine = self._engine
         sized = bounds is arena.ends and not engine.switched  # as what was received
         if not sized and len(data) > self._service.reply_limit:
             for k, conn in enumerate(self.conns):
-                engine.check_reply(conn.id, bounds[k + 1] - bounds[k])
+                if flags is None or flags[k]:
+                    engine.check_reply(conn.id, bounds[k + 1] - bounds[k])
         self._replied = True
         if rows:
             keep = arena, bounds
-            engine.log.special((cut | rows, arena.ids, bounds, data, keep))
-
-    def _reply_all_but(self, nulls: list[int], data: bytes, ends: list[int]) -> None:
-        """Answer with rows of `data`, but not the messages of these indices."""
-        replies: list[Buffer | None] = [data[a:b] for a, b in pairwise(ends)]
-        for row in nulls:
-            replies[row] = None
-        self.reply(replies)
+            ids = arena.ids if flags is None else ids_where(arena.ids, flags)
+            engine.log.special((cut | rows, ids, bounds, data, keep))

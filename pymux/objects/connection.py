@@ -13,7 +13,7 @@ from ..engine.output import SUBMIT_PIECES, to_bytes
 from ..values.addresses import format_address
 from ..values.checks import duration
 from ..values.errors import no_copy
-from .status import CLOSED, GONE, OPEN, SEND_ENDED, refusal
+from .status import CLOSED, GONE, OPEN, SEND_ENDED, fail, refusal
 from .suspend import suspend, suspending
 from .switch import switch_framing
 
@@ -236,6 +236,31 @@ class Connection:
         self._engine.check()
         self._engine.log.op(self.id | ABORT)
         self._stop_input()
+
+    def fail(self, error: BaseException) -> None:
+        """Close as if the handler had raised `error`, and harm no other connection.
+
+        A batch handler that raises ends every connection with a row. This ends one.
+        What was sent is flushed, then the connection closes as by `close`. `closed`
+        gets ``OSError(ECONNABORTED)`` with the error as its `__cause__`. The error is
+        neither logged nor given to `on_error`. On a connection that is closed this
+        does nothing.
+
+        Args:
+            error: the cause.
+
+        Raises:
+            TypeError: the error is no exception object.
+            RuntimeError: outside the mux's thread or process.
+        """
+        if not isinstance(error, BaseException):
+            raise TypeError(f"the error is {error!r}; an exception object is needed")
+        if self._engine.c is None:
+            return
+        self._engine.check()
+        if self._status != CLOSED:
+            fail(self, error)
+            self._stop_input()
 
     def _stop_input(self) -> None:
         """Let no further message reach a handler: this side closes the connection.
