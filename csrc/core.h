@@ -162,7 +162,9 @@ typedef struct pmx__service {
  * connections with equal policies have one together, which a table finds. */
 typedef struct pmx__rules {
     pmx_policy policy;
-    const struct pmx__framing *framing;
+    const struct pmx__framing *framing;         /* of what is received, */
+    const struct pmx__framing *out_framing;     /* and of what is sent, */
+    const pmx_framing *out;                     /* with its parameters */
     const struct pmx__transport *transport;
     pmx__service *service;
     struct pmx__rules *first;   /* what connections that have switched began

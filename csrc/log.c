@@ -105,8 +105,8 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
         return;
     }
     uint32_t slot = (uint32_t)id;
-    const pmx_framing *f = &c->rules->policy.framing;
-    const pmx__framing *framing = c->rules->framing;
+    const pmx_framing *f = c->rules->out;
+    const pmx__framing *framing = c->rules->out_framing;
     pmx__piece piece;
     piece.head_size =
         framed || !framing->head ? 0 : framing->head(f, size, piece.head);
@@ -232,8 +232,8 @@ static uint32_t log_run(pmx_mux *mux, const pmx_block *b, uint32_t k,
     if (!c || !mux->wire || b->cut == PMX_SHARED || k + 1 == b->count ||
         item64(b->ids, k + 1) != id)
         return 0;
-    const pmx_framing *f = &c->rules->policy.framing;
-    const pmx__framing *framing = c->rules->framing;
+    const pmx_framing *f = c->rules->out;
+    const pmx__framing *framing = c->rules->out_framing;
     const uint8_t *data = b->data;
     size_t tail = framing->tail ? framing->tail(f) : 0;
     uint8_t *from = mux->wire + mux->wire_used;
@@ -309,8 +309,8 @@ static void log_pieces(pmx_mux *mux, const pmx_block *b, uint32_t common)
  * have switched to another framing since they were written. */
 static int sends_lines(const pmx__conn *c, const pmx_framing *lines)
 {
-    const pmx_framing *f = &c->rules->policy.framing;
-    return c->rules->framing == &pmx__lines && f->width == lines->width &&
+    const pmx_framing *f = c->rules->out;
+    return c->rules->out_framing == &pmx__lines && f->width == lines->width &&
            !memcmp(f->delimiter, lines->delimiter, sizeof f->delimiter);
 }
 

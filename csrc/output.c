@@ -72,7 +72,7 @@ void pmx__flush(pmx_mux *mux, uint32_t slot)
 int pmx__queue_frame(pmx_mux *mux, pmx__conn *c, const pmx__piece *p,
                      size_t skip)
 {
-    const uint8_t *tail = c->rules->policy.framing.delimiter;
+    const uint8_t *tail = c->rules->out->delimiter;
     int error = 0;
 
     if (skip < p->head_size) {
@@ -154,7 +154,7 @@ static uint32_t gather(pmx_mux *mux, const pmx__conn *c, uint32_t first,
             add_span(g, p->data, p->size);
         else
             add_copy(mux, g, p->data, p->size);
-        add_copy(mux, g, c->rules->policy.framing.delimiter, p->tail_size);
+        add_copy(mux, g, c->rules->out->delimiter, p->tail_size);
         at = p->next;
     }
     return at;

@@ -60,7 +60,7 @@ typedef struct {
                                what it says */
     uint32_t keep_head;     /* the message is the whole frame, and what is sent
                                goes out as it is */
-    uint32_t unused;
+    uint32_t other;         /* pmx_policy.replies: it holds, see there */
     uint64_t scan;          /* PMX_SCANNER: the address of a pmx_scan */
     uint8_t delimiter[16];
 } pmx_framing;
@@ -68,7 +68,8 @@ typedef struct {
 /* What the connections of a listener, or an outgoing one, may do. Durations are
  * nanoseconds, -1 is none. */
 typedef struct {
-    pmx_framing framing;
+    pmx_framing framing;        /* of what is received; and of what is sent, */
+    pmx_framing replies;        /* unless replies.other: then in this one */
     uint32_t max_connections;   /* of a listener; 0 is none */
     uint32_t half_open;         /* the peer's end is reported, not answered */
     uint64_t high_water;

@@ -32,6 +32,7 @@ uint64_t pmx__id(uint32_t slot, const pmx__conn *c)
 int pmx__policy_valid(pmx_mux *mux, const pmx_policy *policy)
 {
     return pmx__framing_valid(&policy->framing) &&
+           (!policy->replies.other || pmx__framing_valid(&policy->replies)) &&
            pmx__find_service(mux, policy->service);
 }
 
@@ -43,6 +44,9 @@ pmx__rules *pmx__rules_new(pmx_mux *mux, const pmx_policy *policy,
         return NULL;
     rules->policy = *policy;
     rules->framing = pmx__framing_of(&policy->framing);
+    rules->out = policy->replies.other ? &rules->policy.replies
+                                       : &rules->policy.framing;
+    rules->out_framing = pmx__framing_of(rules->out);
     rules->transport = transport;
     rules->service = pmx__find_service(mux, policy->service);
     rules->refs = 1;

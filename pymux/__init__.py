@@ -22,7 +22,8 @@ Names
     Batch                 one harvest: messages as rows and as columns
     Connection            send, close, pause; one object for the whole life
     Raw, Lines, LengthPrefix, Varint, Fixed, Scanner, Splitter
-                          framings, which cut streams into messages
+                          framings, which cut streams into messages; with
+                          `reply_framing` answers have another than questions
     Limits                limits of memory, time and connections
     Endpoint              an address with its framing, limits and handler
     Stats                 the figures of a mux

@@ -25,6 +25,7 @@ from .values.checks import (
     check_min_messages,
     check_spin,
     seconds,
+    whole,
 )
 from .values.endpoint import (
     Connectable,
@@ -98,6 +99,7 @@ class Mux(Adopts):
         address: Listenable,
         *,
         framing: Framing | None = None,
+        reply_framing: Framing | None = None,
         limits: Limits | None = None,
         handler: Handler | None = None,
         backlog: int | None = None,
@@ -112,6 +114,7 @@ class Mux(Adopts):
         address: Listenables,
         *,
         framing: Framing | None = None,
+        reply_framing: Framing | None = None,
         limits: Limits | None = None,
         handler: Handler | None = None,
         backlog: int | None = None,
@@ -125,6 +128,7 @@ class Mux(Adopts):
         address: Listenable | Listenables,
         *,
         framing: Framing | None = None,
+        reply_framing: Framing | None = None,
         limits: Limits | None = None,
         handler: Handler | None = None,
         backlog: int | None = None,
@@ -140,6 +144,8 @@ class Mux(Adopts):
                 these. Port 0 picks a port; "" is every IPv4 interface, "::" both
                 protocols.
             framing: of every connection; None is `Raw()`.
+            reply_framing: the framing of what is sent, if it is another than that of
+                what is received; None is the same. A Scanner or Splitter is refused.
             limits: of every connection; None is `Limits()`.
             handler: gets the connections, in any of the four forms, when `harvest`
                 is called; None leaves them to the caller of `harvest`, or to the
@@ -166,6 +172,7 @@ class Mux(Adopts):
         all_settings = listen_settings(
             address,
             framing=framing,
+            reply_framing=reply_framing,
             limits=limits,
             handler=handler,
             backlog=backlog,
@@ -188,6 +195,7 @@ class Mux(Adopts):
         address: Connectable,
         *,
         framing: Framing | None = None,
+        reply_framing: Framing | None = None,
         limits: Limits | None = None,
         handler: Handler | None = None,
         half_open: bool = False,
@@ -203,6 +211,8 @@ class Mux(Adopts):
             address: (host, port), the path of a Unix socket, a URL or an
                 `Endpoint`.
             framing: None is `Raw()`.
+            reply_framing: the framing of what is sent, if it is another than that of
+                what is received; None is the same. A Scanner or Splitter is refused.
             limits: None is `Limits()`.
             handler: gets the connection, in any of the four forms. If several calls
                 get one handler object, their connections share batches; keep a
@@ -224,15 +234,20 @@ class Mux(Adopts):
         engine = engine_of(self)
         engine.check()
         settings = connect_settings(
-            address, framing=framing, limits=limits, handler=handler, refuse=()
+            address,
+            framing=framing,
+            reply_framing=reply_framing,
+            limits=limits,
+            handler=handler,
+            refuse=(),
         )
         number, half_open = service_to_dial(engine, settings.handler, half_open)
         rules = policy(
-            settings.framing, settings.limits, half_open=half_open, timeout=timeout
+            settings.framings, settings.limits, half_open=half_open, timeout=timeout
         )
         rules.service = number
         found = endpoints(settings.address, listen=False)
-        conn: Connection = engine.dial(found, rules, settings.framing, str(settings))
+        conn: Connection = engine.dial(found, rules, settings.framings, str(settings))
         return conn
 
     def send_many(
@@ -270,11 +285,12 @@ class Mux(Adopts):
         data = to_bytes(data)
         if skip_over is not None:
             skip_over = whole("skip_over", skip_over, 0, 2**63 - 1)
-        ids: Any = targets(self, conns)
-        count = len(ids)
-        if skip_over is not None:
-            ids, count = engine.pass_over(ids, skip_over)
-        engine.send_shared(ids, count, data)
+        ids = targets(self, conns)
+        if skip_over is None:
+            engine.send_shared(ids, len(ids), data)
+            return len(ids)
+        chosen, count = engine.pass_over(ids, skip_over)
+        engine.send_shared(chosen, count, data)
         return count
 
     # --- harvesting -------------------------------------------------------

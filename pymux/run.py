@@ -21,6 +21,7 @@ def serve(
     address: Listenable | Listenables = DEFAULT_ADDRESS,
     *,
     framing: Framing | None = None,
+    reply_framing: Framing | None = None,
     limits: Limits | None = None,
     backend: str | None = None,
     backlog: int | None = None,
@@ -43,6 +44,8 @@ def serve(
         address: (host, port), the path of a Unix socket, a URL, an `Endpoint` or a
             listening `socket.socket`; or a list of these.
         framing: how streams are cut into messages; None is `Raw()`.
+        reply_framing: the framing of what is sent, if it is another than that of what
+            is received; None is the same. A Scanner or Splitter is refused.
         limits: limits of each connection; None is `Limits()`.
         backend: a name of `backends()`; None takes the best that works.
         backlog: how many connections may wait to be accepted; None is 4096.
@@ -70,6 +73,7 @@ def serve(
         handler,
         address,
         framing=framing,
+        reply_framing=reply_framing,
         limits=limits,
         backend=backend,
         backlog=backlog,

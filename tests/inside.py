@@ -342,7 +342,7 @@ def watching_raises(error):
 
 def dialling_raises(error):
     """For a block: connecting is cut short once the connection has begun."""
-    return mock.patch.object(engine.Engine, "note_framing", side_effect=error)
+    return mock.patch.object(engine.Engine, "note_framings", side_effect=error)
 
 
 # -- a selector -----------------------------------------------------------------------

@@ -44,6 +44,7 @@ def test_an_endpoint_has_its_options_in_this_order():
     assert names == [
         "address",
         "framing",
+        "reply_framing",
         "ssl",
         "limits",
         "handler",
@@ -57,7 +58,9 @@ def test_an_endpoint_has_its_options_in_this_order():
 
 def test_an_endpoint_says_nothing_by_default():
     end = pymux.Endpoint(HERE)
-    assert end.framing is end.ssl is end.limits is end.handler is None
+    assert (
+        end.framing is end.reply_framing is end.ssl is end.limits is end.handler is None
+    )
     assert end.server_hostname is end.backlog is None
     assert end.require_close_notify is True
     assert (end.reuse_port, end.mode) == (False, 0o600)

@@ -44,21 +44,23 @@ NAMES = [
 ]
 
 SERVER = (
-    "(handler, address=('127.0.0.1', 8093), *, framing=None, limits=None,"
-    " backend=None, backlog=None, reuse_port=False, mode=384, drain_timeout=5.0,"
-    " spin=0.0, arena_size=262144, max_messages=4096, on_error=None)"
+    "(handler, address=('127.0.0.1', 8093), *, framing=None,"
+    " reply_framing=None, limits=None, backend=None, backlog=None, reuse_port=False,"
+    " mode=384, drain_timeout=5.0, spin=0.0, arena_size=262144, max_messages=4096,"
+    " on_error=None)"
 )
 SIGNATURES = {
     "Server": SERVER,
     "serve": SERVER,
     "aio.serve": SERVER.replace(" spin=0.0,", ""),
     "batched": "(handler=None, *, min_messages=1, max_delay=0.0)",
-    "connect": "(address, *, framing=None, limits=None, timeout=None)",
+    "connect": "(address, *, framing=None, reply_framing=None, limits=None,"
+    " timeout=None)",
     "Mux": "(backend=None, *, arena_size=262144, max_messages=4096, spin=0.0)",
-    "Mux.listen": "(self, address, *, framing=None, limits=None, handler=None,"
-    " backlog=None, reuse_port=False, half_open=False, mode=384)",
-    "Mux.connect": "(self, address, *, framing=None, limits=None, handler=None,"
-    " half_open=False, timeout=None)",
+    "Mux.listen": "(self, address, *, framing=None, reply_framing=None, limits=None,"
+    " handler=None, backlog=None, reuse_port=False, half_open=False, mode=384)",
+    "Mux.connect": "(self, address, *, framing=None, reply_framing=None, limits=None,"
+    " handler=None, half_open=False, timeout=None)",
     "Mux.harvest": "(self, timeout=None, *, min_messages=1, max_delay=0.0)",
     "Mux.send_many": "(self, conns, data, *, skip_over=None)",
     "Mux.call_later": "(self, delay, fn, *args)",
@@ -73,9 +75,9 @@ SIGNATURES = {
     "Fixed": "(size)",
     "Limits": "(*, max_connections=None, high_water=65536, low_water=16384,"
     " max_output=16777216, idle_timeout=None, close_timeout=30.0, keepalive=None)",
-    "Endpoint": "(address, *, framing=None, ssl=None, limits=None, handler=None,"
-    " server_hostname=None, require_close_notify=True, backlog=None,"
-    " reuse_port=False, mode=384)",
+    "Endpoint": "(address, *, framing=None, reply_framing=None, ssl=None,"
+    " limits=None, handler=None, server_hostname=None,"
+    " require_close_notify=True, backlog=None, reuse_port=False, mode=384)",
     "Selector": "(backend=None)",
     "Selector.register": "(self, fileobj, events, data=None)",
     "Selector.unregister": "(self, fileobj)",

@@ -29,6 +29,7 @@ async def connect(
     address: Connectable,
     *,
     framing: Framing | None = None,
+    reply_framing: Framing | None = None,
     limits: Limits | None = None,
     timeout: float | None = None,
     backend: str | None = None,
@@ -40,6 +41,8 @@ async def connect(
             A name is resolved in a thread of the loop's executor, and its
             addresses are tried in order.
         framing: None is `Raw()`.
+        reply_framing: the framing of what is sent, if it is another than that of what
+            is received; None is the same. A Scanner or Splitter is refused.
         limits: None is `Limits()`.
         timeout: seconds that connecting may take; None leaves the limit to the OS.
         backend: None takes the best that works. It must be epoll or kqueue.
@@ -57,7 +60,9 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
     timeout = duration("timeout", timeout)
-    asked = connect_settings(address, framing=framing, limits=limits)
+    asked = connect_settings(
+        address, framing=framing, reply_framing=reply_framing, limits=limits
+    )
     engine_in(loop, backend)  # raises if the loop cannot have one
     resolve = partial(endpoints, asked.address, listen=False)
     if not is_numeric(asked.address):
@@ -74,11 +79,11 @@ async def connect(
     else:
         found = resolve()
     engine = engine_in(loop, backend)  # the first may have closed meanwhile
-    rules = policy(asked.framing, asked.limits, half_open=True, timeout=timeout)
+    rules = policy(asked.framings, asked.limits, half_open=True, timeout=timeout)
     conn: OutgoingConnection | None = None
     opening = None
     try:
-        conn = engine.dial(found, rules, asked.framing, str(asked))
+        conn = engine.dial(found, rules, asked.framings, str(asked))
         opening = conn.seat.opening = loop.create_future()
         await opening
     except OSError as error:

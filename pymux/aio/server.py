@@ -203,6 +203,7 @@ def serve(
     address: Listenable | Listenables = DEFAULT_ADDRESS,
     *,
     framing: Framing | None = None,
+    reply_framing: Framing | None = None,
     limits: Limits | None = None,
     backend: str | None = None,
     backlog: int | None = None,
@@ -226,6 +227,8 @@ def serve(
             listening `socket.socket`; or a list of these. Resolving a name blocks
             the loop.
         framing: how streams are cut into messages; None is `Raw()`.
+        reply_framing: the framing of what is sent, if it is another than that of what
+            is received; None is the same. A Scanner or Splitter is refused.
         limits: what a connection may use; None is `Limits()`.
         backend: None takes the best that works. It must be epoll or kqueue.
         backlog: how many peers may wait to be accepted; None is 4096.
@@ -257,6 +260,7 @@ def serve(
         handler,
         address,
         framing=framing,
+        reply_framing=reply_framing,
         limits=limits,
         backend=backend,
         backlog=backlog,

@@ -24,6 +24,7 @@ def connect(
     address: Connectable,
     *,
     framing: Framing | None = None,
+    reply_framing: Framing | None = None,
     limits: Limits | None = None,
     timeout: float | None = None,
 ) -> Client:
@@ -33,6 +34,8 @@ def connect(
         address: `(host, port)`, the path of a Unix socket, a URL or an `Endpoint`.
         framing: how messages are cut from the stream; None is `Raw()`. A
             `Splitter` is refused.
+        reply_framing: the framing of what is sent, if it is another than that of what
+            is received; None is the same. A Scanner or Splitter is refused.
         limits: time limits of the connection; None is `Limits()`. A client takes
             `idle_timeout` and `keepalive`. Its calls bound themselves how much is
             queued and how long a close takes, so other limits are refused. The
@@ -66,7 +69,11 @@ def connect(
         [b'desserts', b'reward']
     """
     settings = connect_settings(
-        address, framing=framing, limits=limits, refuse=("handler",)
+        address,
+        framing=framing,
+        reply_framing=reply_framing,
+        limits=limits,
+        refuse=("handler",),
     )
     of_client = limits_of_client(settings.limits)
     timeout = duration("timeout", timeout)

@@ -102,6 +102,7 @@ class Waiting:
         self._conn = mux.connect(
             settings.address,
             framing=settings.framing,
+            reply_framing=settings.reply_framing,
             limits=limits,
             half_open=True,
             timeout=self._timeout,

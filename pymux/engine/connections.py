@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .._core import ffi, lib
 from ..values.errors import BackendUnavailable
-from ..values.framing import Raw, Splitter
+from ..values.framing import Framings, Raw, Splitter
 from .arena import Arenas
 from .backends import select_limit
 from .given import listen_on
@@ -94,7 +94,7 @@ class Connections(Turns):
         make: Callable[[int, Any], Any],
         where: Any,
         policy: Any,
-        framing: Any,
+        framings: Framings,
         *,
         backlog: int,
         reuse_port: bool,
@@ -115,7 +115,7 @@ class Connections(Turns):
                 )
             if error < 0:
                 raise self.os_error(-error, shown)
-            self.note_framing(policy.service, framing)
+            self.note_framings(policy.service, framings)
             name = ffi.new("pmx_address *")
             if lib.pmx_listener_address(self.c, id_[0], name) == BUSY:
                 raise busy()
@@ -130,17 +130,17 @@ class Connections(Turns):
         if lib.pmx_unlisten(self.c, id) == BUSY:
             raise busy()
 
-    def dial(self, found: Any, policy: Any, framing: Any, shown: str) -> Any:
+    def dial(self, found: Any, policy: Any, framings: Framings, shown: str) -> Any:
         """Connect to resolved addresses; return the connection."""
         where, count, _keep = found
         return self._begin(
             lambda id_: lib.pmx_connect(self.c, where, count, policy, id_),
             policy,
-            framing,
+            framings,
             shown,
         )
 
-    def adopt(self, sock: socket.socket, policy: Any, framing: Any) -> Any:
+    def adopt(self, sock: socket.socket, policy: Any, framings: Framings) -> Any:
         """Make a connection of a connected socket, which the core then owns."""
 
         def begin(id_: Any) -> int:
@@ -150,10 +150,10 @@ class Connections(Turns):
                 if id_[0]:
                     sock.detach()
 
-        return self._begin(begin, policy, framing, repr(sock))
+        return self._begin(begin, policy, framings, repr(sock))
 
     def _begin(
-        self, begin: Callable[[Any], int], policy: Any, framing: Any, shown: str
+        self, begin: Callable[[Any], int], policy: Any, framings: Framings, shown: str
     ) -> Any:
         """Return the connection that `begin` begins, which writes its id."""
         self.check()
@@ -164,7 +164,7 @@ class Connections(Turns):
             error = begin(id_)
             if error < 0:
                 raise self.os_error(-error, shown)
-            self.note_framing(policy.service, framing)
+            self.note_framings(policy.service, framings)
             self.opening.add(id_[0])
             return self.connection(id_[0])
         except BaseException:  # of a signal handler, too
@@ -214,13 +214,13 @@ class Connections(Turns):
         return None if lib.pmx_policy_of(self.c, id, rules) < 0 else rules
 
     def switch(self, id: int, rules: Any, framing: Any, unread: bytes) -> None:
-        """Log a switch of a connection to another framing.
+        """Log a switch of a connection to another framing, in both directions.
 
         The core reads `unread` before the rest of the connection's input.
         """
-        rules.framing = ffi.new("pmx_framing *")[0]
+        rules.framing = rules.replies = ffi.new("pmx_framing *")[0]
         fill_framing(rules.framing, framing)
-        self.note_framing(rules.service, framing)
+        self.note_framings(rules.service, (framing, framing))
         if not self.log.entries:
             self.switched.clear()
         self.switched[id] = framing or Raw()

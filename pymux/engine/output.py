@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from .._core import ffi, lib
-from ..values.framing import Framing, Splitter, check_reply
+from ..values.framing import Framing, Framings, Splitter, check_reply
 from .log import LARGE_PIECE, SHARED, Log
 from .owner import BUSY, Owned, busy
 from .services import UNLIMITED, ServiceState
 from .state import DISPATCHING, IDLE, IN_CORE, TurnState
-from .structs import framing_of
+from .structs import reply_framing_of
 
 __all__ = ["LARGE_PIECE", "SUBMIT_OVER", "Output", "to_bytes"]
 
@@ -71,12 +71,12 @@ class Output(Owned):
         self.changed: set[int] = set()  # services that must be configured
         self.handed_over = -1  # the turn in which the log last grew too long
 
-    def note_framing(self, service: int, framing: Framing | None) -> None:
-        """Prepare a service for connections with this framing."""
+    def note_framings(self, service: int, framings: Framings) -> None:
+        """Prepare a service for connections with these framings."""
         state = self.services[service]
-        state.note_framing(framing)
-        if isinstance(framing, Splitter):
-            self.note_splitter(framing)
+        state.note_framings(*framings)
+        if isinstance(framings[0], Splitter):
+            self.note_splitter(framings[0])
         self.changed.add(service)
         self.stale = True
         self.reply_limit = min(self.reply_limit, state.reply_limit)
@@ -107,7 +107,7 @@ class Output(Owned):
         if error == BUSY:
             raise busy()
         if not error:
-            check_reply(framing_of(rules.framing), size)
+            check_reply(reply_framing_of(rules), size)
 
     def send_large(self, id: int, data: bytes) -> None:
         """Log a piece that may not fit its framing, or that may fill the log.

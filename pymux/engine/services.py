@@ -31,7 +31,8 @@ class ServiceState:
     Attributes:
         number: the core's number of the service.
         dispatcher: gets the batches; None if the caller of `harvest` gets them.
-        lines: the delimiter of all its connections, None if framings differ.
+        lines: the delimiter of all replies, None if framings differ.
+        other: some connections send in another framing than they receive.
         reply_limit: a longer reply may not fit its connection's framing.
         large: a longer reply is checked, or handed over by itself.
         leave_gaps: keep delimiters between messages: see `Batch`.
@@ -49,7 +50,9 @@ class ServiceState:
 
     __slots__ = (
         "_framings",
+        "_gaps",
         "_only",
+        "_received",
         "dialled",
         "dispatcher",
         "gap",
@@ -58,6 +61,7 @@ class ServiceState:
         "leave_gaps",
         "lines",
         "number",
+        "other",
         "reply_limit",
         "told",
     )
@@ -73,19 +77,27 @@ class ServiceState:
         self.leave_gaps = True
         self.gap: bytes | None = None
         self.told: tuple[int, int, bool] | None = None
+        self.other = False
+        self._gaps: Delimiter | None = None  # of what all connections receive
+        self._received: Framing | None = None
         self._only: Framing | None = None
         self._framings = 0
 
-    def note_framing(self, framing: Framing | None) -> None:
-        """Prepare the service for connections with this framing."""
-        framing = framing or Raw()
+    def note_framings(self, received: Framing | None, sent: Framing | None) -> None:
+        """Prepare the service for connections with these framings."""
+        received, sent = received or Raw(), sent or Raw()
         if not self._framings:
-            self.lines = Delimiter.of(framing)
-            self._only = framing
-        elif framing != self._only:
-            self.lines = self._only = None
+            self._gaps, self._received = Delimiter.of(received), received
+            self.lines = self._gaps if sent == received else Delimiter.of(sent)
+            self._only = sent
+        else:
+            if received != self._received:
+                self._gaps = self._received = None
+            if sent != self._only:
+                self.lines = self._only = None
         self._framings += 1
-        self.reply_limit = min(self.reply_limit, longest_reply(framing))
+        self.other = self.other or sent != received
+        self.reply_limit = min(self.reply_limit, longest_reply(sent))
         self.large = min(LARGE_PIECE, self.reply_limit)
 
     def fit(self, replies: list[Any]) -> bool:
@@ -99,6 +111,6 @@ class ServiceState:
 
     def wants(self, minimum: int, delay_ns: int) -> tuple[int, int, bool]:
         """Return the settings for the core: (min_messages, delay_ns, leave_gaps)."""
-        leave = self.leave_gaps and self.lines is not None
-        self.gap = self.lines.delimiter if leave and self.lines else None
+        leave = self.leave_gaps and self._gaps is not None
+        self.gap = self._gaps.delimiter if leave and self._gaps else None
         return minimum, delay_ns, leave

@@ -13,6 +13,7 @@ from ..values.checks import seconds
 from ..values.framing import (
     Fixed,
     Framing,
+    Framings,
     LengthPrefix,
     Lines,
     Raw,
@@ -23,7 +24,7 @@ from ..values.framing import (
 )
 from ..values.limits import Limits, check_limits
 
-__all__ = ["endpoints", "fill_framing", "framing_of", "from_core", "policy"]
+__all__ = ["endpoints", "fill_framing", "from_core", "policy", "reply_framing_of"]
 
 
 def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
@@ -129,8 +130,9 @@ def fill_framing(c: Any, framing: Framing | None) -> None:
         check_framing(framing)
 
 
-def framing_of(c: Any) -> Framing:
-    """Return the framing of a `pmx_framing`, as far as it limits replies."""
+def reply_framing_of(rules: Any) -> Framing:
+    """Return the framing of what a `pmx_policy` sends, as far as it limits replies."""
+    c = rules.replies if rules.replies.other else rules.framing
     if c.kind == lib.PMX_FIXED:
         return Fixed(c.max_size)
     if c.kind == lib.PMX_PREFIX:
@@ -175,7 +177,7 @@ def frame_of(c: Any, message: Any) -> bytes:
 
 
 def policy(
-    framing: Framing | None,
+    framings: Framings,
     limits: Limits | None,
     *,
     half_open: bool = False,
@@ -185,7 +187,11 @@ def policy(
     check_limits(limits)
     limits = limits or Limits()
     c = ffi.new("pmx_policy *")
-    fill_framing(c.framing, framing)
+    received, sent = framings
+    fill_framing(c.framing, received)
+    if (sent or Raw()) != (received or Raw()):
+        fill_framing(c.replies, sent)
+        c.replies.other = 1
     c.max_connections = min(limits.max_connections or 0, 2**32 - 1)
     c.half_open = bool(half_open)
     c.high_water = limits.high_water

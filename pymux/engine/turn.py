@@ -159,7 +159,7 @@ class Turns(Output):
         ran = False
         for watch in list(self.ready):
             if watch in self.ready:  # no other call has closed it
-                self._run(watch._call, ())
+                self.run_call(watch._call, ())
                 ran = True
         now, newest = clock.now(), self.timers.made
         for _ in range(len(self.calls)):

@@ -57,10 +57,11 @@ class Adopts(MuxBase):
         engine = engine_of(self)
         engine.check()
         _check_plain(sock)
-        rules = policy(framing, limits, half_open=half_open)
+        framings = framing, framing
+        rules = policy(framings, limits, half_open=half_open)
         number, half_open = service_to_dial(engine, handler, half_open)
         rules.half_open, rules.service = half_open, number
-        conn: Connection = engine.adopt(sock, rules, framing)
+        conn: Connection = engine.adopt(sock, rules, framings)
         return conn
 
 

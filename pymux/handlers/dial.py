@@ -174,9 +174,10 @@ class _Dial(Wait):
         left = self._timeout
         if left is not None:
             left = max(left - (clock.now() - self._begun), 0.001)
-        rules = policy(settings.framing, settings.limits, half_open=True, timeout=left)
+        rules = policy(settings.framings, settings.limits, half_open=True, timeout=left)
         rules.service = engine.handlers.dial_number()
-        conn = self._conn = engine.dial(found, rules, settings.framing, str(settings))
+        conn = engine.dial(found, rules, settings.framings, str(settings))
+        self._conn = conn
         buffer = DialledBuffer(conn, task, str(settings))
         set_buffer(conn, buffer)
         task.own(buffer)
@@ -194,6 +195,7 @@ def dial(
     address: Connectable,
     *,
     framing: Framing | None = None,
+    reply_framing: Framing | None = None,
     ssl: tls.SSLContext | bool | None = None,
     limits: Limits | None = None,
     server_hostname: str | None = None,
@@ -211,6 +213,8 @@ def dial(
     Args:
         address: (host, port), the path of a Unix socket, a URL or an `Endpoint`.
         framing: how messages are cut from the stream; None is `Raw()`.
+        reply_framing: the framing of what is sent, if it is another than that of what
+            is received; None is the same. A Scanner or Splitter is refused.
         ssl: must be None: this version does not speak TLS.
         limits: limits of the connection; None is `Limits()`.
         server_hostname: the name to check a certificate for; only with `ssl`.
@@ -234,13 +238,21 @@ def dial(
     if ssl is not None or server_hostname is not None:
         end = address if isinstance(address, Endpoint) else Endpoint(address)
         address = replace(end, ssl=ssl, server_hostname=server_hostname)
-    settings = connect_settings(address, framing=framing, limits=limits)
+    settings = connect_settings(
+        address, framing=framing, reply_framing=reply_framing, limits=limits
+    )
     timeout = duration("timeout", timeout)
 
     def in_asyncio(asyncio: Any) -> Any:
         if not _in_asyncio:
             raise RuntimeError("dial() in an asyncio task: import pymux.aio first")
         (connect,) = _in_asyncio
-        return connect(address, framing=framing, limits=limits, timeout=timeout)
+        return connect(
+            address,
+            framing=framing,
+            reply_framing=reply_framing,
+            limits=limits,
+            timeout=timeout,
+        )
 
     return named(in_asyncio, _Dial(settings, timeout))

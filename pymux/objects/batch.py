@@ -424,7 +424,8 @@ class Batch:
                 answered[row] = 0
             flags = bytes(answered)
         engine = self._engine
-        sized = bounds is arena.ends and not engine.switched  # as what was received
+        other = engine.switched or self._service.other
+        sized = bounds is arena.ends and not other  # as what was received
         if not sized and len(data) > self._service.reply_limit:
             for k, conn in enumerate(self.conns):
                 if flags is None or flags[k]:

@@ -291,7 +291,7 @@ class Connection:
         self._engine.log.op(self.id | RESUME)
 
     def set_framing(self, framing: Framing | None, unread: Buffer = b"") -> None:
-        """Switch both directions to another framing.
+        """Switch both directions to another framing, whatever `reply_framing` was.
 
         Messages sent before keep the old framing. Input after the message that the
         handler has now is cut anew: later messages of the batch, messages that the

@@ -91,13 +91,13 @@ def _listen(
     where, keep = settings.address, None
     if not isinstance(where, socket.socket):
         where, _, keep = endpoints(where, listen=True)
-    rules = policy(settings.framing, settings.limits, half_open=half_open)
+    rules = policy(settings.framings, settings.limits, half_open=half_open)
     rules.service = service
     engine.listen(
         lambda id, name: made.append(Listener(engine, id, from_core(name))),
         where,
         rules,
-        settings.framing,
+        settings.framings,
         backlog=settings.backlog,
         reuse_port=settings.reuse_port,
         mode=settings.mode,

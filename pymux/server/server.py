@@ -73,6 +73,8 @@ class Server(BaseServer):
             listening `socket.socket`; or a list of these, which is served whole or
             not at all.
         framing: how streams are cut into messages; None is `Raw()`.
+        reply_framing: the framing of what is sent, if it is another than that of what
+            is received; None is the same. A Scanner or Splitter is refused.
         limits: limits of each connection; None is `Limits()`.
         backend: a name of `backends()`; None takes the best that works.
         backlog: how many connections may wait to be accepted; None is 4096.
@@ -100,6 +102,7 @@ class Server(BaseServer):
         address: Listenable | Listenables = DEFAULT_ADDRESS,
         *,
         framing: Framing | None = None,
+        reply_framing: Framing | None = None,
         limits: Limits | None = None,
         backend: str | None = None,
         backlog: int | None = None,
@@ -115,6 +118,7 @@ class Server(BaseServer):
             handler,
             address,
             framing=framing,
+            reply_framing=reply_framing,
             limits=limits,
             backend=backend,
             backlog=backlog,

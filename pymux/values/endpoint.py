@@ -22,7 +22,7 @@ from .addresses import (
     parse_url,
 )
 from .checks import DEFAULT_BACKLOG, check_backlog, check_mode, set_fields, shown
-from .framing import Framing, check_framing
+from .framing import Framing, Framings, check_framing, check_reply_framing
 from .limits import Limits, check_limits
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class Endpoint:
             listening `socket.socket`, which is duplicated.
         framing: how streams are cut into messages; ``Raw()`` means raw, whatever
             the call says.
+        reply_framing: the framing of what is sent, where it differs from that of what
+            is received.
         ssl: an `ssl.SSLContext`, or True to connect. This version refuses the call.
         limits: what a connection may use.
         handler: one of the four forms, for the connections of this endpoint.
@@ -92,6 +94,7 @@ class Endpoint:
     address: Address | socket.socket
     _: KW_ONLY
     framing: Framing | None = None
+    reply_framing: Framing | None = None
     ssl: tls.SSLContext | bool | None = None
     limits: Limits | None = None
     handler: HandlerOf[Any] | None = None
@@ -105,6 +108,7 @@ class Endpoint:
         if not isinstance(self.address, socket.socket):
             check_address(self.address)
         check_framing(self.framing)
+        check_reply_framing(self.reply_framing)
         _check_ssl(self.ssl)
         check_limits(self.limits)
         name = self.server_hostname
@@ -161,6 +165,7 @@ class ListenOptions(TypedDict, total=False):
     """Options of a call that listens, each as in `listen_settings`."""
 
     framing: Framing | None
+    reply_framing: Framing | None
     limits: Limits | None
     backlog: int | None
     reuse_port: bool
@@ -173,17 +178,24 @@ class Settings:
 
     Attributes:
         address: a tuple or a path, no URL; or the listening socket that was given.
+        reply_framing: None: what is sent has the framing of what is received.
         handler: None where neither the call nor the endpoint has one.
         backlog, reuse_port, mode: to listen.
     """
 
     address: Any
     framing: Framing | None = None
+    reply_framing: Framing | None = None
     limits: Limits | None = None
     handler: Any = None
     backlog: int = DEFAULT_BACKLOG
     reuse_port: bool = False
     mode: int = OWNER_ONLY
+
+    @property
+    def framings(self) -> Framings:
+        """The framing of what is received, and that of what is sent."""
+        return self.framing, self.reply_framing or self.framing
 
     def __str__(self) -> str:
         return format_address(self.address)
@@ -193,6 +205,7 @@ def listen_settings(
     where: Listenable | Listenables,
     *,
     framing: Framing | None = None,
+    reply_framing: Framing | None = None,
     limits: Limits | None = None,
     handler: Any = None,
     backlog: int | None = None,
@@ -204,12 +217,14 @@ def listen_settings(
     Args:
         where: an address, an `Endpoint`, a listening stream socket, or a list of
             these.
-        framing, limits, handler, backlog, reuse_port, mode: the call's options.
+        framing, reply_framing, limits, handler, backlog, reuse_port, mode: the call's
+            options.
 
     Raises:
         TypeError, ValueError: an argument that cannot be, or cannot apply.
     """
     check_framing(framing)
+    check_reply_framing(reply_framing)
     check_limits(limits)
     check_backlog(backlog)
     mode = check_mode(mode)
@@ -224,6 +239,9 @@ def listen_settings(
         Settings(
             _address_to_listen(end),
             framing=framing if end.framing is None else end.framing,
+            reply_framing=(
+                reply_framing if end.reply_framing is None else end.reply_framing
+            ),
             limits=limits if end.limits is None else end.limits,
             handler=handler if end.handler is None else end.handler,
             backlog=check_backlog(backlog if end.backlog is None else end.backlog),
@@ -238,6 +256,7 @@ def connect_settings(
     where: Connectable,
     *,
     framing: Framing | None = None,
+    reply_framing: Framing | None = None,
     limits: Limits | None = None,
     handler: Any = None,
     refuse: Sequence[str] = ("handler",),
@@ -246,17 +265,18 @@ def connect_settings(
 
     Args:
         where: an address or an `Endpoint`.
-        framing, limits, handler: the call's options.
+        framing, reply_framing, limits, handler: the call's options.
         refuse: options of an endpoint that the call does not take.
 
     Raises:
         TypeError, ValueError: an argument that cannot be, or cannot apply.
     """
     check_framing(framing)
+    check_reply_framing(reply_framing)
     check_limits(limits)
     if isinstance(where, tuple):  # most are, and they say nothing more
         check_address(where)
-        return Settings(where, framing, limits, handler)
+        return Settings(where, framing, reply_framing, limits, handler)
     end = _to_endpoint(where)
     if isinstance(end.address, socket.socket):
         raise TypeError(
@@ -270,6 +290,9 @@ def connect_settings(
     return Settings(
         _served_address(end, listen=False),
         framing=framing if end.framing is None else end.framing,
+        reply_framing=(
+            reply_framing if end.reply_framing is None else end.reply_framing
+        ),
         limits=limits if end.limits is None else end.limits,
         handler=handler if end.handler is None else end.handler,
     )

@@ -287,7 +287,8 @@ class Splitter:
 
     What the parser raises ends its connection with `EPROTO`, and is the
     ``__cause__`` of that; the messages before are delivered and answered. Replies
-    go out as they are given. A batch has no columns where it has such messages.
+    go out as they are given, unless there is a `reply_framing`. A batch has no
+    columns where it has such messages.
 
     Args:
         factory: called with nothing when a connection's first bytes have come.
@@ -315,6 +316,9 @@ class Splitter:
 
 Framing = Raw | Lines | LengthPrefix | Varint | Scanner | Splitter | Fixed
 
+Framings = tuple[Framing | None, Framing | None]
+"""The framing of what is received, and that of what is sent."""
+
 
 def check_framing(framing: Any) -> None:
     """Raise TypeError for what is neither a framing nor None."""
@@ -322,6 +326,25 @@ def check_framing(framing: Any) -> None:
         raise TypeError(
             f"framing is {framing!r}; Raw(), Lines(), LengthPrefix(), Varint(), "
             "Fixed(size), Scanner(address), Splitter(factory) or None is needed"
+        )
+
+
+def check_reply_framing(framing: Any) -> None:
+    """Raise for what is neither None nor a framing that frames what is sent.
+
+    Raises:
+        TypeError: no framing.
+        ValueError: a Scanner or a Splitter, which only cut what is received.
+    """
+    if framing is not None and not isinstance(framing, Framing):
+        raise TypeError(
+            f"reply_framing is {framing!r}; Raw(), Lines(), LengthPrefix(), Varint(), "
+            "Fixed(size) or None is needed"
+        )
+    if isinstance(framing, (Scanner, Splitter)):
+        raise ValueError(
+            f"reply_framing is {framing!r}, which only cuts what is received; "
+            "Raw() sends bytes as they are"
         )
 
 

@@ -233,6 +233,11 @@ size_t plain_most(const pmx_framing *f)
     return f->max_size > around ? f->max_size - around : 0;
 }
 
+const pmx_framing *plain_out(const pmx_policy *p)
+{
+    return p->replies.other ? &p->replies : &p->framing;
+}
+
 pmx_policy some_framing(choices *c)
 {
     static const char *const delimiters[] = {"\n", "\r\n", "ab", "aab", "a",

@@ -35,6 +35,8 @@ void plain_frame(const pmx_framing *f, const uint8_t *bytes, size_t size,
 void plain_stream(const pmx_framing *f, const uint8_t *bytes, size_t size,
                   buffer *wire);
 size_t plain_most(const pmx_framing *f);
+/* In which framing a connection's messages go out. */
+const pmx_framing *plain_out(const pmx_policy *p);
 pmx_policy some_framing(choices *c);
 /* A pmx_scan: netstrings, as "5:hello,". */
 int scan_netstring(const uint8_t *bytes, size_t size, uint64_t *scanned,

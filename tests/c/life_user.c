@@ -63,6 +63,10 @@ static pmx_policy some_policy(void)
     p.close_ns = some_time(life.c);
     p.connect_ns = some_time(life.c);
     p.service = choose(life.c, life.services);
+    if (once_in(life.c, 4)) {
+        p.replies = some_framing(life.c).framing;
+        p.replies.other = 1;
+    }
     return p;
 }
 
@@ -185,7 +189,7 @@ static void user_does_something_to(int i)
     const conn *k = &life.conns[i];
     switch (choose(life.c, 13)) {
     case 0: case 1: case 2: case 3: case 4:
-        user_says(i, PMX_SEND, some_size(k->policy.framing.max_size));
+        user_says(i, PMX_SEND, some_size(plain_out(&k->policy)->max_size));
         break;
     case 5: case 6: case 7: case 8:
         user_says(i, ONE_OF(life.c, mild), 0);
@@ -333,7 +337,7 @@ static void note_switch(conn *k, const pmx_policy *to, const uint8_t *bytes,
 
 static int is_lines(const entry *e, const pmx_framing *f)
 {
-    const pmx_framing *is = &life.conns[e->conn].policy.framing;
+    const pmx_framing *is = plain_out(&life.conns[e->conn].policy);
     return e->op == PMX_SEND && is->kind == PMX_LINES &&
            is->width == f->width &&
            !memcmp(is->delimiter, f->delimiter, f->width);
@@ -361,17 +365,17 @@ static void write_entry(const pmx_block *b, int i)
         note_op(c, e->op);
     } else if (b->cut == PMX_SHARED) {
         begins[i] = (size_t)b->size;
-        plain_frame(&c->policy.framing, life.out.bytes + begins[i],
+        plain_frame(plain_out(&c->policy), life.out.bytes + begins[i],
                     life.out.size - begins[i], &wire);
         note_output(c, wire.bytes, wire.size);
     } else {
         some_text(e->size, (uint32_t)(c->id + c->expected.size),
                   b->cut == PMX_DELIMITED);
-        plain_frame(&c->policy.framing, life.out.bytes + begins[i], e->size,
+        plain_frame(plain_out(&c->policy), life.out.bytes + begins[i], e->size,
                     &wire);
         if (b->cut == PMX_DELIMITED)
-            append(&life.out, c->policy.framing.delimiter,
-                   c->policy.framing.width);
+            append(&life.out, plain_out(&c->policy)->delimiter,
+                   plain_out(&c->policy)->width);
         note_output(c, wire.bytes, wire.size);
     }
     release(&wire);
@@ -382,7 +386,7 @@ static int write_block(pmx_block *b, int first)
 {
     int count = 1 + (int)choose(life.c, (uint32_t)(life.log_count - first));
     const pmx_framing *f =
-        &life.conns[life.log[first].conn].policy.framing;
+        plain_out(&life.conns[life.log[first].conn].policy);
     *b = (pmx_block){.cut = choose(life.c, PMX_SPANS + 1)};
     for (int i = 0; i < count; i++)
         if (life.log[first + i].op == PMX_SWITCH && b->cut == PMX_SHARED)

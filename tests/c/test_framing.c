@@ -1,6 +1,7 @@
 /* Framing through the mux: what comes in pieces comes out in frames. */
 #include "world.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* Send the stream cut in two at `cut`, to a connection of its own. */
@@ -252,6 +253,49 @@ static void both_ways_agree(void)
     }
 }
 
+/* Answers in a framing of their own: one alone, several in a row, and one that
+ * waits for a slow reader. */
+static void answers_may_have_another_framing_than_questions(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = lines("\n", 100);
+    p.replies = prefix(2, 0, 65535).framing;
+    p.replies.other = 1;
+    world_serve(&w, &p);
+    uint64_t id = meet_small(&w, &peer);
+    buffer got = {0}, much = {0};
+    put_text(peer, "one\ntwo\n");
+    UNTIL(&w, w.message_count == 2);
+    EQUAL(w.messages[1].size, 3);
+    say_text(&w, id, "ONE");
+    say_text(&w, id, "TWO");
+    UNTIL_DOING(&w, got.size == 10, get(peer, &got));
+    CHECK(!memcmp(got.bytes, "\0\3ONE\0\3TWO", 10));
+    got.size = 0;
+    fill(&much, 60000, 1);
+    for (int i = 0; i < 100; i++)
+        say(&w, id, much.bytes, much.size);
+    turn(&w, 0);
+    CHECK(pmx_queued(w.mux, id) > 0);
+    UNTIL_DOING(&w, got.size == 100 * 60002, get(peer, &got));
+    for (size_t i = 0; i < 100; i++) {
+        CHECK(!memcmp(got.bytes + i * 60002, "\xea\x60", 2));
+        CHECK(!memcmp(got.bytes + i * 60002 + 2, much.bytes, much.size));
+    }
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    p.replies.width = 5;
+    pmx_endpoint at = {.host = "127.0.0.1"};
+    uint64_t made;
+    EQUAL(pmx_listen(w.mux, &at, &p, 8, 0, 0600, &made), -EINVAL);
+    p.replies.other = 0;                /* then nobody reads it */
+    EQUAL(pmx_listen(w.mux, &at, &p, 8, 0, 0600, &made), 0);
+    release(&got);
+    release(&much);
+    world_end(&w);
+}
+
 static void many_frames_leave_one_row_at_a_time(void)
 {
     world w;
@@ -290,6 +334,7 @@ const test_case framing_tests[] = {
     EACH(answers_before_a_frame_that_is_too_long_are_flushed),
     EACH(a_reset_waits_until_the_peer_has_the_answers),
     EACH(both_ways_agree),
+    EACH(answers_may_have_another_framing_than_questions),
     EACH(many_frames_leave_one_row_at_a_time),
     {0},
 };
