@@ -31,6 +31,7 @@ def serve(
     spin: float | Literal["auto"] = 0.0,
     arena_size: int = ARENA_SIZE,
     max_messages: int = MAX_MESSAGES,
+    slow_handler: float | None = None,
     on_error: OnError | None = None,
 ) -> Stats:
     """Serve in this thread until SIGINT or SIGTERM, then drain.
@@ -56,6 +57,8 @@ def serve(
         arena_size: the most bytes that one batch holds. Messages that gather wait in
             this memory; a larger message comes alone.
         max_messages: the most messages that one batch holds.
+        slow_handler: seconds; a handler that takes longer for a batch is warned of in
+            the log. None measures nothing.
         on_error: called with (connection or None, exception) when a handler
             raises; None logs the exception.
 
@@ -83,6 +86,7 @@ def serve(
         spin=spin,
         arena_size=arena_size,
         max_messages=max_messages,
+        slow_handler=slow_handler,
         on_error=on_error,
     )
     return run_until_signal(server)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from .handlers.all import Handlers, handlers_of
-from .handlers.base import OnError
+from .handlers.base import OnError, full_name
 from .handlers.forms import dispatcher_for
 from .handlers.mistakes import check_call
 from .mux import Mux
@@ -56,6 +56,11 @@ class Service:
             dispatcher_for(settings.handler)
         self._first = self._endpoints[0].handler if handler is None else handler
         self._on_error = on_error
+
+    @property
+    def handler_names(self) -> list[str]:
+        """The name of the handler of each address, for the log."""
+        return [full_name(settings.handler) for settings in self._endpoints]
 
     def open(self, mux: Mux) -> list[Listener]:
         """Listen on every address, or on none of them if one fails.

@@ -103,7 +103,12 @@ def submit(mux):
 
 def forget_the_last_warning(server):
     """The next pause of accepting is warned of, as if much time had gone by."""
-    engine_of(server)._warn_at = 0
+    engine_of(server).notices._kinds.clear()
+
+
+def kinds_told(server):
+    """How many kinds of lines in the log a server remembers."""
+    return len(engine_of(server).notices._kinds)
 
 
 def take_signals(mux):

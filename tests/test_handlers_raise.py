@@ -343,7 +343,7 @@ def test_a_coroutine_handler_that_cannot_be_called_is_its_own_error(backend, log
         assert util.everything(server.address, b"") == b""
         assert util.everything(server.address, b"") == b""
         assert server.stats().accepted == 2
-    assert [record.exc_info[0] for record in logged] == [TypeError, TypeError]
+    assert logged[0].exc_info[0] is TypeError
 
 
 def test_a_log_handler_that_raises_ends_nobodys_connection(backend, capfd, logged):

@@ -16,6 +16,7 @@ import pytest
 import pymux
 
 from . import inside, util
+from .logs import at_debug
 from .processes import no_descriptor_left
 
 HERE = ("127.0.0.1", 0)
@@ -26,23 +27,6 @@ def echo(conn, data):
     return data
 
 
-@contextlib.contextmanager
-def at_debug():
-    """What logger `pymux` writes in this block, from DEBUG on: a list of records."""
-    records = []
-    handler = logging.Handler()
-    handler.emit = records.append
-    logger = logging.getLogger("pymux")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield records
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-
-
 def too_long(sock):
     sock.sendall(b"x" * 100)
 
@@ -50,6 +34,10 @@ def too_long(sock):
 def cut_off(sock):
     sock.sendall(b"abc")
     sock.shutdown(socket.SHUT_WR)
+
+
+def ends_in(records):
+    return [one for one in records if one.event == "closed"]
 
 
 def says_nothing(sock):
@@ -94,7 +82,7 @@ def test_an_end_by_an_error_is_a_line_at_debug_and_counted(backend, clock, form,
         util.wait_until(lambda: server.stats().ends)
         assert server.stats().ends == {number: 1}
     assert server.stats().ends == {number: 1}
-    (record,) = records
+    (record,) = ends_in(records)
     assert record.levelno == logging.DEBUG
     for part in (peer, f"Errno {number}", why):
         assert part in record.getMessage()
@@ -107,7 +95,7 @@ def test_output_over_its_limit_is_a_line_too(mux):
         for _ in range(200):
             conn.send(bytes(1 << 16))
         util.harvest_until(mux, lambda acc: acc.is_closed(conn))
-    (record,) = records
+    (record,) = ends_in(records)
     assert "max_output" in record.getMessage()
     assert mux.stats().ends == {errno.ENOBUFS: 1}
 
@@ -120,16 +108,49 @@ def test_what_a_handler_raised_stands_in_the_line_of_its_end(backend, logged):
         assert util.everything(server.address, b"x") == b""
         util.wait_until(lambda: server.stats().ends)
         assert server.stats().ends == {errno.ECONNABORTED: 1}
-    (line,) = [one.getMessage() for one in records if one.levelno == logging.DEBUG]
-    assert "LookupError('of the handler')" in line
+    (record,) = ends_in(records)
+    assert "LookupError('of the handler')" in record.getMessage()
     assert len(logged) == 1
 
 
-def test_an_ordinary_end_is_no_line(backend):
-    with at_debug() as records, util.serving(echo, backend) as server:
-        assert util.everything(server.address, b"x") == b"x"
-        util.wait_until(lambda: server.stats().closed)
-    assert records == []
+def peer_ends(server):
+    assert util.everything(server.address, b"x") == b"x"
+
+
+def server_closes(server):
+    with util.connect(server.address) as sock:
+        sock.sendall(b"close")
+        assert util.recv_all(sock) == b""
+
+
+def server_stops(server):
+    with util.connect(server.address) as sock:
+        sock.sendall(b"x")
+        assert util.recv_exactly(sock, 1) == b"x"
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    "end, why",
+    [
+        (peer_ends, "its peer ended it"),
+        (server_closes, "this side closed"),
+        (server_stops, "the server stops"),
+    ],
+)
+def test_an_ordinary_end_is_a_line_that_says_who_ended_the_stream(backend, end, why):
+    def handler(conn, data):
+        if data == b"close":
+            conn.close()
+            return None
+        return data
+
+    with at_debug() as records, util.serving(handler, backend) as server:
+        end(server)
+        util.wait_until(lambda: ends_in(records))
+    (record,) = ends_in(records)
+    assert record.levelno == logging.DEBUG
+    assert record.getMessage().endswith(why) or why in record.getMessage()
     assert server.stats().ends == {}
 
 
@@ -162,7 +183,7 @@ def test_an_outgoing_connection_that_is_refused_is_a_line(mux):
     with at_debug() as records:
         conn = mux.connect(("127.0.0.1", port))
         util.harvest_until(mux, lambda acc: acc.is_closed(conn))
-    (record,) = records
+    (record,) = ends_in(records)
     assert f"127.0.0.1:{port}" in record.getMessage()
     assert mux.stats().ends == {errno.ECONNREFUSED: 1}
 
@@ -182,8 +203,65 @@ def test_ends_in_a_loop_are_lines_too():
 
     with at_debug() as records:
         assert asyncio.run(main()) == {errno.EMSGSIZE: 1}
-    (record,) = records
+    (record,) = ends_in(records)
     assert "max_size" in record.getMessage()
+
+
+# --- limits ---------------------------------------------------------------------
+
+
+def limits_in(records):
+    return [one for one in records if one.event == "limit"]
+
+
+def test_a_message_over_its_limit_is_a_warning_for_those_with_a_handler(backend):
+    with at_debug() as records, util.serving(echo, backend, framing=SHORT) as server:
+        with util.connect(server.address) as sock:
+            peer = sock.getsockname()
+            too_long(sock)
+            util.until_end(sock)
+        util.wait_until(lambda: limits_in(records))
+    (record,) = limits_in(records)
+    assert record.levelno == logging.WARNING
+    assert "max_size" in record.getMessage()
+    assert (record.peer, record.local) == (peer, server.address)
+
+
+def test_who_harvests_is_not_warned_of_what_the_batch_says(mux):
+    conn, peer = util.pair(mux, limits=pymux.Limits(max_output=1000))
+    with peer, at_debug() as records:
+        for _ in range(200):
+            conn.send(bytes(1 << 16))
+        util.harvest_until(mux, lambda acc: acc.is_closed(conn))
+    assert limits_in(records) == []
+
+
+def test_a_full_listener_is_a_warning_that_names_it(backend):
+    limits = pymux.Limits(max_connections=1)
+    with (
+        at_debug() as records,
+        util.serving(echo, backend, limits=limits) as server,
+        util.connect(server.address),
+        util.connect(server.address),
+    ):
+        util.wait_until(lambda: limits_in(records))
+        assert server.stats().accept_pauses
+    record = limits_in(records)[0]
+    assert record.levelno == logging.WARNING
+    assert "max_connections, 1," in record.getMessage()
+    assert record.local == server.address
+    assert record.handler.endswith("echo")
+
+
+def test_a_full_listener_beside_others_is_named_while_nothing_else_happens(mux):
+    full = mux.listen(HERE, limits=pymux.Limits(max_connections=1))
+    mux.listen(HERE, limits=pymux.Limits(max_connections=7))
+    with at_debug() as records, util.connect(full.address):
+        util.harvest_until(mux, lambda acc: acc.opened)
+        with util.connect(full.address):
+            util.harvest_until(mux, lambda acc: limits_in(records))
+    (record,) = limits_in(records)
+    assert (record.local, record.handler) == (full.address, None)
 
 
 # --- pauses of accepting --------------------------------------------------------
@@ -256,16 +334,6 @@ def test_a_pause_does_not_end_the_wait_for_more_messages(mux, logged):
                 batch = mux.harvest(30, min_messages=5, max_delay=0.4)
                 assert time.monotonic() - start >= 0.4
             assert batch.messages == [b"x"]
-
-
-def test_a_full_listener_is_no_warning(backend):
-    limits = pymux.Limits(max_connections=1)
-    with (
-        util.serving(echo, backend, limits=limits) as server,
-        util.connect(server.address),
-        util.connect(server.address),
-    ):
-        util.wait_until(lambda: server.stats().accept_pauses)
 
 
 @pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)

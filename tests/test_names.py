@@ -47,7 +47,7 @@ SERVER = (
     "(handler, address=('127.0.0.1', 8093), *, framing=None,"
     " reply_framing=None, limits=None, backend=None, backlog=None, reuse_port=False,"
     " mode=384, drain_timeout=5.0, spin=0.0, arena_size=262144, max_messages=4096,"
-    " on_error=None)"
+    " slow_handler=None, on_error=None)"
 )
 SIGNATURES = {
     "Server": SERVER,

@@ -13,6 +13,7 @@ from ..handlers.base import OnError
 from ..objects.base import mux_with
 from ..objects.handler import HandlerOf
 from ..server.base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
+from ..server.notices import tell_listening, tell_stopped
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
@@ -92,6 +93,7 @@ class Server(BaseServer):
             engine.close()
             raise
         engine.server = self
+        tell_listening(self._life)
         return self
 
     @property
@@ -128,6 +130,7 @@ class Server(BaseServer):
                 try:
                     handlers.wind_up(engine.fatal)
                 finally:
+                    tell_stopped(self._life, engine.fatal)
                     self._ended.set_result(None)
                     engine.part()
 
@@ -212,6 +215,7 @@ def serve(
     drain_timeout: float = 5.0,
     arena_size: int = ARENA_SIZE,
     max_messages: int = MAX_MESSAGES,
+    slow_handler: float | None = None,
     on_error: OnError | None = None,
 ) -> Server:
     """Serve in the running loop: ``await serve(...)``, or ``async with``.
@@ -238,6 +242,9 @@ def serve(
         arena_size: the most bytes that one batch holds. Messages that gather wait in
             this memory; a larger message comes alone.
         max_messages: the most messages that one batch holds.
+        slow_handler: seconds; a handler that takes longer for a batch is warned of in
+            the log. None measures nothing. Coroutine handlers are the loop's, whose
+            debug mode measures these.
         on_error: called with (connection or None, exception) instead of
             reporting what a handler raised.
 
@@ -269,6 +276,7 @@ def serve(
         drain_timeout=drain_timeout,
         arena_size=arena_size,
         max_messages=max_messages,
+        slow_handler=slow_handler,
         on_error=on_error,
     )
     return Server(plan)

@@ -15,6 +15,7 @@ from ..mux import Mux
 from ..server.server import Server, run_until_signal
 from ..values.addresses import format_address
 from ..values.limits import Limits
+from ..values.stats import totals
 from .builtin import HANDLERS
 from .console import complain, say
 from .words import Address, Failure, as_typed, describe, explain, one_line, quoted
@@ -137,13 +138,3 @@ class _Figures:
             complain(f"{failure}; no more figures")
             return
         mux.call_later(self._interval, self._tick, mux)
-
-
-def totals(stats: Stats) -> str:
-    """The last line of `pymux serve`."""
-    return (
-        f"{stats.accepted} connections, "
-        f"{stats.messages_in} messages in, {stats.messages_out} out, "
-        f"{stats.bytes_in} bytes in, {stats.bytes_out} out, "
-        f"{stats.reset} reset, {stats.discarded} bytes discarded"
-    )

@@ -120,8 +120,8 @@ class Batches(Connections):
                 form.messages(batch)
             if self.late:
                 self._run_late()
-            elif self.counts.shortages != self._shortages:
-                self.warn_of_shortage()
+            elif self.counts.accept_pauses != self._pauses:
+                self.warn_of_pauses()
         finally:
             self.state = IDLE
             if self.batch is not None:  # `valid` stays: a handler may keep a batch

@@ -17,7 +17,7 @@ from .os_errors import meaning
 from .owner import BUSY, busy
 from .services import Dispatcher, ServiceState
 from .splitting import Splitting
-from .structs import fill_framing
+from .structs import fill_framing, from_core
 from .turn import Turns
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Connections(Turns):
         causes: exceptions that ended connections, by id.
         stopped: ids of connections whose input a stop ended; None before a stop.
         opening: ids of outgoing connections that have not opened yet.
+        listening: (service number, max_connections) of listeners, by id.
         serving: the service of the last batch.
         unused: numbers of services that may have no connection left.
     """
@@ -85,6 +86,7 @@ class Connections(Turns):
         self.causes: dict[int, BaseException] = {}
         self.stopped: set[int] | None = None
         self.opening: set[int] = set()
+        self.listening: dict[int, tuple[int, int]] = {}
         self.serving = self.services[0]
         self.unused: list[int] = []
         self.splitting: Splitting | None = None
@@ -119,16 +121,25 @@ class Connections(Turns):
             name = ffi.new("pmx_address *")
             if lib.pmx_listener_address(self.c, id_[0], name) == BUSY:
                 raise busy()
+            self.listening[id_[0]] = policy.service, policy.max_connections
             return make(id_[0], name)
         except BaseException:  # of a signal handler, too
             if id_[0]:
                 lib.pmx_unlisten(self.c, id_[0])
+                self.listening.pop(id_[0], None)
             raise
 
     def unlisten(self, id: int) -> None:
         """Close a listener."""
         if lib.pmx_unlisten(self.c, id) == BUSY:
             raise busy()
+        self.listening.pop(id, None)
+
+    def listener_address(self, id: int) -> Any:
+        """Return the address of a listener, or None if it has closed."""
+        name = ffi.new("pmx_address *")
+        error = lib.pmx_listener_address(self.c, id, name)
+        return None if error else from_core(name)
 
     def dial(self, found: Any, policy: Any, framings: Framings, shown: str) -> Any:
         """Connect to resolved addresses; return the connection."""

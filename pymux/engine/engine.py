@@ -33,29 +33,25 @@ lease       who needs an arena: its owner, and Arrow arrays (csrc/arena.c)
 
 from __future__ import annotations
 
-import logging
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._core import ffi, lib
 from ..values.errors import BackendUnavailable
 from ..values.stats import COUNTED, Stats
-from . import clock
 from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, unavailable
 from .batches import Batches
 from .connections import Objects
+from .notices import tell
 from .owner import BUSY, FORKED, busy
 from .state import DISPATCHING, IDLE
 from .timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
 __all__ = ["Engine", "Objects"]
-
-LOGGER = logging.getLogger("pymux")
-WARN_EVERY = 10.0  # seconds between two warnings that accepting pauses
 
 
 def _no_mux() -> None:
@@ -107,7 +103,6 @@ class Engine(Batches):
             self.on_close: Callable[[], None] | None = None
             self.on_closed: Callable[[], None] | None = None
             self._last_stats: Stats | None = None
-            self._warn_at = 0.0  # time of the clock; no warning before
             if join is not None:
                 join(self)
             self.c = c  # last: now the engine is open
@@ -173,6 +168,7 @@ class Engine(Batches):
             on_closed, self.on_closed = self.on_closed, None
             if on_closed is not None:
                 on_closed()
+            self.notices.flush()
         self.close_asked = False
 
     def free(self) -> None:
@@ -258,23 +254,34 @@ class Engine(Batches):
             stats.queued += self.log.size()
         return stats
 
-    def warn_of_shortage(self) -> None:
-        """Warn that accepting pauses for lack of descriptors or memory.
+    def warn_of_pauses(self) -> None:
+        """Warn that accepting pauses: the process is short of something, or a listener
+        has as many connections as it may."""
+        counts = self.counts
+        pauses, shortages = counts.accept_pauses, counts.shortages
+        if shortages != self._shortages:
+            text = f"{self.describe()}: accepting pauses, peers wait in the backlog"
+            if self.may_tell("shortage", "shortage", text):
+                why = self.os_error(int(counts.shortage), "").args[1]
+                tell("shortage", "%s (%d times so far): %s", text, shortages, why)
+        if pauses - shortages != self._pauses - self._shortages:
+            self._warn_of_limit(int(counts.full))
+        self._pauses, self._shortages = pauses, shortages
 
-        At most one line in WARN_EVERY seconds is logged.
-        """
-        pauses = self.counts.shortages
-        now = clock.now()
-        if now >= self._warn_at:
-            self._warn_at = now + WARN_EVERY
-            why = self.os_error(int(self.counts.shortage), "").args[1]
-            LOGGER.warning(
-                "%s: accepting pauses, peers wait in the backlog (%d times so far): %s",
-                self.describe(),
-                pauses,
-                why,
-            )
-        self._shortages = pauses
+    def _warn_of_limit(self, id: int) -> None:
+        """Warn that a listener has max_connections."""
+        service, most = self.listening.get(id, (0, 0))
+        local = self.listener_address(id)
+        handler = self.services[service].handler_name
+        text = f"max_connections, {most}, is reached, peers wait in the backlog"
+        key = "limit", id
+        if self.may_tell(key, "limit", text, local=local, handler=handler):
+            tell("limit", text, local=local, handler=handler)
+
+    def may_tell(self, key: Hashable, event: str, text: str, **options: Any) -> bool:
+        """True if an event is to be told now and not only counted: see `Notices`."""
+        timers = self.timers if self.c is not None else None
+        return self.notices.is_due(timers, key, event, text, **options)
 
     def describe(self) -> str:
         """Describe the mux, for its repr and for logging."""

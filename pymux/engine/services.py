@@ -17,6 +17,7 @@ class Dispatcher(Protocol):
 
     min_messages: int
     delay_ns: int
+    name: str | None  # of the handler
 
     def messages(self, batch: Any) -> None:
         """Dispatch a batch of messages alone."""
@@ -82,6 +83,11 @@ class ServiceState:
         self._received: Framing | None = None
         self._only: Framing | None = None
         self._framings = 0
+
+    @property
+    def handler_name(self) -> str | None:
+        """The name of the service's handler, for the log."""
+        return None if self.dispatcher is None else self.dispatcher.name
 
     def note_framings(self, received: Framing | None, sent: Framing | None) -> None:
         """Prepare the service for connections with these framings."""

@@ -25,6 +25,7 @@ from . import clock
 from .arena import Arena, Arenas
 from .gil import LOOK_EVERY, Gil
 from .log import ONE_ID
+from .notices import Notices
 from .os_errors import meaning
 from .output import Output
 from .owner import BUSY, FORKED, busy
@@ -54,6 +55,7 @@ class Turns(Output):
         close_asked: close the engine when the harvest or dispatch ends.
         takes_signals: take the interpreter's wakeup descriptor even from another
             owner (`serve`).
+        notices: what was told an operator lately.
         lends_signals: return that descriptor after each wait, as threads take turns.
         on_callback_error: gets the exceptions of timers and calls; None: raised.
     """
@@ -94,7 +96,9 @@ class Turns(Output):
         self.lends_signals = False
         self._signal_fd: int | None = None
         self._minimum = self._delay_ns = -1  # of the last harvest
-        self._shortages = 0  # pauses of accepting that were logged
+        self._pauses = 0  # of accepting, that were told of
+        self._shortages = 0  # of these, for want of something
+        self.notices = Notices()
 
     @property
     def turns(self) -> int:
@@ -329,11 +333,14 @@ class Turns(Output):
             if result & GATHERING and not self.gathers:
                 if ran or self.woken or over:
                     deadline = 0.0  # return the gathered messages
-            elif result & REPORT or ran or self.woken or span == 0 or over:
+            elif result & REPORT:
                 break
+            else:
+                if self.counts.accept_pauses != self._pauses:
+                    self.warn_of_pauses()
+                if ran or self.woken or span == 0 or over:
+                    break
             self.received = False
-            if self.counts.shortages != self._shortages:
-                self.warn_of_shortage()
         self.woken = False
         return result
 
@@ -414,6 +421,6 @@ class Turns(Output):
         """Close the engine."""
         raise NotImplementedError
 
-    def warn_of_shortage(self) -> None:
+    def warn_of_pauses(self) -> None:
         """Warn that accepting pauses."""
         raise NotImplementedError

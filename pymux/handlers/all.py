@@ -13,6 +13,7 @@ from ..values.errors import FATAL
 from .base import Dispatcher, OnError, repeat
 from .dial import DialDispatcher
 from .forms import dispatcher_for
+from .slow import measured
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -28,12 +29,14 @@ class Handlers:
 
     Attributes:
         on_error: gets the errors of handlers given to `Mux.listen` and `Mux.connect`.
+        slow_after: seconds after which a handler is slow; None measures nothing.
         late: the time of `stop` is over, and the remaining connections are reset.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.on_error: OnError | None = None
+        self.slow_after: float | None = None
         self._dispatchers: dict[int, Dispatcher] = {}  # by the service's number
         self._numbers: dict[tuple[int, int], int] = {}
         self._dial: int | None = None
@@ -49,9 +52,17 @@ class Handlers:
         """Return the dispatcher class for a handler."""
         return dispatcher_for(handler)
 
+    def _dispatcher(self, handler: Any, on_error: OnError | None) -> Dispatcher:
+        form = self.form_of(handler)
+        if self.slow_after is None:
+            return form(self.engine, handler, on_error)
+        dispatcher = measured(form)(self.engine, handler, on_error)
+        dispatcher.slow_after = self.slow_after
+        return dispatcher
+
     def lead(self, handler: Any, on_error: OnError | None) -> Dispatcher:
         """Make a handler service 0, which also reports errors of timers and calls."""
-        dispatcher = self.form_of(handler)(self.engine, handler, on_error)
+        dispatcher = self._dispatcher(handler, on_error)
         self.engine.services[0].dispatcher = dispatcher
         self.engine.on_callback_error = lambda error: dispatcher.report(None, error)
         self.on_error = on_error
@@ -68,7 +79,7 @@ class Handlers:
         key = id(handler), id(on_error)
         number = self._numbers.get(key)
         if number is None:
-            dispatcher = self.form_of(handler)(self.engine, handler, on_error)
+            dispatcher = self._dispatcher(handler, on_error)
             number = self._numbers[key] = self._add(dispatcher)
         if keep:
             self.engine.services[number].kept = True

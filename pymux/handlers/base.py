@@ -8,24 +8,23 @@ A handler has one dispatcher, which is called with every batch. It dispatches al
 from __future__ import annotations
 
 import contextlib
-import logging
-import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..engine.notices import APART, place_of, tell
 from ..objects.batch import Batch
 from ..objects.connection import Connection
 from ..objects.rows import failed_connects, row_count
-from ..objects.status import engine_of, fail
+from ..objects.status import engine_of, fail, names_for_log
 from ..values.errors import FATAL, ends_in
 from .mistakes import answer_returned
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
 
-__all__ = ["HOOKS", "Dispatcher", "OnError", "hooks_of", "repeat"]
+__all__ = ["HOOKS", "Dispatcher", "OnError", "full_name", "hooks_of", "repeat"]
 
-LOGGER = logging.getLogger("pymux")
 OnError = Callable[[Connection | None, BaseException], Any]
 HOOKS = {"started": "mux", "stopping": "mux"}  # each with its argument
 
@@ -44,6 +43,7 @@ class Dispatcher:
         self.handler = handler
         self.on_error = on_error
         self.hooks: dict[str, Callable[[Any], Any]] = hooks_of(handler)
+        self.name: str | None = None if handler is None else full_name(handler)
 
     def messages(self, batch: Batch) -> None:
         """Dispatch the messages of a batch that has some."""
@@ -106,8 +106,14 @@ class Dispatcher:
                 continue
             if self.on_error is not None:
                 self.report(conn, error)
-            else:
-                LOGGER.warning("%r could not connect: %s", conn, error)
+                continue
+            peer, local = names_for_log(conn)
+            about = {"local": local, "handler": self.name}
+            text = f"a connection could not be made: {error}"
+            key = "connect", id(self), error.errno, str(peer)
+            if self.engine.may_tell(key, "connect", text, **about):
+                text = "%r could not connect: %s"
+                tell("connect", text, conn, error, peer=peer, **about)
 
     # --- calling ----------------------------------------------------------
 
@@ -130,19 +136,38 @@ class Dispatcher:
     def report(self, conn: Connection | None, error: BaseException) -> None:
         """Give an error of a handler to on_error, or else log the error."""
         if self.on_error is None:
-            of = (
-                f"of {conn!r}"
-                if conn is not None
-                else "of a batch, a hook, a timer or a generator"
-            )
-            say_error(error, "the handler %s raised", of)
+            self.tell(conn, error)
             return
         try:
             self.on_error(conn, error)
         except FATAL as second:
             self.engine.leave(second)
         except BaseException as second:
-            say_error(second, "on_error raised")
+            self.tell(conn, second, "on_error raised")
+
+    def tell(
+        self, conn: Connection | None, error: BaseException, text: str = ""
+    ) -> None:
+        """Log an error with its traceback; one that comes again and again is counted.
+
+        Args:
+            conn: the connection of the handler, or None.
+            error: the error.
+            text: what has happened; "" for an error of the handler.
+        """
+        where = place_of(error)
+        what = text or f"the handler {self.name} raised"
+        peer, local = names_for_log(conn)
+        about = {"local": local, "handler": self.name}
+        count = f"{what} {type(error).__name__} in {where}"
+        key = "raised", id(self), what, type(error), where
+        if not self.engine.may_tell(key, "raised", count, apart=APART, **about):
+            return
+        if not text and conn is None:
+            text = f"a batch, a hook, a timer or a generator of the handler {self.name} raised"
+        elif not text:
+            text = f"the handler {self.name} of {conn!r} raised"
+        tell("raised", "%s", text, error=error, peer=peer, **about)
 
     def report_or_leave(self, conn: Connection | None, error: BaseException) -> None:
         """Report an error, unless the error has to leave pymux (see FATAL)."""
@@ -194,13 +219,9 @@ def repeat(raised: list[BaseException], step: Callable[..., Any], *args: Any) ->
             raised.append(error)
 
 
-def say_error(error: BaseException, text: str, *args: Any) -> None:
-    """Log an error with its traceback. An error of a logging handler must not end
-    a connection, so it goes to stderr, like an error of a finalizer."""
-    try:
-        LOGGER.error(text, *args, exc_info=error)
-    except FATAL:
-        raise
-    except BaseException:
-        with contextlib.suppress(Exception):  # there may be no stderr
-            traceback.print_exc()
+def full_name(handler: Any) -> str:
+    """Name a handler for the log: "module.function", or "module.Class" of an object."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    named = handler if hasattr(handler, "__qualname__") else type(handler)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 from collections.abc import Iterator, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ..engine.arena import DATA, IDS, OFFSETS, Arena
 from ..engine.arrow import MESSAGES, export, is_array, rows_of
 from ..engine.bounds import OFFSETS32, bounds_of, ids_where, mask_of
+from ..engine.notices import is_told, tell
 from ..engine.os_errors import error_from
 from ..engine.output import to_bytes
 from .arrow import ArrowArray, ArrowIds
-from .status import note_end
+from .status import CLOSED, names_for_log, note_end
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch"]
 
-LOGGER = logging.getLogger("pymux")
 NEWS = frozenset({"opened", "blocked", "drained", "ended", "closed"})
 # The meaning of an errno if the mux itself has ended the connection.
 MEANINGS = {
@@ -34,13 +33,35 @@ MEANINGS = {
     errno.ETIMEDOUT: "a timeout of its limits, of connecting, of TCP or of stop()",
     errno.ECONNABORTED: "its handler raised",
 }
+LIMITS = {errno.EMSGSIZE, errno.ENOBUFS}
 
 
-def log_end(conn: Connection, error: OSError) -> None:
-    """Log the error that ended a connection: many handlers cannot see it."""
-    cause = error.__cause__
-    why = repr(cause) if cause is not None else MEANINGS.get(error.errno or 0)
-    LOGGER.debug("%s ended: %s%s", repr(conn), error, f" ({why})" if why else "")
+def log_end(conn: Connection, error: OSError | None, handler: str | None) -> None:
+    """Log the end of a connection with its cause: many handlers cannot see it."""
+    why: str | None
+    if error is None:
+        if conn._status == CLOSED:
+            text, why = "this side closed", None
+        else:
+            text = "its stream is over"
+            why = "the server stops" if conn.stopping else "its peer ended it"
+    else:
+        text, cause = str(error), error.__cause__
+        why = repr(cause) if cause is not None else MEANINGS.get(error.errno or 0)
+    peer, local = names_for_log(conn)
+    text = f"{conn!r} ended: {text}{f' ({why})' if why else ''}"
+    tell("closed", "%s", text, peer=peer, local=local, handler=handler)
+
+
+def warn_of_limit(conn: Connection, number: int, handler: str | None) -> None:
+    """Warn that a limit has ended a connection, unless its kind was told of lately."""
+    engine, why = conn._engine, MEANINGS[number]
+    peer, local = names_for_log(conn)
+    text = f"a connection ended: {why}"
+    key = "ended", number, handler
+    if engine.may_tell(key, "limit", text, local=local, handler=handler):
+        about = {"peer": peer, "local": local, "handler": handler}
+        tell("limit", "%r ended: %s", conn, why, **about)
 
 
 class Batch:
@@ -145,6 +166,8 @@ class Batch:
         self.closed = []
         self._failed = []
         numbers = []
+        debug = turn.closed_count > 0 and is_told("closed")
+        handler = self._service.handler_name
         if engine.opening:
             engine.opening.difference_update(gone.id for gone in self.opened)
         for k in range(turn.closed_count):
@@ -161,8 +184,10 @@ class Batch:
                 error = error_from(number)
                 error.__cause__ = engine.causes.get(id)
                 numbers.append(number)
-                if LOGGER.isEnabledFor(logging.DEBUG):
-                    log_end(gone, error)
+                if number in LIMITS and self._service.dispatcher is not None:
+                    warn_of_limit(gone, number, handler)
+            if debug:
+                log_end(gone, error, handler)
             if id in engine.opening:
                 self._failed.append(gone)
             self.closed.append((gone, error))

@@ -34,6 +34,7 @@ __all__ = [
     "is_closed",
     "keep_names",
     "mark_closed",
+    "names_for_log",
     "note_end",
     "refusal",
     "set_buffer",
@@ -131,6 +132,16 @@ def keep_names(conn: Connection) -> None:
     conn._place = NOWHERE
     if conn._names is None:
         conn._names = names_of(conn._engine, conn.id)
+
+
+def names_for_log(conn: Connection | None) -> tuple[Any, Any]:
+    """Return (peer, local) of a connection; (None, None) if nobody knows them here."""
+    if conn is None:
+        return None, None
+    try:
+        return conn.peer, conn.local
+    except (OSError, RuntimeError):  # the mux is being closed, or another thread's
+        return None, None
 
 
 def note_end(conn: Connection, names: Any) -> None:

@@ -18,6 +18,7 @@ from ..values.checks import check_batch, duration
 from ..values.endpoint import Listenable, Listenables, ListenOptions
 from ..values.stats import Stats
 from .drain import Drain, stop_time
+from .notices import tell_stopping
 
 __all__ = ["ARENA_SIZE", "DEFAULT_ADDRESS", "MAX_MESSAGES", "BaseServer", "Plan"]
 
@@ -35,6 +36,7 @@ class Plan:
         lock: held while `bind` runs, and while the server starts or ends.
         engine: None until the server is bound; `bind` sets this last.
         mux, handlers, drain, addresses: parts of the bound server.
+        handler_names: the name of the handler of each address.
         claim: names the call that bound the server; that call closes the mux if the
             call fails later.
 
@@ -57,6 +59,7 @@ class Plan:
         drain_timeout: float | None,
         arena_size: int,
         max_messages: int,
+        slow_handler: float | None,
         on_error: OnError | None,
         **options: Unpack[ListenOptions],
     ) -> None:
@@ -65,10 +68,12 @@ class Plan:
         self.backend = backend
         self.arena_size, self.max_messages = check_batch(arena_size, max_messages)
         self._drain_timeout = duration("drain_timeout", drain_timeout)
+        self._slow_handler = duration("slow_handler", slow_handler)
         self.lock = RLock()
         self.claim: object = None
         self.engine: Engine | None = None
         self.addresses: list[Any] = []
+        self.handler_names: list[str] = self._service.handler_names
 
     def bind(
         self,
@@ -87,15 +92,19 @@ class Plan:
             try:
                 engine = engine_of(mux)
                 self.handlers = make_handlers(engine)
+                self.handlers.slow_after = self._slow_handler
                 listeners = self._service.open(mux)
                 self.addresses = [listener.address for listener in listeners]
-                self.drain = Drain(engine, self.handlers)
+                self.drain = Drain(engine, self.handlers, self._tell_stopping)
             except BaseException:
                 mux.close()
                 raise
             self.claim, self.mux = claim, mux
             self.engine = engine
             return engine
+
+    def _tell_stopping(self, engine: Engine, seconds: float) -> None:
+        tell_stopping(self, engine, seconds)
 
     def stop_time(self, drain_timeout: float | None) -> float:
         """Return the time by which a stop that is called now must end."""

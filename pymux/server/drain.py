@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
 from ..engine import clock
@@ -18,17 +19,26 @@ class Drain:
     """Accepts peers in the backlog, lets handlers answer received messages, and resets
     the remaining connections when time is over. The mux's thread does all of this.
 
+    Args:
+        tell: called once with the engine and the seconds that connections have.
+
     Attributes:
         asked: the deadline on the clock; None until a stop is asked for.
         by: the deadline of the drain that has begun. A signal handler may raise in
             `begin`, which `over` then calls again.
     """
 
-    def __init__(self, engine: Engine, handlers: Any) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        handlers: Any,
+        tell: Callable[[Engine, float], None] | None = None,
+    ) -> None:
         self.asked: float | None = None
         self.by: float | None = None
         self._engine = engine
         self._handlers = handlers
+        self._tell = tell
         self._timer: Timer | None = None
         self._out_of_time = False
 
@@ -48,10 +58,12 @@ class Drain:
             return  # `stopping` has closed the mux, or this is its forked child
         if self.by is not None and self.by <= by:
             return
+        left = by - clock.now()
+        if self.by is None and self._tell is not None:
+            self._tell(self._engine, max(left, 0))
         self._engine.drain()
         if self._timer is not None:
             self._timer.cancel()
-        left = by - clock.now()
         self._timer = self._engine.call_later(max(left, 0), self._reset_rest)
         self.by = by
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import weakref
@@ -26,13 +25,13 @@ from ..values.framing import Framing
 from ..values.limits import Limits
 from ..values.stats import Stats
 from .base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
+from .notices import tell_death, tell_listening, tell_stopped
 
 __all__ = ["Server", "run_until_signal"]
 
 PATIENCE = 1.0  # seconds without a turn before a late `stop` gives up
 TIMEOUT_MAX = threading.TIMEOUT_MAX
 
-log: logging.Logger = logging.getLogger("pymux")
 _SERVERS: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
@@ -85,6 +84,8 @@ class Server(BaseServer):
         arena_size: the most bytes that one batch holds. Messages that gather wait in
             this memory; a larger message comes alone.
         max_messages: the most messages that one batch holds.
+        slow_handler: seconds; a handler that takes longer for a batch is warned of in
+            the log. None measures nothing.
         on_error: called with (connection or None, exception) when a handler
             raises; None logs the exception.
 
@@ -112,6 +113,7 @@ class Server(BaseServer):
         spin: float | Literal["auto"] = 0.0,
         arena_size: int = ARENA_SIZE,
         max_messages: int = MAX_MESSAGES,
+        slow_handler: float | None = None,
         on_error: OnError | None = None,
     ) -> None:
         plan = Plan(
@@ -127,6 +129,7 @@ class Server(BaseServer):
             drain_timeout=drain_timeout,
             arena_size=arena_size,
             max_messages=max_messages,
+            slow_handler=slow_handler,
             on_error=on_error,
         )
         super().__init__(plan)
@@ -168,6 +171,7 @@ class Server(BaseServer):
         claim = object()
         try:
             self._bind(claim)
+            tell_listening(self._plan)
             threading.Thread(
                 target=self._run_in_thread,
                 name=f"pymux {self._plan.addresses[0]}",
@@ -192,6 +196,7 @@ class Server(BaseServer):
         claim = object()
         try:
             self._bind(claim)
+            tell_listening(self._plan)
             self._serve()
         finally:
             try:
@@ -214,7 +219,7 @@ class Server(BaseServer):
             if self._plan.engine is not None and self._plan.engine.thread == FORKED:
                 raise  # in a child that a handler has forked
             self._fatal = error
-            log.critical("%r has ended by an exception", self, exc_info=error)
+            tell_death(self._plan, error)
         finally:
             self._call_off(self._plan.claim)
 
@@ -245,6 +250,7 @@ class Server(BaseServer):
                     with self._plan.lock:
                         self._runs = False
                         engine.close()
+                    tell_stopped(self._plan, cause)
 
     def _call_off(self, claim: object) -> None:
         """Close the server that a call has bound. The call has ended, or an error or
@@ -379,6 +385,7 @@ def run_until_signal(
         engine.takes_signals = True
         server._thread_id = threading.get_ident()
         ending.take()
+        tell_listening(server._plan)
         if on_ready is not None:
             on_ready(server)
         server._serve()

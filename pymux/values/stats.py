@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Stats"]
+__all__ = ["Stats", "totals"]
 
 
 class _Ends:
@@ -79,3 +79,13 @@ COUNTED = tuple(
     for name in Stats.__dataclass_fields__
     if name not in ("backend", "arenas_held")
 )
+
+
+def totals(stats: Stats) -> str:
+    """Say in one line what a mux has done."""
+    return (
+        f"{stats.accepted} connections, "
+        f"{stats.messages_in} messages in, {stats.messages_out} out, "
+        f"{stats.bytes_in} bytes in, {stats.bytes_out} out, "
+        f"{stats.reset} reset, {stats.discarded} bytes discarded"
+    )

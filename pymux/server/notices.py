@@ -1,0 +1,73 @@
+"""What a server tells an operator of its own life."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..engine.notices import tell
+from ..engine.owner import FORKED
+from ..values.addresses import format_address
+from ..values.stats import totals
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
+    from .base import Plan
+
+__all__ = ["tell_death", "tell_listening", "tell_stopped", "tell_stopping"]
+
+
+def tell_listening(plan: Plan) -> None:
+    """Say at each address that the server accepts connections there."""
+    engine = plan.engine
+    assert engine is not None
+    for address, handler in zip(plan.addresses, plan.handler_names):
+        text = "listening on %s (%s) for the handler %s"
+        where = format_address(address)
+        about = {"local": address, "handler": handler}
+        tell("listening", text, where, engine.name, handler, **about)
+
+
+def tell_stopping(plan: Plan, engine: Engine, seconds: float) -> None:
+    """Say that a server has begun to stop.
+
+    Args:
+        plan: the server's.
+        engine: the server's.
+        seconds: how long connections have to finish.
+    """
+    text = "the server at %s stops: %d connections have %.3g s to finish"
+    count = engine.counts.connections
+    tell("stopping", text, places(plan), count, seconds, **about(plan))
+
+
+def tell_stopped(plan: Plan, cause: BaseException | None) -> None:
+    """Say how a server has ended, with its figures; nothing in a forked child."""
+    engine = plan.engine
+    if engine is None or engine.thread == FORKED:
+        return
+    engine.notices.flush()
+    how = "" if cause is None else f" by {cause!r}"
+    figures = totals(engine.stats())
+    text = "the server at %s has stopped%s: %s"
+    tell("stopped", text, places(plan), how, figures, **about(plan))
+
+
+def tell_death(plan: Plan, error: BaseException) -> None:
+    """Say that an exception has ended the thread of a server."""
+    text = "the server at %s has ended by an exception"
+    tell("died", text, plan, error=error, **about(plan))
+
+
+def places(plan: Plan) -> str:
+    """Name the addresses of a server."""
+    return ", ".join(format_address(address) for address in plan.addresses)
+
+
+def about(plan: Plan) -> dict[str, Any]:
+    """Return the attributes of a record of a whole server."""
+    return {"local": only(plan.addresses), "handler": only(plan.handler_names)}
+
+
+def only(values: list[Any]) -> Any:
+    """Return the value, if all are the same, or else the list."""
+    return values[0] if all(one == values[0] for one in values) else list(values)
