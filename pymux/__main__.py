@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m pymux`: the same as the command `pymux`."""
 
 import sys

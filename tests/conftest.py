@@ -18,6 +18,7 @@ import pymux
 from . import inside, util
 from .clock import Clock
 from .loops import LOOPS, Loop
+from .processes import soft_limit
 
 DESCRIPTORS = "/proc/self/fd"
 LEAK_PATIENCE = 2.0  # seconds a thread that is ending may take to close
@@ -231,13 +232,15 @@ def pymux_command(tmp_path):
             env.update(options.pop("env", {}))
             options.setdefault("stdin", subprocess.DEVNULL)
             options.setdefault("stdout", subprocess.PIPE)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "pymux", *args],
-                stderr=subprocess.PIPE,
-                cwd=tmp_path,
-                env=env,
-                **options,
-            )
+            # Without one, the child has nothing to raise, and no line to write of it.
+            with soft_limit(options.pop("descriptors", None)):
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "pymux", *args],
+                    stderr=subprocess.PIPE,
+                    cwd=tmp_path,
+                    env=env,
+                    **options,
+                )
             stack.enter_context(process)
             stack.callback(process.kill)
             return process

@@ -9,7 +9,7 @@ import contextlib
 from unittest import mock
 
 import pymux.cli.main
-from pymux.cli import arguments, words
+from pymux.cli import arguments, descriptors, limits, words
 from pymux.cli import talk as conversation
 from pymux.engine import backends, clock, engine, gil, locks
 from pymux.handlers import current, threads
@@ -30,6 +30,9 @@ command = pymux.cli.main.main
 describe = words.describe
 parse_address = arguments.parse_address
 parse_framing = arguments.parse_framing
+parse_limit = limits.parse_limit
+limits_from = limits.limits_from
+raise_limit = descriptors.raise_limit
 format_address = addresses.format_address
 
 

@@ -55,6 +55,21 @@ def descriptors_allowed(need):
 
 
 @contextlib.contextmanager
+def soft_limit(count):
+    """For a block: this soft limit of descriptors, None for the hard limit's number.
+    A child inherits it."""
+    if resource is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if count is None else count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
 def descriptors_taken(count):
     """Hold every descriptor number under `count`; the test is skipped if it cannot."""
     held = []

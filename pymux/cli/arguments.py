@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
 import sys
@@ -15,14 +16,19 @@ from ..values.endpoint import listen_settings
 from ..values.framing import Fixed, LengthPrefix, Lines, Raw
 from ..values.limits import Limits
 from .builtin import HANDLERS
+from .completion import complete, completes
 from .console import complain, write
 from .info import version
+from .limits import KNOWN, NAMES, limits_from, parse_limit
+from .numbers import digits, finite
 from .words import Address, as_typed, quoted
 
 if TYPE_CHECKING:
     from ..values.framing import Framing
 
 DEFAULT_ADDRESS = "127.0.0.1:8093"
+LEVELS = ["debug", "info", "warning", "error", "critical"]
+FRAMINGS = ["raw", "lines", "length4", "fixed:"]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,12 +41,6 @@ class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         """Write the help or the version."""
         write(message.encode())
-
-
-def _digits(text: str) -> int | None:
-    """The number that a text of digits is; None for any other text."""
-    # A number of forty digits is out of every range; int() refuses thousands.
-    return int(text[:40]) if text.isascii() and text.isdigit() else None
 
 
 def parse_address(text: str) -> Address:
@@ -76,7 +76,7 @@ def parse_address(text: str) -> Address:
         raise argparse.ArgumentTypeError(
             f"{text!r}: an IPv6 address needs brackets, as in [::1]:8093"
         )
-    number = _digits(port)
+    number = digits(port)
     if not colon or number is None:
         raise argparse.ArgumentTypeError(
             f"{text!r} is none of HOST:PORT, [IPV6]:PORT, unix:PATH and a URL"
@@ -111,8 +111,8 @@ def parse_framing(text: str) -> Framing:
     }
     if text in plain:
         return plain[text]()
-    kind, _, digits = text.partition(":")
-    size = _digits(digits)
+    kind, _, rest = text.partition(":")
+    size = digits(rest)
     if kind != "fixed" or size is None:
         raise argparse.ArgumentTypeError(
             f"unknown framing {quoted(text)} (known: raw, lines, length4, fixed:N)"
@@ -158,7 +158,7 @@ def parse_count(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: the text is no such number.
     """
-    number = _digits(text)
+    number = digits(text)
     if not number:
         raise argparse.ArgumentTypeError(f"{quoted(text)} is not a number from 1 on")
     try:
@@ -168,22 +168,13 @@ def parse_count(text: str) -> int:
     return number
 
 
-def _number(text: str) -> float:
-    """A finite number of 0 or more, NaN for anything else."""
-    try:
-        number = float(text)
-    except ValueError:
-        return math.nan
-    return number if 0 <= number < math.inf else math.nan
-
-
 def parse_seconds(text: str) -> float:
     """Read a number of seconds above 0.
 
     Raises:
         argparse.ArgumentTypeError: the text is no such number.
     """
-    seconds = _number(text)
+    seconds = finite(text)
     if not seconds > 0:
         raise argparse.ArgumentTypeError(
             f"{quoted(text)} is not a number of seconds above 0"
@@ -197,12 +188,25 @@ def parse_spin(text: str) -> Any:
     Raises:
         argparse.ArgumentTypeError: the text is neither.
     """
-    seconds = _number(text)
+    seconds = finite(text)
     if text != "auto" and math.isnan(seconds):
         raise argparse.ArgumentTypeError(
             f"{quoted(text)} is neither a number of seconds, 0 or more, nor auto"
         )
     return text if text == "auto" else seconds
+
+
+def parse_level(text: str) -> int:
+    """Read the name of a level of `logging`, in either case.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such level.
+    """
+    if text.lower() not in LEVELS:
+        raise argparse.ArgumentTypeError(
+            f"unknown level {quoted(text)} (known: {', '.join(LEVELS)})"
+        )
+    return int(getattr(logging, text.upper()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -224,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Answer clients until SIGINT or SIGTERM; then finish what has "
         "arrived, print totals and exit.",
     )
-    serve.add_argument(
+    option = serve.add_argument(
         "addresses",
         nargs="*",
         default=[parse_address(DEFAULT_ADDRESS)],
@@ -234,7 +238,8 @@ def _parser() -> argparse.ArgumentParser:
         "unix:@NAME is Linux's abstract namespace; port 0 picks a free one; several "
         f"are served together (default: {DEFAULT_ADDRESS})",
     )
-    serve.add_argument(
+    completes(option, ())
+    option = serve.add_argument(
         "--handler",
         type=parse_handler,
         default="upper",
@@ -242,13 +247,15 @@ def _parser() -> argparse.ArgumentParser:
         help="what answers; MODULE is looked for in the current directory first "
         "(default: upper)",
     )
-    serve.add_argument("--framing", **framing)
-    serve.add_argument(
+    completes(option, HANDLERS)
+    completes(serve.add_argument("--framing", **framing), FRAMINGS)
+    option = serve.add_argument(
         "--backend",
         type=parse_backend,
         metavar="B",
         help="epoll, kqueue, poll or select (default: PYMUX_BACKEND, else the best)",
     )
+    completes(option, reasons())
     serve.add_argument(
         "--max-connections",
         type=parse_count,
@@ -261,6 +268,30 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="end a connection after S seconds without traffic (default: never)",
     )
+    option = serve.add_argument(
+        "--limit",
+        action="append",
+        dest="limits",
+        default=[],
+        type=parse_limit,
+        metavar="NAME=VALUE",
+        help="a limit of each connection, as often as there are limits to set: "
+        f"{KNOWN}",
+    )
+    completes(option, [f"{name}=" for name in NAMES])
+    serve.add_argument(
+        "--slow-handler",
+        type=parse_seconds,
+        metavar="S",
+        help="log a warning when the handler takes longer than S seconds for a batch",
+    )
+    option = serve.add_argument(
+        "--log-level",
+        type=parse_level,
+        metavar="LEVEL",
+        help=f"what to log on standard error: {', '.join(LEVELS)} (default: warning)",
+    )
+    completes(option, LEVELS)
     serve.add_argument(
         "--spin",
         type=parse_spin,
@@ -281,13 +312,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Send what is typed, or all of standard input, and print what "
         "comes back until the server ends the connection.",
     )
-    connect.add_argument(
+    option = connect.add_argument(
         "address",
         type=parse_address,
         metavar="ADDRESS",
         help="HOST:PORT, [IPV6]:PORT, unix:PATH or a URL like tcp://HOST:PORT",
     )
-    connect.add_argument("--framing", **framing)
+    completes(option, ())
+    completes(connect.add_argument("--framing", **framing), FRAMINGS)
 
     commands.add_parser("info", help="print what pymux is and runs on")
     return parser
@@ -296,6 +328,7 @@ def _parser() -> argparse.ArgumentParser:
 def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; a wrong one ends the program with exit code 2."""
     parser = _parser()
+    complete(parser)
     args = parser.parse_args(argv)
     backend = os.environ.get("PYMUX_BACKEND")
     if args.command != "info" and backend and backend not in reasons():
@@ -303,6 +336,16 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             f"PYMUX_BACKEND: unknown backend {quoted(backend)} "
             f"(known: {', '.join(reasons())})"
         )
+    if args.command == "serve":
+        flags = {
+            "max_connections": args.max_connections,
+            "idle_timeout": args.idle_timeout,
+        }
+        given = [(name, value) for name, value in flags.items() if value is not None]
+        try:
+            args.limits = limits_from([*given, *args.limits])
+        except ValueError as error:
+            parser.error(f"argument --limit: {error}")
     if args.command == "connect" and isinstance(args.address.value, tuple):
         host, port = args.address.value
         if not host or not port:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
-import sys
 
 from ..engine.backends import compiler, reasons
 from .console import say
+from .descriptors import describe_limit
 
 
 def run_info(args: argparse.Namespace) -> int:
@@ -25,25 +25,13 @@ def run_info(args: argparse.Namespace) -> int:
             "kernel",
             " ".join([platform.system(), platform.release(), platform.machine()]),
         ),
-        ("descriptors", _descriptor_limit()),
+        ("descriptors", describe_limit()),
         ("compiler", compiler()),
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         say(f"{name:<{width}}  {value}")
     return 0
-
-
-def _descriptor_limit() -> str:
-    if sys.platform == "win32":
-        return "no limit"
-    import resource
-
-    soft, hard = (
-        "unlimited" if limit == resource.RLIM_INFINITY else str(limit)
-        for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
-    )
-    return f"{soft} (hard limit {hard})"
 
 
 def version() -> str:

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line: `pymux serve`, `pymux connect` and `pymux info`.
 
 An error that a user can cause is one line on standard error and exit code 1. Wrong

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import time
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ..mux import Mux
 from ..server.server import Server, run_until_signal
 from ..values.addresses import format_address
-from ..values.limits import Limits
 from ..values.stats import totals
 from .builtin import HANDLERS
 from .console import complain, say
+from .descriptors import raise_limit
 from .words import Address, Failure, as_typed, describe, explain, one_line, quoted
 
 if TYPE_CHECKING:
@@ -64,6 +65,13 @@ def _import_failure(module: str, error: BaseException) -> Failure:
     )
 
 
+def log_from(level: int) -> None:
+    """Write what pymux logs to standard error, unless the handler's module has told
+    `logging` what to do with it."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("pymux").setLevel(level)
+
+
 def run_serve(args: argparse.Namespace) -> int:
     """`pymux serve`: run a server until SIGINT or SIGTERM."""
     addresses: list[Address] = args.addresses
@@ -73,11 +81,10 @@ def run_serve(args: argparse.Namespace) -> int:
             handler,
             [address.value for address in addresses],
             framing=args.framing,
-            limits=Limits(
-                max_connections=args.max_connections, idle_timeout=args.idle_timeout
-            ),
+            limits=args.limits,
             backend=args.backend,
             spin=args.spin,
+            slow_handler=args.slow_handler,
         )
     except TypeError as error:
         name = as_typed(args.handler)
@@ -87,10 +94,16 @@ def run_serve(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise Failure(explain(error, *addresses)) from None
 
+    if args.log_level is not None:
+        log_from(args.log_level)
+    raised = raise_limit()
+
     def ready(server: Server) -> None:
         backend = server.stats().backend
         for address in server.addresses:
             say(f"listening on {as_typed(format_address(address))} ({backend})")
+        if raised is not None:
+            complain(raised)
         if args.stats is not None:
             server.call_threadsafe(_Figures(args.stats).start)
 
