@@ -1,7 +1,7 @@
 """Describe the extension `pymux._core` to cffi.
 
-The declarations are the text between the two markers of csrc/pymux.h and of
-csrc/arrow.h, so that there is one place where the C API stands. Nothing here imports
+The declarations are the text between the two markers of csrc/pymux.h, csrc/arrow.h and
+csrc/load.h, so that there is one place where the C API stands. Nothing here imports
 pymux.
 """
 
@@ -14,7 +14,7 @@ from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
-HEADERS = ["pymux.h", "arrow.h"]
+HEADERS = ["pymux.h", "arrow.h", "load.h"]
 
 
 def declarations() -> str:

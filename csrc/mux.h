@@ -2,6 +2,7 @@
 #ifndef PMX_MUX_H
 #define PMX_MUX_H
 
+#include "load.h"
 #include "turn.h"
 
 void pmx__do_shut(pmx_mux *mux);

@@ -44,7 +44,10 @@ class _Lib:
     PMX_ARROW_IDS: int
     PMX_READABLE: int
     PMX_WRITABLE: int
-
+    PMX_BUCKETS: int
+    PMX_LOAD_CONNECT: int
+    PMX_LOAD_SEND: int
+    PMX_LOAD_FINISH: int
     @staticmethod
     def pmx_backend_name(index: int, /) -> Any: ...
     @staticmethod
@@ -214,6 +217,18 @@ class _Lib:
     def pmx_ready_wait(ready: Any, timeout_ns: int, /) -> int: ...
     @staticmethod
     def pmx_ready_look(ready: Any, /) -> int: ...
+    @staticmethod
+    def pmx_load_open(load: Any, backend: Any, plan: Any, /) -> int: ...
+    @staticmethod
+    def pmx_load_close(load: Any, /) -> None: ...
+    @staticmethod
+    def pmx_load_run(load: Any, mode: int, span_ns: int, /) -> int: ...
+    @staticmethod
+    def pmx_load_counts(load: Any, /) -> Any: ...
+    @staticmethod
+    def pmx_load_clear(load: Any, /) -> None: ...
+    @staticmethod
+    def pmx_load_quantile(load: Any, quantile: float, /) -> int: ...
 
 ffi: Any
 lib: _Lib

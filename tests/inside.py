@@ -9,7 +9,7 @@ import contextlib
 from unittest import mock
 
 import pymux.cli.main
-from pymux.cli import arguments, descriptors, limits, words
+from pymux.cli import arguments, bench, descriptors, limits, words
 from pymux.cli import talk as conversation
 from pymux.engine import backends, clock, engine, gil, locks
 from pymux.handlers import current, threads
@@ -43,6 +43,18 @@ def standard_input(blocks):
         mock.patch.object(conversation, "_blocks", lambda: iter(blocks)),
         mock.patch.object(conversation, "_LONGEST_WAIT", 600),
     ):
+        yield
+
+
+def bench_patience(seconds):
+    """For a block: how long `pymux bench` waits for connections and last answers."""
+    return mock.patch.object(bench, "PATIENCE", seconds)
+
+
+@contextlib.contextmanager
+def standard_error(number):
+    """For a block: what this process writes to standard error goes to a descriptor."""
+    with open(number, "w", closefd=False) as stream, mock.patch("sys.stderr", stream):
         yield
 
 

@@ -15,6 +15,7 @@ from ..values.addresses import is_url
 from ..values.endpoint import listen_settings
 from ..values.framing import Fixed, LengthPrefix, Lines, Raw
 from ..values.limits import Limits
+from .bench import ANSWERS
 from .builtin import HANDLERS
 from .completion import complete, completes
 from .console import complain, write
@@ -321,6 +322,63 @@ def _parser() -> argparse.ArgumentParser:
     completes(option, ())
     completes(connect.add_argument("--framing", **framing), FRAMINGS)
 
+    bench = commands.add_parser(
+        "bench",
+        help="put a load on a server",
+        description="Send messages, an answer being followed by the next message, and "
+        "compare every answer with what is due. Print messages a second and how long "
+        "the answers took. Exit with 1 if an answer was wrong or missing.",
+    )
+    option = bench.add_argument(
+        "address",
+        type=parse_address,
+        metavar="ADDRESS",
+        help="HOST:PORT, [IPV6]:PORT, unix:PATH or a URL like tcp://HOST:PORT",
+    )
+    completes(option, ())
+    bench.add_argument(
+        "--connections",
+        type=parse_count,
+        default=50,
+        metavar="N",
+        help="connections (default: 50)",
+    )
+    bench.add_argument(
+        "--depth",
+        type=parse_count,
+        default=1,
+        metavar="N",
+        help="messages of each connection that are in flight (default: 1)",
+    )
+    bench.add_argument(
+        "--size",
+        type=parse_count,
+        metavar="BYTES",
+        help="bytes of a message (default: 64)",
+    )
+    bench.add_argument(
+        "--duration",
+        type=parse_seconds,
+        default=5.0,
+        metavar="S",
+        help="seconds to measure (default: 5)",
+    )
+    option = bench.add_argument(
+        "--answer",
+        choices=[*ANSWERS, "auto"],
+        default="auto",
+        help="what the server answers: the message in upper case, or as it is; auto "
+        "asks once (default: auto)",
+    )
+    completes(bench.add_argument("--framing", **framing), FRAMINGS)
+    option = bench.add_argument(
+        "--backend",
+        type=parse_backend,
+        metavar="B",
+        help="epoll, kqueue, poll or select (default: PYMUX_BACKEND, else the best)",
+    )
+    completes(option, reasons())
+
     commands.add_parser("info", help="print what pymux is and runs on")
     return parser
 
@@ -346,7 +404,7 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             args.limits = limits_from([*given, *args.limits])
         except ValueError as error:
             parser.error(f"argument --limit: {error}")
-    if args.command == "connect" and isinstance(args.address.value, tuple):
+    if args.command in ("connect", "bench") and isinstance(args.address.value, tuple):
         host, port = args.address.value
         if not host or not port:
             parser.error(f"{args.address.text!r}: a host and a port are needed")

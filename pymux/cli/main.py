@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line: `pymux serve`, `pymux connect` and `pymux info`.
+"""The command line: `pymux serve`, `connect`, `bench` and `info`.
 
 An error that a user can cause is one line on standard error and exit code 1. Wrong
 usage is argparse's line and exit code 2. A traceback is a bug of pymux, or of the
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .arguments import read_arguments
+from .bench import run_bench
 from .connect import run_connect
 from .console import complain
 from .info import run_info
@@ -19,7 +20,12 @@ from .words import Failure
 
 __all__ = ["main"]
 
-COMMANDS = {"serve": run_serve, "connect": run_connect, "info": run_info}
+COMMANDS = {
+    "serve": run_serve,
+    "connect": run_connect,
+    "bench": run_bench,
+    "info": run_info,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -136,16 +136,16 @@ class Dispatcher:
     def report(self, conn: Connection | None, error: BaseException) -> None:
         """Give an error of a handler to on_error, or else log the error."""
         if self.on_error is None:
-            self.tell(conn, error)
+            self.log_error(conn, error)
             return
         try:
             self.on_error(conn, error)
         except FATAL as second:
             self.engine.leave(second)
         except BaseException as second:
-            self.tell(conn, second, "on_error raised")
+            self.log_error(conn, second, "on_error raised")
 
-    def tell(
+    def log_error(
         self, conn: Connection | None, error: BaseException, text: str = ""
     ) -> None:
         """Log an error with its traceback; one that comes again and again is counted.
@@ -163,10 +163,11 @@ class Dispatcher:
         key = "raised", id(self), what, type(error), where
         if not self.engine.may_tell(key, "raised", count, apart=APART, **about):
             return
-        if not text and conn is None:
-            text = f"a batch, a hook, a timer or a generator of the handler {self.name} raised"
-        elif not text:
-            text = f"the handler {self.name} of {conn!r} raised"
+        if not text:
+            whose = "a batch, a hook, a timer or a generator of the handler"
+            text = f"{whose} {self.name} raised"
+            if conn is not None:
+                text = f"the handler {self.name} of {conn!r} raised"
         tell("raised", "%s", text, error=error, peer=peer, **about)
 
     def report_or_leave(self, conn: Connection | None, error: BaseException) -> None:

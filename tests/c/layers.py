@@ -42,6 +42,7 @@ LAYERS = """
 7 output.h: log
 8 mux.h: mux
 9 mux.h: entry
+10 mux.h: load
 """
 
 rank, header = {}, {}
