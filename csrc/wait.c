@@ -1,6 +1,8 @@
 /* Waiting: until when, and what the poller reports then. */
 #include "turn.h"
 
+#include <stdlib.h>
+
 /* True if sockets must be asked for errors now and then: some connections are
  * not read, and the poller cannot watch for errors alone. */
 static int must_ask(const pmx_mux *mux)
