@@ -123,6 +123,17 @@ def test_its_limits_hold(mux, socks, clock):
     assert acc.errno(conn) == errno.ETIMEDOUT
 
 
+def test_what_is_sent_may_have_another_framing(mux, socks):
+    ours, theirs = socks
+    conn = mux.adopt(ours, framing=pymux.Lines(), reply_framing=pymux.LengthPrefix(2))
+    theirs.sendall(b"hello\n")
+    acc = harvest_until(mux, lambda acc: acc.messages)
+    assert acc.messages == [(conn, b"hello")]
+    conn.send(b"abc")
+    mux.harvest(0)
+    assert recv_exactly(theirs, 5) == b"\0\3abc"
+
+
 def test_half_open_reports_the_end_of_the_peers_stream(mux, socks):
     ours, theirs = socks
     conn = mux.adopt(ours, half_open=True)
@@ -194,6 +205,8 @@ def test_a_socket_that_is_refused_stays_the_callers(mux, socks):
     ours, theirs = socks
     with pytest.raises(TypeError):
         mux.adopt(ours, framing="lines")
+    with pytest.raises(ValueError, match="Splitter"):
+        mux.adopt(ours, reply_framing=pymux.Splitter(lambda: bytes.split))
     with pytest.raises(TypeError):
         mux.adopt(ours, handler=3)
     with pytest.raises(TypeError):

@@ -64,6 +64,17 @@ def test_a_batch_keeps_its_rows_and_its_replies(mux):
         conn.abort()
 
 
+def test_a_batch_of_its_messages_is_answered_from_one_buffer(mux):
+    _, peer = pair(mux, pymux.Splitter(lambda: bytes.split))
+    with peer:
+        peer.sendall(b"one two ")
+        while not len(batch := mux.harvest(5)):
+            pass
+        batch.reply_data(b"12", [0, 1, 2])
+        mux.harvest(0)
+        assert recv_exactly(peer, 2) == b"12"
+
+
 def test_each_connection_has_a_parser_of_its_own(mux):
     one, peer_of_one = pair(mux, WORDS)
     two, peer_of_two = pair(mux, WORDS)

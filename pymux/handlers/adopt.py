@@ -9,7 +9,7 @@ from typing import Any
 from ..engine.structs import policy
 from ..objects.base import MuxBase, engine_of
 from ..objects.connection import Connection
-from ..values.framing import Framing
+from ..values.framing import Framing, check_framing, check_reply_framing
 from ..values.limits import Limits
 from .all import service_to_dial
 
@@ -26,6 +26,7 @@ class Adopts(MuxBase):
         sock: socket.socket,
         *,
         framing: Framing | None = None,
+        reply_framing: Framing | None = None,
         limits: Limits | None = None,
         handler: Any = None,
         half_open: bool = False,
@@ -42,6 +43,7 @@ class Adopts(MuxBase):
                 the connection. If the call fails, `sock` stays the caller's. What was
                 read from `sock` before does not reach the connection.
             framing: None is `Raw()`.
+            reply_framing: the framing of what is sent, as for `connect`.
             limits: None is `Limits()`; `max_connections` does not apply.
             handler: gets the connection, as for `connect`.
             half_open: as for `listen`.
@@ -57,7 +59,9 @@ class Adopts(MuxBase):
         engine = engine_of(self)
         engine.check()
         _check_plain(sock)
-        framings = framing, framing
+        check_framing(framing)
+        check_reply_framing(reply_framing)
+        framings = framing, reply_framing or framing
         rules = policy(framings, limits, half_open=half_open)
         number, half_open = service_to_dial(engine, handler, half_open)
         rules.half_open, rules.service = half_open, number

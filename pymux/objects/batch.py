@@ -421,7 +421,7 @@ class Batch:
             RuntimeError: the batch was answered before.
         """
         self._first_reply()
-        rows, arena, bounds = self._rows, self._arena, None
+        rows, arena, bounds, as_cut = self._rows, self._arena, None, False
         nulls: list[int] = []
         if type(data) is not bytes:
             if offsets is None and is_array(data):
@@ -439,7 +439,7 @@ class Batch:
                     f"data has {len(data)} bytes, the batch {size}; "
                     "give offsets where they differ"
                 )
-            bounds, cut = arena.ends, OFFSETS32
+            bounds, cut, as_cut = arena.ends, OFFSETS32, True
         else:
             bounds, cut = bounds_of(offsets, rows, len(data))
         flags = None if mask is None else mask_of(mask, rows)
@@ -450,7 +450,7 @@ class Batch:
             flags = bytes(answered)
         engine = self._engine
         other = engine.switched or self._service.other
-        sized = bounds is arena.ends and not other  # as what was received
+        sized = as_cut and not other  # as what was received
         if not sized and len(data) > self._service.reply_limit:
             for k, conn in enumerate(self.conns):
                 if flags is None or flags[k]:
