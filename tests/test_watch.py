@@ -268,6 +268,17 @@ def test_messages_come_beside_watched_files(mux, pipe):
         assert acc.received(conn) == b"hello"
 
 
+def test_a_ready_file_ends_the_gathering_of_a_batch(mux, pipe):
+    conn, peer = pair(mux)
+    calls = Calls()
+    mux.watch(pipe[0], READ, calls)
+    with peer:
+        peer.sendall(b"hello")
+        os.write(pipe[1], b"x")
+        acc = harvest_until(mux, lambda _: calls, min_messages=100, max_delay=600)
+        harvest_until(mux, lambda acc: acc.received(conn) == b"hello", into=acc)
+
+
 def test_many_files_are_told_in_one_harvest(mux):
     ends = [os.pipe() for _ in range(100)]
     calls = Calls()
