@@ -120,6 +120,40 @@ static void arrays_without_memory_are_refused(void)
     pmx_lease_drop(lease);
 }
 
+enum { THREADS = 4, ARRAYS = 200 };
+
+typedef struct {
+    pmx_lease *lease;
+    pmx_array arrays[ARRAYS];
+} releaser;
+
+static void release_all(void *of)
+{
+    releaser *mine = of;
+    for (int i = 0; i < ARRAYS; i++) {
+        mine->arrays[i].release(&mine->arrays[i]);
+        (void)pmx_lease_holders(mine->lease);
+    }
+    pmx_lease_drop(mine->lease);
+}
+
+static void threads_may_release_while_the_owner_makes_more_and_ends(void)
+{
+    static releaser all[THREADS];
+    void *threads[THREADS];
+    pmx_arena *arena = three_rows();
+    for (int i = 0; i < THREADS; i++) {
+        all[i].lease = pmx_arena_lease(arena);
+        for (int k = 0; k < ARRAYS; k++)
+            EQUAL(pmx_arrow_array(&all[i].arrays[k], all[i].lease,
+                                  PMX_ARROW_MESSAGES, 3), 0);
+        threads[i] = test_thread(release_all, &all[i]);
+    }
+    pmx_arena_drop(arena);
+    for (int i = 0; i < THREADS; i++)
+        test_join(threads[i]);
+}
+
 /* A capsule is a pointer and a name. */
 typedef struct {
     void *pointer;
@@ -164,6 +198,7 @@ const test_case arrow_tests[] = {
     ONCE(the_last_holder_of_an_arena_frees_it),
     ONCE(an_arena_that_is_not_owned_yet_is_not_dropped),
     ONCE(arrays_without_memory_are_refused),
+    ONCE(threads_may_release_while_the_owner_makes_more_and_ends),
     ONCE(a_capsule_releases_what_nobody_has_taken),
     {0},
 };
