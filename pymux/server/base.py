@@ -45,6 +45,8 @@ class Plan:
     """
 
     lock: Any
+    arena_size: int
+    max_messages: int
 
     mux: Mux
     handlers: Handlers
