@@ -245,11 +245,6 @@ def waits_to_drain(mux):
     return sum(map(len, engine_of(mux).guests.values()))
 
 
-def outgoing(mux):
-    """How many connections a mux has dialled that have not ended, open or not."""
-    return engine_of(mux).counts.outgoing
-
-
 def cancel_now(spawned):
     """Cancel a spawned coroutine inside this call, as the end of a connection does."""
     spawned._task.cancel_now("a test")

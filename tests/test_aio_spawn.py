@@ -64,6 +64,31 @@ def test_an_error_of_one_ends_all_and_is_reported_once(loop, told):
     assert told.errors == [(True, LookupError, "of a child")]
 
 
+@pytest.mark.parametrize("returned", [False, True])
+def test_an_error_ends_the_others_while_output_waits_for_the_peer(loop, told, returned):
+    async def child():
+        await asyncio.sleep(0)
+        raise LookupError("of a child")
+
+    async def handler(conn):
+        conn.send(bytes(16 << 20))
+        pymux.spawn(told.note_cancelled("other"))
+        pymux.spawn(child())
+        if not returned:
+            await told.note_cancelled("handler", conn.recv)
+
+    async def main():
+        async with pymux.aio.serve(
+            handler, LOCAL, on_error=told.on_error, drain_timeout=0
+        ) as server:
+            with util.connect_narrow(server.address):
+                await until(lambda: len(told.notes) == 2 - returned)
+                assert server.stats().connections == 1
+
+    loop.run(main())
+    assert sorted(told.notes) == ["handler"] * (not returned) + ["other"]
+
+
 def test_an_error_while_the_handler_has_returned_ends_the_rest(loop, told):
     async def child():
         await asyncio.sleep(0)

@@ -64,31 +64,39 @@ def test_an_end_of_the_server_that_one_raises_late_cancels_the_others(backend, t
 
 
 @pytest.mark.usefixtures("long_grace")
-@pytest.mark.parametrize("returned", [False, True])
-def test_all_end_with_a_server_that_another_handler_ends(backend, told, returned):
+@pytest.mark.parametrize("cleans_up", [False, True])
+@pytest.mark.parametrize("handler_has", ["returned", "raised", "gone on"])
+def test_all_end_with_a_server_that_another_handler_ends(
+    backend, told, handler_has, cleans_up
+):
     async def child(conn):
         try:
             await told.note_cancelled("child")
         finally:
-            await pymux.sleep(0.001)
+            if cleans_up:
+                await pymux.sleep(0.001)
             told.notes.append("cleaned up")
 
     async def handler(conn):
-        if len(told.notes):  # the second connection
+        if told.notes:  # the second connection
             raise SystemExit
         told.notes.append("first")
         pymux.spawn(child(conn))
-        if not returned:
+        if handler_has != "returned":
             try:
                 await conn.recv()
-            finally:
+            except pymux.ConnectionClosed:
                 with pytest.raises(pymux.ConnectionClosed):
                     pymux.spawn(child(conn))
                 told.notes.append("handler")
+                if handler_has == "raised":
+                    raise
 
     server = pymux.Server(handler, LOCAL, backend=backend, on_error=told.on_error)
     assert type(run_until_it_raises(server, 2)) is SystemExit
-    wanted = ["first", "child", "cleaned up"] + ["handler"] * (not returned)
+    wanted = ["first", "child", "cleaned up"] + ["handler"] * (
+        handler_has != "returned"
+    )
     assert sorted(told.notes) == sorted(wanted)
     assert told.errors == []
 

@@ -189,11 +189,8 @@ class CoroutineDispatcher(BufferedDispatcher):
 
     def abandon(self) -> None:
         """Close the coroutines that still wait in an await."""
-        for task in spawned_first(self.orphans):
-            if task in self.orphans:  # it has not ended with another one
-                task.abandon()
-        for closer in list(self.generators.closers):
-            closer.abandon()
+        for task in [*spawned_first(self.orphans), *self.generators.closers]:
+            task.abandon()
 
     def wind_up(self, cause: BaseException | None) -> None:
         """Interrupt the coroutines, let them clean up, and close the rest.
