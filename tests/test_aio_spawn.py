@@ -191,6 +191,7 @@ def test_a_stop_waits_for_what_was_spawned_until_its_deadline(loop, told):
 
     async def stuck(conn):
         pymux.spawn(child())
+        await asyncio.sleep(3600)
 
     async def child():
         told.notes.append("begun")
