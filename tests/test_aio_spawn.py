@@ -1,7 +1,11 @@
 """Coroutines that a handler spawns in asyncio: tasks, and the rules of a mux's."""
 
 import asyncio
+import contextlib
+import gc
+import sys
 import threading
+import weakref
 
 import pytest
 
@@ -324,6 +328,43 @@ def test_eager_tasks_spawn_in_their_first_step():
             assert await everything(server.address, b"") == b"123"
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="references are not counted here"
+)
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.parametrize("end", ["cancelled", "returned", "raised"])
+def test_what_has_ended_is_in_no_cycle(loop, end):
+    conns = []
+
+    async def child(items):
+        with contextlib.suppress(TimeoutError):
+            async with pymux.timeout(0.001):
+                await items.get()
+        if end == "cancelled":
+            await items.get()
+        elif end == "raised":
+            raise pymux.ConnectionClosed
+
+    async def handler(conn):
+        conns.append(weakref.ref(conn))
+        one = pymux.spawn(child(pymux.Queue()))
+        if end == "cancelled":
+            await asyncio.sleep(0.01)
+            one.cancel()
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL) as server:
+            assert await everything(server.address, b"") == b""
+            gc.disable()
+            try:
+                assert await everything(server.address, b"") == b""
+                await until(lambda: len(conns) == 2 and conns[1]() is None)
+            finally:
+                gc.enable()
+
+    loop.run(main())
 
 
 @pytest.mark.parametrize("work", [True, False])

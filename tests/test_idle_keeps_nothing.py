@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import sys
+import time
 import weakref
 
 import pytest
@@ -179,7 +180,49 @@ async def leaves_a_generator(conn):
     conn.send(data.upper())
 
 
-HANDLERS = [*FORMS, fails_in_a_thread, leaves_a_generator]
+async def times_out(conn):
+    data = await conn.recv()
+    with contextlib.suppress(TimeoutError):
+        async with pymux.timeout(0.001) as block:
+            await pymux.Queue().get()
+    with contextlib.suppress(TimeoutError):
+        await pymux.to_thread(time.sleep, 0.01, timeout=0.001)
+    assert block.expired()
+    conn.send(data.upper())
+
+
+async def spawns_others(conn):
+    async def takes():
+        async for item in items:
+            if item == "last":
+                items.close()
+
+    items = pymux.Queue()
+    spawned = [pymux.spawn(takes()) for _ in range(3)]
+    data = await conn.recv()
+    await items.put("first")
+    spawned[0].cancel()
+    await items.put("last")
+    conn.send(data.upper())
+
+
+async def spawns_what_raises(conn):
+    async def fails():
+        raise pymux.ConnectionClosed(connection=conn)
+
+    conn.send((await conn.recv()).upper())
+    pymux.spawn(fails())
+    await pymux.Event().wait()
+
+
+HANDLERS = [
+    *FORMS,
+    fails_in_a_thread,
+    leaves_a_generator,
+    times_out,
+    spawns_others,
+    spawns_what_raises,
+]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

@@ -93,6 +93,7 @@ class TaskDispatcher(ReaderDispatcher):
     def finish(self, reader: Reader, error: BaseException | None) -> None:
         """Close the connection of a handler, which has ended with all it spawned."""
         conn = reader.conn
+        reader.nursery = None  # no cycle is left behind
         self.readers.discard(reader)
         try:
             if error is not None:

@@ -61,14 +61,15 @@ class Timeout:
         self._entered = False
         self._timer: Timer | None = None
         self._look: Look | None = None
-        self._error: Cancelled | None = None  # what ends the block
+        self._error: Cancelled | None = None  # what ends the block, until it has
+        self._expired = False
         self._asyncios: Any = None
 
     def expired(self) -> bool:
         """Return True if the block was ended because its time was over."""
         if self._asyncios is not None:
             return bool(self._asyncios.expired())
-        return self._error is not None
+        return self._expired
 
     async def __aenter__(self) -> Timeout:
         if self._entered:
@@ -100,7 +101,9 @@ class Timeout:
         self._task = self._look = None
         if self._timer is not None:
             self._timer.cancel()
-        if error is not None and error is self._error:
+        # The error's traceback refers to the block's frame, and that to this: a cycle.
+        ours, self._error = self._error is error, None
+        if error is not None and ours:
             raise TimeoutError(self._text) from error
 
     def _over(self) -> None:
@@ -122,6 +125,7 @@ class Timeout:
         if self._is_the_same_await(task) and task.has_arrived():
             self._timer = task.engine.call_later(0, self._looked)
             return
+        self._expired = True
         self._error = Cancelled(self._text)
         task.throw(self._error)
 
