@@ -147,7 +147,7 @@ def test_an_error_is_logged_with_its_connection(backend, logged):
         util.until_end(sock)
     (record,) = logged
     assert record.exc_info[0] is LookupError
-    assert "the handler of <Connection" in record.getMessage()
+    assert " of <Connection" in record.getMessage()
 
 
 def test_the_end_of_the_connection_that_escapes_is_no_error(backend, told):
