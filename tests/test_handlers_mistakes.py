@@ -5,6 +5,7 @@ import asyncio
 import errno
 import functools
 import inspect
+import socket
 
 import pytest
 
@@ -73,6 +74,12 @@ async def in_aio():
     pymux.aio.serve(misfit, LOCAL)
 
 
+def adopted(mux):
+    one, other = socket.socketpair()
+    with one, other:
+        mux.adopt(one, handler=misfit)
+
+
 CALLS = {
     "Server": lambda mux: pymux.Server(misfit, LOCAL),
     "serve": lambda mux: pymux.serve(misfit, LOCAL),
@@ -81,6 +88,7 @@ CALLS = {
     "listen": lambda mux: mux.listen(LOCAL, handler=misfit),
     "listen, Endpoint": lambda mux: mux.listen(pymux.Endpoint(LOCAL, handler=misfit)),
     "connect": lambda mux: mux.connect(("127.0.0.1", 9), handler=misfit),
+    "adopt": adopted,
 }
 
 
@@ -175,6 +183,8 @@ ALIKE = [
     ("draned", of_one, "drained"),
     ("bloked", of_one, "blocked"),
     ("pause_writing", of_one, "blocked"),
+    ("startd", lambda self, mux: None, "started"),
+    ("stoping", lambda self, m: None, "stopping"),
     ("clsoed", of_two, "closed"),
     ("clossed", of_two, "closed"),
     ("on_open", of_one, "opened"),
@@ -206,7 +216,9 @@ def test_a_method_that_looks_like_ours_is_a_type_error_that_names_both(
 @pytest.mark.parametrize("name, method, ours", ALIKE)
 def test_a_method_may_have_any_name_beside_the_one_of_ours(name, method, ours):
     fit = {"received": of_two, "closed": of_two}
-    handler = with_methods(**{name: method, ours: fit.get(ours, of_one)})
+    handler = with_methods(
+        **{"opened": of_one, name: method, ours: fit.get(ours, of_one)}
+    )
     assert pymux.Server(handler, LOCAL)
 
 
@@ -250,6 +262,10 @@ HELPERS = {
     "enclosed": of_one,
     "trained": of_one,
     "cloned": of_one,
+    "locked": of_one,
+    "unblocked": of_one,
+    "restarted": of_one,
+    "shopping": of_two,
     "opted": of_one,
     "drafted": of_one,
     "called": of_one,

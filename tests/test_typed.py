@@ -15,6 +15,7 @@ import pymux
 # Each line that ends with `refused` has an error, and no other line.
 PROGRAM = """\
 import functools
+import socket
 import ssl
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def start(handler: pymux.Handler, at: pymux.Address, cut: pymux.Framing | None) 
     with pymux.Mux() as mux:
         mux.listen(at, handler=handler, framing=cut)
         mux.connect(at, handler=handler, framing=cut)
+        mux.adopt(socket.socket(), handler=handler, framing=cut)
 
 
 start(function, ("127.0.0.1", 8093), None)
@@ -133,6 +135,7 @@ pymux.aio.serve(function, spin=0.1)  # refused
 pymux.connect(("127.0.0.1", 8093), framming=3)  # refused
 pymux.Endpoint("/run/app.sock", handler=3)  # refused
 pymux.Mux().listen("/run/app.sock", handler=texts)  # refused
+pymux.Mux().adopt(socket.socket(), handler=texts)  # refused
 pymux.serve(texts)  # refused
 pymux.serve(of_two)  # refused
 pymux.serve(task)  # refused

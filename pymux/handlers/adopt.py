@@ -9,6 +9,7 @@ from typing import Any
 from ..engine.structs import policy
 from ..objects.base import MuxBase, engine_of
 from ..objects.connection import Connection
+from ..objects.handler import Handler
 from ..values.framing import Framing, check_framing, check_reply_framing
 from ..values.limits import Limits
 from .all import service_to_dial
@@ -28,7 +29,7 @@ class Adopts(MuxBase):
         framing: Framing | None = None,
         reply_framing: Framing | None = None,
         limits: Limits | None = None,
-        handler: Any = None,
+        handler: Handler | None = None,
         half_open: bool = False,
     ) -> Connection:
         """Make a connection of a socket that is connected already.
