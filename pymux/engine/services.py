@@ -78,7 +78,7 @@ class ServiceState:
         self.leave_gaps = True
         self.gap: bytes | None = None
         self.told: tuple[int, int, bool] | None = None
-        self.other = False
+        self.other: bool = False
         self._gaps: Delimiter | None = None  # of what all connections receive
         self._received: Framing | None = None
         self._only: Framing | None = None
