@@ -98,7 +98,7 @@ class Turns(Output):
         self._minimum = self._delay_ns = -1  # of the last harvest
         self._pauses = 0  # of accepting, that were told of
         self._shortages = 0  # of these, for want of something
-        self.notices = Notices()
+        self.notices: Notices = Notices()
 
     @property
     def turns(self) -> int:
