@@ -2,10 +2,12 @@
 basedpyright) where one is installed."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -166,11 +168,23 @@ def by_mypy(paths, folder):
     return [(Path(path), int(line), text) for path, line, text in found]
 
 
-def by_pyright(paths, folder):
-    """The same of pyright."""
+def pyright(*arguments, **options):
+    """What pyright says as JSON, read."""
     command = shutil.which("basedpyright") or shutil.which("pyright")
     if command is None:
         pytest.skip("neither basedpyright nor pyright is installed")
+    done = subprocess.run(
+        [command, "--outputjson", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        **options,
+    )
+    return json.loads(done.stdout)
+
+
+def by_pyright(paths, folder):
+    """The same of pyright."""
     settings = {
         "include": [str(path) for path in paths],
         "extraPaths": [str(Path(pymux.__file__).parents[1])],
@@ -178,13 +192,7 @@ def by_pyright(paths, folder):
         "reportMissingImports": False,
     }
     (folder / "pyrightconfig.json").write_text(json.dumps(settings))
-    done = subprocess.run(
-        [command, "--outputjson", "--pythonpath", sys.executable, "-p", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    said = json.loads(done.stdout)
+    said = pyright("--pythonpath", sys.executable, "-p", folder)
     assert said["summary"]["filesAnalyzed"] >= len(paths)
     return [
         (Path(one["file"]), one["range"]["start"]["line"] + 1, one["message"])
@@ -221,3 +229,24 @@ def test_a_misspelt_option_is_named(said):
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_a_type_checker_finds_nothing_in_the_examples(tmp_path, checker):
     assert CHECKERS[checker](EXAMPLES, tmp_path) == []
+
+
+@pytest.mark.timeout(240)
+def test_every_type_of_the_package_is_known(tmp_path):
+    venv.create(tmp_path, symlinks=True)
+    (site,) = tmp_path.glob("lib/*/site-packages")
+    (site / "pymux").symlink_to(Path(pymux.__file__).parent)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    said = pyright(
+        *("--verifytypes", "pymux", "--ignoreexternal"),
+        env=os.environ | {"PATH": path, "VIRTUAL_ENV": str(tmp_path)},
+        cwd=tmp_path,
+    )["typeCompleteness"]
+    unknown = [
+        (one["name"], *(part["message"] for part in one["diagnostics"]))
+        for one in said["symbols"]
+        if not one["isTypeKnown"]
+    ]
+    # One that is not known makes all that hold it partly unknown.
+    assert [one for one in unknown if not str(one).count("partially unknown")] == []
+    assert said["completenessScore"] == 1
