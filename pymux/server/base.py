@@ -18,7 +18,7 @@ from ..values.checks import check_batch, duration
 from ..values.endpoint import Listenable, Listenables, ListenOptions
 from ..values.stats import Stats
 from .drain import Drain, stop_time
-from .notices import tell_stopping
+from .notices import stopping_of
 
 __all__ = ["ARENA_SIZE", "DEFAULT_ADDRESS", "MAX_MESSAGES", "BaseServer", "Plan"]
 
@@ -97,16 +97,13 @@ class Plan:
                 self.handlers.slow_after = self._slow_handler
                 listeners = self._service.open(mux)
                 self.addresses = [listener.address for listener in listeners]
-                self.drain = Drain(engine, self.handlers, self._tell_stopping)
+                self.drain = Drain(engine, self.handlers, stopping_of(self))
             except BaseException:
                 mux.close()
                 raise
             self.claim, self.mux = claim, mux
             self.engine = engine
             return engine
-
-    def _tell_stopping(self, engine: Engine, seconds: float) -> None:
-        tell_stopping(self, engine, seconds)
 
     def stop_time(self, drain_timeout: float | None) -> float:
         """Return the time by which a stop that is called now must end."""

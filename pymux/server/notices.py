@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..engine.notices import tell
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from ..engine.engine import Engine
     from .base import Plan
 
-__all__ = ["tell_death", "tell_listening", "tell_stopped", "tell_stopping"]
+__all__ = ["stopping_of", "tell_death", "tell_listening", "tell_stopped"]
 
 
 def tell_listening(plan: Plan) -> None:
@@ -27,17 +28,20 @@ def tell_listening(plan: Plan) -> None:
         tell("listening", text, where, engine.name, handler, **about)
 
 
-def tell_stopping(plan: Plan, engine: Engine, seconds: float) -> None:
-    """Say that a server has begun to stop.
+def stopping_of(plan: Plan) -> Callable[[Engine, float], None]:
+    """Return a function that says that a server has begun to stop.
 
-    Args:
-        plan: the server's.
-        engine: the server's.
-        seconds: how long connections have to finish.
+    The function is called with the engine, and the seconds that connections have to
+    finish. It does not refer to the plan, which refers to it.
     """
     text = "the server at %s stops: %d connections have %.3g s to finish"
-    count = engine.counts.connections
-    tell("stopping", text, places(plan), count, seconds, **about(plan))
+    where, attributes = places(plan), about(plan)
+
+    def tell_stopping(engine: Engine, seconds: float) -> None:
+        count = engine.counts.connections
+        tell("stopping", text, where, count, seconds, **attributes)
+
+    return tell_stopping
 
 
 def tell_stopped(plan: Plan, cause: BaseException | None) -> None:
