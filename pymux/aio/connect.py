@@ -105,11 +105,18 @@ async def _dial(
     address: Connectable,
     *,
     framing: Framing | None,
+    reply_framing: Framing | None,
     limits: Limits | None,
     timeout: float | None,
 ) -> LoopConnection:
     """`pymux.dial` in a task: the connection is closed when the task has ended."""
-    conn = await connect(address, framing=framing, limits=limits, timeout=timeout)
+    conn = await connect(
+        address,
+        framing=framing,
+        reply_framing=reply_framing,
+        limits=limits,
+        timeout=timeout,
+    )
     task = asyncio.current_task()
     assert task is not None
     mine = _DIALLED.get(task)
