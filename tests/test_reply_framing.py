@@ -249,6 +249,11 @@ def test_a_server_and_a_connection_of_asyncio_have_it(loop):
             assert await ask(server.address, b"ab\n", 4) == b"\0\2AB"
             conn.send(b"hello")
             assert await asyncio.wait_for(conn.recv(), 10) == b"HELLO"
+            dialled = await pymux.dial(
+                server.address, framing=PREFIX, reply_framing=LINES
+            )
+            dialled.send(b"hello")
+            assert await asyncio.wait_for(dialled.recv(), 10) == b"HELLO"
 
     loop.run(main())
 
