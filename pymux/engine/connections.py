@@ -231,7 +231,7 @@ class Connections(Turns):
         """
         rules.framing = rules.replies = ffi.new("pmx_framing *")[0]
         fill_framing(rules.framing, framing)
-        self.note_framings(rules.service, (framing, framing))
+        self.note_framings(rules.service, (framing, None))
         if not self.log.entries:
             self.switched.clear()
         self.switched[id] = framing or Raw()

@@ -59,7 +59,7 @@ class Load:
         texts = [ffi.from_buffer(b"".join(ring)) for ring in (questions, answers)]
         plan.questions, plan.answers = (ffi.cast("uint8_t *", one) for one in texts)
         plan.endpoints, plan.endpoint_count = where, count
-        rules = policy((framing, framing), LIMITS, half_open=False, timeout=timeout)
+        rules = policy((framing, None), LIMITS, half_open=False, timeout=timeout)
         plan.policy = rules
         place = ffi.new("pmx_load **")
         name = choose(backend) or ffi.NULL

@@ -91,7 +91,8 @@ class ServiceState:
 
     def note_framings(self, received: Framing | None, sent: Framing | None) -> None:
         """Prepare the service for connections with these framings."""
-        received, sent = received or Raw(), sent or Raw()
+        received = received or Raw()
+        sent = sent or received
         if not self._framings:
             self._gaps, self._received = Delimiter.of(received), received
             self.lines = self._gaps if sent == received else Delimiter.of(sent)

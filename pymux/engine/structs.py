@@ -189,7 +189,7 @@ def policy(
     c = ffi.new("pmx_policy *")
     received, sent = framings
     fill_framing(c.framing, received)
-    if (sent or Raw()) != (received or Raw()):
+    if sent is not None and sent != (received or Raw()):
         fill_framing(c.replies, sent)
         c.replies.other = 1
     c.max_connections = min(limits.max_connections or 0, 2**32 - 1)

@@ -62,7 +62,7 @@ class Adopts(MuxBase):
         _check_plain(sock)
         check_framing(framing)
         check_reply_framing(reply_framing)
-        framings = framing, reply_framing or framing
+        framings = framing, reply_framing
         rules = policy(framings, limits, half_open=half_open)
         number, half_open = service_to_dial(engine, handler, half_open)
         rules.half_open, rules.service = half_open, number

@@ -195,7 +195,7 @@ class Settings:
     @property
     def framings(self) -> Framings:
         """The framing of what is received, and that of what is sent."""
-        return self.framing, self.reply_framing or self.framing
+        return self.framing, self.reply_framing
 
     def __str__(self) -> str:
         return format_address(self.address)

@@ -317,7 +317,8 @@ class Splitter:
 Framing = Raw | Lines | LengthPrefix | Varint | Scanner | Splitter | Fixed
 
 Framings = tuple[Framing | None, Framing | None]
-"""The framing of what is received, and that of what is sent."""
+"""The framing of what is received (None: `Raw()`), and that of what is sent (None: the
+same)."""
 
 
 def check_framing(framing: Any) -> None:
