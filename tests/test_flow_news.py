@@ -119,6 +119,18 @@ def test_output_queued_before_the_opening_is_blocked_behind_it(mux):
     assert (acc.blocked, acc.drained) == ([conn], [conn])
 
 
+def test_a_connection_that_closes_before_it_opens_is_neither(mux):
+    limits = pymux.Limits(high_water=100, low_water=10)
+    listener = mux.listen(("127.0.0.1", 0))
+    conn = mux.connect(listener.address, limits=limits)
+    conn.send(b"x" * 101)
+    conn.close()
+    acc = harvest_until(mux, lambda acc: acc.messages)
+    acc.messages[0][0].close()
+    harvest_until(mux, lambda acc: len(acc.closed) == 2, into=acc)
+    assert (acc.blocked, acc.drained) == ([], [])
+
+
 def test_drained_is_not_reported_between_the_waters(mux, stuck):
     conn, peer = stuck
     got = 0
