@@ -137,6 +137,7 @@ void pmx__arena_reset(pmx_arena *arena)
     lay_out(arena);
     arena->size = 0;
     arena->scanned = 0;
+    arena->since = 0;
     arena->uniform = UINT32_MAX;
     arena->gap = arena->no_gaps = 0;
     arena->run_count = 0;

@@ -86,6 +86,8 @@ enum {
 #define PMX__ACK_EACH_NS INT64_C(10000)     /* plus this for each that waits */
 #define PMX__SOON_NS INT64_C(1000000)       /* a look, at the soonest */
 #define PMX__AGAIN_NS INT64_C(1000000)      /* a deadline, events unheard */
+#define PMX__AWAY_NS INT64_C(100000000)     /* a batch's handling, from which on
+                                               peers may wait to be read */
 #define PMX__BUFFERS_NS INT64_C(1000000)    /* a send, after ENOBUFS */
 #define PMX__REDIAL_NS INT64_C(10000000)    /* a Unix backlog that was full */
 
@@ -121,7 +123,9 @@ enum pmx__due {
     PMX__IDLE_DUE,
     PMX__SLOW_DUE,              /* idle, unless the peer is still reading */
     PMX__CLOSE_DUE,             /* counted from the last progress */
-    PMX__LOOK_DUE               /* none: the connection is only looked at */
+    PMX__LOOK_DUE,              /* none: the connection is only looked at */
+    PMX__FRAME_DUE              /* none but that of an unfinished frame, which
+                                   the other ones may have too */
 };
 
 /* Whether a closing connection lingers: the kernel has all output and the end
@@ -398,6 +402,8 @@ struct pmx_mux {
     uint32_t rows, row_conns;
     uint32_t *row_slots;        /* the connections with rows, each once */
     int64_t handed_at;          /* when the caller got the batch, or 0 */
+    int64_t away;               /* how long nothing was read, in all, since the
+                                   caller was at a batch */
     int full;                   /* the batch takes no more */
     int crowded;                /* a listener brings more than fits: do not wait */
     int gathering;              /* the last harvest left the batch unfinished */
@@ -456,6 +462,25 @@ static inline int64_t pmx__after(int64_t at, int64_t span)
     return span > INT64_MAX - at ? INT64_MAX : at + span;
 }
 
+/* True if the connection has no deadline but its unfinished frame's. */
+static inline int pmx__has_no_due(const pmx__conn *c)
+{
+    return c->due == PMX__NOT_DUE || c->due == PMX__FRAME_DUE;
+}
+
+/* The clock of unfinished frames stands while the caller is at a batch. */
+static inline int64_t pmx__frame_clock(const pmx_mux *mux)
+{
+    return mux->now - mux->away;
+}
+
+/* The carry begins with another frame. It remembers when the frame began by
+ * that clock; of a connection that is not read, how long the frame was read. */
+static inline void pmx__frame_begins(const pmx_mux *mux, const pmx__conn *c)
+{
+    c->carry->since = c->flags & PMX__MAY_BRING ? pmx__frame_clock(mux) : 0;
+}
+
 /* arena.c */
 void pmx__arena_reset(pmx_arena *arena);
 /* Room for size more bytes behind data; the arena may move. */
@@ -485,6 +510,10 @@ void pmx__touch(pmx_mux *mux, uint32_t slot);
 void pmx__set_due(pmx_mux *mux, uint32_t slot, enum pmx__due due);
 int64_t pmx__next_due(const pmx_mux *mux);
 int64_t pmx__deadline_of(const pmx__conn *c);   /* INT64_MAX: none */
+/* The same of the connection's unfinished frame. */
+int64_t pmx__frame_deadline(const pmx_mux *mux, const pmx__conn *c);
+/* Have the connection come up when its unfinished frame is too old. */
+void pmx__frame_due(pmx_mux *mux, uint32_t slot);
 /* Have the connection come up by then, or at its deadline if that is sooner. */
 void pmx__look_at(pmx_mux *mux, uint32_t slot, int64_t at);
 /* A connection whose time is over, or that is to be looked at; or NONE. */

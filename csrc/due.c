@@ -8,6 +8,11 @@
  *
  * A connection that closes or dials comes up before its deadline too, to be
  * looked at: the heap has the earlier of the two times.
+ *
+ * An unfinished frame has a deadline of its own, beside the connection's. The
+ * heap has the earlier of both, and does not learn that the frame is whole or
+ * that reading has stopped: the connection then comes up in vain, once in the
+ * time that a frame may take.
  */
 #include "core.h"
 
@@ -24,6 +29,22 @@ int64_t pmx__deadline_of(const pmx__conn *c)
     else if (c->due == PMX__CLOSE_DUE)
         span = c->rules->policy.close_ns;
     return span < 0 ? INT64_MAX : pmx__after(c->since, span);
+}
+
+int64_t pmx__frame_deadline(const pmx_mux *mux, const pmx__conn *c)
+{
+    int64_t span = c->rules->policy.message_ns;
+    uint32_t now = c->flags & (PMX__MAY_BRING | PMX__FRAMES | PMX__CLOSING |
+                               PMX__DONE);
+    /* the links of those that linger stand in the place of the carry */
+    if (span < 0 || now != PMX__MAY_BRING || !c->carry)
+        return INT64_MAX;
+    return pmx__after(c->carry->since + mux->away, span);
+}
+
+static int64_t next_of(const pmx_mux *mux, const pmx__conn *c)
+{
+    return pmx__earlier(pmx__deadline_of(c), pmx__frame_deadline(mux, c));
 }
 
 static void put(pmx_mux *mux, uint32_t place, pmx__deadline d)
@@ -71,11 +92,26 @@ void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
     pmx__undue(mux, slot);
     c->since = since;
     c->due = due & 7;
-    int64_t at = pmx__deadline_of(c);
+    if (pmx__deadline_of(c) == INT64_MAX)
+        c->due = PMX__FRAME_DUE;
+    int64_t at = next_of(mux, c);
     if (at == INT64_MAX)
         c->due = PMX__NOT_DUE;
     else
         settle(mux, mux->due_count++, (pmx__deadline){.at = at, .slot = slot});
+}
+
+void pmx__frame_due(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    int64_t at = pmx__frame_deadline(mux, c);
+    if (at >= (c->due ? mux->due[c->due_place].at : INT64_MAX))
+        return;
+    if (!c->due) {
+        c->due = PMX__FRAME_DUE;
+        c->due_place = mux->due_count++;
+    }
+    settle(mux, c->due_place, (pmx__deadline){.at = at, .slot = slot});
 }
 
 void pmx__look_at(pmx_mux *mux, uint32_t slot, int64_t at)
@@ -101,7 +137,7 @@ void pmx__touch(pmx_mux *mux, uint32_t slot)
         c->since = mux->now;
     else if (c->due == PMX__SLOW_DUE)
         pmx__set_due(mux, slot, PMX__IDLE_DUE);
-    else if (c->flags & (PMX__PAUSED | PMX__HELD) && !c->due)
+    else if (c->flags & (PMX__PAUSED | PMX__HELD) && pmx__has_no_due(c))
         c->since = 0;           /* the time that its clock has run */
 }
 
@@ -122,10 +158,14 @@ uint32_t pmx__overdue(pmx_mux *mux)
     while (mux->due_count && mux->due[0].at <= mux->now) {
         pmx__deadline first = mux->due[0];
         const pmx__conn *c = pmx__slot(mux, first.slot);
-        first.at = pmx__deadline_of(c);
-        if (first.at <= mux->now || c->due != PMX__IDLE_DUE)
+        first.at = next_of(mux, c);
+        if (first.at <= mux->now ||
+            c->flags & (PMX__CONNECTING | PMX__CLOSING))
             return first.slot;
-        settle(mux, 0, first);      /* the connection was touched since */
+        if (first.at == INT64_MAX)
+            pmx__undue(mux, first.slot);
+        else
+            settle(mux, 0, first);  /* the connection was touched since */
     }
     return PMX__NONE;
 }

@@ -4,6 +4,9 @@
  * read, until its turn comes, until the task that has its message answers.
  * None of that is examined before the time is over, so a message costs one
  * store, the touch.
+ *
+ * A frame that is not whole yet has a clock of its own, which no byte sets
+ * back. It runs while the connection is read: see pmx__watch().
  */
 #include "state.h"
 
@@ -73,6 +76,18 @@ static void expire_idle(pmx_mux *mux, uint32_t slot)
     }
 }
 
+/* The unfinished frame is too old, unless bytes have arrived that may end it:
+ * those are read first. */
+static void expire_frame(pmx_mux *mux, uint32_t slot)
+{
+    const pmx__conn *c = pmx__slot(mux, slot);
+    size_t arrived = c->flags & PMX__CAN_READ ? 1 : pmx__arrived(c->sock);
+    if (arrived && arrived != SIZE_MAX)
+        pmx__put_off(mux);
+    else
+        pmx__finish(mux, slot, ETIMEDOUT, 1);
+}
+
 void pmx__expire(pmx_mux *mux)
 {
     uint32_t slot;
@@ -82,12 +97,16 @@ void pmx__expire(pmx_mux *mux)
     int heard = !mux->unheard || mux->unheard > rounds;
     for (uint32_t left = PMX__EXPIRIES;
          left && (slot = pmx__overdue(mux)) != PMX__NONE; left--) {
-        if (!is_idle_due(pmx__slot(mux, slot)))
+        const pmx__conn *c = pmx__slot(mux, slot);
+        int frame = pmx__frame_deadline(mux, c) <= mux->now;
+        if (!frame && !is_idle_due(c))
             pmx__is_due(mux, slot);
-        else if (heard)
-            expire_idle(mux, slot);
-        else
+        else if (!heard)
             pmx__put_off(mux);
+        else if (frame)
+            expire_frame(mux, slot);
+        else
+            expire_idle(mux, slot);
     }
 }
 
@@ -110,6 +129,8 @@ void pmx__hand_back(pmx_mux *mux, int64_t now)
     enum { BRIEF_NS = 1000000 };
     if (!mux->handed_at || now - mux->handed_at < BRIEF_NS)
         return;
+    if (now - mux->handed_at >= PMX__AWAY_NS)
+        mux->away += now - mux->handed_at;
     mux->now = mux->handed_at = now;
     for (uint32_t i = 0; i < mux->row_conns; i++)
         pmx__touch(mux, mux->row_slots[i]);

@@ -157,5 +157,8 @@ int pmx__take_in(pmx_mux *mux, uint32_t slot)
     if ((c->flags & (PMX__LIMITED | PMX__ENDED | PMX__DONE)) == PMX__LIMITED &&
         !c->left && !pmx__held(c))
         pmx__look_for_end(mux, slot);   /* before its last rows are reported */
+    if (!(c->flags & (PMX__CLOSING | PMX__DONE)) && c->carry &&
+        c->rules->policy.message_ns >= 0)
+        pmx__frame_due(mux, slot);
     return full;
 }

@@ -57,6 +57,7 @@ static int adopt(pmx_mux *mux, uint32_t slot, const pmx_frame *frame)
         }
         memcpy(c->carry->data, carry->data + frame->whole, rest);
         c->carry->size = rest;
+        pmx__frame_begins(mux, c);
     }
     mux->stats.buffers -= carry->total;
     carry->data += frame->head;
@@ -104,6 +105,7 @@ int pmx__deliver_carry(pmx_mux *mux, uint32_t slot)
             c->carry->data += frame.whole;
             c->carry->capacity -= frame.whole;
             c->carry->size -= frame.whole;
+            pmx__frame_begins(mux, c);
         }
         found = PMX__MORE;
         if (mux->full)
@@ -144,9 +146,10 @@ size_t pmx__carry_room(pmx_mux *mux, pmx__conn *c, size_t allowance)
 
 /* --- in the arena ------------------------------------------------------- */
 
-/* Keep what is left over behind the frames as the carry. */
+/* Keep what is left over behind the frames as the carry; `begins` if a frame
+ * was in front of it. */
 static int keep_rest(pmx_mux *mux, pmx__conn *c, const uint8_t *rest,
-                     size_t size, uint64_t scanned)
+                     size_t size, uint64_t scanned, int begins)
 {
     if (!size) {
         pmx__carry_drop(mux, c);
@@ -154,8 +157,12 @@ static int keep_rest(pmx_mux *mux, pmx__conn *c, const uint8_t *rest,
     }
     if (c->carry)
         c->carry->size = 0;
+    else
+        begins = 1;
     if (pmx__arena_reserve(mux, &c->carry, size, size))
         return -ENOMEM;
+    if (begins)
+        pmx__frame_begins(mux, c);
     memcpy(c->carry->data, rest, size);
     c->carry->size = size;
     c->carry->scanned = scanned;
@@ -168,7 +175,7 @@ void pmx__cut_in_arena(pmx_mux *mux, uint32_t slot, size_t size,
 {
     pmx__conn *c = pmx__slot(mux, slot);
     uint8_t *at = mux->arena->data + mux->arena->size;
-    uint8_t *end = at + size;
+    uint8_t *begin = at, *end = at + size;
     pmx_frame frame;
     int found = PMX__MORE;
 
@@ -191,7 +198,7 @@ void pmx__cut_in_arena(pmx_mux *mux, uint32_t slot, size_t size,
         found = PMX__MORE;
     }
     if ((found >= 0 || c->row_turn == mux->turn) &&
-        keep_rest(mux, c, at, (size_t)(end - at), scanned))
+        keep_rest(mux, c, at, (size_t)(end - at), scanned, at != begin))
         pmx__finish(mux, slot, ENOMEM, 1);
     else if (found < 0)
         pmx__input_broken(mux, slot, -found);

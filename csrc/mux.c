@@ -403,7 +403,6 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
     t->idle = mux->idle;
     t->foreign_count = mux->foreign_count;
     t->foreign = mux->foreign;
-    mux->handed_at = mux->now;
     if (mux->arena != t->arena)
         reason |= PMX_LARGE;
     t->arena = mux->arena;
@@ -412,6 +411,8 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
         reason |= PMX_OTHER_ROWS | PMX_ROWS;
     if (mux->rows)
         reason |= PMX_ROWS;
+    if (reason & PMX_ROWS)
+        mux->handed_at = mux->now;
     if (mux->arena->gap)
         reason |= PMX_GAPS;
     t->reason = (uint32_t)reason;

@@ -76,6 +76,7 @@ typedef struct {
     uint64_t low_water;
     uint64_t max_output;
     int64_t idle_ns;
+    int64_t message_ns;         /* from a frame's first byte to its last */
     int64_t close_ns;
     int64_t connect_ns;         /* read by pmx_connect() alone */
     /* TCP's keepalive, in seconds, seconds and probes; idle 0 is none. */
@@ -163,7 +164,8 @@ typedef struct {
     uint64_t total;             /* bytes of this whole block */
     uint64_t capacity;          /* of data */
     uint64_t size;              /* of data in use */
-    uint64_t scanned;           /* (an unfinished frame) searched so far */
+    uint64_t scanned;           /* (an unfinished frame) searched so far, */
+    int64_t since;              /* and when it began: see pmx__frame_begins() */
     uint32_t rows;              /* room for so many messages */
     uint32_t uniform;           /* every message has this length, or ~0 */
     uint32_t gap;               /* bytes of delimiter left behind each */

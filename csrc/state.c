@@ -97,6 +97,11 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
         c->flags ^= PMX__MAY_BRING;
         mux->sources += source ? 1u : UINT32_MAX;
         c->rules->service->sources += source ? 1u : UINT32_MAX;
+        if (!(f & (PMX__CLOSING | PMX__DONE)) && c->carry) {
+            /* an unfinished frame's clock stands from here on, or goes on */
+            c->carry->since = pmx__frame_clock(mux) - c->carry->since;
+            pmx__frame_due(mux, slot);
+        }
     }
     if (mux->poller->edge || !(f & PMX__IN_POLLER))
         return;
@@ -163,7 +168,8 @@ void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag)
     if (c->flags & PMX__DONE || !(c->flags & flag))
         return;
     c->flags &= ~flag;
-    if (!(c->flags & (STOPPED | PMX__CLOSING | PMX__CONNECTING)) && !c->due)
+    if (!(c->flags & (STOPPED | PMX__CLOSING | PMX__CONNECTING)) &&
+        pmx__has_no_due(c))
         pmx__due_since(mux, slot, PMX__IDLE_DUE, mux->now - c->since);
     pmx__watch(mux, slot);
     if (pmx__has_work(c))

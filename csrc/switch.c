@@ -12,7 +12,7 @@
 static void set_deadline(pmx_mux *mux, uint32_t slot)
 {
     const pmx__conn *c = pmx__slot(mux, slot);
-    int64_t since = c->due ? c->since : mux->now;
+    int64_t since = pmx__has_no_due(c) ? mux->now : c->since;
     int slow = c->due == PMX__SLOW_DUE && c->rules->policy.idle_ns > 0;
     if (c->flags & PMX__CONNECTING)
         return;                 /* pmx_connect() was told how long */
@@ -85,6 +85,7 @@ static int cut_anew(pmx_mux *mux, uint32_t slot, const uint8_t *bytes,
     if (!c->carry)
         return 0;
     c->carry->scanned = 0;
+    pmx__frame_begins(mux, c);
     c->flags |= PMX__FRAMES;    /* perhaps: delivering finds out */
     if (c->flags & PMX__ENDED)
         go_on(mux, slot);

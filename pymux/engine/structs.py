@@ -198,6 +198,7 @@ def policy(
     c.low_water = limits.low_water
     c.max_output = limits.max_output
     c.idle_ns = seconds("idle_timeout", limits.idle_timeout)
+    c.message_ns = seconds("message_timeout", limits.message_timeout)
     c.close_ns = seconds("close_timeout", limits.close_timeout)
     c.connect_ns = seconds("timeout", timeout)
     if limits.keepalive is not None:

@@ -71,6 +71,15 @@ class Limits:
             stands still while the peer waits for this side: while reading is
             paused, while bytes have arrived that are not read yet, and while a
             coroutine has a message that it has not answered.
+        message_timeout: seconds from a frame's first byte to its last; then the
+            connection ends with `ETIMEDOUT`, however often a byte arrives. None:
+            for ever. The time begins anew with each frame, and there is none
+            between frames. The clock stands still while this side reads nothing:
+            while reading is paused, while output is over high water, while
+            messages wait that a coroutine has not taken, and while a batch keeps
+            its handler busy for 0.1 s or longer. Bytes that have arrived are read
+            before a frame is given up. `Raw` and `Splitter` have no such limit:
+            to the core each of their receives is whole.
         close_timeout: seconds without progress in which `close()` waits to
             flush and to see the peer's end; then the connection is reset with
             `ETIMEDOUT`. None: for ever. Progress is a byte that the kernel took
@@ -96,6 +105,7 @@ class Limits:
     low_water: int = 16384
     max_output: int = 16777216
     idle_timeout: float | None = None
+    message_timeout: float | None = None
     close_timeout: float | None = 30.0
     keepalive: tuple[int, int, int] | None = None
 
@@ -107,6 +117,7 @@ class Limits:
         low_water: int = 16384,
         max_output: int = 16777216,
         idle_timeout: float | None = None,
+        message_timeout: float | None = None,
         close_timeout: float | None = 30.0,
         keepalive: tuple[int, int, int] | None = None,
     ) -> None:
@@ -128,6 +139,7 @@ class Limits:
             low_water=low_water,
             max_output=whole("max_output", max_output, 1, most),
             idle_timeout=duration("idle_timeout", idle_timeout),
+            message_timeout=duration("message_timeout", message_timeout),
             close_timeout=duration("close_timeout", close_timeout),
             keepalive=_keepalive(keepalive),
         )

@@ -222,7 +222,8 @@ static void check_conn(const conn *k)
     if (peer_matter(k))
         return;
     /* a time that is over is said; whatever else ends it loses nothing */
-    if (k->error && (k->policy.idle_ns >= 0 || k->policy.close_ns >= 0))
+    if (k->error && (k->policy.idle_ns >= 0 || k->policy.message_ns >= 0 ||
+                     k->policy.close_ns >= 0))
         return;
     CHECK(k->opened && k->told_closed);
     if (p->got.size < k->owed)

@@ -236,6 +236,8 @@ static int explains(const conn *k, int error)
         return k->outgoing && !k->opened;
     case ETIMEDOUT:
         return (k->policy.idle_ns >= 0 && k->opened) ||
+               (k->policy.message_ns >= 0 && k->opened &&
+                k->policy.framing.kind != PMX_RAW) ||
                k->policy.close_ns >= 0 ||
                (!k->opened && k->outgoing) ||
                (matter & WAS_CUT && p->break_error != ECONNRESET);

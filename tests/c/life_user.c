@@ -60,6 +60,7 @@ static pmx_policy some_policy(void)
     p.max_output = life.wild ? ONE_OF(life.c, outputs) : 16777216;
     p.half_open = choose(life.c, 2);
     p.idle_ns = some_time(life.c);
+    p.message_ns = some_time(life.c);
     p.close_ns = some_time(life.c);
     p.connect_ns = some_time(life.c);
     p.service = choose(life.c, life.services);

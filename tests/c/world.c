@@ -75,7 +75,7 @@ pmx_policy raw(void)
     p.high_water = 65536;
     p.low_water = 16384;
     p.max_output = 16777216;
-    p.idle_ns = -1;
+    p.idle_ns = p.message_ns = -1;
     p.close_ns = 30000 * MS;
     p.connect_ns = -1;
     return p;
