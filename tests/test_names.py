@@ -74,7 +74,8 @@ SIGNATURES = {
     "Splitter": "(factory, max_size=1048576)",
     "Fixed": "(size)",
     "Limits": "(*, max_connections=None, high_water=65536, low_water=16384,"
-    " max_output=16777216, idle_timeout=None, close_timeout=30.0, keepalive=None)",
+    " max_output=16777216, idle_timeout=None, message_timeout=None,"
+    " close_timeout=30.0, keepalive=None)",
     "Endpoint": "(address, *, framing=None, reply_framing=None, ssl=None,"
     " limits=None, handler=None, server_hostname=None,"
     " require_close_notify=True, backlog=None, reuse_port=False, mode=384)",

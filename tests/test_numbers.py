@@ -185,6 +185,7 @@ def stop_in_loop(timeout):
 
 SECONDS = {
     "idle_timeout": lambda n: pymux.Limits(idle_timeout=n),
+    "message_timeout": lambda n: pymux.Limits(message_timeout=n),
     "close_timeout": lambda n: pymux.Limits(close_timeout=n),
     "drain_timeout": lambda n: pymux.Server(echo, HERE, drain_timeout=n),
     "stop": stop,
