@@ -411,7 +411,7 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
         reason |= PMX_OTHER_ROWS | PMX_ROWS;
     if (mux->rows)
         reason |= PMX_ROWS;
-    if (reason & PMX_ROWS)
+    if (reason & PMX_ROWS || mux->foreign_count)
         mux->handed_at = mux->now;
     if (mux->arena->gap)
         reason |= PMX_GAPS;
