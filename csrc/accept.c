@@ -176,7 +176,13 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
                   const pmx__target *peer)
 {
     uint32_t slot;
-    int error = pmx__conn_new(mux, l->rules, &slot);
+    int counts = pmx__peer_comes(mux, l->rules, peer);
+    if (counts == -EACCES) {
+        pmx__drop_sock(sock);
+        mux->stats.refused_per_peer++;
+        return;
+    }
+    int error = counts < 0 ? counts : pmx__conn_new(mux, l->rules, &slot);
     if (error)
         goto refuse;
     if (!PMX__HANDS_ON)
@@ -184,12 +190,18 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     pmx__conn *c = pmx__slot(mux, slot);
     c->sock = sock;
     pmx__keep_peer(c, peer);
+    if ((c->task & PMX__FAMILY) == PMX__SCOPED && !c->at.peer6 && counts) {
+        pmx__conn_free(mux, slot);      /* its end could not be counted */
+        error = -ENOMEM;
+        goto refuse;
+    }
     error = mux->poller->add(mux->poll_state, sock, pmx__id(slot, c),
                              PMX__IN | PMX__OUT);
     if (error) {
         pmx__conn_free(mux, slot);
         goto refuse;
     }
+    c->counts_for_peer = (unsigned)counts & 1;
     c->flags = PMX__IN_POLLER | PMX__COUNTED;
     c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
     if (mux->draining == 2) {   /* drain_all() may have passed its slot */
@@ -201,6 +213,8 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     pmx__opened(mux, slot);
     return;
 refuse:
+    if (counts > 0)
+        pmx__peer_leaves(mux, l->rules, peer);
     pmx__drop_sock(sock);
     mux->stats.refused++;
     pause_accepting(mux, error);

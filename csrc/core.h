@@ -230,7 +230,8 @@ typedef struct pmx__conn {
     int64_t since;              /* last activity */
     pmx_sock sock;
     uint32_t generation : 29;   /* even: the slot is free */
-    uint32_t say_blocked : 1;   /* another flag: see report.c */
+    uint32_t say_blocked : 1;   /* more flags: see report.c */
+    uint32_t counts_for_peer : 1;       /* and peers.c */
     uint32_t flags;             /* enum pmx__flags */
     int32_t error;              /* the first errno */
     uint32_t ready_prev, ready_next;
@@ -301,6 +302,14 @@ typedef struct {
     size_t size;
 } pmx__dirty;
 
+/* Connections of a listener that one peer address has. */
+typedef struct {
+    pmx__rules *rules;          /* the listener's; NULL: a free place */
+    uint64_t net;
+    uint32_t is6;
+    uint32_t count;
+} pmx__peer_count;
+
 struct pmx_mux {
     int32_t door;               /* see entry.c */
     uint32_t forks;
@@ -318,6 +327,9 @@ struct pmx_mux {
     uint32_t due_count, due_room;
     pmx__rules **rules;         /* the table of those that are reused */
     uint32_t rules_count, rules_room;   /* the room is a power of 2 */
+    pmx__peer_count *peers;     /* the table of max_per_peer, likewise */
+    uint32_t peer_used, peer_room;
+    uint64_t peer_seed;
     pmx__listener *listeners;
     uint32_t listener_count, listener_room;
     pmx__list free_listeners;

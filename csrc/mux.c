@@ -146,6 +146,7 @@ void pmx__do_shut(pmx_mux *mux)
     free(mux->slabs);
     free(mux->due);
     free(mux->rules);
+    free(mux->peers);
     free(mux->listeners);
     free(mux->pieces);
     free(mux->dirty);

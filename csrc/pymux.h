@@ -79,6 +79,9 @@ typedef struct {
     int64_t message_ns;         /* from a frame's first byte to its last */
     int64_t close_ns;
     int64_t connect_ns;         /* read by pmx_connect() alone */
+    uint32_t max_per_peer;      /* of a listener: connections of an address, or
+                                   of a /64 of IPv6; 0 is none */
+    uint32_t unused;
     /* TCP's keepalive, in seconds, seconds and probes; idle 0 is none. */
     uint32_t keep_idle;
     uint32_t keep_interval;
@@ -248,6 +251,7 @@ typedef struct {
     uint64_t closed;
     uint64_t reset;
     uint64_t refused;
+    uint64_t refused_per_peer;
     uint64_t messages_in;
     uint64_t messages_out;
     uint64_t bytes_in;

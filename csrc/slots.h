@@ -37,6 +37,15 @@ void pmx__may_go(pmx_mux *mux, uint32_t slot);
 void pmx__linger_no_more(pmx_mux *mux, uint32_t slot);
 int pmx__policy_valid(pmx_mux *mux, const pmx_policy *policy);
 
+/* peers.c */
+/* A connection of the peer comes to a listener that has these rules: 1 if the
+ * connection is counted, 0 if there is no need to; -EACCES if the peer has
+ * max_per_peer of them. */
+int pmx__peer_comes(pmx_mux *mux, pmx__rules *rules, const pmx__target *peer);
+/* One that was counted has ended. */
+void pmx__peer_leaves(pmx_mux *mux, pmx__rules *rules,
+                      const pmx__target *peer);
+
 /* listeners.c */
 uint64_t pmx__listener_id(const pmx_mux *mux, const pmx__listener *l);
 pmx__listener *pmx__find_listener(const pmx_mux *mux, uint64_t id);

@@ -263,6 +263,12 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         c->error = ETIMEDOUT;
     if (c->error == EPIPE)      /* both are called ECONNRESET */
         c->error = ECONNRESET;
+    if (c->counts_for_peer) {
+        pmx__target peer;
+        pmx__peer(c, &peer);
+        pmx__peer_leaves(mux, pmx__counted_by(c), &peer);
+        c->counts_for_peer = 0;
+    }
     pmx__keep_names(c);
     pmx__queue_drop(mux, c);
     pmx__linger_no_more(mux, slot);

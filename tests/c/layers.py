@@ -28,6 +28,7 @@ LAYERS = """
 4 transport.h: transport_plain outq
 5 slots.h: services
 5 slots.h: slots
+5 slots.h: peers
 5 slots.h: listeners
 6 state.h: state
 6 state.h: report close

@@ -106,6 +106,7 @@ static void user_listens(void)
         return;
     d->policy = some_policy();
     d->policy.max_connections = once_in(life.c, 3) ? 1 + choose(life.c, 3) : 0;
+    d->policy.max_per_peer = once_in(life.c, 4) ? 1 + choose(life.c, 3) : 0;
     d->at = (pmx_endpoint){.host = i ? "::1" : "127.0.0.1"};
     if (i > 1) {
         snprintf(d->path, sizeof d->path, "%s", i == 2 ? "@pymux" : "/pymux");

@@ -20,7 +20,7 @@ static const test_case *const all[] = {
     life_tests, drain_tests, fail_tests, wire_tests,
     random_tests, watch_tests, fault_tests, thread_tests, entry_tests,
     sim_tests, corpus_tests, linger_tests, gather_tests, services_tests,
-    listen_on_tests, idle_tests, message_time_tests, due_tests, unix_path_tests, length_tests,
+    listen_on_tests, idle_tests, message_time_tests, peers_tests, due_tests, unix_path_tests, length_tests,
     switch_tests, switch_policy_tests,
     toy_tests, clock_tests, output_limit_tests, arrow_tests,
     foreign_tests, load_tests,

@@ -65,11 +65,14 @@ static void check_services(const pmx_mux *m)
 static void check_place(const pmx_mux *m, uint32_t slot)
 {
     const pmx__conn *c = pmx__slot(m, slot);
-    if (!c->due)
+    if (!c->due) {
+        CHECK(pmx__frame_deadline(m, c) == INT64_MAX);
         return;
+    }
     CHECK(c->due_place < m->due_count);
     EQUAL(m->due[c->due_place].slot, slot);
     CHECK(m->due[c->due_place].at <= pmx__deadline_of(c));
+    CHECK(m->due[c->due_place].at <= pmx__frame_deadline(m, c));
 }
 
 /* Those that linger are in a list, linked both ways, and nobody else is. */
@@ -186,8 +189,28 @@ static void check_listeners(const pmx_mux *m)
     EQUAL(length_of(m, &m->free_listeners), m->listener_count - count);
 }
 
+/* The table of peers counts those that say so, and none beyond its limit. */
+static void check_peers(const pmx_mux *m)
+{
+    uint32_t counted = 0, found = 0, used = 0;
+    for (uint32_t slot = 0; slot < m->slots; slot++)
+        counted += pmx__slot(m, slot)->counts_for_peer;
+    for (uint32_t i = 0; i < m->peer_room; i++) {
+        const pmx__peer_count *p = &m->peers[i];
+        if (!p->rules)
+            continue;
+        CHECK(p->count && p->count <= p->rules->policy.max_per_peer);
+        found += p->count;
+        used++;
+    }
+    EQUAL(found, counted);
+    EQUAL(m->peer_used, used);
+    EQUAL(!m->peers, !used);
+}
+
 void mux_is_sound(const pmx_mux *m)
 {
+    check_peers(m);
     check_services(m);
     check_slots(m);
     check_listeners(m);

@@ -34,7 +34,7 @@ extern const test_case frame_tests[], memory_tests[], poller_tests[],
     drain_tests[], fail_tests[], wire_tests[], random_tests[], watch_tests[],
     fault_tests[], thread_tests[], entry_tests[], sim_tests[],
     corpus_tests[], linger_tests[], gather_tests[], services_tests[], listen_on_tests[],
-    idle_tests[], due_tests[], message_time_tests[],
+    idle_tests[], due_tests[], message_time_tests[], peers_tests[],
     unix_path_tests[],
     length_tests[], switch_tests[], switch_policy_tests[], toy_tests[],
     output_limit_tests[], arrow_tests[], foreign_tests[], load_tests[];
