@@ -178,8 +178,8 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     uint32_t slot;
     int counts = pmx__peer_comes(mux, l->rules, peer);
     if (counts == -EACCES) {
-        pmx__drop_sock(sock);
         mux->stats.refused_per_peer++;
+        pmx__drop_sock(sock);
         return;
     }
     int error = counts < 0 ? counts : pmx__conn_new(mux, l->rules, &slot);

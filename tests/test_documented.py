@@ -156,9 +156,9 @@ def test_help_shows_nothing_but_the_public_names():
         ),
         (
             pymux.Limits(),
-            "Limits(max_connections=None, high_water=65536, low_water=16384, "
-            "max_output=16777216, idle_timeout=None, message_timeout=None, "
-            "close_timeout=30.0, keepalive=None)",
+            "Limits(max_connections=None, max_per_peer=None, high_water=65536, "
+            "low_water=16384, max_output=16777216, idle_timeout=None, "
+            "message_timeout=None, close_timeout=30.0, keepalive=None)",
         ),
     ],
 )

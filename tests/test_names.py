@@ -73,8 +73,8 @@ SIGNATURES = {
     "Scanner": "(address, keep=None, max_size=1048576)",
     "Splitter": "(factory, max_size=1048576)",
     "Fixed": "(size)",
-    "Limits": "(*, max_connections=None, high_water=65536, low_water=16384,"
-    " max_output=16777216, idle_timeout=None, message_timeout=None,"
+    "Limits": "(*, max_connections=None, max_per_peer=None, high_water=65536,"
+    " low_water=16384, max_output=16777216, idle_timeout=None, message_timeout=None,"
     " close_timeout=30.0, keepalive=None)",
     "Endpoint": "(address, *, framing=None, reply_framing=None, ssl=None,"
     " limits=None, handler=None, server_hostname=None,"
@@ -100,6 +100,7 @@ STATS = [
     "closed",
     "reset",
     "refused",
+    "refused_per_peer",
     "messages_in",
     "messages_out",
     "bytes_in",

@@ -347,6 +347,7 @@ def test_more_messages_than_there_can_be_are_taken():
 def test_what_is_kept_is_plain_numbers():
     limits = pymux.Limits(
         max_connections=Whole(3),
+        max_per_peer=Whole(2),
         high_water=Whole(7),
         low_water=Whole(5),
         max_output=Whole(9),
@@ -356,6 +357,7 @@ def test_what_is_kept_is_plain_numbers():
     )
     plain = pymux.Limits(
         max_connections=3,
+        max_per_peer=2,
         high_water=7,
         low_water=5,
         max_output=9,

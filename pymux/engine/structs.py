@@ -193,6 +193,7 @@ def policy(
         fill_framing(c.replies, sent)
         c.replies.other = 1
     c.max_connections = min(limits.max_connections or 0, 2**32 - 1)
+    c.max_per_peer = min(limits.max_per_peer or 0, 2**32 - 1)
     c.half_open = bool(half_open)
     c.high_water = limits.high_water
     c.low_water = limits.low_water

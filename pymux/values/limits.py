@@ -56,6 +56,14 @@ class Limits:
             has output to receive yet or has not ended, are counted apart, up to
             the same number. Above that number the oldest of those whose peer has
             acknowledged everything is closed.
+        max_per_peer: connections of a listener that one peer address may have at
+            once. Peers of IPv6 count by /64, the first half of their address, and
+            an IPv4-mapped address counts as the one of IPv4. Peers on Unix sockets
+            are not counted. One connection more is accepted and closed at once,
+            without a row or a call for it, and counted in
+            `Stats.refused_per_peer`: other peers wait behind it in the backlog, so
+            accepting does not pause. A connection that this side has closed counts
+            until its peer has ended too. None: no limit.
         high_water: bytes of queued output over which reading pauses.
         low_water: bytes of queued output under which reading goes on; at most
             `high_water`.
@@ -101,6 +109,7 @@ class Limits:
     """
 
     max_connections: int | None = None
+    max_per_peer: int | None = None
     high_water: int = 65536
     low_water: int = 16384
     max_output: int = 16777216
@@ -113,6 +122,7 @@ class Limits:
         self,
         *,
         max_connections: int | None = None,
+        max_per_peer: int | None = None,
         high_water: int = 65536,
         low_water: int = 16384,
         max_output: int = 16777216,
@@ -125,6 +135,8 @@ class Limits:
             max_connections = whole(
                 "max_connections", max_connections, 1, LARGEST, "or None"
             )
+        if max_per_peer is not None:
+            max_per_peer = whole("max_per_peer", max_per_peer, 1, LARGEST, "or None")
         most = 2**62
         high_water = whole("high_water", high_water, 0, most)
         low_water = whole("low_water", low_water, 0, most)
@@ -135,6 +147,7 @@ class Limits:
         set_fields(
             self,
             max_connections=max_connections,
+            max_per_peer=max_per_peer,
             high_water=high_water,
             low_water=low_water,
             max_output=whole("max_output", max_output, 1, most),

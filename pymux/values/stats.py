@@ -29,6 +29,8 @@ class Stats(_Ends):
         reset: those of `closed` that either side has reset.
         refused: connections that were accepted, and closed at once since the
             backend was full.
+        refused_per_peer: connections that were accepted, and closed at once since
+            their peer address had `Limits.max_per_peer` already.
         messages_in: frames received.
         messages_out: frames accepted for sending.
         bytes_in: bytes received.
@@ -59,6 +61,7 @@ class Stats(_Ends):
     closed: int = 0
     reset: int = 0
     refused: int = 0
+    refused_per_peer: int = 0
     messages_in: int = 0
     messages_out: int = 0
     bytes_in: int = 0
