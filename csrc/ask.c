@@ -48,6 +48,27 @@ int64_t pmx__do_pass_over(const pmx_mux *mux, uint64_t *ids, uint32_t count,
     return kept;
 }
 
+int64_t pmx__do_socket(const pmx_mux *mux, uint64_t id)
+{
+    const pmx__listener *l = NULL;
+    const pmx__conn *c = NULL;
+    if (id & PMX__LISTENER_TAG)
+        l = pmx__find_listener(mux, id);
+    else
+        c = pmx__find(mux, id);
+    pmx_sock sock = l ? l->sock : c ? c->sock : PMX__NO_SOCK;
+    return sock == PMX__NO_SOCK ? -ENOENT : (int64_t)sock;
+}
+
+int pmx__do_credentials(const pmx_mux *mux, uint64_t id, int64_t of[3])
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    if (!c || c->sock == PMX__NO_SOCK)
+        return -ENOENT;
+    return (c->task & PMX__FAMILY) == 1 ? pmx__credentials(c->sock, of)
+                                        : -ENOTSUP;
+}
+
 int pmx__do_pending(const pmx_mux *mux, uint64_t id)
 {
     const pmx__conn *c = pmx__find(mux, id);

@@ -170,6 +170,16 @@ int64_t pmx_unacknowledged(pmx_mux *mux, uint64_t id)
     INSIDE(mux, int64_t, pmx__do_unacknowledged(mux, id));
 }
 
+int64_t pmx_socket(pmx_mux *mux, uint64_t id)
+{
+    INSIDE(mux, int64_t, pmx__do_socket(mux, id));
+}
+
+int pmx_credentials(pmx_mux *mux, uint64_t id, int64_t *pid_uid_gid)
+{
+    INSIDE(mux, int, pmx__do_credentials(mux, id, pid_uid_gid));
+}
+
 int pmx_pending(pmx_mux *mux, uint64_t id)
 {
     INSIDE(mux, int, pmx__do_pending(mux, id));

@@ -18,6 +18,14 @@
 #ifdef __sun
 #include <sys/filio.h>
 #endif
+#if defined(__APPLE__) || defined(__FreeBSD__)
+#include <sys/param.h>
+#include <sys/ucred.h>          /* struct xucred */
+#include <sys/un.h>
+#endif
+#ifdef __NetBSD__
+#include <sys/un.h>
+#endif
 #include <unistd.h>
 #endif
 
@@ -171,6 +179,50 @@ void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy)
     pmx__set_option(sock, IPPROTO_TCP, TCP_MAXRT, in_all);
 #else
     (void)in_all;
+#endif
+}
+
+int pmx__credentials(pmx_sock sock, int64_t of[3])
+{
+#if defined(__linux__)
+    struct ucred is;
+    socklen_t size = sizeof is;
+    if (sys_getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &is, &size))
+        return pmx__net_error();
+    of[0] = is.pid, of[1] = is.uid, of[2] = is.gid;
+    return 0;
+#elif defined(__OpenBSD__)
+    struct sockpeercred is;
+    socklen_t size = sizeof is;
+    if (sys_getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &is, &size))
+        return pmx__net_error();
+    of[0] = is.pid, of[1] = is.uid, of[2] = is.gid;
+    return 0;
+#elif defined(__NetBSD__)
+    struct unpcbid is;
+    socklen_t size = sizeof is;
+    if (sys_getsockopt(sock, 0, LOCAL_PEEREID, &is, &size))
+        return pmx__net_error();
+    of[0] = is.unp_pid, of[1] = is.unp_euid, of[2] = is.unp_egid;
+    return 0;
+#elif defined(LOCAL_PEERCRED)           /* FreeBSD, macOS */
+    struct xucred is;
+    socklen_t size = sizeof is;
+    if (sys_getsockopt(sock, 0, LOCAL_PEERCRED, &is, &size))
+        return pmx__net_error();
+    of[0] = -1, of[1] = is.cr_uid, of[2] = is.cr_groups[0];
+#if defined(LOCAL_PEERPID)
+    pid_t pid;
+    size = sizeof pid;
+    if (!sys_getsockopt(sock, 0, LOCAL_PEERPID, &pid, &size))
+        of[0] = pid;
+#elif defined(__FreeBSD_version) && __FreeBSD_version >= 1300030
+    of[0] = is.cr_pid;
+#endif
+    return 0;
+#else
+    (void)sock, (void)of;
+    return -ENOTSUP;
 #endif
 }
 

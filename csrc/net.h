@@ -83,6 +83,9 @@ size_t pmx__arrived(pmx_sock sock);
  * stream as one), or, on a Unix socket, has not received. -1: the OS does not
  * tell. */
 int64_t pmx__unacknowledged(pmx_sock sock);
+/* The pid (-1: the OS does not tell), uid and gid of the process at the other
+ * end of a connected Unix socket; -ENOTSUP: the OS does not tell. */
+int pmx__credentials(pmx_sock sock, int64_t of[3]);
 /* The pending error of the socket, which is taken: 0 or an errno. */
 int pmx__sock_error(pmx_sock sock);
 void pmx__shutdown_write(pmx_sock sock);

@@ -360,6 +360,14 @@ int64_t pmx_pass_over(pmx_mux *mux, uint64_t *ids, uint32_t count,
  * connection has ended. */
 int64_t pmx_unacknowledged(pmx_mux *mux, uint64_t id);
 
+/* The socket of a connection or of a listener, which stays the mux's; -ENOENT:
+ * it has none, or has none any more. */
+int64_t pmx_socket(pmx_mux *mux, uint64_t id);
+/* The process at the other end of a Unix socket, when that was connected: its
+ * pid (-1: the OS does not tell), uid and gid. -ENOTSUP: the OS does not tell,
+ * or this is no Unix socket; -ENOENT: the connection has ended. */
+int pmx_credentials(pmx_mux *mux, uint64_t id, int64_t *pid_uid_gid);
+
 /* 1 if something of the connection was not reported yet: input that has
  * arrived and is not paused, the end of the input, or the end of the
  * connection. */

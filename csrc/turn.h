@@ -65,6 +65,8 @@ int pmx__do_queue_place(const pmx_mux *mux, uint64_t id,
 int64_t pmx__do_pass_over(const pmx_mux *mux, uint64_t *ids, uint32_t count,
                           uint64_t most);
 int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id);
+int64_t pmx__do_socket(const pmx_mux *mux, uint64_t id);
+int pmx__do_credentials(const pmx_mux *mux, uint64_t id, int64_t of[3]);
 int pmx__do_pending(const pmx_mux *mux, uint64_t id);
 int pmx__do_stopping(const pmx_mux *mux, uint64_t id);
 

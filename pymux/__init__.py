@@ -25,6 +25,7 @@ Names
                           framings, which cut streams into messages; with
                           `reply_framing` answers have another than questions
     Limits                limits of memory, time and connections
+    Credentials           the process at the other end of a Unix socket
     Endpoint              an address with its framing, limits and handler
     Stats                 the figures of a mux
     aio                   servers and connections in an asyncio loop
@@ -98,6 +99,7 @@ from .run import serve
 from .selector import Selector
 from .server.server import Server
 from .values.addresses import Address
+from .values.credentials import Credentials
 from .values.endpoint import Endpoint
 from .values.errors import BackendUnavailable, Cancelled, ConnectionClosed
 from .values.framing import (
@@ -126,6 +128,7 @@ __all__ = [
     "Client",
     "Connection",
     "ConnectionClosed",
+    "Credentials",
     "Endpoint",
     "Event",
     "Fixed",

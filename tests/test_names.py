@@ -24,6 +24,7 @@ NAMES = [
     "Scanner",
     "Splitter",
     "Limits",
+    "Credentials",
     "Endpoint",
     "sleep",
     "timeout",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -246,6 +247,31 @@ class Connections(Turns):
             return self.serving.dispatcher  # the last batch reports its end
         service: ServiceState = self.services[rules.service]
         return service.dispatcher
+
+    def socket_of(self, id: int) -> int:
+        """Return the descriptor of a connection or listener; -1: it has none."""
+        if self.is_over():
+            return -1
+        self.check()
+        number = int(lib.pmx_socket(self.c, id))
+        if number == BUSY:
+            raise busy()
+        return max(number, -1)
+
+    def credentials_of(self, id: int) -> tuple[int | None, int, int] | None:
+        """Return the (pid, uid, gid) of a connection's peer; None if unknown."""
+        if self.is_over():
+            return None
+        self.check()
+        told = ffi.new("int64_t[3]")
+        error = lib.pmx_credentials(self.c, id, told)
+        if error == BUSY:
+            raise busy()
+        if error in (-errno.ENOTSUP, -errno.ENOENT):
+            return None
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
+        return (None if told[0] < 0 else told[0]), told[1], told[2]
 
     def has_more(self, id: int) -> bool:
         """True if a connection's input has arrived and was not reported yet."""

@@ -12,6 +12,7 @@ from ..engine.ops import ABORT, CLOSE, PAUSE, RESUME, SEND_EOF
 from ..engine.output import SUBMIT_PIECES, to_bytes
 from ..values.addresses import format_address
 from ..values.checks import duration
+from ..values.credentials import Credentials
 from ..values.errors import no_copy
 from .status import CLOSED, GONE, OPEN, SEND_ENDED, fail, refusal
 from .suspend import suspend, suspending
@@ -117,6 +118,24 @@ class Connection:
         It can be read after the end too.
         """
         return self._addresses()[1]
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """The process at the other end of a Unix socket: (pid, uid, gid).
+
+        None for TCP, where the OS does not tell, and once the connection has ended:
+        read it in `opened`. OSError: the OS has refused to tell.
+        """
+        told = self._engine.credentials_of(self.id)
+        return None if told is None else Credentials(*told)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; -1 once the connection has ended.
+
+        It is for options of the socket. It stays the mux's: do not read from it, write
+        to it or close it.
+        """
+        return self._engine.socket_of(self.id)
 
     def _addresses(self) -> Any:
         engine = self._engine

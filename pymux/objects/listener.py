@@ -45,6 +45,14 @@ class Listener:
         """Refuse to be copied or pickled: TypeError."""
         raise no_copy(self)
 
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; -1 once the listener has closed.
+
+        It stays the mux's, and is for options of the socket: do not accept from it or
+        close it.
+        """
+        return self._engine.socket_of(self._id) if self._id else -1
+
     def close(self) -> None:
         """Stop listening. Accepted connections stay open.
 

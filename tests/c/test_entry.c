@@ -53,6 +53,8 @@ static void all_are_refused(world *w, uint64_t id)
     EQUAL(pmx_queue_place(w->mux, id, &place), -EBUSY);
     EQUAL(pmx_pass_over(w->mux, &id, 1, 0), -EBUSY);
     EQUAL(pmx_unacknowledged(w->mux, id), -EBUSY);
+    EQUAL(pmx_socket(w->mux, id), -EBUSY);
+    EQUAL(pmx_credentials(w->mux, id, (int64_t[3]){0}), -EBUSY);
     EQUAL(pmx_harvest(&t), -EBUSY);
     EQUAL(pmx_submit(&t), -EBUSY);
     EQUAL(t.block_count, 1);            /* not taken over */
