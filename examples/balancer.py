@@ -1,0 +1,78 @@
+"""A load balancer for any protocol over TCP.
+
+    python examples/balancer.py PORT BACKEND_PORT [BACKEND_PORT ...]
+
+A connection goes to the backend that has the fewest. One that cannot be reached is
+left alone for a second, and the next one is tried. Bytes are passed on as they come,
+both ways, no faster than they are read; so are the end of a stream and a reset.
+
+    $ python -m pymux serve 127.0.0.1:9001 & python -m pymux serve 127.0.0.1:9002 &
+    $ python examples/balancer.py 9000 9001 9002 &
+    $ printf 'hello\n' | python -m pymux connect 127.0.0.1:9000
+    HELLO
+"""
+
+import asyncio
+import contextlib
+import sys
+import time
+
+import pymux
+
+PAUSE = 1.0  # seconds without a try after a failure
+
+
+class Backend:
+    def __init__(self, port: int) -> None:
+        self.address = ("127.0.0.1", port)
+        self.connections = 0
+        self.down_until = 0.0
+
+
+async def pump(source: pymux.aio.Connection, sink: pymux.aio.Connection) -> None:
+    """Pass one direction on until it ends."""
+    try:
+        async for data in source:
+            sink.send(data)
+            await sink.drain()
+        if not source.stopping:  # else the peer may have had more to send
+            sink.send_eof()
+    except pymux.ConnectionClosed:
+        source.abort()  # the other side sees a reset too
+        sink.abort()
+
+
+class Balancer:
+    def __init__(self, ports: list[int]) -> None:
+        self.backends = [Backend(port) for port in ports]
+
+    async def handler(self, conn: pymux.aio.Connection) -> None:
+        """One client's connection, as long as it lives."""
+        for backend in sorted(self.backends, key=lambda one: one.connections):
+            if backend.down_until > time.monotonic():
+                continue
+            backend.connections += 1
+            try:
+                upstream = await pymux.aio.connect(backend.address, timeout=2)
+                async with upstream:
+                    await asyncio.gather(pump(conn, upstream), pump(upstream, conn))
+                return
+            except OSError:
+                backend.down_until = time.monotonic() + PAUSE
+            finally:
+                backend.connections -= 1
+        conn.abort()
+
+
+async def main(port: int, *ports: int) -> None:
+    balancer = Balancer(list(ports))
+    async with pymux.aio.serve(
+        balancer.handler, ("127.0.0.1", port), drain_timeout=2
+    ) as server:
+        print("balancing on port", server.address[1], flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(*map(int, sys.argv[1:])))
