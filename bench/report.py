@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import targets
 from .contenders import is_main
 from .summary import LOAD_BOUND, Spread, Summary
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+BEGIN, SHORT, END = "<!-- bench:begin -->", "<!-- bench:short -->", "<!-- bench:end -->"
+
+# Of the main table, what a first page shows.
+SHORT_ROWS = ("c-epoll", "pymux-batch", "pymux-function", "pymux-coroutine")
+SHORT_ROWS += ("uvloop-protocol", "asyncio-protocol")
+SHORT_COLUMNS = (
+    ("pingpong-100", "per_second", "messages/s, 100 connections"),
+    ("pingpong-100", "user_us", "user CPU a message, us"),
+    ("lines", "per_second", "lines/s, 32 in flight"),
+    ("memory", "memory", "bytes an idle connection"),
+)
+
+Column = tuple[str, str, str]  # a scenario, a figure, the title
 
 # The columns of the main table, as far as the run has them.
 COLUMNS = (
@@ -70,6 +84,11 @@ def table(summary: Summary) -> str:
     names = dict.fromkeys(n for c in columns for n in summary.contenders(c[0]))
     if len(names) > MANY:
         names = dict.fromkeys(filter(is_main, names))
+    return medians(summary, list(names), columns) if columns else ""
+
+
+def medians(summary: Summary, names: Sequence[str], columns: Sequence[Column]) -> str:
+    """A line a contender: the medians, an x where it was not compared."""
     rows = []
     for name in names:
         cells = []
@@ -78,8 +97,6 @@ def table(summary: Summary) -> str:
             refused = summary.refused.get((scenario, name))
             cells.append(number(value.median) if value else "x" if refused else "-")
         rows.append([name, *cells])
-    if not columns:
-        return ""
     return grid(["contender", *(title for _, _, title in columns)], rows)
 
 
@@ -183,23 +200,26 @@ def markdown(summary: Summary, plots: list[Path]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def into(readme: Path, summary: Summary, plots: list[Path]) -> None:
-    """Replace what stands between the markers of a README."""
-    head, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+def into(page: Path, summary: Summary, plots: list[Path]) -> None:
+    """Replace what stands between the markers of a page."""
+    text = page.read_text(encoding="utf-8")
+    if SHORT in text:
+        begin, parts = SHORT, [medians(summary, SHORT_ROWS, SHORT_COLUMNS)]
+    else:
+        begin, parts = BEGIN, [table(summary), machine_line(summary)]
+        for path in plots:
+            if path.stem.endswith(("-throughput", "-cpu")):
+                shown = Path(os.path.relpath(path, page.parent)).as_posix()
+                parts.append(f"![{path.stem}]({shown})")
+    head, _, rest = text.partition(begin)
     _, found, tail = rest.partition(END)
     if not found:
-        raise SystemExit(f"{readme} has no {BEGIN} and {END}")
-    root = readme.resolve().parent
-    parts = [table(summary), machine_line(summary)]
-    for path in plots:
-        if path.stem.endswith(("-throughput", "-cpu")):
-            shown = path.resolve().relative_to(root).as_posix()
-            parts.append(f"![{path.stem}]({shown})")
+        raise SystemExit(f"{page} has no {BEGIN} or {SHORT}, and {END}")
     body = "\n\n".join(parts)
-    readme.write_text(f"{head}{BEGIN}\n{body}\n{END}{tail}", encoding="utf-8")
+    page.write_text(f"{head}{begin}\n{body}\n{END}{tail}", encoding="utf-8")
 
 
-def write(source: Path, readme: Path | None = None) -> list[Path]:
+def write(source: Path, shown_on: Path | None = None) -> list[Path]:
     """Write X.md and X-*.svg beside X.json; returns what was written."""
     summary = Summary.load(source)
     try:
@@ -211,8 +231,8 @@ def write(source: Path, readme: Path | None = None) -> list[Path]:
         drawn = plots.draw(summary, source)
     page = source.with_suffix(".md")
     page.write_text(markdown(summary, drawn), encoding="utf-8")
-    if readme:
-        into(readme, summary, drawn)
+    if shown_on:
+        into(shown_on, summary, drawn)
     return [page, *drawn]
 
 
@@ -220,7 +240,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     parser.add_argument("source", type=Path, metavar="X.json")
-    parser.add_argument("--into", type=Path, metavar="README.md", help="its table too")
+    parser.add_argument("--into", type=Path, metavar="PAGE.md", help="its table too")
     args = parser.parse_args()
     for path in write(args.source, args.into):
         print(f"wrote {path}")
