@@ -1,4 +1,4 @@
-"""Every code block of the README does what the README says.
+"""Every code block of the README and of the pages of docs/ does what its page says.
 
 The comment before a block tells how it is tried:
 
@@ -7,8 +7,11 @@ The comment before a block tells how it is tried:
 - `prints`: it runs to its end and prints that.
 - `against`: a server with that handler runs beside it; a console block, whose lines
   with `$` are commands and whose other lines are what they print.
-- `file`: it is a file that later blocks use, kept under that name.
-- `in_ci`: it is the test command, which .ci/run runs as it stands.
+- `beside`: the same, beside a block that is a file and serves.
+- `file`: it is a file that other blocks of its page use, kept under that name.
+- `in_ci`: it is a command that .ci/run runs as it stands.
+- `named`: commands for those who work on pymux; the files and targets that they name
+  exist.
 
 Programs and commands name port 8093; a free one takes its place.
 """
@@ -29,7 +32,8 @@ import pytest
 from . import util
 
 ROOT = pathlib.Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+CHECKOUT = (ROOT / ".ci" / "run").exists()
 INSTALL = "pip install . && "
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs sh")
@@ -38,30 +42,34 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs sh")
 class Block(NamedTuple):
     """A fenced block, and the comment right before it."""
 
+    page: str
+    line: int
     language: str
     text: str
     how: dict
-    line: int
 
 
-def blocks():
-    """All fenced blocks of the README."""
+def blocks(page):
+    """All blocks of code of a page: not its diagrams, not what Sphinx puts in."""
+    text = page.read_text(encoding="utf-8")
+    name = page.relative_to(ROOT).as_posix()
+    pattern = r"(?:^<!-- test: ([^\n]*) -->\n)?^```([^\n]*)\n(.*?)^```$"
     found = []
-    pattern = r"(?:^<!-- test: ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```$"
-    for match in re.finditer(pattern, README, re.MULTILINE | re.DOTALL):
-        how, language, text = match.groups()
-        line = README.count("\n", 0, match.start(2)) + 1
-        found.append(Block(language, text, json.loads(how or "{}"), line))
+    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
+        how, language, code = match.groups()
+        line = text.count("\n", 0, match.start(2)) + 1
+        if language and not language.startswith("{"):
+            found.append(Block(name, line, language, code, json.loads(how or "{}")))
     return found
 
 
-BLOCKS = blocks()
+BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
 def those_with(key):
     """The blocks whose comment has a key, as parameters of a test."""
     return [
-        pytest.param(block, id=f"line {block.line}")
+        pytest.param(block, id=f"{block.page}:{block.line}")
         for block in BLOCKS
         if key in block.how
     ]
@@ -75,20 +83,21 @@ def port():
 
 @pytest.fixture
 def run(tmp_path, port):
-    """Starts a block, in a directory with the README's files, on the free port."""
+    """Starts a block, in a directory with its page's files, on the free port."""
     # Not a link: a virtual environment's python finds its home by its own path.
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    for block in BLOCKS:
-        if "file" in block.how:
-            (tmp_path / block.how["file"]).write_text(block.text)
     env = dict(os.environ, PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}")
 
     with contextlib.ExitStack() as stack:
 
         def start(block):
+            for one in BLOCKS:
+                if one.page == block.page and "file" in one.how:
+                    code = one.text.replace("8093", str(port))
+                    (tmp_path / one.how["file"]).write_text(code)
             text = block.text.replace("8093", str(port))
             if block.language == "python":
                 command = ["python", "-c", text]
@@ -141,11 +150,12 @@ def stop(process):
         assert errors.rstrip().endswith("KeyboardInterrupt"), errors
 
 
-def test_every_block_says_how_it_is_tried():
-    assert len(BLOCKS) == README.count("\n```") // 2
-    for block in BLOCKS:
-        assert block.how, f"line {block.line}"
-        assert block.language in ("python", "sh", "console")
+@pytest.mark.parametrize(
+    "block", [pytest.param(b, id=f"{b.page}:{b.line}") for b in BLOCKS]
+)
+def test_every_block_says_how_it_is_tried(block):
+    assert block.how
+    assert block.language in ("python", "sh", "console")
 
 
 @pytest.mark.parametrize("block", those_with("expect") + those_with("expect_hex"))
@@ -169,9 +179,12 @@ def test_a_block_that_prints(block, run):
     assert (out, errors) == (block.how["prints"], "")
 
 
-@pytest.mark.parametrize("block", those_with("against"))
+@pytest.mark.parametrize("block", those_with("against") + those_with("beside"))
 def test_a_console_block(block, run, port):
-    serve = f"python -m pymux serve 127.0.0.1:{port} --handler {block.how['against']}"
+    serve = f"python -m pymux serve 127.0.0.1:{port} --handler "
+    serve += block.how.get("against", "echo")
+    if "beside" in block.how:
+        serve = f"python {block.how['beside']}"
     server = run(block._replace(language="sh", text=serve))
     connect_when_it_serves(port, server).close()
     commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE)
@@ -187,16 +200,56 @@ def quoted(command):
     return "'" + command.replace("'", "'\\''") + "'"
 
 
+@pytest.mark.skipif(not CHECKOUT, reason="not a checkout: there is no .ci/run here")
 @pytest.mark.parametrize("block", those_with("in_ci"))
-def test_the_test_command_is_the_one_that_ci_runs(block):
-    script = ROOT / ".ci" / "run"
-    if not script.exists():
-        pytest.skip("not a checkout: there is no .ci/run here")
+def test_a_command_is_one_that_ci_runs(block):
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     for command in block.text.strip().split(" && "):
-        assert command in script.read_text(encoding="utf-8")
+        assert command in script
 
 
-def test_the_four_handler_forms_are_there():
-    section = README.split("## Handlers\n")[1].split("\n## ")[0]
+@pytest.mark.skipif(not CHECKOUT, reason="not a checkout: not all files are here")
+@pytest.mark.parametrize("block", those_with("named"))
+def test_what_a_command_names_exists(block):
+    lines = block.text.splitlines()
+    commands = [line.partition("  #")[0].strip() for line in lines]
+    for line in (one for command in commands for one in command.split(" && ")):
+        if line.startswith("make "):
+            subprocess.run(["make", "-n", *line.split()[1:]], cwd=ROOT, check=True)
+        for path in re.findall(r"[\w.]*/[\w./]+", line):
+            assert (ROOT / path).exists() or path.startswith("build/"), line
+        for extras in re.findall(r"\.\[([\w,]+)\]", line):
+            for extra in extras.split(","):
+                assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.skipif(not CHECKOUT, reason="not a checkout: not all files are here")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_exists(page):
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S
+    )
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_each_page_is_in_the_table_of_contents():
+    if len(PAGES) == 1:
+        pytest.skip("docs/ is not here")
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = [page.relative_to(ROOT / "docs").with_suffix("") for page in PAGES[1:]]
+    listed = index.splitlines()
+    assert [p for p in pages if p.as_posix() not in [*listed, "index"]] == []
+
+
+def test_the_four_handler_forms_are_in_the_readme():
+    text = PAGES[0].read_text(encoding="utf-8")
+    section = text.split("## Handlers\n")[1].split("\n## ")[0]
     for form in ("def handler(conn, data)", "async def handler(conn)", "batched", "cl"):
         assert form in section
+
+
+def test_the_readme_is_short():
+    text = PAGES[0].read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```$|^\|.*?$|<!--.*?-->", "", text, flags=re.M | re.S)
+    assert len(prose.split()) <= 950
