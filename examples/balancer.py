@@ -8,11 +8,10 @@ both ways, no faster than they are read; so are the end of a stream and a reset.
 
     $ python -m pymux serve 127.0.0.1:9001 & python -m pymux serve 127.0.0.1:9002 &
     $ python examples/balancer.py 9000 9001 9002 &
-    $ printf 'hello\n' | python -m pymux connect 127.0.0.1:9000
+    $ printf 'hello\\n' | python -m pymux connect 127.0.0.1:9000
     HELLO
 """
 
-import asyncio
 import contextlib
 import sys
 import time
@@ -29,7 +28,7 @@ class Backend:
         self.down_until = 0.0
 
 
-async def pump(source: pymux.aio.Connection, sink: pymux.aio.Connection) -> None:
+async def pump(source: pymux.Connection, sink: pymux.Connection) -> None:
     """Pass one direction on until it ends."""
     try:
         async for data in source:
@@ -46,33 +45,32 @@ class Balancer:
     def __init__(self, ports: list[int]) -> None:
         self.backends = [Backend(port) for port in ports]
 
-    async def handler(self, conn: pymux.aio.Connection) -> None:
+    async def handler(self, conn: pymux.Connection) -> None:
         """One client's connection, as long as it lives."""
         for backend in sorted(self.backends, key=lambda one: one.connections):
             if backend.down_until > time.monotonic():
                 continue
             backend.connections += 1
             try:
-                upstream = await pymux.aio.connect(backend.address, timeout=2)
-                async with upstream:
-                    await asyncio.gather(pump(conn, upstream), pump(upstream, conn))
-                return
+                upstream = await pymux.dial(backend.address, timeout=2)
             except OSError:
                 backend.down_until = time.monotonic() + PAUSE
+            else:
+                pymux.spawn(pump(upstream, conn))
+                await pump(conn, upstream)
+                return
             finally:
                 backend.connections -= 1
         conn.abort()
 
 
-async def main(port: int, *ports: int) -> None:
-    balancer = Balancer(list(ports))
-    async with pymux.aio.serve(
-        balancer.handler, ("127.0.0.1", port), drain_timeout=2
-    ) as server:
+def main(port: int, *ports: int) -> None:
+    handler = Balancer(list(ports)).handler
+    with pymux.Server(handler, ("127.0.0.1", port), drain_timeout=2) as server:
         print("balancing on port", server.address[1], flush=True)
-        await asyncio.Event().wait()
+        server.wait()
 
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(*map(int, sys.argv[1:])))
+        main(*map(int, sys.argv[1:]))

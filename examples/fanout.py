@@ -17,9 +17,8 @@ import sys
 
 import pymux
 
-SLOW = 65536  # bytes that wait for a subscriber: from there on it is slow
+SLOW = 65536  # bytes that wait for a subscriber that is slow
 MOST = 1000  # symbols of a subscriber
-LATER = 0.02  # seconds until slow subscribers are looked at again
 
 
 class Market:
@@ -28,33 +27,15 @@ class Market:
     def __init__(self) -> None:
         self.last: dict[bytes, bytes] = {}  # the line of each symbol
         self.subscribers: dict[bytes, set[pymux.Connection]] = {}
-        self.slow: dict[pymux.Connection, set[bytes]] = {}  # symbols that are due
+        self.due: dict[pymux.Connection, set[bytes]] = {}  # of those that are slow
 
     def publish(self, mux: pymux.Mux, symbol: bytes, line: bytes) -> None:
         self.last[symbol] = line
-        subscribers = self.subscribers.get(symbol)
-        if not subscribers:
-            return
-        fast = [conn for conn in subscribers if conn.queued <= SLOW]
-        if len(fast) < len(subscribers):
-            if not self.slow:
-                mux.call_later(LATER, self.catch_up, mux)
-            for conn in subscribers.difference(fast):
-                self.slow.setdefault(conn, set()).add(symbol)
-        for conn in fast:
-            if conn in self.slow:
-                self.slow[conn].discard(symbol)
-        mux.send_many(fast, line)
-
-    def catch_up(self, mux: pymux.Mux) -> None:
-        """Send what is due to those that have read on."""
-        for conn, symbols in list(self.slow.items()):
-            if conn.queued <= SLOW:
-                del self.slow[conn]
-                for symbol in symbols:
-                    conn.send(self.last[symbol])
-        if self.slow:
-            mux.call_later(LATER, self.catch_up, mux)
+        subscribers = self.subscribers.get(symbol, set())
+        slow = subscribers & self.due.keys()
+        for conn in slow:
+            self.due[conn].add(symbol)
+        mux.send_many(subscribers - slow if slow else subscribers, line)
 
 
 class Feed:
@@ -84,8 +65,15 @@ class Subscriber:
         self.market.subscribers.setdefault(symbol, set()).add(conn)
         return self.market.last.get(symbol)
 
+    def blocked(self, conn: pymux.Connection) -> None:
+        self.market.due[conn] = set()
+
+    def drained(self, conn: pymux.Connection) -> None:
+        for symbol in self.market.due.pop(conn):
+            conn.send(self.market.last[symbol])
+
     def closed(self, conn: pymux.Connection, error: OSError | None) -> None:
-        self.market.slow.pop(conn, None)
+        self.market.due.pop(conn, None)
         for symbol in conn.state:
             members = self.market.subscribers.get(symbol, set())
             members.discard(conn)
@@ -99,8 +87,12 @@ def main(feed_port: int = 9000, subscriber_port: int = 9001) -> None:
         pymux.Endpoint(("127.0.0.1", feed_port), handler=Feed(market)),
         pymux.Endpoint(("127.0.0.1", subscriber_port), handler=Subscriber(market)),
     ]
-    framing = pymux.Lines(max_size=100)
-    with pymux.Server(None, endpoints, framing=framing) as server:
+    with pymux.Server(
+        None,
+        endpoints,
+        framing=pymux.Lines(max_size=100),
+        limits=pymux.Limits(high_water=SLOW),
+    ) as server:
         feeds, subscribers = server.addresses
         print("feeds on port", feeds[1])
         print("subscribers on port", subscribers[1], flush=True)

@@ -3,7 +3,8 @@
 The comment before a block tells how it is tried:
 
 - `send` and `expect` (or `send_hex` and `expect_hex`): it serves; a client that sends
-  the one and ends its stream gets the other.
+  the one and ends its stream gets the other. With `at_stop` the client does not end its
+  stream, and gets that when the server is stopped.
 - `prints`: it runs to its end and prints that.
 - `against`: a server with that handler runs beside it; a console block, whose lines
   with `$` are commands and whose other lines are what they print.
@@ -58,7 +59,7 @@ def blocks(page):
     for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
         how, language, code = match.groups()
         line = text.count("\n", 0, match.start(2)) + 1
-        if language and not language.startswith("{"):
+        if language not in ("", "text") and not language.startswith("{"):
             found.append(Block(name, line, language, code, json.loads(how or "{}")))
     return found
 
@@ -168,8 +169,12 @@ def test_a_block_that_serves(block, run, port):
     process = run(block)
     with connect_when_it_serves(port, process) as sock:
         sock.sendall(sent)
-        sock.shutdown(socket.SHUT_WR)
+        if "at_stop" not in block.how:
+            sock.shutdown(socket.SHUT_WR)
         assert util.recv_exactly(sock, len(expected)) == expected
+        if "at_stop" in block.how:
+            process.send_signal(2)
+            assert util.recv_all(sock) == block.how["at_stop"].encode()
     stop(process)
 
 
