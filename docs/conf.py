@@ -22,7 +22,15 @@ html_theme = "furo"
 html_title = f"pymux {release}"
 html_copy_source = False
 
-MADE_BY_PYMUX = {"Batch", "Client", "Connection", "Listener", "Timer"}
+MADE_BY_PYMUX = {
+    "Batch",
+    "Client",
+    "Connection",
+    "Listener",
+    "Spawned",
+    "Timer",
+    "Watch",
+}
 pymux.aio.Connection.__name__ = "Connection"  # else it would be shown as an alias
 
 
