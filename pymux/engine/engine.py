@@ -128,10 +128,6 @@ class Engine(Batches):
                     self.objects.end(conn)
         super().after_fork()
 
-    def is_over(self) -> bool:
-        """True if the engine is closed."""
-        return self.c is None
-
     def is_used(self) -> bool:
         """True if a mux that is dropped unclosed shall warn."""
         return True

@@ -47,6 +47,10 @@ class Owned:
         self.thread = FORKED
         self.lock = RLock()  # another thread may have held the lock
 
+    def is_over(self) -> bool:
+        """True if the engine is closed."""
+        return self.c is None
+
     def check(self) -> None:
         """Raise if this thread or process may not use the engine.
 
