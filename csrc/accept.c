@@ -28,7 +28,7 @@ static int begin(pmx_mux *mux, pmx__listener *l, pmx__rules *rules,
                                  pmx__listener_id(mux, l), PMX__IN);
     if (error)
         return error;
-    pmx__keep_alive(l->sock, &rules->policy);
+    pmx__set_options(l->sock, &rules->policy);
     l->rules = rules;
     *id = pmx__listener_id(mux, l);
     mux->stats.listeners++;
@@ -186,7 +186,7 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     if (error)
         goto refuse;
     if (!PMX__HANDS_ON)
-        pmx__keep_alive(sock, &l->rules->policy);
+        pmx__set_options(sock, &l->rules->policy);
     pmx__conn *c = pmx__slot(mux, slot);
     c->sock = sock;
     pmx__keep_peer(c, peer);

@@ -177,7 +177,7 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     free(route);
     c->flags &= ~(uint32_t)PMX__CONNECTING;
     /* sooner, it would bound connecting too */
-    pmx__keep_alive(c->sock, &c->rules->policy);
+    pmx__set_options(c->sock, &c->rules->policy);
     /* one event reported all that has come meanwhile, the end too */
     c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
     mux->stats.connected++;

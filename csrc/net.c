@@ -182,6 +182,24 @@ void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy)
 #endif
 }
 
+static int to_int(uint32_t value)
+{
+    return value < INT_MAX ? (int)value : INT_MAX;
+}
+
+void pmx__set_options(pmx_sock sock, const pmx_policy *policy)
+{
+    pmx__keep_alive(sock, policy);
+    if (policy->send_buffer)
+        pmx__set_option(sock, SOL_SOCKET, SO_SNDBUF,
+                        to_int(policy->send_buffer));
+#if defined(TCP_NOTSENT_LOWAT)
+    if (policy->notsent_lowat)
+        pmx__set_option(sock, IPPROTO_TCP, TCP_NOTSENT_LOWAT,
+                        to_int(policy->notsent_lowat));
+#endif
+}
+
 int pmx__credentials(pmx_sock sock, int64_t of[3])
 {
 #if defined(__linux__)

@@ -63,6 +63,8 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
 /* Set TCP's keepalive as the policy says. Where PMX__HANDS_ON, those that a
  * listener accepts inherit it. */
 void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy);
+/* The same with the other options of the policy. */
+void pmx__set_options(pmx_sock sock, const pmx_policy *policy);
 /* Begin to connect. 0: done; -EINPROGRESS: on its way; -EAGAIN: not now, as a
  * Unix backlog is full or the system is short of something. */
 int pmx__dial(const pmx__target *target, pmx_sock *sock);

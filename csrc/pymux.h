@@ -81,6 +81,9 @@ typedef struct {
     int64_t connect_ns;         /* read by pmx_connect() alone */
     uint32_t max_per_peer;      /* of a listener: connections of an address, or
                                    of a /64 of IPv6; 0 is none */
+    uint32_t send_buffer;       /* SO_SNDBUF, and TCP_NOTSENT_LOWAT where the
+                                   OS has it, in bytes; 0 leaves the OS' */
+    uint32_t notsent_lowat;
     uint32_t unused;
     /* TCP's keepalive, in seconds, seconds and probes; idle 0 is none. */
     uint32_t keep_idle;

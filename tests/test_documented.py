@@ -41,7 +41,8 @@ def members(found):
     """(name, value) of what a class and its bases in the package have."""
     for base in found.__mro__:
         if base.__module__.startswith("pymux."):
-            yield from vars(base).items()
+            made = {"__new__"} if hasattr(base, "_fields") else ()  # of a named tuple
+            yield from (item for item in vars(base).items() if item[0] not in made)
 
 
 def target(value):
@@ -158,7 +159,8 @@ def test_help_shows_nothing_but_the_public_names():
             pymux.Limits(),
             "Limits(max_connections=None, max_per_peer=None, high_water=65536, "
             "low_water=16384, max_output=16777216, idle_timeout=None, "
-            "message_timeout=None, close_timeout=30.0, keepalive=None)",
+            "message_timeout=None, close_timeout=30.0, keepalive=None, "
+            "send_buffer=None, notsent_lowat=None)",
         ),
     ],
 )

@@ -354,6 +354,7 @@ def test_what_is_kept_is_plain_numbers():
         idle_timeout=decimal.Decimal("0.5"),
         close_timeout=Real(2),
         keepalive=[Whole(1), Whole(2), Whole(3)],
+        send_buffer=Whole(4),
     )
     plain = pymux.Limits(
         max_connections=3,
@@ -364,6 +365,7 @@ def test_what_is_kept_is_plain_numbers():
         idle_timeout=0.5,
         close_timeout=2.0,
         keepalive=(1, 2, 3),
+        send_buffer=4,
     )
     assert limits == plain
     assert hash(limits) == hash(plain)

@@ -111,6 +111,29 @@ class Client(Closing):
         """
         return self._names()[0]
 
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; -1 after closing, or a lost connection.
+
+        It is for options of the socket, and stays the client's: do not read from it,
+        write to it or close it.
+
+        Raises:
+            RuntimeError: another thread is inside the client.
+        """
+        token = (get_ident(),)
+        try:
+            if self._claim(0, token) is not token:
+                raise self._in_use()
+            if self._closing or self._closed:
+                return -1
+            self._engine.lend()
+            return self._open_conn().fileno()
+        finally:
+            if self._inside and self._inside[0] is token:
+                del self._inside[0]
+            if self._barred:
+                self._close_if_asked()
+
     # --- sending and receiving --------------------------------------------
 
     def send(

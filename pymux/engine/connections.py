@@ -250,7 +250,7 @@ class Connections(Turns):
 
     def socket_of(self, id: int) -> int:
         """Return the descriptor of a connection or listener; -1: it has none."""
-        if self.is_over():
+        if self.c is None:
             return -1
         self.check()
         number = int(lib.pmx_socket(self.c, id))
@@ -260,7 +260,7 @@ class Connections(Turns):
 
     def credentials_of(self, id: int) -> tuple[int | None, int, int] | None:
         """Return the (pid, uid, gid) of a connection's peer; None if unknown."""
-        if self.is_over():
+        if self.c is None:
             return None
         self.check()
         told = ffi.new("int64_t[3]")

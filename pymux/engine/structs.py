@@ -202,6 +202,8 @@ def policy(
     c.message_ns = seconds("message_timeout", limits.message_timeout)
     c.close_ns = seconds("close_timeout", limits.close_timeout)
     c.connect_ns = seconds("timeout", timeout)
+    c.send_buffer = limits.send_buffer or 0
+    c.notsent_lowat = limits.notsent_lowat or 0
     if limits.keepalive is not None:
         c.keep_idle, c.keep_interval, c.keep_count = limits.keepalive
     return c

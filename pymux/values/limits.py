@@ -27,6 +27,11 @@ def _keepalive(value: Any) -> tuple[int, int, int] | None:
     )
 
 
+def _size(name: str, value: Any) -> int | None:
+    """Check an option of a socket, in bytes; a C int holds it."""
+    return None if value is None else whole(name, value, 1, 2**31 - 1, "or None")
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the connections of a listener, or an outgoing one, may use.
@@ -100,6 +105,14 @@ class Limits:
             as long. So a peer that vanished is noticed within
             idle + interval * count seconds, as exactly as the kernel's timers
             run. None: no probes. Unix sockets need none.
+        send_buffer: bytes of output that the kernel keeps for a connection, its
+            `SO_SNDBUF`; the kernel may round it, and Linux doubles it. None: as the
+            kernel chooses, and adapts.
+        notsent_lowat: bytes of output that the kernel takes for a connection before
+            it has sent them, TCP's `TCP_NOTSENT_LOWAT`; what is beyond waits in
+            this process, where `queued` counts it. So output that is newer can
+            still be put in place of what is old. Linux and macOS have this option;
+            elsewhere it has no effect. None: as the kernel chooses.
 
     Raises:
         TypeError, ValueError: a limit of a wrong type, or out of range.
@@ -117,6 +130,8 @@ class Limits:
     message_timeout: float | None = None
     close_timeout: float | None = 30.0
     keepalive: tuple[int, int, int] | None = None
+    send_buffer: int | None = None
+    notsent_lowat: int | None = None
 
     def __init__(
         self,
@@ -130,6 +145,8 @@ class Limits:
         message_timeout: float | None = None,
         close_timeout: float | None = 30.0,
         keepalive: tuple[int, int, int] | None = None,
+        send_buffer: int | None = None,
+        notsent_lowat: int | None = None,
     ) -> None:
         if max_connections is not None:
             max_connections = whole(
@@ -155,6 +172,8 @@ class Limits:
             message_timeout=duration("message_timeout", message_timeout),
             close_timeout=duration("close_timeout", close_timeout),
             keepalive=_keepalive(keepalive),
+            send_buffer=_size("send_buffer", send_buffer),
+            notsent_lowat=_size("notsent_lowat", notsent_lowat),
         )
 
 
