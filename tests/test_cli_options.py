@@ -20,12 +20,16 @@ except ImportError:
 # A value on the command line for each limit, and what it stands for.
 VALUES = {
     "max_connections": ("7", 7),
+    "max_per_peer": ("3", 3),
     "high_water": ("70000", 70000),
     "low_water": ("8192", 8192),
     "max_output": ("1048576", 1048576),
     "idle_timeout": ("2.5", 2.5),
+    "message_timeout": ("10", 10),
     "close_timeout": ("none", None),
     "keepalive": ("60,10,5", (60, 10, 5)),
+    "send_buffer": ("65536", 65536),
+    "notsent_lowat": ("16384", 16384),
 }
 
 SHOW = """
