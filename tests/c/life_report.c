@@ -34,6 +34,11 @@ static void meet_peer(conn *k)
     sim_as_peer = 0;
     peers_links();
     k->peer = peer_of(c, (int)names[k->outgoing].port);
+    int64_t of[3] = {0};
+    int told = pmx_credentials(life.mux, k->id, of);
+    CHECK(c->sock < 0 ? told == -ENOENT
+          : names[0].family == 1 ? !told && of[0] == 1 && of[1] == 2 && of[2] == 3
+                                 : told == -ENOTSUP);
     inject_pause(0);
     CHECK(k->peer >= 0 || life.faults || names[0].family == 1 ||
           life.peer_count == MOST_PEERS);       /* nobody accepts it */

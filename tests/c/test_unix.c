@@ -249,6 +249,60 @@ static void a_connect_that_waits_for_a_backlog_can_time_out(void)
     world_is_clean(&w);
     end(&w);
 }
+
+static void the_process_at_the_other_end_is_known(void)
+{
+    world w;
+    pmx_policy p = raw();
+    uint64_t id;
+    int64_t of[3] = {7, 7, 7};
+    pmx_endpoint at = begin(&w);
+    EQUAL(pmx_listen(w.mux, &at, &p, 10, 0, 0600, &w.listener), 0);
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &id), 0);
+    UNTIL(&w, w.opened.count == 2);
+    for (size_t i = 0; i < 2; i++) {
+        int error = pmx_credentials(w.mux, w.opened.ids[i], of);
+        if (error == -ENOTSUP)
+            break;              /* an OS that does not tell */
+        EQUAL(error, 0);
+        CHECK(of[0] == getpid() || of[0] == -1);
+        EQUAL(of[1], geteuid());
+        EQUAL(of[2], getegid());
+    }
+    CHECK(pmx_socket(w.mux, id) == pmx__find(w.mux, id)->sock);
+    CHECK(pmx_socket(w.mux, w.listener) == w.mux->listeners[0].sock);
+    do_op(&w, id, PMX_ABORT);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(pmx_credentials(w.mux, id, of), -ENOENT);
+    EQUAL(pmx_socket(w.mux, id), -ENOENT);
+    EQUAL(pmx_unlisten(w.mux, w.listener), 0);
+    EQUAL(pmx_socket(w.mux, w.listener), -ENOENT);
+    UNTIL(&w, w.closed_count == 2);
+    world_is_clean(&w);
+    end(&w);
+}
+
+static void tcp_tells_of_no_process(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    int64_t of[3];
+    p.send_buffer = 20000;
+    p.notsent_lowat = 4096;
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    EQUAL(pmx_credentials(w.mux, id, of), -ENOTSUP);
+    int room = 0;
+    socklen_t size = sizeof room;
+    pmx_sock sock = (pmx_sock)pmx_socket(w.mux, id);
+    CHECK(!getsockopt(sock, SOL_SOCKET, SO_SNDBUF, &room, &size));
+    CHECK(room >= 20000 && room <= 40000);      /* Linux doubles it */
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    world_is_clean(&w);
+    world_end(&w);
+}
 #endif
 
 const test_case unix_tests[] = {
@@ -260,5 +314,7 @@ const test_case unix_tests[] = {
     UNIX_EACH(bytes_behind_a_descriptor_are_received, NO_UNIX),
     UNIX_EACH(a_full_backlog_is_tried_again, NO_UNIX),
     UNIX_EACH(a_connect_that_waits_for_a_backlog_can_time_out, NO_UNIX),
+    UNIX_ONCE(the_process_at_the_other_end_is_known, NO_UNIX),
+    UNIX_ONCE(tcp_tells_of_no_process, NO_UNIX),
     {0},
 };
