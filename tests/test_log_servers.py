@@ -231,6 +231,36 @@ def test_what_opens_and_closes_connections_may_be_slow_too(backend, clock, logge
     assert "a batch of 0 messages" in record.getMessage()
 
 
+def test_a_slow_call_is_a_warning_too(backend, clock, logged):
+    def slow(mux):
+        clock.ahead += 3
+        inside.shift_clock(clock.ahead)
+
+    def timer(mux):
+        mux.call_later(0, slow, mux)
+
+    for call in (slow, timer):
+        with util.serving(echo, backend, slow_handler=2.5) as server:
+            util.in_server(server, call)
+            util.settle(server)
+    first, second = logged
+    assert first.getMessage() == second.getMessage()
+    for part in ("a timer, another thread", "3.0", "slow_handler is 2.5 s"):
+        assert part in first.getMessage()
+
+
+def test_a_coroutine_that_is_slow_when_it_goes_on_is_a_warning(backend, clock, logged):
+    async def handler(conn):
+        await pymux.sleep(0)
+        clock.ahead += 3
+        inside.shift_clock(clock.ahead)
+
+    with util.serving(handler, backend, slow_handler=2.5) as server:
+        assert util.everything(server.address, b"") == b""
+    (record,) = logged
+    assert record.event == "slow"
+
+
 def test_a_slow_handler_that_raises_is_both(backend, clock, logged):
     def handler(conn, data):
         clock.ahead += 3

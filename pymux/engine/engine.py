@@ -274,6 +274,20 @@ class Engine(Batches):
         if self.may_tell(key, "limit", text, local=local, handler=handler):
             tell("limit", text, local=local, handler=handler)
 
+    def look_at_time(self, took: float) -> None:
+        """Warn of a call that took longer than `slow_after`."""
+        most = self.slow_after
+        if most is None or took <= most:
+            return
+        what = (
+            "a call of a timer, another thread or a watch, or a coroutine that went on,"
+        )
+        if self.may_tell("slow", "slow", f"{what} was slow"):
+            text = (
+                "%s took %.3f s, and nobody was served meanwhile (slow_handler is %g s)"
+            )
+            tell("slow", text, what, took, most)
+
     def may_tell(self, key: Hashable, event: str, text: str, **options: Any) -> bool:
         """True if an event is to be told now and not only counted: see `Notices`."""
         timers = self.timers if self.c is not None else None

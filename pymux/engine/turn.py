@@ -56,6 +56,7 @@ class Turns(Output):
         takes_signals: take the interpreter's wakeup descriptor even from another
             owner (`serve`).
         notices: what was told an operator lately.
+        slow_after: seconds after which a handler is slow; None measures nothing.
         lends_signals: return that descriptor after each wait, as threads take turns.
         on_callback_error: gets the exceptions of timers and calls; None: raised.
     """
@@ -99,6 +100,7 @@ class Turns(Output):
         self._pauses = 0  # of accepting, that were told of
         self._shortages = 0  # of these, for want of something
         self.notices: Notices = Notices()
+        self.slow_after: float | None = None
 
     @property
     def turns(self) -> int:
@@ -181,6 +183,8 @@ class Turns(Output):
         """Make a call as a handler is called: it may not harvest, and a close takes
         effect when the call has ended."""
         before, self.state = self.state, DISPATCHING
+        measured = self.slow_after is not None and before is not DISPATCHING
+        began = clock.now() if measured else 0.0
         try:
             fn(*args)
         except BaseException as error:
@@ -189,6 +193,8 @@ class Turns(Output):
             self.on_callback_error(error)
         finally:
             self.state = before
+            if measured:
+                self.look_at_time(clock.now() - began)
             if self.close_asked and before is not DISPATCHING:
                 self.close_now()
 
@@ -419,6 +425,10 @@ class Turns(Output):
 
     def close_now(self) -> None:
         """Close the engine."""
+        raise NotImplementedError
+
+    def look_at_time(self, took: float) -> None:
+        """Warn of a call that took longer than `slow_after`."""
         raise NotImplementedError
 
     def warn_of_pauses(self) -> None:

@@ -29,14 +29,12 @@ class Handlers:
 
     Attributes:
         on_error: gets the errors of handlers given to `Mux.listen` and `Mux.connect`.
-        slow_after: seconds after which a handler is slow; None measures nothing.
         late: the time of `stop` is over, and the remaining connections are reset.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.on_error: OnError | None = None
-        self.slow_after: float | None = None
         self._dispatchers: dict[int, Dispatcher] = {}  # by the service's number
         self._numbers: dict[tuple[int, int], int] = {}
         self._dial: int | None = None
@@ -54,11 +52,9 @@ class Handlers:
 
     def _dispatcher(self, handler: Any, on_error: OnError | None) -> Dispatcher:
         form = self.form_of(handler)
-        if self.slow_after is None:
-            return form(self.engine, handler, on_error)
-        dispatcher = measured(form)(self.engine, handler, on_error)
-        dispatcher.slow_after = self.slow_after
-        return dispatcher
+        if self.engine.slow_after is not None:
+            form = measured(form)
+        return form(self.engine, handler, on_error)
 
     def lead(self, handler: Any, on_error: OnError | None) -> Dispatcher:
         """Make a handler service 0, which also reports errors of timers and calls."""

@@ -1,7 +1,8 @@
 """Measure how long a handler takes, where the server has `slow_handler`.
 
 The dispatcher of a server with `slow_handler` is of a class made here, which measures
-each dispatch of a batch. Other dispatchers measure nothing, and cost nothing.
+each dispatch of a batch. Other dispatchers measure nothing, and cost nothing. Calls of
+timers and the like are measured by `Turns.run_call`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,8 @@ __all__ = ["measured"]
 
 
 class Measured(Dispatcher):
-    """The part that measures, in front of the dispatcher of a form.
+    """The part that measures, in front of the dispatcher of a form."""
 
-    Attributes:
-        slow_after: seconds that a dispatch may take.
-    """
-
-    slow_after: float = 0.0
     inside: bool = False  # a dispatch is being measured
 
     def messages(self, batch: Batch) -> None:
@@ -41,7 +37,7 @@ class Measured(Dispatcher):
         self.measure(batch, super().__call__)
 
     def measure(self, batch: Batch, dispatch: Callable[[Batch], Any]) -> None:
-        """Dispatch, and warn if that took longer than `slow_after`."""
+        """Dispatch, and warn if that took longer than the engine's `slow_after`."""
         began = clock.now()
         self.inside = True
         try:
@@ -49,7 +45,8 @@ class Measured(Dispatcher):
         finally:
             self.inside = False
             took = clock.now() - began
-            if took > self.slow_after:
+            most = self.engine.slow_after
+            if most is not None and took > most:
                 self.warn(batch, took)
 
     def warn(self, batch: Batch, took: float) -> None:
@@ -69,7 +66,7 @@ class Measured(Dispatcher):
                 self.name,
                 took,
                 row_count(batch),
-                self.slow_after,
+                self.engine.slow_after,
                 peer=peer,
                 **about,
             )

@@ -167,7 +167,6 @@ class Batch:
         self._failed = []
         numbers = []
         debug = turn.closed_count > 0 and is_told("closed")
-        handler = self._service.handler_name
         if engine.opening:
             engine.opening.difference_update(gone.id for gone in self.opened)
         for k in range(turn.closed_count):
@@ -185,9 +184,9 @@ class Batch:
                 error.__cause__ = engine.causes.get(id)
                 numbers.append(number)
                 if number in LIMITS and self._service.dispatcher is not None:
-                    warn_of_limit(gone, number, handler)
+                    warn_of_limit(gone, number, self._service.handler_name)
             if debug:
-                log_end(gone, error, handler)
+                log_end(gone, error, self._service.handler_name)
             if id in engine.opening:
                 self._failed.append(gone)
             self.closed.append((gone, error))

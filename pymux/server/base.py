@@ -94,7 +94,7 @@ class Plan:
             try:
                 engine = engine_of(mux)
                 self.handlers = make_handlers(engine)
-                self.handlers.slow_after = self._slow_handler
+                engine.slow_after = self._slow_handler
                 listeners = self._service.open(mux)
                 self.addresses = [listener.address for listener in listeners]
                 self.drain = Drain(engine, self.handlers, stopping_of(self))
