@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-enum { COUNT = 9, SIZE = 5 };
+enum { COUNT = 9, LENGTH = 5 };
 
-static char asked[COUNT * SIZE + 1], due[COUNT * SIZE + 1];
+static char asked[COUNT * LENGTH + 1], due[COUNT * LENGTH + 1];
 
 /* A load on a world that sends back what comes. */
 static pmx_load *begin(world *w, const pmx_policy *policy, int framed)
@@ -13,8 +13,8 @@ static pmx_load *begin(world *w, const pmx_policy *policy, int framed)
     static pmx_endpoint at;
     pmx_load *load = NULL;
     for (int k = 0; k < COUNT; k++) {
-        memcpy(asked + k * SIZE, "abcd", 4);
-        asked[k * SIZE + 4] = (char)('0' + k);
+        memcpy(asked + k * LENGTH, "abcd", 4);
+        asked[k * LENGTH + 4] = (char)('0' + k);
     }
     memcpy(due, asked, sizeof due);
     world_serve(w, policy);
@@ -22,7 +22,7 @@ static pmx_load *begin(world *w, const pmx_policy *policy, int framed)
     at = (pmx_endpoint){.host = "127.0.0.1", .port = w->port};
     pmx_load_plan plan = {
         .conns = 3, .depth = 2, .framed = (uint32_t)framed,
-        .count = COUNT, .size = SIZE,
+        .count = COUNT, .size = LENGTH,
         .questions = (const uint8_t *)asked, .answers = (const uint8_t *)due,
         .endpoints = &at, .endpoint_count = 1, .policy = policy,
     };
@@ -79,7 +79,7 @@ static void an_answer_that_is_not_due_is_noticed(void)
     pmx_policy p = lines("\n", 100);
     pmx_load *load = begin(&w, &p, 1);
     const pmx_load_figures *f = pmx_load_counts(load);
-    due[COUNT * SIZE - 1] ^= 1; /* each connection gets there in the end */
+    due[COUNT * LENGTH - 1] ^= 1; /* each connection gets there in the end */
     UNTIL_LOADED(&w, load, PMX_LOAD_CONNECT, f->opened == 3);
     UNTIL_LOADED(&w, load, PMX_LOAD_SEND, f->wrong == 3);
     EQUAL(f->in_flight, 0);
@@ -95,7 +95,7 @@ static void more_than_was_asked_for_is_wrong(void)
     const pmx_load_figures *f = pmx_load_counts(load);
     UNTIL_LOADED(&w, load, PMX_LOAD_CONNECT, f->opened == 3);
     UNTIL(&w, w.opened.count == 3);
-    say(&w, w.opened.ids[0], asked, SIZE);      /* nothing was sent yet */
+    say(&w, w.opened.ids[0], asked, LENGTH);      /* nothing was sent yet */
     UNTIL_LOADED(&w, load, PMX_LOAD_CONNECT, f->wrong == 1);
     end(&w, load);
 }
