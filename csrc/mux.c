@@ -451,7 +451,7 @@ int pmx__do_harvest(pmx_turn *t)
                 : t->timeout_ns == PMX_LOOK ? mux->now
                 : pmx__after(mux->now, t->timeout_ns);
     int reason = 0;
-    uint64_t pauses = mux->stats.accept_pauses;
+    uint64_t shortages = mux->stats.shortages;
     uint32_t passes = mux->service_count;   /* each service has its turn */
     do {
         int64_t until = pmx__earlier(end, mux->gathered_at);
@@ -486,7 +486,7 @@ int pmx__do_harvest(pmx_turn *t)
         if (t->until_sent && !mux->stats.queued)
             reason |= PMX_ROWS;
         /* The caller learns of a pause of accepting while it lasts. */
-        if (mux->stats.accept_pauses != pauses && !pmx__has_rows(mux))
+        if (mux->stats.shortages != shortages && !pmx__has_rows(mux))
             break;
     } while (!reason && !enough(mux) &&
              (mux->now < end || (pmx__others_wait(mux) && --passes)));
