@@ -76,6 +76,25 @@ def test_what_is_not_told_yet_is_told_when_the_server_ends(backend, logged):
     assert "2 times more" in messages(logged)[1]
 
 
+def test_errors_after_a_mux_has_closed_are_counted_too(backend, logged):
+    class Handler:
+        def received(self, conn, data):
+            conn.mux.close()
+
+        def closed(self, conn, error):
+            raise util.Boom("of the end")
+
+    with util.serving(Handler(), backend) as server:
+        socks = [util.connect(server.address) for _ in range(3)]
+        util.wait_until(lambda: server.stats().accepted == 3)
+        socks[0].sendall(b"x")
+        server.wait()
+        for sock in socks:
+            sock.close()
+    assert [bool(one.exc_info) for one in logged] == [True, False]
+    assert "2 times more" in messages(logged)[1]
+
+
 def test_another_error_is_another_line(backend, logged):
     with util.serving(handler, backend) as server:
         fail(server, b"x")

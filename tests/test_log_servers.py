@@ -231,6 +231,27 @@ def test_what_opens_and_closes_connections_may_be_slow_too(backend, clock, logge
     assert "a batch of 0 messages" in record.getMessage()
 
 
+def test_a_slow_batch_with_a_new_connection_is_one_warning(
+    backend, tmp_path, clock, logged
+):
+    def handler(conn, data):
+        clock.ahead += 3
+        inside.shift_clock(clock.ahead)
+
+    with (
+        util.serving(handler, backend, tmp_path / "s", slow_handler=2.5) as server,
+        util.connect(server.address) as sock,
+    ):
+        util.wait_until(lambda: server.stats().accepted)
+        with util.held(server):
+            other = util.connect(server.address)
+            sock.sendall(b"x")
+        with other:
+            util.wait_until(lambda: logged)
+            util.settle(server)
+    assert [one.event for one in logged] == ["slow"]
+
+
 def test_a_slow_call_is_a_warning_too(backend, clock, logged):
     def slow(mux):
         clock.ahead += 3
