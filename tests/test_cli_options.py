@@ -79,6 +79,7 @@ def test_limits_go_together_in_any_order(serve):
         (["idle_timeout=-1"], ["'-1'", "seconds or none"]),
         (["keepalive=60"], ["'60'", "seconds", "keepalive=60,10,5"]),
         (["keepalive=0,1,1"], ["keepalive's idle", "1 to 32767"]),
+        (["send_buffer=x"], ["'x'", "bytes or none", "send_buffer=65536"]),
         (["max_connections=0"], ["max_connections is 0", "from 1"]),
         (["low_water=70000"], ["low_water is 70000", "high_water, 65536"]),
         (["max_output=5", "max_output=6"], ["max_output is given twice"]),

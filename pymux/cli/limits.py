@@ -48,7 +48,12 @@ KINDS: dict[str, tuple[Callable[[str], Any], str, str]] = {
         "seconds of silence, seconds between probes and a number of probes, or none",
     ),
 }
-FIELDS = {field.name: KINDS[str(field.type)] for field in fields(Limits)}
+SIZE = (_number, "BYTES|none", "a number of bytes or none")
+SIZES = {"send_buffer": SIZE, "notsent_lowat": SIZE}  # other numbers count things
+FIELDS = {
+    field.name: SIZES.get(field.name, KINDS[str(field.type)])
+    for field in fields(Limits)
+}
 NAMES = list(FIELDS)
 KNOWN = ", ".join(f"{name}={unit}" for name, (_, unit, _) in FIELDS.items())
 
@@ -86,7 +91,9 @@ def _example(name: str) -> str:
     value = getattr(Limits(keepalive=(60, 10, 5)), name)
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return "60" if value is None else f"{value:g}" if value < 1000 else str(value)
+    if value is None:
+        return "65536" if name in SIZES else "60"
+    return f"{value:g}" if value < 1000 else str(value)
 
 
 def limits_from(given: Iterable[tuple[str, Any]]) -> Limits:
