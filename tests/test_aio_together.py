@@ -40,7 +40,7 @@ def test_a_timeout_is_asyncios_own(loop):
 
 
 def test_drain_and_to_thread_may_have_time_limits(loop):
-    release = threading.Event()
+    release, is_late = threading.Event(), threading.Event()
 
     async def handler(conn):
         told = []
@@ -55,6 +55,7 @@ def test_drain_and_to_thread_may_have_time_limits(loop):
             await conn.drain(timeout=0.01)
         except TimeoutError as error:
             told.append(str(error).partition("(")[0])
+        is_late.set()
         with pytest.raises(ValueError, match="timeout is -1"):
             await conn.drain(-1)
         await conn.recv()
@@ -63,7 +64,7 @@ def test_drain_and_to_thread_may_have_time_limits(loop):
     async def main():
         async with pymux.aio.serve(handler, LOCAL) as server:
             with util.connect(server.address) as sock:
-                await asyncio.to_thread(release.wait, 10)
+                await asyncio.to_thread(is_late.wait, 10)  # reads nothing before
                 sock.sendall(b"go on")
                 got = await recv(sock, (16 << 20) + 15)
                 assert got[-15:] == b"to_thread drain"
