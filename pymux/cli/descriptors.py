@@ -39,6 +39,8 @@ def raise_limit() -> str | None:
 
 
 def _shown(limit: int) -> str:
+    if sys.platform == "win32":
+        return str(limit)
     import resource
 
     return "unlimited" if limit == resource.RLIM_INFINITY else str(limit)
