@@ -50,6 +50,13 @@ def without_what_pages_say(
         lines.clear()
 
 
+def without_fields_of_tuples(
+    app: Sphinx, what: str, name: str, found: object, skip: bool, options: object
+) -> bool | None:
+    """Skip the fields of a named tuple: its docstring has them as attributes."""
+    return True if type(found).__name__ == "_tuplegetter" else None
+
+
 def link_to_files_of_the_repository(app: Sphinx, doctree: nodes.document) -> None:
     """Let a link to Markdown outside of docs/ lead to the file, as to other files.
 
@@ -66,6 +73,7 @@ def link_to_files_of_the_repository(app: Sphinx, doctree: nodes.document) -> Non
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-skip-member", without_fields_of_tuples)
     app.connect("autodoc-process-signature", without_what_no_user_calls)
     app.connect("autodoc-process-docstring", without_what_pages_say)
     # Before Sphinx collects the files that are linked to.
