@@ -51,12 +51,13 @@ static int64_t next_slice(const pmx_mux *mux, int64_t left)
     return pmx__earlier(slice < LEAST ? LEAST : slice, left - LEAST);
 }
 
-int pmx__doze(pmx_mux *mux, int64_t until)
+/* 1 if the mux dozed, 0 if it is to wait for events, or -EINTR. */
+static int doze(pmx_mux *mux, int64_t until)
 {
     const pmx__service *s = mux->serving;
     int64_t left = until - mux->now;
     if (!mux->rows || s->is_answered || mux->draining || mux->spin_ns ||
-        mux->wakeup[0] == PMX__NO_SOCK || left < 2 * LEAST)
+        mux->wakeup[0] == PMX__NO_SOCK || left < 2 * (int64_t)LEAST)
         return 0;
     note_pace(mux);
     int64_t slice = next_slice(mux, left);
@@ -67,6 +68,12 @@ int pmx__doze(pmx_mux *mux, int64_t until)
     mux->dozed_at = mux->now;
     mux->dozed_rows = mux->rows;
     return 1;
+}
+
+int pmx__doze_or_wait(pmx_mux *mux, int64_t until)
+{
+    int dozed = doze(mux, until);
+    return dozed < 0 ? dozed : pmx__wait(mux, dozed ? 0 : until);
 }
 
 void pmx__note_gathering(pmx_mux *mux)

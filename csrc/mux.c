@@ -459,8 +459,7 @@ int pmx__do_harvest(pmx_turn *t)
         int64_t at_once = pmx__at_once(mux);
         if (at_once >= 0)
             until = pmx__earlier(until, at_once ? mux->now + at_once : 0);
-        int dozed = pmx__doze(mux, until);
-        int count = dozed < 0 ? dozed : pmx__wait(mux, dozed ? 0 : until);
+        int count = pmx__doze_or_wait(mux, until);
         mux->now = pmx__now();
         mux->short_of_buffers = 0;
         if (count == -EINTR || (count < 0 && pmx__has_rows(mux)))

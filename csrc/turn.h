@@ -14,9 +14,9 @@ int64_t pmx__next_act(const pmx_mux *mux);
 /* Wait until then (INT64_MAX: for ever; in the past: only look). The number of
  * events in mux->events, or -errno. */
 int pmx__wait(pmx_mux *mux, int64_t until);
-/* doze.c: let a batch gather. Wait for a part of the time until then on the
- * wakeup alone: 1 if so, 0 if the mux is to wait for events, or -EINTR. */
-int pmx__doze(pmx_mux *mux, int64_t until);
+/* doze.c: let a batch gather. As pmx__wait(), but a batch that gathers waits a
+ * part of the time on the wakeup alone, and then only looks for events. */
+int pmx__doze_or_wait(pmx_mux *mux, int64_t until);
 /* The batch is handed over: note how its messages came. */
 void pmx__note_gathering(pmx_mux *mux);
 

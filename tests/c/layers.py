@@ -33,7 +33,8 @@ LAYERS = """
 6 state.h: state
 6 state.h: report close
 6 state.h: expire
-7 turn.h: wait doze accept dial ask
+7 turn.h: wait accept dial ask
+7 turn.h: doze
 7 input.h: rows
 7 input.h: input_end
 7 input.h: input_cut
