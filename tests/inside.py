@@ -366,3 +366,8 @@ def dialling_raises(error):
 def has_spare_memory(selector):
     """Whether memory for a wait is left over: none is while a thread waits."""
     return bool(selector._rooms)
+
+
+def workers_rest():
+    """True if no thread of `to_thread` has a job."""
+    return threads.WORKERS._busy == 0
