@@ -95,6 +95,7 @@ def test_a_batch_has_no_more_than_max_messages(backend):
     assert max(sizes) == 7
 
 
+@pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 def test_large_messages_gather_in_asyncio_too(loop):
     handler, sizes = gatherer(PEERS)
 
