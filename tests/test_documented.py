@@ -41,7 +41,7 @@ def members(found):
     """(name, value) of what a class and its bases in the package have."""
     for base in found.__mro__:
         if base.__module__.startswith("pymux."):
-            made = {"__new__"} if hasattr(base, "_fields") else ()  # of a named tuple
+            made = {"__new__", *base._fields} if hasattr(base, "_fields") else ()
             yield from (item for item in vars(base).items() if item[0] not in made)
 
 
