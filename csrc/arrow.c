@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-/* What an array refers to, wherever its struct is moved. */
+/* The memory that an array refers to, wherever its struct is moved. */
 typedef struct {
     pmx_lease *lease;
     const void *buffers[3];

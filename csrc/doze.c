@@ -12,13 +12,13 @@
  */
 #include "turn.h"
 
-/* Nanoseconds: a shorter slice costs more than it saves, a longer one saves
- * nothing that could be measured; and the longest one while others wait for
- * their turn. */
+/* Nanoseconds: the shortest slice, so that a doze saves more than it costs; the
+ * longest one, so that enough messages are soon noticed beside a long
+ * max_delay; and the longest one while others wait for their turn. */
 enum { LEAST = 30000, MOST = 10000000, BESIDE_OTHERS = 200000 };
 
-/* Others wait: queued output for room in the kernel, or connections that have
- * another service. */
+/* True if nobody else waits: no queued output for room in the kernel, and no
+ * connection has another service. */
 static int is_alone(const pmx_mux *mux)
 {
     return !mux->stats.queued && mux->sources == mux->serving->sources;
@@ -32,7 +32,7 @@ static void note_pace(pmx_mux *mux)
         mux->serving->pace = came ? (mux->now - mux->dozed_at) / came : 0;
 }
 
-/* What the missing messages take at that pace. */
+/* The time in which the missing messages come at that pace. */
 static int64_t span_of_missing(const pmx_mux *mux)
 {
     const pmx__service *s = mux->serving;

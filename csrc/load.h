@@ -10,7 +10,7 @@
 /* cdef begin */
 typedef struct pmx_load pmx_load;
 
-/* What a load sends, and what is to come back. The caller keeps all memory. */
+/* The bytes that a load sends, and those that are to come back. The caller keeps all memory. */
 typedef struct {
     uint32_t conns;
     uint32_t depth;             /* messages of a connection in flight */

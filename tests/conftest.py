@@ -114,6 +114,24 @@ def echo_server():
 
 
 @pytest.fixture
+def lines(mux):
+    """(Connection, socket) with line framing."""
+    conn, peer = util.pair(mux, pymux.Lines())
+    yield conn, peer
+    peer.close()
+
+
+@pytest.fixture
+def abc(mux, lines):
+    """A batch with the rows a, bb, ccc, and the socket that waits for answers."""
+    _, peer = lines
+    peer.sendall(b"a\nbb\nccc\n")
+    batch = mux.harvest(5)
+    assert batch.messages == [b"a", b"bb", b"ccc"]
+    return batch, peer
+
+
+@pytest.fixture
 def frozen():
     """Collections in the test look at the test's own objects.
 

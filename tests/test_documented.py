@@ -41,7 +41,8 @@ def members(found):
     """(name, value) of what a class and its bases in the package have."""
     for base in found.__mro__:
         if base.__module__.startswith("pymux."):
-            made = {"__new__", *base._fields} if hasattr(base, "_fields") else ()
+            fields = getattr(base, "_fields", None)  # of a named tuple
+            made = () if fields is None else ("__new__", *fields)
             yield from (item for item in vars(base).items() if item[0] not in made)
 
 

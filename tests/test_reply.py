@@ -7,35 +7,7 @@ import pytest
 import pymux
 
 from . import util
-from .util import harvest_until, pair, recv_exactly, until_end
-
-
-@pytest.fixture
-def lines(mux):
-    """(Connection, socket) with line framing."""
-    conn, peer = pair(mux, pymux.Lines())
-    yield conn, peer
-    peer.close()
-
-
-@pytest.fixture
-def abc(mux, lines):
-    """A batch with the rows a, bb, ccc, and the socket that waits for answers."""
-    _, peer = lines
-    peer.sendall(b"a\nbb\nccc\n")
-    batch = mux.harvest(5)
-    assert batch.messages == [b"a", b"bb", b"ccc"]
-    return batch, peer
-
-
-def answer(mux, peer, expected):
-    """Assert that the answers up to now are exactly `expected`."""
-    mux.harvest(0)
-    assert recv_exactly(peer, len(expected)) == expected
-    peer.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        peer.recv(1)
-    peer.settimeout(10)
+from .util import answer, harvest_until, pair, recv_exactly, until_end
 
 
 def test_each_row_is_answered_with_one_frame(mux, abc):

@@ -6,7 +6,7 @@ import pytest
 
 import pymux
 
-from .util import pair, recv_exactly
+from .util import answer, pair, recv_exactly
 
 MASKS = {
     "list": list,
@@ -16,34 +16,6 @@ MASKS = {
     "numpy bool": lambda m: pytest.importorskip("numpy").array(m, dtype="bool"),
     "numpy uint8": lambda m: pytest.importorskip("numpy").array(m, dtype="uint8"),
 }
-
-
-@pytest.fixture
-def lines(mux):
-    """(Connection, socket) with line framing."""
-    conn, peer = pair(mux, pymux.Lines())
-    yield conn, peer
-    peer.close()
-
-
-@pytest.fixture
-def abc(mux, lines):
-    """A batch with the rows a, bb, ccc, and the socket that waits for answers."""
-    _, peer = lines
-    peer.sendall(b"a\nbb\nccc\n")
-    batch = mux.harvest(5)
-    assert batch.messages == [b"a", b"bb", b"ccc"]
-    return batch, peer
-
-
-def answer(mux, peer, expected):
-    """Assert that the answers up to now are exactly `expected`."""
-    mux.harvest(0)
-    assert recv_exactly(peer, len(expected)) == expected
-    peer.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        peer.recv(1)
-    peer.settimeout(10)
 
 
 @pytest.mark.parametrize("make", MASKS.values(), ids=MASKS)

@@ -10,6 +10,8 @@ import struct
 import threading
 import time
 
+import pytest
+
 import pymux
 
 # Whether no backend here has a descriptor that an asyncio loop can watch.
@@ -470,3 +472,13 @@ def full_backlog():
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         yield listener.getsockname()
+
+
+def answer(mux, peer, expected):
+    """Assert that the answers up to now are exactly `expected`."""
+    mux.harvest(0)
+    assert recv_exactly(peer, len(expected)) == expected
+    peer.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        peer.recv(1)
+    peer.settimeout(10)
