@@ -101,17 +101,6 @@ class Seat(Reader):
         if conn is not None:
             conn._names = names
 
-    @property
-    def _place(self) -> Any:
-        conn = self._ref()
-        return None if conn is None else conn._place
-
-    @_place.setter
-    def _place(self, place: Any) -> None:
-        conn = self._ref()
-        if conn is not None:
-            conn._place = place
-
     def is_left_open(self) -> bool:
         """Whether the connection exists and was not closed."""
         conn = self._ref()

@@ -146,15 +146,6 @@ class Output(Owned):
         if self.log.large > SUBMIT_OVER:
             self.hand_over_log()
 
-    def queue_place(self, id: int) -> Any:
-        """Return the place where the core keeps a pointer to a connection's queue.
-
-        The place is valid until the connection is forgotten, or the engine closes.
-        None: the core has no such place.
-        """
-        found = ffi.new("const pmx_queue *const **")
-        return None if lib.pmx_queue_place(self.c, id, found) else found[0]
-
     def pass_over(self, ids: list[int], most: int) -> tuple[Any, int]:
         """Choose connections with at most `most` bytes queued.
 

@@ -56,7 +56,6 @@ class Connection:
         "_buffer",
         "_engine",
         "_names",
-        "_place",
         "_status",
         "id",
         "mux",
@@ -71,7 +70,6 @@ class Connection:
         self._status = OPEN
         self._buffer: Any = None  # takes messages for a coroutine
         self._names: Any = None
-        self._place: Any = None  # of the core's queue: see `Engine.queue_place`
 
     def __repr__(self) -> str:
         status = "closed" if self.closed else "open"
@@ -167,20 +165,7 @@ class Connection:
     @property
     def queued(self) -> int:
         """Bytes of output that the kernel has not taken yet; 0 after the end."""
-        engine = self._engine
-        if engine.thread != get_ident() or engine.c is None:
-            return engine.queued(self.id)
-        place = self._place
-        if place is None:
-            place = self._place = engine.queue_place(self.id)
-            if place is None:
-                return engine.queued(self.id)
-        queue = place[0]
-        size: int = queue.size if queue else 0
-        log = engine.log
-        if log.entries or log.pending:
-            size += log.queued(self.id)
-        return size
+        return self._engine.queued(self.id)
 
     # --- operations -----------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .batch import Batch
 from .connection import Connection
-from .status import CLOSED, NOWHERE, answer, fail, keep_names, mark_closed
+from .status import CLOSED, answer, fail, keep_names, mark_closed
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -27,7 +27,6 @@ class Made:
             return
         for conn in gone:
             conn._status = CLOSED
-            conn._place = NOWHERE
         engine.forget(gone)
         engine.release_service(batch._service, len(gone))
 

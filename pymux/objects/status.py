@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CLOSED",
     "GONE",
-    "NOWHERE",
     "OPEN",
     "SEND_ENDED",
     "answer",
@@ -46,7 +45,6 @@ OPEN = 0
 GONE = 1  # the end is being reported: output is discarded
 SEND_ENDED = 2  # send_eof() was called
 CLOSED = 3  # closed by this side, or reported as closed
-NOWHERE = (None,)  # the place of a queue that the core has forgotten
 
 
 engine_of: Callable[[Connection], Engine] = attrgetter("_engine")
@@ -129,7 +127,6 @@ def refusal(conn: Connection) -> ConnectionClosed:
 def keep_names(conn: Connection) -> None:
     """Keep the addresses of a connection that the core will forget, and nothing that
     leads into the core."""
-    conn._place = NOWHERE
     if conn._names is None:
         conn._names = names_of(conn._engine, conn.id)
 
