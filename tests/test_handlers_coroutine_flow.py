@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import socket
+import threading
 import time
 
 import pytest
@@ -91,9 +92,11 @@ def test_drain_that_waits_raises_when_the_connection_is_lost(backend):
 def test_drain_raises_when_the_end_waits_to_be_reported(backend, clock):
     """The stop is out of time in the turn that wakes the coroutine."""
     socks, raised = [], []
+    connected = threading.Event()
 
     async def handler(conn):
         if not socks:
+            assert connected.wait(20)
             socks.append(util.connect(conn.local))
             server.stop(60)
             await conn.recv()
@@ -107,6 +110,7 @@ def test_drain_raises_when_the_end_waits_to_be_reported(backend, clock):
 
     server = pymux.Server(handler, ("127.0.0.1", 0), backend=backend).start()
     with util.connect(server.address):
+        connected.set()
         server.wait()
     socks[0].close()
     assert raised == [errno.ETIMEDOUT]

@@ -196,9 +196,15 @@ def free_port():
 
 
 def connect(address, timeout=10):
-    """A plain blocking socket connected to a TCP tuple or a Unix socket path."""
+    """A plain blocking socket connected to a TCP tuple or a Unix socket path.
+
+    It connects without a timeout. With one, Python asks the socket a second time whether
+    it is connected, and by then a quick server may have reset the connection.
+    """
     if isinstance(address, tuple):
-        return socket.create_connection(address[:2], timeout)
+        sock = socket.create_connection(address[:2])
+        sock.settimeout(timeout)
+        return sock
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(timeout)
