@@ -198,8 +198,8 @@ def free_port():
 def connect(address, timeout=10):
     """A plain blocking socket connected to a TCP tuple or a Unix socket path.
 
-    It connects without a timeout. With one, Python asks the socket a second time whether
-    it is connected, and by then a quick server may have reset the connection.
+    It connects without a timeout. With one, Python asks the socket a second time
+    whether it is connected, and by then a quick server may have reset the connection.
     """
     if isinstance(address, tuple):
         sock = socket.create_connection(address[:2])
