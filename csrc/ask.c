@@ -6,10 +6,10 @@
 int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id)
 {
     const pmx__conn *c = pmx__find(mux, id);
-    if (!c || c->sock == PMX__NO_SOCK)
+    if (!c || c->flags & PMX__DONE)
         return -ENOENT;
     uint64_t queued = c->queue ? c->queue->size : 0;
-    if (c->rules->transport->arrives_at_once)
+    if (c->flags & PMX__CONNECTING || c->rules->transport->arrives_at_once)
         return (int64_t)queued;
     int64_t unacknowledged = pmx__unacknowledged(c->sock);
     return unacknowledged < 0 ? -ENOTSUP : (int64_t)queued + unacknowledged;
@@ -56,7 +56,7 @@ int64_t pmx__do_socket(const pmx_mux *mux, uint64_t id)
         l = pmx__find_listener(mux, id);
     else
         c = pmx__find(mux, id);
-    pmx_sock sock = l ? l->sock : c ? c->sock : PMX__NO_SOCK;
+    pmx_sock sock = l ? l->sock : c ? pmx__sock_of(c) : PMX__NO_SOCK;
     return sock == PMX__NO_SOCK ? -ENOENT : (int64_t)sock;
 }
 
@@ -101,12 +101,13 @@ int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
     const pmx__conn *c = pmx__find(mux, id);
     if (!c)
         return -ENOENT;
+    pmx_sock sock = pmx__sock_of(c);
     memset(mux->asked, 0, sizeof mux->asked);
     pmx__peer(c, &mux->asked[0]);
     if (c->flags & PMX__DONE && c->at.names)
         mux->asked[1] = c->at.names->targets[1];
-    else if (c->sock != PMX__NO_SOCK)
-        (void)pmx__local(c->sock, &mux->asked[1]);
+    else if (sock != PMX__NO_SOCK)
+        (void)pmx__local(sock, &mux->asked[1]);
     pmx__describe(&mux->asked[0], &names[0]);
     pmx__describe(&mux->asked[1], &names[1]);
     return 0;

@@ -54,5 +54,7 @@ enum {
                                                peers may wait to be read */
 #define PMX__BUFFERS_NS INT64_C(1000000)    /* a send, after ENOBUFS */
 #define PMX__REDIAL_NS INT64_C(10000000)    /* a Unix backlog that was full */
+#define PMX__BESIDE_NS INT64_C(250000000)   /* the next address, beside those
+                                               that do not answer: RFC 8305 */
 
 #endif

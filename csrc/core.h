@@ -202,12 +202,18 @@ typedef struct {
     pmx__target targets[2];
 } pmx__names;
 
-/* The addresses of an outgoing connection, tried in order. */
+/* An address of an outgoing connection. */
+typedef struct {
+    pmx__target to;
+    pmx_sock sock;              /* NO_SOCK: no attempt is on its way */
+} pmx__attempt;
+
+/* The addresses of an outgoing connection: see dial.c. */
 typedef struct {
     int64_t until;              /* INT64_MAX: as long as the system tries */
-    uint32_t count, next;
-    int refused;                /* by a full Unix backlog: try it again */
-    pmx__target targets[];
+    int64_t next_at;            /* when the next address is tried */
+    uint32_t count, next;       /* addresses; the first that was not tried */
+    pmx__attempt attempts[];
 } pmx__route;
 
 /* A slot: 96 bytes a connection on 64-bit Unix. */
@@ -221,7 +227,7 @@ typedef struct pmx__conn {
     };
     pmx__queue *queue;
     union {
-        pmx__route *route;      /* CONNECTING */
+        pmx__route *route;      /* CONNECTING: it has the sockets */
         uint8_t ip6[8];         /* open, IPv6: the first half of the peer's */
         pmx__name6 *peer6;      /* open, IPv6 with a scope */
         pmx__target *peer;      /* open, Unix: no longer than the name is */
@@ -459,6 +465,12 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer);
 /* Remember the peer's name; without memory the connection has none. */
 void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
 void pmx__keep_names(pmx__conn *c);
+
+/* route.c: the sockets of a connection that is being made */
+pmx_sock pmx__sock_of(const pmx__conn *c);
+void pmx__end_attempt(pmx_mux *mux, pmx__attempt *attempt, int failed);
+/* Give the connection the socket of one attempt, or NO_SOCK; end the others. */
+void pmx__take_socket(pmx_mux *mux, pmx__conn *c, pmx_sock sock, int forked);
 
 /* memory.c: the mux's tables, and what goes back to the system */
 int pmx__allocate_tables(pmx_mux *mux);

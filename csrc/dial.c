@@ -1,44 +1,83 @@
-/* Outgoing connections: a route of addresses, tried in order. */
+/*
+ * Outgoing connections: a route of addresses, tried in order.
+ *
+ * An address that does not answer must not hold up the others. So each gets a
+ * quarter of a second to itself; then the next one is tried beside those before
+ * ("Happy Eyeballs", RFC 8305). One that fails is followed by the next at once.
+ * The first attempt to succeed is the connection, and the others end. A failed
+ * connection has the error of the attempt that failed last.
+ */
 #include "turn.h"
 
 #include <stdlib.h>
 
-/* Try the next targets of the route until one is on its way. If all fail, the
- * connection ends with the last error. */
+static int watch_attempt(pmx_mux *mux, uint32_t slot, pmx_sock sock)
+{
+    uint64_t id = pmx__id(slot, pmx__slot(mux, slot));
+    return mux->poller->add(mux->poll_state, sock, id,
+                            mux->poller->edge ? PMX__IN | PMX__OUT : PMX__OUT);
+}
+
+static int begin_attempt(pmx_mux *mux, uint32_t slot, pmx__attempt *attempt)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    pmx_sock sock = PMX__NO_SOCK;
+    int dialled = pmx__dial(&attempt->to, &sock);
+    if (dialled && dialled != -EINPROGRESS)
+        return dialled;
+    int added = watch_attempt(mux, slot, sock);
+    if (added) {
+        pmx__drop_sock(sock);
+        return added;
+    }
+    attempt->sock = sock;
+    if (!dialled) {             /* the next harvest reports it */
+        c->flags |= PMX__CAN_WRITE;
+        pmx__ready(mux, slot);
+    }
+    return 0;
+}
+
+/* Try the next addresses of the route until one is on its way. If no attempt is
+ * then, the connection ends with the last error. */
 static void dial(pmx_mux *mux, uint32_t slot, int error)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__route *route = c->at.route;
+    route->next_at = INT64_MAX;
     while (route->next < route->count) {
-        pmx__target *target = &route->targets[route->next];
-        int dialled = pmx__dial(target, &c->sock);
-        if (dialled == -EAGAIN) {       /* a full backlog: later */
-            route->refused = 1;
-            pmx__look_at(mux, slot, mux->now + PMX__REDIAL_NS);
+        int begun = begin_attempt(mux, slot, &route->attempts[route->next]);
+        if (begun == -EAGAIN) {         /* a full backlog: later */
+            route->next_at = mux->now + PMX__REDIAL_NS;
+            pmx__look_at(mux, slot, route->next_at);
             return;
         }
-        if (!dialled || dialled == -EINPROGRESS) {
-            int added = mux->poller->add(mux->poll_state, c->sock,
-                                         pmx__id(slot, c),
-                                         PMX__IN | PMX__OUT);
-            if (!added) {
-                c->flags |= PMX__IN_POLLER;
-                c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
-                pmx__watch(mux, slot);
-                if (!dialled) {         /* the next harvest reports it */
-                    c->flags |= PMX__CAN_WRITE;
-                    pmx__ready(mux, slot);
-                }
-                return;
-            }
-            pmx__drop_sock(c->sock);
-            dialled = added;
-        }
-        c->sock = PMX__NO_SOCK;
-        error = -dialled;
         route->next++;
+        if (begun) {
+            error = -begun;
+            continue;
+        }
+        if (route->next < route->count) {
+            route->next_at = mux->now + PMX__BESIDE_NS;
+            pmx__look_at(mux, slot, route->next_at);
+        }
+        return;
     }
-    pmx__finish(mux, slot, error ? error : ECONNREFUSED, 0);
+    if (pmx__sock_of(c) == PMX__NO_SOCK)
+        pmx__finish(mux, slot, error ? error : ECONNREFUSED, 0);
+}
+
+static pmx__route *new_route(uint32_t count)
+{
+    pmx__route *route =
+        sys_calloc(1, sizeof *route + count * sizeof *route->attempts);
+    if (!route)
+        return NULL;
+    route->count = count;
+    route->until = route->next_at = INT64_MAX;
+    for (uint32_t i = 0; i < count; i++)
+        route->attempts[i].sock = PMX__NO_SOCK;
+    return route;
 }
 
 /* A connection that is about to have a socket. It owns the route unless this
@@ -51,7 +90,7 @@ static int begin(pmx_mux *mux, pmx__route *route, const pmx_policy *policy,
     pmx_policy common = *policy;
     common.connect_ns = -1;
     pmx__rules *rules = pmx__rules_reused(
-        mux, &common, pmx__transport_for(&route->targets[0]));
+        mux, &common, pmx__transport_for(&route->attempts[0].to));
     int error = rules ? pmx__conn_new(mux, rules, slot) : -ENOMEM;
     if (rules)
         pmx__rules_drop(mux, rules);    /* the connection keeps them */
@@ -69,18 +108,16 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
 {
     if (!pmx__policy_valid(mux, policy) || !count || count > 1024)
         return -EINVAL;
-    pmx__route *route =
-        sys_calloc(1, sizeof *route + count * sizeof *route->targets);
+    pmx__route *route = new_route(count);
     if (!route)
         return -ENOMEM;
     uint32_t slot;
     int error = 0;
-    route->count = count;
     mux->now = pmx__now();
-    route->until = policy->connect_ns < 0
-                       ? INT64_MAX : pmx__after(mux->now, policy->connect_ns);
+    if (policy->connect_ns >= 0)
+        route->until = pmx__after(mux->now, policy->connect_ns);
     for (uint32_t i = 0; i < count && !error; i++)
-        error = pmx__resolve(&endpoints[i], &route->targets[i]);
+        error = pmx__resolve(&endpoints[i], &route->attempts[i].to);
     if (!error)
         error = begin(mux, route, policy, &slot);
     if (error) {
@@ -112,13 +149,11 @@ int pmx__do_adopt(pmx_mux *mux, int64_t number, const pmx_policy *policy,
         return -EINVAL;
     if (number < 0 || (int64_t)sock != number)
         return -EBADF;
-    pmx__route *route = sys_calloc(1, sizeof *route + sizeof *route->targets);
+    pmx__route *route = new_route(1);
     if (!route)
         return -ENOMEM;
-    route->count = 1;
-    route->until = INT64_MAX;
     mux->now = pmx__now();
-    int error = pmx__stream_given(sock, &route->targets[0]);
+    int error = pmx__stream_given(sock, &route->attempts[0].to);
     if (!error)
         error = begin(mux, route, policy, &slot);
     if (error) {
@@ -126,54 +161,71 @@ int pmx__do_adopt(pmx_mux *mux, int64_t number, const pmx_policy *policy,
         return error;
     }
     pmx__conn *c = pmx__slot(mux, slot);
-    error = mux->poller->add(mux->poll_state, sock, pmx__id(slot, c),
-                             PMX__IN | PMX__OUT);
+    error = watch_attempt(mux, slot, sock);
     if (error) {
         pmx__undue(mux, slot);
         pmx__conn_free(mux, slot);
         return error;
     }
-    c->sock = sock;
-    c->flags |= PMX__IN_POLLER | PMX__CAN_WRITE;
-    c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
+    route->attempts[0].sock = sock;
+    route->next = 1;
+    c->flags |= PMX__CAN_WRITE;
     *id = pmx__id(slot, c);
-    pmx__watch(mux, slot);
     pmx__ready(mux, slot);
     return 0;
 }
 
-/* A dialled socket has become writable, or the time to dial again has come. */
+/* Look how the attempts are: the number of one that is connected, or NONE.
+ * Those that have failed end, and *error is the last one's. */
+static uint32_t look_at_attempts(pmx_mux *mux, pmx__conn *c, int *error)
+{
+    pmx__route *route = c->at.route;
+    uint32_t first = PMX__NONE, count = 0;
+    /* in a closing connection c->error is that of the close */
+    int told = c->flags & PMX__CLOSING ? 0 : c->error;
+    if (told)
+        c->error = 0;
+    for (uint32_t i = route->next; i--;)
+        if (route->attempts[i].sock != PMX__NO_SOCK)
+            first = i, count++;
+    for (uint32_t i = 0; i < route->next && !(told && count == 1); i++) {
+        pmx__attempt *attempt = &route->attempts[i];
+        if (attempt->sock == PMX__NO_SOCK)
+            continue;
+        int is = pmx__dialled(attempt->sock);
+        if (!is)
+            return i;
+        if (is == -ENOTCONN)    /* not connected yet */
+            is = pmx__arm(mux, attempt->sock);
+        if (!is)
+            continue;
+        pmx__end_attempt(mux, attempt, 1);
+        *error = -is;
+        told = 0;
+    }
+    if (told && count) {        /* the poller has taken the socket's error */
+        pmx__end_attempt(mux, &route->attempts[first], 1);
+        *error = told;
+    }
+    return PMX__NONE;
+}
+
+/* The socket of an attempt has become writable, or the time of the next attempt
+ * has come. */
 void pmx__connected(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if (c->at.route->refused) {
-        c->at.route->refused = 0;
-        c->flags &= ~(uint32_t)PMX__CAN_WRITE;
-        dial(mux, slot, 0);
-        return;
-    }
-    /* in a closing connection c->error is that of the close */
-    int told = !(c->flags & PMX__CLOSING);
-    int error = told && c->error ? -c->error : pmx__dialled(c->sock);
-    if (told)
-        c->error = 0;
-    c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ);
-    if (error == -ENOTCONN) {   /* not connected yet */
-        error = pmx__arm(mux, c);
-        if (!error)
-            return;
-    }
-    if (error) {
-        mux->poller->del(mux->poll_state, c->sock);
-        c->flags &= ~(uint32_t)PMX__IN_POLLER;
-        pmx__reset_sock(c->sock);       /* to itself, it would linger */
-        c->sock = PMX__NO_SOCK;
-        c->at.route->next++;
-        dial(mux, slot, -error);
-        return;
-    }
     pmx__route *route = c->at.route;
-    pmx__keep_peer(c, &route->targets[route->next]);
+    int error = 0;
+    c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ);
+    uint32_t found = look_at_attempts(mux, c, &error);
+    if (found == PMX__NONE) {
+        if (error || mux->now >= route->next_at)
+            dial(mux, slot, error);
+        return;
+    }
+    pmx__take_socket(mux, c, route->attempts[found].sock, 0);
+    pmx__keep_peer(c, &route->attempts[found].to);
     free(route);
     c->flags &= ~(uint32_t)PMX__CONNECTING;
     /* sooner, it would bound connecting too */

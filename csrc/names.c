@@ -21,9 +21,9 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer)
         if (c->at.names)
             *peer = c->at.names->targets[0];
     } else if (c->flags & PMX__CONNECTING) {
-        /* the target that is tried, or the last */
-        const pmx__route *r = c->at.route;
-        *peer = r->targets[r->next < r->count ? r->next : r->count - 1];
+        /* the address that was tried last */
+        const pmx__route *route = c->at.route;
+        *peer = route->attempts[route->next ? route->next - 1 : 0].to;
     } else if (family == 6) {
         peer->size = sizeof *to;
         to->sin6_family = AF_INET6;

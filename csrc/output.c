@@ -36,7 +36,7 @@ int pmx__send_refused(pmx_mux *mux, pmx__conn *c, int error)
 {
     if (error == -EAGAIN) {
         c->flags &= ~(uint32_t)PMX__CAN_WRITE;
-        return pmx__arm(mux, c);
+        return pmx__arm(mux, c->sock);
     }
     if (error == -ENOBUFS) {    /* no event will tell: see net.h */
         mux->short_of_buffers = 1;

@@ -269,6 +269,8 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         pmx__peer_leaves(mux, pmx__counted_by(c), &peer);
         c->counts_for_peer = 0;
     }
+    if (c->flags & PMX__CONNECTING)
+        pmx__take_socket(mux, c, pmx__sock_of(c), 0);
     pmx__keep_names(c);
     pmx__queue_drop(mux, c);
     pmx__linger_no_more(mux, slot);

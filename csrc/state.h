@@ -6,9 +6,9 @@
 
 /* A send was refused: the poller is to report when the socket takes bytes
  * again. */
-static inline int pmx__arm(const pmx_mux *mux, const pmx__conn *c)
+static inline int pmx__arm(const pmx_mux *mux, pmx_sock sock)
 {
-    return mux->poller->arm ? mux->poller->arm(mux->poll_state, c->sock) : 0;
+    return mux->poller->arm ? mux->poller->arm(mux->poll_state, sock) : 0;
 }
 
 /* state.c: what happens to a connection */

@@ -23,6 +23,7 @@ LAYERS = """
 2 poller.h: watch
 3 core.h: arena memory names due
 3 core.h: arrow
+3 core.h: route
 4 frame.h: frame_raw frame_lines frame_prefix frame_fixed
 4 frame.h: frame
 4 transport.h: transport_plain outq

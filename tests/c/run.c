@@ -19,6 +19,7 @@ static const test_case *const all[] = {
     accept_tests, unix_tests, connect_tests, fair_tests, slot_tests,
     life_tests, drain_tests, fail_tests, wire_tests,
     random_tests, watch_tests, fault_tests, thread_tests, entry_tests,
+    route_tests,
     sim_tests, corpus_tests, linger_tests, gather_tests, services_tests,
     listen_on_tests, idle_tests, message_time_tests, peers_tests, due_tests, unix_path_tests, length_tests,
     switch_tests, switch_policy_tests,
