@@ -3,22 +3,6 @@
 
 /* --- listening --------------------------------------------------------- */
 
-/* A place for a listener, with a policy of its own; NULL: no memory. */
-static pmx__listener *new_listener(pmx_mux *mux, const pmx_policy *policy,
-                                   const pmx__target *name,
-                                   pmx__rules **rules)
-{
-    pmx__listener *l = pmx__listener_new(mux);
-    if (!l)
-        return NULL;
-    *rules = pmx__rules_new(mux, policy, pmx__transport_for(name));
-    if (!*rules) {
-        pmx__listener_free(mux, l);
-        return NULL;
-    }
-    return l;
-}
-
 /* Accept from the listener's socket from now on. A place that has rules is in
  * use. */
 static int begin(pmx_mux *mux, pmx__listener *l, pmx__rules *rules,
@@ -36,41 +20,66 @@ static int begin(pmx_mux *mux, pmx__listener *l, pmx__rules *rules,
     return 0;
 }
 
+/* Listen by such rules. One reference to them is the listener's, or is dropped
+ * if this fails. */
+static int listen_by(pmx_mux *mux, const pmx__target *target,
+                     pmx__rules *rules, int backlog, int reuse_port,
+                     uint32_t mode, uint64_t *id)
+{
+    pmx__listener *l = rules ? pmx__listener_new(mux) : NULL;
+    int error = l ? pmx__listen(target, backlog, reuse_port, mode, &l->sock,
+                                &l->file)
+                  : -ENOMEM;
+    if (!error) {
+        error = pmx__local(l->sock, &l->name);
+        if (!error)
+            error = begin(mux, l, rules, id);
+        if (!error)
+            return 0;
+        pmx__file_close(&l->file, pmx__file_of(target), 0);
+        pmx__drop_sock(l->sock);
+    }
+    if (l)
+        pmx__listener_free(mux, l);
+    pmx__rules_drop(mux, rules);
+    return error;
+}
+
 int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                    const pmx_policy *policy, int backlog, int reuse_port,
                    uint32_t mode, uint64_t *id)
 {
     pmx__target target;
-    pmx__rules *rules;
     if (!pmx__policy_valid(mux, policy))
         return -EINVAL;
     int error = pmx__resolve(endpoint, &target);
     if (error)
         return error;
-    pmx__listener *l = new_listener(mux, policy, &target, &rules);
-    if (!l)
-        return -ENOMEM;
-    error = pmx__listen(&target, backlog, reuse_port, mode, &l->sock, &l->file);
+    pmx__rules *rules =
+        pmx__rules_new(mux, policy, pmx__transport_for(&target));
+    return listen_by(mux, &target, rules, backlog, reuse_port, mode, id);
+}
+
+int pmx__do_listen_beside(pmx_mux *mux, const pmx_endpoint *endpoint,
+                          uint64_t beside, int backlog, int reuse_port,
+                          uint64_t *id)
+{
+    pmx__target target;
+    const pmx__listener *first = pmx__find_listener(mux, beside);
+    int error = first ? pmx__resolve(endpoint, &target) : -ENOENT;
     if (error)
-        goto fail_listen;
-    error = pmx__local(l->sock, &l->name);
-    if (!error)
-        error = begin(mux, l, rules, id);
-    if (!error)
-        return 0;
-    pmx__file_close(&l->file, pmx__file_of(&target), 0);
-    pmx__drop_sock(l->sock);
-fail_listen:
-    pmx__rules_drop(mux, rules);
-    pmx__listener_free(mux, l);
-    return error;
+        return error;
+    pmx__rules *rules = first->rules;
+    if (pmx__transport_for(&target) != rules->transport)
+        return -EINVAL;
+    rules->refs++;
+    return listen_by(mux, &target, rules, backlog, reuse_port, 0, id);
 }
 
 int pmx__do_listen_on(pmx_mux *mux, int64_t number, const pmx_policy *policy,
                       uint64_t *id)
 {
     pmx__target name;
-    pmx__rules *rules;
     pmx_sock sock = (pmx_sock)number;
     if (!pmx__policy_valid(mux, policy))
         return -EINVAL;
@@ -79,9 +88,12 @@ int pmx__do_listen_on(pmx_mux *mux, int64_t number, const pmx_policy *policy,
     int error = pmx__listen_given(sock, &name);
     if (error)
         return error;
-    pmx__listener *l = new_listener(mux, policy, &name, &rules);
-    if (!l)
+    pmx__rules *rules = pmx__rules_new(mux, policy, pmx__transport_for(&name));
+    pmx__listener *l = rules ? pmx__listener_new(mux) : NULL;
+    if (!l) {
+        pmx__rules_drop(mux, rules);
         return -ENOMEM;
+    }
     l->sock = sock;
     l->name = name;
     l->is_given = 1;

@@ -107,6 +107,14 @@ int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                                     reuse_port, mode, listener));
 }
 
+int pmx_listen_beside(pmx_mux *mux, const pmx_endpoint *endpoint,
+                      uint64_t beside, int backlog, int reuse_port,
+                      uint64_t *listener)
+{
+    INSIDE(mux, int, pmx__do_listen_beside(mux, endpoint, beside, backlog,
+                                           reuse_port, listener));
+}
+
 int pmx_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
                   uint64_t *listener)
 {

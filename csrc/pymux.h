@@ -321,7 +321,12 @@ int pmx_configure(pmx_mux *mux, uint32_t service, uint32_t min_messages,
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                const pmx_policy *policy, int backlog, int reuse_port,
                uint32_t mode, uint64_t *listener);
-/* The same on a stream socket of the caller's that listens already, TCP or
+/* Listen on another TCP address with the policy of a TCP listener: max_connections
+ * and max_per_peer count for both together. -ENOENT: there is no such listener. */
+int pmx_listen_beside(pmx_mux *mux, const pmx_endpoint *endpoint,
+                      uint64_t beside, int backlog, int reuse_port,
+                      uint64_t *listener);
+/* pmx_listen() on a stream socket of the caller's that listens already, TCP or
  * Unix. It is made non-blocking, and if this succeeds its descriptor is the
  * mux's. In the end the mux closes the descriptor; it does not shut the socket
  * down or unlink its path, so other descriptors of it go on. -EBADF, -ENOTSOCK;
@@ -331,8 +336,9 @@ int pmx_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
 int pmx_unlisten(pmx_mux *mux, uint64_t listener);
 int pmx_listener_address(pmx_mux *mux, uint64_t listener,
                          pmx_address *name);
-/* Try the endpoints in order; a later harvest reports `opened`, or `closed`
- * with the error. */
+/* Try the endpoints in order, each a quarter of a second after the one before
+ * if that has not failed sooner; the first that answers is the connection's. A
+ * later harvest reports `opened`, or `closed` with the error of the last. */
 int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
                 const pmx_policy *policy, uint64_t *id);
 /* The same of a connected stream socket of the caller's, which is the mux's if

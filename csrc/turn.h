@@ -34,6 +34,9 @@ void pmx__close_listener(pmx_mux *mux, pmx__listener *listener, int forked);
 int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                    const pmx_policy *policy, int backlog, int reuse_port,
                    uint32_t mode, uint64_t *listener);
+int pmx__do_listen_beside(pmx_mux *mux, const pmx_endpoint *endpoint,
+                          uint64_t beside, int backlog, int reuse_port,
+                          uint64_t *listener);
 int pmx__do_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
                       uint64_t *listener);
 int pmx__do_unlisten(pmx_mux *mux, uint64_t listener);

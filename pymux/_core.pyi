@@ -111,6 +111,16 @@ class _Lib:
         /,
     ) -> int: ...
     @staticmethod
+    def pmx_listen_beside(
+        mux: Any,
+        endpoint: Any,
+        beside: int,
+        backlog: int,
+        reuse_port: int,
+        listener: Any,
+        /,
+    ) -> int: ...
+    @staticmethod
     def pmx_listen_on(mux: Any, sock: int, policy: Any, listener: Any, /) -> int: ...
     @staticmethod
     def pmx_unlisten(mux: Any, listener: int, /) -> int: ...

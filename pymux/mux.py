@@ -142,7 +142,8 @@ class Mux(Adopts):
             address: (host, port), the path of a Unix socket, a URL, an `Endpoint`
                 or a listening `socket.socket`, which is duplicated; or a list of
                 these. Port 0 picks a port; "" is every IPv4 interface, "::" both
-                protocols.
+                protocols. "localhost" is 127.0.0.1 and ::1 on the same port, with
+                one listener and `max_connections` for both.
             framing: of every connection; None is `Raw()`.
             reply_framing: the framing of what is sent, if it is another than that of
                 what is received; None is the same. A Scanner or Splitter is refused.
@@ -205,7 +206,9 @@ class Mux(Adopts):
 
         A harvest reports the connection in `Batch.opened`, or in `Batch.closed`
         with the error. `connect` blocks while it resolves a name. The addresses of
-        a name are tried in order.
+        a name are tried in order, each a quarter of a second after the one before if
+        that has not failed sooner; the first that answers is the connection's
+        (RFC 8305).
 
         Args:
             address: (host, port), the path of a Unix socket, a URL or an

@@ -165,6 +165,17 @@ def notice_a_busy_gil(mux):
 
 missing_backend = backends.missing
 
+
+def fail_beside(monkeypatch, errors):
+    """Have the second family of "localhost" fail with these errors first."""
+    real = engine.Engine.listen_beside
+
+    def listen_beside(self, *args, **options):
+        return errors.pop(0) if errors else real(self, *args, **options)
+
+    monkeypatch.setattr(engine.Engine, "listen_beside", listen_beside)
+
+
 # -- a server -------------------------------------------------------------------------
 
 run_until_signal = servers.run_until_signal

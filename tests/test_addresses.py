@@ -7,20 +7,10 @@ import sys
 import pytest
 
 from . import util
+from .hosts import needs_ipv6, results
 from .processes import python
 from .util import connect, harvest_until, pair, says_hello
 
-
-def ipv6_works():
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not ipv6_works(), reason="no IPv6 here")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 
 
@@ -92,24 +82,6 @@ def test_two_colons_are_dual_stack(mux):
 
 def test_a_name_can_be_listened_on(mux):
     assert says_hello(mux, ("localhost", 0)).local[0] == "127.0.0.1"
-
-
-def results(*addresses):
-    """A resolver that gives these addresses, in this order."""
-
-    def getaddrinfo(host, port, *args, **kwargs):
-        return [
-            (
-                socket.AF_INET6 if ":" in found else socket.AF_INET,
-                socket.SOCK_STREAM,
-                socket.IPPROTO_TCP,
-                "",
-                (found, port, 0, 0) if ":" in found else (found, port),
-            )
-            for found in addresses
-        ]
-
-    return getaddrinfo
 
 
 def test_listen_on_a_name_takes_its_first_ipv4_result(mux, monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 import pymux
 
 from . import inside, util
+from .hosts import know
 from .loops import at_rest, converse, run, until
 
 pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
@@ -21,13 +22,15 @@ LINES = pymux.Lines()
 
 
 @pytest.mark.parametrize("steps", range(4))
-def test_connect_may_be_cancelled_at_any_step(loop, echo_server, steps):
+def test_connect_may_be_cancelled_at_any_step(loop, echo_server, steps, monkeypatch):
+    name = know(monkeypatch, "a-name", "127.0.0.1")
+
     async def main():
         others = [
             asyncio.ensure_future(converse(echo_server.address)) for _ in range(5)
         ]
         task = asyncio.ensure_future(
-            pymux.aio.connect(("localhost", echo_server.address[1]), framing=LINES)
+            pymux.aio.connect((name, echo_server.address[1]), framing=LINES)
         )
         for _ in range(steps):
             await asyncio.sleep(0)

@@ -12,6 +12,7 @@ import pytest
 
 from . import util
 from .commands import ask, broken_pipe, finish, one_line, write_module
+from .hosts import needs_ipv6
 
 MIB = 1 << 20
 ON_LINUX = sys.platform == "linux"
@@ -135,16 +136,7 @@ def test_serve_on_an_abstract_name(serve):
     assert ask("\0" + name, b"hello") == b"HELLO"
 
 
-def has_ipv6():
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@needs_ipv6
 def test_serve_on_ipv6(serve):
     server = serve(address="[::1]:0")
     assert server.text.startswith("[::1]:")

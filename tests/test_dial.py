@@ -9,6 +9,7 @@ import pytest
 import pymux
 
 from . import util
+from .hosts import know
 
 LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()
@@ -73,8 +74,9 @@ def test_one_handler_runs_on_both_loops(behind):
     util.wait_until(lambda: behind.stats().connections == 0)
 
 
-def test_a_name_is_resolved_without_blocking_others(behind, backend):
-    host, port = "localhost", behind.address[1]
+def test_a_name_is_resolved_without_blocking_others(behind, backend, monkeypatch):
+    host = know(monkeypatch, "a-name", "127.0.0.1")
+    port = behind.address[1]
     with (
         serve(proxy_to((host, port)), backend) as server,
         util.connect(server.address) as sock,

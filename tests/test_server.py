@@ -10,6 +10,7 @@ import pytest
 import pymux
 
 from . import util
+from .hosts import needs_ipv6
 from .stops import started, stop
 
 LINES = pymux.Lines()
@@ -142,11 +143,8 @@ def test_its_address_has_the_port_it_got_and_stays_readable(backend):
     assert server.address == (host, port)
 
 
+@needs_ipv6
 def test_ipv6_is_served(backend):
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        pytest.skip("no IPv6 on this machine")
     with util.serving(echo, backend, ("::1", 0)) as server:
         assert server.address[0] == "::1"
         assert util.everything(server.address, b"go") == b"go"

@@ -39,7 +39,8 @@ async def connect(
     Args:
         address: (host, port), the path of a Unix socket, a URL or an `Endpoint`.
             A name is resolved in a thread of the loop's executor, and its
-            addresses are tried in order.
+            addresses are tried in order, each a quarter of a second after the one
+            before if that has not failed sooner (RFC 8305).
         framing: None is `Raw()`.
         reply_framing: the framing of what is sent, if it is another than that of what
             is received; None is the same. A Scanner or Splitter is refused.

@@ -130,6 +130,33 @@ class Connections(Turns):
                 self.listening.pop(id_[0], None)
             raise
 
+    def listen_beside(
+        self,
+        make: Callable[[int], Any],
+        id: int,
+        where: Any,
+        *,
+        backlog: int,
+        reuse_port: bool,
+    ) -> int:
+        """Listen on another address with the policy of a listener.
+
+        `make` gets the new id. Returns 0, or an errno; then `make` was not called.
+        """
+        id_ = ffi.new("uint64_t *")
+        try:
+            error = lib.pmx_listen_beside(self.c, where, id, backlog, reuse_port, id_)
+            if error < 0:
+                return int(-error)
+            self.listening[id_[0]] = self.listening[id]
+            make(id_[0])
+            return 0
+        except BaseException:  # of a signal handler
+            if id_[0]:
+                lib.pmx_unlisten(self.c, id_[0])
+                self.listening.pop(id_[0], None)
+            raise
+
     def unlisten(self, id: int) -> None:
         """Close a listener."""
         if lib.pmx_unlisten(self.c, id) == BUSY:

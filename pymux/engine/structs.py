@@ -5,10 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from itertools import zip_longest
 from typing import Any
 
 from .._core import ffi, lib
-from ..values.addresses import check_address, host_and_port, socket_path
+from ..values.addresses import (
+    check_address,
+    host_and_port,
+    is_localhost,
+    socket_path,
+)
 from ..values.checks import seconds
 from ..values.framing import (
     Fixed,
@@ -27,8 +33,34 @@ from ..values.limits import Limits, check_limits
 __all__ = ["endpoints", "fill_framing", "from_core", "policy", "reply_framing_of"]
 
 
+# Of the two, the error of IPv4 is told if neither answers: each machine has IPv4.
+LOCALHOST = "::1", "127.0.0.1"
+
+
+def _numeric(host: str, port: int) -> tuple[Any, ...]:
+    """A result as `getaddrinfo` returns it."""
+    if ":" in host:
+        return socket.AF_INET6, socket.SOCK_STREAM, 0, "", (host, port, 0, 0)
+    return socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port)
+
+
+def _alternating(found: list[Any]) -> list[Any]:
+    """Results in their order, but the families take turns.
+
+    So a family that does not work delays connecting by one attempt only.
+    Source: RFC 8305, section 4.
+    """
+    first = [result for result in found if result[0] == found[0][0]]
+    other = [result for result in found if result[0] != found[0][0]]
+    pairs = zip_longest(first, other)
+    return [result for pair in pairs for result in pair if result is not None]
+
+
 def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
     """Resolve a host. A numeric host is tried first, since that does not block."""
+    if is_localhost(host):
+        # not what a file of hosts says, which may name one family alone
+        return [_numeric(number, port) for number in LOCALHOST]
     name = host.encode() if host.isascii() else host  # bytes need no idna codec
     with contextlib.suppress(OSError):
         return socket.getaddrinfo(
@@ -62,6 +94,8 @@ def endpoints(address: Any, *, listen: bool) -> tuple[Any, int, Any]:
     if listen:
         ipv4 = [result for result in found if result[0] == socket.AF_INET]
         found = (ipv4 or found)[:1]
+    elif found:
+        found = _alternating(found)
     made = ffi.new("pmx_endpoint[]", max(len(found), 1))
     keeps = []
     for index, result in enumerate(found):

@@ -207,7 +207,8 @@ def dial(
     Coroutines that it spawns may use the connection too, and those of the same
     accepted connection: one at a time awaits `recv` or iterates. No other coroutine
     may await its `recv` and `drain`.
-    A name is resolved in a thread, and its addresses are tried in order. In an
+    A name is resolved in a thread, and its addresses are tried in order, each a quarter
+    of a second after the one before if that has not failed sooner (RFC 8305). In an
     asyncio task this is `pymux.aio.connect`.
 
     Args:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
 from ..engine.structs import endpoints, from_core, policy
-from ..values.addresses import format_address
+from ..values.addresses import format_address, is_localhost
 from ..values.errors import no_copy
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ class Listener:
     """A listening socket of a mux, made by `Mux.listen`.
 
     Attributes:
-        address: (host, port) with the port that was bound, or the path.
+        address: (host, port) with the port that was bound, or the path. Of
+            "localhost", which is both 127.0.0.1 and ::1, it is the first.
 
     >>> from pymux import Mux
     >>> with Mux() as mux:
@@ -30,13 +32,17 @@ class Listener:
     '127.0.0.1'
     """
 
-    __slots__ = ("__weakref__", "_engine", "_id", "_mux", "address")
+    __slots__ = ("__weakref__", "_beside", "_engine", "_id", "_mux", "address")
 
     def __init__(self, engine: Engine, id: int, address: Any) -> None:
         self._engine = engine
         self._mux = engine.mux()  # a listener keeps its mux alive
         self._id = id
+        self._beside = 0  # the core's listener for the other family of "localhost"
         self.address: Any = address
+
+    def _now_beside(self, id: int) -> None:
+        self._beside = id
 
     def __repr__(self) -> str:
         return f"<Listener {format_address(self.address)}>"
@@ -61,6 +67,9 @@ class Listener:
         if not self._id or self._engine.is_over():
             return
         self._engine.check()
+        if self._beside:
+            self._engine.unlisten(self._beside)
+            self._beside = 0
         self._engine.unlisten(self._id)
         self._id = 0
 
@@ -88,6 +97,13 @@ def listen_on_all(
     return made
 
 
+# How often "localhost" looks for a port that is free in both families.
+TRIES = 20
+
+# What listening in a family fails with on a machine that lacks the family.
+NO_FAMILY = errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT
+
+
 def _listen(
     engine: Engine,
     settings: Settings,
@@ -101,14 +117,40 @@ def _listen(
         where, _, keep = endpoints(where, listen=True)
     rules = policy(settings.framings, settings.limits, half_open=half_open)
     rules.service = service
-    engine.listen(
-        lambda id, name: made.append(Listener(engine, id, from_core(name))),
+    for left in range(TRIES - 1, -1, -1):
+        engine.listen(
+            lambda id, name: made.append(Listener(engine, id, from_core(name))),
+            where,
+            rules,
+            settings.framings,
+            backlog=settings.backlog,
+            reuse_port=settings.reuse_port,
+            mode=settings.mode,
+            shown=str(settings),
+        )
+        if not _is_localhost(settings.address):
+            break
+        error = _listen_on_ipv6(engine, made[-1], settings)
+        if not error or error in NO_FAMILY:
+            break
+        if error != errno.EADDRINUSE or settings.address[1] or not left:
+            raise engine.os_error(error, str(settings))
+        made[-1].close()  # the system has chosen a port that IPv6 has in use
+        del made[-1]
+    del keep  # the core has read this memory
+
+
+def _is_localhost(address: Any) -> bool:
+    return isinstance(address, tuple) and is_localhost(address[0])
+
+
+def _listen_on_ipv6(engine: Engine, listener: Listener, settings: Settings) -> int:
+    """Listen on the same port of ::1; return 0 or an errno."""
+    where, _, _keep = endpoints(("::1", listener.address[1]), listen=True)
+    return engine.listen_beside(
+        listener._now_beside,
+        listener._id,
         where,
-        rules,
-        settings.framings,
         backlog=settings.backlog,
         reuse_port=settings.reuse_port,
-        mode=settings.mode,
-        shown=str(settings),
     )
-    del keep  # the core has read this memory

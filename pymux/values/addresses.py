@@ -22,6 +22,7 @@ __all__ = [
     "check_address",
     "format_address",
     "host_and_port",
+    "is_localhost",
     "is_numeric",
     "is_url",
     "parse_url",
@@ -275,11 +276,21 @@ def check_address(address: Any) -> None:
         raise TypeError(f"address is {address!r}; {NEEDED}")
 
 
+def is_localhost(host: str) -> bool:
+    """True if a host is this machine by name, whatever a resolver says.
+
+    Source: RFC 6761, section 6.3.
+    """
+    return host.lower().removesuffix(".") == "localhost"
+
+
 def is_numeric(address: Any) -> bool:
     """True if no name has to be resolved for an address."""
     if not isinstance(address, tuple):
         return True
     host, port = host_and_port(address)
+    if is_localhost(host):
+        return True
     try:
         socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):

@@ -79,6 +79,12 @@ static int listen_at(scene *s, const char *host, const char *path,
     return pmx_listen(s->w.mux, &at, policy, 100, host != NULL, 0666, id);
 }
 
+static int listen_beside(scene *s, uint64_t beside, uint64_t *id)
+{
+    pmx_endpoint at = {.host = "127.0.0.1"};
+    return pmx_listen_beside(s->w.mux, &at, beside, 100, 1, id);
+}
+
 static uint32_t port_of(scene *s, uint64_t listener)
 {
     pmx_address name;
@@ -89,11 +95,13 @@ static uint32_t port_of(scene *s, uint64_t listener)
 static void serve(scene *s)
 {
     pmx_policy loose = lines("\n", 1 << 20), strict = lines("\n", 20);
+    uint64_t beside;
     strict.idle_ns = 100 * MS;
     strict.close_ns = 100 * MS;
     AGAIN(open_mux(s));
     AGAIN(listen_at(s, "127.0.0.1", NULL, &loose, &s->loose));
     AGAIN(listen_at(s, "127.0.0.1", NULL, &strict, &s->strict));
+    AGAIN(listen_beside(s, s->strict, &beside));
     AGAIN(listen_at(s, NULL, s->path, &loose, &s->local));
     s->ports[0] = port_of(s, s->loose);
     s->ports[1] = port_of(s, s->strict);

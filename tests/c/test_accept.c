@@ -284,6 +284,37 @@ static void listeners_have_rules_of_their_own(void)
     world_end(&w);
 }
 
+/* Two places, taken through either listener; the policy outlives the first. */
+static void listeners_beside_each_other_share_their_places(void)
+{
+    world w;
+    pmx_policy p = raw();
+    pmx_address name;
+    uint64_t second, none;
+    p.max_connections = 2;
+    world_serve(&w, &p);
+    pmx_endpoint at = {.host = "127.0.0.1"};
+    EQUAL(pmx_listen_beside(w.mux, &at, w.listener, 10, 0, &second), 0);
+    EQUAL(pmx_listener_address(w.mux, second, &name), 0);
+    pmx_sock peers[3] = {call(&w), call_port(name.port, 0)};
+    UNTIL(&w, w.opened.count == 2);
+    peers[2] = call(&w);
+    turn(&w, 30 * MS);
+    EQUAL(w.opened.count, 2);
+    leave(peers[1]);
+    UNTIL(&w, w.opened.count == 3);
+    at.port = name.port;
+    EQUAL(pmx_listen_beside(w.mux, &at, w.listener, 10, 0, &none), -EADDRINUSE);
+    EQUAL(pmx_unlisten(w.mux, w.listener), 0);
+    EQUAL(pmx_listen_beside(w.mux, &at, w.listener, 10, 0, &none), -ENOENT);
+    EQUAL(pmx_counts(w.mux)->listeners, 1);
+    leave(peers[0]);
+    leave(peers[2]);
+    UNTIL(&w, w.closed_count == 3);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 static void an_ipv6_listener_takes_ipv6(void)
 {
     world w;
@@ -457,6 +488,7 @@ const test_case accept_tests[] = {
     ONCE(a_port_in_use_is_refused),
     UNIX_ONCE(a_port_can_be_shared, "there is no SO_REUSEPORT"),
     ONCE(listeners_have_rules_of_their_own),
+    EACH(listeners_beside_each_other_share_their_places),
     EACH(an_ipv6_listener_takes_ipv6),
 #ifdef __linux__
     EACH(a_peer_that_the_system_does_not_name_has_no_name),

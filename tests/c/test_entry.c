@@ -40,6 +40,7 @@ static void all_are_refused(world *w, uint64_t id)
                   .block_count = 1};
     EQUAL(pmx_listen(w->mux, &at, &p, 8, 0, 0600, &made), -EBUSY);
     EQUAL(pmx_listen_on(w->mux, 0, &p, &made), -EBUSY);
+    EQUAL(pmx_listen_beside(w->mux, &at, w->listener, 8, 0, &made), -EBUSY);
     EQUAL(pmx_add_service(w->mux), -EBUSY);
     EQUAL(pmx_configure(w->mux, 0, 7, 7, 7), -EBUSY);
     EQUAL(pmx_unlisten(w->mux, w->listener), -EBUSY);
