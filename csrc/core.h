@@ -202,17 +202,17 @@ typedef struct {
     pmx__target targets[2];
 } pmx__names;
 
-/* An address of an outgoing connection. */
+/* An address of an outgoing connection, and the socket on its way there. */
 typedef struct {
     pmx__target to;
-    pmx_sock sock;              /* NO_SOCK: no attempt is on its way */
+    pmx_sock sock;
 } pmx__attempt;
-
 /* The addresses of an outgoing connection: see dial.c. */
 typedef struct {
     int64_t until;              /* INT64_MAX: as long as the system tries */
     int64_t next_at;            /* when the next address is tried */
     uint32_t count, next;       /* addresses; the first that was not tried */
+    pmx__target source;         /* size 0: the system chooses */
     pmx__attempt attempts[];
 } pmx__route;
 

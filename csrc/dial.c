@@ -22,7 +22,7 @@ static int begin_attempt(pmx_mux *mux, uint32_t slot, pmx__attempt *attempt)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     pmx_sock sock = PMX__NO_SOCK;
-    int dialled = pmx__dial(&attempt->to, &sock);
+    int dialled = pmx__dial(&c->at.route->source, &attempt->to, &sock);
     if (dialled && dialled != -EINPROGRESS)
         return dialled;
     int added = watch_attempt(mux, slot, sock);
@@ -116,6 +116,10 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     mux->now = pmx__now();
     if (policy->connect_ns >= 0)
         route->until = pmx__after(mux->now, policy->connect_ns);
+    if (endpoints->source)
+        error = pmx__resolve(&(pmx_endpoint){.host = endpoints->source,
+                                             .port = endpoints->source_port},
+                             &route->source);
     for (uint32_t i = 0; i < count && !error; i++)
         error = pmx__resolve(&endpoints[i], &route->attempts[i].to);
     if (!error)

@@ -244,12 +244,31 @@ int pmx__credentials(pmx_sock sock, int64_t of[3])
 #endif
 }
 
-int pmx__dial(const pmx__target *target, pmx_sock *sock)
+/* Linux chooses a port only in connect(), so that it need differ from those of
+ * other connections to the same peer alone. */
+static int bind_source(pmx_sock sock, const pmx__target *source)
+{
+#ifndef _WIN32
+    pmx__set_option(sock, SOL_SOCKET, SO_REUSEADDR, 1);
+#endif
+#ifdef IP_BIND_ADDRESS_NO_PORT
+    if (!source->to.v4.sin_port)
+        pmx__set_option(sock, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+#endif
+    return sys_bind(sock, &source->to.any, source->size) ? pmx__net_error() : 0;
+}
+
+int pmx__dial(const pmx__target *source, const pmx__target *target,
+              pmx_sock *sock)
 {
     pmx_sock s = PMX__NO_SOCK;
     int error = pmx__open_sock(target, &s);
     if (error)
         return error;
+    if (source->size && (error = bind_source(s, source))) {
+        pmx__drop_sock(s);
+        return error;
+    }
     if (sys_connect(s, &target->to.any, target->size)) {
         error = pmx__net_error();
 #ifdef _WIN32

@@ -65,9 +65,10 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
 void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy);
 /* The same with the other options of the policy. */
 void pmx__set_options(pmx_sock sock, const pmx_policy *policy);
-/* Begin to connect. 0: done; -EINPROGRESS: on its way; -EAGAIN: not now, as a
+/* Begin to connect, from `source` unless its size is 0. 0: done; -EINPROGRESS: on its way; -EAGAIN: not now, as a
  * Unix backlog is full or the system is short of something. */
-int pmx__dial(const pmx__target *target, pmx_sock *sock);
+int pmx__dial(const pmx__target *source, const pmx__target *target,
+              pmx_sock *sock);
 /* 0 when a dialled socket is connected, else its error. A connection to itself
  * is -ECONNREFUSED. */
 int pmx__dialled(pmx_sock sock);

@@ -93,12 +93,16 @@ typedef struct {
 } pmx_policy;                   /* no padding: policies are compared */
 
 /* Where to listen or connect: a numeric host and a port, or (host NULL) the
- * path of a Unix socket, which may hold a leading NUL. */
+ * path of a Unix socket, which may hold a leading NUL. Where to connect from: a
+ * numeric host of this machine, or NULL, and a port, or 0; pmx_connect() reads
+ * those of its first endpoint. */
 typedef struct {
     const char *host;
     const char *path;
+    const char *source;
     uint32_t path_size;
     uint32_t port;
+    uint32_t source_port;
 } pmx_endpoint;
 
 typedef struct {

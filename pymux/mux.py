@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from .engine import clock
 from .engine.engine import Engine
 from .engine.output import to_bytes
-from .engine.structs import endpoints, policy
+from .engine.structs import endpoints_to, policy
 from .engine.timers import NS
 from .handlers.adopt import Adopts
 from .handlers.all import service_to_dial, service_to_listen
@@ -249,7 +249,7 @@ class Mux(Adopts):
             settings.framings, settings.limits, half_open=half_open, timeout=timeout
         )
         rules.service = number
-        found = endpoints(settings.address, listen=False)
+        found = endpoints_to(settings)
         conn: Connection = engine.dial(found, rules, settings.framings, str(settings))
         return conn
 

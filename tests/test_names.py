@@ -80,7 +80,8 @@ SIGNATURES = {
     " send_buffer=None, notsent_lowat=None)",
     "Endpoint": "(address, *, framing=None, reply_framing=None, ssl=None,"
     " limits=None, handler=None, server_hostname=None,"
-    " require_close_notify=True, backlog=None, reuse_port=False, mode=384)",
+    " require_close_notify=True, backlog=None, reuse_port=False, mode=384,"
+    " source_address=None)",
     "Selector": "(backend=None)",
     "Selector.register": "(self, fileobj, events, data=None)",
     "Selector.unregister": "(self, fileobj)",

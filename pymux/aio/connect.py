@@ -8,7 +8,7 @@ import weakref
 from functools import partial
 from typing import Any
 
-from ..engine.structs import endpoints, policy
+from ..engine.structs import endpoints_to, policy
 from ..handlers.dial import dial_in_asyncio
 from ..values.addresses import is_numeric
 from ..values.checks import duration
@@ -65,7 +65,7 @@ async def connect(
         address, framing=framing, reply_framing=reply_framing, limits=limits
     )
     engine_in(loop, backend)  # raises if the loop cannot have one
-    resolve = partial(endpoints, asked.address, listen=False)
+    resolve = partial(endpoints_to, asked)
     if not is_numeric(asked.address):
         begun = time.monotonic()
         look_up = loop.run_in_executor(None, resolve)

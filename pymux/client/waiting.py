@@ -18,6 +18,7 @@ from ..engine.os_errors import meaning
 from ..objects.base import engine_of
 from ..objects.rows import has_news, row_count
 from ..objects.status import keep_names
+from ..values.endpoint import Endpoint
 from ..values.errors import ConnectionClosed
 from ..values.limits import Limits
 from .held import Held
@@ -100,7 +101,7 @@ class Waiting:
         mux = self._mux
         self._engine.lend()
         self._conn = mux.connect(
-            settings.address,
+            Endpoint(settings.address, source_address=settings.source_address),
             framing=settings.framing,
             reply_framing=settings.reply_framing,
             limits=limits,

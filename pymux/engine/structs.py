@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core import ffi, lib
 from ..values.addresses import (
@@ -30,7 +31,17 @@ from ..values.framing import (
 )
 from ..values.limits import Limits, check_limits
 
-__all__ = ["endpoints", "fill_framing", "from_core", "policy", "reply_framing_of"]
+if TYPE_CHECKING:
+    from ..values.endpoint import Settings
+
+__all__ = [
+    "endpoints",
+    "endpoints_to",
+    "fill_framing",
+    "from_core",
+    "policy",
+    "reply_framing_of",
+]
 
 
 # Of the two, the error of IPv4 is told if neither answers: each machine has IPv4.
@@ -108,6 +119,30 @@ def endpoints(address: Any, *, listen: bool) -> tuple[Any, int, Any]:
         made[index].host = keep
         made[index].port = name[1]
     return made, len(found), keeps
+
+
+def endpoints_to(settings: Settings) -> tuple[Any, int, Any]:
+    """What `endpoints` returns of the settings of a call that connects.
+
+    Raises:
+        OSError: no address has the family of the source address.
+    """
+    found, count, keep = endpoints(settings.address, listen=False)
+    if settings.source_address is None:
+        return found, count, keep
+    source, _, keep_source = endpoints(settings.source_address, listen=True)
+    is_ipv6 = b":" in ffi.string(source[0].host)
+    fit = [i for i in range(count) if (b":" in ffi.string(found[i].host)) is is_ipv6]
+    if not fit:
+        raise OSError(
+            errno.EAFNOSUPPORT,
+            f"no address of {settings} has the family of source_address "
+            f"{settings.source_address!r}",
+        )
+    made = ffi.new("pmx_endpoint[]", [found[i] for i in fit])
+    made[0].source = source[0].host
+    made[0].source_port = source[0].port
+    return made, len(fit), (keep, keep_source)
 
 
 def from_core(c: Any) -> tuple[str, int] | str:

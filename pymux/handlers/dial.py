@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine import clock
 from ..engine.os_errors import aborted
-from ..engine.structs import endpoints, policy
+from ..engine.structs import endpoints_to, policy
 from ..objects.batch import Batch
 from ..objects.connection import Connection
 from ..objects.rows import failed_connects, row_count
@@ -130,7 +130,7 @@ class _Dial(Wait):
         self._begun = clock.now()
         address = self._settings.address
         if is_numeric(address):
-            self._connect(task, endpoints(address, listen=False))
+            self._connect(task, endpoints_to(self._settings))
             return
         if self._timeout is not None:
             self._timer = task.engine.call_later(
@@ -140,7 +140,7 @@ class _Dial(Wait):
         def resolve() -> None:
             found: Any
             try:
-                found = endpoints(address, listen=False)
+                found = endpoints_to(self._settings)
             except Exception as error:
                 found = error
             with contextlib.suppress(RuntimeError):  # the mux is closed

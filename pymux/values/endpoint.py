@@ -11,13 +11,15 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypedDict, TypeVar
 
 from .addresses import (
     SERVED,
     Address,
     check_address,
     format_address,
+    is_localhost,
+    is_numeric,
     is_url,
     parse_url,
 )
@@ -43,10 +45,11 @@ __all__ = [
 
 OWNER_ONLY = 0o600  # the default mode of a Unix socket's file
 
-# Options that only a call that listens, or connects over TLS, takes; and their values
-# where nothing is asked for.
+# Options that only a call that listens, connects, or connects over TLS takes; and their
+# values where nothing is asked for.
 LISTENING = {"backlog": None, "reuse_port": False, "mode": OWNER_ONLY}
-CONNECTING = {"server_hostname": None, "require_close_notify": True}
+OVER_TLS = {"server_hostname": None, "require_close_notify": True}
+CONNECTING = {**OVER_TLS, "source_address": None}
 
 # Schemes that mean plain text, and what to give where TLS is wanted.
 PLAIN = {"tcp": "tls://HOST:PORT", "ws": "wss://HOST:PORT/PATH"}
@@ -81,6 +84,9 @@ class Endpoint:
         backlog: to listen: how many peers may wait to be accepted.
         reuse_port: to listen: let several processes listen on one port.
         mode: to listen: permissions of a Unix socket's file.
+        source_address: to connect over TCP: the (host, port) of this machine to
+            connect from; the host is a number, port 0 lets the system choose. Of a
+            name only the addresses of the same family are tried.
 
     Raises:
         TypeError, ValueError: an argument that cannot be.
@@ -103,6 +109,7 @@ class Endpoint:
     backlog: int | None = None
     reuse_port: bool | None = False
     mode: int | None = OWNER_ONLY
+    source_address: tuple[str, SupportsIndex] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.address, socket.socket):
@@ -116,6 +123,8 @@ class Endpoint:
             raise TypeError(f"server_hostname is {name!r}; a str or None is needed")
         if name == "":
             raise ValueError("server_hostname is ''; a name or None is needed")
+        if self.source_address is not None:
+            _check_source(self.source_address)
         if not isinstance(self.require_close_notify, bool):
             raise TypeError(
                 f"require_close_notify is {self.require_close_notify!r}; "
@@ -180,6 +189,7 @@ class Settings:
         address: a tuple or a path, no URL; or the listening socket that was given.
         reply_framing: None: what is sent has the framing of what is received.
         handler: None where neither the call nor the endpoint has one.
+        source_address: to connect.
         backlog, reuse_port, mode: to listen.
     """
 
@@ -188,6 +198,7 @@ class Settings:
     reply_framing: Framing | None = None
     limits: Limits | None = None
     handler: Any = None
+    source_address: Any = None
     backlog: int = DEFAULT_BACKLOG
     reuse_port: bool = False
     mode: int = OWNER_ONLY
@@ -287,14 +298,19 @@ def connect_settings(
         value = getattr(end, name)
         if value is not None and value != LISTENING.get(name):
             raise _misplaced(name, value, "this call does not take it")
+    address = _served_address(end, listen=False)
+    if end.source_address is not None and not isinstance(address, tuple):
+        why = "a Unix socket is connected to, which has none"
+        raise _misplaced("source_address", end.source_address, why)
     return Settings(
-        _served_address(end, listen=False),
+        address,
         framing=framing if end.framing is None else end.framing,
         reply_framing=(
             reply_framing if end.reply_framing is None else end.reply_framing
         ),
         limits=limits if end.limits is None else end.limits,
         handler=handler if end.handler is None else end.handler,
+        source_address=end.source_address,
     )
 
 
@@ -381,10 +397,19 @@ def _refuse_tls(end: Endpoint) -> None:
             f"ssl is {end.ssl!r}; this version of pymux does not serve TLS yet; "
             "None is needed"
         )
-    for name, nothing in CONNECTING.items():
+    for name, nothing in OVER_TLS.items():
         value = getattr(end, name)
         if value is not nothing:
             raise _misplaced(name, value, "only TLS has it, and ssl is None")
+
+
+def _check_source(value: Any) -> None:
+    if not isinstance(value, tuple):
+        raise TypeError(f"source_address is {value!r}; (host, port) or None is needed")
+    if not is_numeric(value) or is_localhost(value[0]):
+        raise ValueError(
+            f"source_address is {value!r}; a numeric host of this machine is needed"
+        )
 
 
 def _check_ssl(value: Any) -> None:

@@ -170,6 +170,7 @@ static void user_connects(void)
     k->policy.framing = d->policy.framing;
     pmx_endpoint at[2] = {life.others[DOORS - 1].at, d->at};
     uint32_t skip = choose(life.c, 2);
+    at[skip].source = once_in(life.c, 3) ? "127.0.0.1" : NULL;
     int error = d->at.host && once_in(life.c, 4)
                     ? adopt_ours(d, k)
                     : pmx_connect(life.mux, at + skip, 2 - skip, &k->policy,

@@ -314,7 +314,8 @@ static void take_turn(scene *s)
 static void go_out(scene *s)
 {
     pmx_policy policy = lines("\n", 100);
-    pmx_endpoint away[] = {{.host = "127.0.0.1", .port = 1},
+    pmx_endpoint away[] = {{.host = "127.0.0.1", .port = 1,
+                            .source = "127.0.0.1"},
                            {.host = "127.0.0.1", .port = s->remote_port}};
     pmx_endpoint own = {.path = s->path,
                         .path_size = (uint32_t)strlen(s->path)};

@@ -127,6 +127,37 @@ static void of_several_errors_the_last_is_told(void)
 }
 #endif
 
+static void a_connection_comes_from_its_source(void)
+{
+    world w;
+    pmx_policy p = raw();
+    pmx_address names[2];
+    uint32_t port;
+    uint64_t ids[3];
+    leave(refusing(&port));
+    world_serve(&w, &p);
+    pmx_endpoint at = {.host = "127.0.0.1", .port = w.port,
+                       .source = "127.0.0.1", .source_port = port};
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &ids[0]), 0);
+    UNTIL(&w, has(&w.opened, ids[0]));
+    EQUAL(pmx_addresses(w.mux, ids[0], names), 0);
+    EQUAL(names[1].port, port);
+    /* the same again is in use, and another machine's is not ours */
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &ids[1]), 0);
+    at.source = "192.0.2.1";
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &ids[2]), 0);
+    UNTIL(&w, closed(&w, ids[1]) && closed(&w, ids[2]));
+    CHECK(error_of(&w, ids[1]) == EADDRINUSE ||
+          error_of(&w, ids[1]) == EADDRNOTAVAIL);
+    EQUAL(error_of(&w, ids[2]), EADDRNOTAVAIL);
+    at.source = "no number";
+    EQUAL(pmx_connect(w.mux, &at, 1, &p, &ids[2]), -EINVAL);
+    do_op(&w, ids[0], PMX_ABORT);
+    UNTIL(&w, w.closed_count == 4);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 static void a_connect_times_out(void)
 {
     world w;
@@ -380,6 +411,7 @@ const test_case connect_tests[] = {
     EACH(a_refused_connection_is_reported),
     EACH(the_next_address_is_tried),
     UNIX_EACH(of_several_errors_the_last_is_told, NO_UNIX),
+    EACH(a_connection_comes_from_its_source),
     EACH(a_connect_times_out),
     EACH(what_comes_with_the_connection_is_not_lost),
     EACH(a_connection_that_nobody_accepts_is_reset),
