@@ -17,7 +17,7 @@ import pymux
 UNDERSTOOD = {"__init__", "__repr__", "__del__", "__len__", "__lt__", "__next__"}
 UNDERSTOOD |= {"__anext__", "__exit__", "__aexit__", "__post_init__", "__eq__"}
 UNDERSTOOD |= {"__hash__", "__setattr__", "__delattr__", "__getattr__", "__enter__"}
-UNDERSTOOD |= {"__replace__"}  # a dataclass's, from Python 3.13 on
+UNDERSTOOD |= {"__replace__", "__annotate_func__"}  # from Python 3.13 and 3.14 on
 
 UNIONS = {"Address", "Framing", "Handler"}  # a union cannot have a docstring
 NAMES = [name for name in pymux.__all__ if name not in UNIONS]
