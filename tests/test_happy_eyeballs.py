@@ -30,7 +30,7 @@ def place(monkeypatch):
             sock.close()
 
 
-# The system gives the first address up after two minutes, and a test before.
+# Without a second attempt a connect would take two minutes; a test may take one.
 
 
 def test_a_mux_connects_to_the_address_that_answers(mux, place):
