@@ -66,7 +66,7 @@ typedef struct {
     int answered;               /* what is queued may be its answers */
     int matter;
     int error;
-    uint32_t was_in;            /* the service before the last switch */
+    uint32_t was_in;            /* services before its switches: a bit each */
 } conn;
 
 typedef struct {

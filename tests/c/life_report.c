@@ -60,7 +60,8 @@ static void check_service(const conn *k)
 {
     int may_fail = life.faults || k->matter ||
                    (k->peer >= 0 && life.peers[k->peer].matter);
-    if (!may_fail || k->was_in != life.t.service)   /* before it could switch */
+    int was = life.t.service < 32 && k->was_in >> life.t.service & 1;
+    if (!may_fail || !was)              /* else it failed before it could switch */
         EQUAL(k->policy.service, life.t.service);
 }
 

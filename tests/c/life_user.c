@@ -318,7 +318,7 @@ static void note_switch(conn *k, const pmx_policy *to, const uint8_t *bytes,
     if (!c || c->flags & (PMX__CLOSING | PMX__DONE) || k->closed_by_user)
         return;
     uint32_t half_open = k->policy.half_open;
-    k->was_in = k->policy.service;
+    k->was_in |= UINT32_C(1) << k->policy.service;
     k->policy = *to;
     k->policy.half_open = half_open;
     k->was_over = k->answered = 1;      /* as far as is known */
