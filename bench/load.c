@@ -277,9 +277,9 @@ static void usage(void)
     fprintf(stderr,
             "usage: load echo|burst|churn|memory --port P [--host A] [--pid P]\n"
             "  [--conns N] [--size BYTES|LOW-HIGH] [--depth N] [--rate PER_S]\n"
-            "  [--framing raw|lines] [--payload upper|matmul] [--idle N]\n"
-            "  [--slow N] [--window N] [--base N] [--warmup S] [--duration S]\n"
-            "  [--timeout S] [--spin]\n");
+            "  [--framing raw|lines] [--payload upper|echo|matmul]\n"
+            "  [--idle N] [--slow N] [--window N] [--base N] [--warmup S]\n"
+            "  [--duration S] [--timeout S] [--spin]\n");
     exit(2);
 }
 
@@ -321,28 +321,35 @@ static void parse(int argc, char **argv)
     opt.mode = argv[optind];
 }
 
-static bool is_second(const char *word, const char *first, const char *second)
+/* The place of a word in a list that ends with NULL. */
+static int place_of(const char *word, const char *const *words)
 {
-    if (strcmp(word, first) != 0 && strcmp(word, second) != 0)
-        usage();
-    return strcmp(word, second) == 0;
+    for (int i = 0; words[i]; i++)
+        if (strcmp(word, words[i]) == 0)
+            return i;
+    usage();
+    return -1;
 }
 
 static void set_up(void)
 {
+    static const char *const framings[] = {"raw", "lines", NULL};
+    static const char *const payloads[] = {
+        [UPPER] = "upper", [ECHO] = "echo", [MATMUL] = "matmul", NULL,
+    };
     struct rlimit files;
-    bool lines = is_second(opt.framing, "raw", "lines");
-    bool matmul = is_second(opt.payload, "upper", "matmul");
+    bool lines = place_of(opt.framing, framings) == 1;
+    enum payload payload = (enum payload)place_of(opt.payload, payloads);
     size_t low = (size_t)atol(opt.size), high = low;
     const char *dash = strchr(opt.size, '-');
 
     if (dash)
         high = (size_t)atol(dash + 1);
-    if (matmul)
+    if (payload == MATMUL)
         low = high = PATTERN_MATRIX * sizeof(float);
     if (low < (lines ? 2 : 1) || high < low)
         usage();
-    if (pattern_make(&run.ring, low, high, opt.depth, lines, matmul) < 0)
+    if (pattern_make(&run.ring, low, high, opt.depth, lines, payload) < 0)
         die("messages");
     run.server.sin_family = AF_INET;
     run.server.sin_port = htons((uint16_t)opt.port);

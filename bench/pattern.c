@@ -13,7 +13,7 @@ static uint64_t random_below(uint64_t n)
     return (state >> 11) % n;
 }
 
-static void fill_text(struct pattern *p, bool lines)
+static void fill_text(struct pattern *p, bool lines, bool upper)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyz-0123456789";
 
@@ -23,7 +23,7 @@ static void fill_text(struct pattern *p, bool lines)
         p->request[p->ends[m] - 1] = '\n';
     for (size_t i = 0; i < p->length; i++) {
         char c = p->request[i];
-        p->answer[i] = (char)(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
+        p->answer[i] = (char)(upper && c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
     }
 }
 
@@ -52,7 +52,7 @@ static void fill_vectors(struct pattern *p)
 }
 
 int pattern_make(struct pattern *p, size_t low, size_t high, uint32_t depth,
-                 bool lines, bool matmul)
+                 bool lines, enum payload payload)
 {
     /* 64 KiB stays in the cache; one more than twice the depth, so that what
      * is in flight on a connection never meets itself. */
@@ -74,10 +74,10 @@ int pattern_make(struct pattern *p, size_t low, size_t high, uint32_t depth,
     p->answer = malloc(2 * p->length);
     if (!p->request || !p->answer)
         return -1;
-    if (matmul)
+    if (payload == MATMUL)
         fill_vectors(p);
     else
-        fill_text(p, lines);
+        fill_text(p, lines, payload == UPPER);
     memcpy(p->request + p->length, p->request, p->length);
     memcpy(p->answer + p->length, p->answer, p->length);
     return 0;

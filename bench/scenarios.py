@@ -112,6 +112,17 @@ SCENARIOS = (
     Scenario("size-1k", "ping-pong, 1 KiB, 100 connections", size="1024"),
     Scenario("size-64k", "ping-pong, 64 KiB, 20 connections", size="65536", conns=20),
     Scenario("size-64k-1", "ping-pong, 64 KiB, 1 connection", size="65536", conns=1),
+    *(
+        Scenario(
+            f"echo-64k{suffix}",
+            f"echo of 64 KiB as it came, {conns} connection{'s' * (conns > 1)}",
+            size="65536",
+            conns=conns,
+            payload="echo",
+            server=(*BACKLOG, "--payload", "echo"),
+        )
+        for suffix, conns in (("", 20), ("-1", 1))
+    ),
     Scenario(
         "stream",
         "one connection, 64 KiB messages, 16 in flight",

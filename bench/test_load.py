@@ -19,7 +19,7 @@ def one_wrong_byte(data, state):
     return b"#" + data.upper()[1:] if state["seen"] > 6400 else data.upper()
 
 
-def not_upper(data, state):
+def unchanged(data, state):
     return data
 
 
@@ -120,11 +120,19 @@ def test_right_answers_pass(load, options):
     assert result["opened"] >= result["wanted"]
 
 
-@pytest.mark.parametrize("answer", [one_wrong_byte, not_upper, twice, late])
+@pytest.mark.parametrize("answer", [one_wrong_byte, unchanged, twice, late])
 def test_wrong_answers_are_counted(load, answer):
     result = load(answer, "echo", "--conns", "3")
     assert "wrong" in faults(result)
     assert "answered wrongly" in result["error"]
+
+
+@pytest.mark.parametrize("payload", ["upper", "echo"])
+@pytest.mark.parametrize("answer", [upper, unchanged])
+def test_the_payload_says_which_answer_is_right(load, answer, payload):
+    result = load(answer, "echo", "--conns", "3", "--payload", payload)
+    right = {"upper": upper, "echo": unchanged}[payload]
+    assert faults(result) == (set() if answer is right else {"wrong"})
 
 
 def test_lost_connections_are_counted(load):
@@ -161,7 +169,16 @@ def test_a_stall_shows_in_an_open_loop(load):
     assert result["latency_us"]["p75"] > 1_000  # all that were due meanwhile
 
 
-@pytest.mark.parametrize("words", [[], ["echo"], ["run", "--port", "1"]])
+WRONG_USAGES = [
+    [],
+    ["echo"],
+    ["run", "--port", "1"],
+    ["echo", "--port", "1", "--framing", "words"],
+    ["echo", "--port", "1", "--payload", "lower"],
+]
+
+
+@pytest.mark.parametrize("words", WRONG_USAGES)
 def test_wrong_usage_is_told(words):
     done = subprocess.run([build.load(), *words], capture_output=True)
     assert done.returncode == 2

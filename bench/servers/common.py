@@ -2,8 +2,9 @@
 
 Each server upper-cases what it receives. Under ``--framing raw`` it answers the
 bytes as they come; under ``--framing lines`` it cuts out each line and answers
-it by itself. It prints ``listening on HOST:PORT`` when it accepts, and runs
-until it is killed.
+it by itself. ``--payload echo`` answers raw bytes unchanged, so that nothing but
+their way through the server is measured. A server prints ``listening on HOST:PORT``
+when it accepts, and runs until it is killed.
 """
 
 import argparse
@@ -15,12 +16,12 @@ HOST = "127.0.0.1"
 READ = 65536  # bytes asked of recv by those who have to name a figure
 
 
-def arguments(payload="upper", backlog=0):
+def arguments(payloads=("upper", "echo"), backlog=0):
     """The small command line that all servers have."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--framing", choices=("raw", "lines"), default="raw")
-    parser.add_argument("--payload", choices=(payload,), default=payload)
+    parser.add_argument("--payload", choices=payloads, default=payloads[0])
     parser.add_argument(
         "--backlog", type=int, default=backlog, help="default: as its kind does"
     )
@@ -30,6 +31,8 @@ def arguments(payload="upper", backlog=0):
     parser.add_argument("--backend", help="pymux only: epoll, poll, select")
     parser.add_argument("--spin", help="pymux only: seconds, or auto")
     args = parser.parse_args()
+    if args.payload == "echo" and args.framing == "lines":
+        parser.error("--payload echo answers raw bytes: leave out --framing lines")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if args.compute:
@@ -59,7 +62,9 @@ def no_delay(sock):
 
 def answers(args):
     """A function for one connection: received bytes in, bytes to send out."""
-    return bytes.upper if args.framing == "raw" else line_answers()
+    if args.framing == "lines":
+        return line_answers()
+    return bytes if args.payload == "echo" else bytes.upper  # `bytes` copies no bytes
 
 
 def line_answers():

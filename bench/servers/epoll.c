@@ -1,8 +1,9 @@
 /* The yardstick: what C on epoll does with this work when nothing stands
  * between them. recv and send inline, no table of handlers, no queue unless
- * the kernel refuses; --framing lines cuts each line out and answers it alone.
+ * the kernel refuses; --framing lines cuts each line out and answers it alone,
+ * --payload echo answers raw bytes unchanged.
  *
- * epoll [--port P] [--framing raw|lines] [--backlog N] */
+ * epoll [--port P] [--framing raw|lines] [--payload upper|echo] [--backlog N] */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -29,7 +30,7 @@ struct conn {
 };
 
 static char buffer[LINE + BUFFER];
-static bool lines;
+static bool lines, echo;
 static int poller;
 
 static void die(const char *what)
@@ -115,7 +116,7 @@ static void readable(struct conn *c)
     size_t have = c->rest + (size_t)n, whole = have, sent = 0;
     if (lines)
         whole = upper_lines(from, have);
-    else
+    else if (!echo)
         upper(from, have);
     while (sent < whole) {
         ssize_t took = send(c->fd, from + sent, whole - sent, 0);
@@ -179,6 +180,8 @@ int main(int argc, char **argv)
             port = (unsigned)atoi(argv[i + 1]);
         else if (strcmp(argv[i], "--framing") == 0)
             lines = strcmp(argv[i + 1], "lines") == 0;
+        else if (strcmp(argv[i], "--payload") == 0)
+            echo = strcmp(argv[i + 1], "echo") == 0;
         else if (strcmp(argv[i], "--backlog") == 0)
             backlog = atoi(argv[i + 1]);
     }

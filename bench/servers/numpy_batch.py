@@ -11,4 +11,4 @@ def handler(batch):
     batch.reply_data(product(batch.data))
 
 
-serve(handler, pymux.Fixed(SIZE), "matmul")
+serve(handler, framing=pymux.Fixed(SIZE), payload="matmul")

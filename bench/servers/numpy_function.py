@@ -5,4 +5,4 @@ from pymux_common import serve
 
 import pymux
 
-serve(lambda conn, data: product(data), pymux.Fixed(SIZE), "matmul")
+serve(lambda conn, data: product(data), framing=pymux.Fixed(SIZE), payload="matmul")

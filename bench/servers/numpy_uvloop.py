@@ -21,7 +21,7 @@ class Vectors(Raw):
             self.transport.write(product(data[at : at + SIZE]))
 
 
-args = arguments("matmul")
+args = arguments(("matmul",))
 loop = uvloop.new_event_loop()
 asyncio.set_event_loop(loop)
 loop.run_until_complete(serve_protocol(args, Vectors))

@@ -1,8 +1,9 @@
 """The protocols that asyncio and uvloop run alike, and how they are served."""
 
 import asyncio
+import functools
 
-from common import HOST, announce, arguments
+from common import HOST, announce, answers, arguments
 
 
 class Raw(asyncio.Protocol):
@@ -21,6 +22,13 @@ class Raw(asyncio.Protocol):
 
     def resume_writing(self):
         self.transport.resume_reading()
+
+
+class Echo(Raw):
+    """Answers what came as it came."""
+
+    def data_received(self, data):
+        self.transport.write(data)
 
 
 class Lines(Raw):
@@ -63,16 +71,17 @@ async def serve_protocol(args, protocol):
 
 async def serve_streams(args):
     """The same through asyncio's streams."""
-    talk = talk_raw if args.framing == "raw" else talk_lines
+    raw = functools.partial(talk_raw, answers(args))
+    talk = talk_lines if args.framing == "lines" else raw
     server = await asyncio.start_server(talk, HOST, args.port, **backlog(args))
     announce(server.sockets[0].getsockname())
     await server.serve_forever()
 
 
-async def talk_raw(reader, writer):
+async def talk_raw(answer, reader, writer):
     try:
         while data := await reader.read(65536):
-            writer.write(data.upper())
+            writer.write(answer(data))
             await writer.drain()
     except ConnectionError:
         pass
@@ -99,6 +108,7 @@ def run(serve, new_event_loop=asyncio.new_event_loop, tuned=False):
     if serve is serve_streams:
         main = serve_streams(args)
     else:
+        raw = Echo if args.payload == "echo" else Raw
         lines = TunedLines if tuned else Lines
-        main = serve_protocol(args, Raw if args.framing == "raw" else lines)
+        main = serve_protocol(args, raw if args.framing == "raw" else lines)
     loop.run_until_complete(main)

@@ -10,4 +10,9 @@ def handler(batch):
     batch.reply_data(bytes(batch.data).upper())
 
 
-serve(handler)
+@pymux.batched
+def echo(batch):
+    batch.reply_data(batch.data)
+
+
+serve(handler, echo)

@@ -10,11 +10,15 @@ import pymux
 FRAMINGS = {"raw": pymux.Raw(), "lines": pymux.Lines()}
 
 
-def serve(handler, framing=None, payload="upper"):
-    """Serve until killed; `framing` overrules the command line's."""
-    args = arguments(payload)
+def serve(handler, echo=None, framing=None, payload="upper"):
+    """Serve until killed.
+
+    `echo` is the handler under ``--payload echo``, `framing` overrules the command
+    line's.
+    """
+    args = arguments((payload, "echo") if echo else (payload,))
     server = pymux.Server(
-        handler,
+        echo if args.payload == "echo" else handler,
         (HOST, args.port),
         framing=framing or FRAMINGS[args.framing],
         backend=args.backend,

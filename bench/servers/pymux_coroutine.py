@@ -8,4 +8,9 @@ async def handler(conn):
         conn.send(data.upper())
 
 
-serve(handler)
+async def echo(conn):
+    async for data in conn:
+        conn.send(data)
+
+
+serve(handler, echo)

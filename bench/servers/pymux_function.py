@@ -2,4 +2,4 @@
 
 from pymux_common import serve
 
-serve(lambda conn, data: data.upper())
+serve(lambda conn, data: data.upper(), lambda conn, data: data)

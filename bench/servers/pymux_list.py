@@ -10,4 +10,9 @@ def handler(batch):
     batch.reply([message.upper() for message in batch.messages])
 
 
-serve(handler)
+@pymux.batched
+def echo(batch):
+    batch.reply(batch.messages)
+
+
+serve(handler, echo)

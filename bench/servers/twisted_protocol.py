@@ -24,6 +24,11 @@ class Raw(Backpressure, Protocol):
         self.transport.write(data.upper())
 
 
+class Echo(Backpressure, Protocol):
+    def dataReceived(self, data):
+        self.transport.write(data)
+
+
 class Lines(Backpressure, LineOnlyReceiver):
     delimiter = b"\n"
     MAX_LENGTH = 65536
@@ -32,7 +37,10 @@ class Lines(Backpressure, LineOnlyReceiver):
         self.sendLine(line.upper())
 
 
-factory = Factory.forProtocol(Raw if args.framing == "raw" else Lines)
+PROTOCOLS = {"upper": Raw, "echo": Echo}
+factory = Factory.forProtocol(
+    Lines if args.framing == "lines" else PROTOCOLS[args.payload]
+)
 factory.noisy = False
 port = reactor.listenTCP(args.port, factory, backlog=args.backlog, interface=HOST)
 announce((HOST, port.getHost().port))
