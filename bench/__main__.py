@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import fnmatch
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from . import machine, report, runner
-from .contenders import CONTENDERS
+from .contenders import CONTENDERS, matches
 from .scenarios import CAPACITY, SCENARIOS, Scenario
 from .summary import Summary
 
@@ -36,11 +35,6 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="FILE.json")
     parser.add_argument("--list", action="store_true", help="show names, run nothing")
     return parser.parse_args(words)
-
-
-def matches(name: str, globs: str) -> bool:
-    """Whether a name is meant by a comma-separated list of globs."""
-    return any(fnmatch.fnmatch(name, glob) for glob in globs.split(","))
 
 
 def chosen_scenarios(args: argparse.Namespace) -> list[Scenario]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.metadata
 import sys
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Contender:
     options: tuple[str, ...] = ()
     group: str = "base"  # scenarios name the groups that take part in them
     framing: str | None = None  # instead of the scenario's
+    environment: tuple[str, ...] = ()  # of its process, each as NAME=VALUE
     stops: str = ""  # why it cannot take as many connections as others
 
     @property
@@ -46,8 +48,15 @@ class Contender:
             start = [str(build.epoll())]
         else:
             start = [sys.executable, str(SERVERS / self.file)]
+        if self.environment:
+            start = ["env", *self.environment, *start]
         framing = self.framing or framing
         return [*start, "--framing", framing, *self.options, *options]
+
+
+def matches(name: str, globs: str) -> bool:
+    """Whether a name is meant by a comma-separated list of globs."""
+    return any(fnmatch.fnmatch(name, glob) for glob in globs.split(","))
 
 
 def is_main(name: str) -> bool:
@@ -62,6 +71,10 @@ def _pymux(form: str, suffix: str = "", **fields: Any) -> Contender:
 
 
 FORMS = ("batch", "list", "function", "coroutine")
+# asyncio asks for 256 KiB at each receive and keeps what has come, mostly little. glibc
+# maps a block of that size by itself, and gives the pages back at once; with a top
+# of the heap of 1 MiB the block is cut from there, without a system call.
+TOP_PAD = ("MALLOC_TOP_PAD_=1048576",)
 FD_SETSIZE = "select() takes no descriptor from 1,024 on (FD_SETSIZE)"
 
 CONTENDERS = (
@@ -74,8 +87,14 @@ CONTENDERS = (
     Contender("uvloop-protocol", "uvloop_protocol.py", ("uvloop",)),
     Contender("uvloop-tuned", "uvloop_tuned.py", ("uvloop",), group="lines"),
     Contender("uvloop-streams", "uvloop_streams.py", ("uvloop",)),
-    Contender("asyncio-protocol", "asyncio_protocol.py"),
-    Contender("asyncio-streams", "asyncio_streams.py"),
+    *(
+        Contender(f"{name}{suffix}", file, environment=environment)
+        for suffix, environment in (("", ()), ("-top-pad", TOP_PAD))
+        for name, file in (
+            ("asyncio-protocol", "asyncio_protocol.py"),
+            ("asyncio-streams", "asyncio_streams.py"),
+        )
+    ),
     Contender("selectors", "selectors_loop.py"),
     Contender("select", "select_loop.py", stops=FD_SETSIZE),
     Contender(

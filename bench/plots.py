@@ -32,7 +32,7 @@ PALETTES = {
     "pymux": ["#a50000", "#e0301e", "#f57c2b", "#f9b233", "#c2185b"],
     "peer": [
         "#1f77b4", "#0b3c5d", "#17becf", "#2ca02c", "#7fbf7b", "#9467bd",
-        "#5b3a8c", "#8c6d4f", "#708090", "#b07aa1", "#4e8a8b", "#a0a0c8",
+        "#5b3a8c", "#8c6d4f", "#708090", "#b07aa1", "#4e8a8b", "#a0a0c8", "#c9a227",
     ],
 }  # fmt: skip
 MARKERS = "os^vDPX<>*hd"
