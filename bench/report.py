@@ -12,7 +12,9 @@ from . import targets
 from .contenders import is_main
 from .summary import LOAD_BOUND, Spread, Summary
 
-BEGIN, SHORT, END = "<!-- bench:begin -->", "<!-- bench:short -->", "<!-- bench:end -->"
+# A page has a table of these between `<!-- bench:NAME -->` and END.
+TABLES = ("main", "short", "cpu")
+END = "<!-- bench:end -->"
 
 # Of the main table, what a first page shows.
 SHORT_ROWS = ("c-epoll", "pymux-batch", "pymux-function", "pymux-coroutine")
@@ -35,10 +37,21 @@ COLUMNS = (
     ("pingpong-10000", "per_second", "10,000 conns, msg/s"),
     ("lines", "per_second", "lines, msg/s"),
     ("size-64k", "per_second", "64 KiB, msg/s"),
+    ("echo-64k", "per_second", "64 KiB echo, msg/s"),
     ("idle", "per_second", "100 + 18,000 idle, msg/s"),
     ("compute", "per_second", "beside a busy thread, msg/s"),
     ("burst", "per_second", "burst, conns/s"),
     ("memory", "memory", "bytes/idle conn"),
+)
+
+# What a message costs, whatever the load generator can ask for.
+CPU_COLUMNS = (
+    ("pingpong-100", "cpu_us", "64 B, 100 connections"),
+    ("pingpong-100", "user_us", "of it in user space"),
+    ("size-64k", "cpu_us", "64 KiB upper-cased, 20 connections"),
+    ("echo-64k", "cpu_us", "64 KiB echoed, 20 connections"),
+    ("size-64k-1", "cpu_us", "64 KiB upper-cased, 1 connection"),
+    ("echo-64k-1", "cpu_us", "64 KiB echoed, 1 connection"),
 )
 
 SMALL = 5  # a run of so few scenarios has a column for each
@@ -200,13 +213,23 @@ def markdown(summary: Summary, plots: list[Path]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def into(page: Path, summary: Summary, plots: list[Path]) -> None:
-    """Replace what stands between the markers of a page."""
+def cpu_table(summary: Summary) -> str:
+    """The server's CPU for a message: a line a contender."""
+    columns = [c for c in CPU_COLUMNS if c[0] in summary.scenarios()]
+    names = dict.fromkeys(n for c in columns for n in summary.contenders(c[0]))
+    return medians(summary, list(names), columns)
+
+
+def into(page: Path, name: str, summary: Summary, plots: list[Path]) -> None:
+    """Replace one of the TABLES that a page has between its markers."""
     text = page.read_text(encoding="utf-8")
-    if SHORT in text:
-        begin, parts = SHORT, [medians(summary, SHORT_ROWS, SHORT_COLUMNS)]
+    begin = f"<!-- bench:{name} -->"
+    if name == "short":
+        parts = [medians(summary, SHORT_ROWS, SHORT_COLUMNS)]
+    elif name == "cpu":
+        parts = [cpu_table(summary), machine_line(summary)]
     else:
-        begin, parts = BEGIN, [table(summary), machine_line(summary)]
+        parts = [table(summary), machine_line(summary)]
         for path in plots:
             if path.stem.endswith(("-throughput", "-cpu")):
                 shown = Path(os.path.relpath(path, page.parent)).as_posix()
@@ -214,12 +237,14 @@ def into(page: Path, summary: Summary, plots: list[Path]) -> None:
     head, _, rest = text.partition(begin)
     _, found, tail = rest.partition(END)
     if not found:
-        raise SystemExit(f"{page} has no {BEGIN} or {SHORT}, and {END}")
+        raise SystemExit(f"{page} has no {begin}, followed by {END}")
     body = "\n\n".join(parts)
     page.write_text(f"{head}{begin}\n{body}\n{END}{tail}", encoding="utf-8")
 
 
-def write(source: Path, shown_on: Path | None = None) -> list[Path]:
+def write(
+    source: Path, shown_on: Path | None = None, shown: str = TABLES[0]
+) -> list[Path]:
     """Write X.md and X-*.svg beside X.json; returns what was written."""
     summary = Summary.load(source)
     try:
@@ -232,7 +257,7 @@ def write(source: Path, shown_on: Path | None = None) -> list[Path]:
     page = source.with_suffix(".md")
     page.write_text(markdown(summary, drawn), encoding="utf-8")
     if shown_on:
-        into(shown_on, summary, drawn)
+        into(shown_on, shown, summary, drawn)
     return [page, *drawn]
 
 
@@ -241,8 +266,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     parser.add_argument("source", type=Path, metavar="X.json")
     parser.add_argument("--into", type=Path, metavar="PAGE.md", help="its table too")
+    parser.add_argument("--table", choices=TABLES, default=TABLES[0], help="which")
     args = parser.parse_args()
-    for path in write(args.source, args.into):
+    for path in write(args.source, args.into, args.table):
         print(f"wrote {path}")
     return 0
 
