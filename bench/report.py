@@ -220,10 +220,19 @@ def cpu_table(summary: Summary) -> str:
     return medians(summary, list(names), columns)
 
 
+def replace(page: Path, name: str, parts: list[str]) -> None:
+    """Replace what stands on a page between the markers of a table."""
+    text, begin = page.read_text(encoding="utf-8"), f"<!-- bench:{name} -->"
+    head, _, rest = text.partition(begin)
+    _, found, tail = rest.partition(END)
+    if not found:
+        raise SystemExit(f"{page} has no {begin}, followed by {END}")
+    body = "\n\n".join(parts)
+    page.write_text(f"{head}{begin}\n{body}\n{END}{tail}", encoding="utf-8")
+
+
 def into(page: Path, name: str, summary: Summary, plots: list[Path]) -> None:
-    """Replace one of the TABLES that a page has between its markers."""
-    text = page.read_text(encoding="utf-8")
-    begin = f"<!-- bench:{name} -->"
+    """Put one of the TABLES on a page that has its markers."""
     if name == "short":
         parts = [medians(summary, SHORT_ROWS, SHORT_COLUMNS)]
     elif name == "cpu":
@@ -234,12 +243,7 @@ def into(page: Path, name: str, summary: Summary, plots: list[Path]) -> None:
             if path.stem.endswith(("-throughput", "-cpu")):
                 shown = Path(os.path.relpath(path, page.parent)).as_posix()
                 parts.append(f"![{path.stem}]({shown})")
-    head, _, rest = text.partition(begin)
-    _, found, tail = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{page} has no {begin}, followed by {END}")
-    body = "\n\n".join(parts)
-    page.write_text(f"{head}{begin}\n{body}\n{END}{tail}", encoding="utf-8")
+    replace(page, name, parts)
 
 
 def write(
