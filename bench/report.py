@@ -234,15 +234,14 @@ def replace(page: Path, name: str, parts: list[str]) -> None:
 def into(page: Path, name: str, summary: Summary, plots: list[Path]) -> None:
     """Put one of the TABLES on a page that has its markers."""
     if name == "short":
-        parts = [medians(summary, SHORT_ROWS, SHORT_COLUMNS)]
-    elif name == "cpu":
-        parts = [cpu_table(summary), machine_line(summary)]
-    else:
-        parts = [table(summary), machine_line(summary)]
-        for path in plots:
-            if path.stem.endswith(("-throughput", "-cpu")):
-                shown = Path(os.path.relpath(path, page.parent)).as_posix()
-                parts.append(f"![{path.stem}]({shown})")
+        replace(page, name, [medians(summary, SHORT_ROWS, SHORT_COLUMNS)])
+        return
+    shown, plot = (cpu_table, "-cpu") if name == "cpu" else (table, "-throughput")
+    parts = [shown(summary), machine_line(summary)]
+    for path in plots:
+        if path.stem.endswith(plot):
+            place = Path(os.path.relpath(path, page.parent)).as_posix()
+            parts.append(f"![{path.stem}]({place})")
     replace(page, name, parts)
 
 

@@ -58,6 +58,16 @@ def test_each_table_goes_between_its_own_markers(summary, tmp_path):
     assert "| pymux-batch |" in cpu and "Measured 2026-11-30" in cpu
 
 
+def test_a_table_comes_with_its_plot(summary, tmp_path):
+    page = tmp_path / "page.md"
+    plots = [tmp_path / f"run-{name}.svg" for name in ("throughput", "cpu", "memory")]
+    for name, plot in (("main", "throughput"), ("cpu", "cpu")):
+        page.write_text(f"<!-- bench:{name} -->{report.END}")
+        report.into(page, name, summary, plots)
+        assert page.read_text().count(".svg") == 1
+        assert f"![run-{plot}](run-{plot}.svg)" in page.read_text()
+
+
 def test_the_cpu_table_has_what_was_measured(summary):
     *_, row = report.cpu_table(summary).splitlines()
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
