@@ -100,6 +100,8 @@ typedef struct pmx__service {
     int64_t max_delay_ns;
     uint32_t leave_gaps;
     uint32_t is_answered;       /* its peers wait for answers: see doze.c */
+    uint32_t suspicions;        /* how often that was possible, */
+    uint32_t try_after;         /* and after how many it is tried */
     int64_t pace;               /* nanoseconds a message, or 0: unknown */
     uint32_t sources;           /* connections that may bring messages */
     pmx__list ready;            /* connections that have input to be served */
@@ -381,6 +383,8 @@ struct pmx_mux {
     int64_t slice;              /* its last doze, or 0; then it had so many */
     int64_t dozed_at;
     uint32_t dozed_rows;
+    uint32_t slices;            /* of this batch */
+    int64_t loop_least;         /* how short a slice of a loop's may be, or 0 */
     uint32_t opened_count, ended_count, drained_count, closed_count;
     uint32_t blocked_count;
     uint64_t *opened, *ended, *blocked, *drained, *idle;

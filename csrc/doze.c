@@ -9,6 +9,11 @@
  * slices of max_delay / 4 left a ping-pong of 10 connections 0.15 of its
  * throughput. Where each connection has brought a row long before max_delay,
  * the peers wait for answers, and the next batch does not doze.
+ *
+ * Where a loop of the caller's waits for the mux, the loop dozes: it does not
+ * watch the poller for a slice. A slice then lasts long enough for each
+ * connection to bring a row whether its peer waits or not. So where each one
+ * has by the end of the first slice, a batch that does not doze finds out.
  */
 #include "turn.h"
 
@@ -40,34 +45,70 @@ static int64_t span_of_missing(const pmx_mux *mux)
                    : INT64_MAX;
 }
 
-static int64_t next_slice(const pmx_mux *mux, int64_t left)
+static int may_doze(const pmx_mux *mux)
+{
+    return mux->rows && !mux->serving->is_answered && !mux->draining;
+}
+
+static int64_t next_slice(const pmx_mux *mux, int64_t least)
 {
     int64_t delay = mux->serving->max_delay_ns;
     int64_t slice = mux->slice ? pmx__earlier(2 * mux->slice, delay / 4)
                                : delay / 32;
     slice = pmx__earlier(slice, span_of_missing(mux));
     slice = pmx__earlier(slice, is_alone(mux) ? MOST : BESIDE_OTHERS);
-    /* the poller waits for the last moment, so that it is not missed */
-    return pmx__earlier(slice < LEAST ? LEAST : slice, left - LEAST);
+    return slice < least ? least : slice;
+}
+
+static void begin_slice(pmx_mux *mux, int64_t slice)
+{
+    mux->slice = slice;
+    mux->slices++;
+    mux->dozed_at = mux->now;
+    mux->dozed_rows = mux->rows;
 }
 
 /* 1 if the mux dozed, 0 if it is to wait for events, or -EINTR. */
 static int doze(pmx_mux *mux, int64_t until)
 {
-    const pmx__service *s = mux->serving;
     int64_t left = until - mux->now;
-    if (!mux->rows || s->is_answered || mux->draining || mux->spin_ns ||
-        mux->wakeup[0] == PMX__NO_SOCK || left < 2 * (int64_t)LEAST)
+    if (!may_doze(mux) || mux->spin_ns || mux->wakeup[0] == PMX__NO_SOCK ||
+        left < 2 * (int64_t)LEAST)
         return 0;
     note_pace(mux);
-    int64_t slice = next_slice(mux, left);
+    /* the poller waits for the last moment, so that it is not missed */
+    int64_t slice = pmx__earlier(next_slice(mux, LEAST), left - LEAST);
     int woken = pmx__wakeup_wait(mux->wakeup, slice);
     if (woken < 0)
         return woken == -EINTR ? woken : 0;
-    mux->slice = slice;
-    mux->dozed_at = mux->now;
-    mux->dozed_rows = mux->rows;
+    begin_slice(mux, slice);
     return 1;
+}
+
+int64_t pmx__do_doze(pmx_mux *mux, int64_t least)
+{
+    if (!mux->gathering || !may_doze(mux) || !is_alone(mux) ||
+        pmx__at_once(mux) >= 0)
+        return 0;
+    mux->now = pmx__now();
+    mux->loop_least = least;
+    int64_t until = pmx__earlier(mux->gathered_at, pmx__next_act(mux));
+    if (until - mux->now < least / 2)
+        return 0;
+    if (mux->dozed_at + mux->slice <= mux->now) {
+        note_pace(mux);
+        if (mux->slices && mux->rows == mux->dozed_rows) {
+            mux->slice = 0;     /* a quiet one: the next event ends the wait */
+            return 0;
+        }
+        begin_slice(mux, next_slice(mux, least));
+    }
+    return pmx__earlier(mux->dozed_at + mux->slice, until) - mux->now;
+}
+
+int pmx_woken_fd(const pmx_mux *mux)
+{
+    return (int)mux->wakeup[0];
 }
 
 int pmx__doze_or_wait(pmx_mux *mux, int64_t until)
@@ -76,13 +117,31 @@ int pmx__doze_or_wait(pmx_mux *mux, int64_t until)
     return dozed < 0 ? dozed : pmx__wait(mux, dozed ? 0 : until);
 }
 
+/* A try that was in vain has about twice as many suspicions pass before the
+ * next one, up to so many. */
+enum { MOST_SUSPICIONS = 63 };
+
 void pmx__note_gathering(pmx_mux *mux)
 {
     pmx__service *s = mux->serving;
     int64_t begun = mux->gathered_at - s->max_delay_ns;
+    int64_t soon = s->max_delay_ns / 8;
+    if (soon < mux->loop_least / 2)
+        soon = mux->loop_least / 2;
     note_pace(mux);
-    if (mux->rows && s->max_delay_ns)
-        s->is_answered = mux->row_conns >= s->sources &&
-                         mux->now - begun < s->max_delay_ns / 8;
+    if (mux->rows && s->max_delay_ns) {
+        int all = mux->row_conns >= s->sources;
+        if (all && mux->now - begun < soon) {
+            s->is_answered = 1;
+            s->try_after = 0;
+        } else if (s->is_answered) {
+            s->is_answered = s->suspicions = 0;
+            if (s->try_after < MOST_SUSPICIONS)
+                s->try_after = 2 * s->try_after + 1;
+        } else if (all && mux->slices == 1) {
+            s->is_answered = ++s->suspicions > s->try_after;
+        }
+    }
     mux->slice = 0;
+    mux->slices = 0;
 }

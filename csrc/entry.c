@@ -8,7 +8,7 @@
  * calls back, so a thread cannot meet itself here.
  *
  * These calls do not use the door, since any thread may make them: pmx_name,
- * pmx_forked, pmx_counts, pmx_wakeup_fd, pmx_wakeup.
+ * pmx_forked, pmx_counts, pmx_wakeup_fd, pmx_woken_fd, pmx_wakeup.
  */
 #include "mux.h"
 
@@ -244,6 +244,11 @@ int pmx_submit(pmx_turn *turn)
 int64_t pmx_next_timeout(pmx_mux *mux)
 {
     INSIDE(mux, int64_t, pmx__do_next_timeout(mux));
+}
+
+int64_t pmx_doze(pmx_mux *mux, int64_t least_ns)
+{
+    INSIDE(mux, int64_t, pmx__do_doze(mux, least_ns));
 }
 
 int pmx_foreign(pmx_mux *mux, int64_t number, uint32_t had, uint32_t wanted)

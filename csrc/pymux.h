@@ -407,6 +407,11 @@ int pmx_submit(pmx_turn *turn);
 /* Nanoseconds until a harvest has work that no descriptor reports; -1: never.
  * The caller is done with the last batch, and waits. */
 int64_t pmx_next_timeout(pmx_mux *mux);
+/* For a caller that watches pmx_fileno(), after PMX_GATHERING: for so many
+ * nanoseconds, `least_ns` or more where the batch may gather as long, the caller
+ * had better watch pmx_woken_fd() instead, and then harvest. 0: watch on. To
+ * ask again meanwhile gives what is left. */
+int64_t pmx_doze(pmx_mux *mux, int64_t least_ns);
 /* Accept the peers in the backlog, close the listeners, and end the input of
  * every accepted connection: each closes as if its peer had ended behind the
  * bytes that have arrived. Connections made by pmx_connect() go on. */
@@ -425,6 +430,9 @@ void pmx_wakeup_by_pipe(int on);
  * was reckoned before. */
 void pmx_shift_clock(uint32_t ms);
 int pmx_wakeup_fd(const pmx_mux *mux);
+/* The descriptor that pmx_wakeup() makes readable, until a harvest; it makes
+ * pmx_fileno() readable too. */
+int pmx_woken_fd(const pmx_mux *mux);
 int pmx_wakeup(const pmx_mux *mux);
 
 /* Whether n + 1 offsets of 4 or 8 bytes each do not fall and stay within

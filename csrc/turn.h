@@ -17,6 +17,7 @@ int pmx__wait(pmx_mux *mux, int64_t until);
 /* doze.c: let a batch gather. As pmx__wait(), but a batch that gathers waits a
  * part of the time on the wakeup alone, and then only looks for events. */
 int pmx__doze_or_wait(pmx_mux *mux, int64_t until);
+int64_t pmx__do_doze(pmx_mux *mux, int64_t least);
 /* The batch is handed over: note how its messages came. */
 void pmx__note_gathering(pmx_mux *mux);
 

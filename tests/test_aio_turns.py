@@ -213,27 +213,6 @@ def test_a_batch_gathers_no_longer_than_max_delay(loop):
     loop.run(main())
 
 
-def test_a_batch_that_gathers_takes_no_turns_meanwhile(loop):
-    @pymux.batched(min_messages=3, max_delay=60)
-    def handler(batch):
-        batch.reply(batch.messages)
-
-    async def main():
-        async with pymux.aio.serve(handler, LOCAL, framing=LINES) as server:
-            with util.connect(server.address) as one, util.connect(server.address):
-                await until(lambda: server.stats().connections == 2)
-                one.sendall(b"a\n")
-                await until(lambda: server.stats().messages_in == 1)
-                await at_rest(server)
-                before = server.stats().harvests
-                await asyncio.sleep(0.1)
-                assert server.stats().harvests == before
-                one.sendall(b"b\nc\n")
-                assert await recv(one, 6) == b"a\nb\nc\n"
-
-    loop.run(main())
-
-
 # --- timeouts and turns --------------------------------------------------------
 
 

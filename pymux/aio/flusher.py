@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Flusher"]
 
-# Calls in one step of the loop: for the descriptor, the timer and the next turn. Not
+# Calls in one step of the loop: for a descriptor, the timer and the next turn. Not
 # more, since a signal's handler may raise instead of the call that ends the step.
 MOST_WAITS = 3
 

@@ -3,6 +3,9 @@
 The loop watches the poller's descriptor and keeps one timer for what no descriptor
 tells of. Each time the loop calls, the mux harvests without waiting, dispatches the
 batch, and sends the answers. Between these calls the mux costs the loop nothing.
+While a batch gathers, the loop does not watch the poller's descriptor, which would
+call for each event, but lets a part of `max_delay` pass (csrc/doze.c has the rules).
+The wakeup's descriptor is always watched: it ends that time at once.
 `flusher.py` sends what does not come from a turn.
 """
 
@@ -56,7 +59,9 @@ class LoopEngine(Flusher):
         **sizes: int,
     ) -> None:
         self.fatal: BaseException | None = None
-        self._watched = -1  # the descriptor that the loop watches
+        self._watched = -1  # the wakeup's descriptor, which the loop watches
+        self._number = -1  # the poller's descriptor
+        self._looks = False  # whether the loop watches that one too
         self._guard: Guard | None = None  # tells that the loop ends
         self._tie: Any = None  # tells that the loop has dropped its callback
         self._leaving: BaseException | None = None  # is raised when the turn is over
@@ -67,7 +72,7 @@ class LoopEngine(Flusher):
         super().__init__(loop, self.made, backend, join, **sizes)
         self.ignore_signals()  # signals wake the loop
         try:
-            self.fileno()
+            self._number = self.fileno()
         except BaseException:
             self.close()
             raise
@@ -75,10 +80,11 @@ class LoopEngine(Flusher):
     def join(self) -> None:
         """Have the loop harvest. The mux lives while the loop watches its engine."""
         self._mux = self.mux()
-        number = self.fileno()
-        called = partial(self._be_called)
+        number = self.woken_fileno()
+        called = partial(self._be_woken)
         self.context.run(self.loop.add_reader, number, called)
         self._watched = number
+        self._look(True)
         self._tie = weakref.ref(called, partial(_let_go, weakref.ref(self)))
         self._guard = guard(self)
         self.touched()
@@ -105,6 +111,27 @@ class LoopEngine(Flusher):
             self.close_now()
 
     # --- turns ------------------------------------------------------------
+
+    def _look(self, looks: bool) -> None:
+        """Have the loop call when something is ready, or only after a wakeup.
+
+        Where a signal's handler interrupts this, the loop calls too often, not never.
+        """
+        if looks is self._looks:
+            return
+        self._looks = False
+        if looks:
+            context = self.context.copy()  # this may run in `context` itself
+            context.run(self.loop.add_reader, self._number, self._be_called)
+            self._looks = True
+        else:
+            self.loop.remove_reader(self._number)
+
+    def _be_woken(self) -> None:
+        """Called by the loop: the mux was woken. Where the poller's descriptor is
+        watched, that one tells too."""
+        if not self._looks:
+            self._be_called()
 
     def _be_called(self) -> None:
         """Called by the loop: take a turn in a copy of the context.
@@ -157,7 +184,10 @@ class LoopEngine(Flusher):
     def arm(self) -> None:
         if self.c is not None:
             self.flush()
-            self._set_timer(self.next_timeout())
+            span = self.next_timeout()
+            doze = self.doze(1 / TICKS) if span else 0.0
+            self._look(not doze)
+            self._set_timer(min(span, doze) if span and doze else span)
         self.after()
 
     def _set_timer(self, span: float | None) -> None:
@@ -249,7 +279,9 @@ class LoopEngine(Flusher):
         lives = not self.forked() and not self.loop.is_closed()
         if lives and self._watched >= 0:
             self.loop.remove_reader(self._watched)
+            self.loop.remove_reader(self._number)
         self._watched = -1
+        self._looks = False
         gone = [buffer for buffer in self.buffers if buffer is not None]
         if lives:  # first, since a signal's handler may interrupt what follows
             self.loop.call_soon(self.after, context=self.context)

@@ -232,6 +232,10 @@ class Engine(Batches):
             )
         return int(fd)
 
+    def woken_fileno(self) -> int:
+        """Return the descriptor that a wakeup makes readable."""
+        return int(lib.pmx_woken_fd(self.c))
+
     def has_last_stats(self) -> bool:
         """True if the engine has closed and kept its last figures."""
         return self._last_stats is not None

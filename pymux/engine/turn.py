@@ -414,6 +414,20 @@ class Turns(Output):
         spans = [span for span in (ours, core) if span >= 0]
         return min(spans) / NS if spans else None
 
+    def doze(self, least: float) -> float:
+        """Return seconds for which a loop need not watch the poller's descriptor,
+        since a batch gathers; 0: the loop watches.
+
+        Args:
+            least: the shortest time that the loop can wait, in seconds.
+        """
+        if not self.turn.reason & GATHERING:
+            return 0.0
+        span = lib.pmx_doze(self.c, round(least * NS))
+        if span == BUSY:
+            raise busy()
+        return float(span / NS)
+
     # --- for the next layer -------------------------------------------------
 
     valid: int

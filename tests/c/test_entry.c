@@ -62,6 +62,7 @@ static void all_are_refused(world *w, uint64_t id)
     EQUAL(pmx_exchange(&t, 77, 1, &id, NULL, "never", 5), -EBUSY);
     EQUAL(t.timeout_ns, 0);             /* nor touched */
     EQUAL(pmx_next_timeout(w->mux), -EBUSY);
+    EQUAL(pmx_doze(w->mux, 1), -EBUSY);
     EQUAL(pmx_fileno(w->mux), -EBUSY);
     EQUAL(pmx_drain(w->mux), -EBUSY);
     EQUAL(pmx_reset_all(w->mux, ETIMEDOUT), -EBUSY);
@@ -159,6 +160,7 @@ static void a_shut_mux_refuses_all_and_may_be_shut_again(void)
     EQUAL(pmx_add_service(mux), -EBADF);
     EQUAL(pmx_configure(mux, 0, 1, 0, 0), -EBADF);
     EQUAL(pmx_unlisten(mux, w.listener), -EBADF);
+    EQUAL(pmx_doze(mux, 1), -EBADF);
     EQUAL(pmx_next_timeout(mux), -EBADF);
     EQUAL(pmx_wakeup_open(mux), -EBADF);
     EQUAL(pmx_wakeup(mux), 0);

@@ -163,6 +163,177 @@ static void a_time_that_is_over_ends_a_doze(void)
     end();
 }
 
+/* --- in a loop of the caller's ------------------------------------------- */
+
+static int harvests;
+
+/* The clock goes on while it is read. */
+static void is_near(int64_t span, int64_t most)
+{
+    CHECK(span <= most && span > most - MS / 20);
+}
+
+/* One batch, where a loop that counts milliseconds watches for the mux. Lines
+ * come meanwhile, each an event. */
+static uint32_t gather_in_a_loop(uint32_t min_messages, int64_t max_delay)
+{
+    sim_idle = NULL;
+    for (harvests = 1;; harvests++) {
+        int reason = turn_of(&w, PMX_LOOK, min_messages, max_delay);
+        CHECK(reason >= 0 && harvests < 10000);
+        if (reason & PMX_ROWS)
+            return w.t.messages;
+        int64_t doze = reason & PMX_GATHERING ? pmx_doze(w.mux, MS) : 0;
+        int64_t end = sim_clock() + doze;
+        CHECK(doze >= 0 && doze <= max_delay);
+        do {
+            if (!a_line_now_and_then())
+                sim_time += EVERY;
+        } while (sim_clock() < end);
+    }
+}
+
+static void a_loop_does_not_watch_while_a_batch_gathers(void)
+{
+    begin(PEERS);
+    talkers--;
+    to_send = 100000;
+    int64_t before = sim_clock();
+    uint32_t rows = gather_in_a_loop(100000, 10 * MS);
+    CHECK(rows >= 950 && rows <= 1010);
+    CHECK(harvests <= 9);
+    CHECK(sim_clock() - before <= 11 * MS);
+    end();
+}
+
+static void a_batch_in_a_loop_is_handed_over_soon_after_its_last_message(void)
+{
+    begin(PEERS);
+    talkers--;
+    to_send = 100000;
+    CHECK(gather_in_a_loop(500, 1000 * MS) >= 500);
+    for (int k = 0; k < 5; k++) {
+        uint32_t rows = gather_in_a_loop(500, 1000 * MS);
+        CHECK(rows >= 500 && rows <= 610);
+        CHECK(harvests <= 10);
+    }
+    end();
+}
+
+/* A slice would be longer than the rounds of these peers. */
+static void peers_that_wait_for_answers_wait_for_no_slice_of_a_loop(void)
+{
+    begin(3);
+    for (int k = 0; k < 8; k++) {
+        to_send = 3;
+        int64_t before = sim_clock();
+        EQUAL(gather_in_a_loop(100, 2 * MS), 3);
+        if (k >= 2)
+            CHECK(sim_clock() - before <= 5 * EVERY);
+    }
+    end();
+}
+
+/* Peers that each bring a row in a slice, and do not wait, are rarely watched
+ * to find that out. */
+static void a_loop_rarely_tries_whether_peers_wait(void)
+{
+    int watched = 0;
+    begin(80);                  /* a round takes 0.8 ms */
+    to_send = 100000;
+    for (int k = 0; k < 100; k++) {
+        CHECK(gather_in_a_loop(100000, 4 * MS) >= 80);
+        watched += harvests > 10;
+    }
+    CHECK(watched >= 1 && watched <= 8);
+    end();
+}
+
+/* To ask again does not begin a slice again. */
+static void what_is_left_of_a_slice_falls(void)
+{
+    begin(2);
+    EQUAL(sim_send(fds[0], "line\n", 5, 0), 5);
+    CHECK(turn_of(&w, PMX_LOOK, 9, 64 * MS) & PMX_GATHERING);
+    is_near(pmx_doze(w.mux, MS), 2 * MS);
+    sim_time += MS / 2;
+    is_near(pmx_doze(w.mux, MS), 3 * MS / 2);
+    EQUAL(sim_send(fds[0], "line\n", 5, 0), 5);
+    CHECK(turn_of(&w, PMX_LOOK, 9, 64 * MS) & PMX_GATHERING);
+    is_near(pmx_doze(w.mux, MS), 3 * MS / 2);
+    sim_time += 3 * MS / 2;
+    is_near(pmx_doze(w.mux, MS), 4 * MS);
+    EQUAL(sim_send(fds[0], "line\n", 5, 0), 5);
+    sim_time += 61 * MS + MS / 4;
+    CHECK(turn_of(&w, PMX_LOOK, 9, 64 * MS) & PMX_GATHERING);
+    is_near(pmx_doze(w.mux, MS), 3 * MS / 4);   /* the last moment */
+    sim_time += MS / 2;
+    EQUAL(pmx_doze(w.mux, MS), 0);
+    sim_time += MS;
+    CHECK(turn_of(&w, PMX_LOOK, 9, 64 * MS) & PMX_ROWS);
+    EQUAL(w.t.messages, 3);
+    EQUAL(pmx_doze(w.mux, MS), 0);
+    end();
+}
+
+/* No message came in a slice: a loop that watches is at rest. */
+static void after_a_quiet_slice_a_loop_watches(void)
+{
+    begin(2);
+    for (int k = 0; k < 2; k++) {
+        EQUAL(sim_send(fds[0], "line\n", 5, 0), 5);
+        CHECK(turn_of(&w, PMX_LOOK, 9, 640 * MS) & PMX_GATHERING);
+        is_near(pmx_doze(w.mux, MS), 10 * MS);
+        sim_time += 10 * MS;
+        for (int i = 0; i < 2; i++) {
+            CHECK(turn_of(&w, PMX_LOOK, 9, 640 * MS) & PMX_GATHERING);
+            EQUAL(pmx_doze(w.mux, MS), 0);
+        }
+    }
+    sim_time += 640 * MS;
+    CHECK(turn_of(&w, PMX_LOOK, 9, 640 * MS) & PMX_ROWS);
+    end();
+}
+
+static void what_a_loop_must_not_sleep_through(void)
+{
+    pmx_policy p = lines("\n", 1000);
+    uint64_t id;
+    begin(2);
+    EQUAL(pmx_doze(w.mux, MS), 0);      /* nothing gathers */
+    EQUAL(sim_send(fds[0], "line\n", 5, 0), 5);
+    CHECK(turn_of(&w, PMX_LOOK, 9, 50 * MS) & PMX_GATHERING);
+    CHECK(pmx_doze(w.mux, MS) > 0);
+    sim_time += 50 * MS;
+    CHECK(turn_of(&w, PMX_LOOK, 9, 50 * MS) & PMX_ROWS);
+    /* an idle peer's time, */
+    p.idle_ns = 3 * MS;
+    uint32_t port = w.port;
+    world_listen(&w, &p);
+    int idle = virtual_peer(&w, &id);
+    w.port = port;
+    EQUAL(sim_send(fds[0], "line\n", 5, 0), 5);
+    CHECK(turn_of(&w, PMX_LOOK, 9, 500 * MS) & PMX_GATHERING);
+    is_near(pmx_doze(w.mux, 5 * MS), 3 * MS);
+    sim_close(idle);
+    UNTIL(&w, w.closed_count == 1);
+    /* output that waits for room in the kernel, */
+    EQUAL(sim_send(fds[0], "line\n", 5, 0), 5);
+    CHECK(turn_of(&w, PMX_LOOK, 9, 50 * MS) & PMX_GATHERING);
+    CHECK(pmx_doze(w.mux, MS) > 0);
+    w.mux->stats.queued = 1;
+    EQUAL(pmx_doze(w.mux, MS), 0);
+    w.mux->stats.queued = 0;
+    CHECK(pmx_doze(w.mux, MS) > 0);
+    /* and a stop */
+    EQUAL(pmx_drain(w.mux), 0);
+    EQUAL(pmx_doze(w.mux, MS), 0);
+    for (int i = 0; i < count; i++)
+        sim_close(fds[i]);
+    UNTIL(&w, w.closed_count == 3);
+    virtual_end(&w);
+}
+
 /* --- large messages ----------------------------------------------------- */
 
 static uint8_t large[300000];
@@ -255,6 +426,13 @@ const test_case gather_tests[] = {
     VIRTUAL(peers_that_wait_for_answers_are_not_kept_waiting),
     VIRTUAL(a_batch_dozes_again_when_its_peers_do_not_wait),
     VIRTUAL(a_time_that_is_over_ends_a_doze),
+    VIRTUAL(a_loop_does_not_watch_while_a_batch_gathers),
+    VIRTUAL(a_batch_in_a_loop_is_handed_over_soon_after_its_last_message),
+    VIRTUAL(peers_that_wait_for_answers_wait_for_no_slice_of_a_loop),
+    VIRTUAL(a_loop_rarely_tries_whether_peers_wait),
+    VIRTUAL(what_is_left_of_a_slice_falls),
+    VIRTUAL(after_a_quiet_slice_a_loop_watches),
+    VIRTUAL(what_a_loop_must_not_sleep_through),
     VIRTUAL(large_messages_gather),
     VIRTUAL(an_arena_bounds_what_gathers),
     VIRTUAL(a_message_that_is_on_its_way_is_waited_for),
