@@ -1,6 +1,7 @@
 """Answers to a whole batch: `reply` and `reply_data`, and all they refuse."""
 
 import array
+import collections
 
 import pytest
 
@@ -101,6 +102,8 @@ def test_the_batch_itself_can_be_the_answer(mux, abc):
 
 OFFSETS = {
     "list": list,
+    "tuple": tuple,
+    "deque": collections.deque,
     "array of int32": lambda o: array.array("i", o),
     "array of int64": lambda o: array.array("q", o),
     "memoryview": lambda o: memoryview(array.array("i", o)),
@@ -121,6 +124,12 @@ def test_offsets_need_not_start_at_zero_nor_end_at_the_end(mux, abc, make):
     batch, peer = abc
     batch.reply_data(b"..onetwo..", make([2, 5, 5, 8]))
     answer(mux, peer, b"one\n\ntwo\n")
+
+
+def test_answers_of_equal_size_are_cut_by_a_range(mux, abc):
+    batch, peer = abc
+    batch.reply_data(b"112233", range(0, 7, 2))
+    answer(mux, peer, b"11\n22\n33\n")
 
 
 def test_the_offsets_of_the_batch_can_be_given_back(mux, abc):
@@ -293,6 +302,15 @@ def test_offsets_that_are_not_integers_are_refused(mux, abc, offsets):
         (ValueError, TypeError),
         lambda batch: batch.reply_data(b"123456", offsets),
     )
+
+
+@pytest.mark.parametrize("offsets", ["0123", 4, {0, 1, 2, 3}, iter([0, 1, 2, 3])])
+def test_offsets_that_are_no_sequence_are_a_type_error(mux, abc, offsets):
+    batch, peer = abc
+    with pytest.raises(TypeError, match="offsets is a .*; a sequence, or a buffer"):
+        batch.reply_data(b"123456", offsets)
+    batch.reply_data(b"123456", range(4))
+    answer(mux, peer, b"1\n2\n3\n")
 
 
 @pytest.mark.parametrize("data", ["123456", 6, None])

@@ -94,6 +94,12 @@ def test_a_piece_that_is_not_sent_may_have_any_size(mux):
         answer(mux, peer, b"AACC")
 
 
+def test_a_mask_is_any_sequence(mux, abc):
+    batch, peer = abc
+    batch.reply_data(batch.data, mask=range(3))  # 0 is false
+    answer(mux, peer, b"bb\nccc\n")
+
+
 @pytest.mark.parametrize("mask", [[True] * 2, [True] * 4, b"", []])
 def test_a_mask_of_another_length_is_refused_whole(mux, abc, mask):
     batch, peer = abc
@@ -103,7 +109,7 @@ def test_a_mask_of_another_length_is_refused_whole(mux, abc, mask):
     answer(mux, peer, b"1\n2\n3\n")
 
 
-@pytest.mark.parametrize("mask", [7, True, object()])
+@pytest.mark.parametrize("mask", [7, True, object(), "abc"])
 def test_a_mask_of_another_type_is_a_type_error(mux, abc, mask):
     batch, peer = abc
     with pytest.raises(TypeError, match="mask is a"):

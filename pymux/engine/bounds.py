@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .._core import ffi, lib
@@ -10,23 +11,35 @@ from .log import OFFSETS32, OFFSETS64
 __all__ = ["OFFSETS32", "bounds_of", "ids_where", "mask_of"]
 
 
+def _items(name: str, given: Any, numbers: str) -> list[Any] | memoryview:
+    """Return what a user gives for the rows as a list, or as a view of a buffer.
+
+    Raises:
+        TypeError: it is neither a sequence nor a buffer.
+    """
+    if isinstance(given, (list, tuple)):
+        return list(given)
+    try:
+        return memoryview(given)
+    except TypeError:
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            return list(given)  # a range, or a class of the user's
+    raise TypeError(
+        f"{name} is a {type(given).__name__}; a sequence, or a buffer of {numbers} "
+        "is needed"
+    )
+
+
 def bounds_of(offsets: Any, rows: int, size: int) -> tuple[Any, int]:
     """Check offsets; return a copy of them as a C array, and its cut."""
-    if isinstance(offsets, (list, tuple)):
-        width = 8
+    view = _items("offsets", offsets, "int32 or int64")
+    if isinstance(view, list):
+        width, count = 8, len(view)
         try:
-            bounds = ffi.new("int64_t[]", list(offsets))
+            bounds = ffi.new("int64_t[]", view)
         except (TypeError, OverflowError) as error:
             raise ValueError(f"offsets must be ints: {error}") from None
-        count = len(offsets)
     else:
-        try:
-            view = memoryview(offsets)
-        except TypeError:
-            raise TypeError(
-                f"offsets is a {type(offsets).__name__}; a list, or a buffer of "
-                "int32 or int64 is needed"
-            ) from None
         code = view.format.lstrip("@=<")
         if view.ndim != 1 or not view.c_contiguous or code not in ("i", "l", "q"):
             raise ValueError(
@@ -50,16 +63,10 @@ def bounds_of(offsets: Any, rows: int, size: int) -> tuple[Any, int]:
 
 def mask_of(mask: Any, rows: int) -> bytes:
     """Check a mask; return a byte for each row, 0 where the mask is false."""
-    if isinstance(mask, (list, tuple)):
-        flags = bytes(map(bool, mask))
+    view = _items("mask", mask, "bool or of bytes")
+    if isinstance(view, list):
+        flags = bytes(map(bool, view))
     else:
-        try:
-            view = memoryview(mask)
-        except TypeError:
-            raise TypeError(
-                f"mask is a {type(mask).__name__}; a list, or a buffer of bool or of "
-                "bytes is needed"
-            ) from None
         if view.ndim != 1 or not view.c_contiguous or view.format not in ("?", "B"):
             raise ValueError(
                 f"mask has format {view.format!r} in {view.ndim} dimensions; "

@@ -404,12 +404,12 @@ class Batch:
             data: bytes-like, or an Arrow array (any object with `__arrow_c_array__`)
                 of type binary, large_binary, string or large_string with one row for
                 each message, null for no answer. The bytes are copied now.
-            offsets: the offsets of answers: a list, or a contiguous int32 or
-                int64 buffer, one more than there are messages. They must not fall,
+            offsets: the offsets of answers: a sequence of ints, or a contiguous int32
+                or int64 buffer, one more than there are messages. They must not fall,
                 and need not begin at 0. None cuts `data` as the batch is cut, and
                 `data` must then be as long as `batch.data`.
-            mask: which messages are answered: a list, or a contiguous buffer of bool
-                or of bytes, one for each message. A message whose entry is false gets
+            mask: which messages are answered: a sequence, or a contiguous buffer of
+                bool or of bytes, one for each message. A message whose entry is false gets
                 no answer, as by None in `reply`; its piece of `data`, of any size,
                 is not sent. An empty piece without a mask is an empty frame. None
                 answers every message.
