@@ -101,7 +101,8 @@ typedef struct pmx__service {
     uint32_t leave_gaps;
     uint32_t is_answered;       /* its peers wait for answers: see doze.c */
     uint32_t suspicions;        /* how often that was possible, */
-    uint32_t try_after;         /* and after how many it is tried */
+    uint32_t try_after;         /* and after how many it is tried; */
+    uint32_t was_late;          /* the last time they came, but not soon */
     int64_t pace;               /* nanoseconds a message, or 0: unknown */
     uint32_t sources;           /* connections that may bring messages */
     pmx__list ready;            /* connections that have input to be served */

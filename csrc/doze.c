@@ -133,9 +133,11 @@ void pmx__note_gathering(pmx_mux *mux)
         int all = mux->row_conns >= s->sources;
         if (all && mux->now - begun < soon) {
             s->is_answered = 1;
-            s->try_after = 0;
+            s->try_after = s->was_late = 0;
+        } else if (s->is_answered && all && !s->was_late) {
+            s->was_late = 1;    /* perhaps a busy machine: once more */
         } else if (s->is_answered) {
-            s->is_answered = s->suspicions = 0;
+            s->is_answered = s->suspicions = s->was_late = 0;
             if (s->try_after < MOST_SUSPICIONS)
                 s->try_after = 2 * s->try_after + 1;
         } else if (all && mux->slices == 1) {

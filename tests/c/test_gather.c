@@ -230,6 +230,14 @@ static void peers_that_wait_for_answers_wait_for_no_slice_of_a_loop(void)
         EQUAL(gather_in_a_loop(100, 2 * MS), 3);
         if (k >= 2)
             CHECK(sim_clock() - before <= 5 * EVERY);
+        if (k == 5) {           /* a round that is late is no reason */
+            EQUAL(sim_send(fds[0], "line\n", 5, 0), 5);
+            CHECK(turn_of(&w, PMX_LOOK, 100, 2 * MS) & PMX_GATHERING);
+            sim_time += MS;
+            for (int i = 1; i < 3; i++)
+                EQUAL(sim_send(fds[i], "line\n", 5, 0), 5);
+            CHECK(turn_of(&w, PMX_LOOK, 100, 2 * MS) & PMX_ROWS);
+        }
     }
     end();
 }
@@ -245,7 +253,7 @@ static void a_loop_rarely_tries_whether_peers_wait(void)
         CHECK(gather_in_a_loop(100000, 4 * MS) >= 80);
         watched += harvests > 10;
     }
-    CHECK(watched >= 1 && watched <= 8);
+    CHECK(watched >= 2 && watched <= 14);
     end();
 }
 
