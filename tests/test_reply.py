@@ -307,7 +307,7 @@ def test_offsets_that_are_not_integers_are_refused(mux, abc, offsets):
 @pytest.mark.parametrize("offsets", ["0123", 4, {0, 1, 2, 3}, iter([0, 1, 2, 3])])
 def test_offsets_that_are_no_sequence_are_a_type_error(mux, abc, offsets):
     batch, peer = abc
-    with pytest.raises(TypeError, match="offsets is a .*; a sequence, or a buffer"):
+    with pytest.raises(TypeError, match=r"offsets is a \w+; a sequence, or"):
         batch.reply_data(b"123456", offsets)
     batch.reply_data(b"123456", range(4))
     answer(mux, peer, b"1\n2\n3\n")

@@ -409,8 +409,8 @@ class Batch:
                 and need not begin at 0. None cuts `data` as the batch is cut, and
                 `data` must then be as long as `batch.data`.
             mask: which messages are answered: a sequence, or a contiguous buffer of
-                bool or of bytes, one for each message. A message whose entry is false gets
-                no answer, as by None in `reply`; its piece of `data`, of any size,
+                bool or of bytes, one for each message. A message whose entry is false
+                gets no answer, as by None in `reply`; its piece of `data`, of any size,
                 is not sent. An empty piece without a mask is an empty frame. None
                 answers every message.
 
