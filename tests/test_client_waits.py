@@ -153,6 +153,42 @@ def test_a_client_whose_peer_is_silent_for_too_long_is_lost(
     assert caught.value.errno == errno.ETIMEDOUT
 
 
+def test_a_client_whose_peer_does_not_end_its_message_is_lost(listener, clock):
+    where, limits = listener.getsockname(), pymux.Limits(message_timeout=60)
+    with pymux.connect(where, framing=pymux.Lines(), limits=limits) as client:
+        peer, _ = listener.accept()
+        with peer:
+            for begin in b"in ", b"wo":
+                peer.sendall(begin)
+                with pytest.raises(TimeoutError):
+                    client.recv(0.001)
+                clock.advance(50)
+                peer.sendall(b"time\n")  # it has arrived before the client looks
+                clock.advance(50)
+                assert client.recv(10) == begin + b"time"
+            peer.sendall(b"too ")
+            with pytest.raises(TimeoutError):
+                client.recv(0.001)
+            clock.advance(61)
+            with pytest.raises(pymux.ConnectionClosed) as caught:
+                client.recv(10)
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+def test_a_client_sets_the_sizes_of_its_socket(listener):
+    limits = pymux.Limits(send_buffer=20_000, notsent_lowat=16_384)
+    with pymux.connect(listener.getsockname(), limits=limits) as client:
+        peer, _ = listener.accept()
+        with peer, socket.socket(fileno=os.dup(client.fileno())) as sock:
+            size = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            assert 20_000 <= size <= 40_000  # Linux doubles it
+            if sock.family != socket.AF_UNIX and sys.platform in ("linux", "darwin"):
+                option = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # since 3.12
+                assert sock.getsockopt(socket.IPPROTO_TCP, option) == 16_384
+            client.send(b"hello")
+            assert util.recv_exactly(peer, 5) == b"hello"
+
+
 @pytest.mark.parametrize(
     "name, value", [("max_output", 5), ("high_water", 1 << 20), ("close_timeout", 1.0)]
 )

@@ -36,12 +36,13 @@ def connect(
             `Splitter` is refused.
         reply_framing: the framing of what is sent, if it is another than that of what
             is received; None is the same. A Scanner or Splitter is refused.
-        limits: time limits of the connection; None is `Limits()`. A client takes
-            `idle_timeout` and `keepalive`. Its calls bound themselves how much is
-            queued and how long a close takes, so other limits are refused. The
-            connection may be idle between calls, too; the next call then raises
-            `ConnectionClosed`, with ETIMEDOUT. The time from a message to the next
-            call does not count.
+        limits: limits of the connection; None is `Limits()`. A client takes
+            `idle_timeout`, `message_timeout`, `keepalive`, `send_buffer` and
+            `notsent_lowat`. Its calls bound themselves how much is queued and how
+            long a close takes, so other limits are refused. The connection may be
+            idle, or a message may be unfinished, between calls too; the next call
+            then raises `ConnectionClosed`, with ETIMEDOUT. The time from a message to
+            the next call does not count.
         timeout: seconds that connecting may take, and the default for each `send`
             and `recv` of the client. None waits for ever.
 
@@ -53,7 +54,7 @@ def connect(
         OSError: the connection was not made. The subclass tells the cause, as
             ConnectionRefusedError or FileNotFoundError.
         ValueError: the address is malformed, the timeout is negative, or an option
-            cannot apply: a client takes no handler, and two of the limits.
+            cannot apply: a client takes no handler, and not every limit.
         TypeError: the framing is a `Splitter`, or an argument has a wrong type.
 
     Example:

@@ -41,7 +41,13 @@ UNBOUNDED = 1 << 62
 LIMITS = Limits(high_water=UNBOUNDED, max_output=UNBOUNDED, close_timeout=None)
 
 # The limits that a client's user may set.
-TAKEN = ("idle_timeout", "keepalive")
+TAKEN = (
+    "idle_timeout",
+    "message_timeout",
+    "keepalive",
+    "send_buffer",
+    "notsent_lowat",
+)
 
 # The bytes that a client takes in while its own output waits, before reading pauses.
 MAX_HELD = 16 * 1024 * 1024
@@ -63,7 +69,7 @@ def limits_of_client(limits: Limits | None) -> Limits:
         if field.name not in TAKEN and value != field.default:
             raise ValueError(
                 f"limits has {field.name}={value!r}; a client takes "
-                f"{' and '.join(TAKEN)} alone"
+                f"{', '.join(TAKEN[:-1])} and {TAKEN[-1]} alone"
             )
     return replace(LIMITS, **{name: getattr(limits, name) for name in TAKEN})
 
