@@ -155,6 +155,7 @@ static void pause_accepting(pmx_mux *mux, int error)
         mux->stats.accept_pauses++;
         mux->stats.shortages++;
         mux->stats.shortage = (uint64_t)-error;
+        mux->notable = 1;
     }
     mux->accept_again = mux->now + PMX__RETRY_NS;
     watch_all(mux);
@@ -191,6 +192,9 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     int counts = pmx__peer_comes(mux, l->rules, peer);
     if (counts == -EACCES) {
         mux->stats.refused_per_peer++;
+        mux->stats.refuser = pmx__listener_id(mux, l);
+        mux->refused_peer = *peer;
+        mux->notable = 1;
         pmx__drop_sock(sock);
         return;
     }
@@ -255,6 +259,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             pmx__listener_state(mux, l, 1, 1);
             mux->stats.accept_pauses++;
             mux->stats.full = pmx__listener_id(mux, l);
+            mux->notable = 1;
             pmx__watch_listener(mux, l);
             break;
         }

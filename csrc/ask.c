@@ -113,6 +113,14 @@ int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
     return 0;
 }
 
+int pmx__do_refused_peer(pmx_mux *mux, pmx_address *name)
+{
+    if (!mux->stats.refuser)
+        return -ENOENT;
+    pmx__describe(&mux->refused_peer, name);
+    return 0;
+}
+
 int pmx__do_stopping(const pmx_mux *mux, uint64_t id)
 {
     const pmx__conn *c = pmx__find(mux, id);

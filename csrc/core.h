@@ -347,6 +347,9 @@ struct pmx_mux {
     int64_t accept_again;       /* accepting is paused until then, or 0 */
     int64_t ask_at;             /* next pmx__ask_sockets() */
     uint32_t unacked;           /* connections that are UNACKED */
+    int notable;                /* accepting has paused or refused, and the
+                                   caller has not been told */
+    pmx__target refused_peer;   /* the last one that had max_per_peer */
     int room;                   /* a descriptor or a place has come free */
     int draining;               /* 1: the backlog is accepted; 2: the input of
                                    accepted connections is limited, slots

@@ -148,6 +148,11 @@ int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
     INSIDE(mux, int, pmx__do_addresses(mux, id, names));
 }
 
+int pmx_refused_peer(pmx_mux *mux, pmx_address *name)
+{
+    INSIDE(mux, int, pmx__do_refused_peer(mux, name));
+}
+
 int pmx_policy_of(pmx_mux *mux, uint64_t id, pmx_policy *policy)
 {
     INSIDE(mux, int, pmx__do_policy_of(mux, id, policy));

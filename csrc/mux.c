@@ -418,6 +418,9 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
         mux->handed_at = mux->now;
     if (mux->arena->gap)
         reason |= PMX_GAPS;
+    if (mux->notable)
+        reason |= PMX_NOTABLE;
+    mux->notable = 0;
     t->reason = (uint32_t)reason;
     t->done_ns = mux->now;
     return reason;
@@ -453,7 +456,6 @@ int pmx__do_harvest(pmx_turn *t)
                 : t->timeout_ns == PMX_LOOK ? mux->now
                 : pmx__after(mux->now, t->timeout_ns);
     int reason = 0;
-    uint64_t shortages = mux->stats.shortages;
     uint32_t passes = mux->service_count;   /* each service has its turn */
     do {
         int64_t until = pmx__earlier(end, mux->gathered_at);
@@ -486,8 +488,7 @@ int pmx__do_harvest(pmx_turn *t)
             mux->gathered_at = pmx__after(mux->now, mux->serving->max_delay_ns);
         if (t->until_sent && !mux->stats.queued)
             reason |= PMX_ROWS;
-        /* The caller learns of a pause of accepting while it lasts. */
-        if (mux->stats.shortages != shortages && !pmx__has_rows(mux))
+        if (mux->notable && !pmx__has_rows(mux))
             break;
     } while (!reason && !enough(mux) &&
              (mux->now < end || (pmx__others_wait(mux) && --passes)));

@@ -207,6 +207,7 @@ enum pmx_reason {
     PMX_DRAINED = 32,           /* the listeners were closed by pmx_drain() */
     PMX_GATHERING = 128,        /* too few messages yet: they are kept */
     PMX_FOREIGN = 256,          /* descriptors of pmx_foreign() are ready */
+    PMX_NOTABLE = 512,          /* accepting has paused or refused: see stats */
     PMX_MESSAGES_SHIFT = 16     /* reasons are below this bit; what stands from
                                    it on in pmx_exchange() is messages */
 };
@@ -270,7 +271,8 @@ typedef struct {
     uint64_t accept_pauses;
     uint64_t shortages;         /* accept_pauses for want of something, and */
     uint64_t shortage;          /* the errno of the last one */
-    uint64_t full;              /* the last listener with max_connections */
+    uint64_t full;              /* the last listener with max_connections, */
+    uint64_t refuser;           /* and with a peer that had max_per_peer */
     uint64_t outgoing;          /* of connections: made by pmx_connect() */
 } pmx_stats;
 
@@ -352,6 +354,8 @@ int pmx_adopt(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
               uint64_t *id);
 /* names[0] is the peer's, names[1] the local one. */
 int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
+/* The last peer that pmx_stats.refuser has refused; -ENOENT: none yet. */
+int pmx_refused_peer(pmx_mux *mux, pmx_address *name);
 int pmx_policy_of(pmx_mux *mux, uint64_t id, pmx_policy *policy);
 /* Bytes that the kernel has not taken yet; UINT64_MAX: another thread is
  * inside. */

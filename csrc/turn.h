@@ -62,6 +62,7 @@ void pmx__flush(pmx_mux *mux, uint32_t slot);
 
 /* ask.c: what the caller may ask of a connection */
 int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
+int pmx__do_refused_peer(pmx_mux *mux, pmx_address *name);
 int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
 uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id);
 int pmx__do_queue_place(const pmx_mux *mux, uint64_t id,

@@ -37,6 +37,7 @@ class _Lib:
     PMX_DRAINED: int
     PMX_GATHERING: int
     PMX_FOREIGN: int
+    PMX_NOTABLE: int
     PMX_MESSAGES_SHIFT: int
     PMX_FOR_EVER: int
     PMX_LOOK: int
@@ -132,6 +133,8 @@ class _Lib:
     ) -> int: ...
     @staticmethod
     def pmx_addresses(mux: Any, id: int, names: Any, /) -> int: ...
+    @staticmethod
+    def pmx_refused_peer(mux: Any, name: Any, /) -> int: ...
     @staticmethod
     def pmx_policy_of(mux: Any, id: int, policy: Any, /) -> int: ...
     @staticmethod

@@ -17,9 +17,11 @@ import pymux
 
 from . import inside, util
 from .logs import at_debug
+from .loops import until
 from .processes import no_descriptor_left
 
 HERE = ("127.0.0.1", 0)
+guests = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 SHORT = pymux.Lines(max_size=10)
 
 
@@ -262,6 +264,54 @@ def test_a_full_listener_beside_others_is_named_while_nothing_else_happens(mux):
             util.harvest_until(mux, lambda acc: limits_in(records))
     (record,) = limits_in(records)
     assert (record.local, record.handler) == (full.address, None)
+
+
+def test_a_peer_with_too_many_connections_is_a_warning_that_names_it(backend):
+    limits = pymux.Limits(max_per_peer=1)
+    with (
+        at_debug() as records,
+        util.serving(echo, backend, limits=limits) as server,
+        util.connect(server.address) as one,
+        util.connect(server.address) as two,
+    ):
+        assert util.until_end(two)[0] == b""
+        util.wait_until(lambda: limits_in(records))
+        (record,) = limits_in(records)
+        assert record.levelno == logging.WARNING
+        assert "max_per_peer, 1," in record.getMessage()
+        assert "(127.0.0.1; refused so far: 1)" in record.getMessage()
+        assert record.peer == two.getsockname()
+        assert record.local == server.address
+        assert record.handler.endswith("echo")
+        for _ in range(3):
+            assert util.everything(server.address, b"") == b""
+        assert limits_in(records) == [record]
+        one.sendall(b"x")
+        assert util.recv_exactly(one, 1) == b"x"
+    assert "3 times more" in limits_in(records)[1].getMessage()
+
+
+def test_a_refused_peer_is_told_of_while_others_are_served(mux):
+    at = mux.listen(HERE, limits=pymux.Limits(max_per_peer=1)).address
+    with at_debug() as records, util.connect(at) as one:
+        util.harvest_until(mux, lambda acc: acc.opened)
+        with util.connect(at) as two:
+            one.sendall(b"x")  # the turn that refuses has a row
+            util.harvest_until(mux, lambda acc: limits_in(records))
+            assert util.until_end(two)[0] == b""
+
+
+@guests
+def test_a_loop_is_told_of_limits_of_listeners_too(loop):
+    limits = pymux.Limits(max_per_peer=1)
+
+    async def main():
+        async with pymux.aio.serve(echo, HERE, limits=limits) as server:
+            with util.connect(server.address), util.connect(server.address):
+                await until(lambda: limits_in(records))
+
+    with at_debug() as records:
+        loop.run(main())
 
 
 # --- pauses of accepting --------------------------------------------------------

@@ -10,7 +10,7 @@ from .arena import Arenas
 from .connections import Connections, Objects
 from .services import ServiceState
 from .state import DISPATCHING, IDLE, TURNING, TurnState
-from .turn import MESSAGES
+from .turn import MESSAGES, NOTABLE
 
 if TYPE_CHECKING:
     pass
@@ -20,7 +20,7 @@ __all__ = ["Batches"]
 GAPS = lib.PMX_GAPS
 LARGE = lib.PMX_LARGE
 OTHER_ROWS = lib.PMX_OTHER_ROWS
-UNUSUAL = GAPS | LARGE | OTHER_ROWS
+UNUSUAL = GAPS | LARGE | OTHER_ROWS | NOTABLE
 
 
 class Batches(Connections):
@@ -84,6 +84,8 @@ class Batches(Connections):
                 if result & GAPS:
                     gap = self.serving.gap
                 news = result & OTHER_ROWS != 0
+                if result & NOTABLE:
+                    self.warn_of_peers()
             if self.splitting is not None:
                 arena, rows = self.splitting.split(arena, rows, gap)
             self.batches = number = self.batches + 1
@@ -120,8 +122,6 @@ class Batches(Connections):
                 form.messages(batch)
             if self.late:
                 self._run_late()
-            elif self.counts.accept_pauses != self._pauses:
-                self.warn_of_pauses()
         finally:
             self.state = IDLE
             if self.batch is not None:  # `valid` stays: a handler may keep a batch

@@ -68,7 +68,7 @@ class Connections(Turns):
         causes: exceptions that ended connections, by id.
         stopped: ids of connections whose input a stop ended; None before a stop.
         opening: ids of outgoing connections that have not opened yet.
-        listening: (service number, max_connections) of listeners, by id.
+        listening: the service number and the limits of listeners, by id.
         serving: the service of the last batch.
         unused: numbers of services that may have no connection left.
     """
@@ -87,7 +87,7 @@ class Connections(Turns):
         self.causes: dict[int, BaseException] = {}
         self.stopped: set[int] | None = None
         self.opening: set[int] = set()
-        self.listening: dict[int, tuple[int, int]] = {}
+        self.listening: dict[int, tuple[int, dict[str, int]]] = {}
         self.serving = self.services[0]
         self.unused: list[int] = []
         self.splitting: Splitting | None = None
@@ -122,7 +122,13 @@ class Connections(Turns):
             name = ffi.new("pmx_address *")
             if lib.pmx_listener_address(self.c, id_[0], name) == BUSY:
                 raise busy()
-            self.listening[id_[0]] = policy.service, policy.max_connections
+            self.listening[id_[0]] = (
+                policy.service,
+                {
+                    "max_connections": policy.max_connections,
+                    "max_per_peer": policy.max_per_peer,
+                },
+            )
             return make(id_[0], name)
         except BaseException:  # of a signal handler, too
             if id_[0]:

@@ -46,12 +46,20 @@ from .connections import Objects
 from .notices import tell
 from .owner import BUSY, FORKED, busy
 from .state import DISPATCHING, IDLE
+from .structs import from_core
 from .timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 __all__ = ["Engine", "Objects"]
+
+
+# What happens to peers where a limit of a listener is reached.
+LIMITED = {
+    "max_connections": "peers wait in the backlog",
+    "max_per_peer": "the peer is refused",
+}
 
 
 def _no_mux() -> None:
@@ -254,29 +262,45 @@ class Engine(Batches):
             stats.queued += self.log.size()
         return stats
 
-    def warn_of_pauses(self) -> None:
-        """Warn that accepting pauses: the process is short of something, or a listener
-        has as many connections as it may."""
+    def warn_of_peers(self) -> None:
+        """Warn that peers wait in the backlog, since the process is short of something
+        or a listener has max_connections; or that some were refused."""
         counts = self.counts
         pauses, shortages = counts.accept_pauses, counts.shortages
+        refused = counts.refused_per_peer
         if shortages != self._shortages:
             text = f"{self.describe()}: accepting pauses, peers wait in the backlog"
             if self.may_tell("shortage", "shortage", text):
                 why = self.os_error(int(counts.shortage), "").args[1]
                 tell("shortage", "%s (%d times so far): %s", text, shortages, why)
         if pauses - shortages != self._pauses - self._shortages:
-            self._warn_of_limit(int(counts.full))
-        self._pauses, self._shortages = pauses, shortages
+            self._warn_of_limit(int(counts.full), "max_connections", 1)
+        if refused != self._refused:
+            more = refused - self._refused
+            self._warn_of_limit(int(counts.refuser), "max_per_peer", more)
+        self._pauses, self._shortages, self._refused = pauses, shortages, refused
 
-    def _warn_of_limit(self, id: int) -> None:
-        """Warn that a listener has max_connections."""
-        service, most = self.listening.get(id, (0, 0))
+    def _warn_of_limit(self, id: int, name: str, count: int) -> None:
+        """Warn that a listener has max_connections, or a peer of it max_per_peer."""
+        service, limits = self.listening.get(id, (0, {}))
         local = self.listener_address(id)
         handler = self.services[service].handler_name
-        text = f"max_connections, {most}, is reached, peers wait in the backlog"
-        key = "limit", id
-        if self.may_tell(key, "limit", text, local=local, handler=handler):
-            tell("limit", text, local=local, handler=handler)
+        text = f"{name}, {limits.get(name, 0)}, is reached, {LIMITED[name]}"
+        about = {"local": local, "handler": handler}
+        if not self.may_tell((name, id), "limit", text, count=count, **about):
+            return
+        if name == "max_per_peer":
+            peer = self._refused_peer()
+            text += f" (%s; refused so far: {self.counts.refused_per_peer})"
+            tell("limit", text, peer and peer[0], peer=peer, **about)
+        else:
+            tell("limit", text, **about)
+
+    def _refused_peer(self) -> Any:
+        """Return the address of the last peer that had max_per_peer."""
+        name = ffi.new("pmx_address *")
+        error = lib.pmx_refused_peer(self.c, name)
+        return None if error else from_core(name)
 
     def look_at_time(self, took: float) -> None:
         """Warn of a call that took longer than `slow_after`."""

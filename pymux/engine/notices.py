@@ -12,7 +12,8 @@ died        CRITICAL   an exception has ended the thread of a server
 closed      DEBUG      a connection has ended
 connect     WARNING    an outgoing connection could not be made
 limit       WARNING    a limit or a framing's max_size has ended a connection, or
-                       max_connections pauses accepting
+                       max_connections pauses accepting, or max_per_peer has
+                       refused a connection
 shortage    WARNING    accepting pauses for lack of descriptors or memory
 slow        WARNING    a handler took longer than `slow_handler`
 raised      ERROR      a handler, or on_error, has raised
@@ -154,6 +155,7 @@ class Notices:
         text: str,
         *,
         apart: float | None = None,
+        count: int = 1,
         local: Any = None,
         handler: Any = None,
     ) -> bool:
@@ -167,6 +169,7 @@ class Notices:
             text: what has happened, for the line with the number.
             apart: seconds without an event of this kind after which one is told;
                 None: seconds after the last line of this kind, EVERY of them.
+            count: how many there are.
             local, handler: attributes of the record with the number.
         """
         now = clock.now()
@@ -184,7 +187,7 @@ class Notices:
             return True
         if not kind.left_out:
             kind.since = before
-        kind.left_out += 1
+        kind.left_out += count
         if timers is not None and self._timers is not timers:  # none is set yet
             timers.add(EVERY, self.flush, ())
             self._timers = timers

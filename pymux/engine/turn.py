@@ -35,12 +35,13 @@ from .state import DISPATCHING, IN_CORE, TURNING, TurnState
 from .timers import NS, Timer, Timers
 from .watches import Watch
 
-__all__ = ["LOOK", "MESSAGES", "Turns"]
+__all__ = ["LOOK", "MESSAGES", "NOTABLE", "Turns"]
 
 REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
 MESSAGES = lib.PMX_MESSAGES_SHIFT  # first bit of the number of messages in a result
 GATHERING = lib.PMX_GATHERING
 FOREIGN = lib.PMX_FOREIGN
+NOTABLE = lib.PMX_NOTABLE
 LOOK = lib.PMX_LOOK  # only look, without a wait: an unfinished batch gathers on
 EXCHANGE = lib.pmx_exchange
 SHUT = -errno.EBADF  # the core is closed: `free` was interrupted
@@ -99,6 +100,7 @@ class Turns(Output):
         self._minimum = self._delay_ns = -1  # of the last harvest
         self._pauses = 0  # of accepting, that were told of
         self._shortages = 0  # of these, for want of something
+        self._refused = 0  # connections over max_per_peer, that were told of
         self.notices: Notices = Notices()
         self.slow_after: float | None = None
 
@@ -342,8 +344,8 @@ class Turns(Output):
             elif result & REPORT:
                 break
             else:
-                if self.counts.accept_pauses != self._pauses:
-                    self.warn_of_pauses()
+                if result & NOTABLE:
+                    self.warn_of_peers()
                 if ran or self.woken or span == 0 or over:
                     break
             self.received = False
@@ -445,6 +447,6 @@ class Turns(Output):
         """Warn of a call that took longer than `slow_after`."""
         raise NotImplementedError
 
-    def warn_of_pauses(self) -> None:
-        """Warn that accepting pauses."""
+    def warn_of_peers(self) -> None:
+        """Warn that peers wait in the backlog or were refused."""
         raise NotImplementedError

@@ -165,7 +165,7 @@ static void accepting_is_tried_again_by_itself(void)
     waiting = call(&w);
     limit_descriptors(&before);
     /* a wait for ever ends, once, since the caller is to learn of it */
-    EQUAL(turn(&w, -1), 0);
+    EQUAL(turn(&w, -1), PMX_NOTABLE);
     EQUAL(pmx_counts(w.mux)->accept_pauses, 1);
     EQUAL(pmx_counts(w.mux)->shortages, 1);
     EQUAL(pmx_counts(w.mux)->shortage, EMFILE);

@@ -49,6 +49,7 @@ static void all_are_refused(world *w, uint64_t id)
     EQUAL(pmx_adopt(w->mux, 0, &p, &made), -EBUSY);
     EQUAL(pmx_foreign(w->mux, 0, 0, PMX_READABLE), -EBUSY);
     EQUAL(pmx_addresses(w->mux, id, names), -EBUSY);
+    EQUAL(pmx_refused_peer(w->mux, names), -EBUSY);
     EQUAL(pmx_policy_of(w->mux, id, &is), -EBUSY);
     CHECK(pmx_queued(w->mux, id) == UINT64_MAX);
     EQUAL(pmx_queue_place(w->mux, id, &place), -EBUSY);

@@ -34,6 +34,11 @@ static void a_peer_has_so_many_connections_and_no_more(void)
         UNTIL(&w, pmx_counts(w.mux)->refused_per_peer == i);
         is_turned_away(&w, over);
     }
+    pmx_address name;           /* of the last of these */
+    EQUAL(pmx_counts(w.mux)->refuser, w.listener);
+    EQUAL(pmx_refused_peer(w.mux, &name), 0);
+    EQUAL(name.family, 4);
+    EQUAL(name.ip[0], 127);
     EQUAL(w.opened.count, 2);
     EQUAL(pmx_counts(w.mux)->accepted, 2);
     EQUAL(pmx_counts(w.mux)->refused, 0);
@@ -46,6 +51,27 @@ static void a_peer_has_so_many_connections_and_no_more(void)
     leave(peers[2]);
     UNTIL(&w, w.closed_count == 3);
     CHECK(!w.mux->peers);       /* nothing is kept of those that have gone */
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+/* The caller is told at once, whatever it waits for. */
+static void a_wait_ends_when_a_peer_is_turned_away(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_address name;
+    pmx_policy p = few(1);
+    world_serve(&w, &p);
+    (void)meet(&w, &peer);
+    EQUAL(pmx_refused_peer(w.mux, &name), -ENOENT);
+    pmx_sock over = call(&w);
+    EQUAL(turn(&w, PMX_FOR_EVER), PMX_NOTABLE);
+    EQUAL(pmx_refused_peer(w.mux, &name), 0);
+    EQUAL(turn(&w, 0), 0);
+    is_turned_away(&w, over);
+    leave(peer);
+    UNTIL(&w, w.closed_count == 1);
     world_is_clean(&w);
     world_end(&w);
 }
@@ -222,6 +248,7 @@ static void a_table_that_cannot_grow_is_filled(void)
 
 const test_case peers_tests[] = {
     EACH(a_peer_has_so_many_connections_and_no_more),
+    EACH(a_wait_ends_when_a_peer_is_turned_away),
     ONCE(outgoing_connections_have_no_such_limit),
     ONCE(who_switches_keeps_its_place),
     ONCE(what_counts_as_one_peer),
