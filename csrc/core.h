@@ -223,7 +223,8 @@ typedef struct {
 typedef struct pmx__conn {
     pmx__rules *rules;
     union {
-        pmx_arena *carry;       /* input that is no complete frame yet */
+        pmx_arena *carry;       /* input that is no complete frame yet; it is
+                                   empty where the caller has the bytes */
         struct {
             uint32_t older, newer;      /* slot + 1, or 0 */
         } linger;               /* MAY_GO: its neighbours in that list */

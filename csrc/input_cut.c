@@ -152,7 +152,8 @@ static int keep_rest(pmx_mux *mux, pmx__conn *c, const uint8_t *rest,
                      size_t size, uint64_t scanned, int begins)
 {
     if (!size) {
-        pmx__carry_drop(mux, c);
+        if (c->carry && c->carry->size)     /* else see pmx__begun() */
+            pmx__carry_drop(mux, c);
         return 0;
     }
     if (c->carry)

@@ -66,7 +66,7 @@ void pmx__frames_over(pmx_mux *mux, uint32_t slot)
     const pmx__framing *framing = c->rules->framing;
     pmx_frame frame;
     int rest = PMX__MORE;
-    if (c->carry && !is_broken(c))
+    if (c->carry && c->carry->size && !is_broken(c))
         rest = framing->at_end ? framing->at_end(&c->rules->policy.framing,
                                                  (size_t)c->carry->size, &frame)
                                : -EPROTO;

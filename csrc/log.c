@@ -179,6 +179,8 @@ static void log_op(pmx_mux *mux, uint64_t id, enum pmx_op op)
     case PMX_TAKEN:
         c->task = (c->task & PMX__FAMILY) | PMX__TASK | PMX__OWES;
         break;
+    case PMX_BEGUN: pmx__begun(mux, slot); break;
+    case PMX_WHOLE: pmx__whole(mux, slot); break;
     case PMX_SEND: case PMX_SWITCH: break;      /* they have a piece */
     }
 }

@@ -354,7 +354,8 @@ static int all_have_rows(const pmx_mux *mux)
         return 0;
     for (uint32_t i = 0; i < mux->row_conns; i++) {
         const pmx__conn *c = pmx__slot(mux, mux->row_slots[i]);
-        if (c->flags & PMX__IN_READY || (c->carry && !(c->flags & PMX__DONE)))
+        if (c->flags & PMX__IN_READY ||
+            (!(c->flags & PMX__DONE) && c->carry && c->carry->size))
             return 0;
     }
     return 1;

@@ -136,7 +136,12 @@ enum pmx_op {
      * that has not been reported, are cut anew by it, and its limits hold.
      * The place under max_connections stays that of the first policy. A
      * policy that is not valid ends the connection with EINVAL. */
-    PMX_SWITCH
+    PMX_SWITCH,
+    /* Of a connection with PMX_RAW whose bytes the caller cuts: the last bytes
+     * that were reported end inside a frame, so message_ns counts, from now on
+     * unless it does already; they do not. */
+    PMX_BEGUN,
+    PMX_WHOLE
 };
 
 /* How a block tells where its pieces begin and end. */

@@ -176,6 +176,28 @@ void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag)
         pmx__ready(mux, slot);
 }
 
+/* An empty carry stands for the bytes that the caller has. */
+void pmx__begun(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & (PMX__CONNECTING | PMX__CLOSING | PMX__DONE | PMX__ENDED) ||
+        c->rules->policy.framing.kind != PMX_RAW || c->carry)
+        return;
+    if (pmx__arena_reserve(mux, &c->carry, 0, 0)) {
+        pmx__finish(mux, slot, ENOMEM, 1);
+        return;
+    }
+    pmx__frame_begins(mux, c);
+    pmx__frame_due(mux, slot);
+}
+
+void pmx__whole(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!(c->flags & (PMX__CLOSING | PMX__DONE)) && c->carry && !c->carry->size)
+        pmx__carry_drop(mux, c);
+}
+
 /* The connection's output has gone over high water. Reading stops until it is
  * under low water. One that is to be told that it has drained is told nothing:
  * it was told before that it is blocked, and is so again. */

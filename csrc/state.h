@@ -26,6 +26,9 @@ void pmx__over_water(pmx_mux *mux, uint32_t slot);
 void pmx__not_over_water(pmx__conn *c);
 void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
 void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
+/* The caller has a part of a frame, or none. */
+void pmx__begun(pmx_mux *mux, uint32_t slot);
+void pmx__whole(pmx_mux *mux, uint32_t slot);
 void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error);
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c);

@@ -74,6 +74,7 @@ static int cut_anew(pmx_mux *mux, uint32_t slot, const uint8_t *bytes,
                     size_t size)
 {
     pmx__conn *c = pmx__slot(mux, slot);
+    pmx__whole(mux, slot);
     if (size) {
         size_t had = c->carry ? (size_t)c->carry->size : 0;
         if (pmx__arena_reserve(mux, &c->carry, size, had + size))

@@ -22,6 +22,8 @@ class _Lib:
     PMX_KEPT: int
     PMX_TAKEN: int
     PMX_SWITCH: int
+    PMX_BEGUN: int
+    PMX_WHOLE: int
     PMX_LENGTHS: int
     PMX_OFFSETS32: int
     PMX_OFFSETS64: int

@@ -146,6 +146,116 @@ def test_the_clock_of_a_message_stands_while_its_connection_is_paused(mux, clock
         assert got.messages == [(conn, b"half and half")]
 
 
+def words():
+    """A parser: words, as str, each with a space behind."""
+    rest = b""
+
+    def split(data):
+        nonlocal rest
+        *whole, rest = (rest + data).split(b" ")
+        return [word.decode() for word in whole]
+
+    return split
+
+
+WORDS = pymux.Splitter(words)
+
+
+def shout(message):
+    return message.upper().encode()
+
+
+@pytest.mark.parametrize("form", util.FORMS)
+def test_a_byte_now_and_then_makes_no_message_of_a_parser(backend, clock, form):
+    handler = util.in_form(form, shout)
+    with util.serving(handler, backend, framing=WORDS, limits=MINUTE) as server:
+        assert dribble(clock, server, b"be") == RESET
+        assert server.stats().ends == {errno.ETIMEDOUT: 1}
+
+
+@guests
+def test_a_byte_now_and_then_makes_no_message_of_a_parser_in_a_loop(loop, clock):
+    handler = util.in_form("coroutine", shout)
+
+    async def main():
+        async with pymux.aio.serve(
+            handler, LOCAL, framing=WORDS, limits=MINUTE
+        ) as server:
+            assert await asyncio.to_thread(dribble, clock, server, b"be") == RESET
+
+    loop.run(main())
+
+
+def test_each_message_of_a_parser_has_its_time(mux, clock):
+    conn, peer = util.pair(mux, WORDS, limits=MINUTE)
+
+    def part(data):
+        before = mux.stats().bytes_in
+        peer.sendall(data)
+        util.harvest_until(mux, lambda got: mux.stats().bytes_in > before)
+        mux.harvest(0)
+
+    with peer:
+        for _ in range(3):
+            part(b"slo")
+            clock.advance(59, mux)
+            part(b"w ")
+            clock.advance(600, mux)  # between two messages there is no limit
+        part(b"one two thr")  # a message has ended: the next one may take its time
+        clock.advance(600, mux)
+        part(b"ee")
+        clock.advance(59, mux)
+        assert not conn.closed
+        clock.advance(2, mux)
+        got = util.harvest_until(mux, lambda got: got.closed)
+    assert got.closed[0][1].errno == errno.ETIMEDOUT
+
+
+def test_the_clock_of_a_parsers_message_stands_while_its_connection_is_paused(
+    mux, clock
+):
+    conn, peer = util.pair(mux, WORDS, limits=MINUTE)
+    with peer:
+        peer.sendall(b"half")
+        util.harvest_until(mux, lambda got: mux.stats().bytes_in == 4)
+        conn.pause()
+        mux.harvest(0)
+        clock.advance(600, mux)
+        conn.resume()
+        mux.harvest(0)
+        clock.advance(59, mux)
+        peer.sendall(b"way ")
+        got = util.harvest_until(mux, lambda got: got.messages or got.closed)
+        assert got.messages == [(conn, "halfway")]
+
+
+def test_a_stream_that_ends_in_a_parsers_message_ends_as_without_a_limit(mux):
+    conn, peer = util.pair(mux, WORDS, limits=MINUTE)
+    with peer:
+        peer.sendall(b"whole hal")
+        util.harvest_until(mux, lambda got: got.messages)
+        peer.sendall(b"f")
+        util.harvest_until(mux, lambda got: mux.stats().bytes_in == 10)
+        mux.harvest(0)
+        peer.shutdown(1)
+        got = util.harvest_until(mux, lambda got: got.closed)
+        assert got.closed == [(conn, None)]
+
+
+def test_another_framing_behind_a_parsers_message_has_its_own_time(mux, clock):
+    conn, peer = util.pair(mux, WORDS, limits=MINUTE)
+    with peer:
+        peer.sendall(b"half")
+        util.harvest_until(mux, lambda got: mux.stats().bytes_in == 4)
+        mux.harvest(0)
+        conn.set_framing(pymux.Lines())
+        mux.harvest(0)
+        clock.advance(600, mux)
+        peer.sendall(b"line\n")
+        got = util.harvest_until(mux, lambda got: got.messages or got.closed)
+        assert got.messages == [(conn, b"line")]
+
+
 def test_raw_bytes_have_no_time_to_end(backend, clock):
     with (
         util.serving(lambda conn, data: data.upper(), backend, limits=MINUTE) as server,

@@ -6,6 +6,7 @@ from .._core import lib
 
 __all__ = [
     "ABORT",
+    "BEGUN",
     "CLOSE",
     "FAIL",
     "HOLD",
@@ -17,6 +18,7 @@ __all__ = [
     "SWITCH",
     "TAKEN",
     "WAITS",
+    "WHOLE",
 ]
 
 SEND_EOF = lib.PMX_SEND_EOF << 60
@@ -31,3 +33,5 @@ WAITS = lib.PMX_WAITS << 60
 KEPT = lib.PMX_KEPT << 60
 TAKEN = lib.PMX_TAKEN << 60
 SWITCH = lib.PMX_SWITCH << 60
+BEGUN = lib.PMX_BEGUN << 60
+WHOLE = lib.PMX_WHOLE << 60

@@ -14,6 +14,7 @@ from typing import Any
 from .._core import ffi, lib
 from ..values.framing import Splitter
 from .arena import IDS
+from .ops import BEGUN, WHOLE
 
 __all__ = ["Splitting"]
 
@@ -26,13 +27,15 @@ NO_COLUMNS = (
 class _Feed:
     """The parser of one connection."""
 
-    __slots__ = ("max_size", "over", "size", "split")
+    __slots__ = ("max_size", "over", "size", "split", "told")
 
-    def __init__(self, splitter: Splitter) -> None:
+    def __init__(self, splitter: Splitter, timed: bool) -> None:
         self.split: Callable[[bytes], Iterable[Any]] = splitter.factory()
         self.max_size: int = splitter.max_size
         self.size: int = 0  # bytes since the last message
         self.over: bool = False
+        # Whether the core was told that a message has begun; None: there is no limit.
+        self.told: bool | None = False if timed else None
 
     def feed(self, data: bytes, messages: list[Any]) -> None:
         """Parse bytes, and append the messages; b"" is the end of the stream."""
@@ -130,7 +133,8 @@ class Splitting:
             splitter = None
             if rules.framing.kind == lib.PMX_RAW:
                 splitter = self.splitters.get(rules.framing.scan)
-            self.feeds[id] = None if splitter is None else _Feed(splitter)
+            timed = rules.message_ns >= 0
+            self.feeds[id] = None if splitter is None else _Feed(splitter, timed)
         return self.feeds[id]
 
     def splits(self, id: int) -> bool:
@@ -185,6 +189,8 @@ class Splitting:
                 messages.append(data)
             elif not feed.over:
                 feed.feed(data, messages)
+                if feed.told is not None and data:
+                    self._tell(id, feed)
         except Exception as error:
             self._fail(id, error)
         except BaseException as error:  # from a signal handler: bytes may be lost
@@ -193,6 +199,18 @@ class Splitting:
         finally:
             self._ids += [id] * len(messages)
             self._messages += messages
+
+    def _tell(self, id: int, feed: _Feed) -> None:
+        """Tell the core if a message has begun: `message_timeout` counts from here.
+
+        The core has forgotten it where bytes found no room, so it is told each time.
+        """
+        if feed.size:
+            feed.told = True
+            self.engine.log.op(id | BEGUN)
+        elif feed.told:
+            feed.told = False
+            self.engine.log.op(id | WHOLE)
 
     def _end(self, id: int) -> None:
         """Tell the parser of the end of the stream. The parser may add messages."""

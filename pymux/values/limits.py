@@ -91,8 +91,9 @@ class Limits:
             while reading is paused, while output is over high water, while
             messages wait that a coroutine has not taken, and while a batch keeps
             its handler busy for 0.1 s or longer. Bytes that have arrived are read
-            before a frame is given up. `Raw` and `Splitter` have no such limit:
-            to the core each of their receives is whole.
+            before a frame is given up. With a `Splitter`, whose parser alone knows
+            where a message begins, the time counts from the first bytes that made
+            no message until there is one. `Raw` has no such limit.
         close_timeout: seconds without progress in which `close()` waits to
             flush and to see the peer's end; then the connection is reset with
             `ETIMEDOUT`. None: for ever. Progress is a byte that the kernel took

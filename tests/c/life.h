@@ -59,6 +59,7 @@ typedef struct {
     size_t looked;              /* see look_ahead() */
     int outgoing, opened, told_ended, told_closed;
     int closed_by_user, ended_by_user, switched;
+    int begun;                  /* the user has said so: PMX_BEGUN */
     int paused, had_row, last_line, too_long;
     int was_over, is_over;      /* high water: perhaps, and surely */
     int told_blocked;           /* and not yet that it has drained */

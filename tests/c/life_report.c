@@ -243,7 +243,7 @@ static int explains(const conn *k, int error)
     case ETIMEDOUT:
         return (k->policy.idle_ns >= 0 && k->opened) ||
                (k->policy.message_ns >= 0 && k->opened &&
-                k->policy.framing.kind != PMX_RAW) ||
+                (k->policy.framing.kind != PMX_RAW || k->begun)) ||
                k->policy.close_ns >= 0 ||
                (!k->opened && k->outgoing) ||
                (matter & WAS_CUT && p->break_error != ECONNRESET);

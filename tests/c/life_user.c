@@ -37,6 +37,8 @@ void user_says(int k, enum pmx_op op, size_t size)
         memset(life.waits, 0, sizeof life.waits);
         life.conns[k].switched = 1;
     }
+    if (op == PMX_BEGUN)
+        life.conns[k].begun = 1;
     if (life.log_count < MOST_ENTRIES)
         life.log[life.log_count++] = (entry){k, op, size};
 }
@@ -188,7 +190,8 @@ static void user_connects(void)
 static void user_does_something_to(int i)
 {
     static const enum pmx_op mild[] = {PMX_PAUSE, PMX_RESUME, PMX_RESUME,
-                                       PMX_HOLD, PMX_RELEASE, PMX_RELEASE};
+                                       PMX_HOLD, PMX_RELEASE, PMX_RELEASE,
+                                       PMX_BEGUN, PMX_WHOLE};
     const conn *k = &life.conns[i];
     switch (choose(life.c, 13)) {
     case 0: case 1: case 2: case 3: case 4:

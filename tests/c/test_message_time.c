@@ -259,6 +259,104 @@ static void a_switch_begins_the_time_of_a_frame(void)
     timed_out(&w, id, peer);
 }
 
+/* --- a frame whose bytes the caller has ----------------------------------- */
+
+/* Raw bytes are reported; the caller says what they are. */
+static void tell(world *w, uint64_t id, pmx_sock peer, enum pmx_op what)
+{
+    size_t before = messages_of(w, id);
+    put_text(peer, "x");
+    UNTIL(w, messages_of(w, id) == before + 1);
+    do_op(w, id, what);
+    turn(w, 0);
+}
+
+static void a_frame_of_the_callers_has_the_same_time(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_within(&w, raw(), &peer);
+    for (int i = 0; i < 3; i++) {
+        tell(&w, id, peer, PMX_BEGUN);
+        wait_and_turn(&w, MINUTE_MS / 3 - 1000);
+        CHECK(!closed(&w, id));
+    }
+    wait_and_turn(&w, 4000);
+    timed_out(&w, id, peer);
+}
+
+static void a_frame_of_the_callers_that_is_whole_has_no_limit(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_within(&w, raw(), &peer);
+    for (int i = 0; i < 3; i++) {
+        tell(&w, id, peer, PMX_BEGUN);
+        wait_and_turn(&w, MINUTE_MS - 1000);
+        tell(&w, id, peer, PMX_WHOLE);
+        EQUAL(pmx_counts(w.mux)->buffers, 0);
+        wait_and_turn(&w, 10 * MINUTE_MS);
+        CHECK(!closed(&w, id));
+    }
+    tell(&w, id, peer, PMX_BEGUN);
+    wait_and_turn(&w, MINUTE_MS + 1000);
+    timed_out(&w, id, peer);
+}
+
+/* The caller knows whether the stream may end there. */
+static void a_stream_may_end_in_a_frame_of_the_callers(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_within(&w, raw(), &peer);
+    tell(&w, id, peer, PMX_BEGUN);
+    end_writing(peer);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), 0);
+    leave(peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
+static void a_switch_ends_a_frame_of_the_callers(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy to = lines("\n", 1000);
+    uint64_t id = serve_within(&w, raw(), &peer);
+    to.message_ns = MINUTE_MS * MS;
+    tell(&w, id, peer, PMX_BEGUN);
+    switch_to(&w, id, &to, NULL, 0);
+    turn(&w, 0);
+    wait_and_turn(&w, 10 * MINUTE_MS);
+    CHECK(!closed(&w, id));
+    do_op(&w, id, PMX_BEGUN);           /* of lines there is none */
+    turn(&w, 0);
+    wait_and_turn(&w, 10 * MINUTE_MS);
+    CHECK(!closed(&w, id));
+    begin_frame(&w, id, peer, "half");
+    wait_and_turn(&w, MINUTE_MS + 1000);
+    timed_out(&w, id, peer);
+}
+
+static void without_memory_a_frame_of_the_callers_ends_its_connection(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_within(&w, raw(), &peer);
+    do_op(&w, id, PMX_WHOLE);
+    turn(&w, 0);                /* the log has its memory now */
+    do_op(&w, id, PMX_BEGUN);
+    test_fail_at = 1;
+    turn(&w, 0);
+    test_fail_at = 0;
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), ENOMEM);
+    leave(peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 const test_case message_time_tests[] = {
     EACH(a_byte_now_and_then_does_not_hold_a_connection),
     ONCE(each_framing_has_a_time_for_a_frame),
@@ -271,5 +369,10 @@ const test_case message_time_tests[] = {
     EACH(bytes_that_have_arrived_are_read_first),
     EACH(an_idle_time_goes_on_beside_a_frames),
     EACH(a_switch_begins_the_time_of_a_frame),
+    EACH(a_frame_of_the_callers_has_the_same_time),
+    EACH(a_frame_of_the_callers_that_is_whole_has_no_limit),
+    EACH(a_stream_may_end_in_a_frame_of_the_callers),
+    ONCE(a_switch_ends_a_frame_of_the_callers),
+    ONCE(without_memory_a_frame_of_the_callers_ends_its_connection),
     {0},
 };
