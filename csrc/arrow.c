@@ -18,8 +18,9 @@ typedef struct {
 
 /* PyCapsule_GetPointer(): the core is not linked with Python. */
 static void *(*pointer_of)(void *capsule, const char *name);
-static const char schema_name[] = "arrow_schema";
-static const char array_name[] = "arrow_array";
+static const char *const names[] = {
+    "arrow_schema", "arrow_array", "arrow_array_stream",
+};
 
 /* --- schemas ----------------------------------------------------------- */
 
@@ -72,6 +73,64 @@ int pmx_arrow_array(pmx_array *array, pmx_lease *lease, uint32_t column,
     return 0;
 }
 
+/* --- streams ----------------------------------------------------------- */
+
+typedef struct {
+    pmx_lease *lease;
+    uint32_t column, rows;
+    int is_over;
+} one_array;
+
+static int get_schema(pmx_stream *stream, pmx_schema *schema)
+{
+    const one_array *of = stream->private_data;
+    pmx_arrow_schema(schema, of->column);
+    return 0;
+}
+
+static int get_next(pmx_stream *stream, pmx_array *array)
+{
+    one_array *of = stream->private_data;
+    *array = (pmx_array){0};    /* released: the end of the stream */
+    if (of->is_over)
+        return 0;
+    int error = pmx_arrow_array(array, of->lease, of->column, of->rows);
+    of->is_over = !error;
+    return -error;
+}
+
+static const char *get_last_error(pmx_stream *stream)
+{
+    (void)stream;
+    return NULL;
+}
+
+static void release_stream(pmx_stream *stream)
+{
+    one_array *of = stream->private_data;
+    stream->release = NULL;
+    pmx__lease_end(of->lease);
+    free(of);
+}
+
+int pmx_arrow_stream(pmx_stream *stream, pmx_lease *lease, uint32_t column,
+                     uint32_t rows)
+{
+    one_array *of = sys_calloc(1, sizeof *of);
+    if (!of)
+        return -ENOMEM;
+    pmx__lease_more(lease);
+    *of = (one_array){.lease = lease, .column = column, .rows = rows};
+    *stream = (pmx_stream){
+        .get_schema = get_schema,
+        .get_next = get_next,
+        .get_last_error = get_last_error,
+        .release = release_stream,
+        .private_data = of,
+    };
+    return 0;
+}
+
 /* --- capsules ---------------------------------------------------------- */
 
 pmx_schema *pmx_arrow_new_schema(void)
@@ -84,9 +143,14 @@ pmx_array *pmx_arrow_new_array(void)
     return sys_calloc(1, sizeof(pmx_array));
 }
 
-const char *pmx_arrow_name(uint32_t is_array)
+pmx_stream *pmx_arrow_new_stream(void)
 {
-    return is_array ? array_name : schema_name;
+    return sys_calloc(1, sizeof(pmx_stream));
+}
+
+const char *pmx_arrow_name(uint32_t of)
+{
+    return names[of];
 }
 
 void pmx_arrow_capsules(void *(*get_pointer)(void *capsule, const char *name))
@@ -96,7 +160,7 @@ void pmx_arrow_capsules(void *(*get_pointer)(void *capsule, const char *name))
 
 void pmx_arrow_end_schema(void *capsule)
 {
-    pmx_schema *schema = pointer_of(capsule, schema_name);
+    pmx_schema *schema = pointer_of(capsule, names[PMX_ARROW_SCHEMA]);
     if (schema && schema->release)
         schema->release(schema);
     free(schema);
@@ -104,8 +168,16 @@ void pmx_arrow_end_schema(void *capsule)
 
 void pmx_arrow_end_array(void *capsule)
 {
-    pmx_array *array = pointer_of(capsule, array_name);
+    pmx_array *array = pointer_of(capsule, names[PMX_ARROW_ARRAY]);
     if (array && array->release)
         array->release(array);
     free(array);
+}
+
+void pmx_arrow_end_stream(void *capsule)
+{
+    pmx_stream *stream = pointer_of(capsule, names[PMX_ARROW_STREAM]);
+    if (stream && stream->release)
+        stream->release(stream);
+    free(stream);
 }

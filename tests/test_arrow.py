@@ -4,12 +4,21 @@ import ctypes
 import gc
 import sys
 import threading
-from itertools import pairwise
 
 import pytest
 
 import pymux
 
+from .arrays import (
+    array_in,
+    batches,
+    held,
+    overwrite,
+    release,
+    rows_in,
+    schema_in,
+    taken,
+)
 from .interrupts import at_each_place, interrupted, needs_tracing
 from .util import pair, recv_exactly
 
@@ -18,94 +27,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-class Schema(ctypes.Structure):
-    _fields_ = (
-        ("format", ctypes.c_char_p),
-        ("name", ctypes.c_char_p),
-        ("metadata", ctypes.c_char_p),
-        ("flags", ctypes.c_int64),
-        ("n_children", ctypes.c_int64),
-        ("children", ctypes.c_void_p),
-        ("dictionary", ctypes.c_void_p),
-        ("release", ctypes.c_void_p),
-        ("private_data", ctypes.c_void_p),
-    )
-
-
-class Array(ctypes.Structure):
-    _fields_ = (
-        ("length", ctypes.c_int64),
-        ("null_count", ctypes.c_int64),
-        ("offset", ctypes.c_int64),
-        ("n_buffers", ctypes.c_int64),
-        ("n_children", ctypes.c_int64),
-        ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-        ("children", ctypes.c_void_p),
-        ("dictionary", ctypes.c_void_p),
-        ("release", ctypes.c_void_p),
-        ("private_data", ctypes.c_void_p),
-    )
-
-
-def pointer_in(capsule, name):
-    look = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
-    return look(("PyCapsule_GetPointer", ctypes.pythonapi))(capsule, name)
-
-
-def schema_in(capsule):
-    return Schema.from_address(pointer_in(capsule, b"arrow_schema"))
-
-
-def array_in(capsule):
-    return Array.from_address(pointer_in(capsule, b"arrow_array"))
-
-
-def taken(capsule):
-    """What a consumer has once it has taken the array out of the capsule."""
-    inside = array_in(capsule)
-    mine = Array.from_buffer_copy(inside)
-    inside.release = None
-    return mine
-
-
-def release(struct):
-    """Release it, as C does: by a call with its address, without the GIL."""
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(struct.release)(ctypes.addressof(struct))
-    assert struct.release is None, "a released struct is marked so"
-
-
-def rows_in(array):
-    """The rows of an Arrow array of type binary."""
-    ends = (ctypes.c_int32 * (array.length + 1)).from_address(array.buffers[1])
-    return [ctypes.string_at(array.buffers[2] + a, b - a) for a, b in pairwise(ends)]
-
-
-def held(mux):
-    """How many arenas are held, whatever waits to be collected."""
-    gc.collect()
-    return mux.stats().arenas_held
-
-
 @pytest.fixture
 def lines(mux):
-    """Call it with bytes: the batch that holds them as lines."""
-    conn, peer = pair(mux, pymux.Lines())
-
-    def batch_of(data):
-        peer.sendall(data)
-        batch = mux.harvest(5)
-        assert len(batch) == data.count(b"\n"), "loopback delivers a small send at once"
-        return batch
-
-    batch_of.conn, batch_of.peer = conn, peer
-    yield batch_of
-    peer.close()
-
-
-def overwrite(batch_of):
-    """Enough harvests to use every arena there is again."""
-    for k in range(20):
-        batch_of(bytes([65 + k]) * 100 + b"\n")
+    with batches(mux) as batch_of:
+        yield batch_of
 
 
 # --- without a library -----------------------------------------------------------
@@ -326,7 +251,7 @@ def test_messages_of_a_splitter_make_no_array(mux):
         peer.sendall(b"one two ")
         while not (batch := mux.harvest(5)):
             pass
-        for column in (batch.__arrow_c_array__, batch.arrow_ids.__arrow_c_array__):
+        for column in batch.__arrow_c_array__, lambda: batch.arrow_ids:
             with pytest.raises(TypeError, match="no columns"):
                 column()
 

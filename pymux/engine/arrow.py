@@ -1,8 +1,9 @@
 """Columns of a batch as Arrow arrays, and Arrow arrays as answers, without a copy.
 
-Arrow's PyCapsule interface hands two C structs over: a schema and an array. The core
-fills them (csrc/arrow.c) and destroys their capsules. Only the capsules themselves are
-Python's. `ctypes` makes them, since cffi cannot; it is imported when it is needed.
+Arrow's PyCapsule interface hands C structs over: a schema and an array, or a stream of
+arrays, which here is one. The core fills them (csrc/arrow.c) and destroys their
+capsules. Only the capsules themselves are Python's. `ctypes` makes them, since cffi
+cannot; it is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from .._core import ffi, lib
 from .arena import COUNTS
 from .log import OFFSETS32, OFFSETS64
 
-__all__ = ["IDS", "MESSAGES", "export", "is_array", "rows_of"]
+__all__ = ["IDS", "MESSAGES", "export", "export_stream", "is_array", "rows_of"]
 
 IDS = lib.PMX_ARROW_IDS
 MESSAGES = lib.PMX_ARROW_MESSAGES
-NAMES = lib.pmx_arrow_name(False), lib.pmx_arrow_name(True)
+SCHEMA = lib.pmx_arrow_name(lib.PMX_ARROW_SCHEMA)
+ARRAY = lib.pmx_arrow_name(lib.PMX_ARROW_ARRAY)
+STREAM = lib.pmx_arrow_name(lib.PMX_ARROW_STREAM)
 # Formats of columns of bytes, and the widths of their offsets.
 WIDTHS = {b"z": 4, b"u": 4, b"Z": 8, b"U": 8}
 
@@ -64,13 +67,25 @@ def export(arena: Any, column: int, rows: int) -> tuple[Any, Any]:
     schema, array = lib.pmx_arrow_new_schema(), lib.pmx_arrow_new_array()
     # The structs are filled when they have owners: a signal handler may raise.
     capsules = (
-        _capsule(schema, NAMES[0], "pmx_arrow_end_schema"),
-        _capsule(array, NAMES[1], "pmx_arrow_end_array"),
+        _capsule(schema, SCHEMA, "pmx_arrow_end_schema"),
+        _capsule(array, ARRAY, "pmx_arrow_end_array"),
     )
     lib.pmx_arrow_schema(schema, column)
     if lib.pmx_arrow_array(array, lease, column, rows):
         raise MemoryError("no memory for an Arrow array")
     return capsules
+
+
+def export_stream(arena: Any, column: int, rows: int) -> Any:
+    """Return the capsule of a stream of one array, a column. The stream, and the array
+    that its consumer takes, keep the arena's memory as an array does."""
+    _python()
+    lease = arena.lend()
+    stream = lib.pmx_arrow_new_stream()
+    capsule = _capsule(stream, STREAM, "pmx_arrow_end_stream")
+    if lib.pmx_arrow_stream(stream, lease, column, rows):
+        raise MemoryError("no memory for an Arrow stream")
+    return capsule
 
 
 def is_array(data: Any) -> bool:
@@ -101,8 +116,8 @@ def rows_of(data: Any, rows: int) -> tuple[bytes, Any, int, list[int]]:
     _, look = _python()
     # The capsules release the array when they are dropped.
     capsules = data.__arrow_c_array__()
-    schema = ffi.cast("pmx_schema *", look(capsules[0], _number(NAMES[0])))
-    array = ffi.cast("pmx_array *", look(capsules[1], _number(NAMES[1])))
+    schema = ffi.cast("pmx_schema *", look(capsules[0], _number(SCHEMA)))
+    array = ffi.cast("pmx_array *", look(capsules[1], _number(ARRAY)))
     format = ffi.string(schema.format)
     width = WIDTHS.get(format)
     if width is None or schema.dictionary:

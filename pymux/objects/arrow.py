@@ -1,13 +1,12 @@
-"""Arrow arrays: those of others, and the ids of a batch."""
+"""Arrow arrays: those of others, and the columns of a batch."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from ..engine.arena import IDS as IDS_COLUMN
-from ..engine.arrow import IDS, export
+from ..engine.arrow import export, export_stream
 
-__all__ = ["ArrowArray", "ArrowIds"]
+__all__ = ["ArrowArray", "ArrowColumn"]
 
 
 class ArrowArray(Protocol):
@@ -19,20 +18,23 @@ class ArrowArray(Protocol):
         """Return the capsules of the schema and of the array."""
 
 
-class ArrowIds:
-    """The connection ids of a batch's messages, made by `Batch.arrow_ids`.
+class ArrowColumn:
+    """A column of a batch, made by `Batch.arrow_messages` and `Batch.arrow_ids`.
 
-    A consumer of Arrow takes the ids without a copy, as uint64. The object keeps the
-    memory of the ids as long as the object lives.
+    A consumer of Arrow takes the column without a copy, as binary or uint64. The object
+    keeps the memory of the column as long as the object lives, so the column may be
+    taken after the next harvest too, and in any thread.
     """
 
-    __slots__ = ("_arena", "_rows", "_view")
+    __slots__ = ("_arena", "_column", "_lease", "_rows", "_view")
 
-    def __init__(self, arena: Any, rows: int) -> None:
+    def __init__(self, arena: Any, column: int, rows: int, view: memoryview) -> None:
         self._arena = arena
+        self._column = column
         self._rows = rows
         # While this view lives, the mux does not use the memory again.
-        self._view: memoryview = arena.view(IDS_COLUMN, 8 * rows)
+        self._view = view
+        self._lease = arena.lend()  # made here, where no other thread makes it
 
     def __len__(self) -> int:
         return self._rows
@@ -40,7 +42,7 @@ class ArrowIds:
     def __arrow_c_array__(
         self, requested_schema: object | None = None
     ) -> tuple[object, object]:
-        """Return the ids as an Arrow array of type uint64.
+        """Return the column as an Arrow array.
 
         Args:
             requested_schema: ignored; the consumer casts the array if it wants another
@@ -50,7 +52,20 @@ class ArrowIds:
             The capsules of the schema and of the array.
 
         Raises:
-            TypeError: the messages of a `Splitter` have no columns.
             NotImplementedError: PyPy has no such capsules.
         """
-        return export(self._arena, IDS, self._rows)
+        return export(self._arena, self._column, self._rows)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return the column as an Arrow stream of one array.
+
+        Args:
+            requested_schema: ignored, as for an array.
+
+        Returns:
+            The capsule of the stream.
+
+        Raises:
+            NotImplementedError: PyPy has no such capsules.
+        """
+        return export_stream(self._arena, self._column, self._rows)

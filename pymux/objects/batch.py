@@ -8,12 +8,13 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ..engine.arena import DATA, IDS, OFFSETS, Arena
-from ..engine.arrow import MESSAGES, export, is_array, rows_of
+from ..engine.arrow import IDS as ARROW_IDS
+from ..engine.arrow import MESSAGES, export, export_stream, is_array, rows_of
 from ..engine.bounds import OFFSETS32, bounds_of, ids_where, mask_of
 from ..engine.notices import is_told, tell
 from ..engine.os_errors import error_from
 from ..engine.output import to_bytes
-from .arrow import ArrowArray, ArrowIds
+from .arrow import ArrowArray, ArrowColumn
 from .status import CLOSED, names_for_log, note_end
 
 if TYPE_CHECKING:
@@ -304,13 +305,31 @@ class Batch:
         return self._arena.view(IDS, 8 * self._rows).cast("Q")
 
     @property
-    def arrow_ids(self) -> ArrowIds:
+    def arrow_messages(self) -> ArrowColumn:
+        """The messages as Arrow's binary, without a copy, also for other threads.
+
+        The batch itself is such an array while it is valid, in its mux's thread. DuckDB
+        takes arrays in threads of its own: ``messages = batch.arrow_messages``, then
+        ``duckdb.sql("SELECT * FROM messages")``.
+
+        Raises:
+            ValueError: the batch is over.
+            TypeError: the messages of a `Splitter` have no columns.
+        """
+        arena = self._columns()
+        return ArrowColumn(arena, MESSAGES, self._rows, self.data)
+
+    @property
+    def arrow_ids(self) -> ArrowColumn:
         """The connection's id of each message, as Arrow's uint64, without a copy.
 
         For a consumer of Arrow: ``pyarrow.array(batch.arrow_ids)``.
+
+        Raises:
+            ValueError: the batch is over.
+            TypeError: the messages of a `Splitter` have no columns for Arrow.
         """
-        self._check()
-        return ArrowIds(self._arena, self._rows)
+        return ArrowColumn(self._arena, ARROW_IDS, self._rows, self.ids)
 
     def __arrow_c_array__(
         self, requested_schema: object | None = None
@@ -335,6 +354,26 @@ class Batch:
             NotImplementedError: PyPy has no such capsules.
         """
         return export(self._columns(), MESSAGES, self._rows)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return the messages as an Arrow stream of one array, without a copy.
+
+        For consumers that scan streams, as ``pyarrow.chunked_array(batch)``. The stream
+        and its array live as the array of `__arrow_c_array__` does. A consumer that
+        asks in another thread, as DuckDB does, needs `arrow_messages`.
+
+        Args:
+            requested_schema: ignored, as for an array.
+
+        Returns:
+            The capsule of the stream.
+
+        Raises:
+            ValueError: the batch is over.
+            TypeError: the messages of a `Splitter` have no columns.
+            NotImplementedError: PyPy has no such capsules.
+        """
+        return export_stream(self._columns(), MESSAGES, self._rows)
 
     # --- replies --------------------------------------------------------
 

@@ -99,6 +99,45 @@ static void an_arena_that_is_not_owned_yet_is_not_dropped(void)
     pmx_arena_free(arena);
 }
 
+/* Also if it is released before its array is, or nobody takes that. */
+static void a_stream_brings_one_array(void)
+{
+    for (int takes = 0; takes < 2; takes++) {
+        pmx_arena *arena = three_rows();
+        pmx_lease *lease = pmx_arena_lease(arena);
+        pmx_stream stream;
+        pmx_schema schema;
+        pmx_array array, end;
+        EQUAL(pmx_arrow_stream(&stream, lease, PMX_ARROW_MESSAGES, 3), 0);
+        pmx_arena_drop(arena);
+        EQUAL(stream.get_schema(&stream, &schema), 0);
+        CHECK(!strcmp(schema.format, "z"));
+        schema.release(&schema);
+        CHECK(!stream.get_last_error(&stream));
+        if (takes) {
+            test_fail_at = 1;
+            EQUAL(stream.get_next(&stream, &array), ENOMEM);
+            test_fail_at = 0;
+            CHECK(!array.release);
+            EQUAL(stream.get_next(&stream, &array), 0);
+            for (int i = 0; i < 2; i++) {
+                EQUAL(stream.get_next(&stream, &end), 0);
+                CHECK(!end.release);
+            }
+            EQUAL(pmx_lease_holders(lease), 2);
+        }
+        stream.release(&stream);
+        CHECK(!stream.release);
+        if (takes) {
+            EQUAL(array.length, 3);
+            CHECK(!memcmp(array.buffers[2], "onethree", 8));
+            release_of(&array);
+        }
+        EQUAL(pmx_lease_holders(lease), 0);
+        pmx_lease_drop(lease);
+    }
+}
+
 static void arrays_without_memory_are_refused(void)
 {
     pmx_arena *arena = three_rows();
@@ -115,6 +154,13 @@ static void arrays_without_memory_are_refused(void)
     CHECK(!pmx_arrow_new_array());
     test_fail_at = 1;
     CHECK(!pmx_arrow_new_schema());
+    pmx_stream stream = {0};
+    test_fail_at = 1;
+    EQUAL(pmx_arrow_stream(&stream, lease, PMX_ARROW_IDS, 3), -ENOMEM);
+    CHECK(!stream.release);
+    EQUAL(pmx_lease_holders(lease), 1);
+    test_fail_at = 1;
+    CHECK(!pmx_arrow_new_stream());
     test_fail_at = 0;
     pmx_arena_drop(arena);
     pmx_lease_drop(lease);
@@ -197,6 +243,7 @@ const test_case arrow_tests[] = {
     ONCE(an_arrow_array_is_the_memory_of_its_column),
     ONCE(the_last_holder_of_an_arena_frees_it),
     ONCE(an_arena_that_is_not_owned_yet_is_not_dropped),
+    ONCE(a_stream_brings_one_array),
     ONCE(arrays_without_memory_are_refused),
     ONCE(threads_may_release_while_the_owner_makes_more_and_ends),
     ONCE(a_capsule_releases_what_nobody_has_taken),
