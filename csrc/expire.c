@@ -77,11 +77,13 @@ static void expire_idle(pmx_mux *mux, uint32_t slot)
 }
 
 /* The unfinished frame is too old, unless bytes have arrived that may end it:
- * those are read first. */
+ * those are read first, and where the caller cuts them, the caller sees them. */
 static void expire_frame(pmx_mux *mux, uint32_t slot)
 {
     const pmx__conn *c = pmx__slot(mux, slot);
-    size_t arrived = c->flags & PMX__CAN_READ ? 1 : pmx__arrived(c->sock);
+    int shown = !c->carry->size && c->row_turn == mux->turn;
+    size_t arrived = shown || c->flags & PMX__CAN_READ
+                         ? 1 : pmx__arrived(c->sock);
     if (arrived && arrived != SIZE_MAX)
         pmx__put_off(mux);
     else

@@ -303,6 +303,28 @@ static void a_frame_of_the_callers_that_is_whole_has_no_limit(void)
     timed_out(&w, id, peer);
 }
 
+static void bytes_that_may_end_a_frame_of_the_callers_are_shown_first(void)
+{
+    world w;
+    pmx_sock peer;
+    uint64_t id = serve_within(&w, raw(), &peer);
+    for (int end = 1; end >= 0; end--) {
+        tell(&w, id, peer, PMX_BEGUN);
+        size_t before = messages_of(&w, id);
+        put_text(peer, "x");
+        for (int n = 0; messages_of(&w, id) == before; n++) {
+            CHECK(n < 1000);
+            wait_and_turn(&w, n ? 0 : 2 * MINUTE_MS);
+        }
+        CHECK(!closed(&w, id));
+        do_op(&w, id, end ? PMX_WHOLE : PMX_BEGUN);
+        turn(&w, 0);
+        wait_and_turn(&w, 10);
+        EQUAL(!closed(&w, id), end);
+    }
+    timed_out(&w, id, peer);
+}
+
 /* The caller knows whether the stream may end there. */
 static void a_stream_may_end_in_a_frame_of_the_callers(void)
 {
@@ -371,6 +393,7 @@ const test_case message_time_tests[] = {
     EACH(a_switch_begins_the_time_of_a_frame),
     EACH(a_frame_of_the_callers_has_the_same_time),
     EACH(a_frame_of_the_callers_that_is_whole_has_no_limit),
+    EACH(bytes_that_may_end_a_frame_of_the_callers_are_shown_first),
     EACH(a_stream_may_end_in_a_frame_of_the_callers),
     ONCE(a_switch_ends_a_frame_of_the_callers),
     ONCE(without_memory_a_frame_of_the_callers_ends_its_connection),
