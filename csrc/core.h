@@ -446,19 +446,6 @@ static inline int pmx__has_no_due(const pmx__conn *c)
     return c->due == PMX__NOT_DUE || c->due == PMX__FRAME_DUE;
 }
 
-/* The clock of unfinished frames stands while the caller is at a batch. */
-static inline int64_t pmx__frame_clock(const pmx_mux *mux)
-{
-    return mux->now - mux->away;
-}
-
-/* The carry begins with another frame. It remembers when the frame began by
- * that clock; of a connection that is not read, how long the frame was read. */
-static inline void pmx__frame_begins(const pmx_mux *mux, const pmx__conn *c)
-{
-    c->carry->since = c->flags & PMX__MAY_BRING ? pmx__frame_clock(mux) : 0;
-}
-
 /* arena.c */
 void pmx__arena_reset(pmx_arena *arena);
 /* Room for size more bytes behind data; the arena may move. */

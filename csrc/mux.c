@@ -189,19 +189,6 @@ const pmx_stats *pmx_counts(const pmx_mux *mux)
     return &mux->stats;
 }
 
-const char *pmx_compiler(void)
-{
-#if defined(__clang__)
-    return "clang " __clang_version__;
-#elif defined(__GNUC__)
-    return "gcc " __VERSION__;
-#elif defined(_MSC_VER)
-    return "MSVC";
-#else
-    return "unknown";
-#endif
-}
-
 int pmx_wakeup_fd(const pmx_mux *mux)
 {
     return (int)mux->wakeup[1];

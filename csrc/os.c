@@ -1,5 +1,5 @@
 /* Time, forks, processors, memory: what the core asks of the OS beside
- * sockets. */
+ * sockets; and what compiled it. */
 #ifdef __linux__
 #define _GNU_SOURCE             /* CPU_COUNT */
 #endif
@@ -124,5 +124,18 @@ void pmx__trim_memory(void)
 {
 #ifdef __GLIBC__
     (void)sys_malloc_trim(0);
+#endif
+}
+
+const char *pmx_compiler(void)
+{
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#elif defined(__GNUC__)
+    return "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+    return "MSVC";
+#else
+    return "unknown";
 #endif
 }

@@ -4,6 +4,19 @@
 
 #include "slots.h"
 
+/* The clock of unfinished frames stands while the caller is at a batch. */
+static inline int64_t pmx__frame_clock(const pmx_mux *mux)
+{
+    return mux->now - mux->away;
+}
+
+/* The carry begins with another frame. It remembers when the frame began by
+ * that clock; of a connection that is not read, how long the frame was read. */
+static inline void pmx__frame_begins(const pmx_mux *mux, const pmx__conn *c)
+{
+    c->carry->since = c->flags & PMX__MAY_BRING ? pmx__frame_clock(mux) : 0;
+}
+
 /* A send was refused: the poller is to report when the socket takes bytes
  * again. */
 static inline int pmx__arm(const pmx_mux *mux, pmx_sock sock)
