@@ -366,6 +366,12 @@ def watching_raises(error):
     return mock.patch("pymux.aio.loop.LoopEngine.fileno", side_effect=error)
 
 
+def slice_is_over_raises(error):
+    """For a block: a signal's handler raises instead of each call that ends a doze."""
+    name = "pymux.aio.loop.LoopEngine._slice_is_over"
+    return mock.patch(name, side_effect=error)
+
+
 def dialling_raises(error):
     """For a block: connecting is cut short once the connection has begun."""
     return mock.patch.object(engine.Engine, "note_framings", side_effect=error)

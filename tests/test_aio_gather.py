@@ -8,7 +8,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .loops import ask, at_rest, recv, run_bare, until
 from .serving import echo
 
@@ -217,6 +217,22 @@ def test_an_idle_peer_ends_in_time_while_a_batch_gathers(loop):
             await until(lambda: server.stats().closed)
 
     loop.run(main())
+
+
+def test_a_signal_instead_of_the_end_of_a_slice_costs_max_delay_at_most(loop):
+    handler, sizes = gatherer(max_delay=0.1)
+    error = LookupError("a signal's handler")
+
+    async def main():
+        with inside.slice_is_over_raises(error) as slices:
+            async with gathering(handler) as (_, one, _two):
+                assert await recv(one, 2) == b"a\n"
+            assert slices.called
+
+    loop.run(main())
+    assert sizes == [1]
+    assert set(loop.errors) == {error}
+    loop.errors.clear()
 
 
 def test_a_stop_answers_what_has_gathered(loop):

@@ -67,6 +67,7 @@ class LoopEngine(Flusher):
         self._leaving: BaseException | None = None  # is raised when the turn is over
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0  # the loop's time at which the timer is due
+        self._slice: asyncio.TimerHandle | None = None  # when to look again
         self._next: asyncio.Handle | None = None  # a turn that waits for nothing
         self._mux: LoopMux | None = None  # while the loop watches the descriptor
         super().__init__(loop, self.made, backend, join, **sizes)
@@ -185,10 +186,26 @@ class LoopEngine(Flusher):
         if self.c is not None:
             self.flush()
             span = self.next_timeout()
-            doze = self.doze(1 / TICKS) if span else 0.0
-            self._look(not doze)
-            self._set_timer(min(span, doze) if span and doze else span)
+            self._rest(self.doze(1 / TICKS) if span else 0.0)
+            self._set_timer(span)
         self.after()
+
+    def _rest(self, span: float) -> None:
+        """Have the loop leave the poller's descriptor alone for a time; 0: not.
+
+        The timer stays set meanwhile. A signal's handler may raise instead of the call
+        that ends this time, or in that call; then the end of `max_delay` does.
+        """
+        if not span:
+            self._look(True)
+        if self._slice is not None:
+            self._slice.cancel()
+            self._slice = None
+        if span:
+            ticks = math.ceil(span * TICKS) / TICKS
+            over = self._slice_is_over
+            self._slice = self.loop.call_later(ticks, over, context=self.context)
+            self._look(False)
 
     def _set_timer(self, span: float | None) -> None:
         """Have the loop call in `span` seconds; None: no turn is due."""
@@ -217,6 +234,10 @@ class LoopEngine(Flusher):
 
     def _time_has_come(self) -> None:
         self._timer = None
+        self._be_called()
+
+    def _slice_is_over(self) -> None:
+        self._slice = None
         self._be_called()
 
     def is_over(self) -> bool:
@@ -268,10 +289,10 @@ class LoopEngine(Flusher):
         Where a signal's handler has raised instead of such a call, the handle would
         stand for a call that never comes.
         """
-        for handle in (self._timer, self._next, self._flush):
+        for handle in (self._timer, self._slice, self._next, self._flush):
             if handle is not None:
                 handle.cancel()
-        self._timer = self._next = self._flush = None
+        self._timer = self._slice = self._next = self._flush = None
         self._waits = 0
 
     def free(self) -> None:
