@@ -155,6 +155,24 @@ def test_connections_over_a_limit_are_one_warning_and_a_number(backend, clock, l
     assert logged[1].local == server.address
 
 
+def test_refused_connections_are_one_warning_and_their_number(backend, clock, logged):
+    limits = pymux.Limits(max_per_peer=1)
+    with (
+        util.serving(handler, backend, limits=limits) as server,
+        util.connect(server.address),
+    ):
+        util.wait_until(lambda: server.stats().connections)
+        for told in (1, 3):
+            for _ in range(50):
+                assert util.everything(server.address, b"") == b""
+            assert len(logged) == told
+            clock.advance(11, server)
+            util.wait_until(lambda told=told: len(logged) == told + 1)
+            assert "49 times more" in logged[-1].getMessage()
+        assert server.stats().refused_per_peer == 100
+    assert len(logged) == 4
+
+
 def test_kinds_without_end_take_no_memory_without_end(backend, logged):
     """A handler may raise at ever new places, as code that is made anew does."""
     kinds = []

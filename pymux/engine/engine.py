@@ -282,6 +282,8 @@ class Engine(Batches):
 
     def _warn_of_limit(self, id: int, name: str, count: int) -> None:
         """Warn that a listener has max_connections, or a peer of it max_per_peer."""
+        if self.notices.counts((name, id), count):
+            return
         service, limits = self.listening.get(id, (0, {}))
         local = self.listener_address(id)
         handler = self.services[service].handler_name

@@ -193,6 +193,19 @@ class Notices:
             self._timers = timers
         return False
 
+    def counts(self, key: Hashable, count: int) -> bool:
+        """Count events of a kind of which some are left out already. False: see
+        `is_due`, which takes longer. Peers may bring such events about at any rate."""
+        kind = self._kinds.get(key)
+        if kind is None or not kind.left_out:
+            return False
+        now = clock.now()
+        if now - kind.said >= EVERY:
+            return False
+        kind.last = now
+        kind.left_out += count
+        return True
+
     def flush(self) -> None:
         """Tell how many were left out, and forget the kinds."""
         self._timers = None
