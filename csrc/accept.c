@@ -12,6 +12,11 @@ static int begin(pmx_mux *mux, pmx__listener *l, pmx__rules *rules,
                                  pmx__listener_id(mux, l), PMX__IN);
     if (error)
         return error;
+    error = l->is_given ? pmx__take_given(l->sock, &l->name) : 0;
+    if (error) {
+        mux->poller->del(mux->poll_state, l->sock);
+        return error;
+    }
     pmx__set_options(l->sock, &rules->policy);
     l->rules = rules;
     *id = pmx__listener_id(mux, l);

@@ -57,6 +57,8 @@ int64_t pmx__do_socket(const pmx_mux *mux, uint64_t id)
     else
         c = pmx__find(mux, id);
     pmx_sock sock = l ? l->sock : c ? pmx__sock_of(c) : PMX__NO_SOCK;
+    if (c && pmx__connects(c) && c->at.route->count > 1)
+        sock = PMX__NO_SOCK;    /* another attempt may win the connection */
     return sock == PMX__NO_SOCK ? -ENOENT : (int64_t)sock;
 }
 

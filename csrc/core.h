@@ -463,6 +463,7 @@ void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
 void pmx__keep_names(pmx__conn *c);
 
 /* route.c: the sockets of a connection that is being made */
+int pmx__connects(const pmx__conn *c);
 pmx_sock pmx__sock_of(const pmx__conn *c);
 void pmx__end_attempt(pmx_mux *mux, pmx__attempt *attempt, int failed);
 /* Give the connection the socket of one attempt, or NO_SOCK; end the others. */

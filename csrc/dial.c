@@ -38,6 +38,13 @@ static int begin_attempt(pmx_mux *mux, uint32_t slot, pmx__attempt *attempt)
     return 0;
 }
 
+/* True if the process or the system lacks something, which may come back. */
+static int is_shortage(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOSPC ||
+           error == -ENOMEM || error == -ENOBUFS;
+}
+
 /* Try the next addresses of the route until one is on its way. If no attempt is
  * then, the connection ends with the last error. */
 static void dial(pmx_mux *mux, uint32_t slot, int error)
@@ -47,8 +54,12 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
     route->next_at = INT64_MAX;
     while (route->next < route->count) {
         int begun = begin_attempt(mux, slot, &route->attempts[route->next]);
-        if (begun == -EAGAIN) {         /* a full backlog: later */
-            route->next_at = mux->now + PMX__REDIAL_NS;
+        int later = begun == -EAGAIN    /* a full backlog */
+                        || (is_shortage(begun) &&
+                            pmx__sock_of(c) != PMX__NO_SOCK);
+        if (later) {
+            route->next_at = mux->now + (begun == -EAGAIN ? PMX__REDIAL_NS
+                                                          : PMX__RETRY_NS);
             pmx__look_at(mux, slot, route->next_at);
             return;
         }
@@ -132,9 +143,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     *id = pmx__id(slot, c);
     dial(mux, slot, 0);
     /* the caller learns at once that the system has no descriptor */
-    if (c->flags & PMX__DONE &&
-        (c->error == EMFILE || c->error == ENFILE || c->error == ENOSPC ||
-         c->error == ENOMEM || c->error == ENOBUFS)) {
+    if (c->flags & PMX__DONE && is_shortage(-c->error)) {
         error = -c->error;
         mux->stats.closed--;
         c->flags |= PMX__DISOWNED;
@@ -166,6 +175,11 @@ int pmx__do_adopt(pmx_mux *mux, int64_t number, const pmx_policy *policy,
     }
     pmx__conn *c = pmx__slot(mux, slot);
     error = watch_attempt(mux, slot, sock);
+    if (!error) {               /* a socket that is refused is not changed */
+        error = pmx__take_given(sock, &route->attempts[0].to);
+        if (error)
+            mux->poller->del(mux->poll_state, sock);
+    }
     if (error) {
         pmx__undue(mux, slot);
         pmx__conn_free(mux, slot);

@@ -104,7 +104,7 @@ int pmx__do_wakeup_open(pmx_mux *mux)
 static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if ((c->flags & (PMX__CONNECTING | PMX__DONE)) == PMX__CONNECTING)
+    if (pmx__connects(c))
         pmx__take_socket(mux, c, pmx__sock_of(c), forked);
     if (c->sock != PMX__NO_SOCK && forked) {
         pmx__transport_end(c);

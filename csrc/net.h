@@ -50,13 +50,14 @@ int pmx__prepare(pmx_sock sock);
 /* Listen. The file is for pmx__file_close(); there is none if this fails. */
 int pmx__listen(const pmx__target *target, int backlog, int reuse_port,
                 uint32_t mode, pmx_sock *sock, pmx__file *file);
-/* Make a listening socket of the caller's ready to accept from, and tell its
- * name. -EBADF or -ENOTSOCK; -EINVAL: it is no stream socket, or does not
- * listen. A socket that is refused is not changed. */
+/* The name of a listening socket of the caller's. -EBADF or -ENOTSOCK; -EINVAL:
+ * it is no stream socket, or does not listen. */
 int pmx__listen_given(pmx_sock sock, pmx__target *name);
 /* The same for a connected stream socket, with the name of its peer; -ENOTCONN:
  * it is not connected. */
 int pmx__stream_given(pmx_sock sock, pmx__target *peer);
+/* Make such a socket ready to use: pmx__prepare(), and no delays. */
+int pmx__take_given(pmx_sock sock, const pmx__target *name);
 /* The socket of an accepted connection, and its peer; -EAGAIN when no peer
  * waits. */
 int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);

@@ -152,15 +152,7 @@ int pmx__listen_given(pmx_sock sock, pmx__target *name)
     if (type != SOCK_STREAM || !listens)
         return -EINVAL;
     int error = pmx__local(sock, name);
-    if (!error && !is_known(name))
-        error = -EINVAL;
-    if (!error)
-        error = pmx__prepare(sock);
-#ifdef __linux__                /* accepted sockets inherit TCP_NODELAY */
-    if (!error && name->to.any.sa_family != AF_UNIX)
-        pmx__set_option(sock, IPPROTO_TCP, TCP_NODELAY, 1);
-#endif
-    return error;
+    return error || is_known(name) ? error : -EINVAL;
 }
 
 int pmx__stream_given(pmx_sock sock, pmx__target *peer)
@@ -179,8 +171,14 @@ int pmx__stream_given(pmx_sock sock, pmx__target *peer)
     if (!peer->size)            /* some systems name no Unix peer */
         peer->to.any.sa_family = AF_UNIX;
 #endif
-    int error = is_known(peer) ? pmx__prepare(sock) : -EINVAL;
-    if (!error && pmx__family(peer) != 1)
+    return is_known(peer) ? 0 : -EINVAL;
+}
+
+/* On Linux accepted sockets inherit TCP_NODELAY from their listener. */
+int pmx__take_given(pmx_sock sock, const pmx__target *name)
+{
+    int error = pmx__prepare(sock);
+    if (!error && pmx__family(name) != 1)
         pmx__set_option(sock, IPPROTO_TCP, TCP_NODELAY, 1);
     return error;
 }

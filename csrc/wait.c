@@ -115,7 +115,7 @@ static void note_connection(pmx_mux *mux, const pmx__event *event)
         return;
     if (c->flags & PMX__CONNECTING) {
         c->flags |= PMX__CAN_WRITE;
-        if (event->error && !c->error)
+        if (event->error && !c->error && !(c->flags & PMX__CLOSING))
             c->error = event->error;
     } else {
         if (event->what & PMX__IN)

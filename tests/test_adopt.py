@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import os
+import selectors
 import socket
 import ssl
+import sys
 
 import pytest
 
@@ -213,6 +215,17 @@ def test_a_socket_that_is_refused_stays_the_callers(mux, socks):
         mux.adopt(ours, limits=3)
     ours.sendall(b"mine")
     assert recv_exactly(theirs, 4) == b"mine"
+    mux.adopt(ours)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
+def test_a_socket_that_is_watched_is_refused_unchanged(mux, socks):
+    ours, _ = socks
+    watch = mux.watch(ours, selectors.EVENT_READ, lambda sock, events: None)
+    with pytest.raises(FileExistsError, match="close the watch first"):
+        mux.adopt(ours)
+    watch.close()
+    assert os.get_blocking(ours.fileno())
     mux.adopt(ours)
 
 

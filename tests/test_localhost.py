@@ -27,6 +27,7 @@ def both(port):
 def test_a_listener_listens_on_both(mux):
     listener = mux.listen(LOCALHOST)
     assert listener.address[0] == "127.0.0.1"
+    assert listener.addresses == list(both(listener.address[1]))
     peers = [connect(address) for address in both(listener.address[1])]
     acc = harvest_until(mux, lambda acc: len(acc.opened) == 2)
     assert {conn.local for conn in acc.opened} == set(both(listener.address[1]))
@@ -101,6 +102,7 @@ def test_a_machine_without_ipv6_listens_on_the_other(mux, monkeypatch):
     inside.fail_beside(monkeypatch, [errno.EADDRNOTAVAIL])
     listener = mux.listen(LOCALHOST)
     assert mux.stats().listeners == 1
+    assert listener.addresses == [listener.address]
     connect(listener.address).close()
 
 

@@ -10,6 +10,7 @@ import pytest
 import pymux
 
 from . import inside, util
+from .hosts import needs_ipv6
 from .logs import at_debug
 
 HERE = ("127.0.0.1", 0)
@@ -65,6 +66,15 @@ def test_each_address_of_a_server_is_a_line_with_its_handler(backend, tmp_path):
     assert [one.handler for one in lines] == names
     (end,) = of(records, "stopped")
     assert (end.local, end.handler) == (server.addresses, names)
+
+
+@needs_ipv6
+def test_each_address_of_localhost_is_a_line(backend):
+    with at_debug() as records, util.serving(echo, backend, ("localhost", 0)) as server:
+        port = server.address[1]
+    lines = of(records, "listening")
+    assert [one.local for one in lines] == [("127.0.0.1", port), ("::1", port)]
+    assert {one.handler for one in lines} == {f"{ME}.echo"}
 
 
 def test_a_second_stop_is_no_second_line(backend):

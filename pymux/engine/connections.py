@@ -189,6 +189,9 @@ class Connections(Turns):
         """Make a connection of a connected socket, which the core then owns."""
 
         def begin(id_: Any) -> int:
+            if sock.fileno() in self.watches:
+                text = "the mux watches this descriptor already; close the watch first"
+                raise FileExistsError(errno.EEXIST, text, repr(sock))
             try:
                 return int(lib.pmx_adopt(self.c, sock.fileno(), policy, id_))
             finally:  # in the same step, also if a signal handler raises

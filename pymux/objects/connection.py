@@ -128,8 +128,9 @@ class Connection:
         return None if told is None else Credentials(*told)
 
     def fileno(self) -> int:
-        """Return the descriptor of the socket; -1 once the connection has ended.
+        """Return the descriptor of the socket, or -1.
 
+        It is -1 once the connection has ended, and while it tries several addresses.
         It is for options of the socket. It stays the mux's: do not read from it, write
         to it or close it.
         """

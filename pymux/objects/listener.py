@@ -21,8 +21,10 @@ class Listener:
     """A listening socket of a mux, made by `Mux.listen`.
 
     Attributes:
-        address: (host, port) with the port that was bound, or the path. Of
-            "localhost", which is both 127.0.0.1 and ::1, it is the first.
+        address: (host, port) with the port that was bound, or the path; the first
+            of `addresses`.
+        addresses: all addresses that were bound: of "localhost" both 127.0.0.1 and
+            ::1, if the machine has IPv6, else one.
 
     >>> from pymux import Mux
     >>> with Mux() as mux:
@@ -32,7 +34,15 @@ class Listener:
     '127.0.0.1'
     """
 
-    __slots__ = ("__weakref__", "_beside", "_engine", "_id", "_mux", "address")
+    __slots__ = (
+        "__weakref__",
+        "_beside",
+        "_engine",
+        "_id",
+        "_mux",
+        "address",
+        "addresses",
+    )
 
     def __init__(self, engine: Engine, id: int, address: Any) -> None:
         self._engine = engine
@@ -40,6 +50,7 @@ class Listener:
         self._id = id
         self._beside = 0  # the core's listener for the other family of "localhost"
         self.address: Any = address
+        self.addresses: list[Any] = [address]
 
     def _now_beside(self, id: int) -> None:
         self._beside = id
@@ -147,10 +158,13 @@ def _is_localhost(address: Any) -> bool:
 def _listen_on_ipv6(engine: Engine, listener: Listener, settings: Settings) -> int:
     """Listen on the same port of ::1; return 0 or an errno."""
     where, _, _keep = endpoints(("::1", listener.address[1]), listen=True)
-    return engine.listen_beside(
+    error = engine.listen_beside(
         listener._now_beside,
         listener._id,
         where,
         backlog=settings.backlog,
         reuse_port=settings.reuse_port,
     )
+    if not error:
+        listener.addresses.append(("::1", listener.address[1]))
+    return error

@@ -37,6 +37,7 @@ class Plan:
         engine: None until the server is bound; `bind` sets this last.
         mux, handlers, drain, addresses: parts of the bound server.
         handler_names: the name of the handler of each address.
+        bound: all (address, name of the handler); "localhost" has two addresses.
         claim: names the call that bound the server; that call closes the mux if the
             call fails later.
 
@@ -75,6 +76,7 @@ class Plan:
         self.claim: object = None
         self.engine: Engine | None = None
         self.addresses: list[Any] = []
+        self.bound: list[tuple[Any, str]] = []
         self.handler_names: list[str] = self._service.handler_names
 
     def bind(
@@ -97,6 +99,11 @@ class Plan:
                 engine.slow_after = self._slow_handler
                 listeners = self._service.open(mux)
                 self.addresses = [listener.address for listener in listeners]
+                self.bound = [
+                    (address, name)
+                    for listener, name in zip(listeners, self.handler_names)
+                    for address in listener.addresses
+                ]
                 self.drain = Drain(engine, self.handlers, stopping_of(self))
             except BaseException:
                 mux.close()

@@ -21,7 +21,7 @@ def tell_listening(plan: Plan) -> None:
     """Say at each address that the server accepts connections there."""
     engine = plan.engine
     assert engine is not None
-    for address, handler in zip(plan.addresses, plan.handler_names):
+    for address, handler in plan.bound:
         text = "listening on %s (%s) for the handler %s"
         where = format_address(address)
         about = {"local": address, "handler": handler}

@@ -216,20 +216,42 @@ static void a_close_does_not_end_the_race_for_output(void)
     end_race(&r);
 }
 
-/* The descriptors are used up: the earlier attempt is left. */
-static void an_attempt_without_a_descriptor_ends_no_other(void)
+/* The descriptors are used up for a while: the earlier attempt is left. The
+ * next one is made when there is one again. */
+static void an_attempt_without_a_descriptor_is_made_later(void)
 {
     race r;
     pmx_policy p = raw();
     begin_race(&r, &p);
-    answers(SIM_LATER, 300);
-    connect_to(&r, 1, 2, &p);
+    answers(SIM_LOST, 0);
+    connect_to(&r, 0, 2, &p);
+    answers(SIM_SOON, 0);
     sim_now.descriptors = sim_open();
-    turn_until_ms(&r, BESIDE_MS + 1);
+    turn_until_ms(&r, BESIDE_MS + 50);
     EQUAL(sim_open(), r.open + 1);
     sim_now.descriptors = SIM_FDS;
     UNTIL(&r.w, has(&r.w.opened, r.id));
-    EQUAL(passed_ms(&r), 300);
+    CHECK(passed_ms(&r) >= BESIDE_MS + 100 && passed_ms(&r) < BESIDE_MS + 110);
+    EQUAL(peer_port(&r), r.w.port);
+    end_race(&r);
+}
+
+/* While several addresses are tried, nobody can know which socket it will be. */
+static void the_socket_is_told_once_there_is_one(void)
+{
+    race r;
+    pmx_policy p = raw();
+    begin_race(&r, &p);
+    answers(SIM_LOST, 0);
+    connect_to(&r, 0, 2, &p);
+    EQUAL(pmx_socket(r.w.mux, r.id), -ENOENT);
+    answers(SIM_SOON, 0);
+    UNTIL(&r.w, has(&r.w.opened, r.id));
+    CHECK(pmx_socket(r.w.mux, r.id) >= 0);
+    uint64_t first = r.id;
+    connect_to(&r, 1, 1, &p);
+    CHECK(pmx_socket(r.w.mux, r.id) >= 0);
+    do_op(&r.w, first, PMX_CLOSE);
     end_race(&r);
 }
 
@@ -254,7 +276,8 @@ const test_case route_tests[] = {
     VIRTUAL(after_a_failure_the_next_attempt_begins_at_once),
     VIRTUAL(the_deadline_is_of_all_attempts),
     VIRTUAL(a_close_does_not_end_the_race_for_output),
-    VIRTUAL(an_attempt_without_a_descriptor_ends_no_other),
+    VIRTUAL(an_attempt_without_a_descriptor_is_made_later),
+    VIRTUAL(the_socket_is_told_once_there_is_one),
     VIRTUAL(a_mux_that_is_closed_ends_all_attempts),
     {0},
 };
