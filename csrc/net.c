@@ -32,6 +32,10 @@
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
+#ifndef MSG_DONTWAIT             /* others may make a duplicate blocking again, */
+#define MSG_DONTWAIT 0          /* as PyPy does, and with it our socket */
+#endif
+enum { FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT };
 /* The most bytes of one call. macOS refuses more than INT_MAX, and Windows
  * takes an int. Windows gets less, since its kernel takes any send whole and
  * locks the pages. */
@@ -327,7 +331,7 @@ int64_t pmx__recv(pmx_sock sock, void *to, size_t size)
 #ifdef _WIN32
         n = sys_recv(sock, to, (int)(size < MOST ? size : MOST), 0);
 #else
-        n = sys_recv(sock, to, size, 0);
+        n = sys_recv(sock, to, size, MSG_DONTWAIT);
 #endif
     while (n < 0 && pmx__net_error() == -EINTR);
     return moved(n);
@@ -340,9 +344,9 @@ int64_t pmx__send(pmx_sock sock, const void *from, size_t size)
 #if defined(_WIN32)
         n = sys_send(sock, from, (int)(size < MOST ? size : MOST), 0);
 #elif defined(__linux__)        /* the kernel cuts the size itself */
-        n = sys_send(sock, from, size, MSG_NOSIGNAL);
+        n = sys_send(sock, from, size, FLAGS);
 #else
-        n = sys_send(sock, from, size < MOST ? size : MOST, MSG_NOSIGNAL);
+        n = sys_send(sock, from, size < MOST ? size : MOST, FLAGS);
 #endif
     while (n < 0 && pmx__net_error() == -EINTR);
     return moved(n);
@@ -386,7 +390,7 @@ int64_t pmx__send_spans(pmx_sock sock, pmx__span *spans, int count)
     message.msg_iov = spans;
     message.msg_iovlen = (uint8_t)count;    /* fits every OS's type */
     do
-        n = sys_sendmsg(sock, &message, MSG_NOSIGNAL);
+        n = sys_sendmsg(sock, &message, FLAGS);
     while (n < 0 && errno == EINTR);
 #endif
     return moved(n);

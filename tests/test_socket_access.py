@@ -85,6 +85,21 @@ def test_a_descriptor_is_for_the_thread_of_the_mux(backend):
                 ask()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="its calls take no such flag")
+def test_a_duplicate_that_is_made_blocking_blocks_nobody(mux):
+    conn, peer = util.pair(mux)
+    with socket.socket(fileno=os.dup(conn.fileno())) as sock:
+        sock.setblocking(True)
+    assert os.get_blocking(conn.fileno())
+    peer.sendall(b"x")
+    util.harvest_until(mux, lambda acc: acc.messages)
+    conn.send(bytes(16 << 20))  # more than the kernel takes
+    mux.harvest(0)
+    assert conn.queued
+    conn.abort()
+    peer.close()
+
+
 def test_a_client_has_a_descriptor_until_it_closes(echo_server):
     with pymux.connect(echo_server.address, framing=LINES, timeout=10) as client:
         with socket.socket(fileno=os.dup(client.fileno())) as sock:
