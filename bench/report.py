@@ -45,13 +45,13 @@ COLUMNS = (
 )
 
 # What a message costs, whatever the load generator can ask for.
+CPU_BASE = "c-epoll"
 CPU_COLUMNS = (
-    ("pingpong-100", "cpu_us", "64 B, 100 connections"),
-    ("pingpong-100", "user_us", "of it in user space"),
-    ("size-64k", "cpu_us", "64 KiB upper-cased, 20 connections"),
-    ("echo-64k", "cpu_us", "64 KiB echoed, 20 connections"),
-    ("size-64k-1", "cpu_us", "64 KiB upper-cased, 1 connection"),
-    ("echo-64k-1", "cpu_us", "64 KiB echoed, 1 connection"),
+    ("pingpong-100", "64 B, 100 connections"),
+    ("size-64k", "64 KiB upper-cased, 20 connections"),
+    ("echo-64k", "64 KiB echoed, 20 connections"),
+    ("size-64k-1", "64 KiB upper-cased, 1 connection"),
+    ("echo-64k-1", "64 KiB echoed, 1 connection"),
 )
 
 SMALL = 5  # a run of so few scenarios has a column for each
@@ -214,10 +214,18 @@ def markdown(summary: Summary, plots: list[Path]) -> str:
 
 
 def cpu_table(summary: Summary) -> str:
-    """The server's CPU for a message: a line a contender."""
+    """The server's CPU for a message, as a multiple of C's: a line a contender."""
     columns = [c for c in CPU_COLUMNS if c[0] in summary.scenarios()]
     names = dict.fromkeys(n for c in columns for n in summary.contenders(c[0]))
-    return medians(summary, list(names), columns)
+    rows = []
+    for name in names:
+        cells = []
+        for scenario, _ in columns:
+            one, other = (scenario, name), (scenario, CPU_BASE)
+            times = summary.within_rounds("cpu_us", one, other)
+            cells.append("{:.2f} ({:.2f} - {:.2f})".format(*times) if times else "-")
+        rows.append([name, *cells])
+    return grid(["contender", *(title for _, title in columns)], rows)
 
 
 def replace(page: Path, name: str, parts: list[str]) -> None:
@@ -234,14 +242,15 @@ def replace(page: Path, name: str, parts: list[str]) -> None:
 def into(page: Path, name: str, summary: Summary, plots: list[Path]) -> None:
     """Put one of the TABLES on a page that has its markers."""
     if name == "short":
-        replace(page, name, [medians(summary, SHORT_ROWS, SHORT_COLUMNS)])
-        return
-    shown, plot = (cpu_table, "-cpu") if name == "cpu" else (table, "-throughput")
-    parts = [shown(summary), machine_line(summary)]
-    for path in plots:
-        if path.stem.endswith(plot):
-            place = Path(os.path.relpath(path, page.parent)).as_posix()
-            parts.append(f"![{path.stem}]({place})")
+        parts = [medians(summary, SHORT_ROWS, SHORT_COLUMNS)]
+    elif name == "cpu":
+        parts = [cpu_table(summary), machine_line(summary)]
+    else:
+        parts = [table(summary), machine_line(summary)]
+        for path in plots:
+            if path.stem.endswith(("-throughput", "-cpu")):
+                shown = Path(os.path.relpath(path, page.parent)).as_posix()
+                parts.append(f"![{path.stem}]({shown})")
     replace(page, name, parts)
 
 

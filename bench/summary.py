@@ -128,15 +128,29 @@ class Summary:
         Rounds interleave, so each is compared with the other's same round, and
         the median taken; CPU figures, which need all rounds, are divided whole.
         """
-        ours, theirs = self.rounds.get(one, {}), self.rounds.get(other, {})
         if name.endswith("_us"):
             mine, its = self.value(*one, name), self.value(*other, name)
             if mine is None or its is None or not its.median:
                 return None
             return mine.median / its.median
+        within = self.within_rounds(name, one, other)
+        return within.median if within else None
+
+    def within_rounds(
+        self, name: str, one: tuple[str, str], other: tuple[str, str]
+    ) -> Spread | None:
+        """The same ratio in each round by itself.
+
+        On a machine that others use, what they disturb differs from round to round
+        more than within one.
+        """
+        ours, theirs = self.rounds.get(one, {}), self.rounds.get(other, {})
         ratios = []
         for number in ours.keys() & theirs.keys():
             a, b = figure(ours[number], name), figure(theirs[number], name)
             if a is not None and b:
                 ratios.append(a / b)
-        return statistics.median(ratios) if ratios else None
+        if not ratios:
+            return None
+        middle = statistics.median(ratios)
+        return Spread(middle, min(ratios), max(ratios), len(ratios))

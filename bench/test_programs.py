@@ -60,6 +60,9 @@ def test_what_was_measured_is_kept_and_shown(tmp_path, capsys, monkeypatch):
     shown = page.read_text()
     assert "| fanout " in shown and "asyncio / pymux" in shown and "old" not in shown
     assert programs.table(runs) in capsys.readouterr().out
+    page.write_text(f"<!-- bench:programs -->{report.END}\n")
+    assert programs.main([str(kept), "--into", str(page)]) == 0
+    assert page.read_text() == shown
 
 
 def test_a_program_that_does_not_start_is_told():

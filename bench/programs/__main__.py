@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import json
 import os
 import select
 import statistics
@@ -143,10 +144,35 @@ def described(outcome: dict[str, Any]) -> str:
         f"CPU seconds of the server's process for 100,000 messages: medians of "
         f"{outcome['rounds']} interleaved rounds of {outcome['seconds']:g} s, the "
         f"least and the greatest; ratios within a round. {titles}. Measured "
-        f"{outcome['date'][:10]} on {facts['cpu']}, {facts['system']}; "
+        f"{outcome['date'][:10]} on {facts['cpu']}, {facts['cpus']} CPUs, load average "
+        f"{facts['load_average']:.1f}, {facts['system']}; "
         f"{outcome['versions']['python']}, uvloop "
         f"{outcome['versions'].get('uvloop', 'not installed')}."
     )
+
+
+def run_all(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line asks for, with the machine and the versions."""
+    cpus, facts = machine.cpus(), machine.facts()
+    if cpus.load is not None:  # the load is this process
+        os.sched_setaffinity(0, {int(cpus.load)})
+    chosen = [one for one in PROGRAMS if matches(one.name, args.only)]
+    versions = machine.versions()
+    variants = [
+        variant
+        for variant in VARIANTS
+        if matches(variant, args.variants)
+        and (variant != "uvloop" or "uvloop" in versions)
+    ]
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": facts,
+        "versions": versions,
+        "rounds": args.rounds,
+        "seconds": args.seconds,
+        "programs": {one.name: one.title for one in chosen},
+        "runs": run(chosen, variants, args.rounds, args.seconds),
+    }
 
 
 def main(words: list[str] | None = None) -> int:
@@ -154,6 +180,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.programs", description=__doc__
     )
+    parser.add_argument("source", nargs="?", type=Path, metavar="FILE.json")
     parser.add_argument("--only", metavar="GLOBS", default="*", help="programs")
     parser.add_argument("--variants", metavar="GLOBS", default="*")
     parser.add_argument("--rounds", type=int, default=5)
@@ -161,37 +188,16 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE.json")
     parser.add_argument("--into", type=Path, metavar="PAGE.md", help="its table")
     args = parser.parse_args(words)
-    cpus = machine.cpus()
-    if cpus.load is not None:  # the load is this process
-        os.sched_setaffinity(0, {int(cpus.load)})
-    chosen = [one for one in PROGRAMS if matches(one.name, args.only)]
-    versions = machine.versions()
-    outcome = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.facts(),
-        "versions": versions,
-        "rounds": args.rounds,
-        "seconds": args.seconds,
-        "programs": {one.name: one.title for one in chosen},
-        "runs": run(
-            chosen,
-            [
-                variant
-                for variant in VARIANTS
-                if matches(variant, args.variants)
-                and (variant != "uvloop" or "uvloop" in versions)
-            ],
-            args.rounds,
-            args.seconds,
-        ),
-    }
-    print(f"{table(outcome['runs'])}\n\n{described(outcome)}")
+    if args.source:  # a run that was kept is shown again
+        outcome = json.loads(args.source.read_text(encoding="utf-8"))
+    else:
+        outcome = run_all(args)
+    parts = [table(outcome["runs"]), described(outcome)]
+    print("\n\n".join(parts))
     if args.output:
         runner.save(outcome, args.output)
     if args.into:
-        report.replace(
-            args.into, "programs", [table(outcome["runs"]), described(outcome)]
-        )
+        report.replace(args.into, "programs", parts)
     return 0
 
 

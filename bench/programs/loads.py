@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 PERIOD = 0.01  # seconds from one portion to the next
+AHEAD = 20  # portions that may be unanswered: one that stalls is not sent more
 PATIENCE = 20.0  # seconds for the last answers
 READ = 262144
-SYMBOLS = 1000  # one has its next price half a second later: no two come together
+SYMBOLS = 1000  # one has its next price 50 portions later: no two come together
 
 
 class Wrong(Exception):
@@ -97,15 +98,22 @@ def connected(port: int, count: int) -> Iterator[Peers]:
 def paced(
     peers: Peers, pid: int, seconds: float, due: int, send: Callable[[int], None]
 ) -> Outcome:
-    """Send one portion a period; the CPU until all the lines that are due have come."""
+    """Send one portion a period; the CPU until all the lines that are due have come.
+
+    A portion that is late delays those behind it: what is sent at once is always the
+    same.
+    """
     late = 0.0
+    each = due // portions(seconds)
     cpu, start = cpu_of(pid), time.monotonic()
+    at = start
     for portion in range(portions(seconds)):
-        at = start + portion * PERIOD
+        peers.read_until((portion - AHEAD) * each)
         while (now := time.monotonic()) < at:
             peers.read(at - now)
         late = max(late, now - at)
         send(portion)
+        at = now + PERIOD
     peers.read_until(due)
     used, ended = cpu_of(pid) - cpu, time.monotonic()
     return Outcome(peers.lines, used, ended - start, late)
