@@ -14,6 +14,7 @@ from .summary import LOAD_BOUND, Spread, Summary
 
 # A page has a table of these between `<!-- bench:NAME -->` and END.
 TABLES = ("main", "short", "cpu")
+PLOTS = {"main": "-throughput", "cpu": "-cpu"}  # that go with them
 END = "<!-- bench:end -->"
 
 # Of the main table, what a first page shows.
@@ -45,7 +46,6 @@ COLUMNS = (
 )
 
 # What a message costs, whatever the load generator can ask for.
-CPU_BASE = "c-epoll"
 CPU_COLUMNS = (
     ("pingpong-100", "64 B, 100 connections"),
     ("size-64k", "64 KiB upper-cased, 20 connections"),
@@ -214,17 +214,13 @@ def markdown(summary: Summary, plots: list[Path]) -> str:
 
 
 def cpu_table(summary: Summary) -> str:
-    """The server's CPU for a message, as a multiple of C's: a line a contender."""
+    """The server's CPU for a message, in microseconds: a line a contender."""
     columns = [c for c in CPU_COLUMNS if c[0] in summary.scenarios()]
     names = dict.fromkeys(n for c in columns for n in summary.contenders(c[0]))
     rows = []
     for name in names:
-        cells = []
-        for scenario, _ in columns:
-            one, other = (scenario, name), (scenario, CPU_BASE)
-            times = summary.within_rounds("cpu_us", one, other)
-            cells.append("{:.2f} ({:.2f} - {:.2f})".format(*times) if times else "-")
-        rows.append([name, *cells])
+        values = [summary.value(scenario, name, "cpu_us") for scenario, _ in columns]
+        rows.append([name, *map(spread, values)])
     return grid(["contender", *(title for _, title in columns)], rows)
 
 
@@ -247,10 +243,10 @@ def into(page: Path, name: str, summary: Summary, plots: list[Path]) -> None:
         parts = [cpu_table(summary), machine_line(summary)]
     else:
         parts = [table(summary), machine_line(summary)]
-        for path in plots:
-            if path.stem.endswith(("-throughput", "-cpu")):
-                shown = Path(os.path.relpath(path, page.parent)).as_posix()
-                parts.append(f"![{path.stem}]({shown})")
+    for path in plots:
+        if path.stem.endswith(PLOTS.get(name, ())):
+            shown = Path(os.path.relpath(path, page.parent)).as_posix()
+            parts.append(f"![{path.stem}]({shown})")
     replace(page, name, parts)
 
 

@@ -115,9 +115,9 @@ class Summary:
         if not values:
             return None
         middle = statistics.median(values)
-        if name in ("user_us", "system_us", "cpu_us"):
+        if name in ("user_us", "system_us"):
             user, system = cpu_split(results)
-            middle = {"user_us": user, "system_us": system}.get(name, user + system)
+            middle = user if name == "user_us" else system
         return Spread(middle, min(values), max(values), len(values))
 
     def ratio(
@@ -128,29 +128,15 @@ class Summary:
         Rounds interleave, so each is compared with the other's same round, and
         the median taken; CPU figures, which need all rounds, are divided whole.
         """
+        ours, theirs = self.rounds.get(one, {}), self.rounds.get(other, {})
         if name.endswith("_us"):
             mine, its = self.value(*one, name), self.value(*other, name)
             if mine is None or its is None or not its.median:
                 return None
             return mine.median / its.median
-        within = self.within_rounds(name, one, other)
-        return within.median if within else None
-
-    def within_rounds(
-        self, name: str, one: tuple[str, str], other: tuple[str, str]
-    ) -> Spread | None:
-        """The same ratio in each round by itself.
-
-        On a machine that others use, what they disturb differs from round to round
-        more than within one.
-        """
-        ours, theirs = self.rounds.get(one, {}), self.rounds.get(other, {})
         ratios = []
         for number in ours.keys() & theirs.keys():
             a, b = figure(ours[number], name), figure(theirs[number], name)
             if a is not None and b:
                 ratios.append(a / b)
-        if not ratios:
-            return None
-        middle = statistics.median(ratios)
-        return Spread(middle, min(ratios), max(ratios), len(ratios))
+        return statistics.median(ratios) if ratios else None
