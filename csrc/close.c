@@ -2,13 +2,13 @@
  * How a connection ends, and when. (Its states: see state.c.)
  *
  * ENDED means that no more input is delivered; ENDING, that the connection
- * closes when the answers to its last messages are in; CLOSING, that its queue
- * is flushed and the end of the stream sent; DROPPING, that what the peer
- * still sends is read and dropped until the peer ends too. A close with unread
- * input would make the kernel reset the connection and throw away what it has
- * not delivered. While the mux drains, it is enough that the peer has
- * acknowledged everything. pmx__settle() takes each step as soon as it can be
- * taken, and time without progress bounds all of them.
+ * closes when the answers to its messages are in, also those that are owed;
+ * CLOSING, that its queue is flushed and the end of the stream sent; DROPPING,
+ * that what the peer still sends is read and dropped until the peer ends too. A
+ * close with unread input would make the kernel reset the connection and throw
+ * away what it has not delivered. While the mux drains, it is enough that the
+ * peer has acknowledged everything. pmx__settle() takes each step as soon as it
+ * can be taken, and time without progress bounds all of them.
  *
  * No event reports what a peer acknowledges, so closing connections are looked
  * at now and then. A byte that the peer acknowledges is progress, and so is a
@@ -85,6 +85,17 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
     pmx__watch(mux, slot);
     if (pmx__has_work(c))
         pmx__ready(mux, slot);
+}
+
+/* All answers that were owed are in. A connection that had ended closes behind
+ * them; but one with rows in the last batch closes when that is answered, which
+ * the turn sees to. */
+void pmx__answered(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    c->owed = 0;
+    if (c->flags & PMX__ENDING && c->row_turn != mux->turn)
+        pmx__begin_close(mux, slot, 0);
 }
 
 /* Bytes that the peer has not acknowledged; -1: the OS does not tell. */

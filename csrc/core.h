@@ -241,7 +241,8 @@ typedef struct pmx__conn {
     pmx_sock sock;
     uint32_t generation : 29;   /* even: the slot is free */
     uint32_t say_blocked : 1;   /* more flags: see report.c */
-    uint32_t counts_for_peer : 1;       /* and peers.c */
+    uint32_t counts_for_peer : 1;       /* and peers.c, */
+    uint32_t owed : 1;          /* and PMX_OWED */
     uint32_t flags;             /* enum pmx__flags */
     int32_t error;              /* the first errno */
     uint32_t ready_prev, ready_next;
@@ -405,6 +406,7 @@ struct pmx_mux {
     pmx__common **commons;      /* by block; room for common_room */
     uint8_t *scratch;
     size_t scratch_size;
+    int answering;              /* this block is PMX_ANSWERS */
     uint8_t *wire;              /* runs of frames as they go out */
     size_t wire_used, wire_room;
 

@@ -16,12 +16,12 @@ static int is_idle_due(const pmx__conn *c)
 }
 
 /* True if the peer has done its part: the kernel has room for queued output,
- * unread bytes have arrived, or a message is in the batch that gathers. Bytes
- * do not count while reading is paused because the peer does not take its
- * answers. */
+ * unread bytes have arrived, a message is in the batch that gathers, or answers
+ * are owed. Bytes do not count while reading is paused because the peer does
+ * not take its answers. */
 static int waits_for_us(const pmx_mux *mux, const pmx__conn *c)
 {
-    if (pmx__has_work(c) || c->row_turn == mux->turn)
+    if (pmx__has_work(c) || c->row_turn == mux->turn || c->owed)
         return 1;
     if (pmx__blocked(c) || c->flags & PMX__ENDED)
         return 0;

@@ -38,4 +38,11 @@ uint8_t *pmx__add_run(pmx_mux *mux, uint32_t slot, uint8_t *at, uint8_t *end,
                       uint64_t *scanned);
 uint32_t pmx__gap_for(pmx_mux *mux, const pmx__conn *c, size_t tail);
 
+/* Whether messages of the connection are in the batch at hand, or are owed
+ * answers. */
+static inline int pmx__is_unanswered(const pmx_mux *mux, const pmx__conn *c)
+{
+    return c->row_turn == mux->turn || c->owed;
+}
+
 #endif

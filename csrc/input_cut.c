@@ -198,7 +198,7 @@ void pmx__cut_in_arena(pmx_mux *mux, uint32_t slot, size_t size,
         at += frame.whole;
         found = PMX__MORE;
     }
-    if ((found >= 0 || c->row_turn == mux->turn) &&
+    if ((found >= 0 || pmx__is_unanswered(mux, c)) &&
         keep_rest(mux, c, at, (size_t)(end - at), scanned, at != begin))
         pmx__finish(mux, slot, ENOMEM, 1);
     else if (found < 0)

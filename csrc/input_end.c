@@ -5,13 +5,12 @@
 #include "input.h"
 
 /* Input is over and every frame is delivered: now the connection may end. Bytes
- * that could not be framed are kept until the batch before them has been
+ * that could not be framed are kept until the messages before them have been
  * answered, since the caller may answer by switching to another framing. */
 static void input_over(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    int answered = c->row_turn != mux->turn;
-    if (answered || !(c->flags & PMX__RESET_LAST))
+    if (!(c->flags & PMX__RESET_LAST) || !pmx__is_unanswered(mux, c))
         pmx__carry_drop(mux, c);
     if (c->flags & PMX__SEND_FAILED) {
         pmx__finish(mux, slot, c->error, 0);
@@ -19,9 +18,10 @@ static void input_over(pmx_mux *mux, uint32_t slot)
         pmx__say(mux, slot, PMX__SAY_ENDED);
         pmx__watch(mux, slot);
         pmx__settle(mux, slot);
-    } else if (!answered) {
+    } else if (pmx__is_unanswered(mux, c)) {
         c->flags |= PMX__ENDING;
-        mux->ending[mux->ending_count++] = slot;
+        if (c->row_turn == mux->turn)   /* else pmx__answered() sees to it */
+            mux->ending[mux->ending_count++] = slot;
         pmx__watch(mux, slot);
     } else {
         pmx__begin_close(mux, slot, 0);

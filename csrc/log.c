@@ -56,10 +56,12 @@ static size_t in_hand(const pmx_mux *mux, const pmx__conn *c)
  * which its messages are handed over, all output does. The connection was not
  * over high water then, and is not read again until the peer has taken this.
  * So a peer that reads is never cut off, whatever it asks for at once; and for
- * a peer that does not read, the answers to one batch are queued at most. */
+ * a peer that does not read, the answers to one batch are queued at most; and
+ * those that are owed, whose messages the caller bounds. */
 static int is_answer(const pmx_mux *mux, const pmx__conn *c)
 {
-    return c->row_turn == mux->turn && !mux->gathering;
+    return (c->row_turn == mux->turn && !mux->gathering) ||
+           (mux->answering && c->owed);
 }
 
 /* What a task sends answers the message that the task has, whenever that was
@@ -174,13 +176,19 @@ static void log_op(pmx_mux *mux, uint64_t id, enum pmx_op op)
     case PMX_RESUME: pmx__resume(mux, slot, PMX__PAUSED); break;
     case PMX_HOLD: pmx__pause(mux, slot, PMX__HELD); break;
     case PMX_RELEASE: pmx__resume(mux, slot, PMX__HELD); break;
-    case PMX_WAITS: pmx__waits(mux, slot); break;
+    case PMX_WAITS:
+        if (c->owed)
+            pmx__answered(mux, slot);
+        else
+            pmx__waits(mux, slot);
+        break;
     case PMX_KEPT: c->task |= PMX__TASK | PMX__KEEPS; break;
     case PMX_TAKEN:
         c->task = (c->task & PMX__FAMILY) | PMX__TASK | PMX__OWES;
         break;
     case PMX_BEGUN: pmx__begun(mux, slot); break;
     case PMX_WHOLE: pmx__whole(mux, slot); break;
+    case PMX_OWED: c->owed = 1; break;
     case PMX_SEND: case PMX_SWITCH: break;      /* they have a piece */
     }
 }
@@ -357,7 +365,8 @@ static void make_wire(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
     uint64_t wanted = 0;
     mux->wire_used = 0;
     for (uint32_t i = 0; i < count && wanted <= MOST; i++)
-        if (blocks[i].cut < PMX_SHARED && blocks[i].count > 1)
+        if ((blocks[i].cut & ~(uint32_t)PMX_ANSWERS) < PMX_SHARED &&
+            blocks[i].count > 1)
             wanted += blocks[i].size + 24 * (uint64_t)blocks[i].count;
     if (wanted <= mux->wire_room || wanted > MOST)
         return;
@@ -377,15 +386,17 @@ void pmx__take_log(pmx_mux *mux, const pmx_block *blocks, uint32_t count)
         memset(mux->commons, 0, commons * sizeof *mux->commons);
     mux->piece_count = mux->dirty_count = 0;
     make_wire(mux, blocks, count);
-    for (uint32_t i = 0; i < count; i++)
-        switch (blocks[i].cut) {
-        case PMX_DELIMITED: log_lines(mux, &blocks[i]); break;
-        case PMX_SPANS: log_spans(mux, &blocks[i]); break;
-        case PMX_SHARED:
-            log_pieces(mux, &blocks[i], i < commons ? i + 1 : 0);
-            break;
-        default: log_pieces(mux, &blocks[i], 0); break;
+    for (uint32_t i = 0; i < count; i++) {
+        pmx_block b = blocks[i];
+        b.cut &= ~(uint32_t)PMX_ANSWERS;
+        mux->answering = b.cut != blocks[i].cut;
+        switch (b.cut) {
+        case PMX_DELIMITED: log_lines(mux, &b); break;
+        case PMX_SPANS: log_spans(mux, &b); break;
+        case PMX_SHARED: log_pieces(mux, &b, i < commons ? i + 1 : 0); break;
+        default: log_pieces(mux, &b, 0); break;
         }
+    }
     for (uint32_t i = 0; i < mux->dirty_count; i++)
         if (mux->dirty[i].head != PMX__NONE)    /* else sent before a switch */
             pmx__send_pieces(mux, &mux->dirty[i]);

@@ -225,14 +225,14 @@ static void begin_batch(pmx_mux *mux, pmx_arena *arena)
 }
 
 /* The answers to the last batch are in: connections that ended with it
- * close. */
+ * close, unless some of their answers are owed. */
 static void close_ending(pmx_mux *mux)
 {
     uint32_t count = mux->ending_count;
     mux->ending_count = 0;
     for (uint32_t i = 0; i < count; i++) {
         pmx__conn *c = pmx__slot(mux, mux->ending[i]);
-        if (c->flags & PMX__ENDING)
+        if (c->flags & PMX__ENDING && !c->owed)
             pmx__begin_close(mux, mux->ending[i], 0);
     }
 }

@@ -141,7 +141,12 @@ enum pmx_op {
      * that were reported end inside a frame, so message_ns counts, from now on
      * unless it does already; they do not. */
     PMX_BEGUN,
-    PMX_WHOLE
+    PMX_WHOLE,
+    /* Answers to the connection's messages are owed: they come in blocks that are
+     * PMX_ANSWERS, until PMX_WAITS says that all of them are in. Meanwhile its
+     * clock of idle time stands still, and it does not close though its peer
+     * has ended its stream. */
+    PMX_OWED
 };
 
 /* How a block tells where its pieces begin and end. */
@@ -152,14 +157,16 @@ enum pmx_cut {
     PMX_SHARED,                 /* the whole of data, for each id */
     PMX_DELIMITED,              /* bounds: a pmx_framing, Lines, which is the
                                    ids'; data: lines as they go out */
-    PMX_SPANS                   /* bounds: int64_t[count], the lengths; data:
+    PMX_SPANS,                  /* bounds: int64_t[count], the lengths; data:
                                    uint8_t *[count], where each begins */
+    PMX_ANSWERS = 16            /* a flag beside one of these: the pieces are
+                                   answers, to connections that are PMX_OWED */
 };
 
 /* A stretch of the output log: what is done to ids[k], with piece k of data.
  * All of it is read during the harvest only. */
 typedef struct {
-    uint32_t cut;               /* enum pmx_cut */
+    uint32_t cut;               /* enum pmx_cut, perhaps with PMX_ANSWERS */
     uint32_t count;
     const void *ids;            /* uint64_t[count], aligned or not; 0: the
                                    piece is nobody's, and not sent */

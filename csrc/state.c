@@ -291,6 +291,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         pmx__peer_leaves(mux, pmx__counted_by(c), &peer);
         c->counts_for_peer = 0;
     }
+    c->owed = 0;
     if (c->flags & PMX__CONNECTING)
         pmx__take_socket(mux, c, pmx__sock_of(c), 0);
     pmx__keep_names(c);

@@ -54,6 +54,7 @@ void pmx__report(pmx_mux *mux);
 /* close.c: how a connection ends */
 void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
 void pmx__due_to_close(pmx_mux *mux, uint32_t slot);
+void pmx__answered(pmx_mux *mux, uint32_t slot);
 void pmx__end_sending(pmx_mux *mux, uint32_t slot);
 void pmx__settle(pmx_mux *mux, uint32_t slot);
 /* The connection's time is over, or it is to be looked at. (Idle ones:

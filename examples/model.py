@@ -5,11 +5,14 @@
 
 A question is 64 float32, little-endian, and its answer 8 float32. Under load a batch
 has hundreds of questions, and the model runs once for all of them; a lone question
-waits 2 ms at most.
+waits 2 ms at most. The model runs in a thread of its own, as one on a GPU would, and
+the server serves meanwhile.
 """
 
 import contextlib
+import queue
 import sys
+import threading
 
 import numpy as np
 
@@ -25,15 +28,31 @@ def model(questions: np.ndarray) -> np.ndarray:
     return np.tanh(questions @ WEIGHTS)
 
 
+jobs: queue.SimpleQueue[tuple[memoryview, pymux.Later]] = queue.SimpleQueue()
+
+
 @pymux.batched(min_messages=64, max_delay=0.002)
 def handler(batch: pymux.Batch) -> None:
-    questions = np.frombuffer(batch.data, "<f4")  # no copy
-    answers = model(questions.reshape(-1, INPUTS))
-    offsets = [ANSWER * k for k in range(len(batch) + 1)]
-    batch.reply_data(answers.tobytes(), offsets)
+    jobs.put((batch.data, batch.later()))  # the view keeps the memory
+
+
+def answer(data: memoryview, later: pymux.Later) -> None:
+    try:
+        questions = np.frombuffer(data, "<f4")  # no copy
+        answers = model(questions.reshape(-1, INPUTS))
+        offsets = [ANSWER * k for k in range(len(later) + 1)]
+        later.reply_data(answers.tobytes(), offsets)
+    except Exception as error:  # the clients of this batch are told, others go on
+        later.fail(error)
+
+
+def work() -> None:
+    while True:
+        answer(*jobs.get())
 
 
 def main(port: int = 9000) -> None:
+    threading.Thread(target=work, daemon=True).start()
     with pymux.Server(
         handler,
         ("127.0.0.1", port),

@@ -20,6 +20,7 @@ Names
     Mux, Listener, Timer, Watch
                           for a loop of your own: listen, connect, harvest
     Batch                 one harvest: messages as rows and as columns
+    Later                 its answers, where another thread gives them later
     Connection            send, close, pause; one object for the whole life
     Raw, Lines, LengthPrefix, Varint, Fixed, Scanner, Splitter
                           framings, which cut streams into messages; with
@@ -94,6 +95,7 @@ from .mux import Mux
 from .objects.batch import Batch
 from .objects.connection import Connection
 from .objects.handler import Handler
+from .objects.later import Later
 from .objects.listener import Listener
 from .run import serve
 from .selector import Selector
@@ -134,6 +136,7 @@ __all__ = [
     "Fixed",
     "Framing",
     "Handler",
+    "Later",
     "LengthPrefix",
     "Limits",
     "Lines",

@@ -21,6 +21,7 @@ class _Lib:
     PMX_WAITS: int
     PMX_KEPT: int
     PMX_TAKEN: int
+    PMX_OWED: int
     PMX_SWITCH: int
     PMX_BEGUN: int
     PMX_WHOLE: int
@@ -30,6 +31,7 @@ class _Lib:
     PMX_SHARED: int
     PMX_DELIMITED: int
     PMX_SPANS: int
+    PMX_ANSWERS: int
     PMX_ROWS: int
     PMX_WOKEN: int
     PMX_INTERRUPTED: int

@@ -5,7 +5,7 @@ import threading
 
 import pymux
 
-from .util import harvest_until
+from .util import harvest_until, wait_until
 
 
 def upper(conn, data):
@@ -118,3 +118,41 @@ def answer(where, sent, framing=None):
 def harvest_while(mux, condition):
     """Harvest until the condition no longer holds."""
     harvest_until(mux, lambda acc: not condition())
+
+
+class Owed:
+    """A handler that owes every batch, and keeps what it owes for the test."""
+
+    def __init__(self):
+        self.batches = []  # (messages, Later)
+
+    @pymux.batched
+    def received(self, batch):
+        self.batches.append((batch.messages, batch.later()))
+
+    def take(self, *messages):
+        """The oldest `Later`, which must be of these messages."""
+        wait_until(lambda: self.batches)
+        found, later = self.batches.pop(0)
+        assert found == list(messages)
+        return later
+
+
+class OwedAndTold(Owed):
+    """The same, which hears of ends and errors."""
+
+    def __init__(self):
+        super().__init__()
+        self.ends = []
+        self.errors = []
+
+    def closed(self, conn, error):
+        self.ends.append(error)
+
+    def on_error(self, conn, error):
+        self.errors.append((conn, error))
+
+
+def later_upper(later, *messages):
+    """Answer these messages in capitals, later."""
+    later.reply([data.upper() for data in messages])

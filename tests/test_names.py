@@ -15,6 +15,7 @@ NAMES = [
     "connect",
     "Mux",
     "Batch",
+    "Later",
     "Connection",
     "Raw",
     "Lines",
@@ -58,6 +59,9 @@ SIGNATURES = {
     "connect": "(address, *, framing=None, reply_framing=None, limits=None,"
     " timeout=None)",
     "Mux": "(backend=None, *, arena_size=262144, max_messages=4096, spin=0.0)",
+    "Later.reply": "(self, replies)",
+    "Later.reply_data": "(self, data, offsets=None, *, mask=None)",
+    "Later.fail": "(self, error, row=None)",
     "Mux.listen": "(self, address, *, framing=None, reply_framing=None, limits=None,"
     " handler=None, backlog=None, reuse_port=False, half_open=False, mode=384)",
     "Mux.connect": "(self, address, *, framing=None, reply_framing=None, limits=None,"

@@ -75,6 +75,15 @@ def gathered(batch: Batch) -> None:
     batch.reply(batch.messages)
 
 
+@pymux.batched
+def owed(batch: Batch) -> None:
+    later: pymux.Later = batch.later()
+    later.fail(ValueError("row 0"), 0)
+    later.reply_data(bytes(batch.data), batch.offsets, mask=[True] * len(later))
+    later.reply([str(id).encode() for id in later.ids.tolist()])
+    later.reply(["text"])  # refused
+
+
 class Called:
     def __call__(self, conn: Connection, data: bytes) -> bytes:
         return data

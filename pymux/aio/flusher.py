@@ -137,6 +137,11 @@ class Flusher(Engine):
         super().send_shared(ids, count, data)
         self.touched()
 
+    def settle_here(self, call: Callable[..., Any], *args: Any) -> None:
+        super().settle_here(call, *args)
+        if self.c is not None:
+            self.touched()
+
     # --- what the next layer does -------------------------------------------
 
     def arm(self) -> None:

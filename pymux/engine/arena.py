@@ -22,7 +22,7 @@ from typing import Any
 
 from .._core import ffi, lib
 
-__all__ = ["Arena", "Arenas"]
+__all__ = ["ROW_COST", "UNSIZED", "Arena", "Arenas"]
 
 
 LARGE_MESSAGE = 2048  # mean size from which one copy more costs more than a view
@@ -30,6 +30,8 @@ UNIFORM = 256  # messages of one size up to this are cut by struct
 AT_ONCE = 64  # messages that one struct cuts at most
 MANY = 64  # in a batch of fewer rows, runs are not looked for
 RUN = 4  # mean length from which runs of rows are used
+ROW_COST = 64  # bytes counted for a message that waits, beside its length
+UNSIZED = 4096  # bytes counted for such a message whose size is unknown
 
 
 class Arena:
@@ -146,6 +148,26 @@ class Arena:
             found.append((table[slots[at]], length))
             at += length
         return found
+
+    def owed(self, rows: int) -> tuple[Any, Any, int, dict[int, int]]:
+        """Return what outlives the batch where its answers come later.
+
+        Returns:
+            Copies of the columns of ids and of offsets; the width of the gap behind
+            each message; the bytes that the messages of each connection count, by id.
+        """
+        c = self.c
+        ids, ends = ffi.new("uint64_t[]", rows), ffi.new("int32_t[]", rows + 1)
+        ffi.memmove(ids, self.ids, 8 * rows)
+        ffi.memmove(ends, self.ends, 4 * (rows + 1) if rows else 0)
+        sizes: dict[int, int] = {}
+        at = 0
+        for length in ffi.unpack(c.runs, c.run_count) if rows else ():
+            id, first = ids[at], ends[at]
+            at += length
+            size = ends[at] - first + ROW_COST * length
+            sizes[id] = sizes.get(id, 0) + size
+        return ids, ends, c.gap, sizes
 
     def messages(self, rows: int, gap: bytes | None) -> list[bytes]:
         """Return the bytes of each row. `gap` is the delimiter behind each, if any."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from .._core import lib
 from .arena import Arenas
 from .connections import Connections, Objects
+from .owner import FORKED
 from .services import ServiceState
 from .state import DISPATCHING, IDLE, TURNING, TurnState
 from .turn import MESSAGES, NOTABLE
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Callable
 
 __all__ = ["Batches"]
 
@@ -66,6 +67,8 @@ class Batches(Connections):
             self.claim()
         if self.state is not IDLE:
             raise RuntimeError("harvest() cannot be called in a handler or timer")
+        if self.debts is not None and self.debts.waiting and not self.calls:
+            self.calls.append((self.settle_waiting, ()))  # a signal handler raised
         try:
             self.state = TURNING  # a signal handler may neither close nor harvest
             result = self.exchange(deadline, minimum, delay_ns)
@@ -159,6 +162,50 @@ class Batches(Connections):
         while self.late and self.c is not None:
             task, timer, timeout = self.late.pop(0)
             task.time_out(timer, timeout)
+
+    def settle(self, call: Callable[..., Any], *args: Any) -> None:
+        """Make a call of `Debts`: now in the mux's thread, else in its next harvest.
+        After the close there is nothing to do. Any thread may call.
+
+        Raises:
+            RuntimeError: this process is a fork of the mux's.
+        """
+        debts = self.debts
+        if self.thread == FORKED:
+            self.check()
+        quiet = self.state is IDLE or self.state is DISPATCHING
+        if quiet and debts is not None and not debts.at_work and self.is_here():
+            self.settle_here(call, *args)
+        else:
+            self.settle_soon(call, *args)
+
+    def settle_soon(self, call: Callable[..., Any], *args: Any) -> None:
+        """Make a call of `Debts` in the next harvest, if there is one."""
+        with self.lock:
+            debts = self.debts
+            if self.c is not None and debts is not None:
+                debts.waiting.append((call, args))
+                self.call_threadsafe(self.settle_waiting)
+
+    def settle_here(self, call: Callable[..., Any], *args: Any) -> None:
+        """Make a call of `Debts` in the mux's thread."""
+        debts = self.debts
+        if debts is None or self.c is None:
+            return
+        before, debts.at_work = debts.at_work, True
+        try:
+            call(*args)
+        finally:
+            debts.at_work = before
+
+    def settle_waiting(self) -> None:
+        """Make the calls of `Debts` that other threads have left. One in which a
+        signal handler raises is made again: what it had done is not done twice."""
+        debts = self.debts
+        while debts is not None and debts.waiting and self.c is not None:
+            call, args = debts.waiting[0]
+            self.settle_here(call, *args)
+            debts.waiting.popleft()
 
     def leave(self, error: BaseException) -> None:
         """Raise a handler's exception out of pymux."""

@@ -15,6 +15,7 @@ from .backends import select_limit
 from .given import listen_on
 from .ops import ABORT, SWITCH
 from .os_errors import meaning
+from .owed import Debts
 from .owner import BUSY, busy
 from .services import Dispatcher, ServiceState
 from .splitting import Splitting
@@ -70,6 +71,7 @@ class Connections(Turns):
         opening: ids of outgoing connections that have not opened yet.
         listening: the service number and the limits of listeners, by id.
         serving: the service of the last batch.
+        debts: answers that are owed to connections, once there have been any.
         unused: numbers of services that may have no connection left.
     """
 
@@ -91,6 +93,7 @@ class Connections(Turns):
         self.serving = self.services[0]
         self.unused: list[int] = []
         self.splitting: Splitting | None = None
+        self.debts: Debts | None = None
 
     def listen(
         self,
@@ -118,7 +121,7 @@ class Connections(Turns):
                 )
             if error < 0:
                 raise self.os_error(-error, shown)
-            self.note_framings(policy.service, framings)
+            self.note_policy(policy, framings)
             name = ffi.new("pmx_address *")
             if lib.pmx_listener_address(self.c, id_[0], name) == BUSY:
                 raise busy()
@@ -162,6 +165,12 @@ class Connections(Turns):
                 lib.pmx_unlisten(self.c, id_[0])
                 self.listening.pop(id_[0], None)
             raise
+
+    def note_policy(self, policy: Any, framings: Framings) -> None:
+        """Prepare a service for connections with this policy and these framings."""
+        service = self.services[policy.service]
+        service.high_water = min(service.high_water, policy.high_water)
+        self.note_framings(policy.service, framings)
 
     def unlisten(self, id: int) -> None:
         """Close a listener."""
@@ -212,7 +221,7 @@ class Connections(Turns):
             error = begin(id_)
             if error < 0:
                 raise self.os_error(-error, shown)
-            self.note_framings(policy.service, framings)
+            self.note_policy(policy, framings)
             self.opening.add(id_[0])
             return self.connection(id_[0])
         except BaseException:  # of a signal handler, too
@@ -352,7 +361,12 @@ class Connections(Turns):
                 table[slot] = None
                 if slot < known:
                     buffers[slot] = None
-        if self.causes or self.opening or self.splitting is not None:
+        if (
+            self.causes
+            or self.opening
+            or self.splitting is not None
+            or self.debts is not None
+        ):
             self._forget_rare([conn.id for conn in conns])
 
     def _forget_rare(self, ids: list[int]) -> None:
@@ -362,6 +376,8 @@ class Connections(Turns):
             self.causes.pop(id, None)
             if self.splitting is not None:
                 self.splitting.forget(id)
+            if self.debts is not None:
+                self.debts.forget(id)
 
     def note_splitter(self, framing: Splitter) -> None:
         if self.splitting is None:

@@ -22,6 +22,7 @@ gather      wait for `min_messages`
 service     the connections of one handler; the rows of a batch are of one service
 dispatch    call a service's handler with the messages and news of a batch
 hold        pause reading because messages were not taken (backpressure)
+owe         let the answers to a batch come later; the debt is these answers
 adopt       take over an arena or a connection that another part has made
 switch      change the framing in mid-stream
 drain       handle the input that has arrived, and stop
@@ -217,6 +218,7 @@ class Engine(Batches):
             for service in self.services:
                 service.dispatcher = None
             self.opening.clear()
+            self.debts = None
             self.c = None
 
     # --- looking inside ---------------------------------------------------

@@ -32,6 +32,7 @@ OFFSETS64 = lib.PMX_OFFSETS64 << 32
 SHARED = lib.PMX_SHARED << 32
 DELIMITED = lib.PMX_DELIMITED << 32
 SPANS = lib.PMX_SPANS << 32
+ANSWERS = lib.PMX_ANSWERS << 32  # a flag beside one of these
 PLAIN = frozenset({bytes, bytearray})
 
 
@@ -50,7 +51,7 @@ def sizes_of(block: Block) -> Iterator[tuple[int, int]]:
     """Return (id, size) of each piece of a block."""
     shape, ids, bounds, data, _ = block
     count = shape & COUNT
-    cut = shape - count
+    cut = (shape - count) & ~ANSWERS
     targets = ffi.unpack(ffi.cast("uint64_t *", ids), count)
     if cut == SHARED or shape == 1:
         return zip(targets, repeat(len(data)))

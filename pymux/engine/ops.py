@@ -6,11 +6,13 @@ from .._core import lib
 
 __all__ = [
     "ABORT",
+    "ANSWERED",
     "BEGUN",
     "CLOSE",
     "FAIL",
     "HOLD",
     "KEPT",
+    "OWED",
     "PAUSE",
     "RELEASE",
     "RESUME",
@@ -35,3 +37,5 @@ TAKEN = lib.PMX_TAKEN << 60
 SWITCH = lib.PMX_SWITCH << 60
 BEGUN = lib.PMX_BEGUN << 60
 WHOLE = lib.PMX_WHOLE << 60
+OWED = lib.PMX_OWED << 60
+ANSWERED = WAITS  # of a connection that is owed answers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from ..values.framing import Fixed, Framing, Raw, longest_reply
+from ..values.framing import Fixed, Framing, Raw, check_reply, longest_reply
 from .log import LARGE_PIECE, Delimiter
 
 __all__ = ["Dispatcher", "ServiceState"]
@@ -35,6 +35,7 @@ class ServiceState:
         lines: the delimiter of all replies, None if framings differ.
         other: some connections send in another framing than they receive.
         reply_limit: a longer reply may not fit its connection's framing.
+        high_water: no connection has a lower one.
         large: a longer reply is checked, or handed over by itself.
         leave_gaps: keep delimiters between messages: see `Batch`.
         gap: the delimiter that the core keeps.
@@ -57,6 +58,7 @@ class ServiceState:
         "dialled",
         "dispatcher",
         "gap",
+        "high_water",
         "kept",
         "large",
         "leave_gaps",
@@ -74,6 +76,7 @@ class ServiceState:
         self.kept = False
         self.lines: Delimiter | None = None
         self.reply_limit: int = UNLIMITED
+        self.high_water: int = UNLIMITED
         self.large: int = LARGE_PIECE
         self.leave_gaps = True
         self.gap: bytes | None = None
@@ -115,6 +118,21 @@ class ServiceState:
         if isinstance(only, Fixed):
             return set(map(len, replies)) == {only.size}
         return max(map(len, replies)) <= self.large
+
+    def check_sizes(self, sizes: set[int]) -> bool:
+        """True if replies of these sizes fit every framing in use, unless connections
+        have switched; False if the connections must be asked.
+
+        Raises:
+            ValueError: a size does not fit the framing that all connections share.
+        """
+        if not sizes or max(sizes) <= self.reply_limit:
+            return True
+        if self._only is None:
+            return False
+        for size in sizes:
+            check_reply(self._only, size)
+        return True
 
     def wants(self, minimum: int, delay_ns: int) -> tuple[int, int, bool]:
         """Return the settings for the core: (min_messages, delay_ns, leave_gaps)."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from .._core import ffi, lib
 from ..values.framing import Splitter
-from .arena import IDS
+from .arena import IDS, ROW_COST, UNSIZED
 from .ops import BEGUN, WHOLE
 
 __all__ = ["Splitting"]
@@ -58,6 +58,7 @@ class _Feed:
 class SplitRows:
     """The rows of a batch that are not in an arena, with the methods of `Arena`."""
 
+    ends = None  # the core has no column of offsets
     ids: Any
 
     __slots__ = ("_ids", "_messages", "ids")
@@ -77,6 +78,13 @@ class SplitRows:
 
     def runs(self, table: list[Any], rows: int) -> None:
         """Return None: runs of one connection are not looked for."""
+
+    def owed(self, rows: int) -> tuple[Any, Any, int, dict[int, int]]:
+        """Return what outlives the batch where its answers come later."""
+        sizes: dict[int, int] = {}
+        for id in self._ids:
+            sizes[id] = sizes.get(id, 0) + UNSIZED + ROW_COST
+        return self.ids, None, 0, sizes
 
     def messages(self, rows: int, gap: bytes | None) -> list[Any]:
         """Return the message of each row."""
@@ -102,8 +110,6 @@ class SplitRows:
     def offsets(self) -> Any:
         """Raise TypeError: there are no offsets."""
         raise TypeError(NO_COLUMNS)
-
-    ends = offsets
 
 
 class Splitting:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..engine.arena import ROW_COST, UNSIZED
 from ..engine.ops import HOLD, KEPT, RELEASE, TAKEN
 from ..objects.status import buffer_of, engine_of, is_closed
 from ..values.errors import ConnectionClosed
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ReceiveBuffer", "TaskBuffer"]
 
-UNSIZED = 4096  # bytes counted for a message of unknown size
-ROW_COST = 64  # bytes counted for an untaken message beside its length
 EAGER = 64  # awaits that end at once before the mux gets a turn
 
 

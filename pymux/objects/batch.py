@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from ..engine.answers import columns_of
 from ..engine.arena import DATA, IDS, OFFSETS, Arena
 from ..engine.arrow import IDS as ARROW_IDS
-from ..engine.arrow import MESSAGES, export, export_stream, is_array, rows_of
-from ..engine.bounds import OFFSETS32, bounds_of, ids_where, mask_of
+from ..engine.arrow import MESSAGES, export, export_stream
+from ..engine.bounds import ids_where
 from ..engine.notices import is_told, tell
 from ..engine.os_errors import error_from
 from ..engine.output import to_bytes
 from .arrow import ArrowArray, ArrowColumn
+from .later import Later
 from .status import CLOSED, names_for_log, note_end
 
 if TYPE_CHECKING:
@@ -459,36 +461,12 @@ class Batch:
             RuntimeError: the batch was answered before.
         """
         self._first_reply()
-        rows, arena, bounds, as_cut = self._rows, self._arena, None, False
-        nulls: list[int] = []
-        if type(data) is not bytes:
-            if offsets is None and is_array(data):
-                data, bounds, cut, nulls = rows_of(data, rows)
-            else:
-                data = to_bytes(data)
-        if bounds is not None:
-            pass
-        elif offsets is None:
-            if self._gap is not None:
-                self._columns()
-            size = arena.offsets[rows] if rows else 0
-            if len(data) != size:
-                raise ValueError(
-                    f"data has {len(data)} bytes, the batch {size}; "
-                    "give offsets where they differ"
-                )
-            bounds, cut, as_cut = arena.ends, OFFSETS32, True
-        else:
-            bounds, cut = bounds_of(offsets, rows, len(data))
-        flags = None if mask is None else mask_of(mask, rows)
-        if nulls:
-            answered = bytearray(flags or b"\1" * rows)
-            for row in nulls:
-                answered[row] = 0
-            flags = bytes(answered)
+        rows, arena = self._rows, self._arena
+        columns = columns_of(data, offsets, mask, rows, self._cut)
+        data, bounds, cut, flags = columns
         engine = self._engine
         other = engine.switched or self._service.other
-        sized = as_cut and not other  # as what was received
+        sized = bounds is arena.ends and not other  # as what was received
         if not sized and len(data) > self._service.reply_limit:
             for k, conn in enumerate(self.conns):
                 if flags is None or flags[k]:
@@ -498,3 +476,30 @@ class Batch:
             keep = arena, bounds
             ids = arena.ids if flags is None else ids_where(arena.ids, flags)
             engine.log.special((cut | rows, ids, bounds, data, keep))
+
+    def _cut(self) -> tuple[Any, int]:
+        """Return the offsets without gaps, as a C array, and the bytes of the data."""
+        if self._gap is not None:
+            self._columns()
+        arena, rows = self._arena, self._rows
+        return arena.ends, arena.offsets[rows] if rows else 0
+
+    def later(self) -> Later:
+        """Answer this batch later, from any thread.
+
+        The handler gives the `Later` to a thread or keeps it, and returns. Take what
+        the answers need of the batch before: ``bytes(batch.data)``, or a view, which
+        keeps the memory. `later` takes the place of `reply`: a batch has one of them.
+
+        Returns:
+            A `Later`, which has the rules.
+
+        Raises:
+            ValueError: the batch is over.
+            RuntimeError: the batch was answered before; outside the mux's thread.
+        """
+        self._first_reply()
+        later = Later(self._engine, self._service, self._arena, self._rows)
+        later._owe()
+        self._replied = True
+        return later

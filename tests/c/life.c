@@ -251,6 +251,7 @@ static void say_good_bye(void)
         if (k->paused)
             user_says(i, PMX_RESUME, 0);
         user_says(i, PMX_RELEASE, 0);
+        user_says(i, PMX_WAITS, 0);
         if (life.way == 0 || k->told_ended || is_left_to_user(k))
             user_says(i, PMX_CLOSE, 0);
         else if (life.way == 2)

@@ -65,6 +65,8 @@ typedef struct {
     int told_blocked;           /* and not yet that it has drained */
     size_t largest;             /* of what was sent to it, as it goes out */
     int answered;               /* what is queued may be its answers */
+    int waits;                  /* for answers that are owed, */
+    int said_owed;              /* or will, once the log is written */
     int matter;
     int error;
     uint32_t was_in;            /* services before its switches: a bit each */

@@ -39,8 +39,12 @@ void user_says(int k, enum pmx_op op, size_t size)
     }
     if (op == PMX_BEGUN)
         life.conns[k].begun = 1;
-    if (life.log_count < MOST_ENTRIES)
-        life.log[life.log_count++] = (entry){k, op, size};
+    if (life.log_count == MOST_ENTRIES ||
+        (op == PMX_WAITS && !life.conns[k].said_owed))
+        return;
+    if (op == PMX_OWED || op == PMX_WAITS)
+        life.conns[k].said_owed = op == PMX_OWED;
+    life.log[life.log_count++] = (entry){k, op, size};
 }
 
 /* --- listening, connecting --------------------------------------------- */
@@ -191,7 +195,8 @@ static void user_does_something_to(int i)
 {
     static const enum pmx_op mild[] = {PMX_PAUSE, PMX_RESUME, PMX_RESUME,
                                        PMX_HOLD, PMX_RELEASE, PMX_RELEASE,
-                                       PMX_BEGUN, PMX_WHOLE};
+                                       PMX_BEGUN, PMX_WHOLE, PMX_OWED,
+                                       PMX_WAITS};
     const conn *k = &life.conns[i];
     switch (choose(life.c, 13)) {
     case 0: case 1: case 2: case 3: case 4:
@@ -253,6 +258,8 @@ static uint64_t bounds[2 * MOST_ENTRIES + 1];
 static const uint8_t *spans[MOST_ENTRIES];
 static size_t begins[MOST_ENTRIES];
 static pmx_framing delimiters[MOST_ENTRIES];
+static uint32_t flags[MOST_ENTRIES];
+static int answering;           /* what is written now is PMX_ANSWERS */
 
 /* Whether what is sent now is sure to be taken. */
 static int is_owed(const conn *k)
@@ -279,7 +286,7 @@ static void note_output(conn *k, const uint8_t *bytes, size_t size)
         return;
     append(&k->expected, bytes, size);
     k->largest = size > k->largest ? size : k->largest;
-    if (k->had_row)
+    if (k->had_row || (answering && k->waits))
         k->answered = 1;                /* and may have any size */
     else if (k->expected.size - got + slack > k->policy.max_output)
         k->matter |= MAY_OVERFLOW;
@@ -298,6 +305,8 @@ static void note_op(conn *k, enum pmx_op op)
     case PMX_ABORT: k->matter |= USER_ABORTED; k->closed_by_user = 1; break;
     case PMX_PAUSE: k->paused = 1; break;
     case PMX_RESUME: k->paused = 0; break;
+    case PMX_OWED: k->waits = 1; break;
+    case PMX_WAITS: k->waits = 0; break;
     default: break;
     }
 }
@@ -466,14 +475,19 @@ void write_log(void)
     int used = 0;
     life.out.size = 0;
     append(&life.out, "x", 1);          /* so that there is some memory */
-    for (int first = 0; first < life.log_count;)
-        first += write_block(&blocks[n++], first);
+    for (int first = 0; first < life.log_count; n++) {
+        answering = once_in(life.c, 3);
+        flags[n] = answering ? PMX_ANSWERS : 0;
+        first += write_block(&blocks[n], first);
+    }
     for (uint32_t i = 0, first = 0; i < n; i++) {
         size_t end = i + 1 < n ? (size_t)blocks[i + 1].size : life.out.size;
         uint32_t count = blocks[i].count;
         point(&blocks[i], (int)first, end, &used);
         first += count;
     }
+    for (uint32_t i = 0; i < n; i++)
+        blocks[i].cut |= flags[i];
     life.t.blocks = blocks;
     life.t.block_count = n;
     life.log_count = 0;

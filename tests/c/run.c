@@ -23,7 +23,7 @@ static const test_case *const all[] = {
     sim_tests, corpus_tests, linger_tests, gather_tests, services_tests,
     listen_on_tests, idle_tests, message_time_tests, peers_tests, due_tests, unix_path_tests, length_tests,
     switch_tests, switch_policy_tests,
-    toy_tests, clock_tests, output_limit_tests, arrow_tests,
+    toy_tests, clock_tests, output_limit_tests, owed_tests, arrow_tests,
     foreign_tests, load_tests,
 };
 

@@ -258,7 +258,8 @@ int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
             int64_t max_delay_ns)
 {
     pmx_block block = {
-        .cut = PMX_LENGTHS, .count = w->log_count,
+        .cut = PMX_LENGTHS | (w->answers ? PMX_ANSWERS : 0u),
+        .count = w->log_count,
         .ids = (const uint64_t *)(const void *)w->ids.bytes,
         .bounds = w->lengths.bytes,
         .data = w->out.bytes, .size = w->out.size,

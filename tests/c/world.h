@@ -41,6 +41,7 @@ typedef struct {
     int echo;                   /* send back what comes */
     int forget;                 /* keep no messages, count their bytes */
     int gaps;                   /* leave delimiters in place */
+    int answers;                /* what is sent is PMX_ANSWERS */
     uint64_t bytes;
 
     buffer ids, lengths, out;   /* the log */
