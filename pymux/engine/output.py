@@ -16,7 +16,7 @@ __all__ = ["LARGE_PIECE", "SUBMIT_OVER", "Output", "to_bytes"]
 
 UNLET = 2**64 - 1  # the result of `pmx_queued` while another thread is inside
 SUBMIT_OVER = 4194304  # bytes of large pieces before the core takes the log
-SUBMIT_PIECES = 8192  # pieces before the core takes the log
+SUBMIT_ENTRIES = 16384  # entries of the log before the core takes it
 
 
 def to_bytes(data: Any) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.names import names_of, unpack_names
 from ..engine.ops import ABORT, CLOSE, PAUSE, RESUME, SEND_EOF
-from ..engine.output import SUBMIT_PIECES, to_bytes
+from ..engine.output import SUBMIT_ENTRIES, to_bytes
 from ..values.addresses import format_address
 from ..values.checks import duration
 from ..values.credentials import Credentials
@@ -199,8 +199,9 @@ class Connection:
         if len(data) > engine.large:
             engine.send_large(self.id, data)
         else:
-            log.entries += (self.id, data)
-            if len(log.entries) > 2 * SUBMIT_PIECES:
+            entries = log.entries
+            entries += (self.id, data)
+            if len(entries) > SUBMIT_ENTRIES:
                 engine.hand_over_log()
 
     def send_eof(self) -> None:
