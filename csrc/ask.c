@@ -21,19 +21,6 @@ uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id)
     return c && c->queue ? c->queue->size : 0;
 }
 
-/* The slots of a small mux move as it grows. */
-int pmx__do_queue_place(const pmx_mux *mux, uint64_t id,
-                        const pmx_queue *const **place)
-{
-    const pmx__conn *c = pmx__find(mux, id);
-    if (!c)
-        return -ENOENT;
-    if (mux->first_slots != PMX__SLAB)
-        return -ENOTSUP;
-    *place = (const void *)&c->queue;   /* pointers to structs are alike */
-    return 0;
-}
-
 int64_t pmx__do_pass_over(const pmx_mux *mux, uint64_t *ids, uint32_t count,
                           uint64_t most)
 {

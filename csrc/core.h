@@ -59,7 +59,7 @@ typedef struct pmx__chunk {
 } pmx__chunk;
 
 typedef struct {
-    size_t size;                /* first, as in pmx_queue */
+    size_t size;                /* in bytes */
     pmx__chunk *head, *tail;
 } pmx__queue;
 

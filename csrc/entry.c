@@ -167,11 +167,6 @@ uint64_t pmx_queued(pmx_mux *mux, uint64_t id)
     return queued;
 }
 
-int pmx_queue_place(pmx_mux *mux, uint64_t id, const pmx_queue *const **place)
-{
-    INSIDE(mux, int, pmx__do_queue_place(mux, id, place));
-}
-
 int64_t pmx_pass_over(pmx_mux *mux, uint64_t *ids, uint32_t count,
                       uint64_t most)
 {

@@ -370,16 +370,8 @@ int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
 int pmx_refused_peer(pmx_mux *mux, pmx_address *name);
 int pmx_policy_of(pmx_mux *mux, uint64_t id, pmx_policy *policy);
 /* Bytes that the kernel has not taken yet; UINT64_MAX: another thread is
- * inside. */
+ * inside. Those of all connections are stats.queued. */
 uint64_t pmx_queued(pmx_mux *mux, uint64_t id);
-/* The same without a call: the place of a pointer to the connection's queue,
- * which is NULL while nothing is queued. The place is valid until the turn
- * after the one that reports the connection as closed, or until the mux closes.
- * -ENOENT: the connection has ended; -ENOTSUP: the mux is small. */
-typedef struct {
-    size_t size;                /* in bytes */
-} pmx_queue;
-int pmx_queue_place(pmx_mux *mux, uint64_t id, const pmx_queue *const **place);
 /* Move the connections with at most so many bytes queued to the front, in
  * order; how many these are. The others are behind them, in any order. */
 int64_t pmx_pass_over(pmx_mux *mux, uint64_t *ids, uint32_t count,

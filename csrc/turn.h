@@ -65,8 +65,6 @@ int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
 int pmx__do_refused_peer(pmx_mux *mux, pmx_address *name);
 int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
 uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id);
-int pmx__do_queue_place(const pmx_mux *mux, uint64_t id,
-                        const pmx_queue *const **place);
 int64_t pmx__do_pass_over(const pmx_mux *mux, uint64_t *ids, uint32_t count,
                           uint64_t most);
 int64_t pmx__do_unacknowledged(const pmx_mux *mux, uint64_t id);

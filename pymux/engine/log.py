@@ -68,7 +68,7 @@ def sizes_of(block: Block) -> Iterator[tuple[int, int]]:
 
 
 @lru_cache(maxsize=256)
-def _longs(count: int) -> Any:
+def _longs(count: int) -> Callable[..., bytes]:
     return Struct(f"@{count}q").pack
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 from .._core import ffi, lib
@@ -44,6 +45,7 @@ class Output(Owned):
     """The second layer of an engine: the log, and the checks before it.
 
     Attributes:
+        counts: the core's figures, as they are now.
         log: messages and operations since the last turn.
         services: by number.
         large: a longer piece of any service goes through `send_large`.
@@ -52,6 +54,7 @@ class Output(Owned):
             told of, and perhaps older ones.
     """
 
+    counts: Any
     handed_over: int
     log: Log
     services: list[ServiceState]
@@ -180,11 +183,17 @@ class Output(Owned):
         """Return the bytes of a connection in the log and in the core."""
         if self.c is None:
             return 0
-        self.check()
-        queued = int(lib.pmx_queued(self.c, id))
-        if queued == UNLET:
-            raise busy()
-        return queued + self.log.queued(id)
+        if self.thread != get_ident():
+            self.check()
+        queued = 0
+        if self.counts.queued:  # of all connections: a look costs less than the call
+            queued = int(lib.pmx_queued(self.c, id))
+            if queued == UNLET:
+                raise busy()
+        log = self.log
+        if log.entries or log.pending:
+            queued += log.queued(id)
+        return queued
 
     def hand_over_log(self) -> None:
         """Hand over a log that has grown long inside a handler.

@@ -32,7 +32,6 @@ static void all_are_refused(world *w, uint64_t id)
     pmx_policy p = raw(), is;
     pmx_endpoint at = {.host = "127.0.0.1", .port = w->port};
     pmx_address names[2];
-    const pmx_queue *const *place = NULL;
     uint64_t made = 7;
     pmx_block block = {.cut = PMX_SHARED, .count = 1, .ids = &id,
                        .data = "never", .size = 5};
@@ -52,7 +51,6 @@ static void all_are_refused(world *w, uint64_t id)
     EQUAL(pmx_refused_peer(w->mux, names), -EBUSY);
     EQUAL(pmx_policy_of(w->mux, id, &is), -EBUSY);
     CHECK(pmx_queued(w->mux, id) == UINT64_MAX);
-    EQUAL(pmx_queue_place(w->mux, id, &place), -EBUSY);
     EQUAL(pmx_pass_over(w->mux, &id, 1, 0), -EBUSY);
     EQUAL(pmx_unacknowledged(w->mux, id), -EBUSY);
     EQUAL(pmx_socket(w->mux, id), -EBUSY);
@@ -215,8 +213,6 @@ static void a_small_mux_has_room_for_many(void)
         ids[i] = meet(&w, &peers[i]);
         mux_is_sound(w.mux);
     }
-    const pmx_queue *const *place;
-    EQUAL(pmx_queue_place(w.mux, ids[0], &place), -ENOTSUP);
     for (int i = 0; i < MANY; i++)
         put_text(peers[i], "question\n");
     UNTIL(&w, w.message_count == MANY);
@@ -232,36 +228,36 @@ static void a_small_mux_has_room_for_many(void)
 
 /* --- what is queued ------------------------------------------------------ */
 
-static void what_is_queued_can_be_read_where_it_is(void)
+/* A caller that sees that nobody has anything queued need not ask. */
+static void what_is_queued_is_counted_for_one_and_for_all(void)
 {
     world w;
-    pmx_sock peer;
+    pmx_sock peer, other;
     pmx_policy p = raw();
     buffer sent = {0}, got = {0};
     world_serve(&w, &p);
-    uint64_t id = meet_small(&w, &peer);
-    const pmx_queue *const *place, *const *none;
-    EQUAL(pmx_queue_place(w.mux, id, &place), 0);
-    CHECK(!*place);
-    EQUAL(pmx_queue_place(w.mux, id + (UINT64_C(2) << 32), &none), -ENOENT);
+    uint64_t id = meet_small(&w, &peer), idle = meet(&w, &other);
+    const pmx_stats *stats = pmx_counts(w.mux);
+    EQUAL(stats->queued, 0);
     fill(&sent, 6000000, 1);
     say(&w, id, sent.bytes, sent.size);
     turn(&w, 0);
-    CHECK(*place && (*place)->size > 0);
+    CHECK(pmx_queued(w.mux, id) > 0);
     do {
-        EQUAL(*place ? (*place)->size : 0, pmx_queued(w.mux, id));
+        EQUAL(pmx_queued(w.mux, id), stats->queued);
+        EQUAL(pmx_queued(w.mux, idle), 0);
         get(peer, &got);
         turn(&w, 0);
     } while (got.size < sent.size);
-    CHECK(!*place);
     EQUAL(pmx_queued(w.mux, id), 0);
+    EQUAL(stats->queued, 0);
     leave(peer);
-    UNTIL(&w, closed(&w, id));
-    CHECK(!*place);             /* until it is forgotten */
-    turn(&w, 0);
-    EQUAL(pmx_queue_place(w.mux, id, &place), -ENOENT);
+    leave(other);
+    UNTIL(&w, closed(&w, id) && closed(&w, idle));
+    EQUAL(pmx_queued(w.mux, id), 0);
     release(&sent);
     release(&got);
+    world_is_clean(&w);
     world_end(&w);
 }
 
@@ -373,7 +369,7 @@ const test_case entry_tests[] = {
     EACH(a_small_mux_has_room_for_many),
     EACH(a_batch_is_as_large_as_the_arena_it_is_given),
     EACH(a_turn_until_sent_ends_when_nothing_is_queued),
-    EACH(what_is_queued_can_be_read_where_it_is),
+    EACH(what_is_queued_is_counted_for_one_and_for_all),
     EACH(slow_readers_are_passed_over),
     {0},
 };
