@@ -16,6 +16,7 @@ from .output import to_bytes
 __all__ = [
     "Columns",
     "block_of",
+    "check_count",
     "columns_of",
     "columns_of_list",
     "copies_of",
@@ -71,18 +72,21 @@ def columns_of(
     return data, bounds, kind, flags
 
 
-def copies_of(replies: Any, rows: int) -> list[bytes | None]:
-    """Copy a list of answers.
-
-    Raises:
-        TypeError: an answer is not bytes-like.
-        ValueError: there is not one for each row.
-    """
+def check_count(replies: Any, rows: int) -> None:
+    """Raise ValueError if there is not one answer for each row."""
     if len(replies) != rows:
         raise ValueError(
             f"{len(replies)} replies to {rows} messages; "
             "give one for each, None for no answer"
         )
+
+
+def copies_of(replies: Any) -> list[bytes | None]:
+    """Copy a list of answers.
+
+    Raises:
+        TypeError: an answer is not bytes-like.
+    """
     return [None if reply is None else to_bytes(reply) for reply in replies]
 
 

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from ..engine.answers import columns_of
+from ..engine.answers import check_count, columns_of, copies_of
 from ..engine.arena import DATA, IDS, OFFSETS, Arena
 from ..engine.arrow import IDS as ARROW_IDS
 from ..engine.arrow import MESSAGES, export, export_stream
 from ..engine.bounds import ids_where
 from ..engine.notices import is_told, tell
 from ..engine.os_errors import error_from
-from ..engine.output import to_bytes
 from .arrow import ArrowArray, ArrowColumn
 from .later import Later
 from .status import CLOSED, names_for_log, note_end
@@ -404,11 +403,7 @@ class Batch:
         self._first_reply()
         if type(replies) is not list:
             replies = list(replies)
-        if len(replies) != self._rows:
-            raise ValueError(
-                f"{len(replies)} replies to {self._rows} messages; "
-                "give one for each, None for no answer"
-            )
+        check_count(replies, self._rows)
         engine = self._engine
         log = engine.log
         if not replies:
@@ -422,7 +417,7 @@ class Batch:
         except TypeError:
             self._replied = False
         conns = self.conns
-        copies = [None if reply is None else to_bytes(reply) for reply in replies]
+        copies = copies_of(replies)
         for conn, reply in zip(conns, copies):
             if reply is not None and len(reply) > self._service.reply_limit:
                 engine.check_reply(conn.id, len(reply))

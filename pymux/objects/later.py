@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.answers import (
     Columns,
     block_of,
+    check_count,
     columns_of,
     columns_of_list,
     copies_of,
@@ -139,7 +140,8 @@ class Later:
         """
         self._check()
         replies = replies if type(replies) is list else list(replies)
-        self._give(columns_of_list(copies_of(replies, self._debt.rows)))
+        check_count(replies, self._debt.rows)
+        self._give(columns_of_list(copies_of(replies)))
 
     def reply_data(
         self,

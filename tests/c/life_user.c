@@ -193,10 +193,9 @@ static void user_connects(void)
 
 static void user_does_something_to(int i)
 {
-    static const enum pmx_op mild[] = {PMX_PAUSE, PMX_RESUME, PMX_RESUME,
-                                       PMX_HOLD, PMX_RELEASE, PMX_RELEASE,
-                                       PMX_BEGUN, PMX_WHOLE, PMX_OWED,
-                                       PMX_WAITS};
+    static const enum pmx_op mild[] = {
+        PMX_PAUSE, PMX_RESUME, PMX_RESUME, PMX_HOLD, PMX_RELEASE, PMX_RELEASE,
+        PMX_BEGUN, PMX_WHOLE, PMX_OWED, PMX_WAITS};
     const conn *k = &life.conns[i];
     switch (choose(life.c, 13)) {
     case 0: case 1: case 2: case 3: case 4:
@@ -484,10 +483,9 @@ void write_log(void)
         size_t end = i + 1 < n ? (size_t)blocks[i + 1].size : life.out.size;
         uint32_t count = blocks[i].count;
         point(&blocks[i], (int)first, end, &used);
+        blocks[i].cut |= flags[i];
         first += count;
     }
-    for (uint32_t i = 0; i < n; i++)
-        blocks[i].cut |= flags[i];
     life.t.blocks = blocks;
     life.t.block_count = n;
     life.log_count = 0;
