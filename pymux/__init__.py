@@ -73,8 +73,9 @@ Backpressure
 Threads
     A mux belongs to the thread of its first harvest, and to its process. In any other
     thread or process every call raises RuntimeError. Any thread may call `wakeup`,
-    `call_threadsafe`, and a server's `stop`, `stats` and `address`. Handlers run in the
-    mux's thread, so a blocking call blocks every connection; use `to_thread`.
+    `call_threadsafe`, a server's `stop`, `stats` and `address`, and answer a batch by
+    its `Later`. Handlers run in the mux's thread, so a blocking call blocks every
+    connection; use `to_thread`, or `Batch.later`.
 """
 
 from typing import TYPE_CHECKING, Any
