@@ -47,6 +47,24 @@ CALLS = {
 }
 
 
+def test_a_child_may_not_answer_later_and_drops_nothing_of_its_parents(mux, lines):
+    _, peer = lines
+    peer.sendall(b"ping\n")
+    later = [mux.harvest(5).later()]
+
+    def child():
+        raises(lambda: later[0].reply([b"x"]))
+        raises(lambda: later[0].fail(ValueError()))
+        later.clear()
+        gc.collect()
+
+    in_child(child)
+    mux.harvest(0)
+    later[0].reply([b"pong"])
+    mux.harvest(0)
+    assert recv_exactly(peer, 5) == b"pong\n"
+
+
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_call_in_a_child_raises_and_harms_nothing(mux, call):
     conn, peer = pair(mux)
