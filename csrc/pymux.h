@@ -142,10 +142,10 @@ enum pmx_op {
      * unless it does already; they do not. */
     PMX_BEGUN,
     PMX_WHOLE,
-    /* Answers to the connection's messages are owed: they come in blocks that are
-     * PMX_ANSWERS, until PMX_WAITS says that all of them are in. Meanwhile its
-     * clock of idle time stands still, and it does not close though its peer
-     * has ended its stream. */
+    /* Answers to the connection's messages are owed. They come in blocks that
+     * are PMX_ANSWERS, until PMX_WAITS says that all of them are in. Meanwhile
+     * its idle clock stands still, and the connection does not close though its
+     * peer has ended its stream. */
     PMX_OWED
 };
 
