@@ -27,8 +27,8 @@ static int is_made_up_for(const injected_fault *f)
     default:
         break;
     }
-    switch (f->call) {
-    case CALL_accept: case CALL_bind: case CALL_close:
+    switch (f->call) {          /* bind() may be that of a source address */
+    case CALL_accept: case CALL_close:
     case CALL_epoll_create1: case CALL_epoll_pwait2: case CALL_epoll_wait:
     case CALL_fchmod: case CALL_flock: case CALL_fstatat:
     case CALL_getsockname: case CALL_listen: case CALL_openat: case CALL_pipe:
