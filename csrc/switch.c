@@ -59,9 +59,9 @@ static void go_on(pmx_mux *mux, uint32_t slot)
             break;
         }
     c->flags &= ~(uint32_t)(PMX__ENDING | PMX__RESET_LAST | PMX__SAY_ENDED);
-    int lost = !!(c->flags & (PMX__LOST | PMX__SEND_FAILED));
-    if (was_broken && (!lost || c->error == EPROTO || c->error == EMSGSIZE))
-        c->error = lost ? ECONNRESET : 0;       /* not the old framing's */
+    if (was_broken && (c->error == EPROTO || c->error == EMSGSIZE ||
+                       !(c->flags & (PMX__LOST | PMX__SEND_FAILED))))
+        c->error = c->flags & PMX__SEND_FAILED ? ECONNRESET : 0;
     if (c->flags & PMX__DROPPING)
         return;                 /* a stop has ended the input for good */
     c->flags &= ~(uint32_t)PMX__ENDED;

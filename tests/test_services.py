@@ -200,7 +200,7 @@ def test_a_harvest_that_a_handler_has_had_returns_an_empty_batch(mux):
         peer.sendall(b"x" * 100)
         peer.settimeout(0.001)
         while True:
-            batch = mux.harvest(10)
+            batch = mux.harvest(0.01)
             assert not batch
             assert (len(batch), batch.messages, bytes(batch.data)) == (0, [], b"")
             assert batch.offsets.tolist() == [0]
