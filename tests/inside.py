@@ -251,6 +251,11 @@ def keeps_spawned(mux):
     return bool(engine.nurseries or engine.guests)
 
 
+def keeps_ends(mux):
+    """Whether a mux still keeps coroutines that know of the end of a connection."""
+    return bool(mux._engine.aware)
+
+
 def waits_to_drain(mux):
     """How many coroutines wait in `drain` for another coroutine's connection."""
     return sum(map(len, engine_of(mux).guests.values()))

@@ -66,6 +66,27 @@ class Told:
             raise
 
 
+class Waits:
+    """An event that is not set, and queues that are empty and full."""
+
+    def __init__(self):
+        self.event = pymux.Event()
+        self.empty = pymux.Queue()
+        self.full = pymux.Queue(maxsize=1)
+        self.full.put_nowait("there")
+        self.named = {
+            "event": self.event.wait,
+            "get": self.empty.get,
+            "put": lambda: self.full.put("more"),
+        }
+
+    def go_on(self):
+        """Let the coroutines that wait go on."""
+        self.event.set()
+        self.empty.put_nowait("late")
+        self.full.get_nowait()
+
+
 class Hooked:
     """An object handler that keeps its hooks' calls, and the open connections."""
 

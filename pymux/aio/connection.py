@@ -179,6 +179,7 @@ class LoopConnection(Connection):
             # The core has discarded the output. It reports the loss soon.
             await reader.wait_in(reader.flushes)
         if reader.lost is not None:
+            reader.note_told()
             raise reader.closed_error()
 
     async def wait_closed(self) -> None:

@@ -95,6 +95,7 @@ class TaskDispatcher(ReaderDispatcher):
         conn = reader.conn
         reader.nursery = None  # no cycle is left behind
         self.readers.discard(reader)
+        self.engine.aware.discard(reader)
         try:
             if error is not None:
                 self.failed_in_task(conn, error)

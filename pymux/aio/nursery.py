@@ -45,6 +45,7 @@ class LoopNursery:
         """
         reader = self.reader
         if self._ended or is_closed(reader.conn):
+            reader.note_told()
             raise reader.closed_error()
         task: asyncio.Task[Any] = reader.engine.loop.create_task(coroutine)
         self.tasks.add(task)
@@ -84,6 +85,7 @@ class LoopNursery:
                 dispatcher.failed_in_task(reader.conn, error)
         finally:
             if error is not None and reader.task is not None:
+                reader.engine.aware.add(reader)
                 reader.task.cancel()
             if self._joined and not self.tasks:
                 self._joined = False

@@ -84,6 +84,8 @@ class Reader(ReceiveBuffer):
         self.wake()
         if gone:
             self.gone = True
+            if self.waiting is not None and self not in self.engine.aware:
+                self.waiting.look()
             self._settle(self.flushes)
             self._settle(self.ends)
             opening, self.opening = self.opening, None
@@ -100,6 +102,7 @@ class Reader(ReceiveBuffer):
         """Cancel the handler, once."""
         task, self.task = self.task, None
         if task is not None:
+            self.engine.aware.add(self)
             task.cancel()
 
     def is_at_work(self) -> bool:
@@ -124,6 +127,17 @@ class Reader(ReceiveBuffer):
                 future.set_result(None)
         futures.clear()
         self.engine.expect_sends()
+
+    # --- the handler's task -------------------------------------------------
+
+    def is_run_by(self, task: Any) -> bool:
+        """Whether a task runs the connection's handler."""
+        return self.coroutine is not None and task.get_coro() is self.coroutine
+
+    def note_told(self) -> None:
+        task = asyncio.current_task(self.engine.loop)
+        if task is not None and self.is_run_by(task):
+            self.engine.aware.add(self)
 
     # --- called by tasks ---------------------------------------------------
 

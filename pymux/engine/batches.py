@@ -37,6 +37,7 @@ class Batches(Connections):
         dialled: buffers of the connections that a task has dialled, by the task.
         nurseries: the `Nursery` of each task that has spawned others, by the task.
         guests: tasks that wait for output of another task's connection, by its buffer.
+        aware: tasks that know that their connection has ended: they were told so.
         late: expired timeouts of coroutines, raised once the batch is dispatched.
     """
 
@@ -57,6 +58,7 @@ class Batches(Connections):
         self.dialled: dict[Any, list[Any]] = {}
         self.nurseries: dict[Any, Any] = {}
         self.guests: dict[Any, list[Any]] = {}
+        self.aware: set[Any] = set()
         self._ends_before = self.ends  # `ends` before the batch of turn `_counted`
         self._counted = 0
         self._news = False  # True if the last batch has more than messages

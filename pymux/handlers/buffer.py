@@ -134,6 +134,7 @@ class ReceiveBuffer:
                     self.engine.log.op(self.conn.id | RELEASE)
             return data
         if self.lost is not None or is_closed(self.conn):
+            self.note_told()
             raise self.closed_error()
         return None
 
@@ -151,6 +152,23 @@ class ReceiveBuffer:
         self.over = True
         if gone and error is not None and self.lost is None:
             self.lost = error
+
+    def note_told(self) -> None:
+        """Note that `ConnectionClosed` is raised in the coroutine that runs, if it is
+        the connection's own."""
+
+    def check_end(self) -> None:
+        """Raise `ConnectionClosed` in the connection's own coroutine, unless the
+        connection is open, or the coroutine was told of the end before."""
+        ended = self.lost is not None or is_closed(self.conn)
+        if ended and self not in self.engine.aware:
+            self.engine.aware.add(self)
+            raise self.closed_error()
+
+    def ends_wait(self) -> bool:
+        """Return True if the end of the connection is raised where the coroutine
+        waits."""
+        return False
 
     def closed_error(self) -> ConnectionClosed:
         """Make the error that recv and drain raise after the connection is lost."""

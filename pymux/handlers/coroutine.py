@@ -77,7 +77,7 @@ class CoroutineDispatcher(BufferedDispatcher):
             task = buffer_of(conn)
             if task is not None:
                 self.outlived(task)
-                if self.late and task.waiting in ("recv", "drain"):
+                if self.late and task.ends_wait():
                     self.told.add(task)
                 task.end(error, True)
                 nursery = self.engine.nurseries.get(task)
@@ -120,6 +120,7 @@ class CoroutineDispatcher(BufferedDispatcher):
         """Forget a task that has ended."""
         self.orphans.discard(task)
         self.told.discard(task)
+        self.engine.aware.discard(task)
 
     # --- what a nursery needs ---------------------------------------------------
 

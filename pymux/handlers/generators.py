@@ -50,6 +50,9 @@ class Closer(Task):
         self.coroutine: Coroutine[Any, Any, Any] = finish(generator)
         self.owner = owner
 
+    def check_end(self) -> None:
+        """Do nothing: there is no connection."""
+
     def ended(self, error: BaseException) -> None:
         """Forget the task: the generator is finished, or its cleanup raised."""
         self.owner.closers.remove(self)

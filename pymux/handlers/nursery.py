@@ -7,8 +7,9 @@ last of them:
 - Where the body returns, the connection stays open until the children have ended.
 - Where the body or a child raises, the error is reported once, the connection ends as
   for any handler that raises, and the others are cancelled.
-- Where the connection ends, the children are cancelled. The body notices when it uses
-  the connection, as without children.
+- Where the connection ends, the children are cancelled. The body is told where it uses
+  the connection or waits for an `Event` or in a `Queue`, as without children. A body
+  that waits for its children goes on waiting.
 
 A child that is cancelled gets `Cancelled` in its await. It may clean up, and await in
 order to do so. What it raises then is reported too.
@@ -81,6 +82,9 @@ class Child(Task):
         """Cancel the coroutine: the server ends."""
         self.cancel_now("the server has ended")
 
+    def check_end(self) -> None:
+        """Do nothing: the coroutine is cancelled when its connection ends."""
+
     def done(self) -> bool:
         """Return True once the coroutine has ended."""
         return self._done
@@ -119,6 +123,7 @@ class Nursery:
         """
         body, dispatcher = self.body, self._dispatcher
         if self._ended or is_closed(body.conn) or dispatcher.is_told(body):
+            body.note_told()
             raise body.closed_error()
         child = Child(self, coroutine, copy_context())
         self._children[child] = None
@@ -196,6 +201,7 @@ class Nursery:
                 self.end(why)
             finally:
                 if body in body.engine.nurseries:
+                    body.engine.aware.add(body)
                     body.throw(Cancelled(f"{body.conn!r}: {why}"))
 
 

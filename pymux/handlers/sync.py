@@ -2,6 +2,11 @@
 
 They work alike on a mux and in asyncio. A coroutine that is woken runs in the mux's
 next turn, or in the loop's next step, never inside the call that wakes it.
+
+The end of its connection ends a handler's wait: else peers that come and go could pile
+up coroutines that wait for nothing. A handler is told of that end once, here or by its
+connection, and may then wait in order to clean up. `engine.aware` has those that were
+told. What a handler has spawned is cancelled (see nursery.py).
 """
 
 from __future__ import annotations
@@ -12,9 +17,11 @@ from collections import deque
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ..objects.connection import Connection
+from ..objects.status import buffer_of
 from ..values.checks import LARGEST, whole
 from .buffer import EAGER
-from .current import RESTING, running_asyncio
+from .current import HOME, RESTING, running_asyncio
 from .tasks import Wait, sleep
 
 if TYPE_CHECKING:
@@ -29,40 +36,63 @@ class Pause(Wait):
     """A coroutine's wait for another coroutine.
 
     Attributes:
-        woken: the coroutine goes on soon.
+        alone: the coroutine goes on soon, and no other one that waited with it.
     """
 
-    __slots__ = ("_future", "_task", "call", "woken")
+    __slots__ = ("_future", "_task", "alone", "call")
 
     is_idle: bool = True
+    ends_with_connection: bool = True
 
     def __init__(self, call: str) -> None:
         self.call: str = call
-        self.woken: bool = False
+        self.alone: bool = False
         self._task: Task | None = None
         self._future: Any = None
 
     def begin(self, task: Task) -> None:
         """Note the task, which `wake` resumes."""
+        task.check_end()
         self._task = task
 
     async def over(self) -> None:
-        """Wait until `wake` is called."""
+        """Wait until `wake` is called.
+
+        Raises:
+            ConnectionClosed: the coroutine is a handler's, whose connection has ended.
+        """
         asyncio = running_asyncio()
-        if asyncio is None:
-            await self
-        else:
-            self._future = asyncio.get_running_loop().create_future()
-            task = asyncio.current_task()
-            RESTING.add(task)
-            try:
-                await self._future
-            finally:
-                RESTING.discard(task)
+        if asyncio is not None:
+            await self._over_in_asyncio(asyncio)
+            return
+        await self
+        if self._task is not None:
+            self._task.check_end()  # perhaps it has ended since `wake`
+
+    async def _over_in_asyncio(self, asyncio: Any) -> None:
+        task = asyncio.current_task()
+        reader = reader_of(task)
+        if reader is not None:
+            reader.check_end()
+            reader.waiting = self
+        self._future = asyncio.get_running_loop().create_future()
+        RESTING.add(task)
+        try:
+            await self._future
+        finally:
+            RESTING.discard(task)
+            if reader is not None:
+                reader.waiting = None
+        if reader is not None:
+            reader.check_end()
+
+    def look(self) -> None:
+        """In asyncio: let the coroutine see that its connection has ended."""
+        if not self._future.done():
+            self._future.set_result(None)
 
     def wake(self) -> None:
         """Let the coroutine go on."""
-        self.woken = True
         if self._task is not None:
             self._task.engine.calls.append((self._resume, ()))
         elif self._future is not None and not self._future.done():
@@ -72,6 +102,17 @@ class Pause(Wait):
         task = self._task
         if task is not None and task.waiting is self:  # else it has given up
             task.resume(None)
+
+
+def reader_of(task: Any) -> Any:
+    """Return the buffer of the connection whose handler a task of asyncio runs, or
+    None."""
+    home = HOME.get(None)
+    conn = None if home is None else home()
+    reader = buffer_of(conn) if isinstance(conn, Connection) else None
+    if reader is None or not reader.is_run_by(task):
+        return None
+    return reader
 
 
 class Pauses:
@@ -84,23 +125,29 @@ class Pauses:
         self._waiting: deque[Pause] = deque()
 
     async def wait(self) -> None:
-        """Wait to be woken. A coroutine that gives up although it was woken wakes the
-        next one in its place."""
+        """Wait to be woken. A coroutine that gives up although it alone was woken
+        wakes the next one in its place.
+
+        Raises:
+            ConnectionClosed: the coroutine is a handler's, whose connection has ended.
+        """
         pause = Pause(self._call)
         self._waiting.append(pause)
         try:
             await pause.over()
         except BaseException:
-            if pause.woken:
+            if pause.alone:
                 self.wake_one()
-            else:
+            elif pause in self._waiting:
                 self._waiting.remove(pause)
             raise
 
     def wake_one(self) -> None:
         """Wake the coroutine that has waited longest, if there is one."""
         if self._waiting:
-            self._waiting.popleft().wake()
+            pause = self._waiting.popleft()
+            pause.alone = True
+            pause.wake()
 
     def wake_all(self) -> None:
         """Wake every coroutine that waits."""
@@ -150,6 +197,8 @@ class Event(Shared):
         server.call_threadsafe(lambda mux: event.set())
 
     Raises:
+        ConnectionClosed: by `wait`, in a handler that is not told yet that its
+            connection has ended, or was closed.
         RuntimeError: a method is called in another thread than that of the
             coroutines that have waited, while that thread lives.
 
@@ -186,7 +235,12 @@ class Event(Shared):
         self._set = False
 
     async def wait(self) -> None:
-        """Wait until the flag is set; return at once if it is."""
+        """Wait until the flag is set; return at once if it is.
+
+        Raises:
+            ConnectionClosed: the connection of the handler that waits has ended. It
+                is raised unless the handler has been told so before.
+        """
         self._enter()
         if self._set:
             await self._turn()
@@ -204,7 +258,7 @@ class Queue(Shared, Generic[T]):
 
     Iteration, ``async for item in queue``, ends once the queue is closed and empty.
     Several coroutines may wait, and are woken in turn. A `get` that ends by a
-    `timeout`, or by the end of its coroutine, takes no item.
+    `timeout`, or by the end of its coroutine or connection, takes no item.
 
     Args:
         maxsize: how many items the queue holds before `put` waits; None does not
@@ -212,6 +266,8 @@ class Queue(Shared, Generic[T]):
 
     Raises:
         TypeError, ValueError: maxsize is no int, or is less than 1.
+        ConnectionClosed: by `get` and `put`, in a handler that has to wait and is not
+            told yet that its connection has ended, or was closed.
         RuntimeError: a method is called in another thread than that of the
             coroutines that have waited, while that thread lives.
 
@@ -276,6 +332,8 @@ class Queue(Shared, Generic[T]):
 
         Raises:
             ValueError: the queue is closed, perhaps meanwhile. The item is not in it.
+            ConnectionClosed: the connection of the handler that waits has ended, as
+                for `Event.wait`. The item is not in the queue.
         """
         self._enter()
         if self._is_full():
@@ -309,6 +367,8 @@ class Queue(Shared, Generic[T]):
 
         Raises:
             EOFError: there is none, and the queue is closed.
+            ConnectionClosed: the connection of the handler that waits has ended, as
+                for `Event.wait`.
         """
         self._enter()
         if self._items:

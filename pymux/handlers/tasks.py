@@ -44,12 +44,14 @@ class Wait:
     Attributes:
         call: the name of the call that waits, for error messages.
         is_idle: a connection's peer does not wait for what this is a wait for.
+        ends_with_connection: the end of the coroutine's connection ends the wait.
     """
 
     __slots__ = ()
 
     call: str
     is_idle: bool = False
+    ends_with_connection: bool = False
 
     def begin(self, task: Task) -> None:
         """Begin to wait, for a task whose `waiting` is this wait."""
@@ -177,6 +179,29 @@ class Task(TaskBuffer):
         """Return what a task awaits to drain a connection that is another task's."""
         return Guest(buffer)
 
+    # --- the end of the connection ----------------------------------------
+
+    def ends_wait(self) -> bool:
+        """Return True if the end of the connection is raised where the coroutine
+        waits."""
+        waiting = self.waiting
+        if type(waiting) is str:
+            return waiting in ("recv", "drain")
+        ends = getattr(waiting, "ends_with_connection", False)
+        return ends and self not in self.engine.aware
+
+    def end(self, error: BaseException | None, gone: bool) -> None:
+        if gone and self.ends_wait():
+            self.engine.aware.add(self)
+            if type(self.waiting) is not str:
+                self.note_end(error, gone)
+                self.throw(self.closed_error())
+        super().end(error, gone)
+
+    def note_told(self) -> None:
+        if self.engine.running is self:
+            self.engine.aware.add(self)
+
     # --- waiting ----------------------------------------------------------
 
     def limit(self, timeout: float) -> None:
@@ -294,6 +319,7 @@ class Task(TaskBuffer):
         order to clean up."""
         self.over = True
         self.untaken = None
+        self.engine.aware.add(self)
         number = errno.ECONNABORTED
         text = f"{self.conn!r}: the server has ended"
         error = ConnectionClosed(number, text, connection=self.conn)

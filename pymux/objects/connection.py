@@ -418,6 +418,7 @@ class Connection:
                 waited = True
                 await suspend(task.next_turn("drain"))
             if buffer.lost is not None:
+                buffer.note_told()
                 raise buffer.closed_error()
             if self._status == CLOSED:
                 return

@@ -119,8 +119,12 @@ def fail(conn: Connection, error: BaseException) -> None:
 
 
 def refusal(conn: Connection) -> ConnectionClosed:
-    """Return the error of a `send` that the connection's status forbids."""
-    text = "send_eof() was called" if conn._status == SEND_ENDED else "is closed"
+    """Return the error to raise for a `send` that the connection's status forbids."""
+    text = "send_eof() was called"
+    if conn._status != SEND_ENDED:
+        text = "is closed"
+        if conn._buffer is not None:
+            conn._buffer.note_told()
     return ConnectionClosed(f"{conn!r}: {text}", connection=conn)
 
 

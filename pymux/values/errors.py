@@ -18,8 +18,9 @@ class ConnectionClosed(ConnectionError):
     """The connection has ended, or its sending direction has.
 
     `send` raises this error after the end, and a coroutine's `recv` and `drain`
-    raise it when the connection was lost. A handler need not catch the error: one
-    that escapes is the normal end of the connection it names.
+    raise it when the connection was lost. The end of its connection raises it in a
+    coroutine handler that waits for an `Event` or in a `Queue`. A handler need not
+    catch the error: one that escapes is the normal end of the connection it names.
 
     Attributes:
         connection: the connection that has ended.
