@@ -8,7 +8,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .hosts import know
 
 LOCAL = ("127.0.0.1", 0)
@@ -228,6 +228,64 @@ def test_what_is_dialled_is_reset_with_the_rest_at_the_deadline(backend):
         with upstream, pytest.raises(ConnectionResetError):
             while upstream.recv(10):
                 pass
+
+
+@pytest.mark.parametrize("spawned", [False, True])
+def test_a_coroutine_that_dials_is_told_of_the_deadline_and_not_of_the_dial(
+    backend, spawned
+):
+    begun, ends, told = [], [], []
+
+    async def dials(address):
+        begun.append(True)
+        try:
+            await pymux.dial(address)
+        except BaseException as error:
+            ends.append(error)
+            raise
+
+    async def handler(conn):
+        if spawned:
+            pymux.spawn(dials(address))
+        else:
+            await dials(address)
+
+    with (
+        util.full_backlog() as address,
+        util.serving(
+            handler, backend, on_error=lambda *error: told.append(error)
+        ) as server,
+        util.connect(server.address),
+    ):
+        util.wait_until(lambda: begun)
+        util.settle(server)
+        server.stop(0.05)
+    kind = pymux.Cancelled if spawned else pymux.ConnectionClosed
+    assert [type(end) for end in ends] == [kind]
+    assert told == []
+
+
+def test_a_dial_that_fails_in_a_cleanup_behind_the_deadline_raises(backend):
+    begun, ends = [], []
+
+    async def handler(conn):
+        begun.append(True)
+        try:
+            await pymux.sleep(3600)
+        finally:
+            try:
+                await pymux.dial(("127.0.0.1", util.free_port()))
+            except OSError as error:
+                ends.append(error.errno)
+
+    with (
+        inside.grace(20),
+        util.serving(handler, backend) as server,
+        util.connect(server.address),
+    ):
+        util.wait_until(lambda: begun)
+        server.stop(0.05)
+    assert ends == [errno.ECONNREFUSED]
 
 
 def test_arguments_that_cannot_be_are_refused_at_the_call():

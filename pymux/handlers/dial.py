@@ -82,6 +82,11 @@ class DialledBuffer(TaskBuffer):
         if self.is_awaited("dial"):
             self.task.resume(self.conn)
 
+    def knows_of_stop(self) -> bool:
+        """Return False if a `stop` that is out of time has yet to tell the coroutine,
+        which then gets that end where it waits."""
+        return bool(self.task.owner.is_told(self.task))
+
     def fail(self, error: OSError | None) -> None:
         """Raise the error of a failed connect in the coroutine."""
         if self.is_awaited("dial"):
@@ -105,7 +110,7 @@ class DialDispatcher(BufferedDispatcher):
             buffer = buffer_of(conn)
             if buffer is None:
                 continue
-            if conn in failed:
+            if conn in failed and (not self.late or buffer.knows_of_stop()):
                 buffer.fail(error)
             buffer.end(error, True)
 

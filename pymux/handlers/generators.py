@@ -108,6 +108,10 @@ class Generators:
             self.closers.append(closer)
             closer.resume(None)
 
+    def is_told(self, closer: Closer) -> bool:
+        """Return True: a generator that is being finished is told of no other end."""
+        return True
+
     def failed(self, error: BaseException) -> None:
         """Report an error of a generator's cleanup, without a connection. After the
         dispatcher is gone, raise the error as finalizers do."""

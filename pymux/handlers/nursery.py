@@ -176,6 +176,10 @@ class Nursery:
         if raised:
             raise raised[0]
 
+    def is_told(self, child: Child) -> bool:
+        """Return True if a child knows that the server ends."""
+        return self._dispatcher.is_told(child)
+
     def finished(self, child: Child, error: BaseException | None) -> None:
         """Take note that a child has returned, or raised an error."""
         del self._children[child]
