@@ -182,6 +182,25 @@ def test_one_can_be_cancelled_while_the_others_go_on(loop, told):
     assert told.notes == ["one", "two"]
 
 
+def test_one_that_is_cancelled_at_once_is_never_started(loop):
+    begun, spawned = [], []
+
+    async def child():
+        begun.append(True)
+
+    async def handler(conn):
+        spawned.append(pymux.spawn(child()))
+        spawned[0].cancel()
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL) as server:
+            assert await everything(server.address, b"") == b""
+        assert spawned[0].done()
+
+    loop.run(main())
+    assert begun == []
+
+
 def test_a_stop_waits_for_what_was_spawned_until_its_deadline(loop, told):
     gate = pymux.Event()
 
