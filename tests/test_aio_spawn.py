@@ -182,6 +182,20 @@ def test_one_can_be_cancelled_while_the_others_go_on(loop, told):
     assert told.notes == ["one", "two"]
 
 
+def test_to_await_one_says_what_to_await_instead(loop, told):
+    async def handler(conn):
+        await asyncio.gather(pymux.spawn(asyncio.sleep(0)))
+
+    async def main():
+        async with pymux.aio.serve(handler, LOCAL, on_error=told.on_error) as server:
+            assert await everything(server.address, b"") == b""
+
+    loop.run(main())
+    ((_, kind, text),) = told.errors
+    assert kind is TypeError
+    assert "let it set a pymux.Event" in text
+
+
 def test_one_that_is_cancelled_at_once_is_never_started(loop):
     begun, spawned = [], []
 

@@ -242,6 +242,20 @@ def test_what_is_not_a_coroutine_of_a_handler_is_refused(backend, told):
     ] * 3
 
 
+def test_to_await_one_says_what_to_await_instead(backend, told):
+    async def child():
+        await pymux.sleep(0)
+
+    async def handler(conn):
+        await pymux.spawn(child())
+
+    with util.serving(handler, backend, on_error=told.on_error) as server:
+        assert util.everything(server.address, b"") == b""
+    ((_, kind, text),) = told.errors
+    assert kind is TypeError
+    assert "is not awaited; let it set a pymux.Event, or put its result in" in text
+
+
 # --- dialled connections -------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Coroutine handlers: the async generators they leave, and awaits that do not wait."""
 
+import asyncio
 import contextlib
 import gc
 import sys
@@ -220,6 +221,48 @@ def test_a_forgotten_await_is_warned_of(backend, name, call):
     texts = [str(one.message) for one in caught if one.category is RuntimeWarning]
     (text,) = [text for text in texts if "never awaited" in text]
     assert name in text
+
+
+@pytest.mark.parametrize("sent", ["by the coroutine", "by another one", "in asyncio"])
+def test_what_was_sent_without_its_await_says_await(backend, sent):
+    errors = []
+
+    async def handler(conn):
+        try:
+            if sent == "by another one":
+                conn.send(asyncio.sleep(0))
+            else:
+                conn.send(conn.recv())
+        except TypeError as error:
+            errors.append(str(error))
+
+    async def main():
+        async with pymux.aio.serve(handler, ("127.0.0.1", 0)) as server:
+            await asyncio.to_thread(util.everything, server.address, b"x")
+
+    if sent == "in asyncio":
+        if util.NO_GUESTS:
+            pytest.skip(util.WHY_NO_GUESTS)
+        asyncio.run(main())
+    else:
+        with util.serving(handler, backend) as server:
+            util.everything(server.address, b"x")
+    util.collect()  # no warning says the same again
+    (text,) = errors
+    assert "cannot be sent: await it before" in text
+    assert "conn.send(await conn.recv())" in text
+
+
+def test_what_was_returned_without_its_await_ends_its_connection(backend):
+    told = []
+    with util.serving(
+        lambda conn, data: conn.recv(),
+        backend,
+        on_error=lambda conn, error: told.append(type(error)),
+    ) as server:
+        assert util.everything(server.address, b"x") == b""
+    util.collect()
+    assert told == [TypeError]
 
 
 # --- awaits that are satisfied at once -----------------------------------------------

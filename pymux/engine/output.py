@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Coroutine
 from threading import get_ident
 from typing import Any
 
@@ -24,7 +25,7 @@ def to_bytes(data: Any) -> bytes:
     """Copy the bytes of a bytes-like object.
 
     Raises:
-        TypeError: `data` is a str, or not bytes-like.
+        TypeError: `data` is a str, was not awaited, or is not bytes-like.
     """
     if type(data) is bytes:  # a subclass is copied: the log compares types
         return data
@@ -36,9 +37,22 @@ def to_bytes(data: Any) -> bytes:
         with memoryview(data) as view:  # PyPy would release the view late
             return bytes(view)
     except TypeError:
+        if isinstance(data, Awaitable):
+            raise _not_awaited(data) from None
         raise TypeError(
             f"a {type(data).__name__} cannot be sent; bytes-like data is needed"
         ) from None
+
+
+def _not_awaited(data: Awaitable[Any]) -> TypeError:
+    """Return the error of sending what nobody has awaited."""
+    if isinstance(data, Coroutine):
+        data.close()  # else Python warns too
+    kind = type(data).__name__
+    return TypeError(
+        f"an object of type {kind} cannot be sent: await it before, in a coroutine "
+        "handler, as in conn.send(await conn.recv())"
+    )
 
 
 class Output(Owned):

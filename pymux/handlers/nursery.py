@@ -224,6 +224,9 @@ class Nursery:
 class Spawned:
     """A coroutine that `spawn` has started.
 
+    It is not awaited, and what it returns is dropped: to wait for it, or for what it
+    has found, let it set an `Event` or put its result in a `Queue`, and await that.
+
     >>> async def tick(conn):
     ...     while True:
     ...         await sleep(10)
@@ -240,6 +243,15 @@ class Spawned:
     def __init__(self, task: Any) -> None:
         # Private: `spawn` makes these.
         self._task = task
+
+    if not TYPE_CHECKING:  # which says so itself
+
+        def __await__(self):
+            """Refuse `await`: TypeError."""
+            raise TypeError(
+                "a spawned coroutine is not awaited; let it set a pymux.Event, or put "
+                "its result in a pymux.Queue, and await that"
+            )
 
     def cancel(self) -> None:
         """Raise `Cancelled` in the coroutine's await, soon after this call.
