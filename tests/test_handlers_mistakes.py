@@ -6,6 +6,7 @@ import errno
 import functools
 import inspect
 import socket
+from unittest import mock
 
 import pytest
 
@@ -150,6 +151,28 @@ def test_a_callable_that_tells_no_parameters_is_taken():
     assert pymux.Server(Told(), LOCAL)
 
 
+@pytest.mark.parametrize("wrap", [lambda fn: fn, functools.partial])
+@pytest.mark.parametrize("method", [bytes.split, dict.get])
+def test_a_method_that_is_bound_to_no_object_is_a_type_error(method, wrap):
+    with pytest.raises(
+        TypeError, match=r"method of (bytes|dict) objects.*handler\(conn"
+    ):
+        pymux.Server(wrap(method), LOCAL)
+
+
+def test_an_object_that_has_every_attribute_is_taken(backend):
+    handler = mock.Mock()
+    handler.received.side_effect = lambda conn, data: conn.send(data)
+    handler.received.return_value = None
+    with util.serving(handler, backend, framing=LINES) as server:
+        with util.connect(server.address) as client:
+            client.sendall(b"hello\n")
+            assert util.recv_exactly(client, 6) == b"hello\n"
+            handler.started.assert_called_once()
+        util.wait_until(lambda: handler.closed.called)
+    handler.stopping.assert_called_once()
+
+
 def test_annotations_may_name_what_only_a_type_checker_knows():
     def handler(conn: "Unknown", data: "Unknown"):  # noqa: F821
         return data
@@ -187,6 +210,15 @@ ALIKE = [
     ("stoping", lambda self, m: None, "stopping"),
     ("clsoed", of_two, "closed"),
     ("clossed", of_two, "closed"),
+    ("on_start", lambda self, mux: None, "started"),
+    ("onStarted", lambda self, m: None, "started"),
+    ("start", lambda self, mux: None, "started"),
+    ("startup", lambda self, mux: None, "started"),
+    ("on_stop", lambda self, mux: None, "stopping"),
+    ("stop", lambda self, mux: None, "stopping"),
+    ("stopped", lambda self, server: None, "stopping"),
+    ("shutdown", lambda self, mux: None, "stopping"),
+    ("connected", of_one, "opened"),
     ("on_open", of_one, "opened"),
     ("onOpen", of_one, "opened"),
     ("on_connect", lambda self, ws: None, "opened"),
@@ -271,6 +303,11 @@ HELPERS = {
     "called": of_one,
     "receiver": of_one,
     "start": of_one,
+    "stop": lambda self: None,
+    "shutdown": lambda self, mux, now: None,
+    "on_start": lambda self, job: None,
+    "startup": lambda self, path: None,
+    "connected": lambda self, name: None,
     "send": of_two,
     "handle": of_two,
     "handle_close": of_one,

@@ -224,5 +224,7 @@ def full_name(handler: Any) -> str:
     """Name a handler for the log: "module.function", or "module.Class" of an object."""
     while isinstance(handler, partial):
         handler = handler.func
-    named = handler if hasattr(handler, "__qualname__") else type(handler)
-    return f"{named.__module__}.{named.__qualname__}"
+    if not isinstance(getattr(handler, "__qualname__", None), str):
+        handler = type(handler)
+    module = getattr(handler, "__module__", None)  # a method in C has none
+    return f"{module}.{handler.__qualname__}" if module else str(handler.__qualname__)

@@ -6,6 +6,7 @@ import inspect
 import weakref
 from typing import Any
 
+from ..values.checks import shown
 from .base import HOOKS, Dispatcher, hooks_of
 from .batch import BatchDispatcher
 from .coroutine import CoroutineDispatcher
@@ -39,12 +40,16 @@ def dispatcher_for(handler: Any) -> type[Dispatcher]:
     name = f"the handler {name_of(handler)}"
     refuse_yield(handler, name)
     check_hooks(handler, name)
-    if mark_of(handler):
-        check_call(handler, "handler(batch)", name)
-        return BatchDispatcher
-    if any(callable(getattr(handler, method, None)) for method in METHODS):
+    marked = mark_of(handler) is not None
+    if not marked and any(callable(getattr(handler, one, None)) for one in METHODS):
         check_object(handler)
         return ObjectDispatcher
+    bare = inspect.isroutine(handler) and not getattr(handler, "__dict__", None)
+    if callable(handler) and not bare:
+        check_names(handler, HOOKS)
+    if marked:
+        check_call(handler, "handler(batch)", name)
+        return BatchDispatcher
     if is_async(handler):
         check_call(
             handler, "handler(conn)", name, "; it awaits conn.recv() for messages"
@@ -62,7 +67,16 @@ def dispatcher_for(handler: Any) -> type[Dispatcher]:
 
 
 def check_hooks(handler: Any, name: str) -> None:
-    """Raise TypeError for a hook that cannot be called as ours are."""
+    """Raise TypeError for a hook that cannot be called as ours are.
+
+    A number named `started` is an object's own; a function has no use for one.
+    """
+    if inspect.isroutine(handler):
+        for hook in HOOKS:
+            value = getattr(handler, hook, None)
+            if value is not None and not callable(value):
+                needed = f"a function {hook}({HOOKS[hook]}) is needed"
+                raise TypeError(f"{hook} of {name} is {shown(value)}; {needed}")
     for hook, method in hooks_of(handler).items():
         where = f"{hook} of {name}"
         if is_async(method):

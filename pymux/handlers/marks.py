@@ -82,6 +82,9 @@ def is_async(fn: Any) -> bool:
 
 
 def mark_of(handler: Any) -> tuple[int, int] | None:
-    """Return the (messages, nanoseconds) that a batch handler gathers, else None."""
-    mark: tuple[int, int] | None = getattr(handler, MARK, None)
-    return mark
+    """Return the (messages, nanoseconds) that a batch handler gathers, else None.
+
+    An object may have every attribute that it is asked for, as a Mock has.
+    """
+    mark = getattr(handler, MARK, None)
+    return mark if isinstance(mark, tuple) else None

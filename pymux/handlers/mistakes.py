@@ -11,8 +11,10 @@ import inspect
 import sys
 from collections.abc import Mapping
 from difflib import SequenceMatcher
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
+
+from .marks import mark_of
 
 __all__ = ["answer_returned", "check_call", "check_names", "near_names"]
 
@@ -33,6 +35,7 @@ WORDS = {
     "onopen": "opened",
     "onopened": "opened",
     "onconnect": "opened",
+    "connected": "opened",
     "onconnected": "opened",
     "onconnection": "opened",
     "message": "received",
@@ -54,9 +57,22 @@ WORDS = {
     "disconnected": "closed",
     "ondisconnect": "closed",
     "ondisconnected": "closed",
+    "start": "started",
+    "startup": "started",
+    "onstart": "started",
+    "onstarted": "started",
+    "onstartup": "started",
+    "stop": "stopping",
+    "stopped": "stopping",
+    "shutdown": "stopping",
+    "onstop": "stopping",
+    "onstopped": "stopping",
+    "onstopping": "stopping",
+    "onshutdown": "stopping",
 }
 CONNECTIONS = {"c", "conn", "connection", "client", "peer", "sock", "socket"}
 CONNECTIONS |= {"ws", "websocket", "transport", "stream", "session", "channel"}
+MUXES = {"m", "mux", "multiplexer", "server"}
 NEAR = 0.82  # of difflib's ratio: one letter of six is another
 
 SURE, TYPO, WORD = "sure", "typo", "word"
@@ -72,7 +88,11 @@ def check_names(handler: Any, methods: Mapping[str, str]) -> None:
       with the same letters, and the method takes as many arguments as ours; or
     - the name is a plain word for ours, or one with `on_` (`close`, `on_message`),
       the method takes as many arguments as ours, and its first parameter is named
-      as a connection is (`conn`, `client`, `ws`, ...). `on_close(conn)` counts.
+      as a connection is (`conn`, `client`, `ws`, ...), or as a mux is, where ours
+      takes one. `on_close(conn)` counts; or
+    - the method is `@batched`, and its name is neither `received` nor begins with
+      an underscore: a batch would reach no other method. A name of the first kinds
+      needs no check of its arguments then.
 
     Case and underscores inside a name do not matter. A name that begins with an
     underscore, and an attribute that cannot be called, is never refused.
@@ -82,8 +102,11 @@ def check_names(handler: Any, methods: Mapping[str, str]) -> None:
     """
     for name, ours in near_names(handler, methods):
         method = f"{type(handler).__name__}.{name}"
+        if inspect.isroutine(handler):
+            method = f"{handler.__name__}.{name}"
+        arguments = "batch" if mark_of(getattr(handler, name)) else methods[ours]
         raise TypeError(
-            f"{method} looks like {ours}({methods[ours]}), which this handler lacks, "
+            f"{method} looks like {ours}({arguments}), which this handler lacks, "
             f"and pymux would never call {method}; name it {ours}, or, if it is a "
             f"helper, begin its name with _ or define {ours} too"
         )
@@ -93,13 +116,17 @@ def near_names(handler: Any, methods: Mapping[str, str]) -> list[tuple[str, str]
     """Return (name, ours) for each name that `check_names` refuses."""
     found = []
     for name in dir(handler):
-        ours, kind = _meaning(name, tuple(methods))
-        if not ours or callable(getattr(handler, ours, None)):
+        if name.startswith("_") or name in methods:
             continue
         method = _method(handler, name)
-        if method is not None and (
-            kind == SURE or _is_called_as(method, name, methods[ours], kind == WORD)
-        ):
+        if method is None:
+            continue
+        ours, kind = _meaning(name, tuple(methods))
+        if mark_of(method):
+            ours, kind = "received", SURE
+        if ours not in methods or callable(getattr(handler, ours, None)):
+            continue
+        if kind == SURE or _is_called_as(method, name, methods[ours], kind == WORD):
             found.append((name, ours))
     return found
 
@@ -107,8 +134,6 @@ def near_names(handler: Any, methods: Mapping[str, str]) -> list[tuple[str, str]
 @lru_cache(maxsize=4096)
 def _meaning(name: str, methods: tuple[str, ...]) -> tuple[str, str]:
     """Return which of our methods a name may mean, and how sure that is."""
-    if name.startswith("_") or name in methods:
-        return "", ""
     bare = name.replace("_", "").lower()
     for names, kind in (FOREIGN, SURE), (WORDS, WORD):
         if names.get(bare) in methods:
@@ -126,14 +151,15 @@ def _method(handler: Any, name: str) -> Any:
     found = inspect.getattr_static(handler, name, None)
     if isinstance(found, (staticmethod, classmethod)):
         return getattr(handler, name)
-    return getattr(handler, name) if inspect.isroutine(found) else None
+    is_method = inspect.isroutine(found) or mark_of(found)
+    return getattr(handler, name) if is_method else None
 
 
-def _is_called_as(method: Any, name: str, call: str, with_conn: bool) -> bool:
+def _is_called_as(method: Any, name: str, call: str, by_name: bool) -> bool:
     """Whether a method takes the arguments of a call of ours.
 
     Args:
-        with_conn: whether the first one has to be named as a connection is.
+        by_name: whether the first one has to be named as a connection, or a mux, is.
     """
     signature = _signature(method)
     if signature is None:
@@ -148,7 +174,8 @@ def _is_called_as(method: Any, name: str, call: str, with_conn: bool) -> bool:
     counts = {len(ours), 1} if name.lower().startswith("on") else {len(ours)}
     if len(needed) not in counts:
         return False
-    return not with_conn or needed[0].lower() in CONNECTIONS | {ours[0]}
+    first = MUXES if ours[0] == "mux" else CONNECTIONS
+    return not by_name or needed[0].lower() in first
 
 
 def check_call(fn: Any, call: str, name: str, hint: str = "") -> None:
@@ -162,11 +189,11 @@ def check_call(fn: Any, call: str, name: str, hint: str = "") -> None:
         hint: what else may be meant.
     """
     signature = _signature(fn)
-    if signature is None:
-        return
     try:
-        signature.bind(*range(call.count(",") + 1))
+        if signature is not None:
+            signature.bind(*range(call.count(",") + 1))
     except TypeError:
+        assert signature is not None
         bare = [
             one.replace(annotation=one.empty, default=one.empty)
             for one in signature.parameters.values()
@@ -174,6 +201,12 @@ def check_call(fn: Any, call: str, name: str, hint: str = "") -> None:
         raise TypeError(
             f"{name} takes {inspect.Signature(bare)}, but is called as {call}{hint}"
         ) from None
+    kind = _class_of_method(fn)
+    if kind not in (None, object):
+        raise TypeError(
+            f"{name} is a method of {kind.__name__} objects, but is called as {call}: "
+            f"its first argument would be no {kind.__name__}"
+        )
 
 
 def _signature(fn: Any) -> inspect.Signature | None:
@@ -193,6 +226,15 @@ def _signature(fn: Any) -> inspect.Signature | None:
         return None
 
 
+def _class_of_method(fn: Any) -> type | None:
+    """Return the class of a method in C that is bound to no object, as `bytes.upper`;
+    None of any other callable."""
+    while isinstance(fn, partial) and not fn.args:
+        fn = fn.func
+    found: type | None = getattr(fn, "__objclass__", None)
+    return found if inspect.ismethoddescriptor(fn) else None
+
+
 def answer_returned(handler: Any, returned: Any) -> TypeError:
     """Return the error of a batch handler that has returned something."""
     if inspect.iscoroutine(returned):
@@ -207,5 +249,7 @@ def answer_returned(handler: Any, returned: Any) -> TypeError:
 
 def name_of(handler: Any) -> str:
     """Return the name of a function, or of the type of another handler."""
-    name: str = getattr(handler, "__qualname__", None) or type(handler).__qualname__
-    return name
+    while isinstance(handler, partial):
+        handler = handler.func
+    name = getattr(handler, "__qualname__", None)
+    return name if isinstance(name, str) else type(handler).__qualname__
