@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .._core import lib
+from ..values.checks import LARGEST, as_int, shown
 from .backends import select_limit
 from .owner import BUSY, busy
 
@@ -25,29 +26,46 @@ class HasFileno(Protocol):
 
 
 def number_of(fileobj: Any) -> int:
-    """Return the descriptor of a file object."""
-    number = fileobj
-    if type(fileobj) is not int:
+    """Return the descriptor of a file object.
+
+    Raises:
+        TypeError: it is neither a whole number nor an object with `fileno()`.
+        ValueError: the number is negative, or the object is closed or has none.
+    """
+    needed = "a descriptor or an open object with fileno() is needed"
+    text = f"fileobj is {shown(fileobj)}; {needed}"
+    number = as_int(fileobj)
+    if number is None:
         try:
-            number = int(fileobj.fileno())
-        except (AttributeError, TypeError, ValueError):
-            number = -1
-    if number < 0:
-        raise ValueError(
-            f"fileobj is {fileobj!r}; a descriptor or an open object with fileno() "
-            "is needed"
-        )
-    return int(number)
+            number = as_int(fileobj.fileno())
+        except (AttributeError, TypeError):
+            pass
+        except ValueError:  # a closed file, and one without a descriptor
+            raise ValueError(text) from None
+    if number is None:
+        raise TypeError(text)
+    if not 0 <= number <= LARGEST:
+        raise ValueError(text)
+    return number
 
 
 def check_events(events: Any) -> int:
-    """Return events, or raise ValueError if they are none."""
-    if type(events) is not int or not events or events & ~BOTH:
-        raise ValueError(
-            f"events is {events!r}; selectors.EVENT_READ, EVENT_WRITE or both "
-            "(EVENT_READ | EVENT_WRITE) are accepted"
-        )
-    return events
+    """Return events as an int.
+
+    Raises:
+        TypeError: events are no whole number.
+        ValueError: events are none of `selectors`.
+    """
+    number = as_int(events)
+    text = (
+        f"events is {shown(events)}; selectors.EVENT_READ, EVENT_WRITE or both "
+        "(EVENT_READ | EVENT_WRITE) are accepted"
+    )
+    if number is None:
+        raise TypeError(text)
+    if not number or number & ~BOTH:
+        raise ValueError(text)
+    return number
 
 
 class Watch:
@@ -106,7 +124,7 @@ class Watch:
             events: `selectors.EVENT_READ`, `selectors.EVENT_WRITE` or both.
 
         Raises:
-            ValueError: events are wrong.
+            TypeError, ValueError: events are no int, or a wrong one.
             RuntimeError: the watch is closed, or this is another thread than the mux's.
             OSError: the file was closed; the watch is closed now, too.
         """

@@ -143,7 +143,8 @@ class MuxBase:
             The mux's `close()` ends all watches.
 
         Raises:
-            ValueError, TypeError: an argument is wrong, or the file is watched already.
+            TypeError: an argument is of a wrong type.
+            ValueError: an argument is wrong, or the file is watched already.
             OSError: the backend cannot watch the file: a closed one, a regular file
                 on epoll, a number over select's limit.
         """

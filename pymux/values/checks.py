@@ -12,6 +12,7 @@ import operator
 from typing import Any
 
 __all__ = [
+    "as_int",
     "check_backlog",
     "check_min_messages",
     "check_mode",
@@ -55,17 +56,23 @@ def whole(name: str, value: Any, least: int, most: int, needed: str = "") -> int
         TypeError: the value is no whole number.
         ValueError: the value is out of the range.
     """
-    if type(value) is not int:
-        try:
-            if _is_bool(value):
-                raise TypeError
-            value = operator.index(value)
-        except TypeError:
-            needed = f"an int from {least} to {most}{needed and ' ' + needed} is needed"
-            raise TypeError(f"{name} is {shown(value)}; {needed}") from None
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {shown(value)}; it must be from {least} to {most}")
-    return int(value)
+    count = as_int(value)
+    if count is None:
+        needed = f"an int from {least} to {most}{needed and ' ' + needed} is needed"
+        raise TypeError(f"{name} is {shown(value)}; {needed}")
+    if not least <= count <= most:
+        raise ValueError(f"{name} is {shown(count)}; it must be from {least} to {most}")
+    return count
+
+
+def as_int(value: Any) -> int | None:
+    """A whole number as an int; None of anything else, and of a bool."""
+    if type(value) is int:
+        return value
+    try:
+        return None if _is_bool(value) else int(operator.index(value))
+    except TypeError:
+        return None
 
 
 def number(name: str, value: Any, needed: str = "seconds are needed") -> float:
