@@ -144,14 +144,17 @@ class TaskDispatcher(ReaderDispatcher):
         for nursery in list(self.nurseries):
             nursery.end()
 
-    def report(self, conn: Connection | None, error: BaseException) -> None:
+    def report(
+        self, conn: Connection | None, error: BaseException, what: str = ""
+    ) -> None:
         """Pass an error to on_error, else to the loop's exception handler."""
         if self.on_error is not None:
-            super().report(conn, error)
+            super().report(conn, error, what)
             return
-        of = f"of {conn!r}" if conn is not None else "of a timer"
+        if conn is not None:
+            what = f"the handler of {conn!r}"
         self.engine.loop.call_exception_handler(
-            {"message": f"the handler {of} raised", "exception": error}
+            {"message": f"{what} raised", "exception": error}
         )
 
     def runs(self, task: Any) -> bool:

@@ -210,7 +210,7 @@ class OutgoingEngine(LoopEngine):
     """The engine of the connections that were dialled in a loop."""
 
     context: contextvars.Context
-    on_callback_error: Callable[[BaseException], None] | None
+    on_callback_error: Callable[[BaseException, str], None] | None
 
     def __init__(
         self,
@@ -332,9 +332,9 @@ class OutgoingEngine(LoopEngine):
             del _ENGINES[self._key]
 
 
-def _report(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
+def _report(loop: asyncio.AbstractEventLoop, error: BaseException, what: str) -> None:
     loop.call_exception_handler(
-        {"message": "a timer of a connection's mux raised", "exception": error}
+        {"message": f"{what} of a connection's mux raised", "exception": error}
     )
 
 

@@ -28,7 +28,7 @@ class ServerEngine(LoopEngine):
     """The engine of a server; it refers to the server until both have ended."""
 
     handlers: Any
-    on_callback_error: Callable[[BaseException], None] | None
+    on_callback_error: Callable[[BaseException, str], None] | None
 
     server: Server | None = None
 

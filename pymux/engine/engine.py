@@ -38,13 +38,14 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._core import ffi, lib
+from ..values.addresses import format_address
 from ..values.errors import BackendUnavailable
 from ..values.stats import COUNTED, Stats
 from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, unavailable
 from .batches import Batches
 from .connections import Objects
-from .notices import tell
+from .notices import only, tell
 from .owner import BUSY, FORKED, busy
 from .state import DISPATCHING, IDLE
 from .structs import from_core
@@ -81,7 +82,7 @@ class Engine(Batches):
     c: Any
     close_asked: bool
     handlers: Any
-    on_callback_error: Callable[[BaseException], None] | None
+    on_callback_error: Callable[[BaseException, str], None] | None
     timers: Timers
 
     def __init__(
@@ -271,16 +272,38 @@ class Engine(Batches):
         pauses, shortages = counts.accept_pauses, counts.shortages
         refused = counts.refused_per_peer
         if shortages != self._shortages:
-            text = f"{self.describe()}: accepting pauses, peers wait in the backlog"
-            if self.may_tell("shortage", "shortage", text):
-                why = self.os_error(int(counts.shortage), "").args[1]
-                tell("shortage", "%s (%d times so far): %s", text, shortages, why)
+            self._warn_of_shortage(int(counts.shortage), int(shortages))
         if pauses - shortages != self._pauses - self._shortages:
             self._warn_of_limit(int(counts.full), "max_connections", 1)
         if refused != self._refused:
             more = refused - self._refused
             self._warn_of_limit(int(counts.refuser), "max_per_peer", more)
         self._pauses, self._shortages, self._refused = pauses, shortages, refused
+
+    def _warn_of_shortage(self, number: int, times: int) -> None:
+        """Warn that no listener accepts, for want of descriptors or memory."""
+        where = [format_address(one) for one in self._addresses()]
+        text = f"accepting pauses at {', '.join(where)}, peers wait in the backlog"
+        local = only(self._addresses())
+        if self.may_tell("shortage", "shortage", text, local=local):
+            why = self.os_error(number, "").args[1]
+            far = "the first time" if times == 1 else f"{times} times so far"
+            tell("shortage", "%s (%s): %s", text, far, why, local=local)
+
+    def addresses_of(self, dispatcher: Any) -> Any:
+        """Return the address of the listeners of a handler; a list of several; None
+        without a listener, or when the core cannot be asked."""
+        return only(self._addresses(dispatcher))
+
+    def _addresses(self, dispatcher: Any = None) -> list[Any]:
+        """List the addresses of all listeners, or of those of one handler."""
+        if self.c is None or self.thread != get_ident():
+            return []
+        found = []
+        for id, (service, _) in list(self.listening.items()):
+            if dispatcher in (None, self.services[service].dispatcher):
+                found.append(self.listener_address(id))
+        return [one for one in found if one is not None]
 
     def _warn_of_limit(self, id: int, name: str, count: int) -> None:
         """Warn that a listener has max_connections, or a peer of it max_per_peer."""

@@ -33,7 +33,7 @@ from ..values.errors import FATAL
 from . import clock
 from .timers import Timers
 
-__all__ = ["LEVELS", "Notices", "is_told", "place_of", "tell", "users_part"]
+__all__ = ["LEVELS", "Notices", "is_told", "only", "place_of", "tell", "users_part"]
 
 LOGGER = logging.getLogger("pymux")
 LEVELS = {
@@ -111,6 +111,13 @@ def place_of(error: BaseException) -> str:
     code = part.tb_frame.f_code
     name = getattr(code, "co_qualname", code.co_name)
     return f"{name} ({os.path.basename(code.co_filename)}, line {part.tb_lineno})"
+
+
+def only(values: list[Any]) -> Any:
+    """Return the value if all are the same, None if there is none, or else the list."""
+    if not values:
+        return None
+    return values[0] if all(one == values[0] for one in values) else list(values)
 
 
 class _Kind:

@@ -40,7 +40,8 @@ def to_bytes(data: Any) -> bytes:
         if isinstance(data, Awaitable):
             raise _not_awaited(data) from None
         raise TypeError(
-            f"a {type(data).__name__} cannot be sent; bytes-like data is needed"
+            f"an object of type {type(data).__name__} cannot be sent; bytes-like data "
+            "is needed"
         ) from None
 
 

@@ -59,7 +59,8 @@ class Turns(Output):
         notices: what was told an operator lately.
         slow_after: seconds after which a handler is slow; None measures nothing.
         lends_signals: return that descriptor after each wait, as threads take turns.
-        on_callback_error: gets the exceptions of timers and calls; None: raised.
+        on_callback_error: gets the exceptions of timers, watches and calls, each with
+            the words for what has raised; None: raised.
     """
 
     arena: Arena
@@ -92,7 +93,7 @@ class Turns(Output):
         self.calls: deque[tuple[Callable[..., Any], Any]] = deque()
         self.watches: dict[int, Watch] = {}  # by descriptor
         self.ready: dict[Watch, int] = {}  # events that were not told yet
-        self.on_callback_error: Callable[[BaseException], None] | None = None
+        self.on_callback_error: Callable[[BaseException, str], None] | None = None
         self.wakeup_fd = lib.pmx_wakeup_fd(c)
         self.takes_signals = False
         self.lends_signals = False
@@ -167,7 +168,7 @@ class Turns(Output):
         ran = False
         for watch in list(self.ready):
             if watch in self.ready:  # no other call has closed it
-                self.run_call(watch._call, ())
+                self.run_call(watch._call, (), "a watch")
                 ran = True
         now, newest = clock.now(), self.timers.made
         for _ in range(len(self.calls)):
@@ -177,13 +178,19 @@ class Turns(Output):
             self.run_call(fn, args)
             ran = True
         while (due := self.timers.pop_due(now, newest)) is not None:
-            self.run_call(*due)
+            self.run_call(*due, "a timer")
             ran = True
         return ran
 
-    def run_call(self, fn: Any, args: Any) -> None:
+    def run_call(
+        self, fn: Any, args: Any, what: str = "a call by call_threadsafe"
+    ) -> None:
         """Make a call as a handler is called: it may not harvest, and a close takes
-        effect when the call has ended."""
+        effect when the call has ended.
+
+        Args:
+            what: the words for what calls, for a report of an error.
+        """
         before, self.state = self.state, DISPATCHING
         measured = self.slow_after is not None and before is not DISPATCHING
         began = clock.now() if measured else 0.0
@@ -192,7 +199,7 @@ class Turns(Output):
         except BaseException as error:
             if self.on_callback_error is None or isinstance(error, FATAL):
                 raise
-            self.on_callback_error(error)
+            self.on_callback_error(error, what)
         finally:
             self.state = before
             if measured:

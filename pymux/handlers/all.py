@@ -60,7 +60,9 @@ class Handlers:
         """Make a handler service 0, which also reports errors of timers and calls."""
         dispatcher = self._dispatcher(handler, on_error)
         self.engine.services[0].dispatcher = dispatcher
-        self.engine.on_callback_error = lambda error: dispatcher.report(None, error)
+        self.engine.on_callback_error = lambda error, what: dispatcher.report(
+            None, error, f"{what} of the server of the handler {dispatcher.name}"
+        )
         self.on_error = on_error
         self._numbers[id(handler), id(on_error)] = 0
         self._dispatchers[0] = dispatcher

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ..engine.notices import APART, place_of, tell
 from ..objects.batch import Batch
 from ..objects.connection import Connection
+from ..objects.returned import batch_returned
 from ..objects.rows import failed_connects, row_count
 from ..objects.status import engine_of, fail, names_for_log
 from ..values.errors import FATAL, ends_in
-from .mistakes import answer_returned
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -87,7 +87,7 @@ class Dispatcher:
             hook(self.engine.mux())
         except BaseException as error:
             if not self.has_ended(error):
-                self.report_or_leave(None, error)
+                self.report_or_leave(None, error, f"{name} of the handler {self.name}")
 
     def serving(self) -> contextlib.AbstractContextManager[None]:
         """Let this thread serve while the block runs."""
@@ -123,59 +123,67 @@ class Dispatcher:
         try:
             returned = handler(batch)
             if returned is not None:
-                raise answer_returned(handler, returned)
+                raise batch_returned(handler, returned)
         except BaseException as error:
             if self.has_ended(error):
                 return
             for conn in set(batch.conns):
                 fail(conn, error)
-            self.report_or_leave(None, error)
+            self.report_or_leave(None, error, f"the batch handler {self.name}")
 
     # --- errors -----------------------------------------------------------
 
-    def report(self, conn: Connection | None, error: BaseException) -> None:
-        """Give an error of a handler to on_error, or else log the error."""
+    def report(
+        self, conn: Connection | None, error: BaseException, what: str = ""
+    ) -> None:
+        """Give an error of a handler to on_error, or else log the error.
+
+        Args:
+            conn: the connection whose handler has raised, or None.
+            what: without a connection, the words for what has raised.
+        """
         if self.on_error is None:
-            self.log_error(conn, error)
+            self.log_error(conn, error, what)
             return
         try:
             self.on_error(conn, error)
         except FATAL as second:
             self.engine.leave(second)
         except BaseException as second:
-            self.log_error(conn, second, "on_error raised")
+            self.log_error(conn, second, f"on_error of the handler {self.name}")
 
     def log_error(
-        self, conn: Connection | None, error: BaseException, text: str = ""
+        self, conn: Connection | None, error: BaseException, what: str
     ) -> None:
         """Log an error with its traceback; one that comes again and again is counted.
 
         Args:
             conn: the connection of the handler, or None.
             error: the error.
-            text: what has happened; "" for an error of the handler.
+            what: the words for what has raised; "" for the handler itself.
         """
         where = place_of(error)
-        what = text or f"the handler {self.name} raised"
+        whole = what or f"the handler {self.name}"
         peer, local = names_for_log(conn)
+        if conn is None:
+            local = self.engine.addresses_of(self)
         about = {"local": local, "handler": self.name}
-        count = f"{what} {type(error).__name__} in {where}"
-        key = "raised", id(self), what, type(error), where
+        count = f"{whole} raised {type(error).__name__} in {where}"
+        key = "raised", id(self), whole, type(error), where
         if not self.engine.may_tell(key, "raised", count, apart=APART, **about):
             return
-        if not text:
-            whose = "a batch, a hook, a timer or a generator of the handler"
-            text = f"{whose} {self.name} raised"
-            if conn is not None:
-                text = f"the handler {self.name} of {conn!r} raised"
-        tell("raised", "%s", text, error=error, peer=peer, **about)
+        if conn is not None:
+            whole += f" of {conn!r}" if not what else f", for {conn!r},"
+        tell("raised", "%s raised", whole, error=error, peer=peer, **about)
 
-    def report_or_leave(self, conn: Connection | None, error: BaseException) -> None:
+    def report_or_leave(
+        self, conn: Connection | None, error: BaseException, what: str = ""
+    ) -> None:
         """Report an error, unless the error has to leave pymux (see FATAL)."""
         if isinstance(error, FATAL):
             self.engine.leave(error)
         else:
-            self.report(conn, error)
+            self.report(conn, error, what)
 
     def failed(self, conn: Connection, error: BaseException) -> None:
         """End the connection of a handler that raised, after flushing its output.

@@ -6,13 +6,14 @@ import inspect
 import weakref
 from typing import Any
 
+from ..objects.returned import name_of
 from ..values.checks import shown
 from .base import HOOKS, Dispatcher, hooks_of
 from .batch import BatchDispatcher
 from .coroutine import CoroutineDispatcher
 from .function import FunctionDispatcher
 from .marks import is_async, mark_of
-from .mistakes import check_call, check_names, name_of, near_names
+from .mistakes import check_call, check_names, near_names
 from .object import METHODS, ObjectDispatcher
 
 __all__ = ["dispatcher_for"]

@@ -119,4 +119,5 @@ class Generators:
         if dispatcher is None:
             raise error
         if not dispatcher.has_ended(error):
-            dispatcher.report_or_leave(None, error)
+            what = f"the cleanup of a generator of the handler {dispatcher.name}"
+            dispatcher.report_or_leave(None, error, what)

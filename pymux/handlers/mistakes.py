@@ -16,7 +16,7 @@ from typing import Any
 
 from .marks import mark_of
 
-__all__ = ["answer_returned", "check_call", "check_names", "near_names"]
+__all__ = ["check_call", "check_names", "near_names"]
 
 # Names that only asyncio and Twisted have, without their underscores.
 FOREIGN = {
@@ -233,23 +233,3 @@ def _class_of_method(fn: Any) -> type | None:
         fn = fn.func
     found: type | None = getattr(fn, "__objclass__", None)
     return found if inspect.ismethoddescriptor(fn) else None
-
-
-def answer_returned(handler: Any, returned: Any) -> TypeError:
-    """Return the error of a batch handler that has returned something."""
-    if inspect.iscoroutine(returned):
-        returned.close()  # else Python warns that nobody awaited it
-    kind = type(returned).__name__
-    return TypeError(
-        f"the batch handler {name_of(handler)} returned an object of type {kind}, "
-        "which would not be sent; answer with batch.reply(replies) or "
-        "batch.reply_data(data), and return None"
-    )
-
-
-def name_of(handler: Any) -> str:
-    """Return the name of a function, or of the type of another handler."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    name = getattr(handler, "__qualname__", None)
-    return name if isinstance(name, str) else type(handler).__qualname__

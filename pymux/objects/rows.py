@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.arena import MANY
 from ..engine.output import LARGE_PIECE, SUBMIT_OVER, to_bytes
+from .returned import message_returned
 from .status import CLOSED, GONE, OPEN, answer
 from .switch import begin_rows, give_rows, give_runs
 
@@ -134,7 +135,7 @@ def call_for_each(batch: Batch, handler: Handler, failed: Failed) -> None:
         if type(reply) is not bytes or len(reply) > batch._service.large:
             if reply is None:
                 return
-            reply = _look_at(engine, conn, reply)
+            reply = _look_at(engine, conn, reply, handler)
         if conn._status == OPEN and reply is not None:
             engine.log.entries += (conn.id, reply)
         elif reply is not None:
@@ -193,7 +194,7 @@ def _run_loop(
             if (
                 type(reply) is not bytes or len(reply) > service.large
             ) and reply is not None:
-                reply = _look_at(engine, conn, reply)
+                reply = _look_at(engine, conn, reply, handler)
             log.pending.append(reply)
     except BaseException as error:
         begun = len(log.rows) - order.__length_hint__()
@@ -206,9 +207,14 @@ def _run_loop(
     return True
 
 
-def _look_at(engine: Engine, conn: Connection, reply: Any) -> bytes | None:
+def _look_at(
+    engine: Engine, conn: Connection, reply: Any, handler: Handler
+) -> bytes | None:
     """Return the bytes of a reply that is large or no bytes; None if logged."""
-    data = to_bytes(reply)
+    try:
+        data = to_bytes(reply)
+    except TypeError:
+        raise message_returned(handler, reply) from None
     size = len(data)
     if size > engine.reply_limit:
         engine.check_reply(conn.id, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..engine.notices import tell
+from ..engine.notices import only, tell
 from ..engine.owner import FORKED
 from ..values.addresses import format_address
 from ..values.stats import totals
@@ -70,8 +70,3 @@ def places(plan: Plan) -> str:
 def about(plan: Plan) -> dict[str, Any]:
     """Return the attributes of a record of a whole server."""
     return {"local": only(plan.addresses), "handler": only(plan.handler_names)}
-
-
-def only(values: list[Any]) -> Any:
-    """Return the value, if all are the same, or else the list."""
-    return values[0] if all(one == values[0] for one in values) else list(values)
