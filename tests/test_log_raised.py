@@ -57,7 +57,8 @@ WORDS = {
     "stopping": f"stopping of the handler {ME}.Hooked raised",
     "timer": f"a timer of the server of the handler {ME}.Hooked raised",
     "watch": f"a watch of the server of the handler {ME}.Hooked raised",
-    "call": f"a call by call_threadsafe of the server of the handler {ME}.Hooked raised",
+    "call": f"a call by call_threadsafe of the server of the handler {ME}.Hooked"
+    " raised",
 }
 
 

@@ -91,7 +91,7 @@ async def connect(
         # `conn` and `opening` hold the error, whose traceback holds this frame:
         # delete both, so that no cycle is left behind.
         del conn
-        raise type(error)(error.errno, error.strerror, str(asked)) from None
+        raise asked.not_connected(error) from None
     except BaseException:
         if conn is not None:
             conn.abort()

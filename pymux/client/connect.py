@@ -52,7 +52,7 @@ def connect(
     Raises:
         TimeoutError: the connection was not made in time.
         OSError: the connection was not made. The subclass tells the cause, as
-            ConnectionRefusedError or FileNotFoundError.
+            ConnectionRefusedError or FileNotFoundError, and `filename` the address.
         ValueError: the address is malformed, the timeout is negative, or an option
             cannot apply: a client takes no handler, and not every limit.
         TypeError: the framing is a `Splitter`, or an argument has a wrong type.

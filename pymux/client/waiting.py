@@ -14,7 +14,7 @@ import errno
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from ..engine.os_errors import meaning
+from ..engine.os_errors import aborted, meaning
 from ..objects.base import engine_of
 from ..objects.rows import has_news, row_count
 from ..objects.status import keep_names
@@ -120,9 +120,7 @@ class Waiting:
             self._wait(None)
             self._note()
         if not self._opened:
-            raise self._error or ConnectionAbortedError(
-                errno.ECONNABORTED, f"not connected to {self._names()[0]!r}"
-            )
+            raise settings.not_connected(self._error or aborted(None))
         keep_names(self._conn)  # any thread may read them
 
     def _wait(self, timeout: float | None) -> None:

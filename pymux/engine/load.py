@@ -12,7 +12,7 @@ from ..values.framing import Framing, Raw
 from ..values.limits import Limits
 from .backends import choose, unavailable
 from .os_errors import meaning
-from .structs import endpoints, policy
+from .structs import MOST_ENDPOINTS, endpoints, policy
 
 __all__ = ["Load"]
 
@@ -58,7 +58,7 @@ class Load:
         plan.count, plan.size = len(questions), len(questions[0])
         texts = [ffi.from_buffer(b"".join(ring)) for ring in (questions, answers)]
         plan.questions, plan.answers = (ffi.cast("uint8_t *", one) for one in texts)
-        plan.endpoints, plan.endpoint_count = where, count
+        plan.endpoints, plan.endpoint_count = where, min(count, MOST_ENDPOINTS)
         rules = policy((framing, None), LIMITS, half_open=False, timeout=timeout)
         plan.policy = rules
         place = ffi.new("pmx_load **")

@@ -46,6 +46,7 @@ __all__ = [
 
 # Of the two, the error of IPv4 is told if neither answers: each machine has IPv4.
 LOCALHOST = "::1", "127.0.0.1"
+MOST_ENDPOINTS = 1024  # that the core takes for one connection
 
 
 def _numeric(host: str, port: int) -> tuple[Any, ...]:
@@ -122,17 +123,19 @@ def endpoints(address: Any, *, listen: bool) -> tuple[Any, int, Any]:
 
 
 def endpoints_to(settings: Settings) -> tuple[Any, int, Any]:
-    """What `endpoints` returns of the settings of a call that connects.
+    """What `endpoints` returns of the settings of a call that connects: the first
+    MOST_ENDPOINTS, where a name has more addresses.
 
     Raises:
         OSError: no address has the family of the source address.
     """
     found, count, keep = endpoints(settings.address, listen=False)
     if settings.source_address is None:
-        return found, count, keep
+        return found, min(count, MOST_ENDPOINTS), keep
     source, _, keep_source = endpoints(settings.source_address, listen=True)
     is_ipv6 = b":" in ffi.string(source[0].host)
     fit = [i for i in range(count) if (b":" in ffi.string(found[i].host)) is is_ipv6]
+    fit = fit[:MOST_ENDPOINTS]
     if not fit:
         raise OSError(
             errno.EAFNOSUPPORT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 from typing import Any
@@ -15,6 +16,9 @@ from ..values.limits import Limits
 from .all import service_to_dial
 
 __all__ = ["Adopts"]
+
+NEEDED = "a connected stream socket, TCP or Unix, is needed"
+UNFIT = {errno.EBADF, errno.EINVAL, errno.ENOTCONN, errno.ENOTSOCK, errno.EPROTOTYPE}
 
 
 class Adopts(MuxBase):
@@ -64,19 +68,24 @@ class Adopts(MuxBase):
         check_reply_framing(reply_framing)
         framings = framing, reply_framing
         rules = policy(framings, limits, half_open=half_open)
-        number, half_open = service_to_dial(engine, handler, half_open)
+        number, half_open = service_to_dial(engine, handler, half_open, "adopt")
         rules.half_open, rules.service = half_open, number
-        conn: Connection = engine.adopt(sock, rules, framings)
+        try:
+            conn: Connection = engine.adopt(sock, rules, framings)
+        except OSError as error:
+            if error.errno not in UNFIT:
+                raise
+            why = f"{error.strerror}; {NEEDED}"
+            raise OSError(error.errno, why, error.filename) from None
         return conn
 
 
 def _check_plain(sock: Any) -> None:
     """Raise TypeError for what is no socket, or not a plain one."""
-    needed = "a connected stream socket, TCP or Unix, is needed"
     if not isinstance(sock, socket.socket):
-        raise TypeError(f"sock is {sock!r}; {needed}")
+        raise TypeError(f"sock is {sock!r}; {NEEDED}")
     loaded = sys.modules.get("ssl")
     if loaded is not None and isinstance(sock, loaded.SSLSocket):
         raise TypeError(
-            f"sock is {sock!r}, over which pymux would speak plain text; {needed}"
+            f"sock is {sock!r}, over which pymux would speak plain text; {NEEDED}"
         )

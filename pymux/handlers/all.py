@@ -269,16 +269,21 @@ def service_to_listen(
     return number, handlers.half_open(number)
 
 
-def service_to_dial(engine: Engine, handler: Any, half_open: bool) -> tuple[int, bool]:
+def service_to_dial(
+    engine: Engine, handler: Any, half_open: bool, call: str = "connect"
+) -> tuple[int, bool]:
     """Return the same for an outgoing connection. Without a handler, the handler
     that runs gets the connection.
+
+    Args:
+        call: the name of the user's call, for an error.
 
     Raises:
         TypeError, ValueError: as in `service_to_listen`.
         RuntimeError: the running handler cannot take the connection.
     """
     if handler is None:
-        return _running_service(engine), half_open
+        return _running_service(engine, call), half_open
     _check_half_open(half_open)
     if engine.handlers is None and engine.services[0].dispatcher is not None:
         raise RuntimeError(
@@ -290,7 +295,7 @@ def service_to_dial(engine: Engine, handler: Any, half_open: bool) -> tuple[int,
     return number, handlers.half_open(number)
 
 
-def _running_service(engine: Engine) -> int:
+def _running_service(engine: Engine, call: str) -> int:
     """Return the service of the running handler, else of the server or the caller."""
     state = engine.services[0]
     if engine.state is DISPATCHING and engine.running is None:
@@ -298,10 +303,14 @@ def _running_service(engine: Engine) -> int:
     form: Any = state.dispatcher
     if engine.running is None and (form is None or form.takes_outgoing):
         return state.number
+    or_dial = (
+        ", or await pymux.dial() in a coroutine (pymux.aio.connect() in asyncio)"
+        if call == "connect"
+        else ""
+    )
     raise RuntimeError(
         "a function or coroutine handler cannot tell the connections that it makes "
-        "from those that it serves; give connect() a handler=, or await pymux.dial() "
-        "in a coroutine (pymux.aio.connect() in asyncio)"
+        f"from those that it serves; give {call}() a handler={or_dial}"
     )
 
 

@@ -43,14 +43,12 @@ def dial_in_asyncio(connect: Callable[..., Any]) -> None:
 class DialledBuffer(TaskBuffer):
     """The messages of a dialled connection, for the coroutine that dialled."""
 
-    where: str
+    __slots__ = ("call", "settings", "task")
 
-    __slots__ = ("call", "task", "where")
-
-    def __init__(self, conn: Connection, task: Task, where: str) -> None:
+    def __init__(self, conn: Connection, task: Task, settings: Settings) -> None:
         super().__init__(conn)
         self.task: Task = task
-        self.where = where
+        self.settings: Settings = settings
         self.call: str | None = None
 
     def is_awaited(self, call: str) -> bool:
@@ -90,8 +88,7 @@ class DialledBuffer(TaskBuffer):
     def fail(self, error: OSError | None) -> None:
         """Raise the error of a failed connect in the coroutine."""
         if self.is_awaited("dial"):
-            cause = error or aborted(None)
-            self.task.throw(OSError(cause.errno, cause.strerror, self.where))
+            self.task.throw(self.settings.not_connected(error or aborted(None)))
 
 
 class DialDispatcher(BufferedDispatcher):
@@ -183,7 +180,7 @@ class _Dial(Wait):
         rules.service = engine.handlers.dial_number()
         conn = engine.dial(found, rules, settings.framings, str(settings))
         self._conn = conn
-        buffer = DialledBuffer(conn, task, str(settings))
+        buffer = DialledBuffer(conn, task, settings)
         set_buffer(conn, buffer)
         task.own(buffer)
         buffer.wait_in("dial")

@@ -394,6 +394,14 @@ class Queue(Shared, Generic[T]):
         """Iterate over the items until the queue is closed and empty."""
         return self
 
+    if not TYPE_CHECKING:  # which says so itself
+
+        def __iter__(self):
+            """Refuse `for`, where `async for` is meant: TypeError."""
+            raise TypeError(
+                "a Queue is iterated by `async for item in queue`, in a coroutine"
+            )
+
     async def __anext__(self) -> T:
         try:
             return await self.get()

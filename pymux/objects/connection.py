@@ -439,6 +439,15 @@ class Connection:
         """Iterate over messages until the peer ends its stream; raise as `recv`."""
         return self
 
+    if not TYPE_CHECKING:  # which says so itself
+
+        def __iter__(self):
+            """Refuse `for`, where `async for` is meant: TypeError."""
+            raise TypeError(
+                "a Connection is iterated by `async for message in conn`, in a "
+                "coroutine; to block, use the Client that pymux.connect() returns"
+            )
+
     @types.coroutine
     def __anext__(self) -> Generator[Any, Any, bytes]:
         task, buffer = self._engine.running, self._buffer

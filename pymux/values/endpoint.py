@@ -7,6 +7,8 @@ its own. `listen_settings` and `connect_settings` put both together.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -210,6 +212,22 @@ class Settings:
 
     def __str__(self) -> str:
         return format_address(self.address)
+
+    def not_connected(self, error: OSError) -> OSError:
+        """Return the error of a connect that failed, with the address in it."""
+        where = str(self)
+        if self.source_address is not None:
+            where += f" from {format_address(self.source_address)}"
+        why = error.strerror or ""
+        if (
+            error.errno == errno.ENOENT
+            and isinstance(self.address, str)
+            and not {"/", os.sep} & set(self.address)
+        ):
+            why += " (a str is the path of a Unix socket; for TCP give (host, port))"
+        named = type(error)(error.errno, why, where)
+        named.__cause__ = error.__cause__
+        return named
 
 
 def listen_settings(
