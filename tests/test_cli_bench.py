@@ -1,5 +1,6 @@
 """`pymux bench`: right answers are measured, and no wrong one passes."""
 
+import argparse
 import contextlib
 import os
 import re
@@ -144,6 +145,24 @@ def test_an_answer_that_does_not_come_exits_with_1(monkeypatch, capfd):
         args = ["bench", where(server), *SHORT, "--connections", "2"]
         assert inside.command(args) == 1
     assert "2 messages had no answer within 0.3 s" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("args", [(), ("--answer", "echo")], ids=["asked", "told"])
+def test_a_server_of_another_framing_is_no_long_wait(monkeypatch, capfd, args):
+    monkeypatch.setattr(inside.bench, "AT_LEAST", 0.3)
+    with util.serving(lambda conn, data: data, framing=pymux.Lines()) as server:
+        assert inside.command(["bench", where(server), *SHORT, *args]) == 1
+    err = capfd.readouterr().err
+    assert "no answer within 0.3 s" in err
+    assert "another framing, which --framing names" in err
+
+
+@pytest.mark.parametrize(
+    "duration, seconds", [("0.05", 2), ("1", 2), ("5", 5), ("60", 10)]
+)
+def test_an_answer_has_as_long_as_the_bench_within_bounds(duration, seconds):
+    args = argparse.Namespace(duration=float(duration))
+    assert inside.bench.patience(args) == seconds
 
 
 def test_a_server_that_answers_something_else_is_named(pymux_command):

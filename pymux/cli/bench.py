@@ -21,7 +21,9 @@ from .words import Address, Failure, describe, explain, one_line
 
 __all__ = ["ANSWERS", "run_bench"]
 
-PATIENCE = 10.0  # seconds to connect, and for the last answers
+PATIENCE = 10.0  # seconds to connect, and for an answer at most
+AT_LEAST = 2.0  # seconds for an answer, however short --duration is
+FRAMED = "the server may have another framing, which --framing names"
 TICK = 0.1  # seconds between two looks at the figures
 WARM_UP = 0.2  # seconds that do not count
 BAR = 24  # characters
@@ -114,26 +116,42 @@ def find_answer(
         Failure: the server gives none of them.
     """
     question, got = questions[0], b""
+    wait, asked = patience(args), False
     try:
         with connect(
             args.address.value, framing=args.framing, timeout=PATIENCE
         ) as client:
-            client.send(question)
-            while len(got) < len(question) and (part := client.recv()) is not None:
+            asked = True
+            client.send(question, timeout=wait)
+            while len(got) < len(question):
+                part = client.recv(timeout=wait)
+                if part is None:
+                    break
                 got += part
                 if not isinstance(args.framing, Raw):
                     break
-    except TimeoutError:
-        raise Failure(f"no answer within {PATIENCE:g} s: {args.address.text}") from None
+    except TimeoutError as error:
+        if not asked:
+            raise Failure(describe(error, args.address)) from None
+        raise Failure(
+            f"no answer within {wait:g} s: {args.address.text}; {FRAMED}"
+        ) from None
     except ConnectionClosed as error:
-        raise Failure(f"{one_line(error)}: {args.address.text}") from None
+        text = f"{one_line(error)}: {args.address.text}; {FRAMED}"
+        raise Failure(text) from None
     for answer in ANSWERS.values():
         if answer(question) == got:
             return answer
     raise Failure(
         f"the answer to {len(question)} bytes is neither the same bytes nor their "
-        f"upper case, but {len(got)} other bytes: {args.address.text}"
+        f"upper case, but {len(got)} other bytes: {args.address.text}; {FRAMED}"
     )
+
+
+def patience(args: argparse.Namespace) -> float:
+    """Return the seconds to wait for an answer: as long as the bench takes, between
+    two bounds."""
+    return float(min(PATIENCE, max(args.duration, AT_LEAST)))
 
 
 def measure(load: Load, args: argparse.Namespace, size: int) -> int:
@@ -155,10 +173,10 @@ def measure(load: Load, args: argparse.Namespace, size: int) -> int:
         seconds, answered = clock.now() - began, figures.answered
         shares = {name: load.latency(share) for name, share in SHARES.items()}
         shares["max"] = figures.max_ns / 1e9
-        load_until(load.finish, PATIENCE, lambda: not figures.in_flight)
+        load_until(load.finish, patience(args), lambda: not figures.in_flight)
     finally:
         progress.erase()
-    check(load)
+    check(load, patience(args))
     say(
         f"{args.address.text}: {some(args.connections, 'connection')}, "
         f"{some(args.depth, 'message')} of {some(size, 'byte')} in flight on each"
@@ -188,8 +206,12 @@ def is_well(load: Load) -> bool:
     return not (load.figures.wrong or load.figures.lost)
 
 
-def check(load: Load) -> None:
-    """Raise Failure if an answer was wrong or missing, or a connection was lost."""
+def check(load: Load, seconds: float) -> None:
+    """Raise Failure if an answer was wrong or missing, or a connection was lost.
+
+    Args:
+        seconds: how long the last answers were waited for.
+    """
     figures = load.figures
     wrong = []
     if figures.wrong:
@@ -199,7 +221,9 @@ def check(load: Load) -> None:
         wrong.append(f"the server has ended {lost}{because(figures.error)}")
     if figures.in_flight:
         waiting = some(figures.in_flight, "message")
-        wrong.append(f"{waiting} had no answer within {PATIENCE:g} s")
+        wrong.append(f"{waiting} had no answer within {seconds:g} s")
+        if not figures.answered:
+            wrong.append(FRAMED)
     if wrong:
         raise Failure("; ".join(wrong))
 
