@@ -4,10 +4,11 @@
 
 Sockets, a pipe and a timer in one thread. What the command prints comes by a pipe. Its
 standard input is one end of a socket pair: lines from the connections go there, and the
-connections wait while the command does not read. The server ends with the command.
+connections wait while the command does not read. The command's input ends when every
+connection has ended its stream, and the server ends with the command.
 
     $ python examples/pipes.py 9000 cat &
-    $ printf 'hello\\n' | nc -q1 127.0.0.1 9000
+    $ printf 'hello\\n' | python -m pymux connect 127.0.0.1:9000
     hello
 """
 
@@ -27,19 +28,20 @@ LINES = pymux.Lines(max_size=1000)
 
 
 class Input:
-    """The command's standard input, and the connections that wait for it."""
+    """The command's standard input: `room` is set while it takes lines."""
 
     def __init__(self) -> None:
-        self.waiting: set[pymux.Connection] = set()
+        self.room = pymux.Event()
 
     def drained(self, conn: pymux.Connection) -> None:
-        for one in self.waiting:
-            one.resume()
-        self.waiting.clear()
+        self.room.set()
+
+    def closed(self, conn: pymux.Connection, error: OSError | None) -> None:
+        self.room.set()
 
 
 class Tail:
-    """The connections that hear the command."""
+    """What is called with each connection, which hears the command until it ends."""
 
     server: pymux.Server
 
@@ -47,6 +49,8 @@ class Tail:
         self.output, self.sock = output, sock
         self.rest = b""  # of a line that has no end yet
         self.listeners: set[pymux.Connection] = set()
+        self.senders = 0  # connections that have not ended their streams
+        self.over = pymux.Event()  # the command has ended
 
     def started(self, mux: pymux.Mux) -> None:
         self.mux = mux
@@ -55,23 +59,34 @@ class Tail:
         self.watch = mux.watch(self.output, selectors.EVENT_READ, self.printed)
         self.timer = mux.call_later(HEARTBEAT, self.silent)
 
-    def opened(self, conn: pymux.Connection) -> None:
+    async def __call__(self, conn: pymux.Connection) -> None:
+        pymux.spawn(self.listen(conn))
+        self.senders += 1
+        try:
+            async for line in conn:
+                self.command.send(line)
+                if self.command.queued > MOST:
+                    self.input.room.clear()
+                    await self.input.room.wait()
+        finally:
+            self.senders -= 1
+            if not self.senders:
+                self.command.send_eof()  # the command has it all, and may answer
+
+    async def listen(self, conn: pymux.Connection) -> None:
+        """Keep a connection open that has ended its stream: answers are to come."""
         self.listeners.add(conn)
-
-    def received(self, conn: pymux.Connection, line: bytes) -> None:
-        self.command.send(line)
-        if self.command.queued > MOST:
-            self.input.waiting.add(conn)
-            conn.pause()
-
-    def closed(self, conn: pymux.Connection, error: OSError | None) -> None:
-        self.listeners.discard(conn)
-        self.input.waiting.discard(conn)
+        try:
+            await self.over.wait()
+        finally:
+            self.listeners.discard(conn)
 
     def printed(self, output: IO[bytes], events: int) -> None:
         """The pipe has something to read, or has ended."""
         data = os.read(output.fileno(), 65536)
         *lines, self.rest = (self.rest + data).split(b"\n")
+        if not data and self.rest:  # the last line has no end
+            lines.append(self.rest)
         for line in lines:
             self.mux.send_many(self.listeners, line)
         self.timer.cancel()
@@ -79,6 +94,7 @@ class Tail:
             self.timer = self.mux.call_later(HEARTBEAT, self.silent)
         else:
             self.watch.close()
+            self.over.set()
             self.server.stop()
 
     def silent(self) -> None:

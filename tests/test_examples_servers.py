@@ -338,6 +338,31 @@ def test_what_is_sent_to_a_command_comes_back_to_everybody_and_its_end_is_the_se
         assert said(one, None)
 
 
+def test_a_peer_that_ends_its_stream_gets_what_the_command_says_then():
+    program = "import sys; lines = sys.stdin.read(); print('all of', lines, end='')"
+    with pipes("-c", program) as port, client(port) as one, client(port) as two:
+        two.send(b"two")
+        one.send(b"one")
+        one.send_eof()
+        two.send_eof()
+        for peer in one, two:
+            got = sorted(peer)
+            assert got in ([b"all of one", b"two"], [b"all of two", b"one"])
+
+
+def test_a_listener_that_goes_leaves_the_command_to_the_others(tmp_path):
+    program = "for line in iter(input, 'end'): print(line.upper(), flush=True)"
+    with pipes("-c", program) as port, client(port) as one:
+        with client(port) as two:
+            two.send(b"two is here")
+            assert said(two, b"TWO IS HERE")
+        one.send(b"hello")
+        while (line := one.recv()) != b"HELLO":
+            assert line == b"TWO IS HERE"
+        one.send(b"end")
+        assert said(one, None)
+
+
 LATE_READER = """
 import pathlib, sys, time
 print(input(), flush=True)
