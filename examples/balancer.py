@@ -1,4 +1,4 @@
-"""A load balancer for any protocol over TCP.
+r"""A load balancer for any protocol over TCP.
 
     python examples/balancer.py PORT BACKEND_PORT [BACKEND_PORT ...]
 
@@ -8,11 +8,10 @@ both ways, no faster than they are read; so are the end of a stream and a reset.
 
     $ python -m pymux serve 127.0.0.1:9001 & python -m pymux serve 127.0.0.1:9002 &
     $ python examples/balancer.py 9000 9001 9002 &
-    $ printf 'hello\\n' | python -m pymux connect 127.0.0.1:9000
+    $ printf 'hello\n' | python -m pymux connect 127.0.0.1:9000
     HELLO
 """
 
-import contextlib
 import sys
 import time
 
@@ -72,5 +71,11 @@ def main(port: int, *ports: int) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    if len(sys.argv) < 3 or not all(map(str.isdigit, sys.argv[1:])):
+        sys.exit("usage: python examples/balancer.py PORT BACKEND_PORT ...")
+    try:
         main(*map(int, sys.argv[1:]))
+    except KeyboardInterrupt:
+        pass
+    except (OSError, ValueError) as error:  # a port that is taken, or is none
+        sys.exit(str(error))

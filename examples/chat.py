@@ -6,13 +6,13 @@ The first line is a name. `/join ROOM` moves to another room, `/who` lists who i
 this one, `/quit` leaves. A reader so slow that 1 MiB waits for it is cut off, and
 keeps nobody waiting.
 
+    $ python examples/chat.py &
     $ python -m pymux connect 127.0.0.1:9000
     what is your name?
     >>: Ann
     Ann has come to hall
 """
 
-import contextlib
 import sys
 
 import pymux
@@ -98,5 +98,11 @@ def main(port: int = 9000) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    if len(sys.argv) > 2 or not all(map(str.isdigit, sys.argv[1:])):
+        sys.exit("usage: python examples/chat.py [PORT]")
+    try:
         main(*map(int, sys.argv[1:]))
+    except KeyboardInterrupt:
+        pass
+    except (OSError, ValueError) as error:  # a port that is taken, or is none
+        sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""Market data: prices from few feeds to many subscribers, each at its own pace.
+r"""Market data: prices from few feeds to many subscribers, each at its own pace.
 
     python examples/fanout.py [FEED_PORT [SUBSCRIBER_PORT]]
 
@@ -7,12 +7,12 @@ the last price of each, and then the new ones. A subscriber that reads more slow
 prices come gets fewer of them and never an old one: while its output waits, only the
 last price of each symbol is kept for it.
 
-    $ printf 'ACME 17.2\n' | nc -q1 127.0.0.1 9000
-    $ printf 'ACME\n' | nc 127.0.0.1 9001
+    $ python examples/fanout.py &
+    $ printf 'ACME 17.2\n' | python -m pymux connect 127.0.0.1:9000
+    $ printf 'ACME\n' | python -m pymux connect 127.0.0.1:9001
     ACME 17.2
 """
 
-import contextlib
 import sys
 
 import pymux
@@ -100,5 +100,11 @@ def main(feed_port: int = 9000, subscriber_port: int = 9001) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    if len(sys.argv) > 3 or not all(map(str.isdigit, sys.argv[1:])):
+        sys.exit("usage: python examples/fanout.py [FEED_PORT [SUBSCRIBER_PORT]]")
+    try:
         main(*map(int, sys.argv[1:]))
+    except KeyboardInterrupt:
+        pass
+    except (OSError, ValueError) as error:  # a port that is taken, or is none
+        sys.exit(str(error))

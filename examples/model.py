@@ -7,9 +7,13 @@ A question is 64 float32, little-endian, and its answer 8 float32. Under load a 
 has hundreds of questions, and the model runs once for all of them; a lone question
 waits 2 ms at most. The model runs in a thread of its own, as one on a GPU would, and
 the server serves meanwhile.
+
+    $ python examples/model.py &
+    $ head -c 256 /dev/zero | python -m pymux connect 127.0.0.1:9000 | od -v -An -f
+               0               0               0               0
+               0               0               0               0
 """
 
-import contextlib
 import queue
 import sys
 import threading
@@ -64,5 +68,11 @@ def main(port: int = 9000) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    if len(sys.argv) > 2 or not all(map(str.isdigit, sys.argv[1:])):
+        sys.exit("usage: python examples/model.py [PORT]")
+    try:
         main(*map(int, sys.argv[1:]))
+    except KeyboardInterrupt:
+        pass
+    except (OSError, ValueError) as error:  # a port that is taken, or is none
+        sys.exit(str(error))

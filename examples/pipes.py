@@ -1,4 +1,4 @@
-"""What a command prints, sent to every connection; a heartbeat while it is silent.
+r"""What a command prints, sent to every connection; a heartbeat while it is silent.
 
     python examples/pipes.py PORT COMMAND [ARGUMENT ...]
 
@@ -8,7 +8,7 @@ connections wait while the command does not read. The command's input ends when 
 connection has ended its stream, and the server ends with the command.
 
     $ python examples/pipes.py 9000 cat &
-    $ printf 'hello\\n' | python -m pymux connect 127.0.0.1:9000
+    $ printf 'hello\n' | python -m pymux connect 127.0.0.1:9000
     hello
 """
 
@@ -110,9 +110,9 @@ def main(port: str, *command: str) -> None:
     ):
         theirs.close()
         assert process.stdout is not None
-        tail = Tail(process.stdout, ours)
-        tail.server = pymux.Server(tail, ("127.0.0.1", int(port)), framing=LINES)
         try:
+            tail = Tail(process.stdout, ours)
+            tail.server = pymux.Server(tail, ("127.0.0.1", int(port)), framing=LINES)
             with tail.server as server:
                 print("listening on port", server.address[1], flush=True)
                 server.wait()
@@ -121,4 +121,9 @@ def main(port: str, *command: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) < 3 or not sys.argv[1].isdigit():
+        sys.exit("usage: python examples/pipes.py PORT COMMAND [ARGUMENT ...]")
+    try:
+        main(*sys.argv[1:])
+    except (OSError, ValueError) as error:  # a port that is taken
+        sys.exit(str(error))

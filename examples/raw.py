@@ -6,12 +6,12 @@
 pymux moves bytes; the protocols are those of two parsers. h11 runs in a coroutine that
 reads raw bytes. hiredis is given as a framing, so each message is a command.
 
+    $ python examples/raw.py &
     $ curl -X PUT --data-binary green 127.0.0.1:9000/colour
     $ redis-cli -p 9001 get colour
     "green"
 """
 
-import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -122,5 +122,11 @@ def main(http_port: int = 9000, redis_port: int = 9001) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    if len(sys.argv) > 3 or not all(map(str.isdigit, sys.argv[1:])):
+        sys.exit("usage: python examples/raw.py [HTTP_PORT [REDIS_PORT]]")
+    try:
         main(*map(int, sys.argv[1:]))
+    except KeyboardInterrupt:
+        pass
+    except (OSError, ValueError) as error:  # a port that is taken, or is none
+        sys.exit(str(error))

@@ -1,17 +1,18 @@
-"""Calls whose answers leave as soon as they are ready, in any order.
+r"""Calls whose answers leave as soon as they are ready, in any order.
 
     python examples/rpc.py [PORT]
 
 A line is a call, in JSON, with an id of the caller's choice. Its answer has the same
 id. What takes long holds up nothing else, and `{"cancel": ID}` gives a call up:
 
+    $ python examples/rpc.py &
     $ printf '%s\n' '{"id": 1, "method": "wait", "params": [0.5]}' \
-        '{"id": 2, "method": "add", "params": [20, 3]}' | nc 127.0.0.1 9000
+        '{"id": 2, "method": "add", "params": [20, 3]}' |
+        python -m pymux connect 127.0.0.1:9000
     {"id": 2, "result": 23}
     {"id": 1, "result": 0.5}
 """
 
-import contextlib
 import inspect
 import json
 import operator
@@ -81,5 +82,11 @@ def main(port: int = 9000) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    if len(sys.argv) > 2 or not all(map(str.isdigit, sys.argv[1:])):
+        sys.exit("usage: python examples/rpc.py [PORT]")
+    try:
         main(*map(int, sys.argv[1:]))
+    except KeyboardInterrupt:
+        pass
+    except (OSError, ValueError) as error:  # a port that is taken, or is none
+        sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""Many sensors over pymux, their readings over HTTP, in one asyncio loop.
+r"""Many sensors over pymux, their readings over HTTP, in one asyncio loop.
 
     pip install aiohttp
     python examples/telemetry.py [SENSORS_PORT [HTTP_PORT]]
@@ -8,13 +8,13 @@ after it. `GET /` shows the last reading of each as JSON; what is POSTed to
 `/sensors/NAME` is sent to that sensor as a line. Both sides share one dictionary,
 and no lock, since there is one thread:
 
-    $ printf 'attic\n21.5\n' | nc 127.0.0.1 9000
+    $ python examples/telemetry.py &
+    $ printf 'attic\n21.5\n' | python -m pymux connect 127.0.0.1:9000
     $ curl 127.0.0.1:9001/
     {"attic": {"reading": 21.5, "connected": false}}
 """
 
 import asyncio
-import contextlib
 import sys
 
 from aiohttp import web
@@ -86,5 +86,11 @@ async def main(sensors_port: int = 9000, http_port: int = 9001) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    if len(sys.argv) > 3 or not all(map(str.isdigit, sys.argv[1:])):
+        sys.exit("usage: python examples/telemetry.py [SENSORS_PORT [HTTP_PORT]]")
+    try:
         asyncio.run(main(*map(int, sys.argv[1:])))
+    except KeyboardInterrupt:
+        pass
+    except (OSError, ValueError) as error:  # a port that is taken, or is none
+        sys.exit(str(error))

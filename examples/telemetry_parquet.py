@@ -1,14 +1,16 @@
-"""Readings of many sensors into a Parquet file, with no Python object for a reading.
+r"""Readings of many sensors into a Parquet file, with no Python object for a reading.
 
     pip install pyarrow
-    python examples/telemetry_parquet.py readings.parquet [PORT]
+    python examples/telemetry_parquet.py FILE [PORT]
 
 A sensor connects and sends a number a line. A batch has the lines of all sensors, and
 pyarrow takes it as a column without a copy: checking, converting and writing are a few
 calls a batch. A line that is no number is answered; the others are not. Ctrl-C ends it.
 
-    $ printf '21.5\nwarm\n' | nc -q1 127.0.0.1 9000
+    $ python examples/telemetry_parquet.py readings.parquet &
+    $ printf '21.5\nwarm\n' | python -m pymux connect 127.0.0.1:9000
     a number is needed
+    $ kill -INT %1
     $ python -c "import pyarrow.parquet as p; print(p.read_table('readings.parquet'))"
 """
 
@@ -85,4 +87,9 @@ def main(path: str, port: str = "9000") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (2, 3) or not all(map(str.isdigit, sys.argv[2:])):
+        sys.exit("usage: python examples/telemetry_parquet.py FILE [PORT]")
+    try:
+        main(*sys.argv[1:])
+    except (OSError, ValueError) as error:  # a port that is taken
+        sys.exit(str(error))

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import pathlib
+import re
 import signal
 import socket
 import struct
@@ -45,6 +46,43 @@ def client(port, framing=LINES):
 def said(one, *lines):
     """Whether the next messages are these."""
     return [one.recv() for _ in lines] == list(lines)
+
+
+# -- wrong arguments -----------------------------------------------------------------
+
+
+NEEDS = {"model": "numpy", "raw": "h11", "telemetry": "aiohttp"}
+NEEDS["telemetry_parquet"] = "pyarrow"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_an_example_with_wrong_arguments_ends_with_one_line(name):
+    pytest.importorskip(NEEDS.get(name, "sys"))
+    with python(EXAMPLES / f"{name}.py", *["wrong"] * 3) as child:
+        out, err = child.communicate(timeout=30)
+    assert (child.returncode, out) == (1, "")
+    assert re.fullmatch(rf"usage: python examples/{name}\.py [^\n]*\n", err)
+
+
+@pytest.mark.parametrize(
+    "name, args",
+    [
+        ("balancer", ["{}", "1"]),
+        ("chat", ["{}"]),
+        ("fanout", ["0", "{}"]),
+        ("pipes", ["{}", sys.executable, "-c", "import sys; sys.stdin.read()"]),
+        ("rpc", ["{}"]),
+    ],
+)
+def test_an_example_whose_port_is_taken_or_is_none_ends_with_one_line(name, args):
+    with util.listening() as taken:
+        for port in taken.getsockname()[1], 99999:
+            given = [one.format(port) for one in args]
+            with python(EXAMPLES / f"{name}.py", *given) as child:
+                out, err = child.communicate(timeout=30)
+            assert (child.returncode, out) == (1, "")
+            assert err.count("\n") == 1
+            assert str(port) in err
 
 
 # -- the chat ------------------------------------------------------------------------

@@ -221,7 +221,7 @@ def test_what_a_command_names_exists(block):
     for line in (one for command in commands for one in command.split(" && ")):
         if line.startswith("make "):
             subprocess.run(["make", "-n", *line.split()[1:]], cwd=ROOT, check=True)
-        for path in re.findall(r"[\w.]*/[\w./]+", line):
+        for path in re.findall(r"[\w.]*/[\w./]+", re.sub(r"[\d.]+:\d+\S*", "", line)):
             assert (ROOT / path).exists() or path.startswith("build/"), line
         for extras in re.findall(r"\.\[([\w,]+)\]", line):
             for extra in extras.split(","):
