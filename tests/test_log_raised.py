@@ -89,6 +89,19 @@ def test_an_error_of_a_batch_handler_names_the_handler_and_its_address(backend, 
     assert (record.peer, record.local) == (None, server.address)
 
 
+def test_an_error_that_a_later_is_given_says_so(backend, logged):
+    @pymux.batched
+    def handler(batch):
+        batch.later().fail(LookupError("of the test"))
+
+    with util.serving(handler, backend) as server:
+        assert util.everything(server.address, b"x") == b""
+        util.wait_until(lambda: logged)
+    (record,) = logged
+    assert record.getMessage().startswith(f"a Later of the handler {ME}.")
+    assert record.local == server.address
+
+
 def test_an_error_of_a_batch_handler_at_two_addresses_names_both(backend, logged):
     def echo(conn, data):
         return data

@@ -250,7 +250,8 @@ class Debts:
         if debt.block is not None:  # its answers came before
             return
         if self._end(debt, error) and told and debt.service.dispatcher is not None:
-            debt.service.dispatcher.report_or_leave(None, error)
+            what = f"a Later of the handler {debt.service.dispatcher.name}"
+            debt.service.dispatcher.report_or_leave(None, error, what)
 
     def _end(self, debt: Debt, error: BaseException) -> bool:
         """Close the connections of a debt; True if one was open."""
