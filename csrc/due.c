@@ -144,10 +144,7 @@ void pmx__touch(pmx_mux *mux, uint32_t slot)
 void pmx__put_off(pmx_mux *mux)
 {
     pmx__deadline first = mux->due[0];
-    int64_t at = pmx__deadline_of(pmx__slot(mux, first.slot));
     first.at = mux->now + PMX__AGAIN_NS;
-    if (at > mux->now)          /* the frame is too old, the connection not yet */
-        first.at = pmx__earlier(first.at, at);
     settle(mux, 0, first);
 }
 
