@@ -132,11 +132,12 @@ class Reader(ReceiveBuffer):
 
     def is_run_by(self, task: Any) -> bool:
         """Whether a task runs the connection's handler."""
-        return self.coroutine is not None and task.get_coro() is self.coroutine
+        coroutine = None if task is None else task.get_coro()
+        return coroutine is not None and coroutine is self.coroutine
 
     def note_told(self) -> None:
         task = asyncio.current_task(self.engine.loop)
-        if task is not None and self.is_run_by(task):
+        if self.is_run_by(task):
             self.engine.aware.add(self)
 
     # --- called by tasks ---------------------------------------------------

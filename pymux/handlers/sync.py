@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -122,7 +122,8 @@ class Pauses:
 
     def __init__(self, call: str) -> None:
         self._call = call
-        self._waiting: deque[Pause] = deque()
+        # Peers that go may take any of many from it, in any order.
+        self._waiting: OrderedDict[Pause, None] = OrderedDict()
 
     async def wait(self) -> None:
         """Wait to be woken. A coroutine that gives up although it alone was woken
@@ -132,27 +133,27 @@ class Pauses:
             ConnectionClosed: the coroutine is a handler's, whose connection has ended.
         """
         pause = Pause(self._call)
-        self._waiting.append(pause)
+        self._waiting[pause] = None
         try:
             await pause.over()
         except BaseException:
             if pause.alone:
                 self.wake_one()
-            elif pause in self._waiting:
-                self._waiting.remove(pause)
+            else:
+                self._waiting.pop(pause, None)
             raise
 
     def wake_one(self) -> None:
         """Wake the coroutine that has waited longest, if there is one."""
         if self._waiting:
-            pause = self._waiting.popleft()
+            pause, _ = self._waiting.popitem(last=False)
             pause.alone = True
             pause.wake()
 
     def wake_all(self) -> None:
         """Wake every coroutine that waits."""
         while self._waiting:
-            self._waiting.popleft().wake()
+            self._waiting.popitem(last=False)[0].wake()
 
 
 class Shared:
