@@ -269,6 +269,31 @@ def test_a_handler_that_an_error_of_another_task_cancels_may_wait(loop, wait):
     assert told.errors == [(True, LookupError, "of a child")]
 
 
+def test_a_handler_that_a_stop_cancels_may_wait(loop, wait):
+    waits, begun, notes = Waits(), [], []
+
+    async def handler(conn):
+        begun.append(True)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            notes.append("cancelled")
+            await waits.named[wait]()
+            notes.append("cleaned up")
+
+    async def main():
+        server = await pymux.aio.serve(handler, LOCAL)
+        with util.connect(server.address):
+            await until(lambda: begun)
+            stopping = asyncio.create_task(server.stop(0))
+            await until(lambda: notes)
+            waits.go_on()
+            await stopping
+
+    loop.run(main())
+    assert notes == ["cancelled", "cleaned up"]
+
+
 def test_a_task_that_the_handler_made_itself_goes_on(loop, wait):
     waits, tasks = Waits(), []
 
