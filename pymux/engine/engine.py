@@ -329,15 +329,13 @@ class Engine(Batches):
         error = lib.pmx_refused_peer(self.c, name)
         return None if error else from_core(name)
 
-    def look_at_time(self, took: float) -> None:
+    def look_at_time(self, took: float, what: str) -> None:
         """Warn of a call that took longer than `slow_after`."""
         most = self.slow_after
         if most is None or took <= most:
             return
-        what = (
-            "a call of a timer, another thread or a watch, or a coroutine that went on,"
-        )
-        if self.may_tell("slow", "slow", f"{what} was slow"):
+        what += " (or a hook, or a coroutine that went on)"
+        if self.may_tell(("slow", what), "slow", f"{what} was slow"):
             text = (
                 "%s took %.3f s, and nobody was served meanwhile (slow_handler is %g s)"
             )

@@ -203,7 +203,7 @@ class Turns(Output):
         finally:
             self.state = before
             if measured:
-                self.look_at_time(clock.now() - began)
+                self.look_at_time(clock.now() - began, what)
             if self.close_asked and before is not DISPATCHING:
                 self.close_now()
 
@@ -450,7 +450,7 @@ class Turns(Output):
         """Close the engine."""
         raise NotImplementedError
 
-    def look_at_time(self, took: float) -> None:
+    def look_at_time(self, took: float, what: str) -> None:
         """Warn of a call that took longer than `slow_after`."""
         raise NotImplementedError
 

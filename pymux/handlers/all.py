@@ -159,7 +159,7 @@ class Handlers:
         """Tell every handler that the mux is about to stop. The stop may come before
         the first harvest."""
         if self._to_start:
-            self.engine.run_call(self._start, ())
+            self.engine.run_call(self._start, (), "started")
         self.say_stopping()
 
     def say_stopping(self) -> None:
@@ -167,7 +167,7 @@ class Handlers:
         engine = self.engine
         while self._started and engine.c is not None and engine.thread != FORKED:
             number = self._started.pop(0)
-            engine.run_call(self._call_hook, (number, "stopping"))
+            engine.run_call(self._call_hook, (number, "stopping"), "stopping")
 
     # --- what a server asks of all dispatchers ----------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 from ..objects.batch import Batch
 from ..values.checks import check_min_messages, seconds
 
-__all__ = ["batched", "is_async", "mark_of"]
+__all__ = ["MARK", "batched", "is_async", "mark_of"]
 
 MARK = "_pymux_batched"
 CALL = "__call__"

@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache, partial
 from typing import Any
 
-from .marks import mark_of
+from .marks import MARK, mark_of
 
 __all__ = ["check_call", "check_names", "near_names"]
 
@@ -151,8 +151,11 @@ def _method(handler: Any, name: str) -> Any:
     found = inspect.getattr_static(handler, name, None)
     if isinstance(found, (staticmethod, classmethod)):
         return getattr(handler, name)
-    is_method = inspect.isroutine(found) or mark_of(found)
-    return getattr(handler, name) if is_method else None
+    if not inspect.isroutine(found):
+        mark = inspect.getattr_static(found, MARK, None)  # calls no code of the object
+        if not isinstance(mark, tuple):
+            return None
+    return getattr(handler, name)
 
 
 def _is_called_as(method: Any, name: str, call: str, by_name: bool) -> bool:
