@@ -85,3 +85,11 @@ def test_a_hook_of_a_function_that_cannot_be_called_is_a_type_error():
         pymux.Server(handler, LOCAL)
     handler.stopping = None
     assert pymux.Server(handler, LOCAL)
+
+
+def test_no_code_of_an_attribute_is_run_when_names_are_looked_at():
+    class Proxy:
+        def __getattr__(self, name):
+            raise RuntimeError("there is nothing behind it now")
+
+    assert pymux.Server(with_methods(opened=of_one, current=Proxy()), LOCAL)
