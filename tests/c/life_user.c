@@ -33,17 +33,19 @@ conn *conn_of(uint64_t id)
 
 void user_says(int k, enum pmx_op op, size_t size)
 {
+    conn *c = &life.conns[k];
     if (op == PMX_SWITCH) {     /* what waits is another service's */
         memset(life.waits, 0, sizeof life.waits);
-        life.conns[k].switched = 1;
+        c->switched = 1;
     }
     if (op == PMX_BEGUN)
-        life.conns[k].begun = 1;
-    if (life.log_count == MOST_ENTRIES ||
-        (op == PMX_WAITS && !life.conns[k].said_owed))
+        c->begun = 1;
+    if (life.log_count == MOST_ENTRIES || (op == PMX_WAITS && !c->said_owed))
         return;
+    if (op == PMX_SWITCH && c->waits && !c->said_owed)
+        return;                 /* it may close before, by what is logged */
     if (op == PMX_OWED || op == PMX_WAITS)
-        life.conns[k].said_owed = op == PMX_OWED;
+        c->said_owed = op == PMX_OWED;
     life.log[life.log_count++] = (entry){k, op, size};
 }
 
