@@ -40,10 +40,9 @@ void user_says(int k, enum pmx_op op, size_t size)
     }
     if (op == PMX_BEGUN)
         c->begun = 1;
-    if (life.log_count == MOST_ENTRIES || (op == PMX_WAITS && !c->said_owed))
+    if (life.log_count == MOST_ENTRIES || (op == PMX_WAITS && !c->said_owed) ||
+        (op == PMX_SWITCH && c->waits && !c->said_owed))    /* it may close */
         return;
-    if (op == PMX_SWITCH && c->waits && !c->said_owed)
-        return;                 /* it may close before, by what is logged */
     if (op == PMX_OWED || op == PMX_WAITS)
         c->said_owed = op == PMX_OWED;
     life.log[life.log_count++] = (entry){k, op, size};
