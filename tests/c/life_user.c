@@ -38,8 +38,7 @@ void user_says(int k, enum pmx_op op, size_t size)
         memset(life.waits, 0, sizeof life.waits);
         c->switched = 1;
     }
-    if (op == PMX_BEGUN)
-        c->begun = 1;
+    c->begun |= op == PMX_BEGUN;
     if (life.log_count == MOST_ENTRIES || (op == PMX_WAITS && !c->said_owed) ||
         (op == PMX_SWITCH && c->waits && !c->said_owed))    /* it may close */
         return;
