@@ -334,18 +334,22 @@ void pmx__do_reset_all(pmx_mux *mux, int error)
             pmx__finish(mux, slot, error, 1);
 }
 
-/* True if each connection has a row, and none has sent a part of another. */
+/* True if each connection that may bring a row has one, and none has sent a part
+ * of another. */
 static int all_have_rows(const pmx_mux *mux)
 {
+    uint32_t have = 0;
     if (mux->row_conns < mux->serving->sources)
         return 0;
     for (uint32_t i = 0; i < mux->row_conns; i++) {
         const pmx__conn *c = pmx__slot(mux, mux->row_slots[i]);
+        int over = c->flags & (PMX__CLOSING | PMX__DONE);   /* no carry */
         if (c->flags & PMX__IN_READY ||
-            (!(c->flags & PMX__DONE) && c->carry && c->carry->size))
+            (!over && c->carry && c->carry->size))
             return 0;
+        have += !!(c->flags & PMX__MAY_BRING);
     }
-    return 1;
+    return have >= mux->serving->sources;
 }
 
 static int enough(const pmx_mux *mux)

@@ -413,6 +413,30 @@ static void an_arena_bounds_what_gathers(void)
 }
 
 /* Peers that each bring a message and a part of another have not done. */
+/* In the slot of one that lingers, its links stand in the place of the carry. */
+static void connections_that_linger_may_have_rows_in_the_batch(void)
+{
+    pmx_policy p = lines("\n", 1000);
+    p.max_connections = 10;
+    virtual_begin(&w, &p, 70000);
+    for (count = 0; count < 4; count++)
+        fds[count] = virtual_peer(&w, &ids[count]);
+    for (int i = 0; i < 3; i++)
+        EQUAL(sim_send(fds[i], "line\n", 5, 0), 5);
+    CHECK(turn_of(&w, PMX_LOOK, 100, 1000 * MS) & PMX_GATHERING);
+    do_op(&w, ids[0], PMX_CLOSE);
+    do_op(&w, ids[1], PMX_CLOSE);
+    for (int i = 0; i < 3; i++) {
+        CHECK(turn_of(&w, PMX_LOOK, 100, 1000 * MS) & PMX_GATHERING);
+        sim_time += 20 * MS;
+    }
+    EQUAL(pmx__slot(w.mux, (uint32_t)ids[0])->lingers, PMX__MAY_GO);
+    EQUAL(sim_send(fds[3], "line\n", 5, 0), 5);
+    CHECK(turn_of(&w, PMX_LOOK, 100, 1000 * MS) & PMX_ROWS);
+    EQUAL(w.t.messages, 4);
+    end();
+}
+
 static void a_message_that_is_on_its_way_is_waited_for(void)
 {
     begin(2);
@@ -443,6 +467,7 @@ const test_case gather_tests[] = {
     VIRTUAL(what_a_loop_must_not_sleep_through),
     VIRTUAL(large_messages_gather),
     VIRTUAL(an_arena_bounds_what_gathers),
+    VIRTUAL(connections_that_linger_may_have_rows_in_the_batch),
     VIRTUAL(a_message_that_is_on_its_way_is_waited_for),
     {0},
 };

@@ -4,6 +4,7 @@
 #include "life.h"
 
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +89,14 @@ static void live_all(unsigned long long from, unsigned long long count,
         }
 }
 
+/* A crash tells its seed, too. */
+static void crashed(int number)
+{
+    fprintf(stderr, "signal %d: make -C tests/c lives %s\n", number, test_note);
+    (void)signal(number, SIG_DFL);
+    (void)raise(number);
+}
+
 int main(int argc, char **argv)
 {
     unsigned long long from = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
@@ -101,6 +110,10 @@ int main(int argc, char **argv)
     mallopt(M_TRIM_THRESHOLD, 1 << 28);
     for (unsigned k = 0; k < jobs; k++)
         if (!fork()) {
+            (void)signal(SIGSEGV, crashed);
+            (void)signal(SIGBUS, crashed);
+            (void)signal(SIGABRT, crashed);
+            (void)signal(SIGTERM, crashed);
             live_all(from + k, count - k, jobs, only);
             return 0;
         }
