@@ -340,42 +340,6 @@ def test_one_that_is_cancelled_before_it_begins_never_begins(backend, told):
     assert told.notes == [True]
 
 
-@pytest.mark.parametrize("how", ["cancel", "close", "return", "raise"])
-def test_one_that_ends_before_its_start_is_never_started(backend, told, how):
-    begun, spawned = [], []
-
-    async def child():
-        begun.append(True)
-        await pymux.sleep(0)
-
-    async def handler(conn):
-        await conn.recv()
-        one = pymux.spawn(child())
-        spawned.append(one)
-        if how == "raise":
-            raise LookupError("of the handler")
-        one.cancel()
-        if how == "close":
-            conn.close()
-        elif how == "cancel":
-            one.cancel()
-            await pymux.sleep(0)
-            assert one.done()
-
-    with util.serving(handler, backend, on_error=told.on_error) as server:
-        with util.connect(server.address) as sock:
-            sock.sendall(b"go")
-            util.until_end(sock)
-        util.wait_until(lambda: spawned[0].done())
-        util.wait_until(lambda: server.stats().connections == 0)
-        assert not util.in_server(server, inside.keeps_spawned)
-    util.collect()  # the interpreter warns of coroutines that nobody has awaited
-    assert begun == []
-    assert told.errors == (
-        [(True, LookupError, "of the handler")] if how == "raise" else []
-    )
-
-
 def test_another_thread_cannot_cancel(backend, told):
     spawned = []
 
@@ -412,3 +376,20 @@ def test_an_item_is_not_lost_with_the_coroutine_that_was_to_get_it(backend, told
     with util.serving(handler, backend) as server, util.connect(server.address) as sock:
         sock.sendall(b"go")
         assert util.recv_all(sock) == b"two item"
+
+
+def test_one_that_is_cancelled_at_once_gives_back_what_it_was_given(backend):
+    given_back = []
+
+    async def child():
+        try:
+            await pymux.sleep(60)
+        finally:
+            given_back.append(True)
+
+    async def handler(conn):
+        pymux.spawn(child()).cancel()
+
+    with util.serving(handler, backend) as server:
+        assert util.everything(server.address, b"") == b""
+    assert given_back == [True]

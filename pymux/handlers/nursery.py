@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Nursery", "Spawned", "not_in_a_handler", "spawn", "spawn_in_asyncio"]
 
-CANCELLED = "cancel() was called"
-
 _in_asyncio: list[Callable[[Any], Any]] = []  # set by an import of `pymux.aio`
 
 
@@ -45,11 +43,11 @@ class Child(Task):
     """The task of a coroutine that was spawned.
 
     Attributes:
-        cancelled: `Cancelled` was raised in the coroutine, or will be at its start.
+        cancelled: `Cancelled` was raised in the coroutine.
         nursery: the nursery of its connection.
     """
 
-    __slots__ = ("_done", "_started", "cancelled", "nursery")
+    __slots__ = ("_done", "cancelled", "nursery")
 
     def __init__(
         self, nursery: Nursery, coroutine: Coroutine[Any, Any, Any], context: Context
@@ -58,7 +56,6 @@ class Child(Task):
         self.nursery: Nursery = nursery
         self.cancelled: bool = False
         self._done: bool = False
-        self._started: bool = False
 
     @property
     def family(self) -> Task:
@@ -66,28 +63,19 @@ class Child(Task):
 
     def start(self) -> None:
         """Begin the coroutine, in a turn of the mux, unless it was cancelled."""
-        if self.cancelled:
-            self.cancel_now(CANCELLED)
-        elif not self._done:
-            self._started = True
+        if not self._done:
             self.resume(None)
 
     def cancel(self) -> None:
-        """Cancel the coroutine in the mux's next turn: perhaps it runs now. One that
-        was not started never is."""
-        if self._done:
-            return
-        self.engine.check()
-        if self._started:
-            self.engine.calls.append((self.cancel_now, (CANCELLED,)))
-        else:
-            self.cancelled = True  # `start` sees it
+        """Cancel the coroutine in the mux's next turn: perhaps it runs now."""
+        if not self._done:
+            self.engine.check()
+            self.engine.calls.append((self.cancel_now, ("cancel() was called",)))
 
     def cancel_now(self, why: str) -> None:
-        """Raise `Cancelled` in the coroutine's await, once. A coroutine that was not
-        started ends by it, and runs nothing."""
-        if not self._done and not (self.cancelled and self._started):
-            self.cancelled = self._started = True
+        """Raise `Cancelled` in the coroutine's await, once."""
+        if not self._done and not self.cancelled:
+            self.cancelled = True
             self.throw(Cancelled(f"{self.conn!r}: {why}"))
 
     def interrupt(self, cause: BaseException | None) -> None:
@@ -256,9 +244,10 @@ class Spawned:
     def cancel(self) -> None:
         """Raise `Cancelled` in the coroutine's await, soon after this call.
 
-        The coroutine may clean up, and await in order to do so. One that was not
-        started yet is never started. After its end this does nothing. In asyncio the
-        error is `asyncio.CancelledError`.
+        The coroutine may clean up, and await in order to do so. One that has not
+        started yet starts, and is cancelled in its first await, so that what its
+        `finally` gives back is given back; in asyncio it never starts. After its end
+        this does nothing. In asyncio the error is `asyncio.CancelledError`.
 
         Raises:
             RuntimeError: outside the mux's thread, while the coroutine runs.
