@@ -147,6 +147,7 @@ def test_a_wait_that_begins_after_the_end_is_told_once(backend, wait):
     with util.serving(handler, backend) as server:
         util.reset(util.connect(server.address))
         util.wait_until(lambda: begun and server.stats().connections == 0)
+        util.settle(server)  # now the mux has told, too
         release.set()
         util.wait_until(lambda: notes)
         util.settle(server)
@@ -193,6 +194,7 @@ def test_a_coroutine_that_was_told_may_wait_while_it_cleans_up(backend, wait, by
         util.settle(server)
         util.reset(sock)
         util.wait_until(lambda: server.stats().connections == 0)
+        util.settle(server)  # now the mux has told, too
         release.set()
         util.wait_until(lambda: notes)
         util.settle(server)
@@ -238,6 +240,7 @@ def test_what_need_not_wait_is_no_wait(backend):
     with util.serving(handler, backend) as server:
         util.reset(util.connect(server.address))
         util.wait_until(lambda: begun and server.stats().connections == 0)
+        util.settle(server)  # now the mux has told, too
         release.set()
         util.wait_until(lambda: notes)
     assert notes == ["left"]
