@@ -54,6 +54,8 @@ from .timers import Timers
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from .owed import Debts
+
 __all__ = ["Engine", "Objects"]
 
 
@@ -80,6 +82,7 @@ class Engine(Batches):
 
     batch: Any
     c: Any
+    debts: Debts | None
     close_asked: bool
     handlers: Any
     on_callback_error: Callable[[BaseException, str], None] | None
