@@ -343,7 +343,7 @@ static int all_have_rows(const pmx_mux *mux)
         return 0;
     for (uint32_t i = 0; i < mux->row_conns; i++) {
         const pmx__conn *c = pmx__slot(mux, mux->row_slots[i]);
-        int over = c->flags & (PMX__CLOSING | PMX__DONE);   /* no carry */
+        uint32_t over = c->flags & (PMX__CLOSING | PMX__DONE);     /* no carry */
         if (c->flags & PMX__IN_READY ||
             (!over && c->carry && c->carry->size))
             return 0;
