@@ -194,7 +194,7 @@ int pmx__do_adopt(pmx_mux *mux, int64_t number, const pmx_policy *policy,
 }
 
 /* Look how the attempts are: the number of one that is connected, or NONE.
- * Those that have failed end, and *error is the last one's. */
+ * Attempts that have failed end; *error is the error of the last of them. */
 static uint32_t look_at_attempts(pmx_mux *mux, pmx__conn *c, int *error)
 {
     pmx__route *route = c->at.route;

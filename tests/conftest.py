@@ -19,6 +19,7 @@ from . import inside, util
 from .clock import Clock
 from .loops import LOOPS, Loop
 from .processes import soft_limit
+from .serving import OwedAndTold
 
 DESCRIPTORS = "/proc/self/fd"
 LEAK_PATIENCE = 2.0  # seconds a thread that is ending may take to close
@@ -280,3 +281,34 @@ def serve(pymux_command):
         return process
 
     return start
+
+
+@pytest.fixture
+def pipe():
+    """(the end to read, the end to write), not blocking."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    yield ends
+    for end in ends:
+        with contextlib.suppress(OSError):
+            os.close(end)
+
+
+@pytest.fixture
+def owed():
+    """A batch handler that gives its batches away, and what it is told."""
+    return OwedAndTold()
+
+
+@pytest.fixture
+def owing(owed, backend):
+    """A server of lines with that handler, which waits long for what is owed."""
+    with util.serving(
+        owed,
+        backend,
+        framing=pymux.Lines(),
+        on_error=owed.on_error,
+        drain_timeout=100,
+    ) as server:
+        yield server

@@ -177,3 +177,19 @@ class OwedAndTold(Owed):
 def later_upper(later, *messages):
     """Answer these messages in capitals, later."""
     later.reply([data.upper() for data in messages])
+
+
+def in_thread(fn, *args):
+    """What fn(*args) raises or returns in another thread than the mux's or this."""
+    found = []
+
+    def call():
+        try:
+            found.append(fn(*args))
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    return found[0]

@@ -9,7 +9,7 @@ import pytest
 import pymux
 
 from . import util
-from .serving import OwedAndTold
+from .serving import OwedAndTold, in_thread
 from .serving import later_upper as upper
 from .util import Boom
 
@@ -18,38 +18,14 @@ LONG = 100  # seconds, more than any time that the tests set
 
 
 @pytest.fixture
-def owed():
-    return OwedAndTold()
-
-
-@pytest.fixture
-def server(owed, backend):
-    with util.serving(
-        owed, backend, framing=LINES, on_error=owed.on_error, drain_timeout=LONG
-    ) as server:
-        yield server
+def server(owing):
+    return owing
 
 
 @pytest.fixture
 def sock(server):
     with util.connect(server.address) as sock:
         yield sock
-
-
-def in_thread(fn, *args):
-    """What fn(*args) raises or returns in another thread than the mux's or this."""
-    found = []
-
-    def call():
-        try:
-            found.append(fn(*args))
-        except BaseException as error:
-            found.append(error)
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()
-    return found[0]
 
 
 WAYS = {

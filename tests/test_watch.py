@@ -23,18 +23,6 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="files are no sockets
 
 
 @pytest.fixture
-def pipe():
-    """(the end to read, the end to write), not blocking."""
-    ends = os.pipe()
-    for end in ends:
-        os.set_blocking(end, False)
-    yield ends
-    for end in ends:
-        with contextlib.suppress(OSError):
-            os.close(end)
-
-
-@pytest.fixture
 def socks():
     ours, theirs = socket.socketpair()
     ours.setblocking(False)

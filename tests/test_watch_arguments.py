@@ -1,6 +1,5 @@
 """What `Mux.watch` takes: files and events of several kinds, and what is refused."""
 
-import contextlib
 import io
 import os
 import selectors
@@ -13,18 +12,6 @@ from . import util
 READ = selectors.EVENT_READ
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="files are no sockets there")
-
-
-@pytest.fixture
-def pipe():
-    """(the end to read, the end to write), not blocking."""
-    ends = os.pipe()
-    for end in ends:
-        os.set_blocking(end, False)
-    yield ends
-    for end in ends:
-        with contextlib.suppress(OSError):
-            os.close(end)
 
 
 class Whole:
