@@ -97,6 +97,29 @@ static void a_broken_stream_ends_behind_what_is_owed(void)
     owed_end(&w, id, peer);
 }
 
+/* Both directions have ended, which pollers tell as a hang-up, before the bytes
+ * are read that are no frame of the old framing. */
+static void a_switch_forgets_what_was_broken_behind_a_hang_up(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = lines("\n", 3), loose = lines("\n", 100);
+    uint64_t id = owe(&w, &peer, &p);
+    do_op(&w, id, PMX_SEND_EOF);
+    turn(&w, 0);
+    put_text(peer, "too long\n");
+    end_writing(peer);
+    UNTIL(&w, pmx__find(w.mux, id)->flags & PMX__ENDED);
+    turn(&w, 0);
+    EQUAL(pmx__find(w.mux, id)->error, EMSGSIZE);
+    switch_to(&w, id, &loose, NULL, 0);
+    UNTIL(&w, messages_of(&w, id) == 2);
+    do_op(&w, id, PMX_WAITS);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(error_of(&w, id), 0);
+    owed_end(&w, id, peer);
+}
+
 static void who_is_owed_an_answer_is_not_idle(void)
 {
     world w;
@@ -191,6 +214,7 @@ const test_case owed_tests[] = {
     EACH(who_is_owed_an_answer_stays_at_its_peers_end),
     EACH(what_was_owed_before_does_not_end_the_last_batch),
     EACH(a_broken_stream_ends_behind_what_is_owed),
+    EACH(a_switch_forgets_what_was_broken_behind_a_hang_up),
     EACH(who_is_owed_an_answer_is_not_idle),
     EACH(what_is_owed_may_have_any_size_and_nothing_else),
     EACH(who_is_owed_nothing_gets_no_more_than_others),
