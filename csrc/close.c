@@ -118,17 +118,19 @@ static void look_soon(pmx_mux *mux, uint32_t slot)
 }
 
 /* Finish the connection once its peer has acknowledged everything. Where the OS
- * does not tell what is acknowledged, the peer's end is enough, and a reset
- * does not wait. */
+ * does not tell what is acknowledged, no look helps: the connection waits for
+ * its peer's end, which is an event, and a reset does not wait. */
 static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     int64_t n = unacknowledged(c);
-    if (n > 0 || (n < 0 && c->flags & PMX__DROPPING))
+    if (n > 0)
         look_soon(mux, slot);
-    else                        /* lost output is not acknowledged */
-        pmx__finish(mux, slot,
-                    c->error ? c->error : pmx__sock_error(c->sock), reset);
+    if (n > 0 || (n < 0 && c->flags & PMX__DROPPING))
+        return;
+    /* lost output is not acknowledged */
+    pmx__finish(mux, slot,
+                c->error ? c->error : pmx__sock_error(c->sock), reset);
 }
 
 /* The kernel has all output and the end of the stream. The connection lingers
@@ -147,9 +149,10 @@ static void linger(pmx_mux *mux, uint32_t slot)
         rules->lingering++;
         mux->room = 1;
     }
-    if (c->lingers == PMX__LINGERS && !unacknowledged(c))
+    int64_t n = c->lingers == PMX__LINGERS ? unacknowledged(c) : -1;
+    if (!n)
         pmx__may_go(mux, slot);
-    else if (c->lingers == PMX__LINGERS)
+    else if (n > 0)
         look_soon(mux, slot);
     while (rules->lingering > most && rules->oldest)
         pmx__finish(mux, rules->oldest - 1,

@@ -111,7 +111,7 @@ void sim_begin(void)
     sim_no_paths();
     sim_as_peer = 0;
     sim_idle = NULL;
-    sim_now = (sim_rules){65536, 65536, 0, SIM_SOON, SIM_FDS};
+    sim_now = (sim_rules){65536, 65536, 0, SIM_SOON, SIM_FDS, 0};
 }
 
 void sim_end(void)

@@ -33,6 +33,7 @@ typedef struct {
     int64_t delay;              /* of what is sent, in nanoseconds */
     enum sim_dial dial;
     int descriptors;            /* so many may be open */
+    int untold;                 /* what is unacknowledged, as on Windows */
 } sim_rules;
 enum { SIM_FDS = 256 };         /* of the core; the peers' stand behind them */
 

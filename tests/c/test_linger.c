@@ -307,6 +307,42 @@ static void a_drain_waits_for_a_peer_that_has_ended(void)
     virtual_end(&w);
 }
 
+/* --- where nothing tells what is acknowledged ----------------------------- */
+
+/* Windows. No look helps, so there is none; the end is an event. */
+static void without_acknowledgements_a_close_waits_for_the_end_in_silence(void)
+{
+    for (int drains = 0; drains < 2; drains++) {
+        pmx_policy p = raw();
+        uint64_t id, other;
+        p.close_ns = -1;
+        p.max_connections = 2;
+        virtual_begin(&w, &p, 3000);
+        sim_now.untold = 1;
+        int fd = virtual_peer(&w, &id), second = virtual_peer(&w, &other);
+        say(&w, id, bytes, 2000);
+        say(&w, other, bytes, 2000);
+        if (drains)
+            pmx_drain(w.mux);
+        do_op(&w, id, PMX_CLOSE);
+        do_op(&w, other, PMX_CLOSE);
+        turn(&w, 100 * MS);
+        count_waits(&w);
+        turn(&w, 100000 * MS);
+        CHECK(wait_count <= 2 || !w.mux->poller->watches_errors);
+        EQUAL(reads(fd, sizeof bytes), 2000);
+        turn(&w, 100 * MS);
+        EQUAL(w.closed_count, 0);       /* that is not known */
+        leaves(fd);
+        UNTIL(&w, closed(&w, id));
+        EQUAL(error_of(&w, id), 0);
+        leaves(second);                 /* with its answer unread */
+        UNTIL(&w, closed(&w, other));
+        EQUAL(error_of(&w, other), ECONNRESET);
+        virtual_end(&w);
+    }
+}
+
 #endif
 
 const test_case linger_tests[] = {
@@ -321,5 +357,6 @@ const test_case linger_tests[] = {
     VIRTUAL(a_drain_waits_for_what_is_on_its_way),
     VIRTUAL(a_drain_that_is_cut_short_says_what_it_has_not_delivered),
     VIRTUAL(a_drain_waits_for_a_peer_that_has_ended),
+    VIRTUAL(without_acknowledgements_a_close_waits_for_the_end_in_silence),
     {0},
 };
