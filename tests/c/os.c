@@ -54,8 +54,9 @@ void test_watch(const char *name, int seconds)
 
 int test_descriptors(void)
 {
-    DWORD count = 0;
-    return GetProcessHandleCount(GetCurrentProcess(), &count) ? (int)count : 0;
+    DWORD count = 0;            /* under Wine (8.0) it stays 0 */
+    return GetProcessHandleCount(GetCurrentProcess(), &count) && count
+               ? (int)count : -1;
 }
 
 int test_room_for(int descriptors)

@@ -76,7 +76,7 @@ void test_settle(void);         /* until no descriptor is closed any more */
 /* os.c: what the harness needs of the operating system. */
 void test_begin(void);
 void test_restore(void);        /* what a failed test may leave behind */
-int test_descriptors(void);     /* how many are open */
+int test_descriptors(void);     /* how many are open; -1: nobody tells */
 int test_room_for(int descriptors);      /* 0: they cannot be had */
 int64_t test_cpu_ns(void);      /* that this process has used */
 /* The process ends if the next call does not come in time. */

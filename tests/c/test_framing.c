@@ -180,9 +180,6 @@ static void a_reset_waits_until_the_peer_has_the_answers(void)
     buffer answer = {0}, got = {0};
     pmx_policy p = prefix(4, 0, 60);
     int64_t until = deadline();
-#ifdef _WIN32
-    test_skipped("Windows does not say what is unacknowledged");
-#endif
     world_serve(&w, &p);
     uint64_t id = meet_small(&w, &peer);
     fill(&answer, 200000, 1);
@@ -190,14 +187,16 @@ static void a_reset_waits_until_the_peer_has_the_answers(void)
     UNTIL(&w, !pmx_queued(w.mux, id));
     put(peer, "\377\377\377\377 is too much", 16);
     UNTIL(&w, pmx_counts(w.mux)->bytes_in >= 4);
-    put(peer, "and more", 8);
-    while (!is_reset(get(peer, &got))) {
+    (void)offer(peer, "and more", 8);
+    while (acks_are_told() && !is_reset(get(peer, &got))) {
         turn(&w, MS);
         CHECK(pmx__now() < until);
     }
-    EQUAL(got.size, 4 + answer.size);
-    CHECK(!memcmp(got.bytes + 4, answer.bytes, answer.size));
     UNTIL(&w, closed(&w, id));
+    if (acks_are_told()) {      /* else it does not wait */
+        EQUAL(got.size, 4 + answer.size);
+        CHECK(!memcmp(got.bytes + 4, answer.bytes, answer.size));
+    }
     EQUAL(error_of(&w, id), EMSGSIZE);
     release(&answer);
     release(&got);

@@ -221,6 +221,12 @@ static void hold(world *w, uint64_t buffers, int64_t gone_by)
     w->mux->stats.buffers = 0;
 }
 
+#ifdef __GLIBC__
+enum { TRIMS = 1 };
+#else
+enum { TRIMS = 0 };             /* the allocator takes no such wish */
+#endif
+
 static void what_buffers_held_goes_back_to_the_system_once(void)
 {
     const uint64_t much = PMX__TRIM_LEAST;
@@ -242,10 +248,10 @@ static void what_buffers_held_goes_back_to_the_system_once(void)
     EQUAL(test_trims, before);
     hold(&w, 0, 0);
     hold(&w, 0, PMX__TRIM_NS);
-    EQUAL(test_trims, before + 1);
+    EQUAL(test_trims, before + TRIMS);
     for (int i = 0; i < 3; i++)
         hold(&w, much - 1, PMX__TRIM_NS);       /* from here it counts anew */
-    EQUAL(test_trims, before + 1);
+    EQUAL(test_trims, before + TRIMS);
     EQUAL(w.mux->trim_at, 0);
     EQUAL(pmx_next_timeout(w.mux), -1);
     world_end(&w);

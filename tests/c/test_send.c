@@ -74,10 +74,13 @@ static void four_megabytes_reach_a_slow_reader(void)
     turn(&w, 0);
     CHECK(pmx_queued(w.mux, id) > 0);
     EQUAL(pmx_queued(w.mux, id), pmx_counts(w.mux)->queued);
-    CHECK(pmx_unacknowledged(w.mux, id) >= (int64_t)pmx_queued(w.mux, id));
+    int64_t more = pmx_unacknowledged(w.mux, id);
+    CHECK(acks_are_told() ? more >= (int64_t)pmx_queued(w.mux, id)
+                          : more == -ENOTSUP);
     all_comes(&w, peer, &sent);
     EQUAL(pmx_queued(w.mux, id), 0);
-    UNTIL(&w, !pmx_unacknowledged(w.mux, id));     /* with the last ack */
+    if (acks_are_told())
+        UNTIL(&w, !pmx_unacknowledged(w.mux, id));  /* with the last ack */
     EQUAL(has(&w.drained, id), 1);
     leave(peer);
     UNTIL(&w, closed(&w, id));
@@ -172,7 +175,7 @@ static void what_is_gone_before_its_turn_is_not_watched_for_room(void)
     }
     pmx__conn *c = pmx__slot(w.mux, (uint32_t)id);
     UNTIL(&w, !(c->flags & PMX__CAN_WRITE));
-    size_t queued = pmx_queued(w.mux, id);
+    size_t queued = (size_t)pmx_queued(w.mux, id);
     put_text(first, "1\n2\n3\n4\n5\n6\n");
     UNTIL(&w, messages_of(&w, talker));     /* a batch is full by now */
     int64_t until = deadline();

@@ -392,6 +392,7 @@ static void a_drain_does_not_hinder_it(void)
         EQUAL(!!pmx__find(w.mux, id)->error, broken);
         switch_to(&w, id, &two, NULL, 0);
         offer(peer, "\4late", 5);
+        end_if_untold(peer);
         UNTIL(&w, closed(&w, id));
         EQUAL(error_of(&w, id), 0);
         const message *m = message_of(&w, id, 1);

@@ -330,6 +330,13 @@ void say_text(world *w, uint64_t id, const char *text)
     say(w, id, text, strlen(text));
 }
 
+void say_much(world *w, uint64_t id, const buffer *bytes)
+{
+    say(w, id, bytes->bytes, bytes->size);
+    UNTIL(w, !(pmx__find(w->mux, id)->flags & PMX__CAN_WRITE));
+    CHECK(pmx_queued(w->mux, id));
+}
+
 void do_op(world *w, uint64_t id, enum pmx_op op)
 {
     say(w, id | (uint64_t)op << PMX_OP_SHIFT, NULL, 0);

@@ -110,6 +110,8 @@ int64_t deadline(void);
 
 void say(world *w, uint64_t id, const void *bytes, size_t size);
 void say_text(world *w, uint64_t id, const char *text);
+/* More than the kernel takes, and until it takes no more. */
+void say_much(world *w, uint64_t id, const buffer *bytes);
 void do_op(world *w, uint64_t id, enum pmx_op op);
 /* To another policy; `back` are bytes that the caller gives back. */
 void switch_to(world *w, uint64_t id, const pmx_policy *to, const void *back,
@@ -147,6 +149,9 @@ void leave(pmx_sock peer);                      /* close it */
 void reset_peer(pmx_sock peer);
 int is_reset(int said);                         /* by get() */
 void needs_resets(void);                        /* else skips the test */
+int acks_are_told(void);        /* what a peer has acknowledged, by the OS */
+/* Without that, a close in a drain waits for the peer's end: here it is. */
+void end_if_untold(pmx_sock peer);
 int is_text_of(const buffer *b, const char *text);
 
 void append(buffer *b, const void *bytes, size_t size);
