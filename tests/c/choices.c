@@ -81,11 +81,11 @@ static enum plain cut_counted(const pmx_framing *f, size_t size, size_t head,
     int64_t body = (int64_t)says + (f->kind == PMX_PREFIX ? f->adjust : 0);
     if (body < 0)
         return PLAIN_BROKEN;
-    *next = head + (size_t)body;
     *begin = f->keep_head ? 0 : head;
+    if (head + (uint64_t)body - *begin > f->max_size)
+        return PLAIN_TOO_LONG;  /* perhaps more than a size_t can say */
+    *next = head + (size_t)body;
     *length = *next - *begin;
-    if (*length > f->max_size)
-        return PLAIN_TOO_LONG;
     return size >= *next ? PLAIN_MESSAGE : PLAIN_NONE;
 }
 
