@@ -174,7 +174,7 @@ static void what_is_gone_before_its_turn_is_not_watched_for_room(void)
         turn(&w, 0);
     }
     pmx__conn *c = pmx__slot(w.mux, (uint32_t)id);
-    UNTIL(&w, !(c->flags & PMX__CAN_WRITE));
+    UNTIL(&w, !(c->flags & PMX__CAN_WRITE) || !pmx_queued(w.mux, id));
     size_t queued = (size_t)pmx_queued(w.mux, id);
     put_text(first, "1\n2\n3\n4\n5\n6\n");
     UNTIL(&w, messages_of(&w, talker));     /* a batch is full by now */
