@@ -95,7 +95,7 @@ int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
     pmx__peer(c, &mux->asked[0]);
     if (c->flags & PMX__DONE && c->at.names)
         mux->asked[1] = c->at.names->targets[1];
-    else if (sock != PMX__NO_SOCK)
+    else if (sock != PMX__NO_SOCK && !pmx__is_pipe(c))
         (void)pmx__local(sock, &mux->asked[1]);
     pmx__describe(&mux->asked[0], &names[0]);
     pmx__describe(&mux->asked[1], &names[1]);

@@ -45,7 +45,9 @@ static void close_in_time(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     const pmx_policy *is = &c->rules->policy;
-    c->flags |= PMX__CLOSING | PMX__SEND_ENDED | PMX__ENDED | PMX__DROPPING;
+    c->flags |= PMX__CLOSING | PMX__SEND_ENDED | PMX__ENDED;
+    if (!pmx__is_pipe(c))
+        c->flags |= PMX__DROPPING;
     pmx__not_over_water(c);
     if (is->close_ns < 0 ||
         pmx__after(mux->now, is->close_ns) >= pmx__deadline_of(c))
@@ -74,7 +76,7 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
                             PMX__SAY_DRAINED);
     c->say_blocked = 0;
     if (!(c->flags & PMX__ENDED)) {     /* no stop ends it, but this close */
-        c->flags |= PMX__ENDED | PMX__DROPPING;
+        c->flags |= PMX__ENDED | (pmx__is_pipe(c) ? 0u : PMX__DROPPING);
         c->flags &= ~(uint32_t)PMX__LIMITED;
     }
     pmx__carry_drop(mux, c);
@@ -130,7 +132,7 @@ static void finish_acknowledged(pmx_mux *mux, uint32_t slot, int reset)
         return;
     /* lost output is not acknowledged */
     pmx__finish(mux, slot,
-                c->error ? c->error : pmx__sock_error(c->sock), reset);
+                c->error ? c->error : pmx__pending_error(c), reset);
 }
 
 /* The kernel has all output and the end of the stream. The connection lingers
@@ -210,12 +212,12 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
 static void look(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    int error = c->flags & PMX__HANGUP_SEEN ? pmx__sock_error(c->sock) : 0;
+    int error = c->flags & PMX__HANGUP_SEEN ? pmx__pending_error(c) : 0;
     if (error) {                /* a poller may have stopped watching it */
         pmx__finish(mux, slot, error, 0);
         return;
     }
-    int64_t n = pmx__unacknowledged(c->sock);
+    int64_t n = pmx__not_acknowledged(c);
     uint32_t left = n < 0 || n > PMX__UNKNOWN ? PMX__UNKNOWN : (uint32_t)n;
     if (left < c->left && (c->left != PMX__UNKNOWN ||
                            mux->now >= pmx__deadline_of(c)))
@@ -235,9 +237,16 @@ static void look(pmx_mux *mux, uint32_t slot)
         look_again(mux, slot);
 }
 
+/* Of a pipe the write end has nothing else to do, and the read end has no part
+ * in it. */
 void pmx__end_sending(pmx_mux *mux, uint32_t slot)
 {
-    pmx__slot(mux, slot)->flags |= PMX__SEND_ENDED;
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (pmx__only_sends(c)) {
+        pmx__begin_close(mux, slot, 0);
+        return;
+    }
+    c->flags |= PMX__SEND_ENDED;
     pmx__settle(mux, slot);
 }
 

@@ -63,9 +63,7 @@ typedef struct {
     pmx__chunk *head, *tail;
 } pmx__queue;
 
-typedef struct {
-    uint32_t head, tail;
-} pmx__list;
+typedef struct { uint32_t head, tail; } pmx__list;
 
 /* Which deadline a connection has. */
 enum pmx__due {
@@ -267,7 +265,9 @@ typedef struct pmx__conn {
 enum pmx__task {
     PMX__FAMILY = 7,            /* of a connection that has been open: 4, 6,
                                    1 (Unix), */
-    PMX__SCOPED = 7,            /* or this: IPv6, at.peer6 */
+    PMX__SCOPED = 7,            /* or this: IPv6, at.peer6; */
+    PMX__READ_END = 2,          /* of a pipe, also before it is open */
+    PMX__WRITE_END = 3,
     PMX__SAY_IDLE = 8,          /* to be reported: the idle time is over */
     PMX__TASK = 16,             /* there is a task */
     PMX__OWES = 32,             /* the task has a message, not answered yet */

@@ -18,6 +18,20 @@ static int watch_attempt(pmx_mux *mux, uint32_t slot, pmx_sock sock)
                             mux->poller->edge ? PMX__IN | PMX__OUT : PMX__OUT);
 }
 
+/* A read end cannot become writable, and kqueue refuses to watch for that; nor
+ * does it for a write end that has lost its reader. That a write end becomes
+ * readable means the loss of its reader, on every OS. */
+static int watch_pipe(pmx_mux *mux, uint32_t slot, pmx_sock pipe)
+{
+    const pmx__conn *c = pmx__slot(mux, slot);
+    int error = -EPIPE;
+    if (!mux->poller->edge || pmx__only_sends(c))
+        error = watch_attempt(mux, slot, pipe);
+    return error != -EPIPE ? error
+                           : mux->poller->add(mux->poll_state, pipe,
+                                              pmx__id(slot, c), PMX__IN);
+}
+
 static int begin_attempt(pmx_mux *mux, uint32_t slot, pmx__attempt *attempt)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -94,14 +108,13 @@ static pmx__route *new_route(uint32_t count)
 /* A connection that is about to have a socket. It owns the route unless this
  * fails. */
 static int begin(pmx_mux *mux, pmx__route *route, const pmx_policy *policy,
-                 uint32_t *slot)
+                 const pmx__transport *transport, uint32_t *slot)
 {
     /* How long connecting may take belongs to the call: with what is left of a
      * deadline, each connection would have a policy of its own. */
     pmx_policy common = *policy;
     common.connect_ns = -1;
-    pmx__rules *rules = pmx__rules_reused(
-        mux, &common, pmx__transport_for(&route->attempts[0].to));
+    pmx__rules *rules = pmx__rules_reused(mux, &common, transport);
     int error = rules ? pmx__conn_new(mux, rules, slot) : -ENOMEM;
     if (rules)
         pmx__rules_drop(mux, rules);    /* the connection keeps them */
@@ -134,7 +147,8 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     for (uint32_t i = 0; i < count && !error; i++)
         error = pmx__resolve(&endpoints[i], &route->attempts[i].to);
     if (!error)
-        error = begin(mux, route, policy, &slot);
+        error = begin(mux, route, policy,
+                      pmx__transport_for(&route->attempts[0].to), &slot);
     if (error) {
         free(route);
         return error;
@@ -151,32 +165,59 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     return error;
 }
 
-/* The socket is as one that was dialled and is connected: the next turn looks
- * at it, and reports it as opened or closed. */
-int pmx__do_adopt(pmx_mux *mux, int64_t number, const pmx_policy *policy,
-                  uint64_t *id)
+/* What there is to do with a descriptor of the caller's, by its kind. */
+static int look_at_given(pmx_sock sock, uint32_t pipe, pmx__target *peer)
+{
+    if (pipe)
+        return pmx__pipe_given(sock, pipe == PMX_WRITABLE);
+    return pmx__stream_given(sock, peer);
+}
+
+static const pmx__transport *transport_of(uint32_t pipe,
+                                          const pmx__target *peer)
+{
+    return pipe == PMX_READABLE   ? &pmx__read_end
+           : pipe == PMX_WRITABLE ? &pmx__write_end
+                                  : pmx__transport_for(peer);
+}
+
+/* The state that a pipe's end has from the start: see pipe.c. */
+static void be_pipe(pmx__conn *c, uint32_t pipe)
+{
+    int writes = pipe == PMX_WRITABLE;
+    c->task |= writes ? PMX__WRITE_END : PMX__READ_END;
+    c->flags |= PMX__SHUT | (writes ? PMX__ENDED : PMX__SEND_ENDED);
+}
+
+/* The descriptor is as a socket that was dialled and is connected: the next
+ * turn looks at it, and reports it as opened or closed. */
+int pmx__do_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
+                  const pmx_policy *policy, uint64_t *id)
 {
     pmx_sock sock = (pmx_sock)number;
     uint32_t slot;
-    if (!pmx__policy_valid(mux, policy))
+    if (!pmx__policy_valid(mux, policy) || pipe > PMX_WRITABLE)
         return -EINVAL;
     if (number < 0 || (int64_t)sock != number)
         return -EBADF;
     pmx__route *route = new_route(1);
     if (!route)
         return -ENOMEM;
+    pmx__target *peer = &route->attempts[0].to;
     mux->now = pmx__now();
-    int error = pmx__stream_given(sock, &route->attempts[0].to);
+    int error = look_at_given(sock, pipe, peer);
     if (!error)
-        error = begin(mux, route, policy, &slot);
+        error = begin(mux, route, policy, transport_of(pipe, peer), &slot);
     if (error) {
         free(route);
         return error;
     }
     pmx__conn *c = pmx__slot(mux, slot);
-    error = watch_attempt(mux, slot, sock);
-    if (!error) {               /* a socket that is refused is not changed */
-        error = pmx__take_given(sock, &route->attempts[0].to);
+    if (pipe)
+        be_pipe(c, pipe);
+    error = pipe ? watch_pipe(mux, slot, sock) : watch_attempt(mux, slot, sock);
+    if (!error) {               /* a descriptor that is refused is not changed */
+        error = pipe ? pmx__pipe_take(sock) : pmx__take_given(sock, peer);
         if (error)
             mux->poller->del(mux->poll_state, sock);
     }
@@ -228,15 +269,33 @@ static uint32_t look_at_attempts(pmx_mux *mux, pmx__conn *c, int *error)
     return PMX__NONE;
 }
 
+/* A pipe's end has opened. Its poller has told what there is, so a FIFO waits
+ * for its first writer: a read would take that for the end. */
+static void pipe_opened(pmx_mux *mux, uint32_t slot, int is_readable)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!pmx__only_sends(c))
+        c->flags |= is_readable ? PMX__CAN_READ | PMX__TO_THE_END : 0u;
+    pmx__opened(mux, slot);
+    if (!pmx__only_sends(c))
+        return;
+    if (c->rules->policy.half_open)     /* its input has ended */
+        pmx__say(mux, slot, PMX__SAY_ENDED);
+    int error = is_readable ? pmx__pending_error(c) : 0;
+    if (error)                          /* its reader has gone */
+        pmx__finish(mux, slot, error, 0);
+}
+
 /* The socket of an attempt has become writable, or the time of the next attempt
  * has come. */
 void pmx__connected(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__route *route = c->at.route;
-    int error = 0;
+    int error = 0, is_pipe = pmx__is_pipe(c);
+    int is_readable = !!(c->flags & PMX__CAN_READ);
     c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ);
-    uint32_t found = look_at_attempts(mux, c, &error);
+    uint32_t found = is_pipe ? 0 : look_at_attempts(mux, c, &error);
     if (found == PMX__NONE) {
         if (error || mux->now >= route->next_at)
             dial(mux, slot, error);
@@ -246,12 +305,18 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     pmx__keep_peer(c, &route->attempts[found].to);
     free(route);
     c->flags &= ~(uint32_t)PMX__CONNECTING;
-    /* sooner, it would bound connecting too */
-    pmx__set_options(c->sock, &c->rules->policy);
-    /* one event reported all that has come meanwhile, the end too */
-    c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
     mux->stats.connected++;
-    pmx__opened(mux, slot);
+    if (is_pipe) {
+        pipe_opened(mux, slot, is_readable);
+    } else {
+        /* sooner, it would bound connecting too */
+        pmx__set_options(c->sock, &c->rules->policy);
+        /* one event reported all that has come meanwhile, the end too */
+        c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
+        pmx__opened(mux, slot);
+    }
+    if (c->flags & PMX__DONE)
+        return;
     if (c->flags & PMX__CLOSING)
         pmx__due_to_close(mux, slot);
     pmx__settle(mux, slot);     /* queued output leaves in its turn */

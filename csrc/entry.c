@@ -137,10 +137,10 @@ int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
     INSIDE(mux, int, pmx__do_connect(mux, endpoints, count, policy, id));
 }
 
-int pmx_adopt(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
-              uint64_t *id)
+int pmx_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
+              const pmx_policy *policy, uint64_t *id)
 {
-    INSIDE(mux, int, pmx__do_adopt(mux, sock, policy, id));
+    INSIDE(mux, int, pmx__do_adopt(mux, number, pipe, policy, id));
 }
 
 int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)

@@ -39,7 +39,7 @@ static int may_read(pmx_mux *mux, uint32_t slot)
     int looked = c->due == PMX__SLOW_DUE;
     /* `left` has another meaning while a drain limits the input */
     int limited = (c->flags & (PMX__LIMITED | PMX__ENDED)) == PMX__LIMITED;
-    int64_t n = limited ? 0 : pmx__unacknowledged(c->sock);
+    int64_t n = limited ? 0 : pmx__not_acknowledged(c);
     uint32_t left = n < 0 ? 0 : n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
     if (looked ? limited || left >= c->left : !left && !c->queue)
         return 0;

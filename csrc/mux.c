@@ -118,7 +118,7 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
         if (c->flags & PMX__IN_POLLER)
             mux->poller->del(mux->poll_state, c->sock);
         if (c->queue)
-            pmx__reset_sock(c->sock);
+            pmx__reset_end(c);
         else
             pmx__let_go(mux, c);
     }

@@ -74,6 +74,18 @@ int pmx__dial(const pmx__target *source, const pmx__target *target,
  * is -ECONNREFUSED. */
 int pmx__dialled(pmx_sock sock);
 
+/* net_pipe.c: a descriptor of the caller's that is a pipe's read or write end.
+ * -EBADF: it is the other end, or closed; -EINVAL: no pipe; -ENOTSUP: the OS
+ * has no pipes that a poller can watch. */
+int pmx__pipe_given(pmx_sock pipe, int writes);
+/* Make it ready to use, as pmx__prepare() does a socket. */
+int pmx__pipe_take(pmx_sock pipe);
+/* As pmx__recv() and pmx__send_spans(); no SIGPIPE is left. */
+int64_t pmx__pipe_read(pmx_sock pipe, void *to, size_t size);
+int64_t pmx__pipe_write(pmx_sock pipe, const pmx__span *spans, int count);
+/* True if nobody can read what is written into this write end. */
+int pmx__pipe_is_broken(pmx_sock pipe);
+
 /* Bytes, 0 at the end of the stream (recv), or -errno. A send that fails with
  * -ENOBUFS may be tried again: the system has no memory for it just now (every
  * busy send on macOS and NetBSD, https://github.com/libuv/libuv/issues/1573;

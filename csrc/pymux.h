@@ -359,11 +359,12 @@ int pmx_listener_address(pmx_mux *mux, uint64_t listener,
  * later harvest reports `opened`, or `closed` with the error of the last. */
 int pmx_connect(pmx_mux *mux, const pmx_endpoint *endpoints, uint32_t count,
                 const pmx_policy *policy, uint64_t *id);
-/* The same of a connected stream socket of the caller's, which is the mux's if
- * this succeeds, and non-blocking. -EBADF, -ENOTSOCK, -ENOTCONN; -EINVAL: no
- * stream socket of TCP or Unix. */
-int pmx_adopt(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
-              uint64_t *id);
+/* The same of a descriptor of the caller's, which is the mux's if this succeeds,
+ * and non-blocking: of a connected stream socket of TCP or Unix (pipe 0), of a
+ * pipe's read end (PMX_READABLE) or write end (PMX_WRITABLE). -EBADF, -ENOTSOCK,
+ * -ENOTCONN; -EINVAL: it is something else; -ENOTSUP: no pipes on this OS. */
+int pmx_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
+              const pmx_policy *policy, uint64_t *id);
 /* names[0] is the peer's, names[1] the local one. */
 int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
 /* The last peer that pmx_stats.refuser has refused; -ENOENT: none yet. */

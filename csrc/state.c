@@ -233,7 +233,7 @@ void pmx__lost(pmx_mux *mux, uint32_t slot, int error)
         return;
     if (pmx__nobody_reads(c)) {
         if (!error)
-            error = pmx__sock_error(c->sock);
+            error = pmx__pending_error(c);
         if (error) {
             pmx__finish(mux, slot, error, 0);
             return;
@@ -263,6 +263,10 @@ void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error)
  * shut down before, so that nothing more arrives. */
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c)
 {
+    if (pmx__is_pipe(c)) {
+        pmx__close_end(c);
+        return;
+    }
     if (c->rules->transport->arrives_at_once)
         pmx__shutdown_both(c->sock);
     for (int n = 0; n < 16; n++)
@@ -303,11 +307,11 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         if (c->flags & PMX__IN_POLLER)
             mux->poller->del(mux->poll_state, c->sock);
         if (reset)
-            pmx__reset_sock(c->sock);
+            pmx__reset_end(c);
         else if (c->flags & PMX__DROPPING)
             pmx__let_go(mux, c);
         else
-            pmx__close_sock(c->sock);
+            pmx__close_end(c);
         c->sock = PMX__NO_SOCK;
     }
     pmx__unready(mux, slot);

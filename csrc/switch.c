@@ -29,7 +29,7 @@ static void use(pmx_mux *mux, uint32_t slot, pmx__rules *rules)
     int probes = is->keep_idle != was->keep_idle ||
                  is->keep_interval != was->keep_interval ||
                  is->keep_count != was->keep_count;
-    if (probes && !(c->flags & PMX__CONNECTING))
+    if (probes && !(c->flags & PMX__CONNECTING) && !pmx__is_pipe(c))
         pmx__keep_alive(c->sock, is);
     int moves = rules->service != c->rules->service;
     int reports = moves ? pmx__leave_service(mux, slot) : 0;
@@ -76,6 +76,8 @@ static int cut_anew(pmx_mux *mux, uint32_t slot, const uint8_t *bytes,
 {
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__whole(mux, slot);
+    if (pmx__only_sends(c))
+        return 0;               /* it has no input */
     if (size) {
         size_t had = c->carry ? (size_t)c->carry->size : 0;
         if (pmx__arena_reserve(mux, &c->carry, size, had + size))

@@ -50,6 +50,7 @@
 #define sys_fchmodat fchmodat
 #define sys_fcntl fcntl
 #define sys_flock flock
+#define sys_fstat fstat
 #define sys_fstatat fstatat
 #define sys_getpeername getpeername
 #define sys_getsockname getsockname
@@ -77,6 +78,7 @@
 #define sys_socketpair socketpair
 #define sys_unlinkat unlinkat
 #define sys_write write
+#define sys_writev writev
 #endif
 
 #endif

@@ -49,8 +49,8 @@ void pmx__do_drain(pmx_mux *mux);
 void pmx__connected(pmx_mux *mux, uint32_t slot);
 int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
                     uint32_t count, const pmx_policy *policy, uint64_t *id);
-int pmx__do_adopt(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
-                  uint64_t *id);
+int pmx__do_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
+                  const pmx_policy *policy, uint64_t *id);
 
 /* input.c, input_end.c */
 int pmx__take_in(pmx_mux *mux, uint32_t slot);

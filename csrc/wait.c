@@ -115,16 +115,22 @@ static void note_connection(pmx_mux *mux, const pmx__event *event)
         return;
     if (c->flags & PMX__CONNECTING) {
         c->flags |= PMX__CAN_WRITE;
-        if (event->error && !c->error && !(c->flags & PMX__CLOSING))
+        if (pmx__is_pipe(c))
+            c->flags |= event->what & PMX__IN ? PMX__CAN_READ : 0u;
+        else if (event->error && !c->error && !(c->flags & PMX__CLOSING))
             c->error = event->error;
     } else {
         if (event->what & PMX__IN)
             c->flags |= PMX__CAN_READ;
-        if (event->what & PMX__LAST)
+        uint32_t lost = event->what & PMX__ERROR;
+        if (event->what & PMX__LAST) {
             c->flags |= PMX__TO_THE_END;
+            if (pmx__only_sends(c))
+                lost = 1;       /* by its reader: kqueue calls it no error */
+        }
         if (event->what & PMX__OUT)
             c->flags |= PMX__CAN_WRITE;
-        if (event->what & PMX__ERROR)
+        if (lost)
             pmx__lost(mux, slot, event->error);
     }
     if (pmx__has_work(c))
@@ -193,7 +199,7 @@ void pmx__ask_sockets(pmx_mux *mux)
         if (!(c->flags & PMX__IN_POLLER) ||
             c->watched & (PMX__WATCH_IN | PMX__WATCH_OUT))
             continue;
-        int error = pmx__sock_error(c->sock);
+        int error = pmx__pending_error(c);
         if (error && pmx__nobody_reads(c))
             pmx__finish(mux, slot, error, 0);
         else if (error)

@@ -1,5 +1,5 @@
 /* The calls of the core, and how they fail: see injected.h. Those that wait,
- * and the clock, are in injected_wait.c. */
+ * and the clock, are in injected_wait.c, those of files in injected_files.c. */
 #include "injected.h"
 
 #include "poller.h"
@@ -24,16 +24,11 @@ static int fails_memory(int call)
 enum { CALL_malloc, CALL_calloc, CALL_realloc };
 #else
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/un.h>
 #include <unistd.h>
-#ifdef __linux__
-#include <sched.h>
-#endif
 #include "injected_parts.h"
 #include "sim_calls.h"
 
@@ -62,7 +57,7 @@ const injected_fault injected_faults[] = {
     FAULT(epoll_wait, EINTR), FAULT(epoll_wait, SPURIOUS),
     FAULT(fchmod, EPERM), FAULT(fchmodat, EPERM), FAULT(fchmodat, ENOTSUP),
     FAULT(fcntl, EINVAL), FAULT(flock, EWOULDBLOCK), FAULT(flock, ENOLCK),
-    FAULT(fstatat, ENOENT), FAULT(fstatat, EACCES),
+    FAULT(fstat, EIO), FAULT(fstatat, ENOENT), FAULT(fstatat, EACCES),
     FAULT(getpeername, ENOTCONN), FAULT(getpeername, ENOBUFS),
     FAULT(getsockname, ENOBUFS), FAULT(getsockopt, ENOBUFS),
     FAULT(ioctl, EINVAL),
@@ -72,7 +67,7 @@ const injected_fault injected_faults[] = {
     FAULT(openat, EMFILE), FAULT(openat, EACCES),
     FAULT(pipe, EMFILE), FAULT(pipe, ENFILE),
     FAULT(poll, EINTR), FAULT(poll, ENOMEM), FAULT(poll, SPURIOUS),
-    FAULT(read, EINTR), FAULT(read, EAGAIN),
+    FAULT(read, EINTR), FAULT(read, EAGAIN), FAULT(read, SHORT),
     FAULT(recv, EINTR), FAULT(recv, EAGAIN), FAULT(recv, ECONNRESET),
     FAULT(recv, ETIMEDOUT), FAULT(recv, ENOMEM), FAULT(recv, SHORT),
     FAULT(sched_getaffinity, EINVAL),
@@ -88,6 +83,8 @@ const injected_fault injected_faults[] = {
     FAULT(socketpair, ENOMEM),
     FAULT(unlinkat, EACCES), FAULT(unlinkat, EIO), FAULT(unlinkat, ENOENT),
     FAULT(write, EINTR), FAULT(write, EAGAIN),
+    FAULT(writev, EINTR), FAULT(writev, EAGAIN), FAULT(writev, EPIPE),
+    FAULT(writev, ENOMEM), FAULT(writev, SHORT),
 };
 const size_t injected_fault_count =
     sizeof injected_faults / sizeof *injected_faults;
@@ -95,7 +92,7 @@ const size_t injected_fault_count =
 uint64_t injected_count[CALLS];
 uint64_t injected_total, injected_now;
 void (*injected_before)(enum injected_call call);
-uint64_t injected_inheritable;
+uint64_t injected_inheritable, injected_not_sockets;
 int injected_to_itself, injected_nameless;
 static uint8_t errors[256];     /* that there were since */
 
@@ -176,6 +173,13 @@ static int any_fault_of(enum injected_call call)
     return injected(&injected_faults[first[call] + draw(count[call])]);
 }
 
+/* The result of a call for sockets. */
+static int on_socket(int result)
+{
+    injected_not_sockets += result < 0 && errno == ENOTSOCK;
+    return result;
+}
+
 /* What becomes of this call: 0, an errno, SHORT or SPURIOUS. */
 int injected_fate(enum injected_call call)
 {
@@ -206,9 +210,7 @@ static int fails_memory(int call)
     return injected_fails((enum injected_call)call);
 }
 
-/* The fate of a call that moves bytes. After a reset nothing more comes, and
- * what is sent fails, as with a real one. */
-static int fate_of_bytes(enum injected_call call, int fd, size_t *size)
+int injected_bytes(enum injected_call call, int fd, size_t *size)
 {
     int error = injected_fate(call);
     if (error == SHORT) {
@@ -270,7 +272,7 @@ int sys_close(int fd)
 int sys_connect(int fd, const struct sockaddr *name, socklen_t size)
 {
     if (name->sa_family == AF_UNSPEC)
-        return connect(fd, name, size);
+        return on_socket(connect(fd, name, size));
     if (name->sa_family != AF_UNIX && injected_to_itself && injected_to_itself--)
         CHECK(!bind(fd, name, size));
     int error = injected_fate(name->sa_family == AF_UNIX ? CALL_dial_unix
@@ -287,19 +289,20 @@ int sys_getpeername(int fd, struct sockaddr *name, socklen_t *size)
     int error = injected_fails(CALL_getpeername);
     if (error == ENOTCONN)
         injected_again(fd);         /* not yet, or not any more */
-    return error ? -1 : getpeername(fd, name, size);
+    return error ? -1 : on_socket(getpeername(fd, name, size));
 }
 
 int sys_getsockname(int fd, struct sockaddr *name, socklen_t *size)
 {
-    return injected_fails(CALL_getsockname) ? -1 : getsockname(fd, name, size);
+    return injected_fails(CALL_getsockname)
+               ? -1 : on_socket(getsockname(fd, name, size));
 }
 
 int sys_getsockopt(int fd, int level, int option, void *value,
                    socklen_t *size)
 {
     return injected_fails(CALL_getsockopt)
-               ? -1 : getsockopt(fd, level, option, value, size);
+               ? -1 : on_socket(getsockopt(fd, level, option, value, size));
 }
 
 int sys_ioctl(int fd, unsigned long request, int *value)
@@ -314,16 +317,27 @@ int sys_listen(int fd, int backlog)
 
 ssize_t sys_recv(int fd, void *to, size_t size, int flags)
 {
-    if (fate_of_bytes(CALL_recv, fd, &size))
+    if (injected_bytes(CALL_recv, fd, &size))
         return -1;
-    return recv(fd, to, size, flags);
+    return on_socket((int)recv(fd, to, size, flags));
 }
 
 ssize_t sys_send(int fd, const void *from, size_t size, int flags)
 {
-    if (fate_of_bytes(CALL_send, fd, &size))
+    if (injected_bytes(CALL_send, fd, &size))
         return -1;
-    return send(fd, from, size, flags);
+    return on_socket((int)send(fd, from, size, flags));
+}
+
+void injected_cut(struct iovec *to, const struct iovec *from, int count,
+                  size_t size)
+{
+    for (int i = 0; i < count; i++) {
+        to[i] = from[i];
+        if (to[i].iov_len > size)
+            to[i].iov_len = size;
+        size -= to[i].iov_len;
+    }
 }
 
 ssize_t sys_sendmsg(int fd, const struct msghdr *message, int flags)
@@ -336,17 +350,12 @@ ssize_t sys_sendmsg(int fd, const struct msghdr *message, int flags)
     for (int i = 0; i < count; i++)
         all += message->msg_iov[i].iov_len;
     size = all;
-    if (fate_of_bytes(CALL_send, fd, &size))
+    if (injected_bytes(CALL_send, fd, &size))
         return -1;
     if (size == all)
         return sendmsg(fd, message, flags);
-    memcpy(spans, message->msg_iov, (size_t)count * sizeof *spans);
+    injected_cut(spans, message->msg_iov, count, size);
     cut.msg_iov = spans;
-    for (int i = 0; i < count; i++) {
-        if (spans[i].iov_len > size)
-            spans[i].iov_len = size;
-        size -= spans[i].iov_len;
-    }
     return sendmsg(fd, &cut, flags);
 }
 
@@ -354,12 +363,12 @@ int sys_setsockopt(int fd, int level, int option, const void *value,
                    socklen_t size)
 {
     return injected_fails(CALL_setsockopt)
-               ? -1 : setsockopt(fd, level, option, value, size);
+               ? -1 : on_socket(setsockopt(fd, level, option, value, size));
 }
 
 int sys_shutdown(int fd, int how)
 {
-    return injected_fails(CALL_shutdown) ? -1 : shutdown(fd, how);
+    return injected_fails(CALL_shutdown) ? -1 : on_socket(shutdown(fd, how));
 }
 
 #ifndef SOCK_CLOEXEC
@@ -377,90 +386,6 @@ int sys_socketpair(int family, int type, int protocol, int pair[2])
     injected_inheritable += !(type & SOCK_CLOEXEC);
     return injected_fails(CALL_socketpair)
                ? -1 : socketpair(family, type, protocol, pair);
-}
-
-/* --- files and bytes --------------------------------------------------- */
-
-int sys_fchmod(int fd, mode_t mode_)
-{
-    return injected_fails(CALL_fchmod) ? -1 : fchmod(fd, mode_);
-}
-
-int sys_fchmodat(int directory, const char *path, mode_t mode_, int flags)
-{
-    return injected_fails(CALL_fchmodat)
-               ? -1 : fchmodat(directory, path, mode_, flags);
-}
-
-int sys_fcntl(int fd, int command, int argument)
-{
-    return injected_fails(CALL_fcntl) ? -1 : fcntl(fd, command, argument);
-}
-
-int sys_flock(int fd, int what)
-{
-    return injected_fails(CALL_flock) ? -1 : flock(fd, what);
-}
-
-int sys_fstatat(int directory, const char *path, struct stat *info, int flags)
-{
-    return injected_fails(CALL_fstatat)
-               ? -1 : fstatat(directory, path, info, flags);
-}
-
-int sys_openat(int directory, const char *path, int flags)
-{
-    injected_inheritable += !(flags & O_CLOEXEC);
-    return injected_fails(CALL_openat) ? -1 : openat(directory, path, flags);
-}
-
-int sys_pipe(int pair[2])
-{
-    injected_inheritable++;
-    return injected_fails(CALL_pipe) ? -1 : pipe(pair);
-}
-
-#ifdef SOCK_NONBLOCK
-int sys_pipe2(int pair[2], int flags)
-{
-    injected_inheritable += !(flags & O_CLOEXEC);
-    return injected_fails(CALL_pipe) ? -1 : pipe2(pair, flags);
-}
-#endif
-
-ssize_t sys_read(int fd, void *to, size_t size)
-{
-    int error = injected_fails(CALL_read);
-    if (error)
-        injected_again(fd);
-    return error ? -1 : read(fd, to, size);
-}
-
-int sys_unlinkat(int directory, const char *path, int flags)
-{
-    return injected_fails(CALL_unlinkat)
-               ? -1 : unlinkat(directory, path, flags);
-}
-
-/* EAGAIN is of a pair that is full, which is readable: so it is made so. */
-ssize_t sys_write(int fd, const void *from, size_t size)
-{
-    int error = injected_fails(CALL_write);
-    if (error == EAGAIN)
-        (void)!write(fd, from, size);
-    errno = error ? error : errno;
-    return error ? -1 : write(fd, from, size);
-}
-
-int sys_sched_getaffinity(int process, size_t size, void *set)
-{
-#ifdef __linux__
-    return injected_fails(CALL_sched_getaffinity)
-               ? -1 : sched_getaffinity(process, size, set);
-#else
-    (void)process, (void)size, (void)set;
-    return -1;
-#endif
 }
 
 #endif

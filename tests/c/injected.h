@@ -24,6 +24,7 @@ extern long test_trims;         /* so often has it been called */
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 struct epoll_event;
 struct kevent;
@@ -45,6 +46,7 @@ int sys_fchmod(int fd, mode_t mode);
 int sys_fchmodat(int directory, const char *path, mode_t mode, int flags);
 int sys_fcntl(int fd, int command, int argument);
 int sys_flock(int fd, int what);
+int sys_fstat(int fd, struct stat *info);
 int sys_fstatat(int directory, const char *path, struct stat *info, int flags);
 int sys_getpeername(int fd, struct sockaddr *name, socklen_t *size);
 int sys_getsockname(int fd, struct sockaddr *name, socklen_t *size);
@@ -79,17 +81,18 @@ int sys_socket(int family, int type, int protocol);
 int sys_socketpair(int family, int type, int protocol, int pair[2]);
 int sys_unlinkat(int directory, const char *path, int flags);
 ssize_t sys_write(int fd, const void *from, size_t size);
+ssize_t sys_writev(int fd, const struct iovec *spans, int count);
 
 #define INJECTED_CALLS(CALL) \
     CALL(malloc) CALL(calloc) CALL(realloc) \
     CALL(accept) CALL(bind) CALL(close) CALL(connect) CALL(dial_unix) \
     CALL(epoll_create1) CALL(epoll_add) CALL(epoll_pwait2) CALL(epoll_wait) \
-    CALL(fchmod) CALL(fchmodat) CALL(fcntl) CALL(flock) CALL(fstatat) \
+    CALL(fchmod) CALL(fchmodat) CALL(fcntl) CALL(flock) CALL(fstat) CALL(fstatat) \
     CALL(getpeername) CALL(getsockname) CALL(getsockopt) CALL(ioctl) \
     CALL(kevent) CALL(kqueue) CALL(listen) CALL(openat) CALL(pipe) CALL(poll) \
     CALL(read) CALL(recv) CALL(sched_getaffinity) CALL(select) CALL(send) \
     CALL(setsockopt) CALL(shutdown) CALL(socket) CALL(socketpair) \
-    CALL(unlinkat) CALL(write)
+    CALL(unlinkat) CALL(write) CALL(writev)
 
 enum injected_call {
 #define CALL(name) CALL_##name,
@@ -128,6 +131,8 @@ extern void (*injected_before)(enum injected_call call);
 /* Descriptors that a program started meanwhile would have inherited: those
  * made without close-on-exec, where the system can make them with it. */
 extern uint64_t injected_inheritable;
+/* Calls for sockets that were made on something else. */
+extern uint64_t injected_not_sockets;
 /* What dials over TCP is bound to the port that it dials, as the system may
  * choose to do, and so connected to itself; of the next so many. */
 extern int injected_to_itself;

@@ -15,7 +15,7 @@ CORE = Path(__file__).resolve().parents[2] / "csrc"
 LAYERS = """
 1 net_addr.h: net_addr
 1 net.h: os net
-1 net.h: net_listen
+1 net.h: net_listen net_pipe
 2 net.h: wakeup
 2 poller.h: guard
 2 poller.h: poll_epoll poll_kqueue poll_poll poll_select
@@ -26,7 +26,7 @@ LAYERS = """
 3 core.h: route
 4 frame.h: frame_raw frame_lines frame_prefix frame_fixed
 4 frame.h: frame
-4 transport.h: transport_plain outq
+4 transport.h: transport_plain pipe outq
 5 slots.h: services
 5 slots.h: slots
 5 slots.h: peers

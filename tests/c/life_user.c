@@ -152,7 +152,7 @@ static int adopt_ours(const door *d, conn *k)
     at.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     sim_now.dial = SIM_AT_ONCE;
     int error = sim_connect(fd, &at.is, sizeof at.in)
-                    ? 1 : pmx_adopt(life.mux, fd, &k->policy, &k->id);
+                    ? 1 : pmx_adopt(life.mux, fd, 0, &k->policy, &k->id);
     TRACE("a socket to adopt: %d\n", error);
     if (error)
         CHECK(!sim_close(fd));

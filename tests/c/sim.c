@@ -76,6 +76,15 @@ sim_sock *sim_sock_of(int fd)
     return NULL;
 }
 
+sim_sock *sim_no_pipe(int fd)
+{
+    sim_sock *s = sim_sock_of(fd);
+    if (!s || !s->is_pipe)
+        return s;
+    errno = ENOTSOCK;
+    return NULL;
+}
+
 sim_sock *sim_new(int family)
 {
     sim_sock *s = calloc(1, sizeof *s);
@@ -160,10 +169,11 @@ int sim_socketpair(int family, int type, int protocol, int pair[2])
 
 int sim_pipe(int pair[2])
 {
-    int error = sim_socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
-    if (!error)
-        sim_sock_of(pair[0])->is_pipe = sim_sock_of(pair[1])->is_pipe = 1;
-    return error;
+    if (sim_socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+        return -1;
+    sim_sock_of(pair[0])->is_pipe = SIM_READ_END;
+    sim_sock_of(pair[1])->is_pipe = SIM_WRITE_END;
+    return 0;
 }
 
 int sim_pipe2(int pair[2], int flags)
@@ -248,7 +258,7 @@ static int call_unix(sim_sock *s, const struct sockaddr *name, socklen_t size)
 
 int sim_connect(int fd, const struct sockaddr *name, socklen_t size)
 {
-    sim_sock *s = sim_sock_of(fd);
+    sim_sock *s = sim_no_pipe(fd);
     if (!s)
         return -1;
     if (name->sa_family == AF_UNSPEC) {
@@ -311,7 +321,7 @@ static void hang_up_unix(sim_sock *s, int embryo)
     sim_sock *other = s->other;
     if (other) {
         other->shut = RECEIVES | SENDS;
-        if (sim_held(&s->in) || embryo)
+        if (!s->is_pipe && (sim_held(&s->in) || embryo))
             other->error = ECONNRESET;
         sim_wake(other, 0);
         other->other = NULL;

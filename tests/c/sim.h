@@ -70,6 +70,7 @@ int sim_fchmod(int fd, mode_t mode);
 int sim_fchmodat(int directory, const char *path, mode_t mode, int flags);
 int sim_fcntl(int fd, int command, int argument);
 int sim_flock(int fd, int what);
+int sim_fstat(int fd, struct stat *info);
 int sim_fstatat(int directory, const char *path, struct stat *info, int flags);
 int sim_getpeername(int fd, struct sockaddr *name, socklen_t *size);
 int sim_getsockname(int fd, struct sockaddr *name, socklen_t *size);
@@ -97,6 +98,7 @@ int sim_socket(int family, int type, int protocol);
 int sim_socketpair(int family, int type, int protocol, int pair[2]);
 int sim_unlinkat(int directory, const char *path, int flags);
 ssize_t sim_write(int fd, const void *from, size_t size);
+ssize_t sim_writev(int fd, const struct iovec *spans, int count);
 #endif
 
 #endif

@@ -18,6 +18,7 @@
 #define fchmodat(...) EITHER(fchmodat, __VA_ARGS__)
 #define fcntl(...) EITHER(fcntl, __VA_ARGS__)
 #define flock(...) EITHER(flock, __VA_ARGS__)
+#define fstat(...) EITHER(fstat, __VA_ARGS__)
 #define fstatat(...) EITHER(fstatat, __VA_ARGS__)
 #define getpeername(...) EITHER(getpeername, __VA_ARGS__)
 #define getsockname(...) EITHER(getsockname, __VA_ARGS__)
@@ -46,6 +47,7 @@
 #define socketpair(...) EITHER(socketpair, __VA_ARGS__)
 #define unlinkat(...) EITHER(unlinkat, __VA_ARGS__)
 #define write(...) EITHER(write, __VA_ARGS__)
+#define writev(...) EITHER(writev, __VA_ARGS__)
 #define syscall(number, epoll, events, room, span, ...) \
     (sim_on ? sim_epoll_pwait2(epoll, events, room, span) \
             : syscall(number, epoll, events, room, span, __VA_ARGS__))

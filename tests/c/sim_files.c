@@ -5,6 +5,7 @@
 #include "test.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <sched.h>
 #include <string.h>
@@ -58,7 +59,7 @@ int sim_make_file(sim_sock *s, const char *path, size_t size)
 int sim_setsockopt(int fd, int level, int option, const void *value,
                    socklen_t size)
 {
-    sim_sock *s = sim_sock_of(fd);
+    sim_sock *s = sim_no_pipe(fd);
     if (!s)
         return -1;
     if (level == SOL_SOCKET && option == SO_LINGER) {
@@ -73,11 +74,9 @@ int sim_setsockopt(int fd, int level, int option, const void *value,
 int sim_getsockopt(int fd, int level, int option, void *value,
                    socklen_t *size)
 {
-    sim_sock *s = sim_sock_of(fd);
+    sim_sock *s = sim_no_pipe(fd);
     if (!s)
         return -1;
-    if (s->is_pipe)
-        return sim_fails(ENOTSOCK);
     if (level == SOL_SOCKET && option == SO_PEERCRED) {
         const int32_t us[3] = {1, 2, 3};
         CHECK(*size == sizeof us && !sim_is_tcp(s));
@@ -115,8 +114,20 @@ int sim_ioctl(int fd, unsigned long request, int *value)
 
 int sim_fcntl(int fd, int command, int argument)
 {
-    (void)command, (void)argument;
-    return sim_sock_of(fd) ? 0 : -1;
+    const sim_sock *s = sim_sock_of(fd);
+    (void)argument;
+    return !s ? -1 : command == F_GETFL && s->is_pipe == SIM_WRITE_END
+                   ? O_WRONLY : 0;
+}
+
+int sim_fstat(int fd, struct stat *info)
+{
+    const sim_sock *s = sim_sock_of(fd);
+    if (!s)
+        return -1;
+    memset(info, 0, sizeof *info);
+    info->st_mode = s->is_pipe ? S_IFIFO : S_IFSOCK;
+    return 0;
 }
 
 int sim_openat(int directory, const char *path, int flags)

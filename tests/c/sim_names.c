@@ -103,7 +103,7 @@ void sim_name_of(const sim_sock *s, int port, const char *path,
 
 int sim_getsockname(int fd, struct sockaddr *name, socklen_t *size)
 {
-    const sim_sock *s = sim_sock_of(fd);
+    const sim_sock *s = sim_no_pipe(fd);
     if (!s)
         return -1;
     sim_name_of(s, s->port, s->name, s->name_size, name, size);
@@ -118,7 +118,7 @@ static int is_called(const sim_sock *s)
 
 int sim_getpeername(int fd, struct sockaddr *name, socklen_t *size)
 {
-    const sim_sock *s = sim_sock_of(fd);
+    const sim_sock *s = sim_no_pipe(fd);
     if (!s)
         return -1;
     if (!is_called(s))

@@ -26,7 +26,8 @@ typedef struct sim_sock {
     int ends, end_arrived;      /* its end: sent, and there */
     int done;                   /* the other's end has arrived */
     int no_room;                /* somebody was refused, and waits */
-    int linger0, is_pipe, is_bound;
+    int linger0, is_bound;
+    enum { SIM_READ_END = 1, SIM_WRITE_END } is_pipe;   /* or 0 */
     sim_bytes in, out;
     size_t room_in, room_out;
     uint64_t sent, received;    /* bytes so far */
@@ -74,6 +75,7 @@ extern int64_t sim_time;
 int sim_fails(int error);       /* errno is that, and -1 */
 int sim_number_for(sim_sock *sock, sim_epoll *epoll);   /* or a directory */
 sim_sock *sim_sock_of(int fd);
+sim_sock *sim_no_pipe(int fd);          /* the same for a socket's calls */
 void sim_free(sim_sock *s);
 int64_t sim_next_time(void);    /* when something happens by itself */
 void sim_happen(void);          /* what is due */

@@ -52,6 +52,8 @@ int sim_is_writable(const sim_sock *s)
 {
     if (sim_is_tcp(s))      /* sk_stream_is_writeable, unix_writable */
         return sim_held(&s->out) <= s->room_out / 3 * 2;
+    if (s->is_pipe)
+        return !s->other || sim_held(&s->other->in) < s->room_out;
     return !s->other || sim_held(&s->other->in) <= s->room_out / 4;
 }
 
@@ -217,9 +219,8 @@ static ssize_t send_unix(sim_sock *s, const uint8_t *from, size_t size)
     return (ssize_t)size;
 }
 
-ssize_t sim_send(int fd, const void *from, size_t size, int flags)
+static ssize_t send_some(sim_sock *s, const void *from, size_t size, int flags)
 {
-    sim_sock *s = sim_sock_of(fd);
     if (!s)
         return -1;
     if (s->state == SIM_CALLING && !s->error)
@@ -252,6 +253,11 @@ ssize_t sim_send(int fd, const void *from, size_t size, int flags)
     return sim_is_tcp(s) ? send_tcp(s, from, size) : send_unix(s, from, size);
 }
 
+ssize_t sim_send(int fd, const void *from, size_t size, int flags)
+{
+    return send_some(sim_no_pipe(fd), from, size, flags);
+}
+
 int sim_passes(int fd)
 {
     const sim_sock *s = sim_sock_of(fd);
@@ -262,7 +268,7 @@ int sim_passes(int fd)
  * if anything comes along with them. */
 ssize_t sim_sendmsg(int fd, const struct msghdr *message, int flags)
 {
-    const sim_sock *s = sim_sock_of(fd);
+    const sim_sock *s = sim_no_pipe(fd);
     ssize_t all = 0;
     if (s && message->msg_controllen) {
         sim_sock *to = s->other;
@@ -304,10 +310,8 @@ size_t sim_before_urgent(const sim_sock *s)
     return s->urgent ? (size_t)(s->urgent - 1 - s->received) : SIZE_MAX;
 }
 
-ssize_t sim_recv(int fd, void *to, size_t size, int flags)
+static ssize_t receive(sim_sock *s, void *to, size_t size)
 {
-    sim_sock *s = sim_sock_of(fd);
-    (void)flags;
     if (!s)
         return -1;
     if (!sim_is_tcp(s) && s->state != SIM_OPEN && s->state != SIM_OVER)
@@ -344,14 +348,35 @@ ssize_t sim_recv(int fd, void *to, size_t size, int flags)
     return sim_fails(sim_is_tcp(s) && s->state == SIM_IDLE ? ENOTCONN : EAGAIN);
 }
 
+ssize_t sim_recv(int fd, void *to, size_t size, int flags)
+{
+    (void)flags;
+    return receive(sim_no_pipe(fd), to, size);
+}
+
 ssize_t sim_read(int fd, void *to, size_t size)
 {
-    return sim_recv(fd, to, size, 0);
+    return receive(sim_sock_of(fd), to, size);
 }
 
 ssize_t sim_write(int fd, const void *from, size_t size)
 {
-    return sim_send(fd, from, size, 0);
+    return send_some(sim_sock_of(fd), from, size, 0);
+}
+
+ssize_t sim_writev(int fd, const struct iovec *spans, int count)
+{
+    ssize_t all = 0;
+    for (int i = 0; i < count; i++) {
+        ssize_t n = spans[i].iov_len ? sim_write(fd, spans[i].iov_base,
+                                                 spans[i].iov_len) : 0;
+        if (n < 0)
+            return all ? all : n;
+        all += n;
+        if ((size_t)n < spans[i].iov_len)
+            break;
+    }
+    return all;
 }
 
 void sim_disconnect(sim_sock *s)
@@ -373,7 +398,7 @@ void sim_disconnect(sim_sock *s)
 
 int sim_shutdown(int fd, int how)
 {
-    sim_sock *s = sim_sock_of(fd);
+    sim_sock *s = sim_no_pipe(fd);
     if (!s)
         return -1;
     unsigned what = how == SHUT_RD ? RECEIVES : how == SHUT_WR ? SENDS

@@ -9,10 +9,24 @@
 #include <string.h>
 #include <time.h>
 
-/* What poll says of a socket: tcp_poll() and unix_poll(). */
+/* What poll says of a socket or a pipe: tcp_poll(), unix_poll(), pipe_poll(). */
+static uint32_t state_of_pipe(sim_sock *s)
+{
+    if (s->is_pipe == SIM_READ_END)
+        return (s->in.end > s->in.begin ? EPOLLIN : 0u) |
+               (s->other ? 0u : EPOLLHUP);
+    if (!sim_is_writable(s)) {
+        s->no_room = 1;
+        return 0;
+    }
+    return EPOLLOUT | (s->other ? 0u : EPOLLERR);
+}
+
 static uint32_t state_of(sim_sock *s)
 {
     uint32_t what = 0;
+    if (s->is_pipe)
+        return state_of_pipe(s);
     if (s->state == SIM_LISTENING)
         return s->waiting ? EPOLLIN : 0;
     if (s->error)

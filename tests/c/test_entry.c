@@ -45,7 +45,7 @@ static void all_are_refused(world *w, uint64_t id)
     EQUAL(pmx_unlisten(w->mux, w->listener), -EBUSY);
     EQUAL(pmx_listener_address(w->mux, w->listener, names), -EBUSY);
     EQUAL(pmx_connect(w->mux, &at, 1, &p, &made), -EBUSY);
-    EQUAL(pmx_adopt(w->mux, 0, &p, &made), -EBUSY);
+    EQUAL(pmx_adopt(w->mux, 0, 0, &p, &made), -EBUSY);
     EQUAL(pmx_foreign(w->mux, 0, 0, PMX_READABLE), -EBUSY);
     EQUAL(pmx_addresses(w->mux, id, names), -EBUSY);
     EQUAL(pmx_refused_peer(w->mux, names), -EBUSY);

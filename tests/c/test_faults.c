@@ -91,7 +91,7 @@ static int bring_in(void)
     if (!error)
         error = pmx_foreign(t.mux, sock, 0, PMX_READABLE);
     if (!error)
-        error = pmx_adopt(t.mux, adopted[0], &p, &id);
+        error = pmx_adopt(t.mux, adopted[0], 0, &p, &id);
     int own = !id, seen = 0;
     uint32_t messages = 0;
     for (int n = 0; !error && n < 50 && !(seen && messages); n++) {

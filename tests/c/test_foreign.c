@@ -133,7 +133,7 @@ static void an_adopted_socket_is_a_connection(void)
     world_begin(&w, 100, 10000);
     pair_of(pair);
     put_text(pair[1], "early\n");
-    EQUAL(pmx_adopt(w.mux, (int64_t)pair[0], &p, &id), 0);
+    EQUAL(pmx_adopt(w.mux, (int64_t)pair[0], 0, &p, &id), 0);
     say_text(&w, id, "hello");
     UNTIL(&w, messages_of(&w, id) == 1);
     CHECK(has(&w.opened, id));
@@ -161,7 +161,7 @@ static void adopted_sockets_share_the_rules_of_equal_policies(void)
     for (int i = 0; i < 3; i++) {
         pair_of(pairs[i]);
         p.connect_ns = i ? 1000 * MS : -1;      /* does not matter here */
-        EQUAL(pmx_adopt(w.mux, (int64_t)pairs[i][0], &p, &ids[i]), 0);
+        EQUAL(pmx_adopt(w.mux, (int64_t)pairs[i][0], 0, &p, &ids[i]), 0);
     }
     CHECK(pmx__find(w.mux, ids[0])->rules == pmx__find(w.mux, ids[2])->rules);
     UNTIL(&w, w.opened.count == 3);
@@ -183,7 +183,7 @@ static void a_mux_that_closes_closes_what_it_has_adopted(void)
     uint64_t id;
     world_begin(&w, 100, 10000);
     pair_of(pair);
-    EQUAL(pmx_adopt(w.mux, (int64_t)pair[0], &p, &id), 0);
+    EQUAL(pmx_adopt(w.mux, (int64_t)pair[0], 0, &p, &id), 0);
     world_end(&w);              /* before a turn */
     CHECK(get(pair[1], &got) <= 0);
     leave(pair[1]);
@@ -199,20 +199,20 @@ static void what_cannot_be_adopted_stays_the_callers(void)
     world_begin(&w, 100, 10000);
     pmx_sock alone = socket(AF_INET, SOCK_STREAM, 0);
     pmx_sock datagrams = socket(AF_INET, SOCK_DGRAM, 0);
-    EQUAL(pmx_adopt(w.mux, -1, &p, &id), -EBADF);
-    EQUAL(pmx_adopt(w.mux, (int64_t)alone, &p, &id), -ENOTCONN);
-    EQUAL(pmx_adopt(w.mux, (int64_t)datagrams, &p, &id), -EINVAL);
+    EQUAL(pmx_adopt(w.mux, -1, 0, &p, &id), -EBADF);
+    EQUAL(pmx_adopt(w.mux, (int64_t)alone, 0, &p, &id), -ENOTCONN);
+    EQUAL(pmx_adopt(w.mux, (int64_t)datagrams, 0, &p, &id), -EINVAL);
     leave(alone);
     leave(datagrams);
     pair_of(pair);
-    EQUAL(pmx_adopt(w.mux, (int64_t)pair[0], &wrong, &id), -EINVAL);
+    EQUAL(pmx_adopt(w.mux, (int64_t)pair[0], 0, &wrong, &id), -EINVAL);
     p.service = 7;
-    EQUAL(pmx_adopt(w.mux, (int64_t)pair[0], &p, &id), -EINVAL);
+    EQUAL(pmx_adopt(w.mux, (int64_t)pair[0], 0, &p, &id), -EINVAL);
     p.service = 0;
     int error, tries = 0;
     do {                        /* each allocation in turn */
         test_fail_at = ++tries;
-        error = pmx_adopt(w.mux, (int64_t)pair[0], &p, &id);
+        error = pmx_adopt(w.mux, (int64_t)pair[0], 0, &p, &id);
         test_fail_at = 0;
         CHECK(!error || error == -ENOMEM);
     } while (error && tries < 20);
