@@ -12,7 +12,7 @@ from ..values.errors import BackendUnavailable
 from ..values.framing import Framings, Raw, Splitter
 from .arena import Arenas
 from .backends import select_limit
-from .given import listen_on
+from .given import GivenPipe, adopt_socket, listen_on
 from .ops import ABORT, SWITCH
 from .os_errors import meaning
 from .owed import Debts
@@ -194,20 +194,25 @@ class Connections(Turns):
             shown,
         )
 
-    def adopt(self, sock: socket.socket, policy: Any, framings: Framings) -> Any:
-        """Make a connection of a connected socket, which the core then owns."""
+    def adopt(
+        self, given: socket.socket | GivenPipe, policy: Any, framings: Framings
+    ) -> Any:
+        """Make a connection of what the core then owns."""
 
         def begin(id_: Any) -> int:
-            if sock.fileno() in self.watches:
+            if given.fileno() in self.watches:
                 text = "the mux watches this descriptor already; close the watch first"
-                raise FileExistsError(errno.EEXIST, text, repr(sock))
-            try:
-                return int(lib.pmx_adopt(self.c, sock.fileno(), policy, id_))
-            finally:  # in the same step, also if a signal handler raises
-                if id_[0]:
-                    sock.detach()
+                raise FileExistsError(errno.EEXIST, text, repr(given))
+            if isinstance(given, GivenPipe):
+                return given.adopt(self.c, self.log, policy, id_)
+            return adopt_socket(self.c, given, policy, id_)
 
-        return self._begin(begin, policy, framings, repr(sock))
+        return self._begin(begin, policy, framings, repr(given))
+
+    def only_receives(self, id: int, policy: Any) -> None:
+        """Prepare for the read end of a pipe: an answer to it is an error."""
+        self.receivers.add(id)
+        self.services[policy.service].note_receivers(True)
 
     def _begin(
         self, begin: Callable[[Any], int], policy: Any, framings: Framings, shown: str
@@ -364,6 +369,7 @@ class Connections(Turns):
         if (
             self.causes
             or self.opening
+            or self.receivers
             or self.splitting is not None
             or self.debts is not None
         ):
@@ -372,6 +378,11 @@ class Connections(Turns):
     def _forget_rare(self, ids: list[int]) -> None:
         """Forget what few connections have."""
         self.opening.difference_update(ids)
+        if self.receivers:
+            self.receivers.difference_update(ids)
+            if not self.receivers:
+                for service in self.services:
+                    service.note_receivers(False)
         for id in ids:
             self.causes.pop(id, None)
             if self.splitting is not None:

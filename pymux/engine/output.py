@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine
+from io import UnsupportedOperation
 from threading import get_ident
 from typing import Any
 
@@ -67,6 +68,7 @@ class Output(Owned):
         reply_limit: a longer piece may not fit its framing.
         switched: new framings of connections, by id: all that the core has not been
             told of, and perhaps older ones.
+        receivers: ids of connections that only receive: read ends of pipes.
     """
 
     counts: Any
@@ -84,6 +86,7 @@ class Output(Owned):
         self.large: int = LARGE_PIECE
         self.reply_limit: int = UNLIMITED
         self.switched: dict[int, Framing] = {}
+        self.receivers: set[int] = set()
         self.services = [ServiceState(0)]
         self.stale = True  # the core must be configured before the next turn
         self.changed: set[int] = set()  # services that must be configured
@@ -97,8 +100,8 @@ class Output(Owned):
             self.note_splitter(framings[0])
         self.changed.add(service)
         self.stale = True
-        self.reply_limit = min(self.reply_limit, state.reply_limit)
-        self.large = min(self.large, state.large)
+        self.reply_limit = min(self.reply_limit, state.longest)
+        self.large = min(self.large, state.longest)
 
     def note_splitter(self, framing: Splitter) -> None:
         """Prepare for connections with this parser."""
@@ -114,7 +117,13 @@ class Output(Owned):
 
         Raises:
             ValueError: the message does not fit.
+            io.UnsupportedOperation: the connection only receives.
         """
+        if id in self.receivers:
+            raise UnsupportedOperation(
+                "a reply is for the read end of a pipe, which only receives; a row of "
+                "such a connection takes None, or a mask that leaves it out"
+            )
         if size <= self.reply_limit:
             return
         if id in self.switched:  # the core may not know of it yet

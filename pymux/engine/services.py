@@ -34,7 +34,9 @@ class ServiceState:
         dispatcher: gets the batches; None if the caller of `harvest` gets them.
         lines: the delimiter of all replies, None if framings differ.
         other: some connections send in another framing than they receive.
-        reply_limit: a longer reply may not fit its connection's framing.
+        longest: a longer reply may not fit its connection's framing.
+        reply_limit: the same; -1 while some connections only receive, so that every
+            reply is looked at.
         high_water: no connection has a lower one.
         large: a longer reply is checked, or handed over by itself.
         leave_gaps: keep delimiters between messages: see `Batch`.
@@ -55,6 +57,7 @@ class ServiceState:
         "_gaps",
         "_only",
         "_received",
+        "_receivers",
         "dialled",
         "dispatcher",
         "gap",
@@ -63,6 +66,7 @@ class ServiceState:
         "large",
         "leave_gaps",
         "lines",
+        "longest",
         "number",
         "other",
         "reply_limit",
@@ -75,6 +79,7 @@ class ServiceState:
         self.dialled = 0
         self.kept = False
         self.lines: Delimiter | None = None
+        self.longest: int = UNLIMITED
         self.reply_limit: int = UNLIMITED
         self.high_water: int = UNLIMITED
         self.large: int = LARGE_PIECE
@@ -86,6 +91,7 @@ class ServiceState:
         self._received: Framing | None = None
         self._only: Framing | None = None
         self._framings = 0
+        self._receivers = False
 
     @property
     def handler_name(self) -> str | None:
@@ -107,7 +113,16 @@ class ServiceState:
                 self.lines = self._only = None
         self._framings += 1
         self.other = self.other or sent != received
-        self.reply_limit = min(self.reply_limit, longest_reply(sent))
+        self.longest = min(self.longest, longest_reply(sent))
+        self._set_limits()
+
+    def note_receivers(self, some: bool) -> None:
+        """Note whether some of the connections only receive."""
+        self._receivers = some
+        self._set_limits()
+
+    def _set_limits(self) -> None:
+        self.reply_limit = -1 if self._receivers else self.longest
         self.large = min(LARGE_PIECE, self.reply_limit)
 
     def fit(self, replies: list[Any]) -> bool:
@@ -115,6 +130,8 @@ class ServiceState:
         if self.reply_limit >= UNLIMITED:
             return len(replies[0]) <= LARGE_PIECE
         only = self._only
+        if self._receivers:
+            return False
         if isinstance(only, Fixed):
             return set(map(len, replies)) == {only.size}
         return max(map(len, replies)) <= self.large
@@ -128,11 +145,16 @@ class ServiceState:
         """
         if not sizes or max(sizes) <= self.reply_limit:
             return True
-        if self._only is None:
+        if self._only is None or self._receivers:
             return False
         for size in sizes:
             check_reply(self._only, size)
         return True
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether replies cut as the messages are have to be checked."""
+        return self.other or self._receivers
 
     def wants(self, minimum: int, delay_ns: int) -> tuple[int, int, bool]:
         """Return the settings for the core: (min_messages, delay_ns, leave_gaps)."""

@@ -460,7 +460,7 @@ class Batch:
         columns = columns_of(data, offsets, mask, rows, self._cut)
         data, bounds, cut, flags = columns
         engine = self._engine
-        other = engine.switched or self._service.other
+        other = engine.switched or self._service.is_mixed
         sized = bounds is arena.ends and not other  # as what was received
         if not sized and len(data) > self._service.reply_limit:
             for k, conn in enumerate(self.conns):

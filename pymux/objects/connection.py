@@ -184,6 +184,7 @@ class Connection:
                 the end of the connection has been reported.
             TypeError: `data` is not bytes-like; a str must be encoded.
             ValueError: the framing cannot carry this size.
+            io.UnsupportedOperation: the connection is the read end of a pipe.
             RuntimeError: outside the mux's thread or process.
         """
         engine = self._engine

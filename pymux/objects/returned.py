@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
+from io import UnsupportedOperation
 from typing import Any
 
 from ..values.checks import shown
 
-__all__ = ["batch_returned", "message_returned", "name_of"]
+__all__ = ["batch_returned", "message_returned", "name_of", "receiver_answered"]
 
 
 def name_of(handler: Any) -> str:
@@ -34,6 +35,14 @@ def message_returned(handler: Any, returned: Any) -> TypeError:
     elif isinstance(returned, str):
         why = "a str cannot be sent; encode it"
     return TypeError(f"the handler {name_of(handler)} returned {what}: {why}")
+
+
+def receiver_answered(handler: Any, conn: Any) -> UnsupportedOperation:
+    """Return the error of a handler that has answered the read end of a pipe."""
+    return UnsupportedOperation(
+        f"the handler {name_of(handler)} returned bytes for {conn!r}, the read end of "
+        "a pipe, which only receives; return None"
+    )
 
 
 def batch_returned(handler: Any, returned: Any) -> TypeError:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.arena import MANY
 from ..engine.output import LARGE_PIECE, SUBMIT_OVER, to_bytes
-from .returned import message_returned
-from .status import CLOSED, GONE, OPEN, answer
+from .returned import message_returned, receiver_answered
+from .status import CLOSED, GONE, OPEN, RECEIVES, answer
 from .switch import begin_rows, give_rows, give_runs
 
 if TYPE_CHECKING:
@@ -216,6 +216,8 @@ def _look_at(
     except TypeError:
         raise message_returned(handler, reply) from None
     size = len(data)
+    if conn._status == RECEIVES:
+        raise receiver_answered(handler, conn)
     if size > engine.reply_limit:
         engine.check_reply(conn.id, size)
     if size <= LARGE_PIECE:

@@ -6,6 +6,7 @@ Other rooms read and change the status by these functions alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import UnsupportedOperation
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "CLOSED",
     "GONE",
     "OPEN",
+    "RECEIVES",
     "SEND_ENDED",
     "answer",
     "buffer_of",
@@ -35,6 +37,7 @@ __all__ = [
     "mark_closed",
     "names_for_log",
     "note_end",
+    "only_receives",
     "refusal",
     "set_buffer",
     "targets",
@@ -45,6 +48,7 @@ OPEN = 0
 GONE = 1  # the end is being reported: output is discarded
 SEND_ENDED = 2  # send_eof() was called
 CLOSED = 3  # closed by this side, or reported as closed
+RECEIVES = 4  # open, the read end of a pipe: nothing can be sent
 
 
 engine_of: Callable[[Connection], Engine] = attrgetter("_engine")
@@ -118,8 +122,17 @@ def fail(conn: Connection, error: BaseException) -> None:
         engine.log.op(conn.id | FAIL)
 
 
-def refusal(conn: Connection) -> ConnectionClosed:
+def only_receives(conn: Connection) -> None:
+    """Note that a new connection is the read end of a pipe."""
+    conn._status = RECEIVES
+
+
+def refusal(conn: Connection) -> ConnectionClosed | UnsupportedOperation:
     """Return the error to raise for a `send` that the connection's status forbids."""
+    if conn._status == RECEIVES:
+        return UnsupportedOperation(
+            f"{conn!r} is the read end of a pipe, which only receives"
+        )
     text = "send_eof() was called"
     if conn._status != SEND_ENDED:
         text = "is closed"
