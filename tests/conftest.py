@@ -70,6 +70,17 @@ def selector(backend):
 
 
 @pytest.fixture
+def pipe_files():
+    """(the read end, the write end) of a pipe as unbuffered files."""
+    reader, writer = os.pipe()
+    with (
+        os.fdopen(reader, "rb", buffering=0) as reading,
+        os.fdopen(writer, "wb", buffering=0) as writing,
+    ):
+        yield reading, writing
+
+
+@pytest.fixture
 def pair():
     """Two connected sockets that never block."""
     ours, theirs = socket.socketpair()

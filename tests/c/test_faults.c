@@ -11,8 +11,12 @@
 #include "scene.h"
 
 #ifndef _WIN32
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* --- one failure after the other ---------------------------------------- */
 
@@ -117,7 +121,54 @@ static int bring_in(void)
     return error;
 }
 
-static void each_call_to_bring_a_socket_in_may_fail(void)
+/* A mux with one pipe's read end and another's write end: a line comes by the
+ * one and a line goes by the other. */
+static int pass_through(void)
+{
+    int in[2], out[2];
+    char got[8];
+    pmx_policy p = lines("\n", 100);
+    pmx_turn t = {0};
+    uint64_t ids[2] = {0};
+    int64_t length = 6;
+    inject_pause(1);
+    CHECK(!pipe(in) && !pipe(out) && !fcntl(out[0], F_SETFL, O_NONBLOCK));
+    EQUAL(write(in[1], "hello\n", 6), 6);
+    pmx_arena *arena = pmx_arena_new(4096, 16);
+    inject_pause(0);
+    int error = pmx_open(&t.mux, test_backend, 16, 4096, 0);
+    if (!error)
+        error = pmx_adopt(t.mux, in[0], PMX_READABLE, &p, &ids[0]);
+    if (!error)
+        error = pmx_adopt(t.mux, out[1], PMX_WRITABLE, &p, &ids[1]);
+    const pmx_block block = {PMX_LENGTHS, 1, &ids[1], &length, "hello!", 6};
+    ssize_t n = 0;
+    uint32_t messages = 0;
+    for (int k = 0; !error && k < 50 && !(n > 0 && messages); k++) {
+        t.arena = arena;
+        t.blocks = &block;
+        t.block_count = !k;
+        t.timeout_ns = MS;
+        int reason = pmx_harvest(&t);
+        error = reason < 0 ? reason : t.closed_count ? -t.closed[0].error : 0;
+        messages += reason < 0 ? 0 : t.messages;
+        n = n > 0 ? n : read(out[0], got, sizeof got);
+    }
+    CHECK(error || (n > 0 && messages));
+    if (t.mux)
+        (void)pmx_close(t.mux);
+    inject_pause(1);
+    pmx_arena_free(arena);
+    if (!ids[0])
+        CHECK(!close(in[0]));
+    if (!ids[1])
+        CHECK(!close(out[1]));
+    CHECK(!close(in[1]) && !close(out[0]));
+    return error;
+}
+
+/* What a mux is given, with each call of the core failing in turn. */
+static void each_call_fails_in(int (*what)(void))
 {
     for (size_t k = 0; k < injected_fault_count; k++) {
         const injected_fault *fault = &injected_faults[k];
@@ -126,27 +177,30 @@ static void each_call_to_bring_a_socket_in_may_fail(void)
             snprintf(test_note, sizeof test_note, "%s, call %ld", fault->name,
                      ++nth);
             inject_nth(fault, nth, 1);
-            int error = bring_in();
+            int error = what();
             inject_nothing();
             CHECK(!error || error == -ENOSYS || explained(-error));
         } while (injected_now);
     }
 }
 
+static void each_call_to_bring_a_socket_in_may_fail(void)
+{
+    each_call_fails_in(bring_in);
+}
+
+static void each_call_to_bring_a_pipe_in_may_fail(void)
+{
+    void (*before)(int) = signal(SIGPIPE, SIG_DFL);     /* it would kill */
+    uint64_t not_sockets = injected_not_sockets;
+    each_call_fails_in(pass_through);
+    EQUAL(injected_not_sockets, not_sockets);
+    signal(SIGPIPE, before);
+}
+
 static void each_call_of_a_selector_may_fail(void)
 {
-    for (size_t k = 0; k < injected_fault_count; k++) {
-        const injected_fault *fault = &injected_faults[k];
-        long nth = 0;
-        do {
-            snprintf(test_note, sizeof test_note, "%s, call %ld", fault->name,
-                     ++nth);
-            inject_nth(fault, nth, 1);
-            int error = look_around();
-            inject_nothing();
-            CHECK(!error || error == -ENOSYS || explained(-error));
-        } while (injected_now);
-    }
+    each_call_fails_in(look_around);
 }
 
 static void each_call_may_fail(void)
@@ -200,6 +254,7 @@ static void calls_may_fail_at_random(void)
 
 const test_case fault_tests[] = {
     EACH(each_call_to_bring_a_socket_in_may_fail),
+    EACH(each_call_to_bring_a_pipe_in_may_fail),
     EACH(each_call_may_fail),
     EACH(each_call_of_a_selector_may_fail),
     EACH(calls_may_fail_at_random),

@@ -1,79 +1,14 @@
-/* A pipe's ends as connections. */
-#include "world.h"
+/* A pipe's ends as connections: the read end, and what concerns both. */
+#include "pipeline.h"
 
 #ifndef _WIN32
-#include "injected.h"
-
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-/* A pipe of which the mux gets one end; `peer` is the other, non-blocking. */
-typedef struct {
-    world w;
-    uint64_t id;
-    int own, peer;
-    buffer got;
-    uint64_t not_sockets;
-} pipeline;
-
-static void make_pipe(pipeline *p, uint32_t end)
-{
-    int pair[2];
-    CHECK(!pipe(pair));
-    p->own = pair[end == PMX_WRITABLE];
-    p->peer = pair[end == PMX_READABLE];
-    CHECK(!fcntl(p->peer, F_SETFL, O_NONBLOCK));
-}
-
-static void begin_with(pipeline *p, uint32_t end, const pmx_policy *policy)
-{
-    memset(p, 0, sizeof *p);
-    world_begin(&p->w, 100, 10000);
-    p->not_sockets = injected_not_sockets;
-    make_pipe(p, end);
-    EQUAL(pmx_adopt(p->w.mux, p->own, end, policy, &p->id), 0);
-}
-
-static void leave_peer(pipeline *p)
-{
-    if (p->peer >= 0)
-        CHECK(!close(p->peer));
-    p->peer = -1;
-}
-
-/* The end of the mux is closed, and no socket's call was made on it. */
-static void end_of(pipeline *p)
-{
-    CHECK(closed(&p->w, p->id));
-    EQUAL(fcntl(p->own, F_GETFD), -1);
-    leave_peer(p);
-    release(&p->got);
-    world_is_clean(&p->w);
-    world_end(&p->w);
-    EQUAL(injected_not_sockets, p->not_sockets);
-}
-
-static void write_text(const pipeline *p, const char *text)
-{
-    EQUAL(write(p->peer, text, strlen(text)), strlen(text));
-}
-
-/* Read what there is: 1, 0 at the end, or -errno. */
-static int read_all(pipeline *p)
-{
-    uint8_t bytes[4096];
-    ssize_t n;
-    while ((n = read(p->peer, bytes, sizeof bytes)) > 0)
-        append(&p->got, bytes, (size_t)n);
-    return n ? errno == EAGAIN ? 1 : -errno : 0;
-}
 
 /* --- the read end -------------------------------------------------------- */
 
@@ -82,7 +17,7 @@ static void a_read_end_is_a_connection_that_receives(void)
     pipeline p;
     pmx_policy policy = lines("\n", 100);
     pmx_address names[2];
-    begin_with(&p, PMX_READABLE, &policy);
+    pipeline_begin(&p, PMX_READABLE, &policy);
     write_text(&p, "one\ntw");
     UNTIL(&p.w, messages_of(&p.w, p.id) == 1);
     CHECK(has(&p.w.opened, p.id));
@@ -102,27 +37,27 @@ static void a_read_end_is_a_connection_that_receives(void)
     EQUAL(messages_of(&p.w, p.id), 3);
     CHECK(is_text(&p.w, message_of(&p.w, p.id, 2), "three"));
     EQUAL(error_of(&p.w, p.id), 0);
-    end_of(&p);
+    pipeline_end(&p);
 }
 
 static void what_was_written_before_and_the_end_behind_it_arrive(void)
 {
     pipeline p;
     pmx_policy policy = lines("\n", 100);
-    begin_with(&p, PMX_READABLE, &policy);
+    pipeline_begin(&p, PMX_READABLE, &policy);
     write_text(&p, "early\n");
     leave_peer(&p);
     UNTIL(&p.w, closed(&p.w, p.id));
     EQUAL(messages_of(&p.w, p.id), 1);
     EQUAL(error_of(&p.w, p.id), 0);
-    end_of(&p);
+    pipeline_end(&p);
 }
 
 static void bytes_that_the_caller_has_read_come_first(void)
 {
     pipeline p;
     pmx_policy policy = lines("\n", 100);
-    begin_with(&p, PMX_READABLE, &policy);
+    pipeline_begin(&p, PMX_READABLE, &policy);
     write_text(&p, "o\nthree\n");
     switch_to(&p.w, p.id, &policy, "one\ntw", 6);
     UNTIL(&p.w, messages_of(&p.w, p.id) == 3);
@@ -130,7 +65,7 @@ static void bytes_that_the_caller_has_read_come_first(void)
     CHECK(is_text(&p.w, message_of(&p.w, p.id, 1), "two"));
     leave_peer(&p);
     UNTIL(&p.w, closed(&p.w, p.id));
-    end_of(&p);
+    pipeline_end(&p);
 }
 
 /* More than a pipe holds. */
@@ -141,7 +76,7 @@ static void much_comes_whole(void)
     buffer all = {0};
     size_t at = 0;
     fill(&all, 1000000, 7);
-    begin_with(&p, PMX_READABLE, &policy);
+    pipeline_begin(&p, PMX_READABLE, &policy);
     int64_t until = deadline();
     while (at < all.size) {
         ssize_t n = write(p.peer, all.bytes + at, all.size - at);
@@ -155,14 +90,14 @@ static void much_comes_whole(void)
     CHECK(same(&got, &all));
     release(&got);
     release(&all);
-    end_of(&p);
+    pipeline_end(&p);
 }
 
 static void what_is_sent_on_a_read_end_is_discarded(void)
 {
     pipeline p;
     pmx_policy policy = lines("\n", 100);
-    begin_with(&p, PMX_READABLE, &policy);
+    pipeline_begin(&p, PMX_READABLE, &policy);
     say_text(&p.w, p.id, "before");
     UNTIL(&p.w, has(&p.w.opened, p.id));
     say_text(&p.w, p.id, "after");
@@ -175,7 +110,7 @@ static void what_is_sent_on_a_read_end_is_discarded(void)
     do_op(&p.w, p.id, PMX_CLOSE);
     UNTIL(&p.w, closed(&p.w, p.id));
     EQUAL(error_of(&p.w, p.id), 0);
-    end_of(&p);
+    pipeline_end(&p);
 }
 
 /* Nothing is read any more, so the writer is told at once. */
@@ -186,7 +121,7 @@ static void a_read_end_closes_at_once(void)
         for (int k = 0; k < 3; k++) {
             pipeline p;
             pmx_policy policy = raw();
-            begin_with(&p, PMX_READABLE, &policy);
+            pipeline_begin(&p, PMX_READABLE, &policy);
             if (!early)
                 UNTIL(&p.w, has(&p.w.opened, p.id));
             write_text(&p, "unread");
@@ -198,7 +133,7 @@ static void a_read_end_closes_at_once(void)
             EQUAL(write(p.peer, "x", 1), -1);
             EQUAL(errno, EPIPE);
             signal(SIGPIPE, before);
-            end_of(&p);
+            pipeline_end(&p);
         }
 }
 
@@ -206,7 +141,7 @@ static void a_paused_read_end_waits_behind_its_end(void)
 {
     pipeline p;
     pmx_policy policy = lines("\n", 100);
-    begin_with(&p, PMX_READABLE, &policy);
+    pipeline_begin(&p, PMX_READABLE, &policy);
     UNTIL(&p.w, has(&p.w.opened, p.id));
     do_op(&p.w, p.id, PMX_PAUSE);
     turn(&p.w, 0);
@@ -223,7 +158,7 @@ static void a_paused_read_end_waits_behind_its_end(void)
     do_op(&p.w, p.id, PMX_RESUME);
     UNTIL(&p.w, closed(&p.w, p.id));
     EQUAL(messages_of(&p.w, p.id), 1);
-    end_of(&p);
+    pipeline_end(&p);
 }
 
 static void the_end_of_a_half_open_read_end_is_reported(void)
@@ -231,7 +166,7 @@ static void the_end_of_a_half_open_read_end_is_reported(void)
     pipeline p;
     pmx_policy policy = raw();
     policy.half_open = 1;
-    begin_with(&p, PMX_READABLE, &policy);
+    pipeline_begin(&p, PMX_READABLE, &policy);
     UNTIL(&p.w, has(&p.w.opened, p.id));
     leave_peer(&p);
     UNTIL(&p.w, has(&p.w.ended, p.id));
@@ -245,19 +180,19 @@ static void the_end_of_a_half_open_read_end_is_reported(void)
     CHECK(!closed(&p.w, p.id));
     do_op(&p.w, p.id, PMX_CLOSE);
     UNTIL(&p.w, closed(&p.w, p.id));
-    end_of(&p);
+    pipeline_end(&p);
 }
 
 static void a_broken_frame_ends_a_read_end(void)
 {
     pipeline p;
     pmx_policy policy = lines("\n", 4);
-    begin_with(&p, PMX_READABLE, &policy);
+    pipeline_begin(&p, PMX_READABLE, &policy);
     write_text(&p, "ok\nmuch too long\n");
     UNTIL(&p.w, closed(&p.w, p.id));
     EQUAL(messages_of(&p.w, p.id), 1);
     EQUAL(error_of(&p.w, p.id), EMSGSIZE);
-    end_of(&p);
+    pipeline_end(&p);
 }
 
 static void a_read_end_without_input_is_out_of_time(void)
@@ -265,10 +200,10 @@ static void a_read_end_without_input_is_out_of_time(void)
     pipeline p;
     pmx_policy policy = raw();
     policy.idle_ns = 20 * MS;
-    begin_with(&p, PMX_READABLE, &policy);
+    pipeline_begin(&p, PMX_READABLE, &policy);
     UNTIL(&p.w, closed(&p.w, p.id));
     EQUAL(error_of(&p.w, p.id), ETIMEDOUT);
-    end_of(&p);
+    pipeline_end(&p);
 }
 
 /* Only Linux and FreeBSD tell a FIFO without a writer from one that has lost
@@ -303,194 +238,6 @@ static void a_fifo_waits_for_its_first_writer(void)
 #endif
 }
 
-/* --- the write end ------------------------------------------------------- */
-
-static void a_write_end_is_a_connection_that_sends(void)
-{
-    pipeline p;
-    pmx_policy policy = lines("\n", 100);
-    begin_with(&p, PMX_WRITABLE, &policy);
-    say_text(&p.w, p.id, "early");
-    UNTIL(&p.w, has(&p.w.opened, p.id));
-    EQUAL(p.w.mux->sources, 0);         /* no batch waits for it */
-    say_text(&p.w, p.id, "late");
-    do_op(&p.w, p.id, PMX_CLOSE);
-    UNTIL(&p.w, closed(&p.w, p.id));
-    EQUAL(read_all(&p), 0);
-    CHECK(is_text_of(&p.got, "early\nlate\n"));
-    EQUAL(error_of(&p.w, p.id), 0);
-    EQUAL(pmx_counts(p.w.mux)->bytes_out, 11);
-    end_of(&p);
-}
-
-static void the_end_of_sending_is_the_end_of_a_write_end(void)
-{
-    for (int early = 0; early < 2; early++) {
-        pipeline p;
-        pmx_policy policy = raw();
-        begin_with(&p, PMX_WRITABLE, &policy);
-        if (!early)
-            UNTIL(&p.w, has(&p.w.opened, p.id));
-        say_text(&p.w, p.id, "all");
-        do_op(&p.w, p.id, PMX_SEND_EOF);
-        UNTIL(&p.w, closed(&p.w, p.id));
-        CHECK(has(&p.w.opened, p.id));
-        EQUAL(read_all(&p), 0);
-        CHECK(is_text_of(&p.got, "all"));
-        EQUAL(error_of(&p.w, p.id), 0);
-        end_of(&p);
-    }
-}
-
-static void a_write_end_queues_what_its_pipe_does_not_take(void)
-{
-    pipeline p;
-    pmx_policy policy = raw();
-    buffer all = {0};
-    fill(&all, 3000000, 9);
-    begin_with(&p, PMX_WRITABLE, &policy);
-    say(&p.w, p.id, all.bytes, all.size);
-    UNTIL(&p.w, has(&p.w.blocked, p.id));
-    CHECK(pmx_queued(p.w.mux, p.id) > 0);
-    CHECK(pmx_unacknowledged(p.w.mux, p.id) > 0);
-    mux_is_sound(p.w.mux);
-    do_op(&p.w, p.id, PMX_CLOSE);
-    UNTIL_DOING(&p.w, closed(&p.w, p.id), (void)read_all(&p));
-    EQUAL(read_all(&p), 0);
-    CHECK(same(&p.got, &all));
-    EQUAL(error_of(&p.w, p.id), 0);
-    release(&all);
-    end_of(&p);
-}
-
-static void a_write_end_tells_that_it_has_drained(void)
-{
-    pipeline p;
-    pmx_policy policy = raw();
-    buffer all = {0};
-    fill(&all, 300000, 9);
-    begin_with(&p, PMX_WRITABLE, &policy);
-    say(&p.w, p.id, all.bytes, all.size);
-    UNTIL(&p.w, has(&p.w.blocked, p.id));
-    UNTIL_DOING(&p.w, has(&p.w.drained, p.id), (void)read_all(&p));
-    do_op(&p.w, p.id, PMX_ABORT);
-    UNTIL(&p.w, closed(&p.w, p.id));
-    release(&all);
-    end_of(&p);
-}
-
-static void the_loss_of_the_reader_is_reported(void)
-{
-    enum { EARLY, IDLE, PAUSED, QUEUED, CASES };
-    for (int k = 0; k < CASES; k++) {
-        pipeline p;
-        pmx_policy policy = raw();
-        buffer all = {0};
-        fill(&all, 300000, 9);
-        begin_with(&p, PMX_WRITABLE, &policy);
-        if (k != EARLY)
-            UNTIL(&p.w, has(&p.w.opened, p.id));
-        if (k == PAUSED)
-            do_op(&p.w, p.id, PMX_PAUSE);
-        if (k == QUEUED)
-            say(&p.w, p.id, all.bytes, all.size);
-        if (k != EARLY)
-            turn(&p.w, 0);
-        leave_peer(&p);
-        UNTIL(&p.w, closed(&p.w, p.id));
-        EQUAL(error_of(&p.w, p.id), ECONNRESET);
-        CHECK(has(&p.w.opened, p.id));
-        release(&all);
-        end_of(&p);
-    }
-}
-
-static int is_pending(void)
-{
-    sigset_t pending;
-    CHECK(!sigpending(&pending));
-    return sigismember(&pending, SIGPIPE);
-}
-
-/* The reader goes between two turns, and the write finds out. */
-static void write_to_nobody(void)
-{
-    pipeline p;
-    pmx_policy policy = raw();
-    begin_with(&p, PMX_WRITABLE, &policy);
-    UNTIL(&p.w, has(&p.w.opened, p.id));
-    leave_peer(&p);
-    say_text(&p.w, p.id, "to nobody");
-    UNTIL(&p.w, closed(&p.w, p.id));
-    EQUAL(error_of(&p.w, p.id), ECONNRESET);
-    end_of(&p);
-}
-
-static void a_write_without_a_reader_leaves_no_signal(void)
-{
-    void (*before)(int) = signal(SIGPIPE, SIG_DFL);     /* it would kill */
-    sigset_t alone, mask;
-    write_to_nobody();
-    CHECK(!is_pending());
-    CHECK(!pthread_sigmask(SIG_BLOCK, NULL, &mask));
-    CHECK(!sigismember(&mask, SIGPIPE));
-    sigemptyset(&alone);
-    sigaddset(&alone, SIGPIPE);
-    CHECK(!pthread_sigmask(SIG_BLOCK, &alone, NULL));
-    write_to_nobody();
-    CHECK(!is_pending());
-    CHECK(!pthread_kill(pthread_self(), SIGPIPE));
-    write_to_nobody();
-    CHECK(is_pending());        /* the program's own is still there, */
-    CHECK(!pthread_sigmask(SIG_BLOCK, NULL, &mask));
-    CHECK(sigismember(&mask, SIGPIPE));         /* and so is its mask */
-    int taken;
-    CHECK(!sigwait(&alone, &taken));
-    CHECK(!pthread_sigmask(SIG_UNBLOCK, &alone, NULL));
-    signal(SIGPIPE, before);
-}
-
-/* Its input has ended, which a half-open connection is told; bytes that are
- * given back to it are nobody's. */
-static void the_input_of_a_write_end_has_ended(void)
-{
-    pipeline p;
-    pmx_policy policy = raw();
-    policy.half_open = 1;
-    begin_with(&p, PMX_WRITABLE, &policy);
-    UNTIL(&p.w, has(&p.w.ended, p.id));
-    CHECK(has(&p.w.opened, p.id));
-    policy = lines("\n", 100);
-    switch_to(&p.w, p.id, &policy, "x\n", 2);
-    say_text(&p.w, p.id, "hello");
-    UNTIL(&p.w, (read_all(&p), p.got.size));
-    CHECK(is_text_of(&p.got, "hello\n"));
-    EQUAL(messages_of(&p.w, p.id), 0);
-    do_op(&p.w, p.id, PMX_CLOSE);
-    UNTIL(&p.w, closed(&p.w, p.id));
-    end_of(&p);
-}
-
-static void a_reader_that_does_not_read_is_out_of_time(void)
-{
-    for (int closing = 0; closing < 2; closing++) {
-        pipeline p;
-        pmx_policy policy = raw();
-        buffer all = {0};
-        fill(&all, 300000, 9);
-        policy.idle_ns = closing ? -1 : 20 * MS;
-        policy.close_ns = 20 * MS;
-        begin_with(&p, PMX_WRITABLE, &policy);
-        say(&p.w, p.id, all.bytes, all.size);
-        if (closing)
-            do_op(&p.w, p.id, PMX_CLOSE);
-        UNTIL(&p.w, closed(&p.w, p.id));
-        EQUAL(error_of(&p.w, p.id), ETIMEDOUT);
-        release(&all);
-        end_of(&p);
-    }
-}
-
 /* --- both ---------------------------------------------------------------- */
 
 static void a_mux_that_closes_closes_its_ends(void)
@@ -499,7 +246,7 @@ static void a_mux_that_closes_closes_its_ends(void)
         for (int opened = 0; opened < 2; opened++) {
             pipeline p;
             pmx_policy policy = raw();
-            begin_with(&p, end, &policy);
+            pipeline_begin(&p, end, &policy);
             if (opened)
                 UNTIL(&p.w, has(&p.w.opened, p.id));
             if (end == PMX_WRITABLE && opened) {
@@ -580,7 +327,7 @@ static void one_end_feeds_another(void)
     pipeline p;
     pmx_policy policy = lines("\n", 100);
     uint64_t out;
-    begin_with(&p, PMX_READABLE, &policy);
+    pipeline_begin(&p, PMX_READABLE, &policy);
     EQUAL(pmx_adopt(p.w.mux, p.peer, PMX_WRITABLE, &policy, &out), 0);
     p.peer = -1;
     for (int k = 0; k < 50; k++)
@@ -591,7 +338,7 @@ static void one_end_feeds_another(void)
     CHECK(closed(&p.w, out));
     EQUAL(error_of(&p.w, p.id), 0);
     EQUAL(error_of(&p.w, out), 0);
-    end_of(&p);
+    pipeline_end(&p);
 }
 
 const test_case pipe_tests[] = {
@@ -606,14 +353,6 @@ const test_case pipe_tests[] = {
     EACH(a_broken_frame_ends_a_read_end),
     EACH(a_read_end_without_input_is_out_of_time),
     EACH(a_fifo_waits_for_its_first_writer),
-    EACH(a_write_end_is_a_connection_that_sends),
-    EACH(the_end_of_sending_is_the_end_of_a_write_end),
-    EACH(a_write_end_queues_what_its_pipe_does_not_take),
-    EACH(a_write_end_tells_that_it_has_drained),
-    EACH(the_loss_of_the_reader_is_reported),
-    EACH(a_write_without_a_reader_leaves_no_signal),
-    EACH(the_input_of_a_write_end_has_ended),
-    EACH(a_reader_that_does_not_read_is_out_of_time),
     EACH(a_mux_that_closes_closes_its_ends),
     EACH(what_is_no_end_of_a_pipe_is_refused_unchanged),
     EACH(one_end_feeds_another),
