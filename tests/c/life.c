@@ -117,6 +117,7 @@ static int is_harmless(const injected_fault *f)
 {
     switch (f->call) {
     case CALL_recv: case CALL_send: case CALL_read: case CALL_write:
+    case CALL_writev:
     case CALL_epoll_wait: case CALL_epoll_pwait2: case CALL_poll:
     case CALL_select:
         return f->error == EINTR || f->error == EAGAIN || f->error == SHORT ||
@@ -163,7 +164,9 @@ static void nothing_waits_unseen(void)
     for (uint32_t slot = 0; slot < life.mux->slots; slot++) {
         const pmx__conn *c = pmx__slot(life.mux, slot);
         int unread = 0;
-        if (!(c->generation & 1) || (c->task & PMX__FAMILY) != 1 ||
+        int family = c->task & PMX__FAMILY;
+        if (!(c->generation & 1) ||
+            (family != 1 && family != PMX__READ_END) ||
             !(c->flags & PMX__MAY_BRING) || c->flags & PMX__IN_READY)
             continue;
         CHECK(!sim_ioctl(c->sock, FIONREAD, &unread));
@@ -225,13 +228,14 @@ static void check_conn(const conn *k)
     if (k->error && (k->policy.idle_ns >= 0 || k->policy.message_ns >= 0 ||
                      k->policy.close_ns >= 0))
         return;
-    CHECK(k->opened && k->told_closed);
+    /* who owes its peer nothing may close before it opens */
+    CHECK((k->opened || (k->pipe && !k->owed)) && k->told_closed);
     if (p->got.size < k->owed)
         TRACE("conn %d, peer %d got %d of %d\n", (int)(k - life.conns), k->peer,
               (int)p->got.size, (int)k->owed);
     CHECK(p->got.size >= k->owed);
     /* nor does what its peer sends through the close take the end away */
-    CHECK(k->error || (p->got_end && !p->is_lost));
+    CHECK(k->error || (p->got_end && !p->is_lost) || p->pipe == PMX_READABLE);
 }
 
 /* A drain leaves outgoing connections to the user, who closes them when there
@@ -252,7 +256,8 @@ static void say_good_bye(void)
             user_says(i, PMX_RESUME, 0);
         user_says(i, PMX_RELEASE, 0);
         user_says(i, PMX_WAITS, 0);
-        if (life.way == 0 || k->told_ended || is_left_to_user(k))
+        if (life.way == 0 || k->told_ended || is_left_to_user(k) ||
+            (life.way == 3 && k->pipe == PMX_WRITABLE))
             user_says(i, PMX_CLOSE, 0);
         else if (life.way == 2)
             user_says(i, PMX_ABORT, 0);

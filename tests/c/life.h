@@ -30,6 +30,7 @@ enum {
 
 typedef struct {
     int fd;                     /* -1: it has left */
+    uint32_t pipe;              /* it has a pipe; the conn has this end, or 0 */
     pmx_policy policy;          /* of the other side */
     uint64_t link;              /* see sim_link() */
     int port;                   /* its own, or the mux's that called */
@@ -52,6 +53,7 @@ typedef struct {
 typedef struct {
     uint64_t id;
     int peer;                   /* index, or -1: not known */
+    uint32_t pipe;              /* which end it is, or 0 */
     pmx_policy policy;
     int64_t since;
     buffer expected;            /* what its peer is to get */
@@ -133,6 +135,10 @@ void peers_accept(void);
 void peers_links(void);
 void peers_note_drain(void);
 void compare_got(peer *p);
+
+/* life_pipe.c */
+int adopt_pipe(conn *k);
+int writer_finishes(peer *p);
 
 /* life_report.c */
 void check_opened(uint64_t id);

@@ -103,7 +103,7 @@ static int is_loss(const peer *p, ssize_t n)
  * behind the bytes that it comes with, whatever is there behind them. */
 static int passes(const peer *p)
 {
-    return !p->port && !life.ending && once_in(life.c, 3) &&
+    return !p->port && !p->pipe && !life.ending && once_in(life.c, 3) &&
            !sim_passes(p->fd);
 }
 
@@ -165,6 +165,7 @@ static int peer_sends(peer *p, size_t most)
     if (!size || p->ended || p->cannot_send)
         return 0;
     ssize_t n = passes(p) ? pass_and_send(p, size)
+                : p->pipe ? sim_write(p->fd, p->plan.bytes + p->planned, size)
                           : sim_send(p->fd, p->plan.bytes + p->planned, size,
                                      0);
     p->cannot_send = is_loss(p, n);
@@ -181,9 +182,11 @@ static int peer_reads(peer *p, size_t most)
     uint8_t bytes[16384];
     size_t all = 0;
     ssize_t n = 0;
-    while (all < most && !p->got_end && !p->is_lost) {
+    while (all < most && !p->got_end && !p->is_lost &&
+           p->pipe != PMX_READABLE) {
         size_t part = most - all < sizeof bytes ? most - all : sizeof bytes;
-        n = sim_recv(p->fd, bytes, part, 0);
+        n = p->pipe ? sim_read(p->fd, bytes, part)
+                    : sim_recv(p->fd, bytes, part, 0);
         p->is_lost = is_loss(p, n);
         if (n <= 0)
             break;
@@ -194,7 +197,8 @@ static int peer_reads(peer *p, size_t most)
         (void)toy_unwrap(&p->heard, &p->unwrapped, &p->got);
     if (all)
         TRACE("peer %d gets %d\n", (int)(p - life.peers), (int)all);
-    if (n == 0 && all < most && !p->got_end && !p->is_lost) {
+    if (n == 0 && all < most && !p->got_end && !p->is_lost &&
+        p->pipe != PMX_READABLE) {
         p->got_end = 1;
         TRACE("peer %d gets the end\n", (int)(p - life.peers));
         return 1;
@@ -206,6 +210,11 @@ static void peer_ends(peer *p)
 {
     if (p->ended || p->is_lost)
         return;
+    if (p->pipe) {              /* of which it writes */
+        p->planned = p->plan.size;
+        (void)writer_finishes(p);
+        return;
+    }
     if (life.toy && !p->cannot_send) {  /* behind a bye, once that is out */
         (void)toy_sends(p, 0);
         if (!p->says_bye)
@@ -401,6 +410,10 @@ int peers_finish(void)
             peer_plans(p);
         }
         moved |= peer_sends(p, SIZE_MAX);
+        if (p->pipe == PMX_READABLE) {
+            moved |= writer_finishes(p);
+            continue;
+        }
         if (!p->ended && (p->says_bye || (life.way == 3 &&
                                           p->planned == p->plan.size))) {
             peer_ends(p);

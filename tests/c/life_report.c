@@ -33,10 +33,12 @@ static void meet_peer(conn *k)
     peers_accept();
     sim_as_peer = 0;
     peers_links();
-    k->peer = peer_of(c, (int)names[k->outgoing].port);
+    if (!k->pipe)
+        k->peer = peer_of(c, (int)names[k->outgoing].port);
     int64_t of[3] = {0};
     int told = pmx_credentials(life.mux, k->id, of);
     CHECK(c->sock < 0 ? told == -ENOENT
+          : k->pipe ? told == -ENOTSUP
           : names[0].family == 1 ? !told && of[0] == 1 && of[1] == 2 && of[2] == 3
                                  : told == -ENOTSUP);
     inject_pause(0);

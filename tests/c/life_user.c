@@ -178,7 +178,7 @@ static void user_connects(void)
     uint32_t skip = choose(life.c, 2);
     at[skip].source = once_in(life.c, 3) ? "127.0.0.1" : NULL;
     int error = d->at.host && once_in(life.c, 4)
-                    ? adopt_ours(d, k)
+                    ? once_in(life.c, 2) ? adopt_pipe(k) : adopt_ours(d, k)
                     : pmx_connect(life.mux, at + skip, 2 - skip, &k->policy,
                                   &k->id);
     if (error) {
@@ -270,7 +270,7 @@ static int is_owed(const conn *k)
         return k->outgoing;
     if (!p || p->matter)
         return 0;
-    if (k->had_row)
+    if (k->had_row || k->pipe == PMX_WRITABLE)
         return 1;
     return (!life.draining || k->outgoing) && !k->too_long &&
            (!p->ended || k->policy.half_open);
@@ -371,7 +371,7 @@ static void write_entry(const pmx_block *b, int i)
     if (e->op == PMX_SWITCH) {
         pmx_policy to = some_policy();
         to.half_open = c->policy.half_open;
-        size_t back = c->peer < 0 ? 0 : e->size;    /* nothing of it came */
+        size_t back = c->peer < 0 || c->pipe == PMX_WRITABLE ? 0 : e->size;
         append(&life.out, &to, sizeof to);
         some_text(back, (uint32_t)c->id, 0);
         note_switch(c, &to, life.out.bytes + life.out.size - back, back);

@@ -153,27 +153,47 @@ static void make_pair(sim_sock *a, sim_sock *b)
     a->link = b->link = next_link++;
 }
 
+static int new_pair(int family, const int as_peer[2], int pair[2])
+{
+    int before = sim_as_peer;
+    for (int i = 0; i < 2; i++) {
+        sim_as_peer = as_peer[i];
+        pair[i] = sim_socket(family, SOCK_STREAM, 0);
+    }
+    sim_as_peer = before;
+    if (pair[0] >= 0 && pair[1] >= 0) {
+        make_pair(sim_sock_of(pair[0]), sim_sock_of(pair[1]));
+        return 0;
+    }
+    for (int i = 0; i < 2; i++)
+        if (pair[i] >= 0)
+            (void)sim_close(pair[i]);
+    return sim_fails(EMFILE);
+}
+
 int sim_socketpair(int family, int type, int protocol, int pair[2])
 {
-    pair[0] = sim_socket(family, type, protocol);
-    if (pair[0] < 0)
+    (void)type, (void)protocol;
+    return new_pair(family, (int[2]){sim_as_peer, sim_as_peer}, pair);
+}
+
+static int new_pipe(const int as_peer[2], int pair[2])
+{
+    if (new_pair(AF_UNIX, as_peer, pair))
         return -1;
-    pair[1] = sim_socket(family, type, protocol);
-    if (pair[1] < 0) {
-        (void)sim_close(pair[0]);
-        return sim_fails(EMFILE);
-    }
-    make_pair(sim_sock_of(pair[0]), sim_sock_of(pair[1]));
+    sim_sock_of(pair[0])->is_pipe = SIM_READ_END;
+    sim_sock_of(pair[1])->is_pipe = SIM_WRITE_END;
     return 0;
 }
 
 int sim_pipe(int pair[2])
 {
-    if (sim_socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
-        return -1;
-    sim_sock_of(pair[0])->is_pipe = SIM_READ_END;
-    sim_sock_of(pair[1])->is_pipe = SIM_WRITE_END;
-    return 0;
+    return new_pipe((int[2]){sim_as_peer, sim_as_peer}, pair);
+}
+
+int sim_pipe_to_peer(int pair[2], int writes)
+{
+    return new_pipe((int[2]){!writes, writes}, pair);
 }
 
 int sim_pipe2(int pair[2], int flags)

@@ -49,6 +49,8 @@ int sim_pass(void);             /* to what happens next: 0, nothing does */
 int sim_open(void);             /* descriptors of the core that are open */
 void sim_break(int fd, int error);      /* the link fails, both ends hear it */
 int sim_port(int fd);           /* of a TCP socket */
+/* A pipe whose write end (or else its read end) is a peer's. */
+int sim_pipe_to_peer(int pair[2], int writes);
 /* Whether the other end has not yet taken a descriptor that was passed to it:
  * there is one at a time. */
 int sim_passes(int fd);

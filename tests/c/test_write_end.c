@@ -1,10 +1,15 @@
 /* A pipe's ends as connections: the write end. */
 #include "pipeline.h"
+#include "sim.h"
 
 #ifndef _WIN32
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
 
 static void a_write_end_is_a_connection_that_sends(void)
 {
@@ -192,6 +197,76 @@ static void a_reader_that_does_not_read_is_out_of_time(void)
     }
 }
 
+#ifdef __linux__
+/* What poll says of both ends, behind what a step has come to. */
+static int note(const int ends[2], long result, long *said, int n)
+{
+    said[n++] = result < 0 ? -errno : result;
+    for (int i = 0; i < 2; i++) {
+        struct pollfd look = {.fd = ends[i], .events = POLLIN | POLLOUT};
+        said[n++] = sys_poll(&look, 1, 0) < 0 ? -errno : look.revents;
+    }
+    return n;
+}
+
+/* One pipe loses its writer behind bytes, another its reader. */
+static int go_through(int system, long *said)
+{
+    char bytes[8] = "abcdefg";
+    struct iovec spans[2] = {{bytes, 2}, {bytes, 3}};
+    struct stat is;
+    int ends[2], value, n = 0;
+    socklen_t size = sizeof value;
+    sim_on = system;
+    CHECK(!sys_pipe2(ends, O_NONBLOCK));
+    n = note(ends, sys_read(ends[0], bytes, 1), said, n);
+    n = note(ends, sys_writev(ends[1], spans, 2), said, n);
+    n = note(ends, sys_read(ends[0], bytes, 3), said, n);
+    for (int i = 0; i < 2; i++) {
+        n = note(ends, sys_fcntl(ends[i], F_GETFL, 0) & O_ACCMODE, said, n);
+        n = note(ends, sys_fstat(ends[i], &is), said, n);
+        said[n++] = !!S_ISFIFO(is.st_mode);
+        n = note(ends, sys_getsockopt(ends[i], SOL_SOCKET, SO_ERROR, &value,
+                                      &size), said, n);
+        n = note(ends, sys_shutdown(ends[i], SHUT_RDWR), said, n);
+        n = note(ends, sys_recv(ends[i], bytes, 1, 0), said, n);
+        n = note(ends, sys_send(ends[i], bytes, 1, 0), said, n);
+    }
+    CHECK(!sys_close(ends[1]));
+    ends[1] = ends[0];
+    for (int i = 0; i < 3; i++)
+        n = note(ends, sys_read(ends[0], bytes, 8), said, n);
+    CHECK(!sys_close(ends[0]) && !sys_pipe2(ends, O_NONBLOCK));
+    n = note(ends, sys_writev(ends[1], spans, 1), said, n);
+    CHECK(!sys_close(ends[0]));         /* with bytes that nobody reads */
+    ends[0] = ends[1];
+    n = note(ends, sys_writev(ends[1], spans, 2), said, n);
+    CHECK(!sys_close(ends[1]));
+    sim_on = 0;
+    return n;
+}
+
+static void a_pipe_in_memory_is_as_linux_has_it(void)
+{
+    long real[100], simulated[100];
+    void (*before)(int) = signal(SIGPIPE, SIG_IGN);
+    int n = go_through(0, real);
+    signal(SIGPIPE, before);
+    sim_begin();
+    EQUAL(go_through(1, simulated), n);
+    sim_end();
+    for (int k = 0; k < n; k++) {
+        snprintf(test_note, sizeof test_note, "result %d", k);
+        EQUAL(simulated[k], real[k]);
+    }
+}
+#else
+static void a_pipe_in_memory_is_as_linux_has_it(void)
+{
+    test_skipped("it is Linux that it resembles");
+}
+#endif
+
 const test_case write_end_tests[] = {
     EACH(a_write_end_is_a_connection_that_sends),
     EACH(the_end_of_sending_is_the_end_of_a_write_end),
@@ -201,6 +276,7 @@ const test_case write_end_tests[] = {
     EACH(a_write_without_a_reader_leaves_no_signal),
     EACH(the_input_of_a_write_end_has_ended),
     EACH(a_reader_that_does_not_read_is_out_of_time),
+    ONCE(a_pipe_in_memory_is_as_linux_has_it),
     {0},
 };
 #else
