@@ -11,6 +11,9 @@
 #ifdef __linux__
 #define _GNU_SOURCE             /* pthread_sigmask, in strict C11 */
 #endif
+#ifdef __sun
+#define _POSIX_PTHREAD_SEMANTICS        /* sigwait() as elsewhere */
+#endif
 #include "net.h"
 
 #ifdef _WIN32

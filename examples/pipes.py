@@ -2,10 +2,10 @@ r"""What a command prints, sent to every connection; a heartbeat while it is sil
 
     python examples/pipes.py PORT COMMAND [ARGUMENT ...]
 
-Sockets, a pipe and a timer in one thread. What the command prints comes by a pipe. Its
-standard input is one end of a socket pair: lines from the connections go there, and the
-connections wait while the command does not read. The command's input ends when every
-connection has ended its stream, and the server ends with the command.
+Sockets, two pipes and a timer in one thread. The command's input and output are
+connections: lines from the peers go to the one, and the peers wait while the command
+does not read; lines from the other go to every peer. The command's input ends when
+every peer has ended its stream, and the server ends with the command.
 
     $ python examples/pipes.py 9000 cat &
     $ printf 'hello\n' | python -m pymux connect 127.0.0.1:9000
@@ -13,12 +13,8 @@ connection has ended its stream, and the server ends with the command.
 """
 
 import contextlib
-import os
-import selectors
-import socket
 import subprocess
 import sys
-from typing import IO
 
 import pymux
 
@@ -45,18 +41,17 @@ class Tail:
 
     server: pymux.Server
 
-    def __init__(self, output: IO[bytes], sock: socket.socket) -> None:
-        self.output, self.sock = output, sock
-        self.rest = b""  # of a line that has no end yet
+    def __init__(self, command: "subprocess.Popen[bytes]") -> None:
+        self.command = command
         self.listeners: set[pymux.Connection] = set()
         self.senders = 0  # connections that have not ended their streams
         self.over = pymux.Event()  # the command has ended
 
     def started(self, mux: pymux.Mux) -> None:
-        self.mux = mux
-        self.input = Input()
-        self.command = mux.adopt(self.sock, framing=LINES, handler=self.input)
-        self.watch = mux.watch(self.output, selectors.EVENT_READ, self.printed)
+        assert self.command.stdin and self.command.stdout
+        self.mux, self.waiting, output = mux, Input(), Output(self)
+        self.input = mux.adopt(self.command.stdin, framing=LINES, handler=self.waiting)
+        mux.adopt(self.command.stdout, framing=pymux.Lines(), handler=output)
         self.timer = mux.call_later(HEARTBEAT, self.silent)
 
     async def __call__(self, conn: pymux.Connection) -> None:
@@ -64,14 +59,14 @@ class Tail:
         self.senders += 1
         try:
             async for line in conn:
-                self.command.send(line)
-                if self.command.queued > MOST:
-                    self.input.room.clear()
-                    await self.input.room.wait()
+                self.input.send(line)
+                if self.input.queued > MOST:
+                    self.waiting.room.clear()
+                    await self.waiting.room.wait()
         finally:
             self.senders -= 1
             if not self.senders:
-                self.command.send_eof()  # the command has it all, and may answer
+                self.input.send_eof()  # the command has it all, and may answer
 
     async def listen(self, conn: pymux.Connection) -> None:
         """Keep a connection open that has ended its stream: answers are to come."""
@@ -81,37 +76,38 @@ class Tail:
         finally:
             self.listeners.discard(conn)
 
-    def printed(self, output: IO[bytes], events: int) -> None:
-        """The pipe has something to read, or has ended."""
-        data = os.read(output.fileno(), 65536)
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        if not data and self.rest:  # the last line has no end
-            lines.append(self.rest)
-        for line in lines:
-            self.mux.send_many(self.listeners, line)
+    def heard(self, line: bytes) -> None:
+        self.mux.send_many(self.listeners, line)
         self.timer.cancel()
-        if data:
-            self.timer = self.mux.call_later(HEARTBEAT, self.silent)
-        else:
-            self.watch.close()
-            self.over.set()
-            self.server.stop()
+        self.timer = self.mux.call_later(HEARTBEAT, self.silent)
 
     def silent(self) -> None:
-        self.mux.send_many(self.listeners, b"(silence)")
-        self.timer = self.mux.call_later(HEARTBEAT, self.silent)
+        self.heard(b"(silence)")
+
+
+class Output:
+    """The command's standard output."""
+
+    def __init__(self, tail: Tail) -> None:
+        self.tail = tail
+
+    def received(self, conn: pymux.Connection, line: bytes) -> None:
+        self.tail.heard(line)
+
+    def closed(self, conn: pymux.Connection, error: OSError | None) -> None:
+        self.tail.timer.cancel()
+        self.tail.over.set()
+        self.tail.server.stop()
 
 
 def main(port: str, *command: str) -> None:
-    (ours, theirs), pipe = socket.socketpair(), subprocess.PIPE
+    pipe = subprocess.PIPE
     with (
-        subprocess.Popen(command, stdin=theirs.fileno(), stdout=pipe) as process,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe) as process,
         contextlib.suppress(KeyboardInterrupt),
     ):
-        theirs.close()
-        assert process.stdout is not None
         try:
-            tail = Tail(process.stdout, ours)
+            tail = Tail(process)
             tail.server = pymux.Server(tail, ("127.0.0.1", int(port)), framing=LINES)
             with tail.server as server:
                 print("listening on port", server.address[1], flush=True)

@@ -411,7 +411,7 @@ print(sum(1 for line in iter(input, "end")), flush=True)
 
 
 def test_connections_wait_while_the_command_does_not_read_and_then_go_on(tmp_path):
-    count = 5000  # 500 KB, more than the socket pair keeps, and the mux queues
+    count = 5000  # 500 KB, more than the pipe keeps, and the mux queues
     go = tmp_path / "go"
     with pipes("-c", LATE_READER, go) as port, client(port) as one:
         one.send(b"started")
