@@ -19,6 +19,7 @@ PROGRAM = """\
 import functools
 import socket
 import ssl
+import sys
 from pathlib import Path
 
 import pymux
@@ -119,6 +120,7 @@ def start(handler: pymux.Handler, at: pymux.Address, cut: pymux.Framing | None) 
         mux.listen(at, handler=handler, framing=cut)
         mux.connect(at, handler=handler, framing=cut)
         mux.adopt(socket.socket(), handler=handler, framing=cut)
+        mux.adopt(sys.stdin.buffer, handler=handler, framing=cut)
 
 
 start(function, ("127.0.0.1", 8093), None)
@@ -147,6 +149,8 @@ pymux.connect(("127.0.0.1", 8093), framming=3)  # refused
 pymux.Endpoint("/run/app.sock", handler=3)  # refused
 pymux.Mux().listen("/run/app.sock", handler=texts)  # refused
 pymux.Mux().adopt(socket.socket(), handler=texts)  # refused
+pymux.Mux().adopt(3)  # refused
+pymux.Mux().adopt(sys.stdin)  # refused
 pymux.serve(texts)  # refused
 pymux.serve(of_two)  # refused
 pymux.serve(task)  # refused
