@@ -271,19 +271,17 @@ static uint32_t look_at_attempts(pmx_mux *mux, pmx__conn *c, int *error)
 
 /* A pipe's end has opened. Its poller has told what there is, so a FIFO waits
  * for its first writer: a read would take that for the end. */
-static void pipe_opened(pmx_mux *mux, uint32_t slot, int is_readable)
+static void pipe_opened(pmx_mux *mux, uint32_t slot, uint32_t told)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    if (!pmx__only_sends(c))
-        c->flags |= is_readable ? PMX__CAN_READ | PMX__TO_THE_END : 0u;
+    int only_sends = pmx__only_sends(c);
+    if (!only_sends && told)
+        c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
     pmx__opened(mux, slot);
-    if (!pmx__only_sends(c))
-        return;
-    if (c->rules->policy.half_open)     /* its input has ended */
-        pmx__say(mux, slot, PMX__SAY_ENDED);
-    int error = is_readable ? pmx__pending_error(c) : 0;
-    if (error)                          /* its reader has gone */
-        pmx__finish(mux, slot, error, 0);
+    if (only_sends && c->rules->policy.half_open)
+        pmx__say(mux, slot, PMX__SAY_ENDED);    /* its input has ended */
+    if (only_sends && told & PMX__TO_THE_END)
+        pmx__finish(mux, slot, EPIPE, 0);       /* its reader has gone */
 }
 
 /* The socket of an attempt has become writable, or the time of the next attempt
@@ -293,8 +291,8 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__route *route = c->at.route;
     int error = 0, is_pipe = pmx__is_pipe(c);
-    int is_readable = !!(c->flags & PMX__CAN_READ);
-    c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ);
+    uint32_t told = c->flags & (PMX__CAN_READ | PMX__TO_THE_END);
+    c->flags &= ~(uint32_t)(PMX__CAN_WRITE | PMX__CAN_READ | PMX__TO_THE_END);
     uint32_t found = is_pipe ? 0 : look_at_attempts(mux, c, &error);
     if (found == PMX__NONE) {
         if (error || mux->now >= route->next_at)
@@ -307,7 +305,7 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     c->flags &= ~(uint32_t)PMX__CONNECTING;
     mux->stats.connected++;
     if (is_pipe) {
-        pipe_opened(mux, slot, is_readable);
+        pipe_opened(mux, slot, told);
     } else {
         /* sooner, it would bound connecting too */
         pmx__set_options(c->sock, &c->rules->policy);

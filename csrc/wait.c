@@ -116,22 +116,24 @@ static void note_connection(pmx_mux *mux, const pmx__event *event)
     if (c->flags & PMX__CONNECTING) {
         c->flags |= PMX__CAN_WRITE;
         if (pmx__is_pipe(c))
-            c->flags |= event->what & PMX__IN ? PMX__CAN_READ : 0u;
+            c->flags |= (event->what & PMX__IN ? PMX__CAN_READ : 0u) |
+                        (event->what & PMX__LAST ? PMX__TO_THE_END : 0u);
         else if (event->error && !c->error && !(c->flags & PMX__CLOSING))
             c->error = event->error;
     } else {
         if (event->what & PMX__IN)
             c->flags |= PMX__CAN_READ;
         uint32_t lost = event->what & PMX__ERROR;
+        int error = event->error;
         if (event->what & PMX__LAST) {
             c->flags |= PMX__TO_THE_END;
-            if (pmx__only_sends(c))
-                lost = 1;       /* by its reader: kqueue calls it no error */
+            if (pmx__only_sends(c))     /* kqueue says no more of it */
+                lost = 1, error = EPIPE;
         }
         if (event->what & PMX__OUT)
             c->flags |= PMX__CAN_WRITE;
         if (lost)
-            pmx__lost(mux, slot, event->error);
+            pmx__lost(mux, slot, error);
     }
     if (pmx__has_work(c))
         pmx__ready(mux, slot);

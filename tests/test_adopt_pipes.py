@@ -386,6 +386,14 @@ def test_the_wrong_way_of_a_pipe_is_refused(mux, pipe_files, tmp_path):
     assert os.get_blocking(reading.fileno())
 
 
+def test_a_pipe_is_refused_on_windows(mux, pipe_files, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(OSError, match="Windows waits for sockets alone") as caught:
+        mux.adopt(pipe_files[0])
+    assert caught.value.errno == errno.ENOTSUP
+    assert not pipe_files[0].closed
+
+
 def test_a_file_whose_arguments_are_refused_is_as_before(mux, pipe_files):
     reading, writing = pipe_files
     with pytest.raises(TypeError):

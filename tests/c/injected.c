@@ -307,7 +307,9 @@ int sys_getsockopt(int fd, int level, int option, void *value,
 
 int sys_ioctl(int fd, unsigned long request, int *value)
 {
-    return injected_fails(CALL_ioctl) ? -1 : ioctl(fd, request, value);
+    int result = injected_fails(CALL_ioctl) ? -1 : ioctl(fd, request, value);
+    injected_not_sockets += result < 0 && errno == ENOTTY;
+    return result;
 }
 
 int sys_listen(int fd, int backlog)

@@ -28,7 +28,7 @@ void peers_note_drain(void)
     for (int i = 0; i < life.peer_count; i++) {
         peer *p = &life.peers[i];
         int left = 0;
-        if (p->fd >= 0)
+        if (p->fd >= 0 && !p->pipe)
             CHECK(!sim_ioctl(p->fd, SIOCOUTQ, &left));
         p->ended_by_drain = p->ended && !p->is_urgent && !(left && p->port);
     }

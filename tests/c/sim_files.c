@@ -99,6 +99,8 @@ int sim_ioctl(int fd, unsigned long request, int *value)
     if (s->state == SIM_LISTENING)
         return sim_fails(EINVAL);
     CHECK(request == FIONREAD || request == SIOCOUTQ);
+    if (request == SIOCOUTQ && s->is_pipe)
+        return sim_fails(ENOTTY);
     if (request == SIOCOUTQ && sim_now.untold)
         return sim_fails(EINVAL);
     size_t before = sim_before_urgent(s), held = sim_held(&s->in);

@@ -9,7 +9,11 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#ifdef __linux__
+#include <linux/sockios.h>
+#endif
 
 static void a_write_end_is_a_connection_that_sends(void)
 {
@@ -231,6 +235,7 @@ static int go_through(int system, long *said)
         n = note(ends, sys_shutdown(ends[i], SHUT_RDWR), said, n);
         n = note(ends, sys_recv(ends[i], bytes, 1, 0), said, n);
         n = note(ends, sys_send(ends[i], bytes, 1, 0), said, n);
+        n = note(ends, sys_ioctl(ends[i], SIOCOUTQ, &value), said, n);
     }
     CHECK(!sys_close(ends[1]));
     ends[1] = ends[0];
