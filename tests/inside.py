@@ -327,6 +327,12 @@ def loop_of(mux):
     return mux._engine.loop
 
 
+def looks_at_replies(mux):
+    """Whether there are read ends of pipes, and replies are looked at for them."""
+    engine = engine_of(mux)
+    return bool(engine.receivers), engine.services[0].large < 0
+
+
 def places_in_use(mux):
     """How many connections an outgoing mux keeps anything of."""
     return sum(place is not None for place in mux._engine.table)

@@ -8,7 +8,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .util import harvest_until
 
 pytestmark = pytest.mark.skipif(
@@ -68,6 +68,20 @@ def test_an_answer_to_a_read_end_among_others_is_unsupported(mux, both):
     assert not conn.closed
 
 
+@pytest.mark.parametrize("framing", [None, pymux.Fixed(3), pymux.LengthPrefix(1)])
+def test_an_answer_to_a_read_end_is_unsupported_in_any_framing(
+    mux, pipe_files, framing
+):
+    mux.adopt(pipe_files[0], framing=framing)
+    harvest_until(mux, lambda acc: acc.opened)
+    pipe_files[1].write(b"\2ab")
+    batch = next_batch(mux, 1)
+    for reply in (b"abc", bytearray(b"abc")):
+        with pytest.raises(io.UnsupportedOperation, match=READ_ONLY):
+            batch.reply([reply])
+    batch.reply([None])
+
+
 def test_a_mask_leaves_a_read_end_out(mux, both):
     conn, _sock, theirs, _ = both
     batch = next_batch(mux, 2)
@@ -89,8 +103,11 @@ def test_a_later_answer_to_a_read_end_fails_the_batch(mux, both):
 def test_answers_are_free_again_when_the_last_read_end_has_gone(mux, both):
     conn, sock, theirs, writing = both
     next_batch(mux, 2)
+    assert inside.looks_at_replies(mux) == (True, True)
     writing.close()
     harvest_until(mux, lambda acc: acc.is_closed(conn))
+    mux.harvest(0)  # in which the end is forgotten
+    assert inside.looks_at_replies(mux) == (False, False)
     theirs.sendall(b"three\n")
     batch = next_batch(mux, 1)
     batch.reply([b"answer"])
