@@ -18,9 +18,9 @@ static int watch_attempt(pmx_mux *mux, uint32_t slot, pmx_sock sock)
                             mux->poller->edge ? PMX__IN | PMX__OUT : PMX__OUT);
 }
 
-/* A read end cannot become writable, and kqueue refuses to watch for that; nor
- * does it for a write end that has lost its reader. That a write end becomes
- * readable means the loss of its reader, on every OS. */
+/* kqueue refuses to watch whether a read end becomes writable, or a write end
+ * that has lost its reader (-EPIPE). A write end that becomes readable has lost
+ * its reader, on every OS. */
 static int watch_pipe(pmx_mux *mux, uint32_t slot, pmx_sock pipe)
 {
     const pmx__conn *c = pmx__slot(mux, slot);
@@ -165,7 +165,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     return error;
 }
 
-/* What there is to do with a descriptor of the caller's, by its kind. */
+/* Whether the descriptor is what the caller says, and what its peer is. */
 static int look_at_given(pmx_sock sock, uint32_t pipe, pmx__target *peer)
 {
     if (pipe)

@@ -206,7 +206,9 @@ static void each_call_to_bring_a_pipe_in_may_fail(void)
 {
     void (*before)(int) = signal(SIGPIPE, SIG_DFL);     /* it would kill */
     uint64_t not_sockets = injected_not_sockets;
+    inject_haste(1);            /* select looks for the loss now and then */
     each_call_fails_in(pass_through);
+    inject_haste(0);
     EQUAL(injected_not_sockets, not_sockets);
     signal(SIGPIPE, before);
 }
