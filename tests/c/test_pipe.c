@@ -41,6 +41,24 @@ static void a_read_end_is_a_connection_that_receives(void)
     pipeline_end(&p);
 }
 
+/* Nor when it switches to a policy with others. */
+static void options_of_sockets_are_not_set_on_a_pipe(void)
+{
+    for (uint32_t end = PMX_READABLE; end <= PMX_WRITABLE; end++) {
+        pipeline p;
+        pmx_policy policy = raw();
+        policy.send_buffer = policy.notsent_lowat = 10000;
+        policy.keep_idle = policy.keep_interval = policy.keep_count = 5;
+        pipeline_begin(&p, end, &policy);
+        UNTIL(&p.w, has(&p.w.opened, p.id));
+        policy.keep_idle = 7;
+        switch_to(&p.w, p.id, &policy, NULL, 0);
+        do_op(&p.w, p.id, PMX_CLOSE);
+        UNTIL(&p.w, closed(&p.w, p.id));
+        pipeline_end(&p);
+    }
+}
+
 static void what_was_written_before_and_the_end_behind_it_arrive(void)
 {
     pipeline p;
@@ -346,6 +364,7 @@ static void one_end_feeds_another(void)
 
 const test_case pipe_tests[] = {
     EACH(a_read_end_is_a_connection_that_receives),
+    EACH(options_of_sockets_are_not_set_on_a_pipe),
     EACH(what_was_written_before_and_the_end_behind_it_arrive),
     EACH(bytes_that_the_caller_has_read_come_first),
     EACH(much_comes_whole),
