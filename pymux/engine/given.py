@@ -99,6 +99,8 @@ class GivenPipe:
         If 0, the file is closed, and what its buffer held is the first input or has
         been written. Else the file is as before.
         """
+        if sys.platform == "win32":  # `__init__` has refused it
+            return -errno.ENOTSUP
         number = self.fileno()
         end = lib.PMX_WRITABLE if self.writes else lib.PMX_READABLE
         blocks = os.get_blocking(number)
