@@ -1,7 +1,6 @@
 """Describe the extension `pymux._core` to cffi.
 
-The declarations are the text between the two markers of csrc/pymux.h, csrc/arrow.h and
-csrc/load.h, so that there is one place where the C API stands. Nothing here imports
+The declarations are the text between the two markers of the public headers, so that there is one place where the C API stands. Nothing here imports
 pymux.
 """
 
@@ -14,7 +13,7 @@ from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
-HEADERS = ["pymux.h", "arrow.h", "load.h"]
+HEADERS = ["pymux.h", "watch.h", "tls.h", "arrow.h", "load.h"]
 
 
 def declarations() -> str:
@@ -66,6 +65,8 @@ def libraries() -> list[str]:
 
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
+# Drives the TLS objects whose OpenSSL the core cannot reach: pymux/engine/tls*.py.
+ffibuilder.cdef('extern "Python" void pymux_tls(pmx_tls_work *);')
 ffibuilder.set_source(
     "pymux._core",
     "".join(f'#include "{name}"\n' for name in HEADERS),

@@ -31,6 +31,7 @@
 #include "arrow.h"
 #include "bounds.h"
 #include "poller.h"
+#include "tls.h"
 
 #include <errno.h>
 

@@ -34,6 +34,7 @@
 #define PMX_POLLER_H
 
 #include "net.h"
+#include "watch.h"
 
 #ifdef __has_include
 #if __has_include(<sys/event.h>)

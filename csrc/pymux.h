@@ -1,11 +1,9 @@
 /*
- * pymux: an I/O multiplexer. This is the whole public C API.
+ * pymux: an I/O multiplexer. This is its public C API, with watch.h (what a
+ * selector is made of), tls.h, arrow.h and load.h.
  *
  * One call, pmx_harvest(), sends what is queued, waits, receives and frames
  * everything that is ready on every connection, and reports it as columns.
- *
- * A pmx_watch tells which descriptors are ready and does nothing with them:
- * what a selector is made of.
  *
  * Functions return >= 0 or -errno. A mux belongs to one thread; pmx_wakeup()
  * alone may be called from any. Who calls another function while a thread is
@@ -84,7 +82,13 @@ typedef struct {
     uint32_t send_buffer;       /* SO_SNDBUF, and TCP_NOTSENT_LOWAT where the
                                    OS has it, in bytes; 0 leaves the OS' */
     uint32_t notsent_lowat;
-    uint32_t unused;
+    /* TLS: a number of the caller's, which pmx_turn.waiting tells it; 0 is
+     * plain text. See tls.h. */
+    uint32_t tls;
+    uint32_t tls_lax;           /* an end without close_notify is no error */
+    uint32_t max_handshakes;    /* of a listener, unfinished; 0 is none */
+    int64_t handshake_ns;       /* of a listener: from accepting to the end of
+                                   the handshake */
     /* TCP's keepalive, in seconds, seconds and probes; idle 0 is none. */
     uint32_t keep_idle;
     uint32_t keep_interval;
@@ -207,7 +211,16 @@ typedef struct {
     int32_t error;              /* errno, 0 for an ordinary end */
     uint32_t slot;
     const pmx_address *names;   /* peer, local; until the next harvest */
+    uint64_t tls_error;         /* OpenSSL's code, or 0; PMX_TLS_CUT */
+    int64_t tls_verify;         /* X509_V_..., 0: the peer was verified */
 } pmx_closed;
+
+/* A connection that waits for its TLS object: see tls.h. */
+typedef struct {
+    uint64_t id;
+    uint32_t tls;               /* pmx_policy.tls */
+    uint32_t outgoing;
+} pmx_waiting;
 
 enum pmx_reason {
     PMX_ROWS = 1,               /* there is something to report */
@@ -220,6 +233,7 @@ enum pmx_reason {
     PMX_GATHERING = 128,        /* too few messages yet: they are kept */
     PMX_FOREIGN = 256,          /* descriptors of pmx_foreign() are ready */
     PMX_NOTABLE = 512,          /* accepting has paused or refused: see stats */
+    PMX_HANDSHAKES = 1024,      /* there are `waiting` or `failed` connections */
     PMX_MESSAGES_SHIFT = 16     /* reasons are below this bit; what stands from
                                    it on in pmx_exchange() is messages */
 };
@@ -261,6 +275,10 @@ typedef struct {
                                    message: PMX_WAITS if it does not */
     pmx_closed *closed;
     const int64_t *foreign;     /* number << 2 | enum pmx_interest, likewise */
+    uint32_t waiting_count;
+    uint32_t failed_count;
+    const pmx_waiting *waiting; /* for pmx_tls_adopt() */
+    pmx_closed *failed;         /* accepted, but the handshake has failed */
 } pmx_turn;
 
 typedef struct {
@@ -286,6 +304,9 @@ typedef struct {
     uint64_t full;              /* the last listener with max_connections, */
     uint64_t refuser;           /* and with a peer that had max_per_peer */
     uint64_t outgoing;          /* of connections: made by pmx_connect() */
+    uint64_t tls_handshakes;    /* that succeeded, */
+    uint64_t tls_resumed;       /* of these, by a session ticket, */
+    uint64_t tls_failed;        /* and that did not */
 } pmx_stats;
 
 /* Backends, best first; NULL past the last. */
@@ -456,41 +477,6 @@ void pmx_arena_free(pmx_arena *arena);
  * dropped before the owner has said so. Arrow arrays of it keep its memory. */
 void pmx_arena_drop(pmx_arena *arena);
 
-/* --- a selector --------------------------------------------------------- */
-
-enum pmx_interest { PMX_READABLE = 1, PMX_WRITABLE = 2 };
-
-typedef struct pmx_watch pmx_watch;
-
-/* What a wait finds, and its memory. Each waiting thread has its own. */
-typedef struct {
-    pmx_watch *watch;
-    int64_t *found;             /* number << 2 | enum pmx_interest */
-    uint64_t room;              /* of found; a wait finds so many at most */
-    int64_t left_ns;            /* of the timeout, after -EINTR */
-    void *memory;               /* the backend's */
-    uint64_t size;
-} pmx_ready;
-
-/* Level-triggered. Any thread may do anything with a watch at any time, but
- * free it. */
-int pmx_watch_open(pmx_watch **watch, const char *backend);
-/* Every later call is -EBADF. The kernel's part ends now, or with the last wait
- * that is under way. */
-void pmx_watch_shut(pmx_watch *watch);
-void pmx_watch_free(pmx_watch *watch);
-const char *pmx_watch_name(const pmx_watch *watch);
-int pmx_watch_fileno(pmx_watch *watch);
-/* From what was wanted of a descriptor to what is, 0 being nothing. */
-int pmx_watch_set(pmx_watch *watch, int64_t number, uint32_t had,
-                  uint32_t wanted);
-pmx_ready *pmx_ready_new(pmx_watch *watch, uint64_t room);
-void pmx_ready_free(pmx_ready *ready);
-/* How many of found are filled; 0 when the time is over. */
-int pmx_ready_wait(pmx_ready *ready, int64_t timeout_ns);
-/* The same without waiting. It has an argument less, which a caller can
- * feel. */
-int pmx_ready_look(pmx_ready *ready);
 /* cdef end */
 
 #define PMX_OP_SHIFT 60
