@@ -61,7 +61,7 @@ int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
     if (error)
         return error;
     pmx__rules *rules =
-        pmx__rules_new(mux, policy, pmx__transport_for(&target));
+        pmx__rules_new(mux, policy, pmx__transport_for(policy, &target));
     return listen_by(mux, &target, rules, backlog, reuse_port, mode, id);
 }
 
@@ -75,7 +75,7 @@ int pmx__do_listen_beside(pmx_mux *mux, const pmx_endpoint *endpoint,
     if (error)
         return error;
     pmx__rules *rules = first->rules;
-    if (pmx__transport_for(&target) != rules->transport)
+    if (pmx__transport_for(&rules->policy, &target) != rules->transport)
         return -EINVAL;
     rules->refs++;
     return listen_by(mux, &target, rules, backlog, reuse_port, 0, id);
@@ -93,7 +93,8 @@ int pmx__do_listen_on(pmx_mux *mux, int64_t number, const pmx_policy *policy,
     int error = pmx__listen_given(sock, &name);
     if (error)
         return error;
-    pmx__rules *rules = pmx__rules_new(mux, policy, pmx__transport_for(&name));
+    pmx__rules *rules =
+        pmx__rules_new(mux, policy, pmx__transport_for(policy, &name));
     pmx__listener *l = rules ? pmx__listener_new(mux) : NULL;
     if (!l) {
         pmx__rules_drop(mux, rules);
@@ -174,6 +175,18 @@ static void resume_accepting(pmx_mux *mux)
     watch_all(mux);
 }
 
+static int shakes_most(const pmx__rules *rules)
+{
+    uint32_t most = rules->policy.max_handshakes;
+    return most && rules->shaking >= most;
+}
+
+static int is_full(const pmx__rules *rules)
+{
+    uint32_t most = rules->policy.max_connections;
+    return (most && pmx__places_taken(rules) >= most) || shakes_most(rules);
+}
+
 /* Connections are gone, and their descriptors with them. */
 static void make_room(pmx_mux *mux)
 {
@@ -181,7 +194,7 @@ static void make_room(pmx_mux *mux)
          i = next) {
         pmx__listener *l = &mux->listeners[i];
         next = l->next;
-        if (pmx__places_taken(l->rules) < l->rules->policy.max_connections) {
+        if (!is_full(l->rules)) {
             pmx__listener_state(mux, l, l->can_accept, 0);
             pmx__watch_listener(mux, l);
         }
@@ -194,6 +207,11 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
                   const pmx__target *peer)
 {
     uint32_t slot;
+    if (mux->draining && l->rules->transport->shakes) {
+        pmx__drop_sock(sock);   /* no handshake is waited for */
+        mux->stats.refused++;
+        return;
+    }
     int counts = pmx__peer_comes(mux, l->rules, peer);
     if (counts == -EACCES) {
         mux->stats.refused_per_peer++;
@@ -209,11 +227,16 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     if (!PMX__HANDS_ON)
         pmx__set_options(sock, &l->rules->policy);
     pmx__conn *c = pmx__slot(mux, slot);
+    int shakes = l->rules->transport->shakes;
     c->sock = sock;
-    pmx__keep_peer(c, peer);
-    if ((c->task & PMX__FAMILY) == PMX__SCOPED && !c->at.peer6 && counts) {
-        pmx__conn_free(mux, slot);      /* its end could not be counted */
-        error = -ENOMEM;
+    if (shakes)
+        error = pmx__tls_begin(mux, slot, peer, INT64_MAX);
+    else
+        pmx__keep_peer(c, peer);
+    if ((c->task & PMX__FAMILY) == PMX__SCOPED && !c->at.peer6 && counts)
+        error = -ENOMEM;        /* its end could not be counted */
+    if (error) {
+        pmx__conn_free(mux, slot);
         goto refuse;
     }
     error = mux->poller->add(mux->poll_state, sock, pmx__id(slot, c),
@@ -223,7 +246,8 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         goto refuse;
     }
     c->counts_for_peer = (unsigned)counts & 1;
-    c->flags = PMX__IN_POLLER | PMX__COUNTED;
+    c->flags = PMX__IN_POLLER;
+    pmx__count(mux, c);
     c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;
     if (mux->draining == 2) {   /* drain_all() may have passed its slot */
         c->ready_next = mux->fresh;
@@ -231,7 +255,13 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     }
     l->rules->connections++;
     mux->stats.accepted++;
-    pmx__opened(mux, slot);
+    if (!shakes) {
+        pmx__opened(mux, slot);
+        return;
+    }
+    c->flags |= PMX__CONNECTING;
+    l->rules->shaking++;
+    pmx__tls_wait(mux, slot);
     return;
 refuse:
     if (counts > 0)
@@ -265,6 +295,12 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             mux->stats.accept_pauses++;
             mux->stats.full = pmx__listener_id(mux, l);
             mux->notable = 1;
+            pmx__watch_listener(mux, l);
+            break;
+        }
+        if (shakes_most(l->rules) && !mux->draining) {
+            pmx__listener_state(mux, l, 1, 1);
+            mux->stats.accept_pauses++;
             pmx__watch_listener(mux, l);
             break;
         }

@@ -54,8 +54,8 @@ int pmx__do_credentials(const pmx_mux *mux, uint64_t id, int64_t of[3])
     const pmx__conn *c = pmx__find(mux, id);
     if (!c || c->sock == PMX__NO_SOCK)
         return -ENOENT;
-    return (c->task & PMX__FAMILY) == 1 ? pmx__credentials(c->sock, of)
-                                        : -ENOTSUP;
+    return c->rules->transport->arrives_at_once && !pmx__is_pipe(c)
+               ? pmx__credentials(c->sock, of) : -ENOTSUP;
 }
 
 int pmx__do_pending(const pmx_mux *mux, uint64_t id)

@@ -21,6 +21,9 @@ enum {
     PMX__SMALL_PIECE = 4096,
     /* New connections a turn: a burst must not hold up the established. */
     PMX__ACCEPTS = 256,
+    /* Steps of handshakes a turn, while others are ready: each may take half a
+     * millisecond. */
+    PMX__SHAKES = 8,
     /* Bytes a turn, so that the other connections do not wait longer: sent of
      * one queue, sent of all queues, received to be dropped. */
     PMX__FLUSH = 1 << 20,

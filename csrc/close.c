@@ -53,7 +53,7 @@ static void close_in_time(pmx_mux *mux, uint32_t slot)
         pmx__after(mux->now, is->close_ns) >= pmx__deadline_of(c))
         return;
     pmx__set_due(mux, slot, PMX__CLOSE_DUE);
-    if (c->at.route->next_at != INT64_MAX)
+    if (pmx__connects(c) && c->at.route->next_at != INT64_MAX)
         pmx__look_at(mux, slot, c->at.route->next_at);
 }
 
@@ -256,7 +256,7 @@ void pmx__is_due(pmx_mux *mux, uint32_t slot)
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & PMX__CONNECTING && mux->now < pmx__deadline_of(c)) {
         pmx__look_at(mux, slot, INT64_MAX);
-        if (mux->now >= c->at.route->next_at) {
+        if (pmx__connects(c) && mux->now >= c->at.route->next_at) {
             c->flags |= PMX__CAN_WRITE;
             pmx__ready(mux, slot);
         }

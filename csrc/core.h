@@ -30,6 +30,7 @@
 
 #include "arrow.h"
 #include "bounds.h"
+#include "flags.h"
 #include "poller.h"
 #include "tls.h"
 
@@ -66,23 +67,6 @@ typedef struct {
 
 typedef struct { uint32_t head, tail; } pmx__list;
 
-/* Which deadline a connection has. */
-enum pmx__due {
-    PMX__NOT_DUE,
-    PMX__CONNECT_DUE,
-    PMX__IDLE_DUE,
-    PMX__SLOW_DUE,              /* idle, unless the peer is still reading */
-    PMX__CLOSE_DUE,             /* counted from the last progress */
-    PMX__LOOK_DUE,              /* none: the connection is only looked at */
-    PMX__FRAME_DUE              /* none but that of an unfinished frame, which
-                                   the other ones may have too */
-};
-
-/* Whether a closing connection lingers: the kernel has all output and the end
- * of the stream; and whether the peer has acknowledged that, so that the
- * connection may be closed when others need its place. */
-enum pmx__lingers { PMX__LINGERS_NOT, PMX__LINGERS, PMX__MAY_GO };
-
 typedef struct {
     int64_t at;
     uint32_t slot;
@@ -90,6 +74,7 @@ typedef struct {
 
 struct pmx__framing;            /* see frame.h, transport.h */
 struct pmx__transport;
+struct pmx__tls_area;           /* see tls_engine.h */
 
 /* A service: the connections of one handler. The rows of a batch are of one
  * service, so each has lists of its own. */
@@ -130,66 +115,11 @@ typedef struct pmx__rules {
     uint32_t hash;
     uint32_t reused;            /* it is in the table */
     uint32_t refs;
-    uint32_t connections;       /* that are open, accepted by the listener */
+    uint32_t connections;       /* that are open, accepted by the listener, */
+    uint32_t shaking;           /* and how many of them shake hands */
     uint32_t lingering;         /* how many of them linger */
     uint32_t oldest, newest;    /* of those that may go: slot + 1, or 0 */
 } pmx__rules;
-
-/* The state of a connection, in five groups. */
-enum pmx__flags {
-    /* Life: connecting, open, closing, done. */
-    PMX__CONNECTING = 1 << 0,
-    PMX__CLOSING = 1 << 1,      /* flush, send the end, drop input */
-    PMX__DONE = 1 << 2,         /* closed, and to be reported */
-    PMX__OUTGOING = 1 << 3,     /* made by pmx_connect() */
-    PMX__COUNTED = 1 << 4,      /* among stats.connections */
-    PMX__DISOWNED = 1 << 5,     /* its caller got an error: no report */
-
-    /* Input: what may come, what is in the way, how it has ended. */
-    PMX__CAN_READ = 1 << 6,     /* the kernel may have more */
-    PMX__TO_THE_END = 1 << 7,   /* receive until nothing comes */
-    PMX__FRAMES = 1 << 8,       /* the carry holds a complete frame */
-    PMX__PAUSED = 1 << 9,       /* by the user */
-    PMX__HELD = 1 << 10,        /* by messages that are not taken yet */
-    PMX__OVER_WATER = 1 << 11,  /* by its own output, over high water */
-    PMX__LOST = 1 << 12,        /* the peer is gone: HELD and OVER_WATER do
-                                   not hold reading any more */
-    PMX__HANGUP_SEEN = 1 << 13, /* a hang-up without error: watch nothing */
-    PMX__LIMITED = 1 << 14,     /* no more than `left` bytes are read; with
-                                   ENDED: a stop has ended the input */
-    PMX__ENDED = 1 << 15,       /* no more input is delivered */
-    PMX__ENDING = 1 << 16,      /* close once this batch is answered */
-    PMX__DROPPING = 1 << 17,    /* with ENDED: read on to the peer's end, and
-                                   drop what comes */
-
-    /* Output. */
-    PMX__CAN_WRITE = 1 << 18,   /* the kernel may take more */
-    PMX__SEND_ENDED = 1 << 19,  /* nothing more is accepted for sending */
-    PMX__SHUT = 1 << 20,        /* the end of the stream was sent */
-    PMX__SEND_FAILED = 1 << 21,
-    PMX__RESET_LAST = 1 << 22,  /* after a protocol error: reset once flushed */
-    PMX__UNACKED = 1 << 23,     /* finish once the peer has it all */
-
-    /* Reports to come. */
-    PMX__SAY_OPENED = 1 << 24,  /* before any message */
-    PMX__SAY_ENDED = 1 << 25,
-    PMX__SAY_DRAINED = 1 << 26,
-
-    /* Where the connection stands. */
-    PMX__IN_READY = 1 << 27,    /* in a ready list: its service's, */
-    PMX__IN_CHORES = 1 << 28,   /* or that of chores */
-    PMX__IN_REPORT = 1 << 29,
-    PMX__IN_POLLER = 1 << 30
-};
-#define PMX__MAY_BRING (UINT32_C(1) << 31)      /* among the sources */
-#define PMX__UNKNOWN UINT32_MAX /* how much is unacknowledged */
-
-/* The events of a connection that a level-triggered poller watches. */
-enum pmx__watched {
-    PMX__WATCH_IN = 1,
-    PMX__WATCH_OUT = 2,
-    PMX__WATCH_DROP = 4
-};
 
 /* A name of IPv6, as the network has it. */
 typedef struct {
@@ -202,6 +132,8 @@ typedef struct {
 typedef struct {
     pmx_address names[2];
     pmx__target targets[2];
+    uint64_t tls_error;         /* and why its TLS has failed */
+    int64_t tls_verify;
 } pmx__names;
 
 /* An address of an outgoing connection, and the socket on its way there. */
@@ -209,6 +141,7 @@ typedef struct {
     pmx__target to;
     pmx_sock sock;
 } pmx__attempt;
+
 /* The addresses of an outgoing connection: see dial.c. */
 typedef struct {
     int64_t until;              /* INT64_MAX: as long as the system tries */
@@ -217,6 +150,24 @@ typedef struct {
     pmx__target source;         /* size 0: the system chooses */
     pmx__attempt attempts[];
 } pmx__route;
+
+/* A connection over TLS. The peer is first, so at.peer is it too. */
+typedef struct pmx__tls {
+    pmx__target peer;
+    const struct pmx__tls_engine *engine;   /* NULL: it waits for its object */
+    uint64_t object;            /* adopted: the address of its SSL */
+    uint64_t id;
+    uint8_t *rest;              /* ciphertext that is not taken in yet: */
+    size_t rest_begin, rest_end;
+    int64_t until;              /* the deadline of its handshake */
+    uint64_t code;              /* of OpenSSL, why it has failed */
+    int64_t verify;
+    int64_t over;               /* what recv() returns from now on, if not 1 */
+    uint8_t told;               /* among `waiting` */
+    uint8_t tickets;            /* to be sent before the first answer */
+    uint8_t said_bye;
+    uint8_t has_more;           /* portable: it may have plaintext */
+} pmx__tls;
 
 /* A slot: 96 bytes a connection on 64-bit Unix. */
 typedef struct pmx__conn {
@@ -234,6 +185,7 @@ typedef struct pmx__conn {
         uint8_t ip6[8];         /* open, IPv6: the first half of the peer's */
         pmx__name6 *peer6;      /* open, IPv6 with a scope */
         pmx__target *peer;      /* open, Unix: no longer than the name is */
+        pmx__tls *tls;          /* shaking or open, over TLS */
         pmx__names *names;      /* DONE */
     } at;
     int64_t since;              /* last activity */
@@ -261,21 +213,6 @@ typedef struct pmx__conn {
     uint8_t task;               /* enum pmx__task */
     uint8_t ip6_end[4];         /* IPv6 without a scope: bytes 12 to 15 */
 } pmx__conn;
-
-/* The peer's family, and what the task has that takes the messages. */
-enum pmx__task {
-    PMX__FAMILY = 7,            /* of a connection that has been open: 4, 6,
-                                   1 (Unix), */
-    PMX__SCOPED = 7,            /* or this: IPv6, at.peer6; */
-    PMX__READ_END = 2,          /* of a pipe, also before it is open */
-    PMX__WRITE_END = 3,
-    PMX__SAY_IDLE = 8,          /* to be reported: the idle time is over */
-    PMX__TASK = 16,             /* there is a task */
-    PMX__OWES = 32,             /* the task has a message, not answered yet */
-    PMX__OWES_MORE = 64,        /* the task got several messages in one turn:
-                                   an answer in that turn may be to any */
-    PMX__KEEPS = 128            /* messages are kept that are not taken yet */
-};
 
 /* The memory that `at` points to, or NULL: it is freed with the connection. */
 static inline void *pmx__at_memory(const pmx__conn *c)
@@ -396,6 +333,11 @@ struct pmx_mux {
     uint32_t blocked_count;
     uint64_t *opened, *ended, *blocked, *drained, *idle;
     pmx_closed *closed;
+    uint32_t waiting_count, failed_count;
+    pmx_waiting *waiting;       /* these two and the area are made when the */
+    pmx_closed *failed;         /* first connection over TLS is */
+    struct pmx__tls_area *tls;
+    uint32_t shakes;            /* steps of handshakes, in this turn */
     uint32_t *ending;           /* slots that close once this is answered */
     uint32_t ending_count, common_room;
 
@@ -465,8 +407,21 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer);
 void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
 void pmx__keep_names(pmx__conn *c);
 
+/* True if the connection dials: at.route has its sockets. */
+static inline int pmx__connects(const pmx__conn *c)
+{
+    return (c->flags & (PMX__CONNECTING | PMX__DONE)) == PMX__CONNECTING &&
+           (c->task & PMX__FAMILY) != PMX__OVER_TLS;
+}
+
+/* True if its TCP is connected, and its TLS is not. */
+static inline int pmx__shakes(const pmx__conn *c)
+{
+    return (c->flags & (PMX__CONNECTING | PMX__DONE)) == PMX__CONNECTING &&
+           (c->task & PMX__FAMILY) == PMX__OVER_TLS;
+}
+
 /* route.c: the sockets of a connection that is being made */
-int pmx__connects(const pmx__conn *c);
 pmx_sock pmx__sock_of(const pmx__conn *c);
 void pmx__end_attempt(pmx_mux *mux, pmx__attempt *attempt, int failed);
 /* Give the connection the socket of one attempt, or NO_SOCK; end the others. */

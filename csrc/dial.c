@@ -148,7 +148,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
         error = pmx__resolve(&endpoints[i], &route->attempts[i].to);
     if (!error)
         error = begin(mux, route, policy,
-                      pmx__transport_for(&route->attempts[0].to), &slot);
+                      pmx__transport_for(policy, &route->attempts[0].to), &slot);
     if (error) {
         free(route);
         return error;
@@ -174,11 +174,12 @@ static int look_at_given(pmx_sock sock, uint32_t pipe, pmx__target *peer)
 }
 
 static const pmx__transport *transport_of(uint32_t pipe,
+                                          const pmx_policy *policy,
                                           const pmx__target *peer)
 {
     return pipe == PMX_READABLE   ? &pmx__read_end
            : pipe == PMX_WRITABLE ? &pmx__write_end
-                                  : pmx__transport_for(peer);
+                                  : pmx__transport_for(policy, peer);
 }
 
 /* The state that a pipe's end has from the start: see pipe.c. */
@@ -207,7 +208,8 @@ int pmx__do_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
     mux->now = pmx__now();
     int error = look_at_given(sock, pipe, peer);
     if (!error)
-        error = begin(mux, route, policy, transport_of(pipe, peer), &slot);
+        error = begin(mux, route, policy, transport_of(pipe, policy, peer),
+                      &slot);
     if (error) {
         free(route);
         return error;
@@ -284,6 +286,18 @@ static void pipe_opened(pmx_mux *mux, uint32_t slot, uint32_t told)
         pmx__finish(mux, slot, EPIPE, 0);       /* its reader has gone */
 }
 
+/* TCP is connected, and TLS follows by the same deadline. */
+static void shake(pmx_mux *mux, uint32_t slot, pmx__route *route,
+                  const pmx__target *peer)
+{
+    if (pmx__tls_begin(mux, slot, peer, route->until)) {
+        pmx__finish(mux, slot, ENOMEM, 1);
+        return;
+    }
+    free(route);
+    pmx__tls_wait(mux, slot);
+}
+
 /* The socket of an attempt has become writable, or the time of the next attempt
  * has come. */
 void pmx__connected(pmx_mux *mux, uint32_t slot)
@@ -300,6 +314,12 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
         return;
     }
     pmx__take_socket(mux, c, route->attempts[found].sock, 0);
+    if (!is_pipe)               /* sooner, it would bound connecting too */
+        pmx__set_options(c->sock, &c->rules->policy);
+    if (c->rules->transport->shakes) {
+        shake(mux, slot, route, &route->attempts[found].to);
+        return;
+    }
     pmx__keep_peer(c, &route->attempts[found].to);
     free(route);
     c->flags &= ~(uint32_t)PMX__CONNECTING;
@@ -307,8 +327,6 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     if (is_pipe) {
         pipe_opened(mux, slot, told);
     } else {
-        /* sooner, it would bound connecting too */
-        pmx__set_options(c->sock, &c->rules->policy);
         /* one event reported all that has come meanwhile, the end too */
         c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
         pmx__opened(mux, slot);

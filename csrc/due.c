@@ -20,7 +20,7 @@ int64_t pmx__deadline_of(const pmx__conn *c)
 {
     int64_t span = -1;
     if (c->due == PMX__CONNECT_DUE)
-        return c->at.route->until;
+        return pmx__shakes(c) ? c->at.tls->until : c->at.route->until;
     if (c->due == PMX__IDLE_DUE)
         span = c->rules->policy.idle_ns;
     else if (c->due == PMX__SLOW_DUE)

@@ -99,6 +99,12 @@ int pmx_configure(pmx_mux *mux, uint32_t service, uint32_t min_messages,
 
 /* --- listeners and connections ----------------------------------------- */
 
+int pmx_tls_adopt(pmx_mux *mux, const uint64_t *ids, const uint64_t *objects,
+                  uint32_t count)
+{
+    INSIDE(mux, int, pmx__do_tls_adopt(mux, ids, objects, count));
+}
+
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                const pmx_policy *policy, int backlog, int reuse_port,
                uint32_t mode, uint64_t *listener)

@@ -26,6 +26,9 @@ static size_t receive(pmx_mux *mux, uint32_t slot, uint8_t *to, size_t size,
     int64_t n = portion || !transport->drop ? transport->recv(mux, c, to, size, &got)
                                     : transport->drop(mux, c, &got);
     int limited = c->flags & PMX__LIMITED && !(c->flags & PMX__ENDED);
+    if (got.queued && c->queue->size > c->rules->policy.high_water &&
+        !(c->flags & (PMX__OVER_WATER | PMX__CLOSING)))
+        pmx__over_water(mux, slot);
     if (got.wire && !(c->flags & PMX__DROPPING))
         pmx__touch(mux, slot);
     if (limited)
@@ -45,8 +48,12 @@ static size_t receive(pmx_mux *mux, uint32_t slot, uint8_t *to, size_t size,
     }
     if (n == 0)
         pmx__end_input(mux, slot);
+    else if (n == PMX__CUT)
+        pmx__input_torn(mux, slot);
     else if (n != -EAGAIN)
         pmx__finish(mux, slot, (int)-n, 0);
+    else if (!got.dry)
+        return 0;               /* its portion is over */
     else if (limited)
         pmx__cut_input(mux, slot);
     else

@@ -25,6 +25,7 @@ size_t pmx__carry_room(pmx_mux *mux, pmx__conn *c, size_t allowance);
 void pmx__input_broken(pmx_mux *mux, uint32_t slot, int error);
 void pmx__frames_over(pmx_mux *mux, uint32_t slot);
 void pmx__end_input(pmx_mux *mux, uint32_t slot);
+void pmx__input_torn(pmx_mux *mux, uint32_t slot);
 void pmx__cut_input(pmx_mux *mux, uint32_t slot);
 void pmx__look_for_end(pmx_mux *mux, uint32_t slot);
 

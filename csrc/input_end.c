@@ -101,6 +101,17 @@ void pmx__end_input(pmx_mux *mux, uint32_t slot)
     pmx__frames_over(mux, slot);
 }
 
+/* The stream has ended where a transport knows that it must not: no byte of an
+ * unfinished frame is a message. What was answered is sent. */
+void pmx__input_torn(pmx_mux *mux, uint32_t slot)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!c->error)
+        c->error = EPROTO;
+    pmx__carry_drop(mux, c);
+    pmx__end_input(mux, slot);
+}
+
 /* The stop is the end: what comes from now on is dropped. */
 void pmx__cut_input(pmx_mux *mux, uint32_t slot)
 {
@@ -138,7 +149,11 @@ void pmx__look_for_end(pmx_mux *mux, uint32_t slot)
                                     &got);
     if (n > 0)
         mux->stats.bytes_in += (uint64_t)n;
-    if (n < 0 && n != -EAGAIN)
+    if (n == PMX__CUT && !(c->flags & PMX__FRAMES))
+        pmx__input_torn(mux, slot);
+    else if (n == PMX__CUT)
+        c->flags &= ~(uint32_t)PMX__LIMITED;    /* likewise */
+    else if (n < 0 && n != -EAGAIN)
         lost_input(mux, slot, (int)-n);
     else if (n)
         pmx__cut_input(mux, slot);

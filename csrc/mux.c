@@ -114,10 +114,13 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
         while (c->queue && !(c->flags & PMX__CONNECTING) &&
                !pmx__queue_send(mux, c, &taken))
             ;
+        int whole = !c->queue;
+        if (whole && c->rules->transport->bye)
+            c->rules->transport->bye(mux, c);
         pmx__transport_end(c);
         if (c->flags & PMX__IN_POLLER)
             mux->poller->del(mux->poll_state, c->sock);
-        if (c->queue)
+        if (!whole)
             pmx__reset_end(c);
         else
             pmx__let_go(mux, c);
@@ -155,6 +158,9 @@ void pmx__do_shut(pmx_mux *mux)
     free(mux->wire);
     free(mux->commons);
     free(mux->foreign);
+    free(mux->waiting);
+    free(mux->failed);
+    pmx__area_free(mux->tls);
     pmx__services_end(mux);
     pmx__free_tables(mux);
 }
@@ -211,6 +217,9 @@ static void begin_batch(pmx_mux *mux, pmx_arena *arena)
     pmx__arena_reset(arena);
     for (uint32_t i = 0; i < mux->closed_count; i++)
         pmx__conn_free(mux, mux->closed[i].slot);
+    for (uint32_t i = 0; i < mux->failed_count; i++)
+        pmx__conn_free(mux, mux->failed[i].slot);
+    mux->waiting_count = mux->failed_count = 0;
     mux->arena = arena;
     mux->arena_size = mux->arena_most < arena->capacity ? mux->arena_most
                                                         : arena->capacity;
@@ -222,109 +231,6 @@ static void begin_batch(pmx_mux *mux, pmx_arena *arena)
     mux->handed_at = 0;
     mux->gathered_at = INT64_MAX;
     mux->turn++;
-}
-
-/* The answers to the last batch are in: connections that ended with it
- * close, unless some of their answers are owed. */
-static void close_ending(pmx_mux *mux)
-{
-    uint32_t count = mux->ending_count;
-    mux->ending_count = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        pmx__conn *c = pmx__slot(mux, mux->ending[i]);
-        if (c->flags & PMX__ENDING && !c->owed)
-            pmx__begin_close(mux, mux->ending[i], 0);
-    }
-}
-
-/* Serve the connections of one service that were ready when this began, in
- * order, until the batch is full or so much of their queues was sent that the
- * other connections have waited long enough. */
-static void serve_ready(pmx_mux *mux)
-{
-    pmx__service *s = mux->serving;
-    for (uint32_t n = s->ready_count;
-         n && s->ready_count && mux->flushed < PMX__FLUSH_ALL / 2; n--) {
-        uint32_t slot = s->ready.head;
-        pmx__conn *c = pmx__slot(mux, slot);
-        if (c->queue && c->flags & PMX__CAN_WRITE)
-            pmx__flush(mux, slot);
-        if (pmx__take_in(mux, slot))
-            mux->full = 1;
-        if (mux->full && pmx__has_work(c) &&
-            (c->row_turn != mux->turn || s->cut_short == slot))
-            break;              /* without a row yet, it stays first */
-        pmx__unready(mux, slot);
-        if (pmx__has_work(c))
-            pmx__ready(mux, slot);
-        if (mux->full)
-            break;
-    }
-}
-
-/* Serve the connections whose work brings no rows: those that connect, only
- * send, or drop what a closed connection still receives. */
-static void serve_chores(pmx_mux *mux)
-{
-    for (uint32_t n = mux->chore_count;
-         n && mux->chore_count && mux->flushed < PMX__FLUSH_ALL; n--) {
-        uint32_t slot = mux->chores.head;
-        pmx__conn *c = pmx__slot(mux, slot);
-        if (c->flags & PMX__CONNECTING)
-            pmx__connected(mux, slot);
-        /* What was sent before it opened leaves in the turn that opens it. */
-        if (c->queue && c->flags & PMX__CAN_WRITE &&
-            !(c->flags & (PMX__CONNECTING | PMX__DONE)))
-            pmx__flush(mux, slot);
-        if (c->flags & PMX__DROPPING && !(c->flags & PMX__FRAMES))
-            (void)pmx__take_in(mux, slot);
-        if (c->flags & PMX__IN_CHORES)
-            pmx__unready(mux, slot);
-        if (pmx__has_work(c))
-            pmx__ready(mux, slot);
-    }
-}
-
-static void drain(pmx_mux *mux, uint32_t slot)
-{
-    uint32_t flags = pmx__slot(mux, slot)->flags;
-    if (flags & PMX__CLOSING)
-        pmx__settle(mux, slot);
-    else if (!(flags & PMX__OUTGOING))
-        pmx__limit_input(mux, slot);
-}
-
-/* The backlog is empty. From here on the input of an accepted connection is
- * what has arrived; some connections are limited each turn. Then the listeners
- * close, so a peer that finds them closed knows that nothing later is read. */
-static int drain_all(pmx_mux *mux)
-{
-    int budget = PMX__PLACES;
-    if (mux->draining == 1 && !pmx__accepting(mux))
-        mux->draining = 2;
-    else if (mux->draining != 2)
-        return 0;
-    while (mux->fresh != PMX__NONE) {
-        uint32_t slot = mux->fresh;
-        pmx__conn *c = pmx__slot(mux, slot);
-        mux->fresh = c->ready_next;
-        c->ready_next = PMX__NONE;
-        drain(mux, slot);
-    }
-    while (mux->limited < mux->slots && budget > 0) {
-        uint32_t slot = mux->limited++;
-        int used = (int)(pmx__slot(mux, slot)->generation & 1);
-        budget -= used ? PMX__PLACES / PMX__LIMITS : 1;
-        if (used && !(pmx__slot(mux, slot)->flags & PMX__DONE))
-            drain(mux, slot);
-    }
-    if (mux->limited < mux->slots || pmx__accepting(mux))
-        return 0;
-    mux->draining = 3;
-    for (uint32_t i = 0; i < mux->listener_count; i++)
-        if (mux->listeners[i].rules)
-            pmx__close_listener(mux, &mux->listeners[i], 0);
-    return PMX_DRAINED;
 }
 
 void pmx__do_reset_all(pmx_mux *mux, int error)
@@ -367,6 +273,7 @@ static int put_off(pmx_turn *t)
 {
     t->messages = t->opened_count = t->ended_count = t->blocked_count = 0;
     t->drained_count = t->closed_count = t->idle_count = 0;
+    t->waiting_count = t->failed_count = 0;
     t->service = t->mux->serving->number;
     t->done_ns = t->mux->now;
     return (int)(t->reason = PMX_GATHERING);
@@ -379,7 +286,7 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
         pmx__report(mux);
     } while (mux->report_count && !pmx__has_rows(mux) &&
              !(mux->ended_count | mux->blocked_count | mux->drained_count |
-               mux->closed_count));
+               mux->closed_count | mux->failed_count));
     t->service = mux->serving->number;
     if (mux->arena->size >= PMX__LARGE_FRAME && !mux->keeps_memory)
         pmx__keep_freed_memory(mux);
@@ -398,6 +305,12 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
     t->idle = mux->idle;
     t->foreign_count = mux->foreign_count;
     t->foreign = mux->foreign;
+    t->waiting_count = mux->waiting_count;
+    t->waiting = mux->waiting;
+    t->failed_count = mux->failed_count;
+    t->failed = mux->failed;
+    if (mux->waiting_count | mux->failed_count)
+        reason |= PMX_HANDSHAKES;
     if (mux->arena != t->arena)
         reason |= PMX_LARGE;
     t->arena = mux->arena;
@@ -441,7 +354,7 @@ int pmx__do_harvest(pmx_turn *t)
     mux->foreign_count = 0;
     if (!mux->gathering) {
         begin_batch(mux, t->arena);
-        close_ending(mux);
+        pmx__close_ending(mux);
     }
 
     int64_t end = t->timeout_ns == PMX_FOR_EVER ? INT64_MAX
@@ -468,14 +381,17 @@ int pmx__do_harvest(pmx_turn *t)
             reason |= PMX_FOREIGN;
 
         mux->dropped = mux->flushed = 0;
+        mux->shakes = 0;
         pmx__next_service(mux);
-        serve_ready(mux);
-        serve_chores(mux);
+        pmx__serve_ready(mux);
+        pmx__serve_chores(mux);
         pmx__expire(mux);
         pmx__ask_sockets(mux);
         pmx__accept_all(mux);
         pmx__give_memory_back(mux);
-        reason |= drain_all(mux);
+        reason |= pmx__drain_all(mux);
+        if (mux->waiting_count)
+            reason |= PMX_HANDSHAKES;
         if (mux->rows && mux->gathered_at == INT64_MAX)
             mux->gathered_at = pmx__after(mux->now, mux->serving->max_delay_ns);
         if (t->until_sent && !mux->stats.queued)

@@ -13,4 +13,10 @@ int pmx__do_harvest(pmx_turn *turn);
 int pmx__do_submit(pmx_turn *turn);
 void pmx__do_reset_all(pmx_mux *mux, int error);
 
+/* serve.c: the steps of a turn */
+void pmx__close_ending(pmx_mux *mux);
+void pmx__serve_ready(pmx_mux *mux);
+void pmx__serve_chores(pmx_mux *mux);
+int pmx__drain_all(pmx_mux *mux);
+
 #endif

@@ -27,7 +27,7 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer)
     } else if (c->flags & PMX__DONE) {
         if (c->at.names)
             *peer = c->at.names->targets[0];
-    } else if (c->flags & PMX__CONNECTING) {
+    } else if (pmx__connects(c)) {
         /* the address that was tried last */
         const pmx__route *route = c->at.route;
         *peer = route->attempts[route->next ? route->next - 1 : 0].to;
@@ -45,6 +45,8 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer)
         to->sin6_port = c->at.peer6->port;
         to->sin6_scope_id = c->at.peer6->scope;
         memcpy(&to->sin6_addr, c->at.peer6->ip, sizeof c->at.peer6->ip);
+    } else if (family == PMX__OVER_TLS) {
+        *peer = c->at.tls->peer;
     } else if (family == 1 && c->at.peer) {
         memcpy(peer, c->at.peer, NAME_HEAD + (size_t)c->at.peer->size);
     }
@@ -92,6 +94,10 @@ void pmx__keep_names(pmx__conn *c)
         if (c->sock == PMX__NO_SOCK || is_pipe(c) ||
             pmx__local(c->sock, &names->targets[1]))
             names->targets[1] = (pmx__target){.size = 0};
+        if ((c->task & PMX__FAMILY) == PMX__OVER_TLS) {
+            names->tls_error = c->at.tls->code;
+            names->tls_verify = c->at.tls->verify;
+        }
         pmx__describe(&names->targets[0], &names->names[0]);
         pmx__describe(&names->targets[1], &names->names[1]);
     }

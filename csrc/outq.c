@@ -112,15 +112,18 @@ int pmx__queue_raw(pmx_mux *mux, pmx__conn *c, const void *bytes, size_t size)
 {
     pmx__chunk *last = c->queue ? c->queue->tail : NULL;
     pmx__chunk *chunk = append(mux, c, size);
+    pmx__chunk **place = c->queue ? &c->queue->head : NULL;
     if (!chunk)
         return -ENOMEM;
     memcpy(chunk->bytes, bytes, size);
     chunk->end = size;
     chunk->raw = 1;
-    if (last) {                 /* from the tail to the head */
+    while (*place != chunk && (*place)->raw)
+        place = &(*place)->next;
+    if (*place != chunk) {      /* from the tail to behind the raw chunks */
         last->next = NULL;
-        chunk->next = c->queue->head;
-        c->queue->head = chunk;
+        chunk->next = *place;
+        *place = chunk;
         c->queue->tail = last;
     }
     count(mux, c, size);

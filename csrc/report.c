@@ -1,6 +1,13 @@
 /* Rows that are no messages: what is reported of connections. */
 #include "state.h"
 
+/* True if the connection was accepted, and its handshake has failed: nobody
+ * knows it. */
+static int has_failed(const pmx__conn *c)
+{
+    return (c->flags & (PMX__CONNECTING | PMX__OUTGOING)) == PMX__CONNECTING;
+}
+
 static int has_room(const pmx_mux *mux, const pmx__conn *c)
 {
     uint32_t most = mux->max_rows;
@@ -27,11 +34,18 @@ static void add_rows(pmx_mux *mux, uint32_t slot)
     if (c->task & PMX__SAY_IDLE && !(c->flags & PMX__DONE) &&
         c->task & (PMX__OWES | PMX__KEEPS))
         mux->idle[mux->idle_count++] = id;
-    if (c->flags & PMX__DONE)
-        mux->closed[mux->closed_count++] = (pmx_closed){
-            .id = id, .error = c->error, .slot = slot,
-            .names = c->at.names ? c->at.names->names : NULL,
-        };
+    if (c->flags & PMX__DONE) {
+        pmx_closed row = {.id = id, .error = c->error, .slot = slot};
+        if (c->at.names) {
+            row.names = c->at.names->names;
+            row.tls_error = c->at.names->tls_error;
+            row.tls_verify = c->at.names->tls_verify;
+        }
+        if (has_failed(c))
+            mux->failed[mux->failed_count++] = row;
+        else
+            mux->closed[mux->closed_count++] = row;
+    }
     c->say_blocked = 0;
     c->task &= (uint8_t)~PMX__SAY_IDLE;
     c->flags &= ~(uint32_t)(PMX__SAY_OPENED | PMX__SAY_ENDED |

@@ -2,11 +2,6 @@
  * on its way. */
 #include "core.h"
 
-int pmx__connects(const pmx__conn *c)
-{
-    return (c->flags & (PMX__CONNECTING | PMX__DONE)) == PMX__CONNECTING;
-}
-
 /* The socket that a caller may ask about: of an outgoing connection the one of
  * the newest attempt. */
 pmx_sock pmx__sock_of(const pmx__conn *c)

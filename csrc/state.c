@@ -106,7 +106,9 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
     if (mux->poller->edge || !(f & PMX__IN_POLLER))
         return;
     uint32_t what = 0;
-    if (f & PMX__CONNECTING) {
+    if (pmx__shakes(c) && !(c->queue && c->queue->head->raw)) {
+        what = PMX__IN;
+    } else if (f & PMX__CONNECTING) {
         what = PMX__OUT;
     } else {
         if (pmx__reads(c))
@@ -125,12 +127,21 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
     mux->poller->mod(mux->poll_state, c->sock, pmx__id(slot, c), what);
 }
 
+/* The connection is one of the mux's, for its figures and limits. */
+void pmx__count(pmx_mux *mux, pmx__conn *c)
+{
+    if (c->flags & PMX__COUNTED)
+        return;
+    c->flags |= PMX__COUNTED;
+    mux->stats.connections++;
+    mux->stats.outgoing += !!(c->flags & PMX__OUTGOING);
+}
+
 void pmx__opened(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    c->flags |= PMX__COUNTED | PMX__CAN_WRITE;
-    mux->stats.connections++;
-    mux->stats.outgoing += !!(c->flags & PMX__OUTGOING);
+    c->flags |= PMX__CAN_WRITE;
+    pmx__count(mux, c);
     if (mux->opened_count < mux->max_rows &&
         pmx__claim(mux, c->rules->service))
         mux->opened[mux->opened_count++] = pmx__id(slot, c);
@@ -275,6 +286,16 @@ void pmx__let_go(pmx_mux *mux, const pmx__conn *c)
     pmx__close_sock(c->sock);
 }
 
+/* The handshake has an end, a good one or not: another may begin. */
+void pmx__shake_ends(pmx_mux *mux, pmx__conn *c)
+{
+    pmx__rules *rules = pmx__counted_by(c);
+    if (c->flags & PMX__OUTGOING)
+        return;
+    rules->shaking--;
+    mux->room |= !!rules->policy.max_handshakes;
+}
+
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -296,14 +317,18 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         c->counts_for_peer = 0;
     }
     c->owed = 0;
-    if (c->flags & PMX__CONNECTING)
+    if (pmx__connects(c))
         pmx__take_socket(mux, c, pmx__sock_of(c), 0);
+    if (pmx__shakes(c)) {
+        pmx__shake_ends(mux, c);
+        mux->stats.tls_failed++;
+    }
+    pmx__transport_end(c);
     pmx__keep_names(c);
     pmx__queue_drop(mux, c);
     pmx__linger_no_more(mux, slot);
     pmx__carry_drop(mux, c);
     if (c->sock != PMX__NO_SOCK) {
-        pmx__transport_end(c);
         if (c->flags & PMX__IN_POLLER)
             mux->poller->del(mux->poll_state, c->sock);
         if (reset)

@@ -34,7 +34,9 @@ int pmx__brings_rows(const pmx__conn *c);
 /* The connection has work: put it into the ready list that suits it. */
 void pmx__ready(pmx_mux *mux, uint32_t slot);
 void pmx__watch(pmx_mux *mux, uint32_t slot);
+void pmx__count(pmx_mux *mux, pmx__conn *c);
 void pmx__opened(pmx_mux *mux, uint32_t slot);
+void pmx__shake_ends(pmx_mux *mux, pmx__conn *c);
 void pmx__over_water(pmx_mux *mux, uint32_t slot);
 void pmx__not_over_water(pmx__conn *c);
 void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);

@@ -82,7 +82,7 @@ typedef struct {
 } pmx_tls_work;
 typedef void (*pmx_tls_call)(pmx_tls_work *work);
 /* What drives portable objects, in the thread of the harvest. It must not call
- * into any mux. */
+ * into any mux. An object that has failed fails again. */
 void pmx_tls_portable(pmx_tls_call call);
 /* cdef end */
 

@@ -10,11 +10,12 @@
 #ifndef PMX_TRANSPORT_H
 #define PMX_TRANSPORT_H
 
-#include "core.h"
+#include "tls_engine.h"
 
 typedef struct {
     size_t wire;                /* bytes taken from the socket */
     int dry;                    /* the socket has no more for now */
+    int queued;                 /* the transport has queued bytes of its own */
 } pmx__got;
 
 typedef struct pmx__transport {
@@ -22,9 +23,11 @@ typedef struct pmx__transport {
     /* What was sent is with the peer, and a close does not take it back; there
      * is nothing to acknowledge. */
     int arrives_at_once;
+    int shakes;                 /* connections are open after a handshake only */
     /* Bytes for the framing, 0 at the end of the peer's stream, or -errno;
-     * -EAGAIN when there are none now, until the socket has more. It sets got,
-     * whatever it returns. */
+     * -EAGAIN when there are none now: until the socket has more if got->dry,
+     * else the caller asks again later. PMX__CUT, when the stream has ended
+     * where it must not. It sets got, whatever it returns. */
     int64_t (*recv)(pmx_mux *mux, pmx__conn *c, void *to,
                     size_t size, pmx__got *got);
     /* How many bytes of the spans were taken, or -errno; -EAGAIN when none can
@@ -77,12 +80,25 @@ int pmx__pending_error(const pmx__conn *c);
 int64_t pmx__not_acknowledged(const pmx__conn *c);
 void pmx__close_end(const pmx__conn *c);
 void pmx__reset_end(const pmx__conn *c);
+extern const pmx__transport pmx__tls_tcp;
+extern const pmx__transport pmx__tls_unix;
 
 static inline const pmx__transport *
-pmx__transport_for(const pmx__target *target)
+pmx__transport_for(const pmx_policy *policy, const pmx__target *target)
 {
+    if (policy->tls)
+        return pmx__family(target) == 1 ? &pmx__tls_unix : &pmx__tls_tcp;
     return pmx__family(target) == 1 ? &pmx__unix : &pmx__tcp;
 }
+
+/* transport_tls.c: for handshakes too */
+/* Send what the area has for the connection's peer; what the socket refuses is
+ * queued. 0 or -errno; the area is empty after it. */
+int pmx__put_out(pmx_mux *mux, pmx__conn *c);
+/* Give the area what the connection has kept of its ciphertext; and keep what
+ * the engine has not taken: 0 or -ENOMEM. */
+void pmx__unkeep(pmx_mux *mux, pmx__tls *t);
+int pmx__keep(pmx_mux *mux, pmx__tls *t);
 
 /* outq.c: queued output */
 int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
@@ -90,7 +106,7 @@ int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
 int pmx__queue_common(pmx_mux *mux, pmx__conn *c, pmx__common *common,
                      size_t begin);
 /* Bytes that a transport has made, and the socket has not taken, in front of
- * all else: at most one such chunk at a time. */
+ * all else but earlier bytes of that kind. */
 int pmx__queue_raw(pmx_mux *mux, pmx__conn *c, const void *bytes, size_t size);
 /* Until the queue is empty (0) or the kernel takes no more (-errno). */
 int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken);

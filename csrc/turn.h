@@ -45,6 +45,18 @@ int pmx__do_listener_address(pmx_mux *mux, uint64_t listener,
                              pmx_address *name);
 void pmx__do_drain(pmx_mux *mux);
 
+/* shake.c: handshakes of TLS */
+/* The connection's TCP is connected, with that peer: 0 or -ENOMEM. Its handshake
+ * has until that time, or less by its policy. */
+int pmx__tls_begin(pmx_mux *mux, uint32_t slot, const pmx__target *peer,
+                   int64_t until);
+/* From now on the connection waits for its object. */
+void pmx__tls_wait(pmx_mux *mux, uint32_t slot);
+/* The socket of a connection that shakes hands is ready for something. */
+void pmx__shake(pmx_mux *mux, uint32_t slot);
+int pmx__do_tls_adopt(pmx_mux *mux, const uint64_t *ids,
+                      const uint64_t *objects, uint32_t count);
+
 /* dial.c: outgoing connections */
 void pmx__connected(pmx_mux *mux, uint32_t slot);
 int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,

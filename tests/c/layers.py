@@ -26,7 +26,10 @@ LAYERS = """
 3 core.h: route
 4 frame.h: frame_raw frame_lines frame_prefix frame_fixed
 4 frame.h: frame
+4 tls_engine.h: tls_area
+4 tls_engine.h: tls_openssl tls_portable
 4 transport.h: transport_plain pipe outq
+4 transport.h: transport_tls
 5 slots.h: services
 5 slots.h: slots
 5 slots.h: peers
@@ -34,6 +37,7 @@ LAYERS = """
 6 state.h: state
 6 state.h: report close
 6 state.h: expire
+7 turn.h: shake
 7 turn.h: wait accept dial ask
 7 turn.h: doze
 7 input.h: rows
@@ -43,6 +47,7 @@ LAYERS = """
 7 output.h: output
 7 output.h: switch
 7 output.h: log
+8 mux.h: serve
 8 mux.h: mux
 9 mux.h: entry
 10 mux.h: load

@@ -1,0 +1,34 @@
+/* The memory in which one connection's TLS works at a time. */
+#include "tls_engine.h"
+
+#include <stdlib.h>
+
+int pmx__area_reserve(pmx__tls_area *area, size_t more)
+{
+    size_t needed = area->out_size + more;
+    if (needed <= area->out_room)
+        return 0;
+    uint8_t *grown = sys_realloc(area->out, needed);
+    if (!grown)
+        return -ENOMEM;
+    area->out = grown;
+    area->out_room = needed;
+    return 0;
+}
+
+pmx__tls_area *pmx__area_new(void)
+{
+    pmx__tls_area *area = sys_calloc(1, sizeof *area);
+    if (area && pmx__area_reserve(area, PMX__ENCRYPTED)) {
+        free(area);
+        area = NULL;
+    }
+    return area;
+}
+
+void pmx__area_free(pmx__tls_area *area)
+{
+    if (area)
+        free(area->out);
+    free(area);
+}
