@@ -24,7 +24,8 @@ static const test_case *const all[] = {
     listen_on_tests, idle_tests, message_time_tests, peers_tests, due_tests, unix_path_tests, length_tests,
     switch_tests, switch_policy_tests,
     toy_tests, clock_tests, output_limit_tests, owed_tests, arrow_tests,
-    foreign_tests, pipe_tests, write_end_tests, load_tests,
+    foreign_tests, pipe_tests, write_end_tests, load_tests, tls_tests,
+    tls_output_tests, tls_dial_tests,
 };
 
 const char *test_backend;

@@ -77,7 +77,7 @@ pmx_policy raw(void)
     p.max_output = 16777216;
     p.idle_ns = p.message_ns = -1;
     p.close_ns = 30000 * MS;
-    p.connect_ns = -1;
+    p.connect_ns = p.handshake_ns = -1;
     return p;
 }
 
@@ -226,6 +226,8 @@ static void record_closed(world *w, const pmx_closed *row)
     memset(e, 0, sizeof *e);
     e->id = row->id;
     e->error = row->error;
+    e->tls_error = row->tls_error;
+    e->tls_verify = row->tls_verify;
     e->turn = w->turns;
     if (row->names) {
         e->peer = row->names[0];
@@ -301,6 +303,16 @@ int turn_of(world *w, int64_t timeout_ns, uint32_t min_messages,
         append_id(&w->drained, w->t.drained[k]);
     for (uint32_t k = 0; k < w->t.closed_count; k++)
         record_closed(w, &w->t.closed[k]);
+    for (uint32_t k = 0; k < w->t.failed_count; k++)
+        w->failed[w->failed_count++ % 16] = (ending){
+            .id = w->t.failed[k].id, .error = w->t.failed[k].error,
+            .tls_error = w->t.failed[k].tls_error,
+            .tls_verify = w->t.failed[k].tls_verify, .turn = w->turns,
+        };
+    if (w->t.waiting_count) {
+        CHECK(reason & PMX_HANDSHAKES && w->adopt);
+        w->adopt(w);
+    }
     return reason;
 }
 

@@ -22,6 +22,8 @@ typedef struct {
 typedef struct {
     uint64_t id;
     int error;
+    uint64_t tls_error;
+    int64_t tls_verify;
     pmx_address peer, local;
     int turn;
 } ending;
@@ -31,8 +33,9 @@ typedef struct {
     size_t count, room;
 } id_list;
 
-typedef struct {
+typedef struct world {
     pmx_mux *mux;
+    void (*adopt)(struct world *);      /* gives those that wait a TLS object */
     pmx_arena *arena, *large;   /* ours, and one that was handed over */
     pmx_turn t;
     uint64_t listener;
@@ -53,6 +56,8 @@ typedef struct {
     id_list opened, ended, blocked, drained;
     ending *closed;
     size_t closed_count, closed_room;
+    ending failed[16];          /* the last ones */
+    size_t failed_count;
 } world;
 
 /* A framing's entries, found by its kind. */

@@ -1,0 +1,49 @@
+/*
+ * A toy of OpenSSL, for transport_tls.c and both engines: the functions that
+ * pmx_tls_use() takes, and a function for portable objects. A record is a kind,
+ * two bytes of length, and bytes that are changed. A client says 'c'; the server
+ * answers by its flight, records 's', the last one without bytes; the client says
+ * 'f', and both are up. Then: 'd' data, 'b' the bye, 'k' asks for a 'K', 't' a
+ * ticket, 'a' an alert.
+ */
+#ifndef TOY_SSL_H
+#define TOY_SSL_H
+
+#include "world.h"
+
+enum { SSL_HEAD = 3, SSL_RECORD = 700 };
+enum { TOY_CODE = 0x0A000123 }; /* why a toy has failed */
+
+/* How the objects that are made from now on behave. */
+typedef struct {
+    int portable;               /* driven by the function, not adopted */
+    size_t flight;              /* of a server, in bytes */
+    int tickets;                /* of a server */
+    int reused;
+    int refuse;                 /* no object can be made */
+    long fail_at;               /* the nth step of all objects fails, 0: none */
+} toy_manner;
+
+extern toy_manner toy_ways;
+extern long toy_steps;          /* of all objects */
+extern long toy_written;        /* plaintext bytes that were encrypted */
+
+/* From now on connections of the world get such objects when they wait. */
+void toy_secure(world *w);
+/* Free the objects of all worlds. */
+void toy_over(void);
+uint64_t toy_object(int server);        /* the address of a new object */
+
+/* A peer's side: what it says, and what it hears. */
+void toy_record(buffer *wire, char kind, const void *bytes, size_t size);
+void toy_data(buffer *wire, const void *bytes, size_t size);
+typedef struct {
+    buffer wire, plain;
+    size_t at;
+    int hellos, byes, alerts, updates, tickets, end, error;
+    int tickets_before_data;
+} toy_heard;
+int toy_hear(toy_heard *h, pmx_sock peer);      /* as get() */
+void toy_forget(toy_heard *h);
+
+#endif
