@@ -131,9 +131,9 @@ static int flight_is_gone(pmx_mux *mux, uint32_t slot, int64_t *is)
     *is = pmx__queue_send(mux, c, &taken);
     if (!c->queue || !c->queue->head->raw)
         return 1;
-    if (*is == -ENOBUFS) {      /* no event will tell: see net.h */
-        mux->short_of_buffers = 1;
-        c->flags |= PMX__CAN_WRITE;
+    if (!*is || *is == -ENOBUFS) {      /* no event will tell: see net.h */
+        mux->short_of_buffers |= !!*is;
+        c->flags |= PMX__CAN_WRITE;     /* else it had its portion */
         *is = -EAGAIN;
     } else if (*is == -EAGAIN && pmx__arm(mux, c->sock)) {
         *is = -EIO;

@@ -8,11 +8,14 @@ int pmx__area_reserve(pmx__tls_area *area, size_t more)
     size_t needed = area->out_size + more;
     if (needed <= area->out_room)
         return 0;
-    uint8_t *grown = sys_realloc(area->out, needed);
+    size_t room = area->out_room + area->out_room / 2;
+    if (room < needed)
+        room = needed;
+    uint8_t *grown = sys_realloc(area->out, room);
     if (!grown)
         return -ENOMEM;
     area->out = grown;
-    area->out_room = needed;
+    area->out_room = room;
     return 0;
 }
 

@@ -4,61 +4,6 @@
 
 #include <string.h>
 
-/* --- a server -------------------------------------------------------------- */
-
-static void serve(world *w, const pmx_policy *policy, uint32_t rows,
-                  uint64_t arena)
-{
-    pmx_policy p = *policy;
-    p.tls = 7;
-    world_begin(w, rows, arena);
-    toy_secure(w);
-    world_listen(w, &p);
-}
-
-static void over(world *w)
-{
-    world_is_clean(w);
-    EQUAL(w->mux->tls ? w->mux->tls->out_size : 0, 0);
-    world_end(w);
-    toy_over();
-}
-
-static void greet(buffer *wire)
-{
-    toy_record(wire, 'c', NULL, 0);
-    toy_record(wire, 'f', NULL, 0);
-}
-
-/* A peer whose handshake is done, and its id. */
-static uint64_t meet_up(world *w, pmx_sock *peer, int small)
-{
-    buffer wire = {0};
-    size_t before = w->opened.count;
-    *peer = small ? call_small(w) : call(w);
-    greet(&wire);
-    put(*peer, wire.bytes, wire.size);
-    UNTIL(w, w->opened.count > before);
-    release(&wire);
-    return w->opened.ids[before];
-}
-
-static void put_data(pmx_sock peer, const char *text)
-{
-    buffer wire = {0};
-    toy_data(&wire, text, strlen(text));
-    put(peer, wire.bytes, wire.size);
-    release(&wire);
-}
-
-static void put_record(pmx_sock peer, char kind)
-{
-    buffer wire = {0};
-    toy_record(&wire, kind, NULL, 0);
-    put(peer, wire.bytes, wire.size);
-    release(&wire);
-}
-
 static void streams_are_cut_anywhere(void)
 {
     static const char text[] = "hello\nyou\n\nthere\n";
@@ -69,10 +14,10 @@ static void streams_are_cut_anywhere(void)
         pmx_policy p = lines("\n", 100);
         toy_ways.portable = cut % 5 < 2;
         toy_ways.flight = cut * 50;
-        serve(&w, &p, cut % 2 ? 1 : 100, cut % 3 ? 16 : 10000);
+        toy_serve(&w, &p, cut % 2 ? 1 : 100, cut % 3 ? 16 : 10000);
         w.echo = 1;
         pmx_sock peer = call(&w);
-        greet(&wire);
+        toy_greet(&wire);
         toy_data(&wire, text, 7);
         toy_record(&wire, 't', "?", 1);
         toy_data(&wire, text + 7, sizeof text - 8);
@@ -86,7 +31,7 @@ static void streams_are_cut_anywhere(void)
         uint64_t id = w.opened.ids[0];
         EQUAL(messages_of(&w, id), 4);
         CHECK(!h.byes);
-        put_record(peer, 'b');
+        toy_put(peer, 'b');
         UNTIL_DOING(&w, h.end, toy_hear(&h, peer));
         EQUAL(h.byes, 1);
         leave(peer);
@@ -97,7 +42,7 @@ static void streams_are_cut_anywhere(void)
         EQUAL(pmx_counts(w.mux)->bytes_out, sizeof text - 1);
         release(&wire);
         toy_forget(&h);
-        over(&w);
+        toy_end(&w);
     }
 }
 
@@ -110,16 +55,16 @@ static void a_failed_handshake_is_no_connection(void)
         pmx_policy p = raw();
         toy_ways.portable = k % 2;
         toy_ways.refuse = k / 2 == 3;
-        serve(&w, &p, 100, 10000);
+        toy_serve(&w, &p, 100, 10000);
         pmx_sock peer = call(&w);
         if (k / 2 == 0)
             put_text(peer, "GET / HTTP/1.0\r\n\r\n");
         if (k / 2 == 1)
             end_writing(peer);
         if (k / 2 == 2) {
-            put_record(peer, 'c');
+            toy_put(peer, 'c');
             UNTIL_DOING(&w, h.hellos, toy_hear(&h, peer));
-            put_record(peer, 'd');
+            toy_put(peer, 'd');
         }
         UNTIL_DOING(&w, w.failed_count && (h.end || h.error),
                     toy_hear(&h, peer));
@@ -137,7 +82,7 @@ static void a_failed_handshake_is_no_connection(void)
         EQUAL(s->tls_handshakes, 0);
         leave(peer);
         toy_forget(&h);
-        over(&w);
+        toy_end(&w);
     }
 }
 
@@ -146,10 +91,10 @@ static void a_handshake_has_its_time(void)
     world w;
     pmx_policy p = raw();
     p.handshake_ns = 20 * MS;
-    serve(&w, &p, 100, 10000);
+    toy_serve(&w, &p, 100, 10000);
     pmx_sock peer = call(&w), other;
-    put_record(peer, 'c');
-    uint64_t id = meet_up(&w, &other, 0);
+    toy_put(peer, 'c');
+    uint64_t id = toy_meet(&w, &other, 0);
     UNTIL(&w, w.failed_count);
     EQUAL(w.failed[0].error, ETIMEDOUT);
     turn(&w, 30 * MS);
@@ -157,7 +102,7 @@ static void a_handshake_has_its_time(void)
     leave(peer);
     leave(other);
     UNTIL(&w, closed(&w, id));
-    over(&w);
+    toy_end(&w);
 }
 
 static void so_many_shake_hands_at_once(void)
@@ -168,7 +113,7 @@ static void so_many_shake_hands_at_once(void)
     buffer wire = {0};
     pmx_policy p = raw();
     p.max_handshakes = MOST;
-    serve(&w, &p, 100, 10000);
+    toy_serve(&w, &p, 100, 10000);
     const pmx_stats *s = pmx_counts(w.mux);
     for (int k = 0; k < COUNT; k++)
         peers[k] = call(&w);
@@ -176,7 +121,7 @@ static void so_many_shake_hands_at_once(void)
     for (int k = 0; k < 5; k++)
         turn(&w, MS);
     EQUAL(s->accepted, MOST);
-    greet(&wire);
+    toy_greet(&wire);
     put(peers[0], wire.bytes, wire.size);
     leave(peers[1]);
     UNTIL(&w, s->accepted == MOST + 2);
@@ -189,7 +134,7 @@ static void so_many_shake_hands_at_once(void)
             leave(peers[k]);
     UNTIL(&w, !s->connections);
     release(&wire);
-    over(&w);
+    toy_end(&w);
 }
 
 /* --- the end ---------------------------------------------------------------- */
@@ -205,12 +150,12 @@ static void an_end_without_bye_is_a_cut(void)
         int lax = k % 2, bye = k / 2 % 2;
         p.tls_lax = (uint32_t)lax;
         toy_ways.portable = k / 4;
-        serve(&w, &p, 100, 10000);
+        toy_serve(&w, &p, 100, 10000);
         w.echo = 1;
-        uint64_t id = meet_up(&w, &peer, 0);
-        put_data(peer, "one\ntwo\nthr");
+        uint64_t id = toy_meet(&w, &peer, 0);
+        toy_put_data(peer, "one\ntwo\nthr");
         if (bye)
-            put_record(peer, 'b');
+            toy_put(peer, 'b');
         end_writing(peer);
         UNTIL_DOING(&w, h.end, toy_hear(&h, peer));
         /* an unfinished line is one where the end is the peer's */
@@ -222,7 +167,7 @@ static void an_end_without_bye_is_a_cut(void)
         EQUAL(error_of(&w, id), lax || bye ? 0 : EPROTO);
         EQUAL(closed(&w, id)->tls_error, bye ? 0 : PMX_TLS_CUT);
         toy_forget(&h);
-        over(&w);
+        toy_end(&w);
     }
 }
 
@@ -232,24 +177,24 @@ static void a_cut_is_not_reported_as_an_end(void)
     pmx_sock peer;
     pmx_policy p = raw();
     p.half_open = 1;
-    serve(&w, &p, 100, 10000);
-    uint64_t id = meet_up(&w, &peer, 0);
-    put_data(peer, "hello");
+    toy_serve(&w, &p, 100, 10000);
+    uint64_t id = toy_meet(&w, &peer, 0);
+    toy_put_data(peer, "hello");
     end_writing(peer);
     UNTIL(&w, closed(&w, id));
     EQUAL(w.ended.count, 0);
     EQUAL(error_of(&w, id), EPROTO);
     leave(peer);
 
-    id = meet_up(&w, &peer, 0);
-    put_record(peer, 'b');
+    id = toy_meet(&w, &peer, 0);
+    toy_put(peer, 'b');
     UNTIL(&w, has(&w.ended, id));
     CHECK(!closed(&w, id));             /* it may still be answered */
     do_op(&w, id, PMX_CLOSE);
     leave(peer);
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), 0);
-    over(&w);
+    toy_end(&w);
 }
 
 static void a_bad_record_ends_the_connection(void)
@@ -260,11 +205,11 @@ static void a_bad_record_ends_the_connection(void)
         toy_heard h = {0};
         pmx_policy p = raw();
         toy_ways.portable = portable;
-        serve(&w, &p, 100, 10000);
+        toy_serve(&w, &p, 100, 10000);
         w.echo = 1;
-        uint64_t id = meet_up(&w, &peer, 0);
-        put_data(peer, "hello");
-        put_record(peer, '?');
+        uint64_t id = toy_meet(&w, &peer, 0);
+        toy_put_data(peer, "hello");
+        toy_put(peer, '?');
         UNTIL_DOING(&w, closed(&w, id) && (h.end || h.error),
                     toy_hear(&h, peer));
         EQUAL(messages_of(&w, id), 1);
@@ -273,7 +218,7 @@ static void a_bad_record_ends_the_connection(void)
         EQUAL(h.alerts, 1);
         leave(peer);
         toy_forget(&h);
-        over(&w);
+        toy_end(&w);
     }
 }
 
@@ -285,8 +230,8 @@ static void a_close_says_bye_and_an_abort_does_not(void)
         toy_heard h = {0};
         pmx_policy p = raw();
         toy_ways.portable = k / 2;
-        serve(&w, &p, 100, 10000);
-        uint64_t id = meet_up(&w, &peer, 0);
+        toy_serve(&w, &p, 100, 10000);
+        uint64_t id = toy_meet(&w, &peer, 0);
         say_text(&w, id, "so long");
         do_op(&w, id, k % 2 ? PMX_ABORT : PMX_CLOSE);
         UNTIL_DOING(&w, h.end || h.error, toy_hear(&h, peer));
@@ -296,7 +241,7 @@ static void a_close_says_bye_and_an_abort_does_not(void)
         UNTIL(&w, closed(&w, id));
         EQUAL(error_of(&w, id), 0);
         toy_forget(&h);
-        over(&w);
+        toy_end(&w);
     }
 }
 
@@ -306,10 +251,10 @@ static void a_mux_that_closes_says_bye(void)
     pmx_sock peer;
     toy_heard h = {0};
     pmx_policy p = raw();
-    serve(&w, &p, 100, 10000);
-    meet_up(&w, &peer, 0);
+    toy_serve(&w, &p, 100, 10000);
+    toy_meet(&w, &peer, 0);
     pmx_sock half = call(&w);
-    put_record(half, 'c');
+    toy_put(half, 'c');
     UNTIL(&w, pmx_counts(w.mux)->accepted == 2);
     world_end(&w);
     for (int64_t until = deadline(); !h.end && pmx__now() < until;)
@@ -327,13 +272,13 @@ static void a_drain_waits_for_no_handshake(void)
     pmx_sock peer;
     toy_heard h = {0};
     pmx_policy p = lines("\n", 100);
-    serve(&w, &p, 100, 10000);
+    toy_serve(&w, &p, 100, 10000);
     w.echo = 1;
-    uint64_t id = meet_up(&w, &peer, 0);
+    uint64_t id = toy_meet(&w, &peer, 0);
     pmx_sock half = call(&w);
-    put_record(half, 'c');
+    toy_put(half, 'c');
     UNTIL(&w, pmx_counts(w.mux)->accepted == 2);
-    put_data(peer, "hello\nyou\n");
+    toy_put_data(peer, "hello\nyou\n");
     pmx_drain(w.mux);
     UNTIL_DOING(&w, h.end, toy_hear(&h, peer));
     CHECK(is_text_of(&h.plain, "hello\nyou\n"));
@@ -344,7 +289,7 @@ static void a_drain_waits_for_no_handshake(void)
     UNTIL(&w, closed(&w, id));
     EQUAL(error_of(&w, id), 0);
     toy_forget(&h);
-    over(&w);
+    toy_end(&w);
 }
 
 const test_case tls_tests[] = {

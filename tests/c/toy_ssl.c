@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY = 0xa5, WANTS_READ = 2, HAS_ENDED = 6, HAS_FAILED = 1 };
+enum { WANTS_READ = 2, HAS_ENDED = 6, HAS_FAILED = 1 };
 
 /* As OpenSSL's types, of which the core knows the names only. */
 struct bio;
@@ -179,7 +179,7 @@ static int next_record(SSL *s)
     }
     s->heads = 0;
     for (size_t i = 0; i < s->size; i++)
-        s->record[i] ^= KEY;
+        s->record[i] ^= SSL_KEY;
     return 1;
 }
 
@@ -422,59 +422,4 @@ void toy_over(void)
         free(s);
     }
     toy_ways = (toy_manner){0};
-}
-
-/* --- a peer's side --------------------------------------------------------- */
-
-void toy_record(buffer *wire, char kind, const void *bytes, size_t size)
-{
-    const uint8_t head[SSL_HEAD] = {(uint8_t)kind, (uint8_t)(size >> 8),
-                                    (uint8_t)size};
-    append(wire, head, SSL_HEAD);
-    append(wire, bytes, size);
-    for (size_t i = wire->size - size; i < wire->size; i++)
-        wire->bytes[i] ^= KEY;
-}
-
-void toy_data(buffer *wire, const void *bytes, size_t size)
-{
-    for (size_t at = 0; at < size; at += SSL_RECORD)
-        toy_record(wire, 'd', (const uint8_t *)bytes + at,
-                   size - at < SSL_RECORD ? size - at : SSL_RECORD);
-}
-
-int toy_hear(toy_heard *h, pmx_sock peer)
-{
-    int is = get(peer, &h->wire);
-    while (h->wire.size - h->at >= SSL_HEAD) {
-        const uint8_t *head = h->wire.bytes + h->at;
-        size_t size = (size_t)head[1] << 8 | head[2];
-        if (h->wire.size - h->at - SSL_HEAD < size)
-            break;
-        CHECK(!h->byes);        /* nothing comes behind it */
-        h->at += SSL_HEAD + size;
-        h->hellos += head[0] == 's' && !size;
-        h->byes += head[0] == 'b';
-        h->alerts += head[0] == 'a';
-        h->updates += head[0] == 'K';
-        h->tickets += head[0] == 't';
-        if (head[0] == 'd') {
-            if (!h->plain.size)
-                h->tickets_before_data = h->tickets;
-            append(&h->plain, head + SSL_HEAD, size);
-            for (size_t i = h->plain.size - size; i < h->plain.size; i++)
-                h->plain.bytes[i] ^= KEY;
-        }
-        CHECK(strchr("sbaKtdcf", head[0]));
-    }
-    h->end |= is == 0;
-    if (is < 0 && !h->error)
-        h->error = -is;
-    return is;
-}
-
-void toy_forget(toy_heard *h)
-{
-    release(&h->wire);
-    release(&h->plain);
 }

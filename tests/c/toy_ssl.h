@@ -11,7 +11,7 @@
 
 #include "world.h"
 
-enum { SSL_HEAD = 3, SSL_RECORD = 700 };
+enum { SSL_HEAD = 3, SSL_RECORD = 700, SSL_KEY = 0xa5 };
 enum { TOY_CODE = 0x0A000123 }; /* why a toy has failed */
 
 /* How the objects that are made from now on behave. */
@@ -45,5 +45,16 @@ typedef struct {
 } toy_heard;
 int toy_hear(toy_heard *h, pmx_sock peer);      /* as get() */
 void toy_forget(toy_heard *h);
+
+
+/* A world that serves by this policy over TLS; and its end, which is clean. */
+void toy_serve(world *w, const pmx_policy *policy, uint32_t rows,
+               uint64_t arena);
+void toy_end(world *w);
+void toy_greet(buffer *wire);                   /* a client's handshake */
+/* A peer whose handshake is done, and its id. */
+uint64_t toy_meet(world *w, pmx_sock *peer, int small);
+void toy_put_data(pmx_sock peer, const char *text);
+void toy_put(pmx_sock peer, char kind);
 
 #endif
