@@ -65,9 +65,10 @@ enum pmx_tls_is {
     PMX_TLS_FAILED              /* likewise: the caller keeps the error */
 };
 typedef struct {
-    uint64_t id;
+    pmx_mux *mux;               /* whose connection, */
+    uint64_t id;                /* and which */
     uint32_t step;              /* enum pmx_tls_step */
-    int32_t is;                 /* set: enum pmx_tls_is */
+    int32_t is;                 /* set: enum pmx_tls_is; FAILED before */
     const uint8_t *in;          /* all of this is taken: ciphertext, or for */
     uint64_t in_size;           /* WRITE plaintext; 16 KiB at most */
     uint8_t *to;                /* where plaintext goes, */
