@@ -30,6 +30,8 @@ VALUES = {
     "keepalive": ("60,10,5", (60, 10, 5)),
     "send_buffer": ("65536", 65536),
     "notsent_lowat": ("16384", 16384),
+    "handshake_timeout": ("2.5", 2.5),
+    "max_handshakes": ("none", None),
 }
 
 SHOW = """

@@ -161,7 +161,8 @@ def test_help_shows_nothing_but_the_public_names():
             "Limits(max_connections=None, max_per_peer=None, high_water=65536, "
             "low_water=16384, max_output=16777216, idle_timeout=None, "
             "message_timeout=None, close_timeout=30.0, keepalive=None, "
-            "send_buffer=None, notsent_lowat=None)",
+            "send_buffer=None, notsent_lowat=None, handshake_timeout=30.0, "
+            "max_handshakes=1024)",
         ),
     ],
 )

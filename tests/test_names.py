@@ -81,7 +81,8 @@ SIGNATURES = {
     "Limits": "(*, max_connections=None, max_per_peer=None, high_water=65536,"
     " low_water=16384, max_output=16777216, idle_timeout=None, message_timeout=None,"
     " close_timeout=30.0, keepalive=None,"
-    " send_buffer=None, notsent_lowat=None)",
+    " send_buffer=None, notsent_lowat=None, handshake_timeout=30.0,"
+    " max_handshakes=1024)",
     "Endpoint": "(address, *, framing=None, reply_framing=None, ssl=None,"
     " limits=None, handler=None, server_hostname=None,"
     " require_close_notify=True, backlog=None, reuse_port=False, mode=384,"

@@ -187,6 +187,7 @@ SECONDS = {
     "idle_timeout": lambda n: pymux.Limits(idle_timeout=n),
     "message_timeout": lambda n: pymux.Limits(message_timeout=n),
     "close_timeout": lambda n: pymux.Limits(close_timeout=n),
+    "handshake_timeout": lambda n: pymux.Limits(handshake_timeout=n),
     "drain_timeout": lambda n: pymux.Server(echo, HERE, drain_timeout=n),
     "stop": stop,
     "max_delay": lambda n: pymux.batched(max_delay=n),
@@ -227,6 +228,7 @@ WHOLE = {
     "high_water": (65536, lambda n: pymux.Limits(high_water=n)),
     "low_water": (9, lambda n: pymux.Limits(low_water=n)),
     "max_output": (9, lambda n: pymux.Limits(max_output=n)),
+    "max_handshakes": (9, lambda n: pymux.Limits(max_handshakes=n)),
     "keepalive": (9, lambda n: pymux.Limits(keepalive=(n, n, n))),
     "Lines": (9, lambda n: pymux.Lines(max_size=n)),
     "LengthPrefix(width)": (4, pymux.LengthPrefix),
@@ -276,11 +278,14 @@ def test_sizes_and_ports_may_be_any_whole_number(what):
     call(Whole(value))
 
 
+OR_NONE = ["backlog", "listen(backlog)", "max_connections", "max_handshakes"]
+
+
 @pytest.mark.parametrize("what", WHOLE)
 def test_sizes_and_ports_are_no_reals(what):
     value, call = WHOLE[what]
     for wrong in (float(value), decimal.Decimal(value), Real(value), str(value), None):
-        if wrong is None and what in ("backlog", "listen(backlog)", "max_connections"):
+        if wrong is None and what in OR_NONE:
             continue
         kind = TypeError
         if what == "LengthPrefix(width)" and isinstance(wrong, str):
@@ -355,6 +360,8 @@ def test_what_is_kept_is_plain_numbers():
         close_timeout=Real(2),
         keepalive=[Whole(1), Whole(2), Whole(3)],
         send_buffer=Whole(4),
+        handshake_timeout=decimal.Decimal("0.5"),
+        max_handshakes=Whole(6),
     )
     plain = pymux.Limits(
         max_connections=3,
@@ -366,6 +373,8 @@ def test_what_is_kept_is_plain_numbers():
         close_timeout=2.0,
         keepalive=(1, 2, 3),
         send_buffer=4,
+        handshake_timeout=0.5,
+        max_handshakes=6,
     )
     assert limits == plain
     assert hash(limits) == hash(plain)

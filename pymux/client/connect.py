@@ -37,12 +37,12 @@ def connect(
         reply_framing: the framing of what is sent, if it is another than that of what
             is received; None is the same. A Scanner or Splitter is refused.
         limits: limits of the connection; None is `Limits()`. A client takes
-            `idle_timeout`, `message_timeout`, `keepalive`, `send_buffer` and
-            `notsent_lowat`. Its calls bound themselves how much is queued and how
-            long a close takes, so other limits are refused. The connection may be
-            idle, or a message may be unfinished, between calls too; the next call
-            then raises `ConnectionClosed`, with ETIMEDOUT. The time from a message to
-            the next call does not count.
+            `idle_timeout`, `message_timeout`, `keepalive`, `send_buffer`,
+            `notsent_lowat` and `handshake_timeout`. Its calls bound themselves how
+            much is queued and how long a close takes, so other limits are refused. The
+            connection may be idle, or a message may be unfinished, between calls too;
+            the next call then raises `ConnectionClosed`, with ETIMEDOUT. The time from
+            a message to the next call does not count.
         timeout: seconds that connecting may take, and the default for each `send`
             and `recv` of the client. None waits for ever.
 

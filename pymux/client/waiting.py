@@ -47,6 +47,7 @@ TAKEN = (
     "keepalive",
     "send_buffer",
     "notsent_lowat",
+    "handshake_timeout",
 )
 
 # The bytes that a client takes in while its own output waits, before reading pauses.

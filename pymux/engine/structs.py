@@ -254,8 +254,16 @@ def policy(
     *,
     half_open: bool = False,
     timeout: float | None = None,
+    tls: int = 0,
+    tls_lax: bool = False,
 ) -> Any:
-    """Return a `pmx_policy` of the user's settings."""
+    """Return a `pmx_policy` of the user's settings.
+
+    Args:
+        timeout: seconds to connect in.
+        tls: a number that the engine's Tls has given; 0 is plain text.
+        tls_lax: an end of the stream without close_notify is no error.
+    """
     check_limits(limits)
     limits = limits or Limits()
     c = ffi.new("pmx_policy *")
@@ -274,6 +282,10 @@ def policy(
     c.message_ns = seconds("message_timeout", limits.message_timeout)
     c.close_ns = seconds("close_timeout", limits.close_timeout)
     c.connect_ns = seconds("timeout", timeout)
+    c.tls = tls
+    c.tls_lax = tls_lax
+    c.max_handshakes = limits.max_handshakes or 0
+    c.handshake_ns = seconds("handshake_timeout", limits.handshake_timeout)
     c.send_buffer = limits.send_buffer or 0
     c.notsent_lowat = limits.notsent_lowat or 0
     if limits.keepalive is not None:

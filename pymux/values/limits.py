@@ -114,6 +114,12 @@ class Limits:
             this process, where `queued` counts it. So output that is newer can
             still be put in place of what is old. Linux and macOS have this option;
             elsewhere it has no effect. None: as the kernel chooses.
+        handshake_timeout: seconds from accepting a TLS connection to the end of its
+            handshake; then it is reset, without a row or a call for it, and counted
+            in `Stats.tls_failed`. An outgoing connection, whose time counts from the
+            end of TCP's handshake, ends with `ETIMEDOUT`. None: for ever.
+        max_handshakes: TLS connections of a listener whose handshakes are not done;
+            then accepting pauses and peers wait in the backlog. None: no limit.
 
     Raises:
         TypeError, ValueError: a limit of a wrong type, or out of range.
@@ -133,6 +139,8 @@ class Limits:
     keepalive: tuple[int, int, int] | None = None
     send_buffer: int | None = None
     notsent_lowat: int | None = None
+    handshake_timeout: float | None = 30.0
+    max_handshakes: int | None = 1024
 
     def __init__(
         self,
@@ -148,6 +156,8 @@ class Limits:
         keepalive: tuple[int, int, int] | None = None,
         send_buffer: int | None = None,
         notsent_lowat: int | None = None,
+        handshake_timeout: float | None = 30.0,
+        max_handshakes: int | None = 1024,
     ) -> None:
         if max_connections is not None:
             max_connections = whole(
@@ -155,6 +165,10 @@ class Limits:
             )
         if max_per_peer is not None:
             max_per_peer = whole("max_per_peer", max_per_peer, 1, LARGEST, "or None")
+        if max_handshakes is not None:
+            max_handshakes = whole(
+                "max_handshakes", max_handshakes, 1, LARGEST, "or None"
+            )
         most = 2**62
         high_water = whole("high_water", high_water, 0, most)
         low_water = whole("low_water", low_water, 0, most)
@@ -175,6 +189,8 @@ class Limits:
             keepalive=_keepalive(keepalive),
             send_buffer=_size("send_buffer", send_buffer),
             notsent_lowat=_size("notsent_lowat", notsent_lowat),
+            handshake_timeout=duration("handshake_timeout", handshake_timeout),
+            max_handshakes=max_handshakes,
         )
 
 
