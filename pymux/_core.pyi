@@ -42,9 +42,21 @@ class _Lib:
     PMX_GATHERING: int
     PMX_FOREIGN: int
     PMX_NOTABLE: int
+    PMX_HANDSHAKES: int
     PMX_MESSAGES_SHIFT: int
     PMX_FOR_EVER: int
     PMX_LOOK: int
+    PMX_TLS_PORTABLE: int
+    PMX_TLS_REFUSED: int
+    PMX_TLS_CUT: int
+    PMX_TLS_SHAKE: int
+    PMX_TLS_READ: int
+    PMX_TLS_WRITE: int
+    PMX_TLS_BYE: int
+    PMX_TLS_TAKE: int
+    PMX_TLS_GOES_ON: int
+    PMX_TLS_DONE: int
+    PMX_TLS_FAILED: int
     PMX_ARROW_MESSAGES: int
     PMX_ARROW_IDS: int
     PMX_ARROW_SCHEMA: int
@@ -202,6 +214,20 @@ class _Lib:
     def pmx_arena_free(arena: Any, /) -> None: ...
     @staticmethod
     def pmx_arena_drop(arena: Any, /) -> None: ...
+    @staticmethod
+    def pmx_tls_function(index: int, /) -> Any: ...
+    @staticmethod
+    def pmx_tls_optional() -> int: ...
+    @staticmethod
+    def pmx_tls_use(addresses: Any, count: int, /) -> int: ...
+    @staticmethod
+    def pmx_tls_noted() -> Any: ...
+    @staticmethod
+    def pmx_tls_adopt(mux: Any, ids: Any, objects: Any, count: int, /) -> int: ...
+    @staticmethod
+    def pmx_tls_portable(call: Any, /) -> None: ...
+    @staticmethod
+    def pymux_tls(work: Any, /) -> None: ...
     @staticmethod
     def pmx_arena_lease(arena: Any, /) -> Any: ...
     @staticmethod

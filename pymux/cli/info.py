@@ -7,6 +7,8 @@ import importlib.metadata
 import platform
 
 from ..engine.backends import compiler, reasons
+from ..engine.openssl import NO_SSL, openssl_version, tls_engine
+from ..values.errors import BackendUnavailable
 from .console import say
 from .descriptors import describe_limit
 
@@ -25,6 +27,8 @@ def run_info(args: argparse.Namespace) -> int:
             "kernel",
             " ".join([platform.system(), platform.release(), platform.machine()]),
         ),
+        ("openssl", openssl_version() or f"missing: {NO_SSL}"),
+        ("tls", tls()),
         ("descriptors", describe_limit()),
         ("compiler", compiler()),
     ]
@@ -32,6 +36,15 @@ def run_info(args: argparse.Namespace) -> int:
     for name, value in rows:
         say(f"{name:<{width}}  {value}")
     return 0
+
+
+def tls() -> str:
+    """Say which engine drives TLS, and why."""
+    try:
+        engine = tls_engine()
+    except (BackendUnavailable, ValueError) as error:
+        return f"unavailable: {getattr(error, 'strerror', None) or error}"
+    return f"{engine.name}: {engine.reason}"
 
 
 def version() -> str:

@@ -14,7 +14,7 @@ from .arena import Arenas
 from .backends import select_limit
 from .given import GivenPipe, adopt_socket, listen_on
 from .ops import ABORT, SWITCH
-from .os_errors import meaning
+from .os_errors import error_from, meaning
 from .owed import Debts
 from .owner import BUSY, busy
 from .services import Dispatcher, ServiceState
@@ -24,6 +24,8 @@ from .turn import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .tls import Tls
 
 __all__ = ["Connections", "Objects"]
 
@@ -228,6 +230,8 @@ class Connections(Turns):
                 raise self.os_error(-error, shown)
             self.note_policy(policy, framings)
             self.opening.add(id_[0])
+            if policy.tls:
+                self.use_tls().dialled(id_[0], policy.tls)
             return self.connection(id_[0])
         except BaseException:  # of a signal handler, too
             if id_[0]:
@@ -243,6 +247,21 @@ class Connections(Turns):
         if number == errno.ENOSPC and self.name == "select":
             return BackendUnavailable(number, select_limit())
         return OSError(number, meaning(number), shown)
+
+    def error_of(self, row: Any, number: int) -> OSError:
+        """Return the error of a connection's end.
+
+        Args:
+            row: of `closed`.
+            number: the errno, which may be another than the row's.
+        """
+        if self.tls is not None and number == row.error and row.id in self.tls.kept:
+            error = self.tls.error_of(row)
+        else:
+            error = error_from(number)
+        if row.id in self.causes:
+            error.__cause__ = self.causes[row.id]
+        return error
 
     def connection(self, id: int) -> Any:
         """Return the object of a connection, made when its id is first seen."""
@@ -372,6 +391,7 @@ class Connections(Turns):
             or self.receivers
             or self.splitting is not None
             or self.debts is not None
+            or self.tls is not None
         ):
             self._forget_rare([conn.id for conn in conns])
 
@@ -389,6 +409,8 @@ class Connections(Turns):
                 self.splitting.forget(id)
             if self.debts is not None:
                 self.debts.forget(id)
+            if self.tls is not None:
+                self.tls.forget(id)
 
     def note_splitter(self, framing: Splitter) -> None:
         if self.splitting is None:
@@ -398,6 +420,21 @@ class Connections(Turns):
     def splits(self, id: int) -> bool:
         """True if a connection's messages come from a parser, so may be any object."""
         return self.splitting is not None and self.splitting.splits(id)
+
+    def use_tls(self) -> Tls:
+        """Return what gives connections their TLS objects, made at the first use.
+
+        Raises:
+            BackendUnavailable: this Python has no `ssl`; or PYMUX_TLS is "adopt", and
+                adoption is impossible.
+            ValueError: PYMUX_TLS has another value than is accepted.
+        """
+        if self.tls is None:
+            self.tls = self._new_tls()
+        return self.tls
+
+    def _new_tls(self) -> Tls:
+        raise NotImplementedError
 
     # --- services -------------------------------------------------------------
 

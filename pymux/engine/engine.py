@@ -34,6 +34,8 @@ lease       who needs an arena: its owner, and Arrow arrays (csrc/arena.c)
 
 from __future__ import annotations
 
+import errno
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,7 @@ from .backends import WATCHABLE, backends, choose, unavailable
 from .batches import Batches
 from .connections import Objects
 from .notices import only, tell
+from .openssl import NO_SSL, openssl_version
 from .owner import BUSY, FORKED, busy
 from .state import DISPATCHING, IDLE
 from .structs import from_core
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from .owed import Debts
+    from .tls import Tls
 
 __all__ = ["Engine", "Objects"]
 
@@ -68,6 +72,11 @@ LIMITED = {
 
 def _no_mux() -> None:
     """Return None: the engine has no mux yet."""
+
+
+def _dispose(kept: Any, place: Any) -> None:
+    """Close the core, which uses what is kept."""
+    lib.pmx_dispose(place)
 
 
 class Engine(Batches):
@@ -127,6 +136,17 @@ class Engine(Batches):
     def _open(self, name: Any, max_messages: int, arena_size: int, spin_ns: int) -> int:
         """Open the core in its place; return 0 or -errno."""
         return int(lib.pmx_open(self._place, name, max_messages, arena_size, spin_ns))
+
+    def _new_tls(self) -> Tls:
+        """Return the TLS of this engine, whose objects live until the core is closed,
+        also where the garbage collector ends both."""
+        if openssl_version() is None:
+            raise BackendUnavailable(errno.ENOTSUP, NO_SSL)
+        from .tls import Tls
+
+        tls = Tls(self.c)
+        self._place = ffi.gc(self._place, partial(_dispose, tls.kept))
+        return tls
 
     def new_arenas(self, arena_size: int, max_messages: int) -> Arenas:
         """Return the memory of batches."""
@@ -217,6 +237,9 @@ class Engine(Batches):
             self.watches.clear()
             self.ready.clear()
             self.late.clear()
+            if self.tls is not None:
+                self.tls.forget_all()
+                self.tls = None
             # These lead to dispatchers, which know the engine: break the cycles.
             self.on_callback_error = self.on_close = self.handlers = None
             for service in self.services:

@@ -10,6 +10,7 @@ stopping    INFO       a server has begun to stop
 stopped     INFO       a server has ended
 died        CRITICAL   an exception has ended the thread of a server
 closed      DEBUG      a connection has ended
+handshake   DEBUG      a peer has not got through the TLS handshake
 connect     WARNING    an outgoing connection could not be made
 limit       WARNING    a limit or a framing's max_size has ended a connection, or
                        max_connections pauses accepting, or max_per_peer has
@@ -42,6 +43,7 @@ LEVELS = {
     "stopped": logging.INFO,
     "died": logging.CRITICAL,
     "closed": logging.DEBUG,
+    "handshake": logging.DEBUG,
     "connect": logging.WARNING,
     "limit": logging.WARNING,
     "shortage": logging.WARNING,

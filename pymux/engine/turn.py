@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core import ffi, lib
 from ..values.errors import FATAL
@@ -34,6 +34,9 @@ from .signals import SIGNALS
 from .state import DISPATCHING, IN_CORE, TURNING, TurnState
 from .timers import NS, Timer, Timers
 from .watches import Watch
+
+if TYPE_CHECKING:
+    from .tls import Tls
 
 __all__ = ["LOOK", "MESSAGES", "NOTABLE", "Turns"]
 
@@ -58,6 +61,7 @@ class Turns(Output):
             owner (`serve`).
         notices: what was told an operator lately.
         slow_after: seconds after which a handler is slow; None measures nothing.
+        tls: the objects of connections over TLS, once there may be any.
         lends_signals: return that descriptor after each wait, as threads take turns.
         on_callback_error: gets the exceptions of timers, watches and calls, each with
             the words for what has raised; None: raised.
@@ -104,6 +108,7 @@ class Turns(Output):
         self._refused = 0  # connections over max_per_peer, that were told of
         self.notices: Notices = Notices()
         self.slow_after: float | None = None
+        self.tls: Tls | None = None
 
     @property
     def turns(self) -> int:
@@ -262,6 +267,8 @@ class Turns(Output):
         if self.received:  # a signal handler, or a timer's call, raised before
             if turn.reason & FOREIGN:
                 self._note_ready()
+            if self.tls is not None:
+                self.tls.go_on(turn, turn.reason)
             if turn.reason & lib.PMX_ROWS:
                 return int(turn.reason | turn.messages << MESSAGES)
             self.received = False
@@ -340,6 +347,8 @@ class Turns(Output):
                 raise self._core_error(result)
             if result & FOREIGN:
                 self._note_ready()
+            if self.tls is not None:
+                self.tls.go_on(turn, result)
             if not ran and (self.timers.heap or self.calls or self.ready):
                 ran = self._run_due()
             if self.c is None:  # a call closed the engine

@@ -13,7 +13,6 @@ from ..engine.arrow import IDS as ARROW_IDS
 from ..engine.arrow import MESSAGES, export, export_stream
 from ..engine.bounds import ids_where
 from ..engine.notices import is_told, tell
-from ..engine.os_errors import error_from
 from .arrow import ArrowArray, ArrowColumn
 from .later import Later
 from .status import CLOSED, names_for_log, note_end
@@ -182,8 +181,7 @@ class Batch:
             if engine.stopped is not None:
                 engine.keep_stopping(id)
             if number:
-                error = error_from(number)
-                error.__cause__ = engine.causes.get(id)
+                error = engine.error_of(row, number)
                 numbers.append(number)
                 if number in LIMITS and self._service.dispatcher is not None:
                     warn_of_limit(gone, number, self._service.handler_name)

@@ -43,6 +43,10 @@ class Stats(_Ends):
         arenas_held: arenas (a batch's memory) that cannot be used again yet,
             since a view of them is alive.
         accept_pauses: how often accepting had to pause.
+        tls_handshakes: TLS handshakes that succeeded.
+        tls_resumed: those of `tls_handshakes` that a session ticket made short.
+        tls_failed: TLS handshakes that failed, or took longer than
+            `Limits.handshake_timeout`.
         ends: how many connections were reported in `closed` with each errno, as
             {errno: count}. It is no field, so `asdict` gives plain figures only.
 
@@ -72,6 +76,9 @@ class Stats(_Ends):
     buffers: int = 0
     arenas_held: int = 0
     accept_pauses: int = 0
+    tls_handshakes: int = 0
+    tls_resumed: int = 0
+    tls_failed: int = 0
 
     def __post_init__(self) -> None:
         self.ends: dict[int, int] = {}

@@ -1,0 +1,173 @@
+"""TLS connections that the core drives through their `ssl.SSLObject`.
+
+The core calls `pymux_tls` for each step, in the thread of the harvest: this is the one
+place where C calls Python. No exception may pass through C: one ends the connection,
+and becomes the cause of its end. KeyboardInterrupt and SystemExit, which a signal's
+handler raises here, leave the harvest too.
+"""
+
+from __future__ import annotations
+
+import ssl
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from .._core import ffi, lib
+from .tls_hello import MOST, server_name_in
+
+if TYPE_CHECKING:
+    from .tls import Tls
+
+__all__ = ["OF_MUX", "Portable"]
+
+# The TLS of each mux that has any, by the core's mux.
+OF_MUX: weakref.WeakValueDictionary[Any, Tls] = weakref.WeakValueDictionary()
+
+RECORD = 16384  # the plaintext of a record; a memory BIO keeps its largest size
+GOES_ON, DONE, FAILED = lib.PMX_TLS_GOES_ON, lib.PMX_TLS_DONE, lib.PMX_TLS_FAILED
+READ, WRITE, BYE = lib.PMX_TLS_READ, lib.PMX_TLS_WRITE, lib.PMX_TLS_BYE
+TAKE = lib.PMX_TLS_TAKE
+
+
+class Portable:
+    """An `SSLObject` between two memory BIOs.
+
+    Attributes:
+        object: the `ssl.SSLObject`, or of a class of the user's.
+        got: the bytes that the last `read` has decrypted.
+        server_name: what an accepted peer has asked for, once the handshake is done.
+    """
+
+    __slots__ = ("_early", "_hello", "_in", "_out", "got", "object", "server_name")
+
+    def __init__(
+        self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
+    ) -> None:
+        self._in = ssl.MemoryBIO()
+        self._out = ssl.MemoryBIO()
+        self.got = 0
+        self.server_name = server_hostname
+        self._hello = b"" if server_side else None
+        self._early = b""  # plaintext that the object had when our stream ended
+        self.object: Any = context.wrap_bio(
+            self._in,
+            self._out,
+            server_side=server_side,
+            server_hostname=server_hostname,
+        )
+
+    def feed(self, data: Any) -> None:
+        """Take in what the peer has sent."""
+        self._in.write(data)
+        if self._hello is not None and len(self._hello) < MOST:
+            self._hello += data
+
+    def shake(self) -> bool:
+        """Go on with the handshake. True if it is done."""
+        try:
+            self.object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        if self._hello is not None:
+            self.server_name = server_name_in(self._hello)
+            self._hello = None
+        return True
+
+    def read(self, to: memoryview) -> bool:
+        """Decrypt into `to`. True if the peer's stream is over behind what was read.
+
+        `got` counts the bytes, also where an error follows them. Fewer than `to` has
+        room for: there are no more.
+        """
+        self.got = len(to[: len(self._early)])
+        if self.got:
+            to[: self.got] = self._early[: self.got]
+            self._early = self._early[self.got :]
+        while self.got < len(to):
+            try:
+                size = self.object.read(len(to) - self.got, to[self.got :])
+            except ssl.SSLWantReadError:
+                return False
+            except ssl.SSLZeroReturnError:
+                return True
+            if not size:
+                return True
+            self.got += size
+        return False
+
+    def write(self, data: memoryview) -> None:
+        """Encrypt all of it."""
+        while data:
+            data = data[self.object.write(data) :]
+
+    def say_bye(self) -> None:
+        """Say the end of our stream.
+
+        `unwrap` then looks for the peer's end, and takes what it finds instead for an
+        error. So the object gets nothing to find: what it has is read before.
+        """
+        while self.object.pending():
+            self._early += self.object.read(RECORD)
+        rest = self._in.read()
+        try:
+            self.object.unwrap()
+        except OSError:
+            pass
+        finally:
+            if rest:
+                self._in.write(rest)
+
+    def take(self, room: int) -> bytes:
+        """Return what is to be sent, `room` bytes at most."""
+        return self._out.read(room)
+
+
+def _do(portable: Portable, work: Any) -> int:
+    """Do one step; return an `enum pmx_tls_is`."""
+    step, size = work.step, work.in_size
+    given = memoryview(ffi.buffer(getattr(work, "in"), size) if size else b"")
+    if step == WRITE:
+        portable.write(given)
+    elif step == BYE:
+        portable.say_bye()
+    elif step != TAKE:
+        if size:
+            portable.feed(given)
+        if step == READ:
+            if portable.read(memoryview(ffi.buffer(work.to, work.room))):
+                return DONE
+        elif portable.shake():
+            work.resumed = bool(portable.object.session_reused)
+            return DONE
+    return GOES_ON
+
+
+def _struck(kind: Any, error: BaseException, trace: Any) -> None:
+    """Called where `_step` raises: a signal's handler has, at its edges."""
+    work = trace.tb_frame.f_locals.get("work") if trace is not None else None
+    if work is not None:
+        setattr(work, "is", FAILED)
+        tls = OF_MUX.get(work.mux)
+        if tls is not None:
+            tls.fail(work.id, error)
+
+
+@ffi.def_extern(name="pymux_tls", onerror=_struck)  # type: ignore[untyped-decorator]
+def _step(work: Any) -> None:
+    """Called by the core, which has set that the step has failed."""
+    tls = OF_MUX.get(work.mux)
+    portable = None if tls is None else tls.kept.get(work.id)
+    if tls is None or not isinstance(portable, Portable):
+        return  # the mux is being collected
+    result = FAILED
+    try:
+        if work.id not in tls.causes:  # what has failed fails again
+            result = _do(portable, work)
+    except BaseException as error:
+        tls.fail(work.id, error)
+    if work.step == READ:
+        work.got = portable.got
+    made = portable.take(work.out_room)  # an alert too
+    ffi.memmove(work.out, made, len(made))
+    work.made = len(made)
+    setattr(work, "is", result)
