@@ -16,7 +16,7 @@
 static int make_area(pmx_mux *mux)
 {
     if (!mux->tls)
-        mux->tls = pmx__area_new();
+        mux->tls = pmx__area_new(mux);
     if (!mux->waiting)
         mux->waiting = sys_calloc(mux->max_rows, sizeof *mux->waiting);
     if (!mux->failed)

@@ -19,13 +19,15 @@ int pmx__area_reserve(pmx__tls_area *area, size_t more)
     return 0;
 }
 
-pmx__tls_area *pmx__area_new(void)
+pmx__tls_area *pmx__area_new(pmx_mux *mux)
 {
     pmx__tls_area *area = sys_calloc(1, sizeof *area);
     if (area && pmx__area_reserve(area, PMX__ENCRYPTED)) {
         free(area);
         area = NULL;
     }
+    if (area)
+        area->mux = mux;
     return area;
 }
 

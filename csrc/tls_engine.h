@@ -20,6 +20,7 @@ enum {
 };
 
 typedef struct pmx__tls_area {
+    pmx_mux *mux;               /* whose area it is */
     const uint8_t *in;          /* not taken in yet */
     size_t in_size;
     uint8_t *out;
@@ -51,7 +52,7 @@ typedef struct pmx__tls_engine {
 
 /* Room for so many more bytes of `out`: 0 or -ENOMEM. */
 int pmx__area_reserve(pmx__tls_area *area, size_t more);
-pmx__tls_area *pmx__area_new(void);
+pmx__tls_area *pmx__area_new(pmx_mux *mux);
 void pmx__area_free(pmx__tls_area *area);
 
 /* tls_openssl.c: the connection's object is the address of an SSL. */

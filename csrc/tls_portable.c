@@ -30,6 +30,8 @@ static int run(pmx__tls_area *area, pmx_tls_work *work)
     for (pmx_tls_work *now = work;; now = &more) {
         if (pmx__area_reserve(area, ROOM))
             return -ENOMEM;
+        now->mux = area->mux;
+        now->is = PMX_TLS_FAILED;
         now->out = area->out + area->out_size;
         now->out_room = ROOM;
         now->made = 0;
