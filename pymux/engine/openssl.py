@@ -20,7 +20,7 @@ from .._core import ffi, lib
 from ..values.errors import BackendUnavailable
 from .locks import RLock
 
-__all__ = ["Choice", "openssl", "openssl_version", "tls_engine"]
+__all__ = ["NO_SSL", "Choice", "asked_for", "openssl", "openssl_version", "tls_engine"]
 
 # The interpreters on which the whole suite has run with adopted connections. In
 # free-threaded builds `ssl` locks each object, and the core cannot take those locks.
@@ -86,6 +86,16 @@ def openssl() -> Any:
     Only where the core has taken them: the connections of this process are adopted.
     """
     return _library
+
+
+def asked_for(address: int) -> str | None:
+    """Return the server that the peer of an adopted `SSL` has asked for, by SNI."""
+    import ctypes
+
+    call = _library.SSL_get_servername
+    call.restype, call.argtypes = ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_int]
+    name = call(address, 0)  # TLSEXT_NAMETYPE_host_name
+    return None if name is None else name.decode("ascii", "replace")
 
 
 def _choose(wish: str | None) -> Choice:

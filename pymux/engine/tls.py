@@ -22,7 +22,7 @@ from typing import Any
 from .._core import ffi, lib
 from ..values.errors import FATAL
 from .notices import is_told, tell
-from .openssl import tls_engine
+from .openssl import asked_for, tls_engine
 from .os_errors import error_from
 from .owner import BUSY, busy
 from .structs import from_core
@@ -84,7 +84,7 @@ class Tls:
         self._last = 0  # the number of the newest role
         self._outgoing: dict[tuple[int, str | None], int] = {}
         self._dialled: dict[int, int] = {}  # numbers of those that wait, by id
-        self._addresses: dict[int, int] = {}  # of objects not given to the core yet
+        self._addresses: dict[int, int] = {}  # what the core takes for each, by id
         self.kept: dict[int, Any] = {}
         self.causes: dict[int, BaseException] = {}
         self.views: dict[int, Any] = {}
@@ -175,14 +175,13 @@ class Tls:
             if id not in self.kept:  # else it was made before a signal's handler raised
                 self._make(id, self._roles[row.tls], notes)
             ids[k] = id
-            objects[k] = self._addresses.get(id, REFUSED)
+            objects[k] = self._addresses[id]
         error = lib.pmx_tls_adopt(self._c, ids, objects, count)
         if error == BUSY:
             raise busy()
         if error:
             raise OSError(-error, os.strerror(-error))
         turn.waiting_count = 0
-        self._addresses.clear()
         for k in range(count if self._dialled else 0):
             self._arrived(ids[k])
 
@@ -228,6 +227,7 @@ class Tls:
     def forget(self, id: int) -> None:
         """Let go of the object of a connection, as the core has."""
         self.kept.pop(id, None)
+        self._addresses.pop(id, None)
         self.causes.pop(id, None)
         self.views.pop(id, None)
         self._arrived(id)
@@ -236,6 +236,7 @@ class Tls:
         """Let go of everything: the core has closed."""
         OF_MUX.pop(self._c, None)
         self.kept.clear()
+        self._addresses.clear()
         self.causes.clear()
         self.views.clear()
 
@@ -249,7 +250,8 @@ class Tls:
         if row.tls_error and number == errno.EPROTO:
             made = self.object_of(row.id)
             name = None if made is None else made.server_hostname
-            return error_from_code(row.tls_error, row.tls_verify, name)
+            error: OSError = error_from_code(row.tls_error, row.tls_verify, name)
+            return error
         error = error_from(number)
         error.__cause__ = cause
         return error
@@ -273,3 +275,12 @@ class Tls:
         core reads and writes it."""
         made = self.kept.get(id)
         return made.object if isinstance(made, Portable) else made
+
+    def server_name_of(self, id: int) -> str | None:
+        """Return the server's name of a connection that has opened."""
+        made = self.kept[id]
+        if isinstance(made, Portable):
+            return made.server_name
+        if not made.server_side:
+            return str(made.server_hostname) if made.server_hostname else None
+        return asked_for(self._addresses[id])

@@ -17,6 +17,7 @@ from ..values.errors import no_copy
 from .status import CLOSED, GONE, OPEN, SEND_ENDED, fail, refusal
 from .suspend import suspend, suspending
 from .switch import switch_framing
+from .tls import TlsView, view_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -126,6 +127,15 @@ class Connection:
         """
         told = self._engine.credentials_of(self.id)
         return None if told is None else Credentials(*told)
+
+    @property
+    def tls(self) -> TlsView | None:
+        """What the TLS handshake has agreed on, and the peer's certificate.
+
+        None on a plain connection, before the connection has opened, and once its end
+        has been reported. A view that was obtained before stays as it is.
+        """
+        return view_of(self._engine, self.id)
 
     def fileno(self) -> int:
         """Return the descriptor of the socket, or -1.
