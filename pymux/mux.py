@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, Unpack, overload
 
 from .engine import clock
 from .engine.engine import Engine
 from .engine.output import to_bytes
-from .engine.structs import endpoints_to, policy
+from .engine.structs import endpoints_to, policy_of
 from .engine.timers import NS
 from .handlers.adopt import Adopts
 from .handlers.all import service_to_dial, service_to_listen
@@ -31,11 +31,13 @@ from .values.endpoint import (
     Connectable,
     Listenable,
     Listenables,
+    ListenOptions,
     connect_settings,
     listen_settings,
 )
 from .values.framing import Framing
 from .values.limits import Limits
+from .values.tls import SSLContext
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -98,14 +100,9 @@ class Mux(Adopts):
         self,
         address: Listenable,
         *,
-        framing: Framing | None = None,
-        reply_framing: Framing | None = None,
-        limits: Limits | None = None,
         handler: Handler | None = None,
-        backlog: int | None = None,
-        reuse_port: bool = False,
         half_open: bool = False,
-        mode: int = 0o600,
+        **options: Unpack[ListenOptions],
     ) -> Listener: ...
 
     @overload
@@ -113,14 +110,9 @@ class Mux(Adopts):
         self,
         address: Listenables,
         *,
-        framing: Framing | None = None,
-        reply_framing: Framing | None = None,
-        limits: Limits | None = None,
         handler: Handler | None = None,
-        backlog: int | None = None,
-        reuse_port: bool = False,
         half_open: bool = False,
-        mode: int = 0o600,
+        **options: Unpack[ListenOptions],
     ) -> list[Listener]: ...
 
     def listen(
@@ -129,8 +121,10 @@ class Mux(Adopts):
         *,
         framing: Framing | None = None,
         reply_framing: Framing | None = None,
+        ssl: SSLContext | None = None,
         limits: Limits | None = None,
         handler: Handler | None = None,
+        require_close_notify: bool = True,
         backlog: int | None = None,
         reuse_port: bool = False,
         half_open: bool = False,
@@ -147,11 +141,13 @@ class Mux(Adopts):
             framing: of every connection; None is `Raw()`.
             reply_framing: the framing of what is sent, if it is another than that of
                 what is received; None is the same. A Scanner or Splitter is refused.
+            ssl: an `ssl.SSLContext` with a certificate, for TLS; None is plain text.
             limits: of every connection; None is `Limits()`.
             handler: gets the connections, in any of the four forms, when `harvest`
                 is called; None leaves them to the caller of `harvest`, or to the
                 server's handler. If it has `started(mux)`, the next harvest calls
                 that; if it has `stopping(mux)`, `close` or the server's stop does.
+            require_close_notify: as for `Endpoint`.
             backlog: how many connections may wait to be accepted; None is 4096. The
                 OS caps the number.
             reuse_port: let several processes listen on one port.
@@ -174,8 +170,10 @@ class Mux(Adopts):
             address,
             framing=framing,
             reply_framing=reply_framing,
+            ssl=ssl,
             limits=limits,
             handler=handler,
+            require_close_notify=require_close_notify,
             backlog=backlog,
             reuse_port=reuse_port,
             mode=mode,
@@ -197,8 +195,11 @@ class Mux(Adopts):
         *,
         framing: Framing | None = None,
         reply_framing: Framing | None = None,
+        ssl: SSLContext | bool | None = None,
         limits: Limits | None = None,
         handler: Handler | None = None,
+        server_hostname: str | None = None,
+        require_close_notify: bool = True,
         half_open: bool = False,
         timeout: float | None = None,
     ) -> Connection:
@@ -214,16 +215,19 @@ class Mux(Adopts):
             address: (host, port), the path of a Unix socket, a URL or an
                 `Endpoint`.
             framing: None is `Raw()`.
-            reply_framing: the framing of what is sent, if it is another than that of
-                what is received; None is the same. A Scanner or Splitter is refused.
+            reply_framing: the framing of what is sent, as for `listen`.
+            ssl: an `ssl.SSLContext`, for TLS; True is one that verifies with the
+                certificates that the system trusts; None is plain text.
             limits: None is `Limits()`.
             handler: gets the connection, in any of the four forms. If several calls
                 get one handler object, their connections share batches; keep a
                 connection's state in `Connection.state`. None leaves the connection
                 to the caller of `harvest`; in an object or batch handler, to that
                 handler; in a timer of a server, to the server's handler.
+            server_hostname: as for `Endpoint`.
+            require_close_notify: as for `Endpoint`.
             half_open: as for `listen`.
-            timeout: seconds that connecting may take; None leaves that to the OS.
+            timeout: seconds that connecting, with TLS, may take; None is the OS' own.
 
         Returns:
             The connection; output sent before the connection opens is queued.
@@ -240,14 +244,15 @@ class Mux(Adopts):
             address,
             framing=framing,
             reply_framing=reply_framing,
+            ssl=ssl,
             limits=limits,
             handler=handler,
+            server_hostname=server_hostname,
+            require_close_notify=require_close_notify,
             refuse=(),
         )
         number, half_open = service_to_dial(engine, settings.handler, half_open)
-        rules = policy(
-            settings.framings, settings.limits, half_open=half_open, timeout=timeout
-        )
+        rules = policy_of(engine, settings, half_open=half_open, timeout=timeout)
         rules.service = number
         found = endpoints_to(settings)
         conn: Connection = engine.dial(found, rules, settings.framings, str(settings))

@@ -12,6 +12,7 @@ from .values.endpoint import Listenable, Listenables
 from .values.framing import Framing
 from .values.limits import Limits
 from .values.stats import Stats
+from .values.tls import SSLContext
 
 __all__ = ["serve"]
 
@@ -22,7 +23,9 @@ def serve(
     *,
     framing: Framing | None = None,
     reply_framing: Framing | None = None,
+    ssl: SSLContext | None = None,
     limits: Limits | None = None,
+    require_close_notify: bool = True,
     backend: str | None = None,
     backlog: int | None = None,
     reuse_port: bool = False,
@@ -47,7 +50,11 @@ def serve(
         framing: how streams are cut into messages; None is `Raw()`.
         reply_framing: the framing of what is sent, if it is another than that of what
             is received; None is the same. A Scanner or Splitter is refused.
+        ssl: an `ssl.SSLContext` with a certificate, for TLS on each address that has
+            no context of its own; None is plain text.
         limits: limits of each connection; None is `Limits()`.
+        require_close_notify: False takes an end of the stream without TLS'
+            close_notify, which may be a cut, for an ordinary end.
         backend: a name of `backends()`; None takes the best that works.
         backlog: how many connections may wait to be accepted; None is 4096.
         reuse_port: let several processes listen on one port.
@@ -77,7 +84,9 @@ def serve(
         address,
         framing=framing,
         reply_framing=reply_framing,
+        ssl=ssl,
         limits=limits,
+        require_close_notify=require_close_notify,
         backend=backend,
         backlog=backlog,
         reuse_port=reuse_port,

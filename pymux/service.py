@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Unpack
 
 from .handlers.all import Handlers, handlers_of
@@ -18,6 +19,7 @@ from .values.endpoint import (
     ListenOptions,
     listen_settings,
 )
+from .values.tls import SSLContext
 
 __all__ = ["Service"]
 
@@ -61,6 +63,19 @@ class Service:
     def handler_names(self) -> list[str]:
         """The name of the handler of each address, for the log."""
         return [full_name(settings.handler) for settings in self._endpoints]
+
+    @property
+    def ssl(self) -> SSLContext | None:
+        """The context of the first address with TLS, else None."""
+        contexts = (settings.ssl for settings in self._endpoints)
+        return next((one for one in contexts if one is not None), None)
+
+    def set_ssl(self, context: SSLContext) -> None:
+        """Take another context for each address with TLS, before `open`."""
+        self._endpoints = [
+            settings if settings.ssl is None else replace(settings, ssl=context)
+            for settings in self._endpoints
+        ]
 
     def open(self, mux: Mux) -> list[Listener]:
         """Listen on every address, or on none of them if one fails.

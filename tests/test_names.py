@@ -47,8 +47,9 @@ NAMES = [
 
 SERVER = (
     "(handler, address=('127.0.0.1', 8093), *, framing=None,"
-    " reply_framing=None, limits=None, backend=None, backlog=None, reuse_port=False,"
-    " mode=384, drain_timeout=5.0, spin=0.0, arena_size=262144, max_messages=4096,"
+    " reply_framing=None, ssl=None, limits=None, require_close_notify=True,"
+    " backend=None, backlog=None, reuse_port=False, mode=384, drain_timeout=5.0,"
+    " spin=0.0, arena_size=262144, max_messages=4096,"
     " slow_handler=None, on_error=None)"
 )
 SIGNATURES = {
@@ -56,16 +57,23 @@ SIGNATURES = {
     "serve": SERVER,
     "aio.serve": SERVER.replace(" spin=0.0,", ""),
     "batched": "(handler=None, *, min_messages=1, max_delay=0.0)",
-    "connect": "(address, *, framing=None, reply_framing=None, limits=None,"
-    " timeout=None)",
+    "connect": "(address, *, framing=None, reply_framing=None, ssl=None, limits=None,"
+    " server_hostname=None, require_close_notify=True, timeout=None)",
+    "aio.connect": "(address, *, framing=None, reply_framing=None, ssl=None,"
+    " limits=None, server_hostname=None, require_close_notify=True, timeout=None,"
+    " backend=None)",
+    "dial": "(address, *, framing=None, reply_framing=None, ssl=None, limits=None,"
+    " server_hostname=None, require_close_notify=True, timeout=None)",
     "Mux": "(backend=None, *, arena_size=262144, max_messages=4096, spin=0.0)",
     "Later.reply": "(self, replies)",
     "Later.reply_data": "(self, data, offsets=None, *, mask=None)",
     "Later.fail": "(self, error, row=None)",
-    "Mux.listen": "(self, address, *, framing=None, reply_framing=None, limits=None,"
-    " handler=None, backlog=None, reuse_port=False, half_open=False, mode=384)",
-    "Mux.connect": "(self, address, *, framing=None, reply_framing=None, limits=None,"
-    " handler=None, half_open=False, timeout=None)",
+    "Mux.listen": "(self, address, *, framing=None, reply_framing=None, ssl=None,"
+    " limits=None, handler=None, require_close_notify=True, backlog=None,"
+    " reuse_port=False, half_open=False, mode=384)",
+    "Mux.connect": "(self, address, *, framing=None, reply_framing=None, ssl=None,"
+    " limits=None, handler=None, server_hostname=None, require_close_notify=True,"
+    " half_open=False, timeout=None)",
     "Mux.harvest": "(self, timeout=None, *, min_messages=1, max_delay=0.0)",
     "Mux.send_many": "(self, conns, data, *, skip_over=None)",
     "Mux.call_later": "(self, delay, fn, *args)",

@@ -194,7 +194,6 @@ def test_an_abstract_name_is_refused_where_the_system_has_none():
 @pytest.mark.parametrize(
     "url",
     [
-        "tls://localhost:8093",
         "udp://localhost:8093",
         "ws://localhost:8093",
         "ws://localhost:8093/chat?room=1",

@@ -8,13 +8,14 @@ import weakref
 from functools import partial
 from typing import Any
 
-from ..engine.structs import endpoints_to, policy
+from ..engine.structs import endpoints_to, policy_of
 from ..handlers.dial import dial_in_asyncio
 from ..values.addresses import is_numeric
 from ..values.checks import duration
 from ..values.endpoint import Connectable, connect_settings
 from ..values.framing import Framing
 from ..values.limits import Limits
+from ..values.tls import SSLContext
 from .connection import LoopConnection
 from .outgoing import OutgoingConnection, engine_in
 
@@ -30,7 +31,10 @@ async def connect(
     *,
     framing: Framing | None = None,
     reply_framing: Framing | None = None,
+    ssl: SSLContext | bool | None = None,
     limits: Limits | None = None,
+    server_hostname: str | None = None,
+    require_close_notify: bool = True,
     timeout: float | None = None,
     backend: str | None = None,
 ) -> LoopConnection:
@@ -44,8 +48,15 @@ async def connect(
         framing: None is `Raw()`.
         reply_framing: the framing of what is sent, if it is another than that of what
             is received; None is the same. A Scanner or Splitter is refused.
+        ssl: an `ssl.SSLContext`, for TLS; True is one that verifies with the
+            certificates that the system trusts; None is plain text.
         limits: None is `Limits()`.
-        timeout: seconds that connecting may take; None leaves the limit to the OS.
+        server_hostname: the name that the server's certificate is to have; None takes
+            the host of the address. Only with TLS.
+        require_close_notify: False takes an end of the stream without TLS'
+            close_notify, which may be a cut, for an ordinary end.
+        timeout: seconds that connecting may take, TLS included; None leaves the limit
+            to the OS and `Limits.handshake_timeout`.
         backend: None takes the best that works. It must be epoll or kqueue.
 
     Returns:
@@ -57,12 +68,19 @@ async def connect(
         TypeError, ValueError: an argument has a wrong type or value.
         TimeoutError: connecting took longer than `timeout`.
         BackendUnavailable: a loop cannot watch the backend.
-        OSError: no server answers at the address, or the name does not resolve.
+        OSError: no server answers at the address, or the name does not resolve. It
+            is an `ssl.SSLError` where the TLS handshake fails.
     """
     loop = asyncio.get_running_loop()
     timeout = duration("timeout", timeout)
     asked = connect_settings(
-        address, framing=framing, reply_framing=reply_framing, limits=limits
+        address,
+        framing=framing,
+        reply_framing=reply_framing,
+        ssl=ssl,
+        limits=limits,
+        server_hostname=server_hostname,
+        require_close_notify=require_close_notify,
     )
     engine_in(loop, backend)  # raises if the loop cannot have one
     resolve = partial(endpoints_to, asked)
@@ -80,7 +98,7 @@ async def connect(
     else:
         found = resolve()
     engine = engine_in(loop, backend)  # the first may have closed meanwhile
-    rules = policy(asked.framings, asked.limits, half_open=True, timeout=timeout)
+    rules = policy_of(engine, asked, timeout=timeout)
     conn: OutgoingConnection | None = None
     opening = None
     try:
@@ -102,22 +120,9 @@ async def connect(
     return conn
 
 
-async def _dial(
-    address: Connectable,
-    *,
-    framing: Framing | None,
-    reply_framing: Framing | None,
-    limits: Limits | None,
-    timeout: float | None,
-) -> LoopConnection:
+async def _dial(address: Connectable, **options: Any) -> LoopConnection:
     """`pymux.dial` in a task: the connection is closed when the task has ended."""
-    conn = await connect(
-        address,
-        framing=framing,
-        reply_framing=reply_framing,
-        limits=limits,
-        timeout=timeout,
-    )
+    conn = await connect(address, **options)
     task = asyncio.current_task()
     assert task is not None
     mine = _DIALLED.get(task)

@@ -17,6 +17,7 @@ from ..server.notices import tell_listening, tell_stopped
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
+from ..values.tls import SSLContext
 from .connection import LoopConnection
 from .dispatch import LoopHandlers
 from .loop import LoopEngine, LoopMux
@@ -207,7 +208,9 @@ def serve(
     *,
     framing: Framing | None = None,
     reply_framing: Framing | None = None,
+    ssl: SSLContext | None = None,
     limits: Limits | None = None,
+    require_close_notify: bool = True,
     backend: str | None = None,
     backlog: int | None = None,
     reuse_port: bool = False,
@@ -233,7 +236,11 @@ def serve(
         framing: how streams are cut into messages; None is `Raw()`.
         reply_framing: the framing of what is sent, if it is another than that of what
             is received; None is the same. A Scanner or Splitter is refused.
+        ssl: an `ssl.SSLContext` with a certificate, for TLS on each address that has
+            no context of its own; None is plain text.
         limits: what a connection may use; None is `Limits()`.
+        require_close_notify: False takes an end of the stream without TLS'
+            close_notify, which may be a cut, for an ordinary end.
         backend: None takes the best that works. It must be epoll or kqueue.
         backlog: how many peers may wait to be accepted; None is 4096.
         reuse_port: let several processes listen on one port.
@@ -268,7 +275,9 @@ def serve(
         address,
         framing=framing,
         reply_framing=reply_framing,
+        ssl=ssl,
         limits=limits,
+        require_close_notify=require_close_notify,
         backend=backend,
         backlog=backlog,
         reuse_port=reuse_port,

@@ -12,6 +12,7 @@ from ..values.checks import duration
 from ..values.endpoint import Connectable, connect_settings
 from ..values.framing import Framing, Splitter
 from ..values.limits import Limits
+from ..values.tls import SSLContext
 from .client import Client
 from .waiting import limits_of_client
 
@@ -25,7 +26,10 @@ def connect(
     *,
     framing: Framing | None = None,
     reply_framing: Framing | None = None,
+    ssl: SSLContext | bool | None = None,
     limits: Limits | None = None,
+    server_hostname: str | None = None,
+    require_close_notify: bool = True,
     timeout: float | None = None,
 ) -> Client:
     """Connect to a server and return a blocking client.
@@ -36,6 +40,8 @@ def connect(
             `Splitter` is refused.
         reply_framing: the framing of what is sent, if it is another than that of what
             is received; None is the same. A Scanner or Splitter is refused.
+        ssl: an `ssl.SSLContext`, for TLS; True is one that verifies with the
+            certificates that the system trusts; None is plain text.
         limits: limits of the connection; None is `Limits()`. A client takes
             `idle_timeout`, `message_timeout`, `keepalive`, `send_buffer`,
             `notsent_lowat` and `handshake_timeout`. Its calls bound themselves how
@@ -43,8 +49,13 @@ def connect(
             connection may be idle, or a message may be unfinished, between calls too;
             the next call then raises `ConnectionClosed`, with ETIMEDOUT. The time from
             a message to the next call does not count.
-        timeout: seconds that connecting may take, and the default for each `send`
-            and `recv` of the client. None waits for ever.
+        server_hostname: the name that the server's certificate is to have; None takes
+            the host of the address. Only with TLS.
+        require_close_notify: False takes an end of the stream without TLS'
+            close_notify, which may be a cut, for an ordinary end.
+        timeout: seconds that connecting may take, TLS included, and the default for
+            each `send` and `recv` of the client. None waits for ever; for TLS'
+            handshake as long as `Limits.handshake_timeout`.
 
     Returns:
         A `Client`, connected.
@@ -53,6 +64,8 @@ def connect(
         TimeoutError: the connection was not made in time.
         OSError: the connection was not made. The subclass tells the cause, as
             ConnectionRefusedError or FileNotFoundError, and `filename` the address.
+            It is an `ssl.SSLError` where the TLS handshake fails, as an
+            `ssl.SSLCertVerificationError` for a certificate that is refused.
         ValueError: the address is malformed, the timeout is negative, or an option
             cannot apply: a client takes no handler, and not every limit.
         TypeError: the framing is a `Splitter`, or an argument has a wrong type.
@@ -73,7 +86,10 @@ def connect(
         address,
         framing=framing,
         reply_framing=reply_framing,
+        ssl=ssl,
         limits=limits,
+        server_hostname=server_hostname,
+        require_close_notify=require_close_notify,
         refuse=("handler",),
     )
     of_client = limits_of_client(settings.limits)

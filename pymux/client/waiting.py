@@ -108,10 +108,17 @@ class Waiting:
         mux = self._mux
         self._engine.lend()
         self._conn = mux.connect(
-            Endpoint(settings.address, source_address=settings.source_address),
+            Endpoint(
+                settings.address,
+                require_close_notify=None,
+                source_address=settings.source_address,
+            ),
             framing=settings.framing,
             reply_framing=settings.reply_framing,
+            ssl=settings.ssl,
             limits=limits,
+            server_hostname=settings.server_hostname,
+            require_close_notify=settings.require_close_notify,
             half_open=True,
             timeout=self._timeout,
         )

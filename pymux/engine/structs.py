@@ -33,6 +33,7 @@ from ..values.limits import Limits, check_limits
 
 if TYPE_CHECKING:
     from ..values.endpoint import Settings
+    from .engine import Engine
 
 __all__ = [
     "endpoints",
@@ -40,6 +41,7 @@ __all__ = [
     "fill_framing",
     "from_core",
     "policy",
+    "policy_of",
     "reply_framing_of",
 ]
 
@@ -291,3 +293,34 @@ def policy(
     if limits.keepalive is not None:
         c.keep_idle, c.keep_interval, c.keep_count = limits.keepalive
     return c
+
+
+def policy_of(
+    engine: Engine,
+    settings: Settings,
+    *,
+    listen: bool = False,
+    half_open: bool = True,
+    timeout: float | None = None,
+) -> Any:
+    """Return a `pmx_policy` of the settings of a call that listens, or connects.
+
+    Raises:
+        BackendUnavailable: the connections are to speak TLS, and the engine cannot.
+    """
+    number = 0
+    strict = settings.require_close_notify
+    if settings.ssl is not None:
+        tls = engine.use_tls()
+        if listen:
+            number = tls.listener(settings.ssl)
+        else:
+            number = tls.outgoing(settings.ssl, settings.server_hostname)
+    return policy(
+        settings.framings,
+        settings.limits,
+        half_open=half_open,
+        timeout=timeout,
+        tls=number,
+        tls_lax=not strict,
+    )

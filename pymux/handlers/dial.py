@@ -5,27 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..engine import clock
 from ..engine.os_errors import aborted
-from ..engine.structs import endpoints_to, policy
+from ..engine.structs import endpoints_to, policy_of
 from ..objects.batch import Batch
 from ..objects.connection import Connection
 from ..objects.rows import failed_connects, row_count
 from ..objects.status import buffer_of, set_buffer
 from ..values.addresses import is_numeric
 from ..values.checks import duration
-from ..values.endpoint import Connectable, Endpoint, Settings, connect_settings
+from ..values.endpoint import Connectable, Settings, connect_settings
+from ..values.tls import SSLContext
 from .buffer import TaskBuffer
 from .buffered import BufferedDispatcher
 from .tasks import Task, Wait, named
 from .threads import WORKERS
 
 if TYPE_CHECKING:
-    import ssl as tls
-
     from ..engine.timers import Timer
     from ..values.framing import Framing
     from ..values.limits import Limits
@@ -176,7 +174,7 @@ class _Dial(Wait):
         left = self._timeout
         if left is not None:
             left = max(left - (clock.now() - self._begun), 0.001)
-        rules = policy(settings.framings, settings.limits, half_open=True, timeout=left)
+        rules = policy_of(engine, settings, timeout=left)
         rules.service = engine.handlers.dial_number()
         conn = engine.dial(found, rules, settings.framings, str(settings))
         self._conn = conn
@@ -198,9 +196,10 @@ def dial(
     *,
     framing: Framing | None = None,
     reply_framing: Framing | None = None,
-    ssl: tls.SSLContext | bool | None = None,
+    ssl: SSLContext | bool | None = None,
     limits: Limits | None = None,
     server_hostname: str | None = None,
+    require_close_notify: bool = True,
     timeout: float | None = None,
 ) -> Coroutine[Any, Any, Connection]:
     """Connect, in a coroutine handler, and wait until the connection is open.
@@ -218,10 +217,15 @@ def dial(
         framing: how messages are cut from the stream; None is `Raw()`.
         reply_framing: the framing of what is sent, if it is another than that of what
             is received; None is the same. A Scanner or Splitter is refused.
-        ssl: must be None: this version does not speak TLS.
+        ssl: an `ssl.SSLContext`, for TLS; True is one that verifies with the
+            certificates that the system trusts; None is plain text.
         limits: limits of the connection; None is `Limits()`.
-        server_hostname: the name to check a certificate for; only with `ssl`.
-        timeout: seconds that connecting may take; None leaves that to the OS.
+        server_hostname: the name that the server's certificate is to have; None takes
+            the host of the address. Only with TLS.
+        require_close_notify: False takes an end of the stream without TLS'
+            close_notify, which may be a cut, for an ordinary end.
+        timeout: seconds that connecting may take, TLS included; None leaves that to
+            the OS and `Limits.handshake_timeout`.
 
     Returns:
         The open `Connection`.
@@ -230,7 +234,7 @@ def dial(
         TypeError, ValueError: an argument is wrong or does not apply.
         TimeoutError: connecting took longer than `timeout`.
         OSError: no server answers, or the name does not resolve; the error names
-            the address.
+            the address. It is an `ssl.SSLError` where the TLS handshake fails.
         RuntimeError: the call is outside a coroutine handler.
 
     >>> async def front(conn):
@@ -238,24 +242,21 @@ def dial(
     ...     async for message in conn:
     ...         upstream.send(message)
     """
-    if ssl is not None or server_hostname is not None:
-        end = address if isinstance(address, Endpoint) else Endpoint(address)
-        address = replace(end, ssl=ssl, server_hostname=server_hostname)
-    settings = connect_settings(
-        address, framing=framing, reply_framing=reply_framing, limits=limits
-    )
+    options: dict[str, Any] = {
+        "framing": framing,
+        "reply_framing": reply_framing,
+        "ssl": ssl,
+        "limits": limits,
+        "server_hostname": server_hostname,
+        "require_close_notify": require_close_notify,
+    }
+    settings = connect_settings(address, **options)
     timeout = duration("timeout", timeout)
 
     def in_asyncio(asyncio: Any) -> Any:
         if not _in_asyncio:
             raise RuntimeError("dial() in an asyncio task: import pymux.aio first")
         (connect,) = _in_asyncio
-        return connect(
-            address,
-            framing=framing,
-            reply_framing=reply_framing,
-            limits=limits,
-            timeout=timeout,
-        )
+        return connect(address, timeout=timeout, **options)
 
     return named(in_asyncio, _Dial(settings, timeout))

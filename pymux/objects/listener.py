@@ -6,9 +6,10 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
-from ..engine.structs import endpoints, from_core, policy
+from ..engine.structs import endpoints, from_core, policy_of
 from ..values.addresses import format_address, is_localhost
 from ..values.errors import no_copy
+from ..values.tls import SSLContext, check_new_context
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -40,15 +41,26 @@ class Listener:
         "_engine",
         "_id",
         "_mux",
+        "_ssl",
+        "_tls",
         "address",
         "addresses",
     )
 
-    def __init__(self, engine: Engine, id: int, address: Any) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        id: int,
+        address: Any,
+        ssl: SSLContext | None = None,
+        tls: int = 0,
+    ) -> None:
         self._engine = engine
         self._mux = engine.mux()  # a listener keeps its mux alive
         self._id = id
         self._beside = 0  # the core's listener for the other family of "localhost"
+        self._ssl = ssl
+        self._tls = tls  # the number of the context in the engine
         self.address: Any = address
         self.addresses: list[Any] = [address]
 
@@ -61,6 +73,30 @@ class Listener:
     def __getstate__(self) -> Any:
         """Refuse to be copied or pickled: TypeError."""
         raise no_copy(self)
+
+    @property
+    def ssl(self) -> SSLContext | None:
+        """The `ssl.SSLContext` of new connections; None on a plain listener.
+
+        Set it to renew a certificate. Connections that are open keep the context that
+        they began with. Any thread may set it.
+
+        Raises:
+            TypeError: (set) no `ssl.SSLContext`.
+            ValueError: (set) a context for a client, or the listener is a plain one.
+        """
+        return self._ssl
+
+    @ssl.setter
+    def ssl(self, context: SSLContext) -> None:
+        check_new_context(context)
+        if self._ssl is None:
+            raise ValueError(
+                f"ssl is set, and {self} is plain text; listen with ssl= for TLS"
+            )
+        if not self._engine.is_over():
+            self._engine.use_tls().reload(self._tls, context)
+        self._ssl = context
 
     def fileno(self) -> int:
         """Return the descriptor of the socket; -1 once the listener has closed.
@@ -126,11 +162,13 @@ def _listen(
     where, keep = settings.address, None
     if not isinstance(where, socket.socket):
         where, _, keep = endpoints(where, listen=True)
-    rules = policy(settings.framings, settings.limits, half_open=half_open)
+    rules = policy_of(engine, settings, listen=True, half_open=half_open)
     rules.service = service
     for left in range(TRIES - 1, -1, -1):
         engine.listen(
-            lambda id, name: made.append(Listener(engine, id, from_core(name))),
+            lambda id, name: made.append(
+                Listener(engine, id, from_core(name), settings.ssl, rules.tls)
+            ),
             where,
             rules,
             settings.framings,

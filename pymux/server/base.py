@@ -13,10 +13,12 @@ from ..handlers.base import OnError
 from ..mux import Mux
 from ..objects.base import engine_of
 from ..objects.handler import HandlerOf
+from ..objects.listener import Listener
 from ..service import Service
 from ..values.checks import check_batch, duration
 from ..values.endpoint import Listenable, Listenables, ListenOptions
 from ..values.stats import Stats
+from ..values.tls import SSLContext, check_new_context
 from .drain import Drain, stop_time
 from .notices import stopping_of
 
@@ -35,7 +37,7 @@ class Plan:
     Attributes:
         lock: held while `bind` runs, and while the server starts or ends.
         engine: None until the server is bound; `bind` sets this last.
-        mux, handlers, drain, addresses: parts of the bound server.
+        mux, handlers, drain, addresses, listeners: parts of the bound server.
         handler_names: the name of the handler of each address.
         bound: all (address, name of the handler); "localhost" has two addresses.
         claim: names the call that bound the server; that call closes the mux if the
@@ -76,6 +78,7 @@ class Plan:
         self.claim: object = None
         self.engine: Engine | None = None
         self.addresses: list[Any] = []
+        self.listeners: list[Listener] = []
         self.bound: list[tuple[Any, str]] = []
         self.handler_names: list[str] = self._service.handler_names
 
@@ -97,11 +100,11 @@ class Plan:
                 engine = engine_of(mux)
                 self.handlers = make_handlers(engine)
                 engine.slow_after = self._slow_handler
-                listeners = self._service.open(mux)
-                self.addresses = [listener.address for listener in listeners]
+                self.listeners = self._service.open(mux)
+                self.addresses = [listener.address for listener in self.listeners]
                 self.bound = [
                     (address, name)
-                    for listener, name in zip(listeners, self.handler_names)
+                    for listener, name in zip(self.listeners, self.handler_names)
                     for address in listener.addresses
                 ]
                 self.drain = Drain(engine, self.handlers, stopping_of(self))
@@ -111,6 +114,25 @@ class Plan:
             self.claim, self.mux = claim, mux
             self.engine = engine
             return engine
+
+    @property
+    def ssl(self) -> SSLContext | None:
+        """The context of the first address with TLS, else None."""
+        return self._service.ssl
+
+    def set_ssl(self, context: SSLContext) -> None:
+        """Take another context for each address with TLS."""
+        check_new_context(context)
+        if self.ssl is None:
+            raise ValueError(
+                f"ssl is set, and no address of {self} has TLS; make the server with "
+                "ssl="
+            )
+        with self.lock:  # the server may be about to listen
+            self._service.set_ssl(context)
+            for listener in self.listeners:
+                if listener.ssl is not None:
+                    listener.ssl = context
 
     def stop_time(self, drain_timeout: float | None) -> float:
         """Return the time by which a stop that is called now must end."""
@@ -156,6 +178,24 @@ class BaseServer:
             if plan.engine is None:
                 raise RuntimeError("this server was not started; it has no address yet")
             return list(plan.addresses)
+
+    @property
+    def ssl(self) -> SSLContext | None:
+        """The `ssl.SSLContext` of the first address with TLS; None without TLS.
+
+        Set it to renew a certificate: new connections at every address with TLS have
+        the new context, and open ones keep theirs. Any thread may set it, before the
+        start too.
+
+        Raises:
+            TypeError: (set) no `ssl.SSLContext`.
+            ValueError: (set) a context for a client, or no address has TLS.
+        """
+        return self._plan.ssl
+
+    @ssl.setter
+    def ssl(self, context: SSLContext) -> None:
+        self._plan.set_ssl(context)
 
     def stats(self) -> Stats:
         """Return figures of the mux: zeros before the start, the last ones at the end.

@@ -20,6 +20,7 @@ __all__ = [
     "Address",
     "Url",
     "check_address",
+    "check_served",
     "format_address",
     "host_and_port",
     "is_localhost",
@@ -38,7 +39,7 @@ Address = (
 """What stands for one address: (host, port), a path or a URL."""
 
 NEEDED = "(host, port), a path or a URL is needed"
-SERVED = ("tcp", "unix")  # the call refuses URLs of the other schemes
+SERVED = ("tcp", "tls", "unix")  # a call refuses URLs of the other schemes
 FORMS = {
     "tcp": "tcp://HOST:PORT",
     "tls": "tls://HOST:PORT",
@@ -203,6 +204,16 @@ def parse_url(text: str) -> Url:
     if web and not path.startswith("/"):
         path = "/" + path
     return Url(text, scheme, host, port, path)
+
+
+def check_served(url: Url) -> None:
+    """Raise ValueError for a URL that no version serves yet."""
+    if url.scheme not in SERVED:
+        *most, last = (f"{scheme}://" for scheme in SERVED)
+        raise ValueError(
+            f"address {url.text!r}: this version of pymux does not serve "
+            f"{url.scheme}:// yet; it serves {', '.join(most)} and {last}"
+        )
 
 
 def _unix_path(text: str, rest: str) -> str:

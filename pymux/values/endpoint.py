@@ -16,9 +16,9 @@ from dataclasses import KW_ONLY, dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypedDict, TypeVar
 
 from .addresses import (
-    SERVED,
     Address,
     check_address,
+    check_served,
     format_address,
     is_localhost,
     is_numeric,
@@ -28,10 +28,16 @@ from .addresses import (
 from .checks import DEFAULT_BACKLOG, check_backlog, check_mode, set_fields, shown
 from .framing import Framing, Framings, check_framing, check_reply_framing
 from .limits import Limits, check_limits
+from .tls import (
+    SSLContext,
+    check_context,
+    check_server_hostname,
+    check_ssl,
+    context_to_connect,
+    name_to_check,
+)
 
 if TYPE_CHECKING:
-    import ssl as tls
-
     from ..objects.handler import HandlerOf
 
 __all__ = [
@@ -47,11 +53,11 @@ __all__ = [
 
 OWNER_ONLY = 0o600  # the default mode of a Unix socket's file
 
-# Options that only a call that listens, connects, or connects over TLS takes; and their
-# values where nothing is asked for.
+# Options that only a call that listens, or connects, takes; and their values where
+# nothing is asked for.
 LISTENING = {"backlog": None, "reuse_port": False, "mode": OWNER_ONLY}
-OVER_TLS = {"server_hostname": None, "require_close_notify": True}
-CONNECTING = {**OVER_TLS, "source_address": None}
+CONNECTING = {"server_hostname": None, "source_address": None}
+PLAIN_TEXT = "only TLS has it, and ssl is None"
 
 # Schemes that mean plain text, and what to give where TLS is wanted.
 PLAIN = {"tcp": "tls://HOST:PORT", "ws": "wss://HOST:PORT/PATH"}
@@ -63,26 +69,29 @@ class Endpoint:
 
     Whatever takes an address takes an endpoint, and whatever listens takes a list
     of both. An option of the endpoint wins over the same option of the call; None
-    leaves it to the call. (So an endpoint that says nothing of `reuse_port` and
-    `mode` has the defaults of both, whatever the call says.) Types and ranges are
-    checked here. Names are resolved, and options that cannot apply are refused, by
-    the call.
+    leaves it to the call. (So an endpoint that says nothing of `reuse_port`, `mode`
+    and `require_close_notify` has the defaults of these, whatever the call says.)
+    Types and ranges are checked here. Names are resolved, and options that cannot
+    apply are refused, by the call.
 
     Args:
         address: (host, port), the path of a Unix socket, a URL like
-            ``"tcp://[::1]:8093"`` or ``"unix:///run/app.sock"``; to listen, also a
-            listening `socket.socket`, which is duplicated.
+            ``"tcp://[::1]:8093"``, ``"tls://localhost:8443"`` or
+            ``"unix:///run/app.sock"``; to listen, also a listening `socket.socket`,
+            which is duplicated.
         framing: how streams are cut into messages; ``Raw()`` means raw, whatever
             the call says.
         reply_framing: the framing of what is sent, where it differs from that of what
             is received.
-        ssl: an `ssl.SSLContext`, or True to connect. This version refuses the call.
+        ssl: an `ssl.SSLContext` to speak TLS; to connect, also True: certificates are
+            verified with those that the system trusts.
         limits: what a connection may use.
         handler: one of the four forms, for the connections of this endpoint.
         server_hostname: to connect: the name that the server's certificate is to
-            have; only with TLS.
-        require_close_notify: to connect: an end of the stream that TLS has not
-            announced is an error; only with TLS.
+            have; None takes the host of the address. Only with TLS.
+        require_close_notify: an end of the stream that the peer has not announced by
+            TLS' close_notify is an error, as it may be a cut; False takes it for an
+            end. Only with TLS.
         backlog: to listen: how many peers may wait to be accepted.
         reuse_port: to listen: let several processes listen on one port.
         mode: to listen: permissions of a Unix socket's file.
@@ -103,11 +112,11 @@ class Endpoint:
     _: KW_ONLY
     framing: Framing | None = None
     reply_framing: Framing | None = None
-    ssl: tls.SSLContext | bool | None = None
+    ssl: SSLContext | bool | None = None
     limits: Limits | None = None
     handler: HandlerOf[Any] | None = None
     server_hostname: str | None = None
-    require_close_notify: bool = True
+    require_close_notify: bool | None = True
     backlog: int | None = None
     reuse_port: bool | None = False
     mode: int | None = OWNER_ONLY
@@ -118,24 +127,15 @@ class Endpoint:
             check_address(self.address)
         check_framing(self.framing)
         check_reply_framing(self.reply_framing)
-        _check_ssl(self.ssl)
+        check_ssl(self.ssl)
         check_limits(self.limits)
-        name = self.server_hostname
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"server_hostname is {name!r}; a str or None is needed")
-        if name == "":
-            raise ValueError("server_hostname is ''; a name or None is needed")
+        check_server_hostname(self.server_hostname)
         if self.source_address is not None:
             _check_source(self.source_address)
-        if not isinstance(self.require_close_notify, bool):
-            raise TypeError(
-                f"require_close_notify is {self.require_close_notify!r}; "
-                "True or False is needed"
-            )
-        if self.reuse_port is not None and not isinstance(self.reuse_port, bool):
-            raise TypeError(
-                f"reuse_port is {self.reuse_port!r}; True, False or None is needed"
-            )
+        for name in "require_close_notify", "reuse_port":
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, bool):
+                raise TypeError(f"{name} is {value!r}; True, False or None is needed")
         if self.backlog is not None:
             set_fields(self, backlog=check_backlog(self.backlog))
         if self.mode is not None:
@@ -177,7 +177,9 @@ class ListenOptions(TypedDict, total=False):
 
     framing: Framing | None
     reply_framing: Framing | None
+    ssl: SSLContext | None
     limits: Limits | None
+    require_close_notify: bool
     backlog: int | None
     reuse_port: bool
     mode: int
@@ -190,6 +192,9 @@ class Settings:
     Attributes:
         address: a tuple or a path, no URL; or the listening socket that was given.
         reply_framing: None: what is sent has the framing of what is received.
+        ssl: the context; None is plain text.
+        server_hostname: to connect over TLS: the name that is checked and sent; None
+            where the context checks none.
         handler: None where neither the call nor the endpoint has one.
         source_address: to connect.
         backlog, reuse_port, mode: to listen.
@@ -200,6 +205,9 @@ class Settings:
     reply_framing: Framing | None = None
     limits: Limits | None = None
     handler: Any = None
+    ssl: SSLContext | None = None
+    server_hostname: str | None = None
+    require_close_notify: bool = True
     source_address: Any = None
     backlog: int = DEFAULT_BACKLOG
     reuse_port: bool = False
@@ -225,7 +233,11 @@ class Settings:
             and not {"/", os.sep} & set(self.address)
         ):
             why += " (a str is the path of a Unix socket; for TCP give (host, port))"
+        loaded = sys.modules.get("ssl")
+        if loaded is not None and isinstance(error, loaded.SSLError):
+            why = f"{where}: {why}"  # its text is this alone, whatever `filename` is
         named = type(error)(error.errno, why, where)
+        vars(named).update(vars(error))  # `reason`, `verify_message`
         named.__cause__ = error.__cause__
         return named
 
@@ -235,8 +247,10 @@ def listen_settings(
     *,
     framing: Framing | None = None,
     reply_framing: Framing | None = None,
+    ssl: SSLContext | None = None,
     limits: Limits | None = None,
     handler: Any = None,
+    require_close_notify: bool = True,
     backlog: int | None = None,
     reuse_port: bool = False,
     mode: int = OWNER_ONLY,
@@ -246,14 +260,15 @@ def listen_settings(
     Args:
         where: an address, an `Endpoint`, a listening stream socket, or a list of
             these.
-        framing, reply_framing, limits, handler, backlog, reuse_port, mode: the call's
-            options.
+        framing, reply_framing, ssl, limits, handler, require_close_notify, backlog,
+            reuse_port, mode: the call's options.
 
     Raises:
         TypeError, ValueError: an argument that cannot be, or cannot apply.
     """
     check_framing(framing)
     check_reply_framing(reply_framing)
+    check_context(ssl, listen=True)
     check_limits(limits)
     check_backlog(backlog)
     mode = check_mode(mode)
@@ -264,13 +279,15 @@ def listen_settings(
     given = [end for end in ends if isinstance(end.address, socket.socket)]
     if len(given) == len(ends):
         _refuse_beside_socket(backlog, reuse_port, mode)
-    return [
+    chosen = [
         Settings(
-            _address_to_listen(end),
+            _address_to_listen(end, ssl),
             framing=framing if end.framing is None else end.framing,
             reply_framing=(
                 reply_framing if end.reply_framing is None else end.reply_framing
             ),
+            ssl=ssl if end.ssl is None else end.ssl,  # type: ignore[arg-type]
+            require_close_notify=_is_strict(end, require_close_notify),
             limits=limits if end.limits is None else end.limits,
             handler=handler if end.handler is None else end.handler,
             backlog=check_backlog(backlog if end.backlog is None else end.backlog),
@@ -279,6 +296,9 @@ def listen_settings(
         )
         for end in ends
     ]
+    if all(settings.ssl is None for settings in chosen) and not require_close_notify:
+        raise _misplaced("require_close_notify", require_close_notify, PLAIN_TEXT)
+    return chosen
 
 
 def connect_settings(
@@ -286,25 +306,33 @@ def connect_settings(
     *,
     framing: Framing | None = None,
     reply_framing: Framing | None = None,
+    ssl: SSLContext | bool | None = None,
     limits: Limits | None = None,
     handler: Any = None,
+    server_hostname: str | None = None,
+    require_close_notify: bool = True,
     refuse: Sequence[str] = ("handler",),
 ) -> Settings:
-    """What a call that connects does: `address`, `framing`, `limits`, `handler`.
+    """What a call that connects does: all but how to listen.
 
     Args:
         where: an address or an `Endpoint`.
-        framing, reply_framing, limits, handler: the call's options.
+        framing, reply_framing, ssl, limits, handler, server_hostname,
+            require_close_notify: the call's options.
         refuse: options of an endpoint that the call does not take.
 
     Raises:
         TypeError, ValueError: an argument that cannot be, or cannot apply.
+        BackendUnavailable: `ssl` is True, and this Python has no `ssl`.
     """
     check_framing(framing)
     check_reply_framing(reply_framing)
+    check_context(ssl, listen=False)
     check_limits(limits)
-    if isinstance(where, tuple):  # most are, and they say nothing more
-        check_address(where)
+    check_server_hostname(server_hostname)
+    for_tls = (ssl, server_hostname, require_close_notify)
+    if isinstance(where, tuple) and for_tls == (None, None, True):
+        check_address(where)  # most are so, and say nothing more
         return Settings(where, framing, reply_framing, limits, handler)
     end = _to_endpoint(where)
     if isinstance(end.address, socket.socket):
@@ -316,7 +344,18 @@ def connect_settings(
         value = getattr(end, name)
         if value is not None and value != LISTENING.get(name):
             raise _misplaced(name, value, "this call does not take it")
-    address = _served_address(end, listen=False)
+    address, given = _served_address(end, ssl, listen=False)
+    check_context(given, listen=False)
+    host = server_hostname if end.server_hostname is None else end.server_hostname
+    strict = _is_strict(end, require_close_notify)
+    context = None
+    if given is not None:
+        context = context_to_connect(given)
+        host = name_to_check(context, host, address)
+    elif host is not None:
+        raise _misplaced("server_hostname", host, PLAIN_TEXT)
+    elif not strict:
+        raise _misplaced("require_close_notify", strict, PLAIN_TEXT)
     if end.source_address is not None and not isinstance(address, tuple):
         why = "a Unix socket is connected to, which has none"
         raise _misplaced("source_address", end.source_address, why)
@@ -328,6 +367,9 @@ def connect_settings(
         ),
         limits=limits if end.limits is None else end.limits,
         handler=handler if end.handler is None else end.handler,
+        ssl=context,
+        server_hostname=host,
+        require_close_notify=strict,
         source_address=end.source_address,
     )
 
@@ -336,24 +378,32 @@ def _to_endpoint(where: Any) -> Endpoint:
     """An endpoint that leaves to the call what `where` does not say."""
     if isinstance(where, Endpoint):
         return where
-    return Endpoint(where, reuse_port=None, mode=None)
+    return Endpoint(where, require_close_notify=None, reuse_port=None, mode=None)
+
+
+def _is_strict(end: Endpoint, require_close_notify: bool) -> bool:
+    strict = end.require_close_notify
+    return bool(require_close_notify if strict is None else strict)
 
 
 def _misplaced(name: str, value: Any, why: str) -> ValueError:
     return ValueError(f"{name} is {shown(value)}, which cannot apply here: {why}")
 
 
-def _address_to_listen(end: Endpoint) -> Any:
+def _address_to_listen(end: Endpoint, ssl: SSLContext | None) -> Any:
+    """The address of an endpoint, after checks of what is only to connect, or TLS."""
     for name, nothing in CONNECTING.items():
         value = getattr(end, name)
         if value is not nothing:
             raise _misplaced(name, value, "a call that listens does not take it")
-    if not isinstance(end.address, socket.socket):
-        return _served_address(end, listen=True)
-    _refuse_beside_socket(end.backlog, end.reuse_port, end.mode)
-    _check_listening(end.address)
-    _refuse_tls(end)
-    return end.address
+    if isinstance(end.address, socket.socket):
+        _refuse_beside_socket(end.backlog, end.reuse_port, end.mode)
+        _check_listening(end.address)
+    address, given = _served_address(end, ssl, listen=True)
+    check_context(given, listen=True)
+    if given is None and end.require_close_notify is False:
+        raise _misplaced("require_close_notify", False, PLAIN_TEXT)
+    return address
 
 
 def _refuse_beside_socket(
@@ -372,7 +422,8 @@ def _check_listening(sock: socket.socket) -> None:
     loaded = sys.modules.get("ssl")
     if loaded is not None and isinstance(sock, loaded.SSLSocket):
         raise ValueError(
-            f"address is {sock!r}, over which pymux would speak plain text; {needed}"
+            f"address is {sock!r}, over which pymux would not speak TLS; give the "
+            "socket that it wraps, and its context as ssl="
         )
     if sock.fileno() < 0:
         raise ValueError(f"address is {sock!r}, which is closed; {needed}")
@@ -388,37 +439,33 @@ def _check_listening(sock: socket.socket) -> None:
             )
 
 
-def _served_address(end: Endpoint, *, listen: bool) -> Any:
-    """The tuple or path of an endpoint; ValueError where no version serves it yet."""
+def _served_address(
+    end: Endpoint, ssl: SSLContext | bool | None, *, listen: bool
+) -> tuple[Any, SSLContext | bool | None]:
+    """The tuple or path of an endpoint, and its `ssl`, else that of the call.
+
+    Raises:
+        ValueError: no version serves the address yet, or not with this `ssl`.
+    """
     address: Any = end.address
-    if is_url(address):
-        url = parse_url(address)
-        if end.ssl is not None and url.scheme in PLAIN:
-            raise ValueError(
-                f"ssl is given, and {url.scheme}:// means plain text; "
-                f"{PLAIN[url.scheme]} is needed"
-            )
-        if url.scheme not in SERVED:
-            served = " and ".join(f"{scheme}://" for scheme in SERVED)
-            raise ValueError(
-                f"address {url.text!r}: this version of pymux does not serve "
-                f"{url.scheme}:// yet; it serves {served}"
-            )
-        address = url.address(listen=listen)
-    _refuse_tls(end)
-    return address
-
-
-def _refuse_tls(end: Endpoint) -> None:
-    if end.ssl is not None:
+    given = ssl if end.ssl is None else end.ssl
+    if not is_url(address):
+        return address, given
+    url = parse_url(address)
+    if given is not None and url.scheme in PLAIN:
         raise ValueError(
-            f"ssl is {end.ssl!r}; this version of pymux does not serve TLS yet; "
-            "None is needed"
+            f"ssl is given, and {url.scheme}:// means plain text; "
+            f"{PLAIN[url.scheme]} is needed"
         )
-    for name, nothing in OVER_TLS.items():
-        value = getattr(end, name)
-        if value is not nothing:
-            raise _misplaced(name, value, "only TLS has it, and ssl is None")
+    check_served(url)
+    if url.scheme == "tls" and given is None:
+        if listen:
+            raise ValueError(
+                f"address {url.text!r} means TLS, and ssl is None; to listen, an "
+                "ssl.SSLContext with a certificate is needed"
+            )
+        given = True
+    return url.address(listen=listen), given
 
 
 def _check_source(value: Any) -> None:
@@ -427,16 +474,4 @@ def _check_source(value: Any) -> None:
     if not is_numeric(value) or is_localhost(value[0]):
         raise ValueError(
             f"source_address is {value!r}; a numeric host of this machine is needed"
-        )
-
-
-def _check_ssl(value: Any) -> None:
-    """Raise TypeError for what is no `ssl=`. `ssl` is loaded only for such."""
-    if value is None or value is True:
-        return
-    import ssl
-
-    if not isinstance(value, ssl.SSLContext):
-        raise TypeError(
-            f"ssl is {value!r}; an ssl.SSLContext, True (to connect) or None is needed"
         )
