@@ -20,6 +20,7 @@ from .clock import Clock
 from .loops import LOOPS, Loop
 from .processes import soft_limit
 from .serving import OwedAndTold
+from .tls import Papers
 
 DESCRIPTORS = "/proc/self/fd"
 LEAK_PATIENCE = 2.0  # seconds a thread that is ending may take to close
@@ -292,6 +293,26 @@ def serve(pymux_command):
         return process
 
     return start
+
+
+@pytest.fixture(scope="session")
+def papers():
+    """An authority of the tests, its certificates and contexts; a `Papers`."""
+    return Papers()
+
+
+@pytest.fixture(params=["adopted", "portable"])
+def secured_by(request, monkeypatch):
+    """Each of the two engines of TLS, in turn: its name."""
+    monkeypatch.setenv("PYMUX_TLS", {"adopted": "adopt"}.get(request.param, "portable"))
+    inside.choose_tls_again()
+    try:
+        inside.tls_engine()
+    except pymux.BackendUnavailable as error:
+        pytest.skip(error.strerror)
+    yield request.param
+    monkeypatch.undo()
+    inside.choose_tls_again()
 
 
 @pytest.fixture

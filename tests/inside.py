@@ -11,7 +11,7 @@ from unittest import mock
 import pymux.cli.main
 from pymux.cli import arguments, bench, descriptors, limits, words
 from pymux.cli import talk as conversation
-from pymux.engine import backends, clock, engine, gil, locks
+from pymux.engine import backends, clock, engine, gil, locks, openssl
 from pymux.handlers import current, threads
 from pymux.objects import suspend
 from pymux.server import server as servers
@@ -399,3 +399,22 @@ def has_spare_memory(selector):
 def workers_rest():
     """True if no thread of `to_thread` has a job."""
     return threads.WORKERS._busy == 0
+
+
+# -- TLS ------------------------------------------------------------------------------
+
+
+def choose_tls_again():
+    """Let the next use of TLS look at PYMUX_TLS anew."""
+    openssl._chosen = None
+
+
+def tls_engine():
+    """Which engine drives TLS: (adopts, reason)."""
+    return openssl.tls_engine()
+
+
+def kept_objects(mux):
+    """How many objects of `ssl` a mux or a server's mux keeps."""
+    engine = engine_of(mux)
+    return 0 if engine.tls is None else len(engine.tls.kept)

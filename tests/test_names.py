@@ -127,6 +127,9 @@ STATS = [
     "buffers",
     "arenas_held",
     "accept_pauses",
+    "tls_handshakes",
+    "tls_resumed",
+    "tls_failed",
 ]
 
 

@@ -20,7 +20,6 @@ import ssl
 from typing import Any
 
 from .._core import ffi, lib
-from ..values.errors import FATAL
 from .notices import is_told, tell
 from .openssl import asked_for, tls_engine
 from .os_errors import error_from
@@ -191,8 +190,6 @@ class Tls:
         address = REFUSED
         try:
             made, address = self._object(role, notes)
-        except FATAL:
-            raise
         except Exception as error:
             self.causes[id] = error
         self._addresses[id] = address
@@ -215,7 +212,7 @@ class Tls:
     def fail(self, id: int, error: BaseException) -> None:
         """Keep what has ended a connection, from inside the core."""
         self.causes.setdefault(id, error)
-        if isinstance(error, FATAL):
+        if not isinstance(error, Exception):
             self.struck = error
 
     def _raise_struck(self) -> None:
