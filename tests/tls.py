@@ -27,7 +27,7 @@ class Papers:
 
     def expired(self):
         """One that was valid until a day ago."""
-        yesterday = datetime.datetime.now(datetime.timezone.utc)
+        yesterday = datetime.datetime.now(datetime.UTC)
         yesterday -= datetime.timedelta(days=1)
         return self.certificate(not_after=yesterday)
 

@@ -35,7 +35,6 @@ lease       who needs an arena: its owner, and Arrow arrays (csrc/arena.c)
 from __future__ import annotations
 
 import errno
-from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +71,6 @@ LIMITED = {
 
 def _no_mux() -> None:
     """Return None: the engine has no mux yet."""
-
-
-def _dispose(kept: Any, place: Any) -> None:
-    """Close the core, which uses what is kept."""
-    lib.pmx_dispose(place)
 
 
 class Engine(Batches):
@@ -138,15 +132,11 @@ class Engine(Batches):
         return int(lib.pmx_open(self._place, name, max_messages, arena_size, spin_ns))
 
     def _new_tls(self) -> Tls:
-        """Return the TLS of this engine, whose objects live until the core is closed,
-        also where the garbage collector ends both."""
         if openssl_version() is None:
             raise BackendUnavailable(errno.ENOTSUP, NO_SSL)
         from .tls import Tls
 
-        tls = Tls(self.c)
-        self._place = ffi.gc(self._place, partial(_dispose, tls.kept))
-        return tls
+        return Tls(self.c)
 
     def new_arenas(self, arena_size: int, max_messages: int) -> Arenas:
         """Return the memory of batches."""
