@@ -1,7 +1,7 @@
 """Describe the extension `pymux._core` to cffi.
 
-The declarations are the text between the two markers of the public headers, so that there is one place where the C API stands. Nothing here imports
-pymux.
+The declarations are the text between the two markers of the public headers, so that
+there is one place where the C API stands. Nothing here imports pymux.
 """
 
 import os
