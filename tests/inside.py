@@ -11,7 +11,7 @@ from unittest import mock
 import pymux.cli.main
 from pymux.cli import arguments, bench, descriptors, limits, words
 from pymux.cli import talk as conversation
-from pymux.engine import backends, clock, engine, gil, locks, openssl
+from pymux.engine import backends, clock, engine, gil, locks, openssl, tls_hello
 from pymux.handlers import current, threads
 from pymux.objects import suspend
 from pymux.server import server as servers
@@ -409,6 +409,26 @@ def choose_tls_again():
     openssl._chosen = None
 
 
+@contextlib.contextmanager
+def openssl_lacks(name):
+    """For a block: the OpenSSL that is looked up lacks a function."""
+    found = openssl._address
+
+    def address(ctypes, library, function):
+        return 0 if function == name else found(ctypes, library, function)
+
+    with (
+        mock.patch.object(openssl, "_told", False),
+        mock.patch.object(openssl, "_address", address),
+    ):
+        yield
+
+
+def openssl_is_another():
+    """For a block: what `ssl` makes is not noted."""
+    return mock.patch.object(openssl, "_is_noted", lambda: False)
+
+
 def tls_engine():
     """Which engine drives TLS: (adopts, reason)."""
     return openssl.tls_engine()
@@ -418,3 +438,15 @@ def kept_objects(mux):
     """How many objects of `ssl` a mux or a server's mux keeps."""
     engine = engine_of(mux)
     return 0 if engine.tls is None else len(engine.tls.kept)
+
+
+server_name_in = tls_hello.server_name_in
+
+
+def __getattr__(name):
+    """`Portable` is loaded with `ssl`, which a plain mux does without."""
+    if name == "Portable":
+        from pymux.engine.tls_portable import Portable
+
+        return Portable
+    raise AttributeError(name)

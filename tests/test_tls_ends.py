@@ -26,7 +26,7 @@ def noted(papers, backend):
         yield server, handler
 
 
-# --- the peer ends ---------------------------------------------------------------------
+# --- the peer ends -------------------------------------------------------------------
 
 
 def test_close_notify_is_an_ordinary_end(noted, papers):
@@ -57,7 +57,7 @@ def test_the_last_line_without_its_end_is_a_message_only_behind_close_notify(
     with secure(server.address, papers.client()) as peer:
         peer.sendall(b"whole\nhalf")
         assert recv_exactly(peer, 6) == b"WHOLE\n"
-        with pytest.raises(ssl.SSLError, match="(?i)after close.notify"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)after close.notify"):
             peer.unwrap()  # the answer comes before the server's end
         wait_until(lambda: server.stats().messages_in == 2)
 
@@ -92,10 +92,12 @@ def test_a_coroutine_learns_of_a_cut(backend, papers):
             caught.append(error)
             raise
 
-    with serving(handler, backend, framing=LINES, ssl=papers.server()) as server:
-        with secure(server.address, papers.client()) as peer:
-            cut(peer)
-            wait_until(lambda: caught)
+    with (
+        serving(handler, backend, framing=LINES, ssl=papers.server()) as server,
+        secure(server.address, papers.client()) as peer,
+    ):
+        cut(peer)
+        wait_until(lambda: caught)
     (error,) = caught
     assert isinstance(error.__cause__, ssl.SSLEOFError)
 
@@ -123,7 +125,7 @@ def test_a_bad_record_ends_the_connection_with_the_reason(noted, papers):
     assert "MAC" in error.reason or "RECORD" in error.reason
 
 
-# --- this side ends ----------------------------------------------------------------------
+# --- this side ends ------------------------------------------------------------------
 
 
 def test_close_says_close_notify_behind_all_output(mux, papers):
@@ -231,19 +233,23 @@ def test_send_eof_behind_input_that_is_not_delivered_yet_loses_none(mux, papers)
 
 
 def test_a_stop_says_close_notify(papers, backend):
-    with serving(util.Ends(), backend, ssl=papers.server()) as server:
-        with secure(server.address, papers.client()) as peer:
-            server.stop(drain_timeout=10)
-            assert peer.recv(1) == b""
+    with (
+        serving(util.Ends(), backend, ssl=papers.server()) as server,
+        secure(server.address, papers.client()) as peer,
+    ):
+        server.stop(drain_timeout=10)
+        assert peer.recv(1) == b""
 
 
 def test_a_stop_closes_connections_that_shake_hands(papers, backend):
     handler = util.Ends()
-    with serving(handler, backend, ssl=papers.server()) as server:
-        with util.connect(server.address) as peer:
-            wait_until(lambda: server.stats().connections == 1)
-            server.stop(drain_timeout=60)
-            assert util.until_end(peer)[0] == b""
+    with (
+        serving(handler, backend, ssl=papers.server()) as server,
+        util.connect(server.address) as peer,
+    ):
+        wait_until(lambda: server.stats().connections == 1)
+        server.stop(drain_timeout=60)
+        assert util.until_end(peer)[0] == b""
     assert handler.open == []
 
 

@@ -2,8 +2,8 @@
 
 The core calls `pymux_tls` for each step, in the thread of the harvest: this is the one
 place where C calls Python. No exception may pass through C: one ends the connection,
-and becomes the cause of its end. One that is no `Exception`, as the KeyboardInterrupt of
-a signal's handler, leaves the harvest too.
+and becomes the cause of its end. One that is no `Exception`, as KeyboardInterrupt of a
+signal's handler, leaves the harvest too.
 """
 
 from __future__ import annotations
