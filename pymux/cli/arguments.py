@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..engine.backends import reasons
-from ..values.addresses import is_url
-from ..values.endpoint import listen_settings
+from ..values.addresses import check_served, is_url, parse_url
 from ..values.framing import Fixed, LengthPrefix, Lines, Raw
 from ..values.limits import Limits
 from .bench import ANSWERS
@@ -91,12 +90,13 @@ def _parse_url(text: str) -> Address:
     shown = as_typed(text)
     try:
         # Python's text opens a path; the text that the user typed names a host.
-        url = text if text[:5].lower() == "unix:" else shown
-        (settings,) = listen_settings(url)
+        url = parse_url(text if text[:5].lower() == "unix:" else shown)
+        check_served(url)
+        address = url.address(listen=True)
     except ValueError as error:
         message = str(error).replace(repr(text), repr(shown))
         raise argparse.ArgumentTypeError(message) from None
-    return Address(settings.address, shown)
+    return Address(address, shown, url.scheme)
 
 
 def parse_framing(text: str) -> Framing:
@@ -250,6 +250,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     completes(option, HANDLERS)
     completes(serve.add_argument("--framing", **framing), FRAMINGS)
+    serve.add_argument(
+        "--cert",
+        metavar="FILE",
+        help="speak TLS with this certificate: PEM, and its chain behind it",
+    )
+    serve.add_argument(
+        "--key",
+        metavar="FILE",
+        help="the key of the certificate, in PEM (default: in the file of --cert)",
+    )
     option = serve.add_argument(
         "--backend",
         type=parse_backend,
@@ -321,6 +331,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     completes(option, ())
     completes(connect.add_argument("--framing", **framing), FRAMINGS)
+    connect.add_argument(
+        "--tls",
+        action="store_true",
+        help="speak TLS, and verify the server's certificate; a URL like "
+        "tls://HOST:PORT means the same",
+    )
+    connect.add_argument(
+        "--ca",
+        metavar="FILE",
+        help="trust the authorities in this file, in PEM (default: the system's)",
+    )
 
     bench = commands.add_parser(
         "bench",
@@ -404,8 +425,38 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             args.limits = limits_from([*given, *args.limits])
         except ValueError as error:
             parser.error(f"argument --limit: {error}")
+    if args.command != "info" and (fault := _fault_of_tls(args)):
+        parser.error(fault)
     if args.command in ("connect", "bench") and isinstance(args.address.value, tuple):
         host, port = args.address.value
         if not host or not port:
             parser.error(f"{args.address.text!r}: a host and a port are needed")
     return args
+
+
+def _fault_of_tls(args: argparse.Namespace) -> str:
+    """What is wrong with the options of TLS, or ""; `args.tls` is set by a URL too."""
+    addresses = args.addresses if args.command == "serve" else [args.address]
+    tls = [one.text for one in addresses if one.scheme == "tls"]
+    plain = [one.text for one in addresses if one.scheme == "tcp"]
+    if args.command == "bench":
+        return f"{tls[0]!r}: bench speaks plain text alone" if tls else ""
+    option, given = "--cert", args.command == "serve" and args.cert is not None
+    if args.command == "serve":
+        if args.key is not None and not given:
+            return "argument --key: --cert FILE is needed too"
+        if tls and not given:
+            return f"{tls[0]!r}: --cert FILE is needed to serve TLS"
+    else:
+        option, given = "--tls", args.tls
+        args.tls = given or bool(tls)
+        if args.ca is not None and not args.tls:
+            return "argument --ca: only with --tls, or an address like tls://HOST:PORT"
+        if args.tls and not isinstance(args.address.value, tuple):
+            return (
+                f"{args.address.text!r}: a certificate is checked for a host, which a "
+                "path does not name"
+            )
+    if given and plain:
+        return f"{plain[0]!r} means plain text, and {option} is given"
+    return ""

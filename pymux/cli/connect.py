@@ -7,6 +7,7 @@ import sys
 
 from .console import Terminal, on_terminal, say
 from .talk import talk
+from .tls import context_to_connect
 from .words import Address, Failure, describe, explain
 
 
@@ -15,9 +16,10 @@ def run_connect(args: argparse.Namespace) -> int:
     address: Address = args.address
     if sys.stdin is None:
         raise Failure("cannot read standard input: it is closed")
+    context = context_to_connect(args.ca) if args.tls else None
     terminal = Terminal() if on_terminal() else None
     try:
-        talk(address.value, args.framing, terminal)
+        talk(address.value, args.framing, terminal, context)
     except OSError as error:
         raise Failure(describe(error, address)) from None
     except ValueError as error:

@@ -19,6 +19,7 @@ from ..values.stats import totals
 from .builtin import HANDLERS
 from .console import complain, say
 from .descriptors import raise_limit
+from .tls import context_to_serve
 from .words import Address, Failure, as_typed, describe, explain, one_line, quoted
 
 if TYPE_CHECKING:
@@ -75,12 +76,14 @@ def log_from(level: int) -> None:
 def run_serve(args: argparse.Namespace) -> int:
     """`pymux serve`: run a server until SIGINT or SIGTERM."""
     addresses: list[Address] = args.addresses
+    context = None if args.cert is None else context_to_serve(args.cert, args.key)
     handler = load_handler(args.handler)
     try:
         server = Server(
             handler,
             [address.value for address in addresses],
             framing=args.framing,
+            ssl=context,
             limits=args.limits,
             backend=args.backend,
             spin=args.spin,

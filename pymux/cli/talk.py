@@ -16,6 +16,7 @@ from ..client.waiting import LIMITS
 from ..mux import Mux
 from ..objects.base import engine_of
 from ..values.framing import Fixed, Raw
+from ..values.tls import SSLContext
 from .console import Terminal, write
 from .words import Failure
 
@@ -41,7 +42,12 @@ _LONGEST_WAIT = 1.0
 _INPUT_PATIENCE = 1.0
 
 
-def talk(address: Address, framing: Framing, terminal: Terminal | None) -> None:
+def talk(
+    address: Address,
+    framing: Framing,
+    terminal: Terminal | None,
+    ssl: SSLContext | bool | None = None,
+) -> None:
     """Send standard input to a server, and print its answers until its end.
 
     Raises:
@@ -53,6 +59,7 @@ def talk(address: Address, framing: Framing, terminal: Terminal | None) -> None:
         conn = mux.connect(
             address,
             framing=framing,
+            ssl=ssl,
             limits=LIMITS,  # reading goes on while output is queued
             half_open=True,
         )

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 from typing import Any, NamedTuple
 
 from ..engine.os_errors import meaning
@@ -18,6 +19,7 @@ __all__ = [
     "as_typed",
     "describe",
     "explain",
+    "in_words",
     "one_line",
     "quoted",
 ]
@@ -49,10 +51,12 @@ def one_line(error: BaseException) -> str:
 
 
 class Address(NamedTuple):
-    """An address for pymux, with the text that the user wrote."""
+    """An address for pymux, with the text that the user wrote, and of a URL the
+    scheme."""
 
     value: Any
     text: str
+    scheme: str = ""
 
 
 def describe(error: OSError, *addresses: Address) -> str:
@@ -63,11 +67,49 @@ def describe(error: OSError, *addresses: Address) -> str:
     for other in addresses:
         if format_address(other.value) == error.filename:
             address = other
+    loaded = sys.modules.get("ssl")
+    if loaded is not None and isinstance(error, loaded.SSLError):
+        return _of_tls(error, address.text)
     if error.errno is None:
         return f"{one_line(error)}: {address.text}"
     reason = meaning(error.errno)
     line = f"{reason[:1].lower()}{reason[1:]}: {address.text}"
     return line + _hint(error.errno, address.value)
+
+
+def in_words(error: Any) -> str:
+    """The reason of an `ssl.SSLError`, as in "wrong version number"."""
+    reason: str = error.reason or "unknown reason"
+    return reason.replace("_", " ").lower()
+
+
+# What OpenSSL finds in an answer that is no TLS.
+NO_TLS = {
+    "BAD_RECORD_TYPE",
+    "HTTP_REQUEST",
+    "PACKET_LENGTH_TOO_LONG",
+    "RECORD_LAYER_FAILURE",
+    "UNKNOWN_PROTOCOL",
+    "WRONG_VERSION_NUMBER",
+}
+NO_ISSUER = 18, 19, 20, 21  # X509_V_ERR_: self-signed, or signed by a stranger
+
+
+def _of_tls(error: Any, where: str) -> str:
+    """One line for an `ssl.SSLError` of an address."""
+    if hasattr(error, "verify_message"):
+        why = str(error.verify_message).rstrip(".")
+        hint = " (--ca FILE trusts an issuer)" if error.verify_code in NO_ISSUER else ""
+        return f"the certificate of {where} is refused: {why}{hint}"
+    if isinstance(error, sys.modules["ssl"].SSLEOFError):
+        return f"cut off, with no close_notify of TLS: {where}"
+    if error.reason in NO_TLS:
+        return f"no TLS, perhaps plain text, comes from {where} ({in_words(error)})"
+    if "ALERT" in (error.reason or ""):
+        return f"TLS was refused by {where}: {in_words(error)}"
+    return (
+        f"TLS failed ({in_words(error) if error.reason else one_line(error)}): {where}"
+    )
 
 
 def explain(error: ValueError, *addresses: Address) -> str:
