@@ -14,7 +14,7 @@ import errno
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from ..engine.os_errors import aborted, meaning
+from ..engine.os_errors import aborted, meaning, number_of, words_of
 from ..objects.base import engine_of
 from ..objects.rows import has_news, row_count
 from ..objects.status import keep_names
@@ -178,11 +178,9 @@ class Waiting:
     def _gone(self, what: str) -> ConnectionClosed:
         """The exception of a call that needs the connection, which is lost."""
         error = self._error
-        number = errno.ECONNRESET if error is None else error.errno
-        closed = ConnectionClosed(
-            number,
-            f"{what}, connection lost: {meaning(number or 0)}",
-            connection=self._conn,
-        )
+        number = errno.ECONNRESET if error is None else number_of(error)
+        why = meaning(errno.ECONNRESET) if error is None else words_of(error)
+        text = f"{what}, connection lost: {why}"
+        closed = ConnectionClosed(number, text, connection=self._conn)
         closed.__cause__ = error
         return closed

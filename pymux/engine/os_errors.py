@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 
-__all__ = ["aborted", "error_from", "meaning"]
+__all__ = ["aborted", "error_from", "meaning", "number_of", "words_of"]
 
 _WINSOCK = 10000  # Winsock numbers begin here; errno has the others
 
@@ -30,3 +30,19 @@ def aborted(cause: BaseException | None) -> OSError:
 def error_from(number: int) -> OSError:
     """Return the OSError, of the fitting subclass, of an errno."""
     return OSError(number, meaning(number))
+
+
+def _is_of_tls(error: BaseException) -> bool:
+    loaded = sys.modules.get("ssl")
+    return loaded is not None and isinstance(error, loaded.SSLError)
+
+
+def number_of(error: BaseException) -> int | None:
+    """Return the errno of an error, if it has one; of an `ssl.SSLError`, whose own
+    number is one of OpenSSL's, EPROTO."""
+    return errno.EPROTO if _is_of_tls(error) else getattr(error, "errno", None)
+
+
+def words_of(error: OSError) -> str:
+    """Say what an error means."""
+    return str(error) if _is_of_tls(error) else meaning(error.errno or 0)

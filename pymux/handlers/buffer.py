@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.arena import ROW_COST, UNSIZED
 from ..engine.ops import HOLD, KEPT, RELEASE, TAKEN
+from ..engine.os_errors import number_of
 from ..objects.status import buffer_of, engine_of, is_closed
 from ..values.errors import ConnectionClosed
 
@@ -173,7 +174,7 @@ class ReceiveBuffer:
     def closed_error(self) -> ConnectionClosed:
         """Make the error that recv and drain raise after the connection is lost."""
         lost = self.lost
-        number = getattr(lost, "errno", None)
+        number = None if lost is None else number_of(lost)
         text = f"{self.conn!r}: {lost}" if lost else f"{self.conn!r} is closed"
         args = (number, text) if number is not None else (text,)
         error = ConnectionClosed(*args, connection=self.conn)

@@ -24,8 +24,8 @@ class ConnectionClosed(ConnectionError):
 
     Attributes:
         connection: the connection that has ended.
-        errno: why the connection was lost, or None if it ended in an ordinary
-            way. The `OSError` itself is the `__cause__`.
+        errno: why the connection was lost, `EPROTO` if TLS has ended it, or None if
+            it ended in an ordinary way. The `OSError` itself is the `__cause__`.
 
     >>> import pymux
     >>> with pymux.Mux() as mux:
