@@ -16,7 +16,6 @@ import pytest
 import pymux
 
 from . import inside, util
-from .certificates import Authority
 from .clock import Clock
 from .loops import LOOPS, Loop
 from .processes import soft_limit
@@ -326,12 +325,6 @@ def pipe():
     for end in ends:
         with contextlib.suppress(OSError):
             os.close(end)
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory):
-    """An authority for certificates, and a certificate of this machine."""
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """TLS on the command line: `serve --cert`, `connect --tls`, and what may be wrong."""
 
-import shutil
+import os
 
 import pytest
 
 from .commands import finish, one_line
+from .tls_peers import write
 
 HERE = "127.0.0.1:0"
 
@@ -52,11 +53,13 @@ def test_wrong_usage_of_tls_exits_with_2(pymux_command, args, line):
 
 
 @pytest.fixture
-def files(authority, tmp_path):
+def files(papers, tmp_path):
     """Where the command runs: good files and bad ones, by short names."""
-    shutil.copy(authority.cert_file, tmp_path / "cert.pem")
-    shutil.copy(authority.key_file, tmp_path / "key.pem")
-    shutil.copy(authority.files("other", "localhost")[1], tmp_path / "other.pem")
+    cert, key = write(papers.certificate(), tmp_path)
+    os.rename(cert, tmp_path / "cert.pem")
+    os.rename(key, tmp_path / "key.pem")
+    os.rename(write(papers.certificate(), tmp_path)[1], tmp_path / "other.pem")
+    papers.ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     (tmp_path / "text").write_text("hello")
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()

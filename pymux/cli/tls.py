@@ -65,8 +65,8 @@ def context_to_connect(ca: str | None) -> ssl.SSLContext | bool:
 def _ssl() -> Any:
     try:
         import ssl
-    except ImportError as error:
-        raise Failure(f"there is no TLS: this Python has no ssl ({error})") from None
+    except ImportError:
+        raise Failure("this Python was built without the ssl module") from None
     return ssl
 
 

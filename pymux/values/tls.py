@@ -104,8 +104,8 @@ def context_to_connect(value: SSLContext | bool) -> SSLContext:
             import ssl
         except ImportError as error:
             raise BackendUnavailable(
-                errno.ENOTSUP, f"there is no TLS: this Python has no ssl ({error})"
-            ) from None
+                errno.ENOTSUP, "this Python was built without the ssl module"
+            ) from error
         _default.setdefault("context", ssl.create_default_context())
     return _default["context"]
 
