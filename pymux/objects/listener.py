@@ -94,8 +94,9 @@ class Listener:
             raise ValueError(
                 f"ssl is set, and {self} is plain text; listen with ssl= for TLS"
             )
-        if not self._engine.is_over():
-            self._engine.use_tls().reload(self._tls, context)
+        tls = self._engine.tls
+        if tls is not None:  # the mux is open
+            tls.reload(self._tls, context)
         self._ssl = context
 
     def fileno(self) -> int:
