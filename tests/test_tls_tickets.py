@@ -1,0 +1,142 @@
+"""Session tickets, which a server sends unasked: peers that only send lose nothing.
+
+A peer that closes with unread bytes in its kernel resets the connection, and what the
+server has not read by then is lost. Tickets are such bytes, unless they come with the
+first answer.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .tls import NAME, secure
+from .util import connect, serving, wait_until
+
+CLIENTS, SIZE = 100, 200_000
+
+
+def send_only(address, context, clients=CLIENTS):
+    """Clients that send, close, and never read, several at a time."""
+
+    def one(_):
+        with contextlib.closing(secure(address, context)) as peer:
+            peer.sendall(b"x" * SIZE)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, range(clients)))
+
+
+class Counts:
+    """An object handler that counts what arrives of connections that end."""
+
+    def __init__(self):
+        self.bytes = self.ended = 0
+
+    def received(self, conn, data):
+        self.bytes += len(data)
+
+    def closed(self, conn, error):
+        self.ended += 1
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_all_that_peers_send_arrives_though_they_never_read(
+    version, secured_by, backend, papers
+):
+    ours = papers.server()
+    if secured_by == "portable":
+        ours.num_tickets = 0  # as the documentation says
+    theirs = papers.client(maximum_version=ssl.TLSVersion[version])
+    counts = Counts()
+    with serving(counts, backend, ssl=ours) as server:
+        send_only(server.address, theirs)
+        wait_until(lambda: counts.ended == CLIENTS, timeout=30)
+    assert counts.bytes == CLIENTS * SIZE
+
+
+def test_asyncio_loses_a_part_of_the_same(papers):
+    # what this proves is that the clients above do close with unread bytes
+    total = ended = 0
+
+    class Counting(asyncio.Protocol):
+        def data_received(self, data):
+            nonlocal total
+            total += len(data)
+
+        def connection_lost(self, error):
+            nonlocal ended
+            ended += 1
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            Counting, "127.0.0.1", 0, ssl=papers.server(), backlog=300
+        )
+        address = server.sockets[0].getsockname()
+        await loop.run_in_executor(None, send_only, address, papers.client())
+        while ended < CLIENTS:
+            await asyncio.sleep(0.01)
+        server.close()
+
+    asyncio.run(asyncio.wait_for(main(), 50))
+    assert total < CLIENTS * SIZE
+
+
+def test_a_ticket_comes_with_the_first_answer(papers, secured_by):
+    with serving(lambda conn, data: data, ssl=papers.server()) as server:
+        context = papers.client()
+        with secure(server.address, context) as peer:
+            assert not peer.session.has_ticket or secured_by == "portable"
+            peer.sendall(b"x")
+            assert peer.recv(1) == b"x"
+            assert peer.session.has_ticket
+
+
+@pytest.mark.usefixtures("secured_by")
+def test_a_context_without_tickets_sends_none(papers):
+    ours = papers.server()
+    ours.num_tickets = 0
+    with (
+        serving(lambda conn, data: data, ssl=ours) as server,
+        secure(server.address, papers.client()) as peer,
+    ):
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        assert not peer.session.has_ticket
+
+
+@pytest.mark.usefixtures("secured_by")
+def test_as_many_tickets_come_as_the_context_says(papers):
+    ours = papers.server()
+    ours.num_tickets = 5
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    made = papers.client().wrap_bio(incoming, outgoing, server_hostname=NAME)
+    stream = b""
+    with (
+        serving(lambda conn, data: data, ssl=ours) as server,
+        connect(server.address) as sock,
+    ):
+        while True:
+            try:
+                made.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                sock.sendall(outgoing.read())
+                incoming.write(sock.recv(65536))
+        made.write(b"x")
+        sock.sendall(outgoing.read())
+        answered = False
+        while not answered:
+            data = sock.recv(65536)
+            stream += data
+            incoming.write(data)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                answered = made.read(1) == b"x"
+    records = 0
+    while stream:  # each ticket has a record of its own, and the answer
+        records += 1
+        stream = stream[5 + int.from_bytes(stream[3:5], "big") :]
+    assert records == 6
