@@ -49,8 +49,10 @@ static int64_t take_in(pmx__tls_area *area, pmx_tls_work *work)
 {
     work->in = area->in;
     work->in_size = area->in_size < STEP ? area->in_size : STEP;
-    area->in += work->in_size;
-    area->in_size -= work->in_size;
+    if (work->in_size) {
+        area->in += work->in_size;
+        area->in_size -= work->in_size;
+    }
     return run(area, work);
 }
 

@@ -74,9 +74,8 @@ void toy_data(buffer *wire, const void *bytes, size_t size)
                    size - at < SSL_RECORD ? size - at : SSL_RECORD);
 }
 
-int toy_hear(toy_heard *h, pmx_sock peer)
+void toy_parse(toy_heard *h)
 {
-    int is = get(peer, &h->wire);
     while (h->wire.size - h->at >= SSL_HEAD) {
         const uint8_t *head = h->wire.bytes + h->at;
         size_t size = (size_t)head[1] << 8 | head[2];
@@ -98,6 +97,12 @@ int toy_hear(toy_heard *h, pmx_sock peer)
         }
         CHECK(strchr("sbaKtdcf", head[0]));
     }
+}
+
+int toy_hear(toy_heard *h, pmx_sock peer)
+{
+    int is = get(peer, &h->wire);
+    toy_parse(h);
     h->end |= is == 0;
     if (is < 0 && !h->error)
         h->error = -is;

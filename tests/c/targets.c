@@ -4,6 +4,7 @@
 #include "life.h"
 #include "sim.h"
 #include "toy.h"
+#include "toy_ssl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,10 +24,37 @@ typedef struct {
     pmx_policy policy;
     int peer;
     uint64_t id;
-    int toy;                    /* over toy.h's transport: */
+    int toy;                    /* over toy.h's transport; 2: over TLS, with
+                                   toy_ssl.h's objects: */
     buffer wire, heard;         /* what the peer says, and has heard, */
     size_t wired, unwrapped;    /* and how far that went */
+    toy_heard secret;
 } pair;
+
+/* Of what the peer says over the toy: 0, or -1. */
+static int put_out(pair *p)
+{
+    ssize_t n = sim_send(p->peer, p->wire.bytes + p->wired,
+                         p->wire.size - p->wired, 0);
+    p->wired += n > 0 ? (size_t)n : 0;
+    return n < 0 && errno != EAGAIN ? -1 : 0;
+}
+
+static void greet(pair *p)
+{
+    if (p->toy == 2)
+        toy_greet(&p->wire);
+    else if (p->toy)
+        append(&p->wire, "h", 1);
+}
+
+static void wrap(pair *p, const uint8_t *bytes, size_t size)
+{
+    if (p->toy == 2)
+        toy_data(&p->wire, bytes, size);
+    else
+        toy_wrap(&p->wire, bytes, size);
+}
 
 static void meet_in_memory(pair *p, choices *c, size_t room)
 {
@@ -39,9 +67,16 @@ static void meet_in_memory(pair *p, choices *c, size_t room)
     p->policy = some_framing(c);
     world_begin(&p->w, ONE_OF(c, rows), ONE_OF(c, arenas));
     p->w.gaps = (int)choose(c, 2);
+    p->toy = (int)choose(c, 3);
+    if (p->toy == 2) {
+        toy_ways.portable = (int)choose(c, 2);
+        toy_ways.tickets = (int)choose(c, 3);
+        toy_ways.flight = choose(c, 3000);
+        p->policy.tls = 1;
+        toy_secure(&p->w);
+    }
     world_listen(&p->w, &p->policy);
-    p->toy = (int)choose(c, 2);
-    if (p->toy)
+    if (p->toy == 1)
         pmx__find_listener(p->w.mux, p->w.listener)->rules->transport =
             &toy_tcp;
     union {
@@ -53,7 +88,12 @@ static void meet_in_memory(pair *p, choices *c, size_t room)
     p->peer = sim_socket(AF_INET, SOCK_STREAM, 0);
     (void)sim_connect(p->peer, &at.is, sizeof at.in);
     sim_as_peer = 0;
-    EQUAL(turn(&p->w, 0) & PMX_ROWS, PMX_ROWS);
+    greet(p);
+    for (int k = 0; k < 3000 && !p->w.opened.count; k++) {
+        turn(&p->w, 0);
+        if (p->toy == 2)
+            EQUAL(put_out(p), 0);
+    }
     EQUAL(p->w.opened.count, 1);
     p->id = p->w.opened.ids[0];
 }
@@ -64,6 +104,8 @@ static void part(pair *p)
     EQUAL(toy_states, 0);
     release(&p->wire);
     release(&p->heard);
+    toy_forget(&p->secret);
+    toy_over();
     EQUAL(sim_open(), 0);
     sim_end();
     test_backend = NULL;
@@ -75,35 +117,22 @@ static ssize_t peer_says(pair *p, const uint8_t *bytes, size_t size)
 {
     if (!p->toy)
         return sim_send(p->peer, bytes, size, 0);
-    if (!p->wire.size)
-        append(&p->wire, "h", 1);
-    if (p->wired == p->wire.size || p->wired == 0) {
-        toy_wrap(&p->wire, bytes, size);
-    } else {
+    if (p->wired == p->wire.size || p->wired == 0)
+        wrap(p, bytes, size);
+    else
         size = 0;
-    }
-    ssize_t n = sim_send(p->peer, p->wire.bytes + p->wired,
-                         p->wire.size - p->wired, 0);
-    if (n < 0 && errno != EAGAIN)
-        return -1;
-    p->wired += n > 0 ? (size_t)n : 0;
-    return (ssize_t)size;
+    return put_out(p) ? -1 : (ssize_t)size;
 }
 
 static void peer_ends(pair *p)
 {
     if (p->toy) {
-        if (!p->wire.size)
-            append(&p->wire, "h", 1);
-        toy_bye(&p->wire);
-        while (p->wired < p->wire.size) {
-            ssize_t n = sim_send(p->peer, p->wire.bytes + p->wired,
-                                 p->wire.size - p->wired, 0);
-            if (n < 0 && errno != EAGAIN)
-                break;
-            p->wired += n > 0 ? (size_t)n : 0;
+        if (p->toy == 2)
+            toy_record(&p->wire, 'b', NULL, 0);
+        else
+            toy_bye(&p->wire);
+        while (p->wired < p->wire.size && !put_out(p))
             turn(&p->w, 0);
-        }
     }
     sim_shutdown(p->peer, SHUT_WR);
 }
@@ -276,9 +305,17 @@ static void get_all(pair *p, buffer *got)
     uint8_t bytes[4096];
     ssize_t n;
     while ((n = sim_recv(p->peer, bytes, sizeof bytes, 0)) > 0)
-        append(p->toy ? &p->heard : got, bytes, (size_t)n);
-    if (p->toy)
+        append(p->toy == 2 ? &p->secret.wire : p->toy ? &p->heard : got, bytes,
+               (size_t)n);
+    if (p->toy == 1)
         (void)toy_unwrap(&p->heard, &p->unwrapped, got);
+    if (p->toy != 2)
+        return;
+    size_t before = p->secret.plain.size;
+    toy_parse(&p->secret);
+    if (p->secret.plain.size > before)
+        append(got, p->secret.plain.bytes + before,
+               p->secret.plain.size - before);
 }
 
 /* Messages are pieces of what is left of the input, in order. */

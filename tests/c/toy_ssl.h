@@ -44,6 +44,7 @@ typedef struct {
     int tickets_before_data;
 } toy_heard;
 int toy_hear(toy_heard *h, pmx_sock peer);      /* as get() */
+void toy_parse(toy_heard *h);                   /* what is in h->wire */
 void toy_forget(toy_heard *h);
 
 
