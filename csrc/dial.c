@@ -290,12 +290,17 @@ static void pipe_opened(pmx_mux *mux, uint32_t slot, uint32_t told)
 static void shake(pmx_mux *mux, uint32_t slot, pmx__route *route,
                   const pmx__target *peer)
 {
-    if (pmx__tls_begin(mux, slot, peer, route->until)) {
-        pmx__finish(mux, slot, ENOMEM, 1);
-        return;
+    pmx__conn *c = pmx__slot(mux, slot);
+    int error = pmx__tls_begin(mux, slot, peer, route->until);
+    if (error) {
+        pmx__keep_peer(c, peer);
+        c->flags &= ~(uint32_t)PMX__CONNECTING;
     }
     free(route);
-    pmx__tls_wait(mux, slot);
+    if (error)
+        pmx__finish(mux, slot, -error, 1);
+    else
+        pmx__tls_wait(mux, slot);
 }
 
 /* The socket of an attempt has become writable, or the time of the next attempt

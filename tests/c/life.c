@@ -47,8 +47,7 @@ static void check_queue(conn *k)
     const pmx__conn *c = pmx__find(life.mux, k->id);
     uint64_t queued = pmx_queued(life.mux, k->id);
     uint64_t least = queued;            /* of what the user has sent */
-    if (life.toy)
-        least -= least < TOY_SLACK ? least : TOY_SLACK;
+    least -= least < life_slack() ? least : life_slack();
     CHECK(least <= k->policy.max_output || least <= k->largest ||
           k->answered);
     if (least <= k->policy.max_output)
@@ -103,6 +102,9 @@ static void take_report(void)
         check_drained(t->drained[i]);
     for (uint32_t i = 0; i < t->closed_count; i++)
         check_closed(&t->closed[i]);
+    for (uint32_t i = 0; i < t->failed_count; i++)
+        CHECK(life.toy == 2 && !conn_of(t->failed[i].id));
+    life.failed += t->failed_count;
 }
 
 static void all_may_have_faults(void)
@@ -199,6 +201,9 @@ static void one_turn(int64_t timeout)
     EQUAL(life.t.arena != life.arena, !!(reason & PMX_LARGE));
     if (reason & PMX_LARGE)
         pmx_arena_free(life.t.arena);
+    inject_pause(1);
+    toy_adopt(life.mux, &life.t);
+    inject_pause(0);
     turn_is_over(reason);
     if (!reason && !life.faults && timeout >= 0 && life.mux->poller->edge)
         nothing_waits_unseen();
@@ -325,7 +330,13 @@ static int begin(choices *c, const char *backend)
     life.c = c;
     life.wild = (int)choose(c, 2);
     life.large = once_in(c, 16);
-    life.toy = once_in(c, 4);
+    life.toy = once_in(c, 4) ? 1 + (int)choose(c, 2) : 0;
+    if (life.toy == 2) {
+        toy_use();
+        toy_ways.portable = (int)choose(c, 2);
+        toy_ways.tickets = (int)choose(c, 3);
+        toy_ways.flight = once_in(c, 3) ? choose(c, 3000) : 0;
+    }
     life.shutdowns_failed = injected_count[CALL_shutdown];
     sim_begin();
     sim_now.descriptors = once_in(c, 8) ? 8 + (int)choose(c, 16) : SIM_FDS;
@@ -359,6 +370,7 @@ static void end(void)
         release(&life.peers[i].got);
         release(&life.peers[i].wire);
         release(&life.peers[i].heard);
+        toy_forget(&life.peers[i].secret);
     }
     for (int i = 0; i < life.conn_count; i++)
         release(&life.conns[i].expected);
@@ -374,8 +386,8 @@ static void check_counts(void)
     EQUAL(s->connections, 0);
     EQUAL(s->queued, 0);
     EQUAL(s->buffers, 0);
-    EQUAL(s->accepted + s->connected, life.opened);
-    EQUAL(s->closed, life.closed);
+    EQUAL(s->accepted + s->connected, life.opened + life.failed);
+    EQUAL(s->closed, life.closed + life.failed);
     EQUAL(s->messages_in, life.rows);
 }
 
@@ -405,6 +417,7 @@ void live(choices *c, const char *backend)
     }
     EQUAL(sim_open(), 0);
     EQUAL(toy_states, 0);
+    toy_over();
     end();
 }
 #else

@@ -12,6 +12,7 @@
 #define LIFE_H
 
 #include "choices.h"
+#include "toy_ssl.h"
 
 enum { MOST_PEERS = 48, MOST_CONNS = 96, DOORS = 4, MOST_ENTRIES = 512,
        MOST_SERVICES = 4 };
@@ -38,6 +39,8 @@ typedef struct {
     size_t planned;
     buffer wire, heard;         /* over the toy: to be sent, from `wired` on, */
     size_t wired, unwrapped;    /* and what came, whose records are read */
+    toy_heard secret;           /* the same over TLS */
+    int answers;                /* it was called, so over TLS it is the server */
     buffer sent, got;
     size_t cut;                 /* of what was sent: delivered */
     size_t compared;            /* of what it got */
@@ -103,7 +106,8 @@ typedef struct {
     buffer out;                 /* what the blocks point into */
     int wild;                   /* resets, garbage, times that are short */
     int large;
-    int toy;                    /* connections are over toy.h's transport */
+    int toy;                    /* connections are over toy.h's transport, or 2:
+                                   over TLS, with toy_ssl.h's objects */
     int faults;                 /* 1: one is to come; 2: have been */
     const injected_fault *fault;
     int acts;                   /* of peers, in this turn's wait */
@@ -112,7 +116,7 @@ typedef struct {
     uint32_t max_rows, services;
     uint32_t waits[MOST_SERVICES];      /* harvests of others that rows of a
                                            service have waited for */
-    uint64_t rows, opened, closed, shutdowns_failed;
+    uint64_t rows, opened, closed, failed, shutdowns_failed;
     int gathering;
 } life_t;
 
@@ -126,6 +130,12 @@ extern int life_trace;          /* say what happens, on stderr */
 
 /* One life, on this backend, from beginning to end: each CHECK holds. */
 void live(choices *c, const char *backend);
+
+/* How much longer output may become that the socket has refused. */
+static inline size_t life_slack(void)
+{
+    return life.toy == 2 ? 1000 + toy_ways.flight : life.toy ? 64 : 0;
+}
 
 /* life_peers.c */
 int peers_act(void);

@@ -139,16 +139,31 @@ static int send_wire(peer *p)
     return p->wired > before;
 }
 
+/* Over TLS a peer that calls is the client, and one that is called the
+ * server, which need not wait for the hello. */
+static void greet(peer *p)
+{
+    if (life.toy == 1)
+        append(&p->wire, "h", 1);
+    else if (p->answers)
+        toy_record(&p->wire, 's', NULL, 0);
+    else
+        toy_greet(&p->wire);
+}
+
 static int toy_sends(peer *p, size_t size)
 {
     if (p->ended || p->cannot_send)
         return 0;
     if (!p->wire.size)
-        append(&p->wire, "h", 1);
+        greet(p);
     int moved = send_wire(p);
     if (p->wired < p->wire.size || !size || p->says_bye)
         return moved;
-    toy_wrap(&p->wire, p->plan.bytes + p->planned, size);
+    if (life.toy == 2)
+        toy_data(&p->wire, p->plan.bytes + p->planned, size);
+    else
+        toy_wrap(&p->wire, p->plan.bytes + p->planned, size);
     append(&p->sent, p->plan.bytes + p->planned, size);
     p->planned += size;
     (void)send_wire(p);
@@ -177,6 +192,17 @@ static int peer_sends(peer *p, size_t most)
     return 1;
 }
 
+static void unwrap(peer *p)
+{
+    size_t before = p->secret.plain.size;
+    if (life.toy == 1)
+        (void)toy_unwrap(&p->heard, &p->unwrapped, &p->got);
+    toy_parse(&p->secret);
+    if (p->secret.plain.size > before)
+        append(&p->got, p->secret.plain.bytes + before,
+               p->secret.plain.size - before);
+}
+
 static int peer_reads(peer *p, size_t most)
 {
     uint8_t bytes[16384];
@@ -190,11 +216,12 @@ static int peer_reads(peer *p, size_t most)
         p->is_lost = is_loss(p, n);
         if (n <= 0)
             break;
-        append(life.toy ? &p->heard : &p->got, bytes, (size_t)n);
+        append(life.toy == 2 ? &p->secret.wire
+               : life.toy ? &p->heard : &p->got, bytes, (size_t)n);
         all += (size_t)n;
     }
     if (life.toy)
-        (void)toy_unwrap(&p->heard, &p->unwrapped, &p->got);
+        unwrap(p);
     if (all)
         TRACE("peer %d gets %d\n", (int)(p - life.peers), (int)all);
     if (n == 0 && all < most && !p->got_end && !p->is_lost &&
@@ -217,7 +244,9 @@ static void peer_ends(peer *p)
     }
     if (life.toy && !p->cannot_send) {  /* behind a bye, once that is out */
         (void)toy_sends(p, 0);
-        if (!p->says_bye)
+        if (!p->says_bye && life.toy == 2)
+            toy_record(&p->wire, 'b', NULL, 0);
+        else if (!p->says_bye)
             toy_bye(&p->wire);
         p->says_bye = 1;
         (void)send_wire(p);
@@ -349,6 +378,7 @@ void peers_accept(void)
             if (fd < 0)
                 break;
             new_peer(fd, ntohs(name.in.sin_port), &d->policy);
+            life.peers[life.peer_count - 1].answers = 1;
             TRACE("peer %d accepts at %d\n", life.peer_count - 1, i);
         }
     }

@@ -205,7 +205,7 @@ void check_drained(uint64_t id)
     CHECK(k->was_over);
     k->told_blocked = 0;
     check_service(k);
-    uint64_t slack = life.toy ? TOY_SLACK : 0;
+    uint64_t slack = life_slack();
     /* while a row waits for its service's turn, more may be queued; and so
      * behind a switch, which sends what was logged before */
     uint64_t most = life.services == 1 && !k->switched ? k->policy.low_water
@@ -262,6 +262,8 @@ static int explains(const conn *k, int error)
         return is == PLAIN_TOO_LONG ||
                (is == PLAIN_BROKEN && k->policy.framing.kind == PMX_SCANNER);
     case EPROTO:
+        if (life.toy == 2 && (matter & (WAS_RESET | WAS_CUT) || !k->opened))
+            return 1;           /* a cut, or a handshake that failed */
         return p && p->cut < p->sent.size &&
                (p->ended || draining ||
                 plain_cut(&k->policy.framing, p->sent.bytes + p->cut,

@@ -70,6 +70,8 @@ static pmx_policy some_policy(void)
     p.close_ns = some_time(life.c);
     p.connect_ns = some_time(life.c);
     p.service = choose(life.c, life.services);
+    p.tls = life.toy == 2;
+    p.handshake_ns = life.toy == 2 ? some_time(life.c) : -1;
     if (once_in(life.c, 4)) {
         p.replies = some_framing(life.c).framing;
         p.replies.other = 1;
@@ -99,11 +101,6 @@ static int listen_on_ours(door *d, int backlog)
     return error;
 }
 
-static void use_toy(pmx__rules *rules)
-{
-    rules->transport = toy_instead(rules->transport);
-}
-
 static void user_listens(void)
 {
     int i = (int)choose(life.c, DOORS);
@@ -113,6 +110,8 @@ static void user_listens(void)
     d->policy = some_policy();
     d->policy.max_connections = once_in(life.c, 3) ? 1 + choose(life.c, 3) : 0;
     d->policy.max_per_peer = once_in(life.c, 4) ? 1 + choose(life.c, 3) : 0;
+    if (life.toy == 2)
+        d->policy.max_handshakes = choose(life.c, 3);
     d->at = (pmx_endpoint){.host = i ? "::1" : "127.0.0.1"};
     if (i > 1) {
         snprintf(d->path, sizeof d->path, "%s", i == 2 ? "@pymux" : "/pymux");
@@ -133,8 +132,8 @@ static void user_listens(void)
     pmx_address name;
     EQUAL(pmx_listener_address(life.mux, d->id, &name), 0);
     d->at.port = name.port;
-    if (life.toy)
-        use_toy(pmx__find_listener(life.mux, d->id)->rules);
+    if (life.toy == 1)
+        toy_instead(pmx__find_listener(life.mux, d->id)->rules);
     TRACE("door %d is open\n", i);
 }
 
@@ -185,8 +184,8 @@ static void user_connects(void)
         CHECK(life.faults || error == -EMFILE || error == 1);
         return;
     }
-    if (life.toy)
-        use_toy(pmx__find(life.mux, k->id)->rules);
+    if (life.toy == 1)
+        toy_instead(pmx__find(life.mux, k->id)->rules);
     life.conn_count++;
     TRACE("conn %d connects\n", life.conn_count - 1);
 }
@@ -280,7 +279,7 @@ static void note_output(conn *k, const uint8_t *bytes, size_t size)
 {
     int owed = is_owed(k);
     size_t got = k->peer >= 0 ? life.peers[k->peer].got.size : 0;
-    size_t slack = life.toy ? TOY_SLACK : 0;
+    size_t slack = life_slack();
     if (k->closed_by_user || k->ended_by_user || k->told_closed)
         return;
     append(&k->expected, bytes, size);

@@ -8,8 +8,7 @@ static void serve(world *w, const pmx_policy *p, uint32_t rows, uint64_t arena)
 {
     world_begin(w, rows, arena);
     world_listen(w, p);
-    pmx__rules *rules = pmx__find_listener(w->mux, w->listener)->rules;
-    rules->transport = toy_instead(rules->transport);
+    toy_instead(pmx__find_listener(w->mux, w->listener)->rules);
 }
 
 static void over(world *w)

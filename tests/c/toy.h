@@ -14,8 +14,8 @@ enum { TOY_SLACK = 64 };        /* how much longer refused output becomes */
 extern const pmx__transport toy_tcp, toy_unix;
 extern int toy_states;          /* connections that have not ended */
 
-/* The toy in the place of a transport; for all that a mux will listen to. */
-const pmx__transport *toy_instead(const pmx__transport *transport);
+/* The toy in the place of the transport of these rules. */
+void toy_instead(pmx__rules *rules);
 
 /* A peer's side. What it says, and what it hears, as it goes over the wire. */
 void toy_wrap(buffer *wire, const void *bytes, size_t size);

@@ -382,10 +382,10 @@ static void portable_step(pmx_tls_work *work)
     memmove(b->out.bytes, b->out.bytes + work->made, b->out.size);
 }
 
-static void adopt(world *w)
+void toy_adopt(pmx_mux *mux, const pmx_turn *t)
 {
-    for (uint32_t k = 0; k < w->t.waiting_count; k++) {
-        const pmx_waiting *row = &w->t.waiting[k];
+    for (uint32_t k = 0; k < t->waiting_count; k++) {
+        const pmx_waiting *row = &t->waiting[k];
         uint64_t object = PMX_TLS_REFUSED;
         if (!toy_ways.refuse) {
             SSL *s = new_object(!row->outgoing);
@@ -398,14 +398,24 @@ static void adopt(world *w)
                 object = PMX_TLS_PORTABLE;
             }
         }
-        EQUAL(pmx_tls_adopt(w->mux, &row->id, &object, 1), 0);
+        EQUAL(pmx_tls_adopt(mux, &row->id, &object, 1), 0);
     }
+}
+
+static void adopt(world *w)
+{
+    toy_adopt(w->mux, &w->t);
+}
+
+void toy_use(void)
+{
+    use();
+    pmx_tls_portable(portable_step);
 }
 
 void toy_secure(world *w)
 {
-    use();
-    pmx_tls_portable(portable_step);
+    toy_use();
     w->adopt = adopt;
 }
 

@@ -28,6 +28,10 @@ extern toy_manner toy_ways;
 extern long toy_steps;          /* of all objects */
 extern long toy_written;        /* plaintext bytes that were encrypted */
 
+/* The core is to have these functions; and connections of a turn these
+ * objects. */
+void toy_use(void);
+void toy_adopt(pmx_mux *mux, const pmx_turn *t);
 /* From now on connections of the world get such objects when they wait. */
 void toy_secure(world *w);
 /* Free the objects of all worlds. */

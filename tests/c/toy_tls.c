@@ -191,9 +191,9 @@ const pmx__transport toy_unix = {
     .end = toy_end,
 };
 
-const pmx__transport *toy_instead(const pmx__transport *transport)
+void toy_instead(pmx__rules *rules)
 {
-    return transport->arrives_at_once ? &toy_unix : &toy_tcp;
+    rules->transport = rules->transport->arrives_at_once ? &toy_unix : &toy_tcp;
 }
 
 /* --- a peer's side -------------------------------------------------------- */
