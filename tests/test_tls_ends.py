@@ -111,6 +111,27 @@ def test_a_reset_stays_a_reset(noted, papers):
     assert handler.errors() == [errno.ECONNRESET]
 
 
+def test_what_stands_before_a_bad_record_is_delivered_once(noted, papers):
+    server, handler = noted
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    made = papers.client().wrap_bio(incoming, outgoing, server_hostname=NAME)
+    with util.connect(server.address) as sock:
+        done = False
+        while not done:
+            try:
+                made.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                sock.sendall(outgoing.read())
+                incoming.write(sock.recv(65536))
+        made.write(b"one\ntwo\n")
+        sock.sendall(outgoing.read() + b"\x17\x03\x03\x00\x20" + b"z" * 32)
+        wait_until(lambda: handler.ended)
+    ((_, error),) = handler.ended
+    assert type(error) is ssl.SSLError
+    assert server.stats().messages_in == 2
+
+
 def test_a_bad_record_ends_the_connection_with_the_reason(noted, papers):
     server, handler = noted
     with secure(server.address, papers.client()) as peer:
@@ -122,7 +143,7 @@ def test_a_bad_record_ends_the_connection_with_the_reason(noted, papers):
         wait_until(lambda: handler.ended)
     ((_, error),) = handler.ended
     assert type(error) is ssl.SSLError
-    assert "MAC" in error.reason or "RECORD" in error.reason
+    assert "record" in str(error)
 
 
 # --- this side ends ------------------------------------------------------------------

@@ -5,7 +5,7 @@ import datetime
 import socket
 import ssl
 
-import trustme
+import pytest
 
 from .util import connect
 
@@ -19,6 +19,7 @@ class Papers:
     """
 
     def __init__(self):
+        trustme = pytest.importorskip("trustme")  # not on PyPy: see pyproject.toml
         self.ca = trustme.CA()
 
     def certificate(self, *names, **options):

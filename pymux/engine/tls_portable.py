@@ -9,6 +9,7 @@ signal's handler, leaves the harvest too.
 from __future__ import annotations
 
 import ssl
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,14 @@ __all__ = ["OF_MUX", "Portable"]
 
 # The TLS of each mux that has any, by the core's mux.
 OF_MUX: weakref.WeakValueDictionary[Any, Tls] = weakref.WeakValueDictionary()
+
+# PyPy leaves OpenSSL's errors in the queue of the thread, where those of one object
+# would be taken for those of the next.
+CLEAR_ERRORS: Any = None
+if sys.implementation.name == "pypy":
+    from _pypy_openssl import lib as openssl  # type: ignore[import-not-found]
+
+    CLEAR_ERRORS = openssl.ERR_clear_error
 
 RECORD = 16384  # the plaintext of a record; a memory BIO keeps its largest size
 GOES_ON, DONE, FAILED = lib.PMX_TLS_GOES_ON, lib.PMX_TLS_DONE, lib.PMX_TLS_FAILED
@@ -159,8 +168,10 @@ def _step(work: Any) -> None:
     portable = None if tls is None else tls.kept.get(work.id)
     if tls is None or not isinstance(portable, Portable):
         return  # the mux is being collected
-    result = FAILED
+    result, portable.got = FAILED, 0
     try:
+        if CLEAR_ERRORS is not None:
+            CLEAR_ERRORS()
         if work.id not in tls.causes:  # what has failed fails again
             result = _do(portable, work)
     except BaseException as error:
