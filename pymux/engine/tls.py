@@ -35,10 +35,6 @@ REFUSED = int(lib.PMX_TLS_REFUSED)
 HANDSHAKES = lib.PMX_HANDSHAKES
 MANY = 64  # roles of outgoing connections, from which unused ones are dropped
 
-# The objects of each open mux, by the core's mux: a garbage collector that finds an
-# engine must not free what the core still uses, before the core is closed.
-KEPT: dict[Any, dict[int, Any]] = {}
-
 
 class Role:
     """What connections of one number have in common.
@@ -92,7 +88,6 @@ class Tls:
         self.causes: dict[int, BaseException] = {}
         self.views: dict[int, Any] = {}
         self.struck: BaseException | None = None
-        KEPT[c] = self.kept
         OF_MUX[c] = self  # last: now it is made
 
     # --- contexts -----------------------------------------------------------
@@ -237,7 +232,6 @@ class Tls:
     def forget_all(self) -> None:
         """Let go of everything: the core has closed."""
         OF_MUX.pop(self._c, None)
-        KEPT.pop(self._c, None)
         self.kept.clear()
         self._addresses.clear()
         self.causes.clear()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ssl
 import sys
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from .._core import ffi, lib
@@ -21,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OF_MUX", "Portable"]
 
-# The TLS of each mux that has any, by the core's mux.
-OF_MUX: weakref.WeakValueDictionary[Any, Tls] = weakref.WeakValueDictionary()
+# The TLS of each open mux that has any, by the core's mux. A garbage collector that
+# finds an engine does not find what the core still uses.
+OF_MUX: dict[Any, Tls] = {}
 
 # PyPy leaves OpenSSL's errors in the queue of the thread, where those of one object
 # would be taken for those of the next.
@@ -35,7 +35,7 @@ if sys.implementation.name == "pypy":
 RECORD = 16384  # the plaintext of a record; a memory BIO keeps its largest size
 GOES_ON, DONE, FAILED = lib.PMX_TLS_GOES_ON, lib.PMX_TLS_DONE, lib.PMX_TLS_FAILED
 READ, WRITE, BYE = lib.PMX_TLS_READ, lib.PMX_TLS_WRITE, lib.PMX_TLS_BYE
-TAKE = lib.PMX_TLS_TAKE
+SHAKE = lib.PMX_TLS_SHAKE
 
 
 class Portable:
@@ -69,7 +69,7 @@ class Portable:
         """Take in what the peer has sent."""
         self._in.write(data)
         if self._hello is not None and len(self._hello) < MOST:
-            self._hello += data
+            self._hello += bytes(data)
 
     def shake(self) -> bool:
         """Go on with the handshake. True if it is done."""
@@ -82,32 +82,39 @@ class Portable:
             self._hello = None
         return True
 
-    def read(self, to: memoryview) -> bool:
+    def read(self, to: Any) -> bool:
         """Decrypt into `to`. True if the peer's stream is over behind what was read.
 
         `got` counts the bytes, also where an error follows them. Fewer than `to` has
         room for: there are no more.
         """
-        self.got = len(to[: len(self._early)])
-        if self.got:
-            to[: self.got] = self._early[: self.got]
-            self._early = self._early[self.got :]
-        while self.got < len(to):
-            try:
-                size = self.object.read(len(to) - self.got, to[self.got :])
-            except ssl.SSLWantReadError:
-                return False
-            except ssl.SSLZeroReturnError:
-                return True
-            if not size:
-                return True
-            self.got += size
+        self.got, room, read = 0, len(to), self.object.read
+        if self._early:
+            early = self._early[:room]
+            self._early = self._early[room:]
+            self.got = len(early)
+            to[: self.got] = early
+        try:
+            while self.got < room:
+                rest = memoryview(to)[self.got :] if self.got else to
+                size = read(room - self.got, rest)
+                if not size:
+                    return True
+                self.got += size
+                if not self._in.pending and not self.object.pending():
+                    return False  # without the error that a further call raises
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLZeroReturnError:
+            return True
         return False
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: Any) -> None:
         """Encrypt all of it."""
-        while data:
-            data = data[self.object.write(data) :]
+        size = self.object.write(data)
+        while size < len(data):
+            data = memoryview(data)[size:]
+            size = self.object.write(data)
 
     def say_bye(self) -> None:
         """Say the end of our stream.
@@ -126,28 +133,32 @@ class Portable:
             if rest:
                 self._in.write(rest)
 
+    def has_output(self) -> bool:
+        """True if something is to be sent."""
+        return self._out.pending > 0
+
     def take(self, room: int) -> bytes:
         """Return what is to be sent, `room` bytes at most."""
         return self._out.read(room)
 
 
-def _do(portable: Portable, work: Any) -> int:
+def _do(portable: Portable, step: int, work: Any) -> int:
     """Do one step; return an `enum pmx_tls_is`."""
-    step, size = work.step, work.in_size
-    given = memoryview(ffi.buffer(getattr(work, "in"), size) if size else b"")
-    if step == WRITE:
-        portable.write(given)
-    elif step == BYE:
-        portable.say_bye()
-    elif step != TAKE:
+    size = work.in_size
+    if step == READ:
         if size:
-            portable.feed(given)
-        if step == READ:
-            if portable.read(memoryview(ffi.buffer(work.to, work.room))):
-                return DONE
-        elif portable.shake():
+            portable.feed(ffi.buffer(getattr(work, "in"), size))
+        return DONE if portable.read(ffi.buffer(work.to, work.room)) else GOES_ON
+    if step == WRITE:
+        portable.write(ffi.buffer(getattr(work, "in"), size))
+    elif step == SHAKE:
+        if size:
+            portable.feed(ffi.buffer(getattr(work, "in"), size))
+        if portable.shake():
             work.resumed = bool(portable.object.session_reused)
             return DONE
+    elif step == BYE:
+        portable.say_bye()
     return GOES_ON
 
 
@@ -164,21 +175,21 @@ def _struck(kind: Any, error: BaseException, trace: Any) -> None:
 @ffi.def_extern(name="pymux_tls", onerror=_struck)  # type: ignore[untyped-decorator]
 def _step(work: Any) -> None:
     """Called by the core, which has set that the step has failed."""
-    tls = OF_MUX.get(work.mux)
-    portable = None if tls is None else tls.kept.get(work.id)
-    if tls is None or not isinstance(portable, Portable):
-        return  # the mux is being collected
+    id, step = work.id, work.step
+    tls = OF_MUX[work.mux]
+    portable = tls.kept[id]
     result, portable.got = FAILED, 0
     try:
         if CLEAR_ERRORS is not None:
             CLEAR_ERRORS()
-        if work.id not in tls.causes:  # what has failed fails again
-            result = _do(portable, work)
+        if id not in tls.causes:  # what has failed fails again
+            result = _do(portable, step, work)
     except BaseException as error:
-        tls.fail(work.id, error)
-    if work.step == READ:
+        tls.fail(id, error)
+    if portable.got:
         work.got = portable.got
-    made = portable.take(work.out_room)  # an alert too
-    ffi.memmove(work.out, made, len(made))
-    work.made = len(made)
+    if portable.has_output():  # an alert too
+        made = portable.take(work.out_room)
+        work.made = size = len(made)
+        ffi.memmove(work.out, made, size)
     setattr(work, "is", result)
