@@ -46,13 +46,13 @@ class Peer:
 
 
 def live(mux, peer):
-    """The first batch that has anything to tell; None once the peer has lost us."""
+    """The first batch that has anything to tell; False once the peer has lost us."""
     while True:
         peer.pump()
         if batch := mux.harvest(0.01):
             return batch
         if peer.over:
-            return None
+            return False
 
 
 @needs_tracing
@@ -69,8 +69,8 @@ def test_no_place_in_a_handshake_loses_a_connection(papers, secured_by):
                 messages, lost = [], False
                 while not messages and not lost:
                     batch = live(mux, peer) if batch is None else batch
-                    lost = batch is None or bool(batch.closed)
-                    messages += [] if batch is None else batch.messages
+                    lost = not batch or bool(batch.closed)
+                    messages += batch.messages if batch else []
                     batch = None
                 if secured_by == "adopted":
                     assert messages == [b"hello"], where
