@@ -11,6 +11,7 @@ OpenSSL, and brings none. A portable connection is driven through its `SSLObject
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 import sysconfig
@@ -171,13 +172,8 @@ def _take_functions() -> str | None:
 
 def _linked_by_ssl() -> str | None:
     """Return the path of the extension that links OpenSSL; None: the interpreter."""
-    if sys.implementation.name == "pypy":
-        import _pypy_openssl  # type: ignore[import-not-found]
-
-        return str(_pypy_openssl.__file__)
-    import _ssl
-
-    return getattr(_ssl, "__file__", None)
+    name = "_pypy_openssl" if sys.implementation.name == "pypy" else "_ssl"
+    return getattr(importlib.import_module(name), "__file__", None)
 
 
 def _names() -> list[str]:

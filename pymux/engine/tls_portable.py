@@ -8,6 +8,7 @@ signal's handler, leaves the harvest too.
 
 from __future__ import annotations
 
+import importlib
 import ssl
 import sys
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,7 @@ OF_MUX: dict[Any, Tls] = {}
 # would be taken for those of the next.
 CLEAR_ERRORS: Any = None
 if sys.implementation.name == "pypy":
-    from _pypy_openssl import lib as openssl  # type: ignore[import-not-found]
-
-    CLEAR_ERRORS = openssl.ERR_clear_error
+    CLEAR_ERRORS = importlib.import_module("_pypy_openssl").lib.ERR_clear_error
 
 RECORD = 16384  # the plaintext of a record; a memory BIO keeps its largest size
 GOES_ON, DONE, FAILED = lib.PMX_TLS_GOES_ON, lib.PMX_TLS_DONE, lib.PMX_TLS_FAILED
@@ -172,7 +171,6 @@ def _struck(kind: Any, error: BaseException, trace: Any) -> None:
             tls.fail(work.id, error)
 
 
-@ffi.def_extern(name="pymux_tls", onerror=_struck)  # type: ignore[untyped-decorator]
 def _step(work: Any) -> None:
     """Called by the core, which has set that the step has failed."""
     id, step = work.id, work.step
@@ -193,3 +191,6 @@ def _step(work: Any) -> None:
         work.made = size = len(made)
         ffi.memmove(work.out, made, size)
     setattr(work, "is", result)
+
+
+ffi.def_extern(name="pymux_tls", onerror=_struck)(_step)
