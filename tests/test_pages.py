@@ -11,10 +11,12 @@ The comment before a block tells how it is tried:
 - `beside`: the same, beside a block that is a file and serves.
 - `file`: it is a file that other blocks of its page use, kept under that name.
 - `in_ci`: it is a command that .ci/run runs as it stands.
+- `tls`: with `send`, the client speaks TLS.
 - `named`: commands for those who work on pymux; the files and targets that they name
   exist.
 
-Programs and commands name port 8093; a free one takes its place.
+Programs and commands name port 8093; a free one takes its place. The files cert.pem,
+key.pem (for localhost and 127.0.0.1) and ca.pem are there.
 """
 
 import contextlib
@@ -31,6 +33,8 @@ from typing import NamedTuple
 import pytest
 
 from . import util
+from .tls import ends, secure
+from .tls_peers import write
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -83,13 +87,17 @@ def port():
 
 
 @pytest.fixture
-def run(tmp_path, port):
+def run(tmp_path, port, papers):
     """Starts a block, in a directory with its page's files, on the free port."""
     # Not a link: a virtual environment's python finds its home by its own path.
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
+    cert, key = write(papers.certificate(), tmp_path)
+    os.rename(cert, tmp_path / "cert.pem")
+    os.rename(key, tmp_path / "key.pem")
+    papers.ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     env = dict(os.environ, PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}")
 
     with contextlib.ExitStack() as stack:
@@ -160,13 +168,21 @@ def test_every_block_says_how_it_is_tried(block):
 
 
 @pytest.mark.parametrize("block", those_with("expect") + those_with("expect_hex"))
-def test_a_block_that_serves(block, run, port):
+def test_a_block_that_serves(block, run, port, papers):
     if "numpy" in block.text:
         pytest.importorskip("numpy")
     if "pymux.aio" in block.text and util.NO_GUESTS:
         pytest.skip(util.WHY_NO_GUESTS)
     sent, expected = exchanged(block.how)
     process = run(block)
+    if "tls" in block.how:
+        connect_when_it_serves(port, process).close()
+        with secure(("127.0.0.1", port), papers.client()) as sock:
+            sock.sendall(sent)
+            assert util.recv_exactly(sock, len(expected)) == expected
+            ends(sock)
+        stop(process)
+        return
     with connect_when_it_serves(port, process) as sock:
         sock.sendall(sent)
         if "at_stop" not in block.how:

@@ -47,7 +47,8 @@ class Limits:
             + max(max_output, its answers to one batch) * 17 / 16   # queued
             + the largest answer + 128 KiB
             + max(max_size + 68 KiB, arena_size)         # not yet a message
-            + high_water + arena_size)       # messages a coroutine has not taken
+            + high_water + arena_size        # messages a coroutine has not taken
+            + 200,000 over TLS)
 
     An idle connection has the first line of its sum only. Batches whose views
     are kept (`Stats.arenas_held`) come on top, as do the objects that handlers
