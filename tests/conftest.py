@@ -31,11 +31,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items):
-    """Mark the tests that run on every backend whatever PYMUX_BACKEND says."""
+def pytest_collection_modifyitems(config, items):
+    """Mark the tests that run on every backend whatever PYMUX_BACKEND says, and skip
+    those that take minutes."""
+    scans = "scan" in config.getoption("markexpr")
     for item in items:
         if "backend" in item.fixturenames:
             item.add_marker("each_backend")
+        if "scan" in item.keywords and not scans:
+            item.add_marker(pytest.mark.skip(reason="only with -m scan"))
 
 
 # The imports of the first mux may open a file for good, as libffi does below ctypes.
