@@ -80,6 +80,7 @@ class Connections(Turns):
     name: str
     serving: ServiceState
     stale: bool
+    tls: Tls | None
 
     def __init__(self, c: Any, arenas: Arenas, objects: Objects) -> None:
         super().__init__(c, arenas)

@@ -90,6 +90,7 @@ class Engine(Batches):
     handlers: Any
     on_callback_error: Callable[[BaseException, str], None] | None
     timers: Timers
+    tls: Tls | None
 
     def __init__(
         self,

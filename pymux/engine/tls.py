@@ -51,10 +51,10 @@ class Role:
     def __init__(
         self, context: ssl.SSLContext, server_side: bool, hostname: str | None
     ) -> None:
-        self.context = context
-        self.server_side = server_side
-        self.hostname = hostname
-        self.uses = 0
+        self.context: ssl.SSLContext = context
+        self.server_side: bool = server_side
+        self.hostname: str | None = hostname
+        self.uses: int = 0
 
 
 class Tls:

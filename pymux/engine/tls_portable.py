@@ -53,7 +53,7 @@ class Portable:
     ) -> None:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
-        self.got = 0
+        self.got: int = 0
         self.server_name = server_hostname
         self._hello = b"" if server_side else None
         self._early = b""  # plaintext that the object had when our stream ended
@@ -87,7 +87,8 @@ class Portable:
         `got` counts the bytes, also where an error follows them. Fewer than `to` has
         room for: there are no more.
         """
-        self.got, room, read = 0, len(to), self.object.read
+        self.got = 0
+        room, read = len(to), self.object.read
         if self._early:
             early = self._early[:room]
             self._early = self._early[room:]
