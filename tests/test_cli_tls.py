@@ -206,6 +206,16 @@ def test_a_wrong_name_is_one_line(pymux_command, serve, papers, tmp_path, files)
     assert not err.endswith(".\n")
 
 
+def test_an_expired_certificate_is_one_line(
+    pymux_command, serve, papers, tmp_path, files
+):
+    cert, key = write(papers.expired(), tmp_path, "expired")
+    server = serve("--cert", cert, "--key", key)
+    where = f"tls://localhost:{port_of(server)}"
+    line = f"the certificate of {where} is refused: certificate has expired\n"
+    assert talk(pymux_command, where, "--ca", "ca.pem") == (1, b"", line)
+
+
 @pytest.mark.parametrize("handler", ["upper", "plain:greet"])
 def test_a_server_of_plain_text_is_one_line(
     pymux_command, serve, tmp_path, files, handler
