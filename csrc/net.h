@@ -66,6 +66,9 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer);
 void pmx__keep_alive(pmx_sock sock, const pmx_policy *policy);
 /* The same with the other options of the policy. */
 void pmx__set_options(pmx_sock sock, const pmx_policy *policy);
+/* Acknowledge now what has been received, where the OS would wait for an answer
+ * to go with it. Nothing where it offers no such option. */
+void pmx__acknowledge(pmx_sock sock);
 /* Begin to connect, from `source` unless its size is 0. 0: done; -EINPROGRESS: on its way; -EAGAIN: not now, as a
  * Unix backlog is full or the system is short of something. */
 int pmx__dial(const pmx__target *source, const pmx__target *target,

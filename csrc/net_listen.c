@@ -228,3 +228,12 @@ int pmx__accept(pmx_sock listener, pmx_sock *sock, pmx__target *peer)
 #endif
     return error;
 }
+
+void pmx__acknowledge(pmx_sock sock)
+{
+#ifdef TCP_QUICKACK
+    pmx__set_option(sock, IPPROTO_TCP, TCP_QUICKACK, 1);
+#else
+    (void)sock;
+#endif
+}

@@ -170,6 +170,9 @@ static int64_t shake_hands(pmx_mux *mux, uint32_t slot, int *resumed)
     }
 }
 
+/* A peer whose last flight gets no answer may hold its first data back until
+ * that flight is acknowledged (Nagle), and the OS waits for an answer before it
+ * acknowledges: 40 ms on Linux. So the end of a handshake acknowledges. */
 void pmx__shake(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -185,6 +188,8 @@ void pmx__shake(pmx_mux *mux, uint32_t slot)
     }
     mux->shakes++;
     int64_t is = shake_hands(mux, slot, &resumed);
+    if (is == 1 && !mux->tls->in_size && !c->rules->transport->arrives_at_once)
+        pmx__acknowledge(c->sock);
     if (is == 1 && pmx__keep(mux, c->at.tls))
         is = -ENOMEM;
     mux->tls->in_size = 0;

@@ -11,6 +11,7 @@ import errno
 import gc
 import json
 import os
+import ssl
 import sys
 import time
 
@@ -44,6 +45,13 @@ def descriptors():
         return 0
 
 
+def name_of(error):
+    """ECONNRESET and so on; of an error of TLS its reason: its number is OpenSSL's."""
+    if isinstance(error, ssl.SSLError):
+        return error.reason or type(error).__name__
+    return errno.errorcode[error.errno]
+
+
 class Handler:
     """Answers as it is asked to, and counts by which errors connections end.
 
@@ -72,8 +80,18 @@ class Handler:
 
     def closed(self, conn, error):
         self.everybody.discard(conn)
-        name = errno.errorcode[error.errno] if error else "end"
+        name = "end" if error is None else name_of(error)
         self.ends[name] = self.ends.get(name, 0) + 1
+
+
+def secured(certificate=None, num_tickets=2):
+    """A context of a server with a certificate and its key in one file, or None."""
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.num_tickets = num_tickets
+    return context
 
 
 async def sleeper(conn):
@@ -99,6 +117,7 @@ def main():
         handler,
         ("127.0.0.1", 0),
         framing=FRAMINGS[kind](**sizes),
+        ssl=secured(**options.get("tls", {})),
         limits=pymux.Limits(**options.get("limits", {})),
         backend=options.get("backend"),
         drain_timeout=0,
