@@ -1,0 +1,231 @@
+"""What floods of records and of handshakes cost a server over TLS: bounded memory and
+time, and peers that behave are served."""
+
+import contextlib
+import hmac
+import random
+import socket
+import struct
+import sys
+
+import pytest
+
+from . import bounds, handshakes, util
+from .flooding import KIB, MIB
+from .hostile import DATA, HEAD, Hostile, padded, record, records_of
+from .tls import secure
+
+pytestmark = [
+    pytest.mark.usefixtures("secured_by"),
+    pytest.mark.skipif(sys.platform != "linux", reason="processes as Linux has"),
+]
+EACH = 0.002  # seconds of a processor for a record; it takes a hundredth of that
+LIMITS = {"max_output": 4 * MIB}
+
+
+class Flooded:
+    """A server in a process of its own, and an honest peer."""
+
+    def __init__(self, server, honest):
+        self.server = server
+        self.address = server.address
+        self.honest = honest
+        self.before = server.figures()
+
+    def serves(self):
+        """Assert that the honest peer is served, and gets its own bytes alone."""
+        message = random.randbytes(2000).hex().encode() + b"\n"
+        self.honest.sendall(message)
+        assert util.recv_exactly(self.honest, len(message)) == message
+
+    def costs(self, memory, records):
+        """Assert that so many bytes and so many records' time were not exceeded."""
+        self.serves()
+        figures = self.server.figures()
+        spent = figures["cpu"] - self.before["cpu"]
+        assert spent < 1 + EACH * records, f"{spent:.2f} s for {records} records"
+        self.server.within(bounds.FIXED + memory)
+        return figures
+
+
+@pytest.fixture
+def flooded(papers, backend):
+    with (
+        handshakes.tls_server(papers, backend, limits=LIMITS) as server,
+        secure(server.address, papers.client()) as honest,
+    ):
+        flooded = Flooded(server, honest)
+        flooded.serves()
+        server.idle = server.figures("collect")["resident"]
+        yield flooded
+
+
+def tries_to_send(sock, data, patience=1.0):
+    """Send while the other end takes something, or until it has reset: bytes taken."""
+    sock.settimeout(patience)
+    view, sent = memoryview(data), 0
+    with contextlib.suppress(OSError):
+        while sent < len(data):
+            sent += sock.send(view[sent : sent + 65536])
+    return sent
+
+
+# --- records -------------------------------------------------------------------------
+
+
+def test_a_million_bytes_in_records_of_one_byte_cost_what_records_cost(flooded):
+    with Hostile(flooded.address, "TLSv1.2") as peer:
+        once = b"".join(peer.sealed(DATA, b"x") for _ in range(3000))
+        once += peer.sealed(DATA, b"\n")
+        peer.say(once)
+        peer.hears(b"x" * 3000 + b"\n")
+        flooded.costs(256 * KIB, 3001)
+
+
+def expand(secret, label, size):
+    """HKDF-Expand-Label of RFC 8446, for one block of SHA-256."""
+    label = b"tls13 " + label
+    info = struct.pack(">HB", size, len(label)) + label + b"\0\1"
+    return hmac.digest(secret, info, "sha256")[:size]
+
+
+def updates(peer, count, wanted):
+    """So many KeyUpdates of a peer that has said nothing under its keys. tlslite's
+    would take a minute."""
+    aead = pytest.importorskip("cryptography.hazmat.primitives.ciphers.aead")
+    secret = bytes(peer.session.cl_app_secret)
+    plain = b"\x18\0\0\1" + bytes([wanted]) + b"\x16"
+    head = b"\x17\3\3" + (len(plain) + 16).to_bytes(2, "big")
+    for _ in range(count):
+        key, nonce = expand(secret, b"key", 32), expand(secret, b"iv", 12)
+        yield head + aead.ChaCha20Poly1305(key).encrypt(nonce, plain, head)
+        secret = expand(secret, b"traffic upd", 32)
+
+
+@pytest.mark.parametrize("wanted", [False, True], ids=["not wanted", "wanted"])
+def test_updates_of_keys_that_nobody_reads_are_bounded(flooded, wanted):
+    with Hostile(flooded.address) as peer:
+        data = b"".join(updates(peer, 40_000, wanted))
+        size = len(data) // 40_000
+        sent = tries_to_send(peer.raw, data)
+        figures = flooded.costs(2 * MIB, sent // size)
+        assert figures["tls_failed"] == 0
+    flooded.server.until(lambda f: f["connections"] == 1)
+    flooded.serves()
+
+
+def test_a_peer_that_wants_keys_and_reads_nothing_is_paused(flooded):
+    """Its updates ask for 27 bytes each, and its kernel takes next to nothing."""
+    with Narrow(flooded.address) as peer:
+        data = b"".join(updates(peer, 100_000, True))
+        sent = tries_to_send(peer.raw, data)
+        flooded.costs(4 * MIB, sent // (len(data) // 100_000))
+    flooded.server.until(lambda f: f["connections"] == 1)
+
+
+class Narrow(Hostile):
+    """One whose kernel keeps little of what comes."""
+
+    connects = staticmethod(util.connect_narrow)
+
+
+def test_a_record_that_never_ends_is_kept_by_many_in_bounded_memory(flooded, papers):
+    with contextlib.ExitStack() as stack:
+        context = papers.client()
+        socks = [
+            stack.enter_context(secure(flooded.address, context)) for _ in range(50)
+        ]
+        for sock in socks:
+            socket.socket.sendall(sock, b"\x17\3\3\x41\0" + bytes(16_000))
+        flooded.costs(50 * 80 * KIB, 50)
+        assert flooded.server.figures()["connections"] == 51
+
+
+# --- handshakes ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hello(papers):
+    """The message by which a client begins."""
+    return handshakes.hello(papers)[HEAD:]
+
+
+@contextlib.contextmanager
+def halves(flooded, count, data):
+    """So many peers that say the same, and no more, for a block."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            sock = stack.enter_context(util.connect(flooded.address))
+            sock.sendall(data)
+        flooded.server.until(lambda f: f["connections"] == count + 1)
+        yield
+    flooded.server.until(lambda f: f["connections"] == 1)
+
+
+def test_half_handshakes_take_what_the_documentation_says(flooded, hello):
+    with halves(flooded, 200, records_of(hello)):
+        flooded.costs(200 * 64 * KIB, 200)
+    assert flooded.server.figures()["tls_failed"] == 200
+
+
+def test_hellos_of_60_kb_that_never_end_take_no_more_than_three_times_that(
+    flooded, hello
+):
+    data = records_of(padded(hello, 60_000))
+    with halves(flooded, 50, data[:-1]):
+        flooded.costs(50 * 256 * KIB, 50)
+
+
+def test_hellos_that_only_claim_to_be_large(flooded):
+    # OpenSSL makes room for the largest that it accepts, 128 KiB
+    data = record(22, b"\1\1\xff\xff\3\3", 0x0301)
+    with halves(flooded, 50, data):
+        flooded.costs(50 * 256 * KIB, 50)
+
+
+def test_a_crowd_of_garbage_costs_no_more_than_itself(flooded):
+    chance = random.Random(15)
+    for _ in range(300):
+        with util.connect(flooded.address) as sock, contextlib.suppress(OSError):
+            sock.sendall(chance.randbytes(chance.randrange(1, 20_000)))
+    flooded.server.until(lambda f: f["connections"] == 1 and f["tls_failed"] == 300)
+    flooded.costs(0, 300)
+
+
+# --- everybody gets their own --------------------------------------------------------
+
+
+def test_among_peers_that_err_at_random_each_gets_its_own_bytes_alone(flooded, papers):
+    chance = random.Random(16)
+    context = papers.client()
+    with contextlib.ExitStack() as stack:
+        honest = [
+            stack.enter_context(secure(flooded.address, context)) for _ in range(20)
+        ]
+        for number in range(20):
+            peer = stack.enter_context(Hostile(flooded.address))
+            mine = b"hostile %d\n" % number
+            peer.say(peer.sealed(DATA, mine))
+            peer.hears(mine)
+            for k, sock in enumerate(honest):
+                sock.sendall(b"%d of %d\n" % (number, k) * chance.randrange(1, 2000))
+            bad = peer.sealed(DATA, b"x" * chance.randrange(1, 10_000))
+            at = chance.randrange(HEAD, len(bad))
+            peer.say(bad[:at] + bytes([bad[at] ^ 0x80]) + bad[at + 1 :])
+            assert peer.hears_the_end() == 20  # which it could decrypt
+            for k, sock in enumerate(honest):
+                line = b"%d of %d\n" % (number, k)
+                assert util.recv_exactly(sock, len(line)) == line
+                rest(sock, line)
+        flooded.serves()
+    flooded.server.until(lambda f: f["connections"] == 1)
+
+
+def rest(sock, line):
+    """Assert that no other line comes than this one, as often as it was sent."""
+    last = b"last\n"
+    sock.sendall(last)
+    data = b""
+    while not data.endswith(last):
+        data += sock.recv(1 << 20)
+    assert data == line * ((len(data) - len(last)) // len(line)) + last
