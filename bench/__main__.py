@@ -15,7 +15,7 @@ from .scenarios import CAPACITY, SCENARIOS, Scenario
 from .summary import Summary
 
 RESULTS = Path(__file__).parent / "results"
-QUICK_GROUPS = ("base", "lines", "numpy")
+QUICK_GROUPS = ("base", "lines", "numpy", "tls")
 SHARED = 0.1  # of a CPU, taken by others: too much to compare throughput
 SPARE_DESCRIPTORS = 64  # of a server or the load, beside its connections
 
@@ -142,7 +142,8 @@ def main(words: list[str] | None = None) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     runner.save(outcome, output)
     summary = Summary(outcome)
-    print(report.table(summary))
+    for shown in filter(None, [report.table(summary), report.tls_table(summary)]):
+        print(shown)
     if summary.others()[0] > SHARED:
         print("others were using this machine: trust CPU per message, not messages/s")
     for path in [output, *report.write(output)]:

@@ -60,7 +60,7 @@ def per_message(
         options = scenario.load_options(seconds, 0.0, 0.0)
         with counted(process.pid) as counts:
             done = subprocess.run(
-                [str(build.load()), *options, "--port", str(port)],
+                [str(build.load(scenario.tls)), *options, "--port", str(port)],
                 capture_output=True,
                 text=True,
                 check=True,

@@ -22,6 +22,14 @@ struct run run;
 
 static char buffer[RECV_MAX];
 
+void hang_up(struct conn *c)
+{
+    if (c->wire.fd >= 0)
+        wire_end(&c->wire);
+    c->wire.fd = -1;
+    c->state = CLOSED;
+}
+
 void drop(struct conn *c, enum fault fault, int error)
 {
     static const char *const names[FAULTS] = {
@@ -39,10 +47,7 @@ void drop(struct conn *c, enum fault fault, int error)
         run.pending--;
     else if (c->kind == ACTIVE)
         run.outstanding -= c->waiting;
-    if (c->fd >= 0)
-        close(c->fd);
-    c->fd = -1;
-    c->state = CLOSED;
+    hang_up(c);
     c->waiting = 0;
 }
 
@@ -67,7 +72,7 @@ void flush(struct conn *c)
 {
     while (c->unsent > 0) {
         size_t length = c->unsent < run.ring.length ? c->unsent : run.ring.length;
-        ssize_t n = send(c->fd, run.ring.request + c->put, length, 0);
+        ssize_t n = wire_send(&c->wire, run.ring.request + c->put, length);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN)
@@ -149,7 +154,7 @@ bool receive(struct conn *c, size_t limit)
     while (limit > 0) {
         size_t want = limit < run.ring.length ? limit : run.ring.length;
         want = want < RECV_MAX ? want : RECV_MAX;
-        ssize_t n = recv(c->fd, buffer, want, 0);
+        ssize_t n = wire_recv(&c->wire, buffer, want);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN)
@@ -177,33 +182,35 @@ void launch(struct conn *c)
                                 .data.ptr = c};
     struct sockaddr_in source = {.sin_family = AF_INET};
     uint32_t host = ntohl(run.server.sin_addr.s_addr);
-    int one = 1, small = SLOW_RCVBUF;
+    int one = 1, small = SLOW_RCVBUF, fd;
 
-    *c = (struct conn){.fd = c->fd, .kind = c->kind, .index = c->index,
+    *c = (struct conn){.wire.fd = -1, .kind = c->kind, .index = c->index,
                        .stamps = c->stamps, .state = CONNECTING,
                        .started = now_ns(), .next = c->index * 37 % run.ring.count};
     c->due = c->next;
     c->put = c->get = c->next > 0 ? run.ring.ends[c->next - 1] : 0;
     run.pending++;
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0) {
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || !wire_begin(&c->wire, fd, false)) {
         drop(c, REFUSED, errno);
+        if (fd >= 0)
+            close(fd);
         return;
     }
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (c->kind == SLOW)
-        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     if (host >> 24 == 127) { /* one address has 28,000 ports to give */
         source.sin_addr.s_addr = htonl(0x7f000001U + c->index % SOURCES);
-        setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-        if (bind(c->fd, (struct sockaddr *)&source, sizeof source) < 0) {
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+        if (bind(fd, (struct sockaddr *)&source, sizeof source) < 0) {
             drop(c, REFUSED, errno);
             return;
         }
     }
-    if ((connect(c->fd, (struct sockaddr *)&run.server, sizeof run.server) < 0 &&
+    if ((connect(fd, (struct sockaddr *)&run.server, sizeof run.server) < 0 &&
          errno != EINPROGRESS) ||
-        epoll_ctl(run.epoll, EPOLL_CTL_ADD, c->fd, &event) < 0)
+        epoll_ctl(run.epoll, EPOLL_CTL_ADD, fd, &event) < 0)
         drop(c, REFUSED, errno);
 }
 
@@ -213,7 +220,7 @@ static bool connected(struct conn *c)
     int error = 0;
     socklen_t length = sizeof error;
 
-    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    getsockopt(c->wire.fd, SOL_SOCKET, SO_ERROR, &error, &length);
     if (error) {
         drop(c, REFUSED, error);
         return false;
@@ -227,7 +234,7 @@ static void handle(struct conn *c, uint32_t events)
 {
     if (c->state == CLOSED || (c->state == CONNECTING && !connected(c)))
         return;
-    if (events & EPOLLOUT) {
+    if (events & EPOLLOUT || wire_shakes(&c->wire)) {
         flush(c);
         if (c->state == CLOSED)
             return;
@@ -237,12 +244,12 @@ static void handle(struct conn *c, uint32_t events)
         return;
     if (run.churning) {
         run.messages += run.measuring;
-        close(c->fd);
+        hang_up(c);
         launch(c);
     } else if (c->kind == ACTIVE && run.sending && opt.rate <= 0) {
         fill_window(c, run.progress);
     } else if (c->kind == SLOW) { /* from now on served by the clock */
-        epoll_ctl(run.epoll, EPOLL_CTL_DEL, c->fd, NULL);
+        epoll_ctl(run.epoll, EPOLL_CTL_DEL, c->wire.fd, NULL);
     }
 }
 

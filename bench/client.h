@@ -10,6 +10,7 @@
 
 #include "hist.h"
 #include "pattern.h"
+#include "wire.h"
 
 #define SECOND 1000000000U
 
@@ -18,7 +19,7 @@ enum state { CLOSED, CONNECTING, GREETING, OPEN };
 enum fault { REFUSED, LOST, WRONG, UNANSWERED, FAULTS };
 
 struct conn {
-    int fd;
+    struct wire wire;
     uint8_t kind, state;
     uint32_t index;
     uint32_t next, due;   /* ring: the message to queue, the one to be answered */
@@ -69,6 +70,9 @@ void fill_window(struct conn *c, uint64_t now);
 
 /* Takes in at most `limit` bytes; false when the connection is gone. */
 bool receive(struct conn *c, size_t limit);
+
+/* Closes the connection without a fault; state CLOSED. */
+void hang_up(struct conn *c);
 
 /* Counts the fault, keeps the first one's words, closes the connection. */
 void drop(struct conn *c, enum fault fault, int error);

@@ -25,6 +25,7 @@ class Contender:
     group: str = "base"  # scenarios name the groups that take part in them
     framing: str | None = None  # instead of the scenario's
     environment: tuple[str, ...] = ()  # of its process, each as NAME=VALUE
+    tls: bool = False
     stops: str = ""  # why it cannot take as many connections as others
 
     @property
@@ -40,18 +41,20 @@ class Contender:
                 importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:
                 return f"{package} is not installed"
-        return None
+        return build.without_tls() if self.tls else None
 
     def command(self, framing: str, options: tuple[str, ...]) -> list[str]:
         """The server's command line; a port is picked by the system."""
         if self.file.endswith(".c"):
-            start = [str(build.epoll())]
+            start = [str(build.epoll(self.tls))]
         else:
             start = [sys.executable, str(SERVERS / self.file)]
         if self.environment:
             start = ["env", *self.environment, *start]
-        framing = self.framing or framing
-        return [*start, "--framing", framing, *self.options, *options]
+        start += ["--framing", self.framing or framing]
+        if self.tls:
+            start += ["--tls", str(build.certificate())]
+        return [*start, *self.options, *options]
 
 
 def matches(name: str, globs: str) -> bool:
@@ -65,6 +68,12 @@ def is_main(name: str) -> bool:
     return groups.get(name, "base") in ("base", "lines")
 
 
+def _tls(name: str, file: str, *environment: str, **fields: Any) -> Contender:
+    needs = ("pymux-io",) if file.startswith("pymux_") else ()
+    fields = {"needs": needs, "group": "tls", **fields}
+    return Contender(name, file, tls=True, environment=environment, **fields)
+
+
 def _pymux(form: str, suffix: str = "", **fields: Any) -> Contender:
     name, file = f"pymux-{form}{suffix}", f"pymux_{form}.py"
     return Contender(name, file, ("pymux-io",), **fields)
@@ -75,6 +84,9 @@ FORMS = ("batch", "list", "function", "coroutine")
 # maps a block of that size by itself, and gives the pages back at once; with a top
 # of the heap of 1 MiB the block is cut from there, without a system call.
 TOP_PAD = ("MALLOC_TOP_PAD_=1048576",)
+# Over TLS uvloop asks for 256 KiB at each receive, too. With this so large a block is
+# cut from the heap, and the heap's top is not given back at once.
+KEPT = ("MALLOC_MMAP_THRESHOLD_=4194304", *TOP_PAD, "MALLOC_TRIM_THRESHOLD_=4194304")
 FD_SETSIZE = "select() takes no descriptor from 1,024 on (FD_SETSIZE)"
 
 CONTENDERS = (
@@ -130,6 +142,16 @@ CONTENDERS = (
         )
         for form in ("function", "coroutine")
     ),
+    _tls("c-epoll-tls", "epoll.c", framing="raw"),
+    *(
+        _tls(f"pymux-{form}-tls", f"pymux_{form}.py", "PYMUX_TLS=adopt")
+        for form in ("batch", "function", "coroutine")
+    ),
+    _tls("pymux-function-tls-portable", "pymux_function.py", "PYMUX_TLS=portable"),
+    _tls("uvloop-protocol-tls", "uvloop_protocol.py", needs=("uvloop",)),
+    _tls("uvloop-protocol-tls-kept", "uvloop_protocol.py", *KEPT, needs=("uvloop",)),
+    _tls("asyncio-protocol-tls", "asyncio_protocol.py"),
+    _tls("asyncio-protocol-tls-kept", "asyncio_protocol.py", *KEPT),
     Contender("numpy-uvloop", "numpy_uvloop.py", ("uvloop", "numpy"), group="numpy"),
     Contender(
         "numpy-function", "numpy_function.py", ("pymux-io", "numpy"), group="numpy"

@@ -7,6 +7,8 @@
  *   load churn  connect, one answered message, close, N at a time
  *   load memory what each of N connections costs the server, idle
  *
+ * Compiled with BENCH_TLS, it does all of this over TLS.
+ *
  * Prints one JSON object. Every connection first has one message answered,
  * uncounted: then the server has accepted it for certain. */
 #define _GNU_SOURCE
@@ -184,10 +186,8 @@ static void load_burst(struct span *s)
     run.messages = run.opened;
     s->memory = proc_memory(opt.pid);
     for (unsigned i = 0; i < run.total; i++)
-        if (run.conns[i].state == OPEN) {
-            close(run.conns[i].fd);
-            run.conns[i].state = CLOSED;
-        }
+        if (run.conns[i].state == OPEN)
+            hang_up(&run.conns[i]);
     nanosleep(&rest, NULL);
     s->after = proc_memory(opt.pid);
 }
@@ -245,10 +245,10 @@ static void report(const struct span *s, long long drops)
     double server = s->server_until.cpu - s->server_from.cpu;
     double others = s->busy_until - s->busy_from - server - user - system;
 
-    printf("{\"mode\": \"%s\", \"conns\": %u, \"size\": \"%s\", \"depth\": %u, "
+    printf("{\"mode\": \"%s\", \"over\": \"%s\", \"conns\": %u, \"size\": \"%s\", \"depth\": %u, "
            "\"rate\": %.1f, \"seconds\": %.6f, \"messages\": %llu, "
            "\"per_second\": %.1f, ",
-           opt.mode, opt.conns, opt.size, opt.depth, opt.rate, seconds,
+           opt.mode, wire_about(), opt.conns, opt.size, opt.depth, opt.rate, seconds,
            (unsigned long long)run.messages,
            seconds > 0 ? (double)run.messages / seconds : 0.0);
     printf("\"wanted\": %u, \"opened\": %u, \"refused\": %llu, \"lost\": %llu, "
@@ -355,6 +355,8 @@ static void set_up(void)
     run.server.sin_port = htons((uint16_t)opt.port);
     if (inet_pton(AF_INET, opt.host, &run.server.sin_addr) != 1)
         usage();
+    if (!wire_set_up(NULL))
+        die("TLS");
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_TIMERSLACK, 1UL); /* wakes on time, not within 50 us */
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
@@ -370,7 +372,7 @@ static void set_up(void)
         die("connections");
     for (unsigned i = 0; i < run.total; i++) {
         struct conn *c = &run.conns[i];
-        c->fd = -1;
+        c->wire.fd = -1;
         c->index = i;
         c->kind = i < opt.conns ? ACTIVE : i < opt.conns + opt.slow ? SLOW : IDLE;
         if (c->kind == ACTIVE && opt.rate <= 0 &&

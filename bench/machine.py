@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import resource
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,7 @@ def facts() -> dict[str, object]:
 def versions() -> dict[str, str]:
     """Of the interpreter, the compiler and each package that is installed."""
     found = {"python": f"{platform.python_implementation()} {sys.version.split()[0]}"}
+    found["openssl"] = ssl.OPENSSL_VERSION.removeprefix("OpenSSL ")
     first = subprocess.run(
         [*build.compiler(), "--version"], capture_output=True, text=True, check=False
     )

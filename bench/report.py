@@ -13,7 +13,7 @@ from .contenders import is_main
 from .summary import LOAD_BOUND, Spread, Summary
 
 # A page has a table of these between `<!-- bench:NAME -->` and END.
-TABLES = ("main", "short", "cpu")
+TABLES = ("main", "short", "cpu", "tls")
 PLOTS = {"main": "-throughput", "cpu": "-cpu"}  # that go with them
 END = "<!-- bench:end -->"
 
@@ -54,6 +54,21 @@ CPU_COLUMNS = (
     ("echo-64k-1", "64 KiB echoed, 1 connection"),
 )
 
+# Throughput is what the load generator could ask for: CPU stands beside it.
+TLS_COLUMNS = (
+    ("tls-pingpong-1", "p50", "1 conn, p50 us"),
+    ("tls-pingpong-100", "per_second", "64 B, msg/s"),
+    ("tls-pingpong-100", "cpu_us", "CPU us/msg"),
+    ("tls-lines", "per_second", "lines, msg/s"),
+    ("tls-lines", "cpu_us", "CPU us/line"),
+    ("tls-echo-64k", "per_second", "64 KiB echo, msg/s"),
+    ("tls-echo-64k", "cpu_us", "CPU us/msg"),
+    ("tls-handshakes", "cpu_us", "handshake, CPU us"),
+    ("tls-memory", "memory", "bytes/idle conn"),
+    ("tls-memory-64k", "memory", "after 64 KiB"),
+    ("tls-compute", "per_second", "beside a busy thread, msg/s"),
+)
+
 SMALL = 5  # a run of so few scenarios has a column for each
 MANY = 20  # of more contenders, variants are left to the scenarios' own tables
 
@@ -89,7 +104,7 @@ def grid(header: list[str], rows: list[list[str]]) -> str:
 
 def table(summary: Summary) -> str:
     """The main table: a line a contender, a column a scenario."""
-    present = summary.scenarios()
+    present = [s for s in summary.scenarios() if not s.startswith("tls-")]
     columns = [c for c in COLUMNS if c[0] in present]
     if len({c[0] for c in columns}) < len(present) <= SMALL:
         known = {c[0] for c in columns}
@@ -97,6 +112,13 @@ def table(summary: Summary) -> str:
     names = dict.fromkeys(n for c in columns for n in summary.contenders(c[0]))
     if len(names) > MANY:
         names = dict.fromkeys(filter(is_main, names))
+    return medians(summary, list(names), columns) if columns else ""
+
+
+def tls_table(summary: Summary) -> str:
+    """The same over TLS, as far as the run has it."""
+    columns = [c for c in TLS_COLUMNS if c[0] in summary.scenarios()]
+    names = dict.fromkeys(n for c in columns for n in summary.contenders(c[0]))
     return medians(summary, list(names), columns) if columns else ""
 
 
@@ -138,7 +160,7 @@ def details(summary: Summary, scenario: str) -> str:
     header = ["contender", "per second", "p50 us", "p99 us", "p99.9 us"]
     header += ["user us", "system us", "RSS MiB"]
     figures = ["p50", "p99", "p99.9", "user_us", "system_us", "rss_mib"]
-    has_memory = scenario == "memory"
+    has_memory = "memory" in scenario
     if scenario == "burst":
         header += ["before", "after all closed"]
         figures += ["base_rss_mib", "after_rss_mib"]
@@ -193,7 +215,8 @@ def target_table(summary: Summary) -> str:
 
 def markdown(summary: Summary, plots: list[Path]) -> str:
     """The whole report."""
-    parts = ["# Bench report", machine_line(summary), table(summary)]
+    parts = ["# Bench report", machine_line(summary)]
+    parts += filter(None, [table(summary), tls_table(summary)])
     parts.append(
         "An x is a contender of which no round counted: the reason stands with the "
         "scenario. CPU is the server's, in microseconds a message. A star marks "
@@ -241,6 +264,8 @@ def into(page: Path, name: str, summary: Summary, plots: list[Path]) -> None:
         parts = [medians(summary, SHORT_ROWS, SHORT_COLUMNS)]
     elif name == "cpu":
         parts = [cpu_table(summary), machine_line(summary)]
+    elif name == "tls":
+        parts = [tls_table(summary), machine_line(summary)]
     else:
         parts = [table(summary), machine_line(summary)]
     for path in plots:

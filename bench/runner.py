@@ -150,7 +150,7 @@ def run_once(
             options += ["--port", str(port), "--pid", str(process.pid)]
             if scenario.share and cpus.load is not None:
                 options.append("--spin")  # it has a CPU for itself: sends on time
-            load = pinned([str(build.load()), *options], cpus.load)
+            load = pinned([str(build.load(scenario.tls)), *options], cpus.load)
             record["load"] = shown(load)
             done = subprocess.run(
                 load, capture_output=True, text=True, check=False, timeout=LOAD_TIMEOUT
@@ -222,8 +222,9 @@ def run_scenario(
 def run_plan(plan: Plan, step: Step) -> dict[str, Any]:
     """Run everything; `step` hears of each run before it starts."""
     machine_facts = machine.facts()
-    build.load()
-    build.epoll()
+    for tls in {scenario.tls for scenario in plan.scenarios}:
+        build.load(tls)
+        build.epoll(tls)
     cpus = machine.cpus()
     if cpus.server is not None:  # this process must not disturb the server
         os.sched_setaffinity(0, os.sched_getaffinity(0) - {int(cpus.server)})

@@ -38,6 +38,11 @@ class Scenario:
     quick_conns: int | None = None
 
     @property
+    def tls(self) -> bool:
+        """Whether it is over TLS, as its contenders are."""
+        return "tls" in self.groups
+
+    @property
     def total(self) -> int:
         """Connections in all."""
         return self.conns + self.idle + self.slow
@@ -95,6 +100,73 @@ LINES = Scenario(
     framing="lines",
     groups=("base", "backends", "lines"),
     quick=True,
+)
+
+# What an idle connection costs, over TLS. Handshakes take their time.
+TLS_MEMORY = Scenario(
+    "tls-memory",
+    "TLS: resident memory of an idle connection ({conns:,} of them)",
+    mode="memory",
+    conns=3000,
+    groups=("tls",),
+    figure="memory",
+    rounds=3,
+)
+TLS = (
+    Scenario(
+        "tls-pingpong-1",
+        "TLS: ping-pong, 64 B, 1 connection",
+        conns=1,
+        groups=("tls",),
+        figure="latency",
+    ),
+    Scenario(
+        "tls-pingpong-100",
+        "TLS: ping-pong, 64 B, 100 connections",
+        groups=("tls",),
+        quick=True,
+    ),
+    replace(
+        LINES,
+        name="tls-lines",
+        title=f"TLS: {LINES.title}",
+        groups=("tls",),
+        quick=False,
+    ),
+    Scenario(
+        "tls-echo-64k",
+        "TLS: echo of 64 KiB as it came, 20 connections",
+        size="65536",
+        conns=20,
+        payload="echo",
+        server=(*BACKLOG, "--payload", "echo"),
+        groups=("tls",),
+    ),
+    Scenario(
+        "tls-handshakes",
+        "TLS: connect, a full handshake, one answer, close; 20 at a time",
+        mode="churn",
+        conns=20,
+        groups=("tls",),
+        figure="cpu",
+    ),
+    TLS_MEMORY,
+    replace(
+        TLS_MEMORY,
+        name="tls-memory-64k",
+        title="TLS: the same after an echo of 64 KiB",
+        size="65536",
+        payload="echo",
+        server=(*BACKLOG, "--payload", "echo"),
+    ),
+    Scenario(
+        "tls-compute",
+        "TLS: 100 connections beside a thread that computes without a pause",
+        server=(*BACKLOG, "--compute"),
+        pinned=False,
+        groups=("tls",),
+        only=("[!c]*",),
+    ),
 )
 
 # Growth: the same work, four times and four times again.
@@ -191,6 +263,7 @@ SCENARIOS = (
         size="1024",
         groups=("numpy",),
     ),
+    *TLS,
     *(
         _pingpong(
             conns,

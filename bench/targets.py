@@ -101,3 +101,49 @@ def _targets(judge: _Judge) -> Iterator[Target]:
     for form in ("batch", "function", "coroutine"):
         yield judge.plain("burst", f"pymux-{form}", 0, "listen_drops")
         yield judge.ratio("burst", f"pymux-{form}", 3.0, "asyncio-protocol")
+    yield from _over_tls(judge)
+
+
+# Shares of a peer's throughput, on a machine where each has a CPU for itself: asked for
+# as the inverse shares of its CPU for a message.
+TLS_SHARES: tuple[tuple[str, str, dict[str, float]], ...] = (
+    ("tls-pingpong-100", "function-tls", {"c": 0.93, "a": 1.9, "u": 4.0, "k": 1.15}),
+    ("tls-pingpong-100", "function-tls-portable", {"c": 0.65, "a": 1.4, "u": 2.8}),
+    ("tls-pingpong-100", "batch-tls", {"c": 0.95}),
+    ("tls-pingpong-100", "coroutine-tls", {"c": 0.9}),
+    ("tls-lines", "function-tls", {"a": 1.3, "u": 2.4, "k": 1.05}),
+    ("tls-lines", "function-tls-portable", {"a": 1.1, "u": 2.0}),
+    ("tls-lines", "batch-tls", {"c": 0.95}),
+    ("tls-echo-64k", "function-tls", {"c": 1.0, "a": 1.15, "u": 2.5, "k": 1.1}),
+    ("tls-echo-64k", "function-tls-portable", {"a": 1.0, "u": 2.2}),
+)
+# Shares of a peer's latency, CPU or memory, at most.
+TLS_COSTS: tuple[tuple[str, str, str, dict[str, float]], ...] = (
+    ("tls-pingpong-1", "p50", "function-tls", {"c": 1.0, "u": 0.85}),
+    ("tls-pingpong-1", "p50", "function-tls-portable", {"u": 0.95}),
+    ("tls-handshakes", "cpu_us", "function-tls", {"c": 1.1, "a": 0.9, "u": 0.9}),
+    ("tls-handshakes", "cpu_us", "function-tls-portable", {"a": 0.95, "u": 0.95}),
+    ("tls-memory", "memory", "function-tls", {"c": 1.1, "a": 0.06, "u": 0.65}),
+    ("tls-memory", "memory", "function-tls-portable", {"u": 0.8}),
+    ("tls-memory-64k", "memory", "function-tls", {"a": 0.05, "u": 0.1}),
+    ("tls-memory-64k", "memory", "function-tls-portable", {"u": 0.4}),
+)
+TLS_PEERS = {
+    "c": "c-epoll-tls",
+    "a": "asyncio-protocol-tls",
+    "u": "uvloop-protocol-tls",
+    "k": "uvloop-protocol-tls-kept",
+}
+
+
+def _over_tls(judge: _Judge) -> Iterator[Target]:
+    for scenario, form, shares in TLS_SHARES:
+        for peer, share in shares.items():
+            who, most = f"pymux-{form}", 1 / share
+            yield judge.ratio(scenario, who, most, TLS_PEERS[peer], "cpu_us", False)
+    for scenario, cost, form, shares in TLS_COSTS:
+        for peer, share in shares.items():
+            who = f"pymux-{form}"
+            yield judge.ratio(scenario, who, share, TLS_PEERS[peer], cost, False)
+    for form, wanted in (("function-tls", 3.0), ("function-tls-portable", 1.5)):
+        yield judge.ratio("tls-compute", f"pymux-{form}", wanted, TLS_PEERS["u"])

@@ -2,11 +2,13 @@
 
 import shutil
 import socket
+import ssl
+import threading
 from pathlib import Path
 
 import pytest
 
-from . import calls, machine, runner
+from . import build, calls, machine, runner
 from .contenders import CONTENDERS
 from .scenarios import SCENARIOS
 
@@ -22,6 +24,7 @@ WITH_AN_ECHO_OF_THEIR_OWN = (
     "selectors",
     "twisted",
 )
+OVER_TLS = [c.name for c in CONTENDERS if c.tls]
 TUNED = [c.name for c in CONTENDERS if c.environment]
 
 
@@ -45,6 +48,31 @@ def test_an_echo_answers_what_came(name):
         peer.sendall(MESSAGE)
         with peer.makefile("rb") as answers:
             assert answers.read(len(MESSAGE)) == MESSAGE
+
+
+@pytest.mark.parametrize("name", OVER_TLS)
+def test_a_contender_serves_over_tls(name):
+    scenario = next(s for s in SCENARIOS if s.name == "tls-echo-64k")
+    command = named(name).command(scenario.framing, scenario.server)
+    context = ssl.create_default_context(cafile=build.certificate())
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # itself is trusted
+    with (
+        runner.server(command) as (_, port, _),
+        socket.create_connection(("127.0.0.1", port), 20) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as peer,
+    ):
+        sent = threading.Thread(target=peer.sendall, args=(MESSAGE,))
+        sent.start()
+        with peer.makefile("rb") as answers:
+            assert answers.read(len(MESSAGE)) == MESSAGE
+        sent.join()
+
+
+def test_without_headers_of_openssl_nothing_runs_over_tls(monkeypatch):
+    monkeypatch.setattr(build, "without_tls", lambda: "no headers")
+    missing = {c.name: c.missing() for c in CONTENDERS if c.tls}
+    assert missing["c-epoll-tls"] == "no headers"
+    assert all(missing.values())
 
 
 def test_a_server_refuses_an_echo_of_lines():

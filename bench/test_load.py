@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import subprocess
 import threading
 
@@ -46,8 +47,9 @@ def falls_silent(data, state):
 class FaultyServer:
     """A thread for each connection; what answers is the fault."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, context=None):
         self.answer = answer
+        self.context = context
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self.sock.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -62,6 +64,10 @@ class FaultyServer:
 
     def talk(self, conn):
         state = {}
+        if self.context:
+            conn = self.context.wrap_socket(
+                conn, server_side=True, do_handshake_on_connect=False
+            )
         with conn:
             try:
                 while data := conn.recv(65536):
@@ -125,6 +131,38 @@ def test_wrong_answers_are_counted(load, answer):
     result = load(answer, "echo", "--conns", "3")
     assert "wrong" in faults(result)
     assert "answered wrongly" in result["error"]
+
+
+TLS_CASES = [
+    (upper, set()),
+    (one_wrong_byte, {"wrong"}),
+    (late, {"wrong"}),
+    (hangs_up, {"lost"}),
+    (falls_silent, {"unanswered"}),
+]
+
+
+@pytest.mark.skipif(build.without_tls() is not None, reason=str(build.without_tls()))
+@pytest.mark.parametrize("answer, amiss", TLS_CASES)
+@pytest.mark.parametrize("size", ["64", "65536"])
+def test_answers_are_checked_over_tls(answer, amiss, size):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(build.certificate())
+    server = FaultyServer(answer, context)
+    words = ["echo", "--conns", "3", "--size", size, "--timeout", "1"]
+    times = ["--warmup", "0.05", "--duration", "0.2", "--port", str(server.port)]
+    done = subprocess.run(
+        [build.load(tls=True), *words, *times],
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    server.sock.shutdown(socket.SHUT_RDWR)
+    server.sock.close()
+    result = json.loads(done.stdout)
+    assert faults(result) == amiss
+    assert result["over"].startswith("OpenSSL")
+    assert result["messages"] > 0 or amiss
 
 
 @pytest.mark.parametrize("payload", ["upper", "echo"])

@@ -52,12 +52,23 @@ def test_each_table_goes_between_its_own_markers(summary, tmp_path):
         report.into(page, name, summary, [])
     text = page.read_text()
     assert "old" not in text
-    assert text.count("between") == 2
-    assert text.count(report.END) == 3
+    assert text.count("between") == len(report.TABLES) - 1
+    assert text.count(report.END) == len(report.TABLES)
     main, short, cpu = text.split(report.END)[:3]
     assert "100 conns, msg/s" in main and "Measured 2026-11-30" in main
     assert "lines/s, 32 in flight" in short and "Measured" not in short
     assert "| pymux-batch |" in cpu and "Measured 2026-11-30" in cpu
+
+
+def test_the_tls_table_has_scenarios_over_tls_alone(summary):
+    assert report.tls_table(summary) == ""
+    summary.report["scenarios"] = {"tls-pingpong-100": "", "pingpong-100": ""}
+    for one in summary.report["runs"]:
+        one["scenario"] = "tls-pingpong-100"
+    head, _, *rows = report.tls_table(Summary(summary.report)).splitlines()
+    assert "64 B, msg/s | CPU us/msg" in head
+    assert len(rows) == 2
+    assert "tls" not in report.table(Summary(summary.report))
 
 
 def test_a_table_comes_with_its_plot(summary, tmp_path):

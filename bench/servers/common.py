@@ -10,6 +10,7 @@ when it accepts, and runs until it is killed.
 import argparse
 import resource
 import socket
+import ssl
 import threading
 
 HOST = "127.0.0.1"
@@ -28,6 +29,7 @@ def arguments(payloads=("upper", "echo"), backlog=0):
     parser.add_argument(
         "--compute", action="store_true", help="a second thread never pauses"
     )
+    parser.add_argument("--tls", metavar="PEM", help="a certificate and its key")
     parser.add_argument("--backend", help="pymux only: epoll, poll, select")
     parser.add_argument("--spin", help="pymux only: seconds, or auto")
     args = parser.parse_args()
@@ -53,6 +55,15 @@ def listener(args, backlog=128):
     sock.listen(args.backlog or backlog)
     announce(sock.getsockname())
     return sock
+
+
+def context(args):
+    """The context of a server over TLS, or None."""
+    if not args.tls:
+        return None
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(args.tls)
+    return made
 
 
 def no_delay(sock):

@@ -3,7 +3,10 @@
  * the kernel refuses; --framing lines cuts each line out and answers it alone,
  * --payload echo answers raw bytes unchanged.
  *
- * epoll [--port P] [--framing raw|lines] [--payload upper|echo] [--backlog N] */
+ * Compiled with BENCH_TLS, it does the same over TLS, with OpenSSL.
+ *
+ * epoll [--port P] [--framing raw|lines] [--payload upper|echo] [--backlog N]
+ *       [--tls PEM] */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,12 +22,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "../wire.h"
+
 #define BUFFER 262144U /* at most this is read at once */
 #define LINE 65536U    /* and a line is no longer than this */
 #define EVENTS 512
 
 struct conn {
-    int fd;
+    struct wire wire;
     size_t unsent, rest; /* of an answer, and of a line not yet complete */
     char *bytes;         /* both, in this order */
 };
@@ -41,7 +46,7 @@ static void die(const char *what)
 
 static void end(struct conn *c)
 {
-    close(c->fd);
+    wire_end(&c->wire);
     free(c->bytes);
     free(c);
 }
@@ -49,7 +54,7 @@ static void end(struct conn *c)
 static void watch(struct conn *c, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.ptr = c};
-    epoll_ctl(poller, EPOLL_CTL_MOD, c->fd, &event);
+    epoll_ctl(poller, EPOLL_CTL_MOD, c->wire.fd, &event);
 }
 
 static bool keep(struct conn *c, const char *bytes, size_t unsent, size_t rest)
@@ -86,30 +91,34 @@ static size_t upper_lines(char *bytes, size_t n)
     return (size_t)(at - bytes);
 }
 
-static void writable(struct conn *c)
+/* Whether all has left, and reading goes on. */
+static bool writable(struct conn *c)
 {
-    ssize_t sent = send(c->fd, c->bytes, c->unsent, 0);
+    ssize_t sent = wire_send(&c->wire, c->bytes, c->unsent);
     if (sent < 0 && errno != EAGAIN && errno != EINTR) {
         end(c);
-        return;
+        return false;
     }
     if (sent > 0) {
         c->unsent -= (size_t)sent;
         memmove(c->bytes, c->bytes + sent, c->unsent + c->rest);
     }
-    if (c->unsent == 0)
-        watch(c, EPOLLIN);
+    if (c->unsent > 0)
+        return false;
+    watch(c, EPOLLIN);
+    return true;
 }
 
-static void readable(struct conn *c)
+/* Whether there is more, of which no event tells. */
+static bool readable(struct conn *c)
 {
     char *from = buffer + LINE - c->rest; /* an unfinished line goes before */
-    ssize_t n = recv(c->fd, buffer + LINE, BUFFER, 0);
+    ssize_t n = wire_recv(&c->wire, buffer + LINE, BUFFER);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+        return false;
     if (n <= 0) {
         end(c);
-        return;
+        return false;
     }
     if (c->rest > 0)
         memcpy(from, c->bytes, c->rest);
@@ -119,7 +128,7 @@ static void readable(struct conn *c)
     else if (!echo)
         upper(from, have);
     while (sent < whole) {
-        ssize_t took = send(c->fd, from + sent, whole - sent, 0);
+        ssize_t took = wire_send(&c->wire, from + sent, whole - sent);
         if (took < 0 && errno == EINTR)
             continue;
         if (took < 0)
@@ -127,14 +136,16 @@ static void readable(struct conn *c)
         sent += (size_t)took;
     }
     if (sent == have && !c->bytes)
-        return;
+        return wire_holds(&c->wire);
     if (have - whole > LINE || (sent < whole && errno != EAGAIN) ||
         !keep(c, from + sent, whole - sent, have - whole)) {
         end(c);
-        return;
+        return false;
     }
-    if (c->unsent > 0) /* and reading goes on when it has left */
-        watch(c, EPOLLOUT);
+    if (c->unsent == 0)
+        return wire_holds(&c->wire);
+    watch(c, EPOLLOUT); /* and reading goes on when it has left */
+    return false;
 }
 
 static void accept_all(int listener)
@@ -144,12 +155,12 @@ static void accept_all(int listener)
         struct conn *c = calloc(1, sizeof *c);
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        if (!c || epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) {
+        if (!c || !wire_begin(&c->wire, fd, true)) {
             close(fd);
             free(c);
-            continue;
+        } else if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) {
+            end(c);
         }
-        c->fd = fd;
     }
 }
 
@@ -172,6 +183,7 @@ static int listen_on(unsigned port, int backlog)
 int main(int argc, char **argv)
 {
     struct epoll_event events[EVENTS], event = {.events = EPOLLIN};
+    const char *pem = NULL;
     unsigned port = 0;
     int backlog = 0;
 
@@ -184,6 +196,12 @@ int main(int argc, char **argv)
             echo = strcmp(argv[i + 1], "echo") == 0;
         else if (strcmp(argv[i], "--backlog") == 0)
             backlog = atoi(argv[i + 1]);
+        else if (strcmp(argv[i], "--tls") == 0)
+            pem = argv[i + 1];
+    }
+    if (!wire_set_up(pem)) {
+        fprintf(stderr, "epoll: no TLS with %s\n", pem ? pem : "no certificate");
+        exit(1);
     }
     signal(SIGPIPE, SIG_IGN);
     poller = epoll_create1(EPOLL_CLOEXEC);
@@ -195,10 +213,9 @@ int main(int argc, char **argv)
             struct conn *c = events[i].data.ptr;
             if (!c)
                 accept_all(listener);
-            else if (c->unsent)
-                writable(c);
-            else
-                readable(c);
+            else if (!c->unsent || writable(c))
+                while (readable(c))
+                    ;
         }
     }
 }

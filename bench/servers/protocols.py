@@ -3,7 +3,7 @@
 import asyncio
 import functools
 
-from common import HOST, announce, answers, arguments
+from common import HOST, announce, answers, arguments, context
 
 
 class Raw(asyncio.Protocol):
@@ -56,15 +56,16 @@ class TunedLines(Raw):
             self.transport.write(b"\n".join([line.upper() for line in lines]))
 
 
-def backlog(args):
-    """The backlog as a keyword, unless the loop's own is wanted."""
-    return {"backlog": args.backlog} if args.backlog else {}
+def settings(args):
+    """What a loop's server is made with; its own backlog, unless another is wanted."""
+    chosen = {"ssl": context(args)}
+    return {**chosen, "backlog": args.backlog} if args.backlog else chosen
 
 
 async def serve_protocol(args, protocol):
     """Serve until killed."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(protocol, HOST, args.port, **backlog(args))
+    server = await loop.create_server(protocol, HOST, args.port, **settings(args))
     announce(server.sockets[0].getsockname())
     await server.serve_forever()
 
@@ -73,7 +74,7 @@ async def serve_streams(args):
     """The same through asyncio's streams."""
     raw = functools.partial(talk_raw, answers(args))
     talk = talk_lines if args.framing == "lines" else raw
-    server = await asyncio.start_server(talk, HOST, args.port, **backlog(args))
+    server = await asyncio.start_server(talk, HOST, args.port, **settings(args))
     announce(server.sockets[0].getsockname())
     await server.serve_forever()
 

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from common import HOST, announce, arguments
+from common import HOST, announce, arguments, context
 
 import pymux
 
@@ -21,6 +21,7 @@ def serve(handler, echo=None, framing=None, payload="upper"):
         echo if args.payload == "echo" else handler,
         (HOST, args.port),
         framing=framing or FRAMINGS[args.framing],
+        ssl=context(args),
         backend=args.backend,
         backlog=args.backlog or None,
         spin="auto" if args.spin == "auto" else float(args.spin or 0),
