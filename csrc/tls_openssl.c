@@ -50,6 +50,7 @@ typedef void noted_t(void *parent, void *value, void *data, int index,
     X(void, BIO_set_flags, (BIO *, int))                                     \
     X(void, BIO_clear_flags, (BIO *, int))                                   \
     X(void, ERR_clear_error, (void))                                         \
+    X(unsigned long, ERR_peek_error, (void))                                 \
     X(unsigned long, ERR_get_error, (void))                                  \
     X(int, CRYPTO_get_ex_new_index,                                          \
       (int, long, void *, noted_t *, void *, void *))
@@ -194,16 +195,24 @@ static SSL *ssl_of(const pmx__tls *t)
     return (SSL *)(uintptr_t)t->object;
 }
 
+/* The queue is the thread's, and Python's. To clear one that is empty, as it
+ * nearly always is, takes 100 ns; to look takes 17. */
+static void clear_errors(void)
+{
+    if (T.ERR_peek_error())
+        T.ERR_clear_error();
+}
+
 static void enter(pmx__tls_area *area)
 {
     at_work = area;
     lacks_memory = 0;
-    T.ERR_clear_error();        /* the queue is the thread's, and Python's */
+    clear_errors();
 }
 
 static void leave(void)
 {
-    T.ERR_clear_error();
+    clear_errors();
     at_work = NULL;
 }
 
@@ -271,7 +280,7 @@ static void send_tickets(pmx__tls *t)
 {
     for (; t->tickets; t->tickets--)
         (void)T.SSL_new_session_ticket(ssl_of(t));      /* 0 under TLS 1.2 */
-    T.ERR_clear_error();
+    clear_errors();
 }
 
 static int write_out(pmx__tls *t, pmx__tls_area *area, const uint8_t *from,
@@ -279,7 +288,8 @@ static int write_out(pmx__tls *t, pmx__tls_area *area, const uint8_t *from,
 {
     int64_t is = 0;
     enter(area);
-    send_tickets(t);
+    if (t->tickets)
+        send_tickets(t);
     while (size && !is) {
         int part = size < INT_MAX ? (int)size : INT_MAX;
         int result = T.SSL_write(ssl_of(t), from, part);

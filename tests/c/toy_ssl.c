@@ -83,6 +83,8 @@ static void t_set_flags(BIO *b, int flags) { b->flags |= flags; }
 static void t_clear_flags(BIO *b, int flags) { b->flags &= ~flags; }
 static void t_clear_error(void) { error_queue = 0; }
 
+static unsigned long t_peek_error(void) { return error_queue; }
+
 static unsigned long t_get_error(void)
 {
     unsigned long is = error_queue;
@@ -306,7 +308,8 @@ static const struct {
     F("BIO_new", t_bio_new), F("BIO_up_ref", t_up_ref),
     F("BIO_set_init", t_set_init), F("BIO_set_flags", t_set_flags),
     F("BIO_clear_flags", t_clear_flags), F("ERR_clear_error", t_clear_error),
-    F("ERR_get_error", t_get_error), F("CRYPTO_get_ex_new_index", t_ex_index),
+    F("ERR_peek_error", t_peek_error), F("ERR_get_error", t_get_error),
+    F("CRYPTO_get_ex_new_index", t_ex_index),
     F("SSL_get_num_tickets", t_get_tickets),
     F("SSL_set_num_tickets", t_set_tickets),
     F("SSL_new_session_ticket", t_new_ticket),
