@@ -283,12 +283,22 @@ static void send_tickets(pmx__tls *t)
     clear_errors();
 }
 
+/* For tickets OpenSSL takes buffers as for a handshake. That of what comes in,
+ * 16 KiB, is freed when a read finds nothing; with an idle peer, never. */
+static void let_go_of_buffer(const pmx__tls *t, const pmx__tls_area *area)
+{
+    char nothing;
+    if (!area->in_size)
+        (void)T.SSL_read(ssl_of(t), &nothing, 0);
+}
+
 static int write_out(pmx__tls *t, pmx__tls_area *area, const uint8_t *from,
                      size_t size)
 {
     int64_t is = 0;
     enter(area);
-    if (t->tickets)
+    int first = !!t->tickets;
+    if (first)
         send_tickets(t);
     while (size && !is) {
         int part = size < INT_MAX ? (int)size : INT_MAX;
@@ -302,6 +312,8 @@ static int write_out(pmx__tls *t, pmx__tls_area *area, const uint8_t *from,
                 is = -EPROTO;
         }
     }
+    if (first && !is)
+        let_go_of_buffer(t, area);
     leave();
     return (int)is;
 }

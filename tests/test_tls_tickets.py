@@ -7,6 +7,7 @@ first answer.
 
 import asyncio
 import contextlib
+import ctypes
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 
@@ -140,3 +141,40 @@ def test_as_many_tickets_come_as_the_context_says(papers):
         records += 1
         stream = stream[5 + int.from_bytes(stream[3:5], "big") :]
     assert records == 6
+
+
+class Heap(ctypes.Structure):
+    """What mallinfo2() of glibc returns."""
+
+    _fields_ = (
+        *((f"_{number}", ctypes.c_size_t) for number in range(7)),
+        ("used", ctypes.c_size_t),
+        ("_8", ctypes.c_size_t),
+        ("_9", ctypes.c_size_t),
+    )
+
+
+def test_tickets_leave_no_buffer_with_a_connection(papers):
+    heap = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if heap is None:
+        pytest.skip("no mallinfo2(): glibc 2.33 has it")
+    heap.restype = Heap
+    count, grown = 30, []
+    for tickets in (2, 0):
+        ours = papers.server()
+        ours.num_tickets = tickets
+        theirs = papers.client()
+        with (
+            serving(lambda conn, data: data, ssl=ours) as server,
+            contextlib.ExitStack() as peers,
+        ):
+            before = 0
+            for number in range(count + 5):
+                peer = peers.enter_context(secure(server.address, theirs))
+                peer.sendall(b"x")
+                assert peer.recv(1) == b"x"
+                if number == 4:  # what is set up once, is by now
+                    before = heap().used
+            grown.append((heap().used - before) / count)
+    # OpenSSL's buffers are of 16 KiB. The client keeps one for its next message.
+    assert grown[0] - grown[1] < 24 * 1024
