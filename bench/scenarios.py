@@ -107,10 +107,10 @@ TLS_MEMORY = Scenario(
     "tls-memory",
     "TLS: resident memory of an idle connection ({conns:,} of them)",
     mode="memory",
-    conns=3000,
+    conns=2000,
     groups=("tls",),
     figure="memory",
-    rounds=3,
+    rounds=2,
 )
 TLS = (
     Scenario(
