@@ -142,6 +142,11 @@ CONTENDERS = (
         )
         for form in ("function", "coroutine")
     ),
+    Contender("numpy-uvloop", "numpy_uvloop.py", ("uvloop", "numpy"), group="numpy"),
+    Contender(
+        "numpy-function", "numpy_function.py", ("pymux-io", "numpy"), group="numpy"
+    ),
+    Contender("numpy-batch", "numpy_batch.py", ("pymux-io", "numpy"), group="numpy"),
     _tls("c-epoll-tls", "epoll.c", framing="raw"),
     *(
         _tls(f"pymux-{form}-tls", f"pymux_{form}.py", "PYMUX_TLS=adopt")
@@ -152,9 +157,4 @@ CONTENDERS = (
     _tls("uvloop-protocol-tls-kept", "uvloop_protocol.py", *KEPT, needs=("uvloop",)),
     _tls("asyncio-protocol-tls", "asyncio_protocol.py"),
     _tls("asyncio-protocol-tls-kept", "asyncio_protocol.py", *KEPT),
-    Contender("numpy-uvloop", "numpy_uvloop.py", ("uvloop", "numpy"), group="numpy"),
-    Contender(
-        "numpy-function", "numpy_function.py", ("pymux-io", "numpy"), group="numpy"
-    ),
-    Contender("numpy-batch", "numpy_batch.py", ("pymux-io", "numpy"), group="numpy"),
 )
