@@ -15,7 +15,7 @@ import pytest
 
 import pymux
 
-from . import inside, util
+from . import inside, over_tls, plain_only, util
 from .clock import Clock
 from .loops import LOOPS, Loop
 from .processes import soft_limit
@@ -31,10 +31,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--tls",
+        choices=over_tls.ENGINES,
+        help="run the plain tests over TLS, by this engine",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("tls"):
+        over_tls.begin(config.getoption("tls"))
+
+
 def pytest_collection_modifyitems(config, items):
-    """Mark the tests that run on every backend whatever PYMUX_BACKEND says, and skip
-    those that take minutes."""
+    """Mark the tests that run on every backend whatever PYMUX_BACKEND says; skip those
+    that take minutes, and leave out those that cannot run over TLS, where that is
+    asked for."""
     scans = "scan" in config.getoption("markexpr")
+    if config.getoption("tls"):
+        plain = [item for item in items if plain_only.why(item)]
+        config.hook.pytest_deselected(items=plain)
+        items[:] = [item for item in items if item not in plain]
     for item in items:
         if "backend" in item.fixturenames:
             item.add_marker("each_backend")

@@ -437,8 +437,7 @@ def outgoing(mux, framing=None, **connect_options):
 
     The caller closes the socket.
     """
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(10)
+    with listening() as server:
         conn = mux.connect(server.getsockname(), framing=framing, **connect_options)
         harvest_until(mux, lambda acc: conn in acc.opened)
         peer, _ = server.accept()
