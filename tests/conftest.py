@@ -37,6 +37,7 @@ def pytest_addoption(parser):
         choices=over_tls.ENGINES,
         help="run the plain tests over TLS, by this engine",
     )
+    parser.addoption("--tls-quick", action="store_true", help="of those, some files")
 
 
 def pytest_configure(config):
@@ -50,9 +51,10 @@ def pytest_collection_modifyitems(config, items):
     asked for."""
     scans = "scan" in config.getoption("markexpr")
     if config.getoption("tls"):
-        plain = [item for item in items if plain_only.why(item)]
-        config.hook.pytest_deselected(items=plain)
-        items[:] = [item for item in items if item not in plain]
+        quick = config.getoption("tls_quick")
+        secure = {item for item in items if plain_only.runs_over_tls(item, quick)}
+        config.hook.pytest_deselected(items=[i for i in items if i not in secure])
+        items[:] = [item for item in items if item in secure]
     for item in items:
         if "backend" in item.fixturenames:
             item.add_marker("each_backend")

@@ -52,7 +52,8 @@ class Secure:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._in, self._out, server_side)
         self._up = threading.Event()  # or it has failed
-        self._error = None  # what recv and send raise
+        self._error = None  # of the handshake: what recv and send raise
+        self._lost = None  # what send raises; recv reads on
         self._early = bytearray()  # plaintext, sent before the handshake is done
         self._got = b""  # plaintext, read before our end was said
         self._left = b""  # ciphertext that the kernel has not taken
@@ -84,7 +85,7 @@ class Secure:
 
     def _waits_for(self):
         """The events of `poll` that it takes to go on without the test, or 0."""
-        if self._gone or self._error:
+        if self._gone or self._error or self._lost:
             return 0
         return (0 if self._up.is_set() else select.POLLIN) | (
             select.POLLOUT if self._left else 0
@@ -111,8 +112,7 @@ class Secure:
 
     def _fail(self, error):
         self._error = error
-        with contextlib.suppress(OSError):
-            self._flush()  # an alert
+        self._flush()  # an alert
         self._up.set()
         if self._closed:
             self._let_go()
@@ -125,6 +125,8 @@ class Secure:
                 self._object.do_handshake()
             except ssl.SSLWantReadError:
                 self._flush()
+                if self._lost:
+                    raise self._lost from None
                 if not self._receive():
                     return
             else:
@@ -133,6 +135,9 @@ class Secure:
                 self._flush()
                 self._up.set()
         self._flush()
+        if self._closed and self._is_to_reset() and not self._left:
+            self._let_go()
+            return
         if self._end is not None and not self._said and not self._left:
             self._said = True
             self._say_bye()
@@ -162,6 +167,8 @@ class Secure:
                 self._left = self._left[self._raw.send(self._left) :]
         except BlockingIOError:
             pass
+        except OSError as error:
+            self._lost, self._left = error, b""
 
     def _receive(self):
         """Take in what has arrived; whether that is anything, the end too."""
@@ -171,6 +178,9 @@ class Secure:
             return False
         if data:
             self._in.write(data)
+            if self._raw.family != socket.AF_UNIX and hasattr(socket, "TCP_QUICKACK"):
+                # Behind a handshake it would be put off, unlike a plain peer's.
+                self._raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         else:
             self._in.write_eof()
         return True
@@ -217,7 +227,7 @@ class Secure:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def recv(self, size):
-        """As a socket's; an `ssl.SSLEOFError` where the stream was cut."""
+        """As a socket's. A stream that is cut is no end: it shows as a reset."""
         until = self._until()
         while True:
             with self._lock:
@@ -232,6 +242,8 @@ class Secure:
                         return self._object.read(size)
                     except ssl.SSLZeroReturnError:
                         return b""
+                    except ssl.SSLEOFError as error:
+                        raise ConnectionResetError(errno.ECONNRESET, "cut") from error
                     except ssl.SSLWantReadError:
                         if self._receive():
                             continue
@@ -253,8 +265,8 @@ class Secure:
             while True:
                 with self._lock:
                     self._check()
-                    if self._error:
-                        raise self._error
+                    if self._error or self._lost:
+                        raise self._error or self._lost
                     if self._end is not None:
                         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
                     if not self._up.is_set():
@@ -265,8 +277,8 @@ class Secure:
                         part = data[:RECORD]
                         self._object.write(part)
                         self._go_on()
-                        if self._error:
-                            raise self._error
+                        if self._lost:
+                            raise self._lost
                         return len(part)
                 self._wait(select.POLLOUT, until)
 
@@ -275,7 +287,7 @@ class Secure:
         with memoryview(data).cast("B") as data:
             while data:
                 data = data[self.send(data) :]
-            while self._left and not self._error:
+            while self._left:
                 self._wait(select.POLLOUT, until)
                 with self._lock:
                     self._go_on()

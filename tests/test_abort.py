@@ -1,7 +1,6 @@
 """`abort` and `send_eof`: to end a connection at once, and to end one direction."""
 
 import errno
-import socket
 
 import pytest
 
@@ -11,6 +10,7 @@ from .peers import Reader, wait_until_read
 from .util import (
     Harvested,
     harvest_until,
+    listening,
     outgoing,
     pair,
     recv_all,
@@ -137,7 +137,7 @@ def test_send_eof_works_on_a_connection_that_was_made(mux):
 
 
 def test_send_eof_before_opened_is_kept(mux):
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with listening() as server:
         conn = mux.connect(server.getsockname())
         conn.send(b"all there is")
         conn.send_eof()

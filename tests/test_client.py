@@ -346,7 +346,7 @@ def test_addresses_can_be_read_after_closing():
 
 
 def test_an_open_client_that_is_dropped_warns():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with util.listening() as listener:
         client = pymux.connect(listener.getsockname(), timeout=10)
         with pytest.warns(ResourceWarning):
             del client
@@ -383,7 +383,7 @@ def test_another_thread_may_close():
 
 
 def test_connecting_to_nobody_raises_connection_refused():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with util.listening() as listener:
         address = listener.getsockname()
     with pytest.raises(ConnectionRefusedError):
         pymux.connect(address, timeout=10)

@@ -336,7 +336,7 @@ def test_a_timeout_that_is_none_is_refused_and_closes_nothing(timeout, error):
 
 def test_a_client_that_closes_on_much_unread_input_destroys_nothing_it_sent():
     data = b"d" * 200_000
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with util.listening() as listener:
         listener.settimeout(10)
         with pymux.connect(listener.getsockname(), timeout=10) as client:
             peer, _ = listener.accept()

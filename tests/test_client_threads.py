@@ -4,7 +4,6 @@ import contextlib
 import functools
 import gc
 import os
-import socket
 import sys
 import threading
 
@@ -238,7 +237,7 @@ def test_a_dropped_client_leaves_no_descriptor_to_the_collector():
     gc.collect()
     gc.disable()
     try:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        with util.listening() as listener:
             client = pymux.connect(listener.getsockname(), timeout=10)
             peer, _ = listener.accept()
             with peer:

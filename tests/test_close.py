@@ -17,6 +17,7 @@ from .util import (
     connect_narrow,
     fill,
     harvest_until,
+    listening,
     pair,
     recv_all,
     until_end,
@@ -184,7 +185,7 @@ def test_a_lingering_close_that_is_reset_says_so(mux, raw):
 
 
 def test_close_before_opened_still_flushes(mux):
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with listening() as server:
         server.settimeout(10)
         conn = mux.connect(server.getsockname())
         conn.send(b"in and out")

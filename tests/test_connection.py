@@ -13,6 +13,7 @@ import pymux
 from .util import (
     connect,
     harvest_until,
+    listening,
     outgoing,
     pair,
     recv_exactly,
@@ -246,7 +247,7 @@ def test_queued_counts_what_the_kernel_has_not_taken(mux, raw):
 
 
 def test_sending_on_an_outgoing_connection_may_come_before_opened(mux):
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with listening() as server:
         conn = mux.connect(server.getsockname(), framing=pymux.Lines())
         conn.send(b"early")
         conn.send(b"bird")

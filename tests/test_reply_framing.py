@@ -1,7 +1,6 @@
 """`reply_framing`: what is sent has another framing than what is received."""
 
 import asyncio
-import socket
 import struct
 
 import pytest
@@ -134,7 +133,7 @@ def test_connections_of_both_kinds_share_a_batch(mux):
     """A list of replies is one block only where all replies go out alike."""
     one = mux.listen(LOCAL, framing=LINES, reply_framing=PREFIX)
     two = mux.listen(LOCAL, framing=LINES)
-    socks = [socket.create_connection(one.address) for one in (one, two, one)]
+    socks = [util.connect(one.address) for one in (one, two, one)]
     harvest_until(mux, lambda acc: len(acc.opened) == 3)
     for sock in socks:
         sock.sendall(b"ab\n")

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import socket
 import time
 
 import pytest
@@ -329,16 +328,17 @@ def test_it_ends_the_wait_for_more_messages(backend):
 
 def test_connections_that_the_server_made_end_too(backend):
     log = util.Ends(util.capitals)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        other.settimeout(10)
-        with util.serving(log, backend, drain_timeout=60) as server:
-            util.in_server(server, pymux.Mux.connect, other.getsockname())
-            peer, _ = other.accept()
-            with peer:
-                peer.settimeout(10)
-                util.wait_until(lambda: log.open)
-                server.stop()
-                assert util.recv_all(peer) == b""
+    with (
+        util.listening() as other,
+        util.serving(log, backend, drain_timeout=60) as server,
+    ):
+        util.in_server(server, pymux.Mux.connect, other.getsockname())
+        peer, _ = other.accept()
+        with peer:
+            peer.settimeout(10)
+            util.wait_until(lambda: log.open)
+            server.stop()
+            assert util.recv_all(peer) == b""
     assert [conn for conn, _ in log.ended] == log.open
 
 
