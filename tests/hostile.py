@@ -68,10 +68,8 @@ class Hostile(TLSConnection):
         raw: its socket, for bytes as they are.
     """
 
-    connects = staticmethod(util.connect)
-
     def __init__(self, address, version="TLSv1.3", shake=True, cut=None):
-        self._wire = Wire(self.connects(address), cut)
+        self._wire = Wire(util.connect(address), cut)
         super().__init__(self._wire)
         self.raw = self._wire.sock
         self.settings = HandshakeSettings()
@@ -132,7 +130,7 @@ class Hostile(TLSConnection):
         try:
             for record in records:
                 self.raw.sendall(record)
-        except ConnectionError:
+        except OSError:
             return False
         return True
 

@@ -7,19 +7,23 @@ import random
 import socket
 import struct
 import sys
+import threading
 
 import pytest
+
+import pymux
 
 from . import bounds, handshakes, util
 from .flooding import KIB, MIB
 from .hostile import DATA, HEAD, Hostile, padded, record, records_of
-from .tls import secure
+from .tls import NAME, secure
 
 pytestmark = [
     pytest.mark.usefixtures("secured_by"),
     pytest.mark.skipif(sys.platform != "linux", reason="processes as Linux has"),
 ]
 EACH = 0.002  # seconds of a processor for a record; it takes a hundredth of that
+LINES = pymux.Lines()
 LIMITS = {"max_output": 4 * MIB}
 
 
@@ -30,7 +34,7 @@ class Flooded:
         self.server = server
         self.address = server.address
         self.honest = honest
-        self.before = server.figures()
+        self.before = None  # its figures, before the flood
 
     def serves(self):
         """Assert that the honest peer is served, and gets its own bytes alone."""
@@ -49,25 +53,16 @@ class Flooded:
 
 
 @pytest.fixture
-def flooded(papers, backend):
+def flooded(papers):
     with (
-        handshakes.tls_server(papers, backend, limits=LIMITS) as server,
+        handshakes.tls_server(papers, None, limits=LIMITS) as server,
         secure(server.address, papers.client()) as honest,
     ):
         flooded = Flooded(server, honest)
         flooded.serves()
-        server.idle = server.figures("collect")["resident"]
+        flooded.before = server.figures("collect")
+        server.idle = flooded.before["resident"]
         yield flooded
-
-
-def tries_to_send(sock, data, patience=1.0):
-    """Send while the other end takes something, or until it has reset: bytes taken."""
-    sock.settimeout(patience)
-    view, sent = memoryview(data), 0
-    with contextlib.suppress(OSError):
-        while sent < len(data):
-            sent += sock.send(view[sent : sent + 65536])
-    return sent
 
 
 # --- records -------------------------------------------------------------------------
@@ -90,13 +85,13 @@ def expand(secret, label, size):
 
 
 def updates(peer, count, wanted):
-    """So many KeyUpdates of a peer that has said nothing under its keys. tlslite's
-    would take a minute."""
+    """So many KeyUpdates of a peer that has said nothing under its keys, and behind
+    them a line. tlslite's would take a minute."""
     aead = pytest.importorskip("cryptography.hazmat.primitives.ciphers.aead")
     secret = bytes(peer.session.cl_app_secret)
-    plain = b"\x18\0\0\1" + bytes([wanted]) + b"\x16"
-    head = b"\x17\3\3" + (len(plain) + 16).to_bytes(2, "big")
-    for _ in range(count):
+    update = b"\x18\0\0\1" + bytes([wanted]) + b"\x16"
+    for plain in [update] * count + [b"behind them\n\x17"]:
+        head = b"\x17\3\3" + (len(plain) + 16).to_bytes(2, "big")
         key, nonce = expand(secret, b"key", 32), expand(secret, b"iv", 12)
         yield head + aead.ChaCha20Poly1305(key).encrypt(nonce, plain, head)
         secret = expand(secret, b"traffic upd", 32)
@@ -104,29 +99,45 @@ def updates(peer, count, wanted):
 
 @pytest.mark.parametrize("wanted", [False, True], ids=["not wanted", "wanted"])
 def test_updates_of_keys_that_nobody_reads_are_bounded(flooded, wanted):
+    messages = flooded.before["messages_in"]
     with Hostile(flooded.address) as peer:
-        data = b"".join(updates(peer, 40_000, wanted))
-        size = len(data) // 40_000
-        sent = tries_to_send(peer.raw, data)
-        figures = flooded.costs(2 * MIB, sent // size)
-        assert figures["tls_failed"] == 0
-    flooded.server.until(lambda f: f["connections"] == 1)
-    flooded.serves()
+        peer.say(*updates(peer, 40_000, wanted))
+        flooded.server.until(lambda f: f["messages_in"] == messages + 1)
+        flooded.costs(2 * MIB, 40_000)
+        assert flooded.server.figures()["connections"] == 2
 
 
-def test_a_peer_that_wants_keys_and_reads_nothing_is_paused(flooded):
-    """Its updates ask for 27 bytes each, and its kernel takes next to nothing."""
-    with Narrow(flooded.address) as peer:
-        data = b"".join(updates(peer, 100_000, True))
-        sent = tries_to_send(peer.raw, data)
-        flooded.costs(4 * MIB, sent // (len(data) // 100_000))
-    flooded.server.until(lambda f: f["connections"] == 1)
+def test_a_peer_that_wants_updates_and_reads_none_is_paused(papers, tmp_path):
+    # a Unix socket's kernel takes little for it
+    place = str(tmp_path / "s")
+    with (
+        util.serving(
+            lambda conn, data: data, None, place, framing=LINES, ssl=papers.server()
+        ) as server,
+        Hostile(place) as peer,
+    ):
+        data = b"".join(updates(peer, 40_000, True))
+        thread = threading.Thread(target=peer.flood, args=([data],))
+        thread.start()
+        # an answer has 27 bytes; 64 KiB are high water
+        util.wait_until(lambda: server.stats().queued > 64 * KIB, 30)
+        queued = 0
+        while queued != (queued := server.stats().queued):
+            util.settle(server)
+        assert queued < MIB
+        assert server.stats().messages_in == 0  # the line behind them
+        assert thread.is_alive()
+        with secure_at(place, papers) as honest:
+            honest.sendall(b"hello\n")
+            assert util.recv_exactly(honest, 6) == b"hello\n"
+        peer.raw.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        util.wait_until(lambda: server.stats().connections == 0)
 
 
-class Narrow(Hostile):
-    """One whose kernel keeps little of what comes."""
-
-    connects = staticmethod(util.connect_narrow)
+def secure_at(path, papers):
+    """A client at a path that has shaken hands."""
+    return papers.client().wrap_socket(util.connect(path), server_hostname=NAME)
 
 
 def test_a_record_that_never_ends_is_kept_by_many_in_bounded_memory(flooded, papers):
@@ -189,7 +200,7 @@ def test_a_crowd_of_garbage_costs_no_more_than_itself(flooded):
         with util.connect(flooded.address) as sock, contextlib.suppress(OSError):
             sock.sendall(chance.randbytes(chance.randrange(1, 20_000)))
     flooded.server.until(lambda f: f["connections"] == 1 and f["tls_failed"] == 300)
-    flooded.costs(0, 300)
+    flooded.costs(300 * 64 * KIB, 300)  # where all of it is here at once
 
 
 # --- everybody gets their own --------------------------------------------------------
