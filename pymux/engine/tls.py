@@ -33,6 +33,7 @@ __all__ = ["Role", "Tls"]
 PORTABLE = int(lib.PMX_TLS_PORTABLE)
 REFUSED = int(lib.PMX_TLS_REFUSED)
 HANDSHAKES = lib.PMX_HANDSHAKES
+WRAP_BIO = ssl.SSLContext.wrap_bio
 MANY = 64  # roles of outgoing connections, from which unused ones are dropped
 
 
@@ -198,7 +199,10 @@ class Tls:
     def _object(self, role: Role, notes: Any) -> tuple[Any, int]:
         """Return an object, and what the core is to take for it."""
         context = role.context
-        if self.adopts:
+        # A `wrap_bio` of the user's may put a check into the object, or give another
+        # than it made last.
+        own = getattr(context.wrap_bio, "__func__", None) is not WRAP_BIO
+        if self.adopts and not own:
             before = notes.count
             made = context.wrap_bio(
                 self._dummy, self._dummy, role.server_side, role.hostname

@@ -226,7 +226,7 @@ class Settings:
         where = str(self)
         if self.source_address is not None:
             where += f" from {format_address(self.source_address)}"
-        why = error.strerror or ""
+        why = error.strerror or str(error)  # a user's own may have a text alone
         if (
             error.errno == errno.ENOENT
             and isinstance(self.address, str)
@@ -236,7 +236,10 @@ class Settings:
         loaded = sys.modules.get("ssl")
         if loaded is not None and isinstance(error, loaded.SSLError):
             why = f"{where}: {why}"  # its text is this alone, whatever `filename` is
-        named = type(error)(error.errno, why, where)
+        try:
+            named = type(error)(error.errno, why, where)
+        except Exception:
+            return error  # of a user's class, which takes other arguments
         vars(named).update(vars(error))  # `reason`, `verify_message`
         named.__cause__ = error.__cause__
         return named
