@@ -1,12 +1,12 @@
-"""Many handshakes, by handshakes.py in a size that takes seconds; and how long one
-takes."""
+"""Many handshakes, by handshakes.py in a size that takes seconds; how long one takes;
+and what arrives of 200 clients that only send, by tickets.py."""
 
 import ssl
 import time
 
 import pytest
 
-from . import handshakes, util
+from . import handshakes, tickets, util
 from .tls import ends, secure
 
 DELAY = 0.04  # seconds: the least that Linux delays an acknowledgement for
@@ -44,3 +44,14 @@ def test_a_handshake_that_needs_no_answer_is_acknowledged_at_once(
             ends(peer)
     # the quickest of many, whatever else the machine does
     assert min(took[1:]) < DELAY
+
+
+@pytest.mark.timeout(180)
+def test_peers_that_only_send_lose_nothing_here_and_a_part_with_each_loop(
+    secured_by, loop, papers
+):
+    size = 200, 200_000
+    without = 0 if secured_by == "portable" else None
+    assert tickets.of_pymux(papers, *size, num_tickets=without) == 200 * 200_000
+    # else the clients did not do what loses bytes
+    assert tickets.of_loop(loop.name, papers, *size) < 200 * 200_000
