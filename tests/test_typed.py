@@ -138,6 +138,16 @@ pymux.aio.serve(task)
 pymux.aio.serve(coroutine)
 pymux.aio.serve(Rows())
 
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+pymux.serve(function, ssl=context, require_close_notify=False)
+pymux.aio.serve(task, ssl=context)
+pymux.Server(function).ssl = context
+pymux.Mux().listen(("", 8443), ssl=context).ssl = context
+pymux.connect("tls://localhost:8443", ssl=True, server_hostname="example.org")
+
+pymux.serve(function, ssl=True)  # refused
+pymux.Server(function).ssl = "cert.pem"  # refused
+pymux.connect(("127.0.0.1", 8443), ssl="ca.pem")  # refused
 pymux.serve(function, framming=3)  # refused
 pymux.serve(function, framing=3)  # refused
 pymux.serve(function, ("127.0.0.1", "8093"))  # refused
