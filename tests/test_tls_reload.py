@@ -161,3 +161,34 @@ def test_plain_text_does_not_become_tls(new, mux):
     with pytest.raises(ValueError, match=r"no address of .* has TLS"):
         server.ssl = new
     assert server.ssl is None
+
+
+# -- sessions ------------------------------------------------------------------------
+
+
+def came_back(address, client, session=None):
+    """The session that a client gets, and whether its handshake was made short."""
+    sock = util.connect(address)
+    with client.wrap_socket(
+        sock, server_hostname="127.0.0.1", session=session
+    ) as secure:
+        secure.sendall(b"hello")
+        assert util.recv_exactly(secure, 5) == b"HELLO"  # tickets come before it
+        return secure.session, secure.session_reused
+
+
+def test_a_client_comes_back_with_its_session_until_the_context_is_replaced(
+    old, new, client
+):
+    with pymux.Server(upper, [HERE, HERE], ssl=old) as server:
+        first, second = server.addresses
+        session, resumed = came_back(first, client)
+        assert not resumed
+        session, resumed = came_back(second, client, session)
+        assert resumed  # the tickets are the context's
+        server.ssl = new
+        session, resumed = came_back(first, client, session)
+        assert not resumed
+        assert came_back(second, client, session)[1]
+        stats = server.stats()
+    assert (stats.tls_handshakes, stats.tls_resumed) == (4, 2)
