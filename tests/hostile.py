@@ -16,6 +16,8 @@ with warnings.catch_warnings():
     from tlslite.handshakesettings import HandshakeSettings
     from tlslite.messages import Message
     from tlslite.tlsconnection import TLSConnection
+    from tlslite.utils.keyfactory import parsePEMKey
+    from tlslite.x509certchain import X509CertChain
 
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, DATA, HEARTBEAT = 20, 21, 22, 23, 24
 HEAD = 5  # bytes of a record's header
@@ -59,31 +61,20 @@ class Wire:
         return getattr(self.sock, name)
 
 
-class Hostile(TLSConnection):
-    """A client that has shaken hands, unless `shake` is false.
-
-    `cut` is that of `Wire`.
+class Talker(TLSConnection):
+    """What a client and a server have in common. `cut` is that of `Wire`.
 
     Attributes:
         raw: its socket, for bytes as they are.
     """
 
-    def __init__(self, address, version="TLSv1.3", shake=True, cut=None):
-        self._wire = Wire(util.connect(address), cut)
+    def __init__(self, sock, version, cut=None):
+        self._wire = Wire(sock, cut)
         super().__init__(self._wire)
-        self.raw = self._wire.sock
+        self.raw = sock
         self.settings = HandshakeSettings()
         self.settings.minVersion = self.settings.maxVersion = VERSIONS[version]
         self.settings.cipherNames = [CIPHERS[version]]
-        if shake:
-            self.shake()
-
-    def shake(self):
-        try:
-            self.handshakeClientCert(settings=self.settings, serverName="localhost")
-        except BaseException:
-            self.leave()
-            raise
 
     @property
     def pieces(self):
@@ -150,6 +141,38 @@ class Hostile(TLSConnection):
         except (errors.TLSAbruptCloseError, ConnectionError):
             pass
         return None
+
+
+class Hostile(Talker):
+    """A client that has shaken hands, unless it leaves at a cut before."""
+
+    def __init__(self, address, version="TLSv1.3", cut=None):
+        super().__init__(util.connect(address), version, cut)
+        try:
+            self.handshakeClientCert(settings=self.settings, serverName="localhost")
+        except BaseException:
+            self.leave()
+            raise
+
+
+class HostileServer(Talker):
+    """A server that has shaken hands with the next peer of a listener."""
+
+    def __init__(self, listener, certificate, version="TLSv1.3"):
+        sock, _ = listener.accept()
+        sock.settimeout(10)
+        super().__init__(sock, version)
+        self.settings.ticket_count = 0
+        chain = X509CertChain()
+        chain.parsePemList(certificate.cert_chain_pems[0].bytes().decode())
+        key = parsePEMKey(certificate.private_key_pem.bytes().decode(), private=True)
+        try:
+            self.handshakeServer(
+                certChain=chain, privateKey=key, settings=self.settings
+            )
+        except BaseException:
+            self.leave()
+            raise
 
 
 def record(kind, data, version=0x0303, size=None):
