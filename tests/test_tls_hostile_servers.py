@@ -182,10 +182,8 @@ def test_empty_records_of_a_server_in_a_row_end_the_connection(meets):
     assert isinstance(acc.error(meets.conn), OSError)
 
 
-def test_requests_to_negotiate_again_are_refused_or_have_no_place(meets, secured_by):
+def test_requests_to_negotiate_again_are_refused_or_have_no_place(meets):
     """A HelloRequest, of TLS 1.2."""
-    if meets.version == "TLSv1.2" and secured_by == "portable":
-        pytest.skip("Python's ssl has options for a context alone")
     acc = meets(
         lambda peer: peer.flood(
             [*(peer.sealed(HANDSHAKE, bytes(4)) for _ in range(1000)), bytes(5)]

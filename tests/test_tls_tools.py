@@ -105,22 +105,14 @@ def test_openssl_may_not_negotiate_again(server, ca):
     refuses_to_negotiate_again(server, ca)
 
 
-def test_no_peer_may_negotiate_again_though_the_context_allows_it(
-    papers, backend, ca, secured_by
-):
-    if secured_by == "portable":
-        pytest.skip("Python's ssl has options for a context alone")
+def test_no_peer_may_negotiate_again_though_the_context_allows_it(papers, backend, ca):
     ours = papers.server()
     ours.options |= ALLOW_CLIENT_RENEGOTIATION
     with serving(capitals, backend, framing=LINES, ssl=ours) as server:
         refuses_to_negotiate_again(server, ca)
 
 
-def test_a_server_of_openssls_may_not_negotiate_again(
-    mux, papers, tmp_path, secured_by
-):
-    if secured_by == "portable":
-        pytest.skip("Python's ssl has options for a context alone")
+def test_a_server_of_openssls_may_not_negotiate_again(mux, papers, tmp_path):
     cert, key = write(papers.certificate(), tmp_path)
     args = ("-accept", "127.0.0.1:0", "-cert", cert, "-key", key, "-tls1_2")
     with program("openssl", "s_server", *args) as server:

@@ -57,6 +57,9 @@ class Portable:
         self.server_name = server_hostname
         self._hello = b"" if server_side else None
         self._early = b""  # plaintext that the object had when our stream ended
+        # An object has no options of its own, as adopted ones are given.
+        if not context.options & ssl.OP_NO_RENEGOTIATION:
+            context.options |= ssl.OP_NO_RENEGOTIATION
         self.object: Any = context.wrap_bio(
             self._in,
             self._out,
