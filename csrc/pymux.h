@@ -87,7 +87,7 @@ typedef struct {
     uint32_t tls;
     uint32_t tls_lax;           /* an end without close_notify is no error */
     uint32_t max_handshakes;    /* of a listener, unfinished; 0 is none */
-    int64_t handshake_ns;       /* of a listener: from accepting to the end of
+    int64_t handshake_ns;       /* from TCP being connected to the end of
                                    the handshake */
     /* TCP's keepalive, in seconds, seconds and probes; idle 0 is none. */
     uint32_t keep_idle;
