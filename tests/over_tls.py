@@ -191,6 +191,11 @@ class Secure:
 
     # --- as a socket --------------------------------------------------------------
 
+    @property
+    def up(self):
+        """Whether the handshake is done, or has failed."""
+        return self._up.is_set()
+
     def wait_up(self, timeout):
         """Return once the handshake is done, or has failed, or the time is over."""
         self._up.wait(timeout)

@@ -37,6 +37,7 @@ async def gathering(handler, **options):
     async with pymux.aio.serve(handler, LOCAL, framing=LINES, **options) as server:
         with util.connect(server.address) as one, util.connect(server.address) as two:
             await until(lambda: server.stats().connections == 2)
+            await until(lambda: util.is_up(one) and util.is_up(two))
             one.sendall(b"a\n")
             await until(lambda: server.stats().messages_in == 1)
             yield server, one, two

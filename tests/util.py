@@ -215,6 +215,11 @@ def connect(address, timeout=10):
     return sock
 
 
+def is_up(sock):
+    """Whether a connected socket can be served: over TLS, it has shaken hands."""
+    return getattr(sock, "up", True)
+
+
 def connect_narrow(address):
     """The same; over TCP the kernel takes little for it while it does not read."""
     if not isinstance(address, tuple):
