@@ -217,9 +217,6 @@ static void begin_batch(pmx_mux *mux, pmx_arena *arena)
     pmx__arena_reset(arena);
     for (uint32_t i = 0; i < mux->closed_count; i++)
         pmx__conn_free(mux, mux->closed[i].slot);
-    for (uint32_t i = 0; i < mux->failed_count; i++)
-        pmx__conn_free(mux, mux->failed[i].slot);
-    mux->waiting_count = mux->failed_count = 0;
     mux->arena = arena;
     mux->arena_size = mux->arena_most < arena->capacity ? mux->arena_most
                                                         : arena->capacity;
@@ -268,15 +265,33 @@ static int enough(const pmx_mux *mux)
            all_have_rows(mux);
 }
 
+/* Handshakes are told with each turn: they are no rows of a batch. */
+static int tell_handshakes(const pmx_mux *mux, pmx_turn *t)
+{
+    t->waiting_count = mux->waiting_count;
+    t->waiting = mux->waiting;
+    t->failed_count = mux->failed_count;
+    t->failed = mux->failed;
+    return mux->waiting_count | mux->failed_count ? PMX_HANDSHAKES : 0;
+}
+
+static void forget_handshakes(pmx_mux *mux)
+{
+    for (uint32_t i = 0; i < mux->failed_count; i++)
+        pmx__conn_free(mux, mux->failed[i].slot);
+    mux->waiting_count = mux->failed_count = 0;
+}
+
 /* The batch stays for the next harvest. */
 static int put_off(pmx_turn *t)
 {
     t->messages = t->opened_count = t->ended_count = t->blocked_count = 0;
     t->drained_count = t->closed_count = t->idle_count = 0;
-    t->waiting_count = t->failed_count = 0;
     t->service = t->mux->serving->number;
     t->done_ns = t->mux->now;
-    return (int)(t->reason = PMX_GATHERING);
+    int reason = PMX_GATHERING | tell_handshakes(t->mux, t);
+    t->reason = (uint32_t)reason;
+    return reason;
 }
 
 static int report(pmx_mux *mux, pmx_turn *t, int reason)
@@ -305,12 +320,7 @@ static int report(pmx_mux *mux, pmx_turn *t, int reason)
     t->idle = mux->idle;
     t->foreign_count = mux->foreign_count;
     t->foreign = mux->foreign;
-    t->waiting_count = mux->waiting_count;
-    t->waiting = mux->waiting;
-    t->failed_count = mux->failed_count;
-    t->failed = mux->failed;
-    if (mux->waiting_count | mux->failed_count)
-        reason |= PMX_HANDSHAKES;
+    reason |= tell_handshakes(mux, t);
     if (mux->arena != t->arena)
         reason |= PMX_LARGE;
     t->arena = mux->arena;
@@ -352,6 +362,7 @@ int pmx__do_harvest(pmx_turn *t)
         return error;
     mux->stats.harvests++;
     mux->foreign_count = 0;
+    forget_handshakes(mux);
     if (!mux->gathering) {
         begin_batch(mux, t->arena);
         pmx__close_ending(mux);
@@ -401,9 +412,11 @@ int pmx__do_harvest(pmx_turn *t)
     } while (!reason && !enough(mux) &&
              (mux->now < end || (pmx__others_wait(mux) && --passes)));
 
-    if (mux->rows && (reason || enough(mux)))
+    /* A connection that waits for its object ends no batch. */
+    int goes_on = t->timeout_ns == PMX_LOOK ? !reason || reason == PMX_HANDSHAKES
+                                            : reason == PMX_HANDSHAKES && mux->now < end;
+    mux->gathering = goes_on && mux->rows && !enough(mux);
+    if (mux->rows && !mux->gathering)
         pmx__note_gathering(mux);
-    mux->gathering = t->timeout_ns == PMX_LOOK && mux->rows && !reason &&
-                     !enough(mux);
     return mux->gathering ? put_off(t) : report(mux, t, reason);
 }
