@@ -135,6 +135,25 @@ def test_a_peer_that_wants_updates_and_reads_none_is_paused(papers, tmp_path):
         util.wait_until(lambda: server.stats().connections == 0)
 
 
+def test_others_are_served_before_a_flood_of_updates_is_through(papers):
+    said = []
+    with (
+        util.serving(
+            lambda conn, data: said.append(data), framing=LINES, ssl=papers.server()
+        ) as server,
+        Hostile(server.address) as peer,
+        secure(server.address, papers.client()) as honest,
+    ):
+        data = b"".join(updates(peer, 40_000, False))
+        thread = threading.Thread(target=peer.flood, args=([data],))
+        with util.held(server):
+            thread.start()
+            honest.sendall(b"honest\n")
+        util.wait_until(lambda: len(said) == 2, 30)
+        thread.join()
+    assert said == [b"honest", b"behind them"]
+
+
 def secure_at(path, papers):
     """A client at a path that has shaken hands."""
     return papers.client().wrap_socket(util.connect(path), server_hostname=NAME)
