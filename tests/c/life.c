@@ -71,7 +71,7 @@ static void turn_is_over(int reason)
         if (!life.conns[i].told_closed)
             check_queue(&life.conns[i]);
     mux_is_sound(life.mux);
-    life.gathering = reason == PMX_GATHERING;
+    life.gathering = !!(reason & PMX_GATHERING);
     look_ahead();
 }
 
@@ -196,7 +196,7 @@ static void one_turn(int64_t timeout)
         return;
     }
     EQUAL(reason, life.t.reason);
-    CHECK(reason != PMX_GATHERING || timeout == PMX_LOOK);
+    CHECK(!(reason & PMX_GATHERING) || timeout == PMX_LOOK || reason & PMX_HANDSHAKES);
     take_report();
     EQUAL(life.t.arena != life.arena, !!(reason & PMX_LARGE));
     if (reason & PMX_LARGE)
