@@ -149,16 +149,15 @@ void pmx__look_for_end(pmx_mux *mux, uint32_t slot)
                                     &got);
     if (n > 0)
         mux->stats.bytes_in += (uint64_t)n;
-    if (n == PMX__CUT && !(c->flags & PMX__FRAMES))
-        pmx__input_torn(mux, slot);
-    else if (n == PMX__CUT)
-        c->flags &= ~(uint32_t)PMX__LIMITED;    /* likewise */
-    else if (n < 0 && n != -EAGAIN)
+    int over = !n || n == PMX__CUT;
+    if (!over && n < 0 && n != -EAGAIN)
         lost_input(mux, slot, (int)-n);
-    else if (n)
+    else if (!over)
         pmx__cut_input(mux, slot);
     else if (c->flags & PMX__FRAMES)
         c->flags &= ~(uint32_t)PMX__LIMITED;    /* the end is received again */
+    else if (n)
+        pmx__input_torn(mux, slot);
     else
         pmx__end_input(mux, slot);
 }

@@ -61,6 +61,7 @@ typedef void noted_t(void *parent, void *value, void *data, int index,
     X(int, SSL_new_session_ticket, (SSL *))                                  \
     X(int, SSL_session_reused, (const SSL *))
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): types, names and a sum */
 #define FIELD(result, name, arguments) result (*name) arguments;
 static struct {
     REQUIRED(FIELD)
@@ -70,6 +71,7 @@ static struct {
 #define NAME(result, name, arguments) #name,
 static const char *const names[] = {REQUIRED(NAME) OPTIONAL(NAME)};
 #define ONE(result, name, arguments) + 1
+/* NOLINTEND(bugprone-macro-parentheses) */
 enum { ALL = sizeof names / sizeof *names, NEEDED = 0 REQUIRED(ONE) };
 
 /* Numbers of OpenSSL's headers. */

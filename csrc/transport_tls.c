@@ -164,7 +164,7 @@ static int64_t decrypt(pmx_mux *mux, pmx__conn *c, uint8_t *to, size_t size,
 static int64_t tls_recv(pmx_mux *mux, pmx__conn *c, void *to, size_t size,
                         pmx__got *got)
 {
-    pmx__tls *t = tls_of(c);
+    pmx__tls *t = c->at.tls;
     size_t done = 0;
     *got = (pmx__got){0};
     if (t->over != 1)
