@@ -150,6 +150,14 @@ TLS = (
         groups=("tls",),
         figure="cpu",
     ),
+    Scenario(
+        "tls-compute",
+        "TLS: 100 connections beside a thread that computes without a pause",
+        server=(*BACKLOG, "--compute"),
+        pinned=False,
+        groups=("tls",),
+        only=("[!c]*",),
+    ),
     TLS_MEMORY,
     replace(
         TLS_MEMORY,
@@ -158,14 +166,6 @@ TLS = (
         size="65536",
         payload="echo",
         server=(*BACKLOG, "--payload", "echo"),
-    ),
-    Scenario(
-        "tls-compute",
-        "TLS: 100 connections beside a thread that computes without a pause",
-        server=(*BACKLOG, "--compute"),
-        pinned=False,
-        groups=("tls",),
-        only=("[!c]*",),
     ),
 )
 
