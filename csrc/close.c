@@ -161,6 +161,38 @@ static void linger(pmx_mux *mux, uint32_t slot)
                     pmx__slot(mux, rules->oldest - 1)->error, 0);
 }
 
+/* The kernel refused: the writing side has ended, the reading side goes on to
+ * its end, or at once where nobody reads. */
+void pmx__send_failed(pmx_mux *mux, uint32_t slot, int error)
+{
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (!c->error)
+        c->error = error;
+    c->flags |= PMX__SEND_FAILED | PMX__LOST;
+    pmx__not_over_water(c);
+    pmx__queue_drop(mux, c);
+    if (c->flags & PMX__CLOSING || pmx__nobody_reads(c)) {
+        pmx__finish(mux, slot, error, 0);
+        return;
+    }
+    c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
+    pmx__set_due(mux, slot, PMX__CLOSE_DUE);
+    pmx__watch(mux, slot);
+    pmx__ready(mux, slot);
+}
+
+/* The peer is gone, and the socket does not tell of it again. Nothing is lost if
+ * the peer had ended its stream, and has all that was sent. */
+static void bye_failed(pmx_mux *mux, uint32_t slot, int error)
+{
+    const pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & PMX__CLOSING && c->flags & PMX__ENDED &&
+        pmx__unacknowledged(c->sock) <= 0)
+        pmx__finish(mux, slot, c->error, 0);
+    else
+        pmx__send_failed(mux, slot, error);
+}
+
 /* Take the steps that a shorter queue allows. Under low water, read on. When
  * the queue is empty, send the end. Then, if the connection is closing, close
  * it when the peer has ended too. */
@@ -187,8 +219,11 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
         return;
     }
     if (!(c->flags & (PMX__SHUT | PMX__SEND_FAILED))) {
-        if (transport->bye)
-            transport->bye(mux, c);
+        int error = transport->bye ? transport->bye(mux, c) : 0;
+        if (error) {
+            bye_failed(mux, slot, -error);
+            return;
+        }
         if (c->queue) {         /* the end follows when the kernel has that */
             pmx__watch(mux, slot);
             pmx__ready(mux, slot);

@@ -116,7 +116,7 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
             ;
         int whole = !c->queue;
         if (whole && c->rules->transport->bye)
-            c->rules->transport->bye(mux, c);
+            (void)c->rules->transport->bye(mux, c);
         pmx__transport_end(c);
         if (c->flags & PMX__IN_POLLER)
             mux->poller->del(mux->poll_state, c->sock);

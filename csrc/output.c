@@ -10,26 +10,6 @@
 
 /* --- the queue --------------------------------------------------------- */
 
-/* The kernel refused: the writing side has ended, the reading side goes on to
- * its end, or at once where nobody reads. */
-void pmx__send_failed(pmx_mux *mux, uint32_t slot, int error)
-{
-    pmx__conn *c = pmx__slot(mux, slot);
-    if (!c->error)
-        c->error = error;
-    c->flags |= PMX__SEND_FAILED | PMX__LOST;
-    pmx__not_over_water(c);
-    pmx__queue_drop(mux, c);
-    if (c->flags & PMX__CLOSING || pmx__nobody_reads(c)) {
-        pmx__finish(mux, slot, error, 0);
-        return;
-    }
-    c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
-    pmx__set_due(mux, slot, PMX__CLOSE_DUE);
-    pmx__watch(mux, slot);
-    pmx__ready(mux, slot);
-}
-
 /* The result of a send that took less than it was offered: 0 if the connection
  * goes on when the kernel takes bytes again, else -errno. */
 int pmx__send_refused(pmx_mux *mux, pmx__conn *c, int error)

@@ -6,7 +6,6 @@
 #include "turn.h"
 
 /* output.c: sending */
-void pmx__send_failed(pmx_mux *mux, uint32_t slot, int error);
 int pmx__send_refused(pmx_mux *mux, pmx__conn *c, int error);
 int pmx__queue_frame(pmx_mux *mux, pmx__conn *c, const pmx__piece *p,
                      size_t skip);

@@ -58,6 +58,7 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error);
 void pmx__due_to_close(pmx_mux *mux, uint32_t slot);
 void pmx__answered(pmx_mux *mux, uint32_t slot);
 void pmx__end_sending(pmx_mux *mux, uint32_t slot);
+void pmx__send_failed(pmx_mux *mux, uint32_t slot, int error);
 void pmx__settle(pmx_mux *mux, uint32_t slot);
 /* The connection's time is over, or it is to be looked at. (Idle ones:
  * expire.c.) */

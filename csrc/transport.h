@@ -45,8 +45,8 @@ typedef struct pmx__transport {
     int64_t (*drop)(pmx_mux *mux, pmx__conn *c, pmx__got *got);
     /* Say the end of our stream, once, however often it is called: what the
      * socket refuses of it goes to the queue, which is empty. FIN follows when
-     * the queue is empty again. */
-    void (*bye)(pmx_mux *mux, pmx__conn *c);
+     * the queue is empty again. 0 or -errno: the peer is lost. */
+    int (*bye)(pmx_mux *mux, pmx__conn *c);
     /* The connection ends, its socket is open yet: free what belongs to it. */
     void (*end)(pmx__conn *c);
 } pmx__transport;

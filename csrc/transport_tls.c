@@ -238,14 +238,14 @@ static int64_t tls_send(pmx_mux *mux, pmx__conn *c, pmx__span *spans,
     return error ? error : taken;
 }
 
-static void tls_bye(pmx_mux *mux, pmx__conn *c)
+static int tls_bye(pmx_mux *mux, pmx__conn *c)
 {
     pmx__tls *t = tls_of(c);
     if (!t || t->said_bye || c->flags & PMX__CONNECTING || t->over < 0)
-        return;
+        return 0;
     t->said_bye = 1;
     t->engine->bye(t, take_up(mux));
-    (void)pmx__put_out(mux, c); /* the socket tells of an error again */
+    return pmx__put_out(mux, c);
 }
 
 static void tls_end(pmx__conn *c)

@@ -168,16 +168,17 @@ static size_t toy_held(const pmx__conn *c)
     return t ? t->used - t->begin : 0;
 }
 
-static void say_bye(pmx_mux *mux, pmx__conn *c)
+static int say_bye(pmx_mux *mux, pmx__conn *c)
 {
     static const uint8_t bye[1 + TOY_HEAD] = {TOY_HELLO};
     toy *t = toy_of(c);
     if (t->said_bye)
-        return;
+        return 0;
     /* in one piece, since there is one raw chunk at a time */
-    (void)put_out(mux, c, bye + t->said_hello,
-                  sizeof bye - (size_t)t->said_hello);
+    int error = put_out(mux, c, bye + t->said_hello,
+                        sizeof bye - (size_t)t->said_hello);
     t->said_hello = t->said_bye = 1;
+    return error;
 }
 
 const pmx__transport toy_tcp = {
