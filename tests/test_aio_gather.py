@@ -288,3 +288,16 @@ def test_connections_end_with_a_loop_that_closes_while_a_batch_gathers(loop):
     for sock in socks:
         with sock, contextlib.suppress(ConnectionResetError):
             assert util.recv_all(sock) == b""
+
+
+def test_a_stop_waits_for_no_peer_that_left_while_a_batch_gathers(loop):
+    """The answer meets a closed socket, and so may what says the end behind it."""
+    handler, _ = gatherer()
+
+    async def main():
+        time = asyncio.get_running_loop().time
+        async with gathering(handler, drain_timeout=20):
+            begun = time()
+        assert time() - begun < 10
+
+    loop.run(main())
