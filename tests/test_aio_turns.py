@@ -201,8 +201,12 @@ def test_a_batch_gathers_no_longer_than_max_delay(loop):
 
     async def main():
         async with pymux.aio.serve(handler, LOCAL, framing=LINES) as server:
-            with util.connect(server.address) as one, util.connect(server.address):
+            with (
+                util.connect(server.address) as one,
+                util.connect(server.address) as two,
+            ):
                 await until(lambda: server.stats().connections == 2)
+                await until(lambda: util.is_up(one) and util.is_up(two))
                 begun = time.monotonic()
                 one.sendall(b"a\n")
                 assert await recv(one, 2) == b"a\n"
