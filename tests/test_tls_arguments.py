@@ -379,7 +379,8 @@ def test_the_error_of_a_handshake_names_the_address_and_keeps_its_reason():
 
 
 def test_an_endpoint_with_a_context_is_no_more_pickled_than_the_context():
-    with pytest.raises(TypeError, match="SSLContext"):
-        pickle.dumps(pymux.Endpoint(HERE, ssl=SERVER))
+    if sys.implementation.name == "cpython":  # PyPy's contexts can be pickled
+        with pytest.raises(TypeError, match="SSLContext"):
+            pickle.dumps(pymux.Endpoint(HERE, ssl=SERVER))
     end = pymux.Endpoint(HERE, ssl=True)
     assert pickle.loads(pickle.dumps(end)) == end

@@ -200,6 +200,30 @@ static void handshakes_do_not_starve_the_established(void)
     toy_end(&w);
 }
 
+/* What is told of handshakes is no row: a batch whose messages gather goes on. */
+static void a_handshake_leaves_a_batch_to_gather(void)
+{
+    world w;
+    pmx_sock peer, quiet, other;
+    pmx_policy p = raw();
+    toy_serve(&w, &p, 100, 10000);
+    uint64_t id = toy_meet(&w, &peer, 0);
+    (void)toy_meet(&w, &quiet, 0);      /* its message is waited for */
+    toy_put_data(peer, "hello");
+    other = call(&w);
+    int reason = turn_of(&w, 20000 * MS, 100, 10000 * MS);
+    EQUAL(reason, PMX_GATHERING | PMX_HANDSHAKES);
+    EQUAL(messages_of(&w, id), 0);
+    toy_put_data(quiet, "too");
+    EQUAL(turn_of(&w, 20000 * MS, 100, 10000 * MS) & PMX_ROWS, PMX_ROWS);
+    EQUAL(messages_of(&w, id), 1);
+    leave(peer);
+    leave(quiet);
+    leave(other);
+    UNTIL(&w, w.closed_count == 2 && w.failed_count == 1);
+    toy_end(&w);
+}
+
 #ifndef _WIN32
 /* Nobody gets another's bytes, whatever fails: engines, sockets, memory, while
  * the arena is tiny. Each peer has a letter of its own. */
@@ -312,6 +336,7 @@ const test_case tls_output_tests[] = {
     EACH(empty_records_hold_nobody_up),
     EACH(tickets_are_sent_before_the_first_answer),
     EACH(handshakes_do_not_starve_the_established),
+    EACH(a_handshake_leaves_a_batch_to_gather),
 #ifndef _WIN32
     EACH(no_peer_gets_the_bytes_of_another),
     EACH(each_step_may_fail),
