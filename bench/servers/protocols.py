@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from typing import Any
 
 from common import HOST, announce, answers, arguments, context
 
@@ -35,10 +36,17 @@ class Lines(Raw):
     """Answers each line; the transport puts them together."""
 
     tail = b""
+    write: Any
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.write = transport.writelines
+        if transport.get_extra_info("ssl_object"):  # of each it makes a record
+            self.write = lambda lines: transport.write(b"".join(lines))
 
     def data_received(self, data):
         *lines, self.tail = (self.tail + data).split(b"\n")
-        self.transport.writelines([line.upper() + b"\n" for line in lines])
+        self.write([line.upper() + b"\n" for line in lines])
 
 
 class TunedLines(Raw):
