@@ -23,7 +23,7 @@ FILES = """
     aio_raise aio_serve aio_spawn aio_stop aio_sync_ends aio_together aio_turns aio_wait
 """
 
-# Those that `.ci/run` has at each change: all forms, ends, framings and limits.
+# The quicker ones: all forms, ends, framings and limits.
 QUICK = """
     abort client close connection flow framing harvest reply reply_framing server stop
     switch handlers_coroutine handlers_coroutine_flow handlers_forms handlers_order
@@ -48,6 +48,8 @@ PLAIN = {
         test_handlers_coroutine_spawn_stop.py::test_all_end_with_a_server_that_another_handler_ends
         test_aio_handlers.py::test_drain_raises_when_the_loss_waits_to_be_reported
         test_aio_stop.py::test_ctrl_c_in_a_handler_leaves_run
+        test_aio_stop.py::test_stop_cancels_handlers_when_its_time_is_over
+        test_aio_stop.py::test_a_handler_is_told_whether_a_stop_has_cut_its_input
     """,
     "a handshake needs both sides, and the test harvests one": """
         test_threads.py::test_two_muxes_in_one_thread_do_not_meet
