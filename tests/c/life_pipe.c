@@ -9,7 +9,7 @@
 int adopt_pipe(conn *k)
 {
     static const size_t rooms[] = {16, 300, 9000, 70000};
-    uint32_t end = PMX_READABLE << choose(life.c, 2);
+    uint32_t end = (uint32_t)PMX_READABLE << choose(life.c, 2);
     int pair[2], own;
     if (life.peer_count == MOST_PEERS || life.toy)
         return 1;
