@@ -28,7 +28,7 @@ typedef void noted_t(void *parent, void *value, void *data, int index,
                      long number, void *pointer);
 
 /* Required of OpenSSL 1.1.1 and later: result, name, arguments. */
-#define REQUIRED(X)                                                          \
+#define MUST_HAVE(X)                                                          \
     X(int, SSL_do_handshake, (SSL *))                                        \
     X(int, SSL_read, (SSL *, void *, int))                                   \
     X(int, SSL_write, (SSL *, const void *, int))                            \
@@ -55,7 +55,7 @@ typedef void noted_t(void *parent, void *value, void *data, int index,
     X(int, CRYPTO_get_ex_new_index,                                          \
       (int, long, void *, noted_t *, void *, void *))
 /* Those of 3.0, for tickets; and to count. */
-#define OPTIONAL(X)                                                          \
+#define MAY_LACK(X)                                                          \
     X(size_t, SSL_get_num_tickets, (const SSL *))                            \
     X(int, SSL_set_num_tickets, (SSL *, size_t))                             \
     X(int, SSL_new_session_ticket, (SSL *))                                  \
@@ -64,15 +64,15 @@ typedef void noted_t(void *parent, void *value, void *data, int index,
 /* NOLINTBEGIN(bugprone-macro-parentheses): types, names and a sum */
 #define FIELD(result, name, arguments) result (*name) arguments;
 static struct {
-    REQUIRED(FIELD)
-    OPTIONAL(FIELD)
+    MUST_HAVE(FIELD)
+    MAY_LACK(FIELD)
 } T;
 
 #define NAME(result, name, arguments) #name,
-static const char *const names[] = {REQUIRED(NAME) OPTIONAL(NAME)};
+static const char *const names[] = {MUST_HAVE(NAME) MAY_LACK(NAME)};
 #define ONE(result, name, arguments) + 1
 /* NOLINTEND(bugprone-macro-parentheses) */
-enum { ALL = sizeof names / sizeof *names, NEEDED = 0 REQUIRED(ONE) };
+enum { ALL = sizeof names / sizeof *names, NEEDED = 0 MUST_HAVE(ONE) };
 
 /* Numbers of OpenSSL's headers. */
 enum {
