@@ -28,7 +28,7 @@ typedef void noted_t(void *parent, void *value, void *data, int index,
                      long number, void *pointer);
 
 /* Required of OpenSSL 1.1.1 and later: result, name, arguments. */
-#define MUST_HAVE(X)                                                          \
+#define MUST_HAVE(X)                                                         \
     X(int, SSL_do_handshake, (SSL *))                                        \
     X(int, SSL_read, (SSL *, void *, int))                                   \
     X(int, SSL_write, (SSL *, const void *, int))                            \
