@@ -151,9 +151,13 @@ static int64_t decrypt(pmx_mux *mux, pmx__conn *c, uint8_t *to, size_t size,
             if (may_have)
                 continue;
         }
-        if (*done || got->wire >= PMX__WIRE ||
-            (limited && c->left <= got->wire && (kept || got->wire)))
+        if (*done)
             return 1;
+        if (got->wire >= PMX__WIRE ||
+            (limited && c->left <= got->wire && (kept || got->wire))) {
+            got->dry = 0;       /* the end may be behind, and has no event */
+            return 1;
+        }
         int64_t is = receive(mux, c, size, got);
         if (is != 1)
             return is == -EAGAIN ? 1 : is;
