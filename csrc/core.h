@@ -407,6 +407,18 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer);
 void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
 void pmx__keep_names(pmx__conn *c);
 
+/* A connection may have a pipe's end in place of a socket: see pipe.c. */
+static inline int pmx__is_pipe(const pmx__conn *c)
+{
+    uint8_t family = c->task & PMX__FAMILY;
+    return family == PMX__READ_END || family == PMX__WRITE_END;
+}
+
+static inline int pmx__only_sends(const pmx__conn *c)
+{
+    return (c->task & PMX__FAMILY) == PMX__WRITE_END;
+}
+
 /* True if the connection dials: at.route has its sockets. */
 static inline int pmx__connects(const pmx__conn *c)
 {

@@ -6,13 +6,6 @@
 
 enum { NAME_HEAD = offsetof(pmx__target, to) };
 
-/* The ends of a pipe have no names. */
-static int is_pipe(const pmx__conn *c)
-{
-    int family = c->task & PMX__FAMILY;
-    return family == PMX__READ_END || family == PMX__WRITE_END;
-}
-
 /* The name of the peer of a connection that has been open. */
 void pmx__peer(const pmx__conn *c, pmx__target *peer)
 {
@@ -59,7 +52,7 @@ void pmx__keep_peer(pmx__conn *c, const pmx__target *peer)
     const struct sockaddr_in6 *from = &peer->to.v6;
     const uint8_t *ip = (const uint8_t *)&from->sin6_addr;
     c->at.peer = NULL;
-    if (is_pipe(c))
+    if (pmx__is_pipe(c))        /* its ends have no names */
         return;
     if (family == 4) {
         c->ip4 = peer->to.v4.sin_addr.s_addr;
@@ -91,7 +84,7 @@ void pmx__keep_names(pmx__conn *c)
     pmx__names *names = sys_calloc(1, sizeof *names);
     if (names) {
         pmx__peer(c, &names->targets[0]);
-        if (c->sock == PMX__NO_SOCK || is_pipe(c) ||
+        if (c->sock == PMX__NO_SOCK || pmx__is_pipe(c) ||
             pmx__local(c->sock, &names->targets[1]))
             names->targets[1] = (pmx__target){.size = 0};
         if ((c->task & PMX__FAMILY) == PMX__OVER_TLS) {

@@ -63,18 +63,7 @@ extern const pmx__transport pmx__unix;
 extern const pmx__transport pmx__read_end;
 extern const pmx__transport pmx__write_end;
 
-/* pipe.c: a connection may have a pipe's end in place of a socket. */
-static inline int pmx__is_pipe(const pmx__conn *c)
-{
-    uint8_t family = c->task & PMX__FAMILY;
-    return family == PMX__READ_END || family == PMX__WRITE_END;
-}
-
-static inline int pmx__only_sends(const pmx__conn *c)
-{
-    return (c->task & PMX__FAMILY) == PMX__WRITE_END;
-}
-
+/* pipe.c */
 /* What is asked and told of the one and the other; see net.h for a socket. */
 int pmx__pending_error(const pmx__conn *c);
 int64_t pmx__not_acknowledged(const pmx__conn *c);
