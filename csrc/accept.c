@@ -301,6 +301,9 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         if (shakes_most(l->rules) && !mux->draining) {
             pmx__listener_state(mux, l, 1, 1);
             mux->stats.accept_pauses++;
+            mux->stats.handshake_pauses++;
+            mux->stats.busy = pmx__listener_id(mux, l);
+            mux->notable = 1;
             pmx__watch_listener(mux, l);
             break;
         }

@@ -301,7 +301,9 @@ typedef struct {
     uint64_t accept_pauses;
     uint64_t shortages;         /* accept_pauses for want of something, and */
     uint64_t shortage;          /* the errno of the last one */
+    uint64_t handshake_pauses;  /* accept_pauses by max_handshakes */
     uint64_t full;              /* the last listener with max_connections, */
+    uint64_t busy;              /* with max_handshakes, */
     uint64_t refuser;           /* and with a peer that had max_per_peer */
     uint64_t outgoing;          /* of connections: made by pmx_connect() */
     uint64_t tls_handshakes;    /* that succeeded, */

@@ -145,7 +145,7 @@ def test_an_outgoing_handshake_has_a_time_limit(of_connect, of_handshake, mux, c
     assert isinstance(acc.error(conn), TimeoutError)
 
 
-def test_unfinished_handshakes_are_bounded_and_the_rest_waits(backend, papers):
+def test_unfinished_handshakes_are_bounded_and_the_rest_waits(backend, papers, caplog):
     limits = pymux.Limits(max_handshakes=2)
     with serving(
         echo, backend, ssl=papers.server(), limits=limits, framing=LINES
@@ -161,6 +161,9 @@ def test_unfinished_handshakes_are_bounded_and_the_rest_waits(backend, papers):
             assert recv_exactly(peer, 6) == b"hello\n"
             peer.close()
         idle.pop().close()
+    told = [record.getMessage() for record in caplog.records]
+    assert "max_handshakes, 2, is reached, peers wait in the backlog" in told
+    assert not any("max_connections" in text for text in told)
 
 
 def test_a_hello_in_single_bytes_is_understood(guarded, papers):

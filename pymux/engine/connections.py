@@ -133,6 +133,7 @@ class Connections(Turns):
                 {
                     "max_connections": policy.max_connections,
                     "max_per_peer": policy.max_per_peer,
+                    "max_handshakes": policy.max_handshakes,
                 },
             )
             return make(id_[0], name)

@@ -66,6 +66,7 @@ __all__ = ["Engine", "Objects"]
 LIMITED = {
     "max_connections": "peers wait in the backlog",
     "max_per_peer": "the peer is refused",
+    "max_handshakes": "peers wait in the backlog",
 }
 
 
@@ -284,18 +285,24 @@ class Engine(Batches):
 
     def warn_of_peers(self) -> None:
         """Warn that peers wait in the backlog, since the process is short of something
-        or a listener has max_connections; or that some were refused."""
+        or a listener has max_connections or max_handshakes; or that some were
+        refused."""
         counts = self.counts
         pauses, shortages = counts.accept_pauses, counts.shortages
         refused = counts.refused_per_peer
         if shortages != self._shortages:
             self._warn_of_shortage(int(counts.shortage), int(shortages))
-        if pauses - shortages != self._pauses - self._shortages:
+        busy = counts.handshake_pauses
+        if busy != self._busy:
+            self._warn_of_limit(int(counts.busy), "max_handshakes", 1)
+        full = pauses - shortages - busy
+        if full != self._pauses - self._shortages - self._busy:
             self._warn_of_limit(int(counts.full), "max_connections", 1)
         if refused != self._refused:
             more = refused - self._refused
             self._warn_of_limit(int(counts.refuser), "max_per_peer", more)
         self._pauses, self._shortages, self._refused = pauses, shortages, refused
+        self._busy = busy
 
     def _warn_of_shortage(self, number: int, times: int) -> None:
         """Warn that no listener accepts, for want of descriptors or memory."""
