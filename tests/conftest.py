@@ -329,14 +329,8 @@ def papers():
 def secured_by(request, monkeypatch):
     """Each of the two engines of TLS, in turn: its name."""
     monkeypatch.setenv("PYMUX_TLS", {"adopted": "adopt"}.get(request.param, "portable"))
-    inside.choose_tls_again()
-    try:
-        inside.tls_engine()
-    except pymux.BackendUnavailable as error:
-        pytest.skip(error.strerror)
-    yield request.param
-    monkeypatch.undo()
-    inside.choose_tls_again()
+    with inside.tls_chosen_again(monkeypatch):
+        yield request.param
 
 
 @pytest.fixture

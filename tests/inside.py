@@ -8,6 +8,8 @@ here, so when something inside moves, this file alone changes.
 import contextlib
 from unittest import mock
 
+import pytest
+
 import pymux.cli.main
 from pymux.cli import arguments, bench, descriptors, limits, words
 from pymux.cli import talk as conversation
@@ -407,6 +409,19 @@ def workers_rest():
 def choose_tls_again():
     """Let the next use of TLS look at PYMUX_TLS anew."""
     openssl._chosen = None
+
+
+@contextlib.contextmanager
+def tls_chosen_again(monkeypatch):
+    """For a block: the engine that PYMUX_TLS asks for, or the test is skipped."""
+    choose_tls_again()
+    try:
+        tls_engine()
+    except pymux.BackendUnavailable as error:
+        pytest.skip(error.strerror)
+    yield
+    monkeypatch.undo()
+    choose_tls_again()
 
 
 @contextlib.contextmanager

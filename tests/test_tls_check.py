@@ -120,14 +120,8 @@ def wish(request, monkeypatch):
     monkeypatch.delenv("PYMUX_TLS", raising=False)
     if request.param != "default":
         monkeypatch.setenv("PYMUX_TLS", request.param)
-    inside.choose_tls_again()
-    try:
-        inside.tls_engine()
-    except pymux.BackendUnavailable as error:
-        pytest.skip(error.strerror)
-    yield request.param
-    monkeypatch.undo()
-    inside.choose_tls_again()
+    with inside.tls_chosen_again(monkeypatch):
+        yield request.param
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.__name__)

@@ -11,38 +11,14 @@ import ctypes
 import socket
 import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from .tickets import Counts, send_only
 from .tls import NAME, secure
 from .util import connect, serving, wait_until
 
 CLIENTS, SIZE = 100, 200_000
-
-
-def send_only(address, context, clients=CLIENTS):
-    """Clients that send, close, and never read, several at a time."""
-
-    def one(_):
-        with contextlib.closing(secure(address, context)) as peer:
-            peer.sendall(b"x" * SIZE)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(one, range(clients)))
-
-
-class Counts:
-    """An object handler that counts what arrives of connections that end."""
-
-    def __init__(self):
-        self.bytes = self.ended = 0
-
-    def received(self, conn, data):
-        self.bytes += len(data)
-
-    def closed(self, conn, error):
-        self.ended += 1
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
@@ -55,7 +31,7 @@ def test_all_that_peers_send_arrives_though_they_never_read(
     theirs = papers.client(maximum_version=ssl.TLSVersion[version])
     counts = Counts()
     with serving(counts, backend, ssl=ours) as server:
-        send_only(server.address, theirs)
+        send_only(server.address, theirs, CLIENTS, SIZE)
         wait_until(lambda: counts.ended == CLIENTS, timeout=30)
     assert counts.bytes == CLIENTS * SIZE
 
@@ -79,7 +55,9 @@ def test_asyncio_loses_a_part_of_the_same(papers):
             Counting, "127.0.0.1", 0, ssl=papers.server(), backlog=300
         )
         address = server.sockets[0].getsockname()
-        await loop.run_in_executor(None, send_only, address, papers.client())
+        await loop.run_in_executor(
+            None, send_only, address, papers.client(), CLIENTS, SIZE
+        )
         while ended < CLIENTS:
             await asyncio.sleep(0.01)
         server.close()
