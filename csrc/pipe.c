@@ -27,7 +27,7 @@ static int64_t write_some(pmx_mux *mux, pmx__conn *c, pmx__span *spans,
     return pmx__pipe_write(c->sock, spans, count);
 }
 
-/* What does not belong to an end fails, as it does in the system. */
+/* A call that an end cannot serve fails, as it does in the system. */
 static int64_t read_none(pmx_mux *mux, pmx__conn *c, void *to, size_t size,
                          pmx__got *got)
 {
