@@ -398,11 +398,6 @@ def has_spare_memory(selector):
     return bool(selector._rooms)
 
 
-def workers_rest():
-    """True if no thread of `to_thread` has a job."""
-    return threads.WORKERS._busy == 0
-
-
 # -- TLS ------------------------------------------------------------------------------
 
 

@@ -2,11 +2,15 @@
 
 import contextlib
 import os
+import pathlib
 import subprocess
 import sys
+import threading
 import traceback
 import unittest
 import warnings
+
+from .util import wait_until
 
 try:
     import resource
@@ -99,8 +103,23 @@ def no_descriptor_left():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def others_sleep():
+    """True if each other thread of this process sleeps, as far as the system tells.
+
+    A thread that Python has joined may still be on its way out, and hold the lock of
+    the allocator: AddressSanitizer's is not freed in a child (GCC 12; glibc's is).
+    """
+    for path in pathlib.Path("/proc/self/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # the thread has gone
+            state = path.read_text().rpartition(")")[2].split()[0]
+            if state != "S" and int(path.parent.name) != threading.get_native_id():
+                return False
+    return True
+
+
 def fork():
-    """`os.fork`, whichever other threads there are."""
+    """`os.fork`, whichever other threads there are, once they sleep."""
+    wait_until(others_sleep)
     with warnings.catch_warnings():
         # 3.12 and later warn of any other thread; the child here calls only pymux.
         warnings.simplefilter("ignore", DeprecationWarning)

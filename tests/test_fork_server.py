@@ -337,6 +337,4 @@ def test_to_thread_works_in_a_child_of_a_process_that_used_it(backend):
                 stop(server, 0)
 
     once()
-    # A sanitizer's allocator may not be in use by a thread when a process forks.
-    util.wait_until(inside.workers_rest)
     in_child(once)
