@@ -289,6 +289,45 @@ def test_a_plain_connection_has_no_view(mux):
         assert conn.tls is None
 
 
+def test_a_client_tells_any_thread_what_was_agreed_on_after_closing_too(papers):
+    with serving(echo, ssl=papers.server()) as server:
+        with pymux.connect(
+            server.address, ssl=papers.client(), server_hostname=NAME, timeout=10
+        ) as client:
+            view = client.tls
+        views = []
+        thread = threading.Thread(target=lambda: views.append(client.tls))
+        thread.start()
+        thread.join()
+    assert views == [view]
+    assert (view.version, view.server_name) == ("TLSv1.3", NAME)
+    assert ("DNS", NAME) in view.peer_certificate()["subjectAltName"]
+
+
+def test_a_client_whose_server_leaves_at_once_was_verified_all_the_same(papers):
+    class Handler:
+        def opened(self, conn):
+            conn.close()
+
+        def received(self, conn, data):
+            pass
+
+    theirs = papers.client()
+    with (
+        serving(Handler(), ssl=papers.server()) as server,
+        pymux.connect(
+            server.address, ssl=theirs, server_hostname=NAME, timeout=10
+        ) as client,
+    ):
+        assert client.recv() is None
+        assert client.tls.server_name == NAME
+
+
+def test_a_plain_client_has_no_view(client_backend):
+    with serving(echo) as server, pymux.connect(server.address, timeout=10) as client:
+        assert client.tls is None
+
+
 def test_another_thread_may_not_ask_the_connection(mux, papers):
     with serving(echo, ssl=papers.server()) as server:
         conn = mux.connect(server.address, ssl=papers.client(), server_hostname=NAME)

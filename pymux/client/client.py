@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ..mux import Mux
+    from ..objects.tls import TlsView
 
 __all__ = ["Client"]
 
@@ -110,6 +111,14 @@ class Client(Closing):
         Any thread may read the address, also after closing.
         """
         return self._names()[0]
+
+    @property
+    def tls(self) -> TlsView | None:
+        """What the TLS handshake has agreed on, and the server's certificate.
+
+        None without TLS. Any thread may read the view, also after closing.
+        """
+        return self._tls
 
     def fileno(self) -> int:
         """Return the descriptor of the socket; -1 after closing, or a lost connection.

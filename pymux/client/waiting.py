@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..mux import Mux
     from ..objects.batch import Batch
     from ..objects.connection import Connection
+    from ..objects.tls import TlsView
     from ..values.endpoint import Settings
 
 __all__ = ["LAST_NAP", "LIMITS", "MAX_HELD", "Waiting", "limits_of_client"]
@@ -79,6 +80,7 @@ class Waiting:
     """The first layer of a client: its connection and what was received."""
 
     _conn: Connection | None = None
+    _tls: TlsView | None = None
 
     def __init__(self, mux: Mux, timeout: float | None) -> None:
         self._mux = mux
@@ -163,6 +165,7 @@ class Waiting:
                 engine.grow()
             if has_news(batch):
                 if batch.opened:
+                    self._tls = self._open_conn().tls  # any thread may read it
                     self._opened = True
                 if batch.ended:
                     self._ended = True
