@@ -209,6 +209,37 @@ def test_ends_in_a_loop_are_lines_too():
     assert "max_size" in record.getMessage()
 
 
+@guests
+def test_the_end_of_a_dialled_connection_is_a_line_and_no_other_ends(loop):
+    """A task holds its connection, or has let go of it; the mux has a seat for both."""
+    seen = []
+
+    async def main():
+        async with pymux.aio.serve(lambda c, d: b"x" * 9 + d, HERE) as server:
+            other = await pymux.aio.connect(server.address, framing=SHORT)
+            long = await pymux.aio.connect(server.address, framing=SHORT)
+            seen.append((long.peer, long.local))
+            long.send(b"x" * 9)
+            with pytest.raises(pymux.ConnectionClosed) as caught:
+                await long.recv(10)
+            assert caught.value.errno == errno.EMSGSIZE
+            async with await pymux.aio.connect(server.address, framing=SHORT) as gone:
+                seen.append((gone.peer, gone.local))
+            del gone
+            await until(lambda: len(ends_in(records)) >= 4)  # of both sides
+            other.send(b"")
+            assert await other.recv(10) == b"x" * 9
+            other.close()
+
+    with at_debug() as records:
+        loop.run(main())
+    told = {(one.peer, one.local): one.getMessage() for one in ends_in(records)}
+    assert "max_size" in told[seen[0]]
+    assert told[seen[1]].endswith("ended: this side closed")
+    (warning,) = limits_in(records)
+    assert (warning.peer, warning.local) == seen[0]
+
+
 # --- limits ---------------------------------------------------------------------
 
 

@@ -40,6 +40,8 @@ __all__ = ["OutgoingConnection", "engine_in"]
 OUTLIVES = 0.1  # seconds that a mux waits for another connection after its last one
 LINGER = 5.0  # seconds that the loop's end waits for output, as Client.close does
 
+_OF_CONNECTIONS: Any = Connection
+
 
 class Seat(Reader):
     """Stands for a connection in its mux's table, without a reference to it.
@@ -51,7 +53,7 @@ class Seat(Reader):
         unclosed: whether the loop ended before the connection was closed.
     """
 
-    __slots__ = ("_ref", "id", "unclosed")
+    __slots__ = ("_last_names", "_ref", "id", "unclosed")
 
     engine: OutgoingEngine
 
@@ -59,6 +61,7 @@ class Seat(Reader):
         super().__init__(conn)
         self.id: int = conn.id
         self.unclosed: bool = False
+        self._last_names: Any = None  # of a connection that is gone
 
     @property
     def conn(self) -> Any:
@@ -68,6 +71,16 @@ class Seat(Reader):
     @conn.setter
     def conn(self, conn: Connection) -> None:
         self._ref: weakref.ref[Connection] = weakref.ref(conn)
+
+    # Lines in the log say of a seat what they say of a connection.
+
+    __repr__ = _OF_CONNECTIONS.__repr__
+    _address_text = _OF_CONNECTIONS._address_text
+    _addresses = _OF_CONNECTIONS._addresses
+    closed = _OF_CONNECTIONS.closed
+    peer = _OF_CONNECTIONS.peer
+    local = _OF_CONNECTIONS.local
+    stopping = _OF_CONNECTIONS.stopping
 
     # The functions of objects/status.py need these.
 
@@ -93,13 +106,15 @@ class Seat(Reader):
     @property
     def _names(self) -> Any:
         conn = self._ref()
-        return None if conn is None else conn._names
+        return self._last_names if conn is None else conn._names
 
     @_names.setter
     def _names(self, names: Any) -> None:
         conn = self._ref()
         if conn is not None:
             conn._names = names
+        else:
+            self._last_names = names
 
     def is_left_open(self) -> bool:
         """Whether the connection exists and was not closed."""
