@@ -4,8 +4,9 @@
  * Python has set the object up: certificates, verification, names, callbacks.
  * Its memory BIOs are replaced by one of ours, which all objects of the process
  * share. That BIO reads and writes the area of the mux that is at work in this
- * thread; outside the calls below it gives and takes nothing. Python owns the
- * object and frees it.
+ * thread; outside the calls below it gives and takes nothing. Muxes of several
+ * threads use it at once, so nothing in it changes. Python owns the object and
+ * frees it.
  *
  * The functions come from whichever OpenSSL the process has loaded, so no header
  * of it is included.
@@ -48,7 +49,6 @@ typedef void noted_t(void *parent, void *value, void *data, int index,
     X(int, BIO_up_ref, (BIO *))                                              \
     X(void, BIO_set_init, (BIO *, int))                                      \
     X(void, BIO_set_flags, (BIO *, int))                                     \
-    X(void, BIO_clear_flags, (BIO *, int))                                   \
     X(void, ERR_clear_error, (void))                                         \
     X(unsigned long, ERR_peek_error, (void))                                 \
     X(unsigned long, ERR_get_error, (void))                                  \
@@ -77,7 +77,7 @@ enum { ALL = sizeof names / sizeof *names, NEEDED = 0 MUST_HAVE(ONE) };
 /* Numbers of OpenSSL's headers. */
 enum {
     WANT_READ = 2, ZERO_RETURN = 6,             /* SSL_get_error() */
-    RETRY_READ = 0x09, RETRY_ALL = 0x0f,        /* flags of a BIO */
+    RETRY_READ = 0x09,                          /* flags of a BIO */
     CTRL_FLUSH = 11,
     SOURCE_SINK = 0x0400 | 100,
     INDEX_SSL = 0,                              /* CRYPTO_EX_INDEX_SSL */
@@ -94,11 +94,9 @@ static PER_THREAD pmx_tls_notes notes;
 static int bio_read(BIO *bio, char *to, int room)
 {
     pmx__tls_area *area = at_work;
-    T.BIO_clear_flags(bio, RETRY_ALL);
-    if (!area || !area->in_size) {
-        T.BIO_set_flags(bio, RETRY_READ);
+    (void)bio;
+    if (!area || !area->in_size)
         return -1;
-    }
     size_t n = area->in_size < (size_t)room ? area->in_size : (size_t)room;
     memcpy(to, area->in, n);
     area->in += n;
@@ -129,6 +127,9 @@ static long bio_ctrl(BIO *bio, int what, long number, void *pointer)
     return what == CTRL_FLUSH;
 }
 
+/* A read that finds nothing is to be tried again. That is said once and for all:
+ * a flag that each read cleared and set would be another thread's, and its
+ * handshake would fail. What a write returns is judged by `lacks_memory`. */
 static int make_bio(void)
 {
     BIO_METHOD *method = T.BIO_meth_new(SOURCE_SINK, "pymux");
@@ -140,6 +141,7 @@ static int make_bio(void)
     if (!our_bio)
         return -ENOMEM;
     T.BIO_set_init(our_bio, 1);
+    T.BIO_set_flags(our_bio, RETRY_READ);
     return 0;
 }
 

@@ -1,10 +1,14 @@
 """Many handshakes, by handshakes.py in a size that takes seconds; how long one takes;
 and what arrives of 200 clients that only send, by tickets.py."""
 
+import contextlib
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+import pymux
 
 from . import handshakes, tickets, util
 from .tls import ends, secure
@@ -18,6 +22,29 @@ def test_many_handshakes_leave_no_growth(backend):
     figures = handshakes.handshakes(650, backend)
     assert figures["handshakes"] == 400
     assert figures["failed"] == 250
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("secured_by")
+def test_muxes_of_several_threads_shake_hands_at_once(papers):
+    # What they share inside OpenSSL must not change: flags that did failed one
+    # handshake in some hundreds.
+    ours, theirs = papers.server(), papers.client(check_hostname=False)
+
+    def visit(server):
+        for _ in range(250):
+            with pymux.connect(server.address, ssl=theirs, timeout=20) as client:
+                client.send(b"x")
+                assert client.recv() == b"x"
+
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+        servers = [
+            stack.enter_context(util.serving(lambda conn, data: data, ssl=ours))
+            for _ in range(3)
+        ]
+        for _ in pool.map(visit, servers):
+            pass
+        assert [server.stats().tls_failed for server in servers] == [0] * 3
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])

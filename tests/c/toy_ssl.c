@@ -5,6 +5,7 @@
 #include <string.h>
 
 enum { WANTS_READ = 2, HAS_ENDED = 6, HAS_FAILED = 1 };
+enum { TRY_AGAIN = 0x09 };      /* flags of a BIO */
 
 /* As OpenSSL's types, of which the core knows the names only. */
 struct bio;
@@ -79,9 +80,14 @@ static BIO *t_bio_new(const BIO_METHOD *m)
 
 static int t_up_ref(BIO *b) { return ++b->refs; }
 static void t_set_init(BIO *b, int is) { b->is_ready = is; }
-static void t_set_flags(BIO *b, int flags) { b->flags |= flags; }
-static void t_clear_flags(BIO *b, int flags) { b->flags &= ~flags; }
 static void t_clear_error(void) { error_queue = 0; }
+
+/* Objects of several threads share a BIO, so that it may not change any more. */
+static void t_set_flags(BIO *b, int flags)
+{
+    EQUAL(b->refs, 1);
+    b->flags |= flags;
+}
 
 static unsigned long t_peek_error(void) { return error_queue; }
 
@@ -273,6 +279,7 @@ static int t_pending(const SSL *s) { return (int)s->left; }
 static int t_ssl_error(const SSL *s, int result)
 {
     CHECK(result <= 0);
+    EQUAL(s->bio->flags, TRY_AGAIN);    /* else a read could want nothing */
     return s->why;
 }
 
@@ -307,8 +314,8 @@ static const struct {
     F("BIO_meth_set_write", t_set_write), F("BIO_meth_set_ctrl", t_set_ctrl),
     F("BIO_new", t_bio_new), F("BIO_up_ref", t_up_ref),
     F("BIO_set_init", t_set_init), F("BIO_set_flags", t_set_flags),
-    F("BIO_clear_flags", t_clear_flags), F("ERR_clear_error", t_clear_error),
-    F("ERR_peek_error", t_peek_error), F("ERR_get_error", t_get_error),
+    F("ERR_clear_error", t_clear_error), F("ERR_peek_error", t_peek_error),
+    F("ERR_get_error", t_get_error),
     F("CRYPTO_get_ex_new_index", t_ex_index),
     F("SSL_get_num_tickets", t_get_tickets),
     F("SSL_set_num_tickets", t_set_tickets),
