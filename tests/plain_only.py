@@ -58,9 +58,6 @@ PLAIN = {
         test_handlers_raise.py::test_whatever_an_objects_method_raises_ends_its_own_connection
         test_stopping.py::test_connections_that_the_server_made_are_not_cut
     """,
-    "not explained yet: in one run of ten the interrupt comes after the loop's end": """
-        test_aio_cancel.py::test_ctrl_c_at_any_time_ends_the_run_and_leaves_nothing
-    """,
     "its server is a child process, without TLS": """
         test_stop_time.py::test_an_abandoned_call_does_not_hold_up_the_end_of_the_process
     """,

@@ -151,6 +151,7 @@ def test_ctrl_c_at_any_time_ends_the_run_and_leaves_nothing(loop, echo_server, k
         return data
 
     async def main():
+        thread.start()  # not sooner: the loop would not have begun
         async with pymux.aio.serve(answer, LOCAL, framing=LINES) as server:
             while True:
                 await asyncio.gather(
@@ -162,12 +163,9 @@ def test_ctrl_c_at_any_time_ends_the_run_and_leaves_nothing(loop, echo_server, k
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run(loop, main())
-    finally:
-        thread.join()
+    with pytest.raises(KeyboardInterrupt):
+        run(loop, main())
+    thread.join()
     util.collect()
     util.wait_until(lambda: not echo_server.stats().connections)
 
