@@ -39,6 +39,48 @@ static void refused_output_is_the_head_of_the_queue(void)
     }
 }
 
+#ifndef _WIN32
+static void refuse_to_send(enum injected_call call)
+{
+    static const injected_fault refused = {CALL_send, EAGAIN, "EAGAIN of send"};
+    if (call == CALL_send)
+        inject_nth(&refused, 1, 0);
+}
+
+/* Output at high water is over it once it is encrypted and the socket refuses it.
+ * What waits until there is less is told of both. */
+static void output_that_encryption_takes_over_high_water_is_told_to_drain(void)
+{
+    for (int portable = 0; portable < 2; portable++) {
+        world w;
+        pmx_sock peer;
+        toy_heard h = {0};
+        buffer all = {0};
+        pmx_policy p = raw();
+        p.high_water = 2 * SSL_RECORD;
+        p.low_water = SSL_RECORD;
+        toy_ways.portable = portable;
+        toy_serve(&w, &p, 100, 10000);
+        uint64_t id = toy_meet(&w, &peer, 0);
+        fill(&all, p.high_water, 1);
+        injected_before = refuse_to_send;
+        say(&w, id, all.bytes, all.size);
+        (void)turn_of(&w, 0, 1, 0);
+        inject_nothing();
+        CHECK(pmx_queued(w.mux, id) > p.high_water);
+        UNTIL_DOING(&w, has(&w.drained, id), toy_hear(&h, peer));
+        EQUAL(has(&w.blocked, id), 1);
+        UNTIL_DOING(&w, h.plain.size == all.size, toy_hear(&h, peer));
+        CHECK(same(&h.plain, &all));
+        leave(peer);
+        UNTIL(&w, closed(&w, id));
+        release(&all);
+        toy_forget(&h);
+        toy_end(&w);
+    }
+}
+#endif
+
 /* A flight that the socket refuses holds the handshake up, and nothing else. */
 static void a_large_flight_goes_out_in_its_time(void)
 {
@@ -394,6 +436,7 @@ const test_case tls_output_tests[] = {
     EACH(handshakes_do_not_starve_the_established),
     EACH(a_handshake_leaves_a_batch_to_gather),
 #ifndef _WIN32
+    EACH(output_that_encryption_takes_over_high_water_is_told_to_drain),
     EACH(no_peer_gets_the_bytes_of_another),
     EACH(each_step_may_fail),
 #endif
