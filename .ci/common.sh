@@ -4,6 +4,7 @@
 work=$(mktemp -d)
 stage_name=
 stage_start=$SECONDS
+stage_computed=0
 
 finish() {
     local code=$? job
@@ -26,14 +27,27 @@ stage() {
     stage_end
     stage_name=$1
     stage_start=$SECONDS
+    computed
+    stage_computed=$computed
     printf '\n==== %s\n' "$stage_name"
 }
 
+# What a stage costs is its time of processors: the other depends on what else goes on.
 stage_end() {
     if [ -n "$stage_name" ]; then
-        printf -- '---- %s: %d s\n' "$stage_name" $((SECONDS - stage_start))
+        computed
+        printf -- '---- %s: %d s, %d s of processors\n' "$stage_name" \
+            $((SECONDS - stage_start)) $((computed - stage_computed))
     fi
     stage_name=
+}
+
+# computed: into $computed the seconds of processors that this shell's children took, as
+# far as they have ended and were waited for.
+computed() {
+    local file=$work/times-$BASHPID
+    times >"$file"
+    computed=$(awk -F '[ms ]+' 'NR == 2 { printf "%d", ($1 + $3) * 60 + $2 + $4 }' "$file")
 }
 
 # can_debian: whether packages of Debian's can be installed here.
