@@ -168,18 +168,16 @@ def abc(mux, lines):
     return batch, peer
 
 
-@pytest.fixture
-def frozen():
-    """Collections in the test look at the test's own objects.
+@pytest.fixture(autouse=True, scope="module")
+def _frozen():
+    """Collections look at what the tests of one file have made, and no further.
 
-    Beside the objects of a whole suite some hundreds of them take many seconds.
+    Beside the objects of the whole suite each takes a fifth of a second, and there are
+    thousands. Nothing is thawed: what was alive stays out of all later ones.
     """
-    gc.collect()
     if hasattr(gc, "freeze"):  # not PyPy
+        gc.collect()
         gc.freeze()
-    yield
-    if hasattr(gc, "freeze"):
-        gc.unfreeze()
 
 
 @pytest.fixture(params=LOOPS)

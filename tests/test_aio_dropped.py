@@ -16,10 +16,7 @@ import pymux
 from . import inside, util
 from .loops import until
 
-pytestmark = [
-    pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS),
-    pytest.mark.usefixtures("frozen"),
-]
+pytestmark = pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS)
 
 LOCAL = ("127.0.0.1", 0)
 LINES = pymux.Lines()

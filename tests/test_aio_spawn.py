@@ -366,7 +366,6 @@ def test_eager_tasks_spawn_in_their_first_step():
 @pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="references are not counted here"
 )
-@pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize("end", ["cancelled", "returned", "raised"])
 def test_what_has_ended_is_in_no_cycle(loop, end):
     conns = []

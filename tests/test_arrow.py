@@ -203,7 +203,6 @@ def test_more_arrays_than_arenas_in_reserve_are_counted_and_kept(lines, mux):
     assert held(mux) == 0
 
 
-@pytest.mark.usefixtures("frozen")
 def test_a_view_and_an_array_of_one_batch_count_once(lines, mux):
     kept = []
     for k in range(8):

@@ -23,7 +23,6 @@ pytestmark = [
     ),
     pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.usefixtures("frozen"),
 ]
 
 HERE = ("127.0.0.1", 0)
