@@ -18,8 +18,8 @@ DELAY = 0.04  # seconds: the least that Linux delays an acknowledgement for
 
 @pytest.mark.timeout(180)
 @pytest.mark.usefixtures("secured_by")
-def test_many_handshakes_leave_no_growth(backend):
-    figures = handshakes.handshakes(650, backend)
+def test_many_handshakes_leave_no_growth():
+    figures = handshakes.handshakes(650)
     assert figures["handshakes"] == 400
     assert figures["failed"] == 250
 
