@@ -50,7 +50,7 @@ def test_a_wait_under_a_millisecond_is_not_cut_to_nothing(mux):
 
 def test_a_timeout_of_zero_does_not_wait(mux):
     took, _ = elapsed(lambda: [mux.harvest(0) for _ in range(20)])
-    assert took < 1
+    assert took < LONG
 
 
 def test_a_negative_timeout_is_refused(mux):

@@ -311,8 +311,8 @@ def test_no_signal_is_slept_out(mux):
             with contextlib.suppress(Alarm):
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 60e-6))
                 while True:
-                    mux.harvest(5)
-            assert time.monotonic() - start < 2, "the signal waited for the harvest"
+                    mux.harvest(30)
+            assert time.monotonic() - start < 15, "the signal waited for the harvest"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

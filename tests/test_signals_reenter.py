@@ -107,7 +107,7 @@ def test_of_muxes_that_take_turns_none_sleeps_a_signal_out(backend):
             thread = threading.Timer(0.02, kill)
             thread.start()
             start = time.monotonic()
-            mux.harvest(5)
-            assert time.monotonic() - start < 4, "the signal waited for the harvest"
+            mux.harvest(30)
+            assert time.monotonic() - start < 15, "the signal waited for the harvest"
             assert len(seen) == turn
             thread.join(10)

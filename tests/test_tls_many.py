@@ -57,20 +57,20 @@ def test_a_handshake_that_needs_no_answer_is_acknowledged_at_once(
     if version == "TLSv1_3" and secured_by == "portable":
         ours.num_tickets = 0  # tickets would be an answer
     theirs = papers.client(maximum_version=ssl.TLSVersion[version])
-    took = []
     with util.serving(lambda conn, data: data, backend, ssl=ours) as server:
         session = None
-        for _ in range(20):
+        for number in range(200):
             begun = time.monotonic()
             peer = secure(server.address, theirs, session=session)
             peer.sendall(b"x")
             assert peer.recv(1) == b"x"
-            took.append(time.monotonic() - begun)
+            took = time.monotonic() - begun
             if version == "TLSv1_2":
                 session = peer.session  # a resumed one ends with the client's flight
             ends(peer)
-    # the quickest of many, whatever else the machine does
-    assert min(took[1:]) < DELAY
+            if number and took < DELAY:
+                return  # one of many is enough, whatever else the machine does
+    pytest.fail("each answer waited for a delayed acknowledgement")
 
 
 @pytest.mark.timeout(180)
