@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+import threading
 
 import pytest
 
@@ -310,10 +311,12 @@ def test_two_dialled_connections_are_awaited_in_turn(behind, backend):
         assert util.recv_all(sock) == b"ONE\nTWO\n"
 
 
-def test_the_idle_clock_of_a_dialled_connection_runs_while_its_coroutine_waits(backend):
+def test_the_idle_clock_of_a_dialled_connection_runs_while_its_coroutine_waits(
+    backend, clock
+):
     """It stands while the coroutine has a message that it has not answered, and is not
     stopped for ever by messages that had to wait for the coroutine."""
-    said = []
+    said, steps = [], []
 
     def twice(conn, data):
         conn.send(data)
@@ -321,41 +324,55 @@ def test_the_idle_clock_of_a_dialled_connection_runs_while_its_coroutine_waits(b
 
     async def handler(conn):
         upstream = await pymux.dial(
-            address, framing=LINES, limits=pymux.Limits(idle_timeout=0.2)
+            address, framing=LINES, limits=pymux.Limits(idle_timeout=60)
         )
         upstream.send(b"a")
         await upstream.recv()
-        await pymux.sleep(0.5)
+        steps.append("is at work for longer")
+        await pymux.sleep(100)
         said.append(await upstream.recv())
         upstream.send(b"b")  # in time
         said.append(await upstream.recv())
-        await pymux.sleep(0.05)
+        steps.append("is at work for a while")
+        await pymux.sleep(15)
         said.append(await upstream.recv())
+        steps.append("waits")
         try:
-            await upstream.recv(10)
+            await upstream.recv()
         except pymux.ConnectionClosed as error:
             said.append(error.errno)
         conn.send(b"end")
 
     with serve(twice, backend) as behind, serve(handler, backend) as server:
         address = behind.address
-        assert util.exchange(server.address, b"", 4) == b"end\n"
+        with util.connect(server.address) as sock:
+            for number, seconds in enumerate((101, 16, 61), 1):
+                util.wait_until(lambda number=number: len(steps) == number)
+                clock.advance(seconds, server)
+            assert util.recv_exactly(sock, 4) == b"end\n"
     assert said == [b"a", b"b", b"b", errno.ETIMEDOUT]
 
 
-def test_a_dialled_connection_waits_for_a_coroutine_that_is_at_work(behind, backend):
+def test_a_dialled_connection_waits_for_a_coroutine_that_is_at_work(
+    behind, backend, clock
+):
+    at_work = threading.Event()
+
     async def handler(conn):
         upstream = await pymux.dial(
-            behind.address, framing=LINES, limits=pymux.Limits(idle_timeout=0.2)
+            behind.address, framing=LINES, limits=pymux.Limits(idle_timeout=60)
         )
         upstream.send(b"a")
         await upstream.recv()
-        await pymux.sleep(0.5)
+        at_work.set()
+        await pymux.sleep(100)
         upstream.send(b"b")
         conn.send(await upstream.recv())
 
-    with serve(handler, backend) as server:
-        assert util.exchange(server.address, b"", 2) == b"B\n"
+    with serve(handler, backend) as server, util.connect(server.address) as sock:
+        assert at_work.wait(10)
+        clock.advance(101, server)
+        assert util.recv_exactly(sock, 2) == b"B\n"
 
 
 def test_a_drain_to_a_dialled_connection_that_is_lost_raises(backend):
