@@ -18,6 +18,7 @@ def connected(listener, **options):
         peer, _ = listener.accept()
         peer.settimeout(20)
         with peer:
+            util.wait_until(lambda: util.is_up(peer))
             yield client, peer
 
 
@@ -31,6 +32,7 @@ def plain_peer(address=("127.0.0.1", 0), **options):
         peer, _ = listener.accept()
     peer.settimeout(20)
     with peer:
+        util.wait_until(lambda: util.is_up(peer))
         try:
             yield client, peer
         finally:

@@ -63,6 +63,7 @@ PLAIN = {
     """,
     "what the kernel has refused is queued as ciphertext, which is more": """
         test_server.py::test_stats_count_what_waits_for_the_kernel_once
+        test_pipelining.py::test_what_the_peer_has_taken_makes_room
     """,
     "a client has waited for its handshake, and waiting takes two descriptors": """
         test_client.py::test_another_thread_may_close

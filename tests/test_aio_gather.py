@@ -280,6 +280,7 @@ def test_connections_end_with_a_loop_that_closes_while_a_batch_gathers(loop):
         server = await pymux.aio.serve(handler, LOCAL, framing=LINES)
         socks.extend(util.connect(server.address) for _ in range(2))
         await until(lambda: server.stats().connections == 2)
+        await until(lambda: all(map(util.is_up, socks)))
         socks[0].sendall(b"a\n")
         await until(lambda: server.stats().messages_in == 1)
 

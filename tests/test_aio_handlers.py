@@ -331,6 +331,7 @@ def test_messages_not_taken_pause_reading_and_all_of_them_arrive(loop):
             data = b"".join(b"%060d\n" % k for k in range(50_000))
             left = data
             with util.connect(server.address) as sock:
+                await until(lambda: util.is_up(sock))
                 while left and (taken := util.fill(sock, len(left), left)):
                     left = left[taken:]
                     await at_rest(server)

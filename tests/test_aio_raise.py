@@ -261,6 +261,9 @@ def test_a_task_group_with_another_error_is_reported_whole(loop):
 
 def test_closed_is_called_for_every_connection_of_a_mux_that_is_closed(loop):
     class Closing:
+        def opened(self, conn):
+            opened.append(conn)
+
         def received(self, conn, data):
             conn.mux.close()
 
@@ -275,13 +278,13 @@ def test_closed_is_called_for_every_connection_of_a_mux_that_is_closed(loop):
             socks = [
                 await asyncio.to_thread(util.connect, server.address) for _ in range(3)
             ]
-            await until(lambda: server.stats().connections == 3)
+            await until(lambda: len(opened) == 3)
             socks[0].sendall(b"x")
             await server.wait()
             for sock in socks:
                 sock.close()
 
-    ended, told = [], []
+    opened, ended, told = [], [], []
     loop.run(main())
     assert len({conn for conn, _ in ended}) == len(ended) == 3
     assert {end.errno for _, end in ended} == {errno.ECONNABORTED}

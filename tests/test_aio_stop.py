@@ -195,13 +195,16 @@ def test_the_smaller_of_two_drain_timeouts_holds(loop):
 
 
 def test_a_cancelled_stop_goes_on(loop):
+    begun = []
+
     async def handler(conn):
+        begun.append(conn)
         await asyncio.sleep(60)
 
     async def main():
         server = await pymux.aio.serve(handler, LOCAL)
         with util.connect(server.address):
-            await until(lambda: server.stats().connections)
+            await until(lambda: begun)
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(server.stop(0.1), 0.01)
             await server.stop()
