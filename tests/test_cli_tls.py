@@ -47,7 +47,10 @@ HERE = "127.0.0.1:0"
             "name",
         ),
         (["connect", "tls://:80"], "'tls://:80': a host and a port are needed"),
-        (["bench", "tls://[::1]:1"], "'tls://[::1]:1': bench speaks plain text alone"),
+        (
+            ["bench", "tls://[::1]:1"],
+            "'tls://[::1]:1': bench speaks plain text alone: HOST:PORT or unix:PATH",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

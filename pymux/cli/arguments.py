@@ -440,7 +440,8 @@ def _fault_of_tls(args: argparse.Namespace) -> str:
     tls = [one.text for one in addresses if one.scheme == "tls"]
     plain = [one.text for one in addresses if one.scheme == "tcp"]
     if args.command == "bench":
-        return f"{tls[0]!r}: bench speaks plain text alone" if tls else ""
+        means = "bench speaks plain text alone: HOST:PORT or unix:PATH"
+        return f"{tls[0]!r}: {means}" if tls else ""
     option, given = "--cert", args.command == "serve" and args.cert is not None
     if args.command == "serve":
         if args.key is not None and not given:
