@@ -7,6 +7,9 @@ IDLE = 256  # bytes of a connection: its slot, its Connection, its place in tabl
 COROUTINE = 1050  # of one with a coroutine that waits
 READ = 69_632  # what one connection is read from at a time, at least
 PIECE = 65_536  # the allocator's step for queued output, twice: front and back
+TLS = 200_000  # of a connection over TLS: OpenSSL's, records, ciphertext both ways
+SHAKING = 42 << 10  # of one whose handshake is not done
+LONG_HELLO = 230 << 10  # of one with the longest hello that OpenSSL takes
 
 
 def largest_message(framing, arena_size):
@@ -35,6 +38,7 @@ def memory(
     max_messages=4096,
     carry=None,
     queued=None,
+    tls=False,
 ):
     """Bytes that a server of so many connections may take beyond an idle one.
 
@@ -54,4 +58,6 @@ def memory(
     each = IDLE
     if form == "coroutine":
         each = COROUTINE + limits.high_water + arena_size
+    if tls:
+        each += TLS
     return FIXED + arenas + batch + connections * each + carry + queued

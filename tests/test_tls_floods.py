@@ -5,6 +5,7 @@ import contextlib
 import hmac
 import random
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -171,6 +172,47 @@ def test_a_record_that_never_ends_is_kept_by_many_in_bounded_memory(flooded, pap
         assert flooded.server.figures()["connections"] == 51
 
 
+def test_many_that_send_and_never_read_take_what_the_documentation_says(papers):
+    count, water = 60, 16 * KIB
+    limits = {"high_water": water, "low_water": water // 4}
+    line = b"x" * 60_000 + b"\n"
+    context = papers.client()
+    with (
+        handshakes.tls_server(papers, None, limits=limits) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        socks = []
+        for _ in range(count):
+            narrow = util.connect_narrow(server.address)
+            sock = context.wrap_socket(narrow, server_hostname=NAME)
+            socks.append(stack.enter_context(sock))
+            sock.setblocking(False)
+        now, before = server.figures(), None
+        while now["queued"] <= count * water or now["bytes_in"] != before:
+            before = now["bytes_in"]
+            for sock in socks:
+                fill(sock, line)
+            now = server.figures()
+        assert now["connections"] == count
+        server.within(
+            bounds.memory(
+                count,
+                framing=LINES,
+                limits=pymux.Limits(**limits),
+                carry=0,
+                queued=server.most,  # all that is queued and unfinished
+                tls=True,
+            )
+        )
+
+
+def fill(sock, line):
+    """Send until the kernel takes no more."""
+    with contextlib.suppress(ssl.SSLWantWriteError):
+        while True:
+            sock.send(line)
+
+
 # --- handshakes ----------------------------------------------------------------------
 
 
@@ -194,14 +236,14 @@ def halves(flooded, count, data):
 
 def test_half_handshakes_take_what_the_documentation_says(flooded, hello):
     with halves(flooded, 200, records_of(hello)):
-        flooded.costs(200 * 64 * KIB, 200)
+        flooded.costs(200 * bounds.SHAKING, 200)
     assert flooded.server.figures()["tls_failed"] == 200
 
 
 def test_hellos_as_long_as_openssl_takes_them_stay_within_what_is_documented(flooded):
     data = records_of(b"\1\2\0\0\3\3" + bytes(0x20000 - 2))
     with halves(flooded, 100, data[:-1]):
-        flooded.costs(100 * 230 * KIB, 100)
+        flooded.costs(100 * bounds.LONG_HELLO, 100)
 
 
 def test_hellos_that_only_claim_to_be_large(flooded):
