@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum { WANTS_READ = 2, HAS_ENDED = 6, HAS_FAILED = 1 };
-enum { TRY_AGAIN = 0x09 };      /* flags of a BIO */
+enum { MAY_RETRY = 0x09 };      /* flags of a BIO */
 
 /* As OpenSSL's types, of which the core knows the names only. */
 struct bio;
@@ -279,7 +279,7 @@ static int t_pending(const SSL *s) { return (int)s->left; }
 static int t_ssl_error(const SSL *s, int result)
 {
     CHECK(result <= 0);
-    EQUAL(s->bio->flags, TRY_AGAIN);    /* else a read could want nothing */
+    EQUAL(s->bio->flags, MAY_RETRY);    /* else a read could want nothing */
     return s->why;
 }
 
