@@ -181,12 +181,13 @@ void pmx__send_failed(pmx_mux *mux, uint32_t slot, int error)
     pmx__ready(mux, slot);
 }
 
-/* The peer is gone, and the socket does not tell of it again. Nothing is lost if
- * the peer had ended its stream, and has all that was sent. */
+/* Where the peer is gone, the socket does not tell of it again. Nothing is lost if
+ * the peer has all that was sent. A peer that is there would find the stream cut. */
 static void bye_failed(pmx_mux *mux, uint32_t slot, int error)
 {
     const pmx__conn *c = pmx__slot(mux, slot);
-    if (c->flags & PMX__CLOSING && c->flags & PMX__ENDED &&
+    int is_gone = error == EPIPE || error == ECONNRESET;
+    if (is_gone && c->flags & PMX__CLOSING && c->flags & PMX__ENDED &&
         pmx__unacknowledged(c->sock) <= 0)
         pmx__finish(mux, slot, c->error, 0);
     else

@@ -25,6 +25,7 @@ static const struct {
     [LOCAL] = {{"uni", "x\n", NULL}, "unix\n", 1, 0, 0},
 };
 
+int scene_is_secure;
 static buffer bulk;             /* one line */
 
 void make_bulk(void)
@@ -49,6 +50,13 @@ int explained(int error)
     return injected_error(error) ||
            (injected_now && (error == ECONNRESET || error == ETIMEDOUT ||
                              error == EADDRINUSE));
+}
+
+/* The same of an end: who loses a peer over TLS finds its stream cut. */
+static int is_explained_end(int error)
+{
+    return explained(error) ||
+           (scene_is_secure && injected_now && error == EPROTO);
 }
 
 /* What failed for want of something is had the second time. */
@@ -98,6 +106,11 @@ static void serve(scene *s)
     uint64_t beside;
     strict.idle_ns = 100 * MS;
     strict.close_ns = 100 * MS;
+    if (scene_is_secure) {
+        toy_use();
+        toy_ways.tickets = 1;
+        loose.tls = strict.tls = 7;
+    }
     AGAIN(open_mux(s));
     AGAIN(listen_at(s, "127.0.0.1", NULL, &loose, &s->loose));
     AGAIN(listen_at(s, "127.0.0.1", NULL, &strict, &s->strict));
@@ -157,6 +170,8 @@ static void arrive(scene *s)
     for (int i = 0; i < CLIENTS; i++) {
         client *c = &s->clients[i];
         c->said = 1;
+        if (scene_is_secure)
+            toy_greet(&c->out);
         if (i == LOCAL) {
             c->sock = call_path(s->path);
             continue;
@@ -164,6 +179,38 @@ static void arrive(scene *s)
         c->sock = call_from_own_port(s->ports[script[i].strict]);
         c->port = own_port(c->sock);
     }
+}
+
+/* Over TLS; whether all is with the kernel. */
+static int flush(client *c)
+{
+    if (c->out_at < c->out.size) {
+        int64_t n = offer(c->sock, c->out.bytes + c->out_at,
+                          c->out.size - c->out_at);
+        c->out_at += n > 0 ? (size_t)n : 0;
+    }
+    return c->out_at == c->out.size;
+}
+
+/* What the kernel takes of it; over TLS the rest follows. */
+static size_t speak(client *c, const void *bytes, size_t size)
+{
+    if (!scene_is_secure) {
+        int64_t n = offer(c->sock, bytes, size);
+        return n > 0 ? (size_t)n : 0;
+    }
+    toy_data(&c->out, bytes, size);
+    (void)flush(c);
+    return size;
+}
+
+static int hear(client *c, size_t most)
+{
+    if (!scene_is_secure)
+        return get_at_most(c->sock, &c->got, most);
+    int said = get_at_most(c->sock, &c->heard.wire, most);
+    toy_parse(&c->heard);
+    return said;
 }
 
 static void act(scene *s, int i)
@@ -176,30 +223,57 @@ static void act(scene *s, int i)
     }
 #endif
     if (i == BULK && c->sent < bulk.size) {
-        int64_t n = offer(c->sock, bulk.bytes + c->sent, bulk.size - c->sent);
-        c->sent += n > 0 ? (size_t)n : 0;
+        c->sent += speak(c, bulk.bytes + c->sent, bulk.size - c->sent);
+    } else if (c->said > 0 && !flush(c)) {
+        ;                       /* first what was said before */
     } else if (i != BULK && c->step < 3 && script[i].sends[c->step]) {
         const char *text = script[i].sends[c->step++];
-        (void)offer(c->sock, text, strlen(text));
+        (void)speak(c, text, strlen(text));
     } else if (i == BREAKER && c->sock >= 0 && c->step++ == 3) {
         reset_peer(c->sock);
         c->sock = PMX__NO_SOCK;
         c->said = 0;
     } else if (script[i].ends && !c->has_ended) {
+        if (scene_is_secure) {
+            toy_record(&c->out, 'b', NULL, 0);
+            (void)flush(c);
+        }
         end_writing(c->sock);
         c->has_ended = 1;
     } else {
         c->step++;
     }
     if (c->said > 0)
-        c->said = get_at_most(c->sock, &c->got, i == BULK ? 32768 : SIZE_MAX);
+        c->said = hear(c, i == BULK ? 32768 : SIZE_MAX);
+}
+
+static void act_securely(scene *s)
+{
+    toy_heard *h = &s->heard_from_mux;
+    size_t before = h->plain.size;
+    int is_first = !h->wire.size;
+    buffer wire = {0};
+    int is = toy_hear(h, s->visitor);
+    if (is_first && h->wire.size)
+        toy_record(&wire, 's', NULL, 0);
+    if (h->plain.size > before)
+        toy_data(&wire, h->plain.bytes + before, h->plain.size - before);
+    if (is > 0)
+        (void)offer(s->visitor, wire.bytes, wire.size);
+    release(&wire);
+    if (is <= 0) {
+        leave(s->visitor);
+        s->visitor = PMX__NO_SOCK;
+    }
 }
 
 /* The other end of the connection that goes out sends back what comes. */
 static void act_remote(scene *s)
 {
     size_t before = s->from_mux.size;
-    if (s->visitor < 0) {
+    if (scene_is_secure && s->visitor >= 0) {
+        act_securely(s);
+    } else if (s->visitor < 0) {
         s->visitor = accept(s->remote, NULL, NULL);
         CHECK(s->visitor < 0 || !pmx__prepare(s->visitor));
     } else if (get(s->visitor, &s->from_mux) > 0) {
@@ -242,8 +316,24 @@ static void note_closed(scene *s, const pmx_closed *row)
             s->clients[i].is_closed = 1;
         }
     *error = *error ? *error : row->error;
-    CHECK(row->error == wanted || explained(row->error));
+    CHECK(row->error == wanted || is_explained_end(row->error));
     s->lost += row->error != wanted;
+}
+
+/* A handshake that has failed. */
+static void note_failed(scene *s, const pmx_closed *row)
+{
+    client *found = NULL;
+    CHECK(is_explained_end(row->error));
+    for (int i = 0; i < CLIENTS; i++)
+        if (row->names && row->names[0].family == 4 &&
+            s->clients[i].port == row->names[0].port)
+            found = &s->clients[i];
+    if (found)
+        found->error = row->error;
+    else
+        s->nameless++;
+    s->lost++;
 }
 
 static void take_message(scene *s, uint64_t id, const uint8_t *bytes,
@@ -284,6 +374,7 @@ static int harvest(scene *s)
     IN_CORE(pmx_harvest(&w->t));
     w->log_count = 0;
     w->ids.size = w->lengths.size = w->out.size = 0;
+    toy_adopt(w->mux, &w->t);
     return result;
 }
 
@@ -308,6 +399,8 @@ static void take_turn(scene *s)
     }
     for (uint32_t k = 0; k < w->t.closed_count; k++)
         note_closed(s, &w->t.closed[k]);
+    for (uint32_t k = 0; k < w->t.failed_count; k++)
+        note_failed(s, &w->t.failed[k]);
     s->drained |= reason & PMX_DRAINED;
 }
 
@@ -319,6 +412,7 @@ static void go_out(scene *s)
                            {.host = "127.0.0.1", .port = s->remote_port}};
     pmx_endpoint own = {.path = s->path,
                         .path_size = (uint32_t)strlen(s->path)};
+    policy.tls = scene_is_secure ? 7 : 0;
     AGAIN(pmx_connect(s->w.mux, away, 2, &policy, &s->out));
     AGAIN(pmx_connect(s->w.mux, &own, 1, &policy, &s->self));
 }
@@ -368,20 +462,20 @@ static int is_missed(int i)
 static int harmed(const scene *s)
 {
     int count = !s->out_said + !s->self_said;
-    int refused = (int)pmx_counts(s->w.mux)->refused;
+    int refused = (int)pmx_counts(s->w.mux)->refused + s->nameless;
     for (int i = 0; i < CLIENTS; i++) {
         const client *c = &s->clients[i];
         buffer wanted = i == BULK ? bulk : (buffer){
             (uint8_t *)(uintptr_t)script[i].answer, strlen(script[i].answer),
             0};
-        CHECK(c->got.size <= wanted.size);
-        CHECK(!c->got.size ||
-              !memcmp(c->got.bytes, wanted.bytes, c->got.size));
+        const buffer *got = scene_is_secure ? &c->heard.plain : &c->got;
+        CHECK(got->size <= wanted.size);
+        CHECK(!got->size || !memcmp(got->bytes, wanted.bytes, got->size));
         if (i == BREAKER)       /* it does not wait for its answer */
             continue;
-        if (c->got.size == wanted.size && c->said <= 0)
+        if (got->size == wanted.size && c->said <= 0)
             continue;
-        CHECK(c->id ? c->error : refused-- > 0 || is_missed(i));
+        CHECK(c->id || c->error ? c->error : refused-- > 0 || is_missed(i));
         count++;
     }
     CHECK(s->out_said || s->out_error);
@@ -397,11 +491,14 @@ static void end(scene *s)
         if (s->clients[i].sock >= 0)
             leave(s->clients[i].sock);
         release(&s->clients[i].got);
+        release(&s->clients[i].out);
+        toy_forget(&s->clients[i].heard);
     }
     if (s->visitor >= 0)
         leave(s->visitor);
     leave(s->remote);
     release(&s->from_mux);
+    toy_forget(&s->heard_from_mux);
     const pmx_stats *counts = pmx_counts(w->mux);
     EQUAL(counts->connections, 0);
     EQUAL(counts->queued, 0);
@@ -413,6 +510,7 @@ static void end(scene *s)
     inject_nothing();
     inject_haste(0);
     (void)unlink(s->path);
+    toy_over();
     w->mux = NULL;
     w->arena = NULL;
     pmx_arena_free(w->large);

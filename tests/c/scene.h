@@ -1,12 +1,13 @@
 /*
  * A scene: a server with two listeners and a Unix socket, clients that do what
- * clients do, well and badly, and two connections that go out. Calls of the
- * system may fail in it, as injected.h was told.
+ * clients do, well and badly, and two connections that go out; in plain text, or
+ * all of it over TLS, by the toy of OpenSSL. Calls of the system may fail in it, as
+ * injected.h was told.
  */
 #ifndef SCENE_H
 #define SCENE_H
 
-#include "world.h"
+#include "toy_ssl.h"
 
 #ifndef _WIN32
 enum client_kind {
@@ -30,6 +31,9 @@ typedef struct {
     int step, has_ended;
     buffer got;
     int said;                   /* by get(): 1, 0 at the end, or -errno */
+    buffer out;                 /* what it has yet to send, over TLS, */
+    size_t out_at;              /* from here on */
+    toy_heard heard;
 } client;
 
 typedef struct {
@@ -42,13 +46,17 @@ typedef struct {
     uint32_t remote_port;
     pmx_sock visitor;           /* whom the mux has connected to it */
     buffer from_mux;
+    toy_heard heard_from_mux;
     uint64_t out, self;         /* outgoing connections */
     uint64_t out_said, self_said;       /* messages that came on them */
     int out_error, self_error;  /* of either end */
     int out_is_closed, self_is_closed;
     int drained;
     int lost;                   /* closed with an errno that was not to be */
+    int nameless;               /* handshakes that failed, nobody knows whose */
 } scene;
+
+extern int scene_is_secure;     /* the next one is over TLS */
 
 /* What one client sends; made before the first scene, dropped after the last. */
 void make_bulk(void);

@@ -221,7 +221,7 @@ static void each_call_of_a_selector_may_fail(void)
     each_call_fails_in(look_around);
 }
 
-static void each_call_may_fail(void)
+static void each_call_fails_in_a_scene(void)
 {
     scene s;
     uint64_t before = injected_total;
@@ -244,6 +244,18 @@ static void each_call_may_fail(void)
     printf("%llu faults, one a scene\n",
            (unsigned long long)(injected_total - before));
     drop_bulk();
+}
+
+static void each_call_may_fail(void)
+{
+    each_call_fails_in_a_scene();
+}
+
+static void each_call_may_fail_over_tls(void)
+{
+    scene_is_secure = 1;
+    each_call_fails_in_a_scene();
+    scene_is_secure = 0;
 }
 
 /* --- at random ---------------------------------------------------------- */
@@ -274,6 +286,7 @@ const test_case fault_tests[] = {
     EACH(each_call_to_bring_a_socket_in_may_fail),
     EACH(each_call_to_bring_a_pipe_in_may_fail),
     EACH(each_call_may_fail),
+    ONCE(each_call_may_fail_over_tls),
     EACH(each_call_of_a_selector_may_fail),
     EACH(calls_may_fail_at_random),
     {0},
