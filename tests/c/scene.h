@@ -58,6 +58,23 @@ typedef struct {
 
 extern int scene_is_secure;     /* the next one is over TLS */
 
+/* What a client does. */
+typedef struct {
+    const char *sends[3];       /* a piece a step, NULL: no more */
+    const char *answer;
+    int ends;                   /* closes its writing side behind it */
+    int strict;                 /* at the second listener, with deadlines */
+    int error;                  /* that its connection closes with */
+} role;
+
+extern const role script[CLIENTS];
+extern buffer bulk;             /* one line */
+
+uint32_t own_port(pmx_sock sock);
+void arrive(scene *s);          /* the clients */
+void act(scene *s, int i);      /* a step of one of them */
+void act_remote(scene *s);      /* and of the other end of what goes out */
+
 /* What one client sends; made before the first scene, dropped after the last. */
 void make_bulk(void);
 void drop_bulk(void);
