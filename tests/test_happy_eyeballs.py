@@ -1,6 +1,7 @@
 """Names with several addresses: one that does not answer holds up no other."""
 
 import asyncio
+import contextlib
 import socket
 import sys
 
@@ -18,16 +19,16 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.2
 @pytest.fixture
 def place(monkeypatch):
     """A port whose first address drops what comes, and whose second one listens."""
-    with socket.create_server(("127.0.0.2", 0), backlog=0) as hole:
-        port = hole.getsockname()[1]
-        filling = [socket.socket() for _ in range(6)]
-        for sock in filling:  # from now on the kernel drops what comes
+    port = util.free_port()
+    with contextlib.ExitStack() as socks:
+        hole = socket.create_server(("127.0.0.2", port), backlog=0)
+        socks.enter_context(hole)
+        for _ in range(6):  # from now on the kernel drops what comes
+            sock = socks.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(hole.getsockname())
-        with socket.create_server(("127.0.0.1", port)):
-            yield know(monkeypatch, "service.example", "127.0.0.2", "127.0.0.1"), port
-        for sock in filling:
-            sock.close()
+        socks.enter_context(socket.create_server(("127.0.0.1", port)))
+        yield know(monkeypatch, "service.example", "127.0.0.2", "127.0.0.1"), port
 
 
 # Without a second attempt a connect would take two minutes; a test may take one.

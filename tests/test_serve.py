@@ -291,7 +291,7 @@ def test_the_third_signal_ends_a_handler_that_is_stuck(backend, tmp_path, form, 
 
 
 CATCHES = """
-import sys, time
+import signal, sys, time
 import pymux
 
 def handler(conn, data):
@@ -304,6 +304,8 @@ def handler(conn, data):
         except BaseException as error:
             caught += 1
             print(type(error).__name__, flush=True)
+    # The test sends more, and one would end the interpreter in its last steps.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     return data
 
 print(pymux.serve(handler, sys.argv[1], drain_timeout=60).reset)
