@@ -210,7 +210,8 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
         pmx__watch(mux, slot);
         if (pmx__has_work(c))
             pmx__ready(mux, slot);
-    } else if (queued > c->rules->policy.high_water &&
+    } else if (c->rules->transport->shakes &&
+               queued > c->rules->policy.high_water &&
                !(c->flags & (PMX__OVER_WATER | PMX__CLOSING))) {
         pmx__over_water(mux, slot);     /* encrypted, the output is longer */
     }
