@@ -74,7 +74,9 @@ class Seat(Reader):
 
     # Lines in the log say of a seat what they say of a connection.
 
-    __repr__ = _OF_CONNECTIONS.__repr__
+    def __repr__(self) -> str:
+        return str(_OF_CONNECTIONS.__repr__(self))
+
     _address_text = _OF_CONNECTIONS._address_text
     _addresses = _OF_CONNECTIONS._addresses
     closed = _OF_CONNECTIONS.closed
