@@ -138,11 +138,18 @@ class Ending:
         ask: called with the number of signals so far, and with True if the signal
             interrupts the user's code.
         top: the code of the outermost frame to check.
+        signals: those that end; a worker leaves SIGINT to its supervisor.
     """
 
-    def __init__(self, ask: Callable[[int, bool], None], top: CodeType) -> None:
+    def __init__(
+        self,
+        ask: Callable[[int, bool], None],
+        top: CodeType,
+        signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM),
+    ) -> None:
         self._ask = ask
         self._top = top
+        self._signals = signals
         self._count = 0
         self._taken: dict[int, Any] = {}
 
@@ -155,7 +162,7 @@ class Ending:
         if threading.current_thread() is not threading.main_thread():
             return
         ENDING.append(self)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._signals:
             before = signal.getsignal(number)
             if before is not signal.SIG_IGN and before is not None:
                 self._taken[number] = before

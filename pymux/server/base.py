@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Unpack
 
 from ..engine.backends import choose
@@ -13,8 +15,8 @@ from ..handlers.base import OnError
 from ..mux import Mux
 from ..objects.base import engine_of
 from ..objects.handler import HandlerOf
-from ..objects.listener import Listener
-from ..service import Service
+from ..objects.listener import Listener, listen_on_all
+from ..service import Place, Service
 from ..values.checks import check_batch, duration
 from ..values.endpoint import Listenable, Listenables, ListenOptions
 from ..values.stats import Stats
@@ -38,6 +40,7 @@ class Plan:
         lock: held while `bind` runs, and while the server starts or ends.
         engine: None until the server is bound; `bind` sets this last.
         mux, handlers, drain, addresses, listeners: parts of the bound server.
+        places: how to listen at each address, where `bind` has not listened.
         handler_names: the name of the handler of each address.
         bound: all (address, name of the handler); "localhost" has two addresses.
         claim: names the call that bound the server; that call closes the mux if the
@@ -79,6 +82,7 @@ class Plan:
         self.engine: Engine | None = None
         self.addresses: list[Any] = []
         self.listeners: list[Listener] = []
+        self.places: list[Place] = []
         self.bound: list[tuple[Any, str]] = []
         self.handler_names: list[str] = self._service.handler_names
 
@@ -87,8 +91,14 @@ class Plan:
         make_mux: Callable[[], Mux],
         make_handlers: Callable[[Engine], Handlers],
         claim: object = None,
+        names: list[list[Any]] | None = None,
     ) -> Engine:
-        """Make the mux and listen. Close the mux again if that raises."""
+        """Make the mux and listen. Close the mux again if that raises.
+
+        Args:
+            names: the bound addresses at each address of the server, if the sockets
+                come later, to `listen`; else None.
+        """
         with self.lock:
             if self.engine is not None:
                 raise RuntimeError(
@@ -100,12 +110,17 @@ class Plan:
                 engine = engine_of(mux)
                 self.handlers = make_handlers(engine)
                 engine.slow_after = self._slow_handler
-                self.listeners = self._service.open(mux)
-                self.addresses = [listener.address for listener in self.listeners]
+                if names is None:
+                    self.listeners = self._service.open(mux)
+                    names = [listener.addresses for listener in self.listeners]
+                else:
+                    self.places = self._service.prepare(engine)
+                    self.handlers.begin([0, *(number for _, number, _ in self.places)])
+                self.addresses = [bound[0] for bound in names]
                 self.bound = [
                     (address, name)
-                    for listener, name in zip(self.listeners, self.handler_names)
-                    for address in listener.addresses
+                    for bound, name in zip(names, self.handler_names)
+                    for address in bound
                 ]
                 self.drain = Drain(engine, self.handlers, stopping_of(self))
             except BaseException:
@@ -114,6 +129,19 @@ class Plan:
             self.claim, self.mux = claim, mux
             self.engine = engine
             return engine
+
+    def listen(self, number: int, sock: socket.socket) -> Listener:
+        """Listen on a socket too, as at the address with that number; `bind` got the
+        names of the addresses. The mux's thread calls this.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        assert self.engine is not None
+        settings, service, half_open = self.places[number]
+        place = replace(settings, address=sock), service, half_open
+        (listener,) = listen_on_all(self.engine, [place])
+        return listener
 
     @property
     def ssl(self) -> SSLContext | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import socket
 import threading
 import weakref
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from ..handlers.all import Handlers
 from ..handlers.base import OnError
 from ..mux import Mux
 from ..objects.handler import Handler
+from ..objects.listener import Listener
 from ..values.checks import check_spin
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
@@ -28,7 +31,7 @@ from ..values.tls import SSLContext
 from .base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
 from .notices import tell_death, tell_listening, tell_stopped
 
-__all__ = ["Server", "run_until_signal"]
+__all__ = ["Server", "listen_at", "mux_of", "run_until_signal"]
 
 PATIENCE = 1.0  # seconds without a turn before a late `stop` gives up
 TIMEOUT_MAX = threading.TIMEOUT_MAX
@@ -153,8 +156,8 @@ class Server(BaseServer):
         self._fatal: BaseException | None = None
         _SERVERS.add(self)
 
-    def _bind(self, claim: object) -> Engine:
-        return self._plan.bind(self._make_mux, Handlers, claim)
+    def _bind(self, claim: object, names: list[list[Any]] | None = None) -> Engine:
+        return self._plan.bind(self._make_mux, Handlers, claim, names)
 
     def _make_mux(self) -> Mux:
         plan = self._plan
@@ -370,9 +373,16 @@ class Server(BaseServer):
 
 
 def run_until_signal(
-    server: Server, on_ready: Callable[[Server], Any] | None = None
+    server: Server,
+    on_ready: Callable[[Server], Any] | None = None,
+    names: list[list[Any]] | None = None,
 ) -> Stats:
     """Run a server in this thread until SIGINT or SIGTERM, then drain it.
+
+    Args:
+        on_ready: called when the server is bound.
+        names: the bound addresses at each address of the server, if the server is to
+            listen on none: `on_ready` sees to that, by `listen_at`. Else None.
 
     In the main thread both signals are caught meanwhile. The first drains, the
     second resets at once, and a third raises KeyboardInterrupt in a handler that
@@ -388,13 +398,15 @@ def run_until_signal(
         ):
             raise KeyboardInterrupt  # outside a handler the server is about to end
 
-    ending = Ending(ask, run_until_signal.__code__)
+    signals = (signal.SIGINT, signal.SIGTERM) if names is None else (signal.SIGTERM,)
+    ending = Ending(ask, run_until_signal.__code__, signals)
     try:
-        engine = server._bind(claim)
+        engine = server._bind(claim, names)
         engine.takes_signals = True
         server._thread_id = threading.get_ident()
         ending.take()
-        tell_listening(server._plan)
+        if names is None:
+            tell_listening(server._plan)
         if on_ready is not None:
             on_ready(server)
         server._serve()
@@ -406,3 +418,21 @@ def run_until_signal(
             ending.restore()
             server._call_off(claim)
     return server.stats()
+
+
+def listen_at(server: Server, number: int, sock: socket.socket) -> Listener:
+    """Let a server that was bound by names listen on a socket, in its own thread.
+
+    Args:
+        number: which of the server's addresses the socket stands for.
+        sock: listens already; the caller closes it.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    return server._plan.listen(number, sock)
+
+
+def mux_of(server: Server) -> Mux:
+    """Return the mux of a server that is bound."""
+    return server._plan.mux
