@@ -25,6 +25,7 @@ Names
     Raw, Lines, LengthPrefix, Varint, Fixed, Scanner, Splitter
                           framings, which cut streams into messages; with
                           `reply_framing` answers have another than questions
+    Workers               how many processes serve, and how they are replaced
     Limits                limits of memory, time and connections
     Credentials           the process at the other end of a Unix socket
     Endpoint              an address with its framing, limits and handler
@@ -117,6 +118,7 @@ from .values.framing import (
 )
 from .values.limits import Limits
 from .values.stats import Stats
+from .values.workers import Workers
 
 if TYPE_CHECKING:
     from . import aio
@@ -154,6 +156,7 @@ __all__ = [
     "Timer",
     "Varint",
     "Watch",
+    "Workers",
     "aio",
     "backends",
     "batched",

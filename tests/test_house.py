@@ -18,7 +18,7 @@ FLOORS = (  # lowest first; the rooms of one floor do not import each other
     "mux",
     "service client",
     "server",
-    "aio",
+    "aio workers",
     "run",
     "cli __init__",
     "__main__",
@@ -26,7 +26,7 @@ FLOORS = (  # lowest first; the rooms of one floor do not import each other
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 CORE = {"engine", "selector"}  # they may import _core
 BACK = {("objects", "mux"), ("values", "objects")}  # for annotations alone
-PYTHONS = {"_exit", "_getframe"}
+PYTHONS = {"_exit", "_getframe", "_args_from_interpreter_flags"}
 
 
 def modules(root):

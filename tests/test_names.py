@@ -27,6 +27,7 @@ NAMES = [
     "Limits",
     "Credentials",
     "Endpoint",
+    "Workers",
     "sleep",
     "timeout",
     "to_thread",
@@ -54,7 +55,7 @@ SERVER = (
 )
 SIGNATURES = {
     "Server": SERVER,
-    "serve": SERVER,
+    "serve": SERVER.replace("on_error=None", "on_error=None, workers=None"),
     "aio.serve": SERVER.replace(" spin=0.0,", ""),
     "batched": "(handler=None, *, min_messages=1, max_delay=0.0)",
     "connect": "(address, *, framing=None, reply_framing=None, ssl=None, limits=None,"
@@ -95,6 +96,8 @@ SIGNATURES = {
     " limits=None, handler=None, server_hostname=None,"
     " require_close_notify=True, backlog=None, reuse_port=False, mode=384,"
     " source_address=None)",
+    "Workers": "(count='auto', *, handover=True, grace=0.0, start_timeout=30.0,"
+    " watchdog=30.0, max_memory=None, max_age=None, metrics=None, health=None)",
     "Selector": "(backend=None)",
     "Selector.register": "(self, fileobj, events, data=None)",
     "Selector.unregister": "(self, fileobj)",

@@ -18,6 +18,9 @@ limit       WARNING    a limit or a framing's max_size has ended a connection, o
 shortage    WARNING    accepting pauses for lack of descriptors or memory
 slow        WARNING    a handler took longer than `slow_handler`
 raised      ERROR      a handler, or on_error, has raised
+worker      INFO       a worker serves, or is replaced
+worker_died ERROR      a worker has ended, or does not go on
+worker_failed ERROR    a new worker could not start
 """
 
 from __future__ import annotations
@@ -49,6 +52,9 @@ LEVELS = {
     "shortage": logging.WARNING,
     "slow": logging.WARNING,
     "raised": logging.ERROR,
+    "worker": logging.INFO,
+    "worker_died": logging.ERROR,
+    "worker_failed": logging.ERROR,
 }
 EVERY = 10.0  # seconds between two lines of one kind
 APART = 1.0  # seconds without an error, after which the next one is told whole

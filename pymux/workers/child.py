@@ -1,0 +1,229 @@
+"""What a worker's process runs: the user's server, without sockets of its own.
+
+The worker reads its options from the control socket, imports the handler, binds a
+server without listeners and says that it is ready. From then on it does what the
+supervisor says: listen on these sockets, stop. It drains when the control socket ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import faulthandler
+import os
+import pickle
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..objects.listener import Listener
+from ..server.server import Server, listen_at, mux_of, run_until_signal
+from ..values.errors import BackendUnavailable
+from ..values.stats import Stats
+from .channel import Channel, Frame
+from .references import Reference, run_main_again
+
+__all__ = ["Task", "in_worker", "main"]
+
+LAST_WORD = 1.0  # seconds that the supervisor has to read the figures
+_inside = False  # this process is a worker
+
+
+def in_worker() -> bool:
+    """Whether this process is a worker, which cannot have workers of its own."""
+    return _inside
+
+
+@dataclass
+class Task:
+    """What a worker is to serve; the supervisor pickles it.
+
+    Attributes:
+        handler: where the handler is; None if each endpoint has its own.
+        endpoints: the addresses, each with the `Reference` of its handler.
+        options: further arguments of `Server`.
+        made: arguments of `Server` that the worker makes or imports.
+        setup: called when the handler is there, before the server is made.
+    """
+
+    handler: Reference | None
+    endpoints: list[Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Reference] = field(default_factory=dict)
+    setup: Reference | None = None
+
+    def server(self) -> Server:
+        """Import what the task names, and make the server.
+
+        Raises:
+            Exception: of the user's modules, or for an argument that is refused.
+        """
+        handler = None if self.handler is None else self.handler.resolve()
+        endpoints = [
+            end
+            if getattr(end, "handler", None) is None  # an address alone
+            else dataclasses.replace(end, handler=_resolved(end.handler))
+            for end in self.endpoints
+        ]
+        made = {name: reference.resolve() for name, reference in self.made.items()}
+        if self.setup is not None:
+            self.setup.resolve()
+        return Server(handler, endpoints, **self.options, **made)
+
+
+def _resolved(reference: Any) -> Any:
+    return reference.resolve()
+
+
+class Worker:
+    """The life of this process: what the supervisor says, and what it is told.
+
+    Args:
+        control: this end of the control socket.
+    """
+
+    def __init__(self, control: Channel) -> None:
+        self._control = control
+        self._listeners: dict[int, list[Listener]] = {}  # by slot
+        self._server: Server | None = None
+        self._watch: Any = None
+
+    def run(self) -> None:
+        """Serve until the supervisor or a signal says to stop."""
+        server, names = self._prepare()
+        self._server = server
+        stats = run_until_signal(server, self._bound, names)
+        self._say_last(stats)
+
+    def _prepare(self) -> tuple[Server, list[list[Any]]]:
+        """Make the server; tell why, and exit, if that is not possible."""
+        start = self._control.wait()
+        task = self._control.wait()
+        if start is None or task is None:
+            raise SystemExit(1)  # the supervisor is gone
+        try:
+            [_, told] = start.words
+            sys.argv[:] = told["argv"]
+            if told["main"] is not None:
+                run_main_again(*told["main"])
+            made: Task = pickle.loads(task.body)
+            return made.server(), [
+                [tuple(name) if isinstance(name, list) else name for name in names]
+                for names in told["names"]
+            ]
+        except BaseException as error:
+            trace = "".join(traceback.format_exception(error))
+            self._control.send("failed", _reason(error), trace)
+            raise SystemExit(1) from None
+
+    def _bound(self, server: Server) -> None:
+        mux = mux_of(server)
+        self._control.sock.setblocking(False)
+        self._watch = mux.watch(
+            self._control.sock, selectors.EVENT_READ, lambda *_: self._obey()
+        )
+        server.call_threadsafe(lambda mux: self._say_ready())  # behind `started`
+
+    def _say_ready(self) -> None:
+        assert self._server is not None
+        mux, socks = mux_of(self._server), []
+        with contextlib.suppress(BackendUnavailable, OSError):
+            # The supervisor looks at the poller only to see that this worker is idle.
+            socks.append(_Borrowed(mux.fileno()))
+        self._control.send("ready", os.getpid(), socks=socks)  # type: ignore[arg-type]
+
+    def _obey(self) -> None:
+        """Do what has come from the supervisor; drain if the supervisor is gone."""
+        assert self._server is not None
+        more = self._control.receive()
+        for frame in self._control.frames():
+            self._do(frame)
+        if not more:
+            self._watch.close()
+            self._server.stop()
+
+    def _do(self, frame: Frame) -> None:
+        assert self._server is not None
+        what, *words = frame.words
+        if what == "listen":
+            slot, numbers = words
+            self._listen(slot, numbers, frame.sockets())
+        elif what == "unlisten":
+            for listener in self._listeners.pop(words[0], ()):
+                listener.close()
+        elif what == "stop":
+            self._stop(*words)
+
+    def _listen(self, slot: int, numbers: list[int], socks: list[Any]) -> None:
+        assert self._server is not None
+        made = self._listeners.setdefault(slot, [])
+        with contextlib.ExitStack() as stack:
+            for sock in socks:
+                stack.callback(sock.close)
+            for number, sock in zip(numbers, socks):
+                made.append(listen_at(self._server, number, sock))
+
+    def _stop(self, drain_timeout: float | None, linger: float) -> None:
+        assert self._server is not None
+        for slot in list(self._listeners):
+            for listener in self._listeners.pop(slot):
+                listener.close()
+        self._server.stop(drain_timeout)
+
+    def _say_last(self, stats: Stats) -> None:
+        sock = self._control.sock
+        with contextlib.suppress(OSError):
+            sock.settimeout(LAST_WORD)
+            self._control.send(
+                "done", dataclasses.asdict(stats), list(stats.ends.items())
+            )
+
+
+class _Borrowed:
+    """A descriptor to send, which stays its owner's."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+
+def _reason(error: BaseException) -> str:
+    """One line: what an exception says, and where it was raised."""
+    text = " ".join(str(error).split()) or "no message"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = ""
+    if frames and not isinstance(error, SyntaxError):
+        last = frames[-1]
+        inside = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        if not os.path.abspath(last.filename).startswith((inside, "<frozen")):
+            where = f" ({os.path.basename(last.filename)}, line {last.lineno})"
+    return f"{type(error).__name__}: {text}{where}"
+
+
+def main() -> None:
+    """Be a worker. The arguments are the descriptors of the control socket and of the
+    file that gets the stack at a fatal signal."""
+    global _inside
+    _inside = True
+    control, stack = int(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(control, False)
+    os.set_inheritable(stack, False)
+    faulthandler.enable(stack)
+    if hasattr(faulthandler, "register"):
+        faulthandler.register(signal.SIGUSR1)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        # A terminal sends these to the supervisor too, which decides. They are not
+        # ignored, since programs that the user starts would ignore them as well.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave_to_supervisor)
+    Worker(Channel(socket.socket(fileno=control))).run()
+
+
+def _leave_to_supervisor(number: int, frame: Any) -> None:
+    """Do nothing at a signal."""

@@ -1,0 +1,159 @@
+"""A worker's process, as the supervisor sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import IO, Any
+
+from .channel import Channel, Frame
+
+__all__ = ["Process", "how_it_ended"]
+
+CODE = (
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from pymux.workers.child import main; main()"
+)
+MOST_STACK = 65536  # bytes of a stack that are logged
+
+
+class Process:
+    """One worker.
+
+    Args:
+        slot: the number of its slot.
+        told: what the worker must know before it can read the task.
+        task: the pickled `Task`.
+
+    Attributes:
+        pid: its number.
+        control: this end of the control socket.
+        born: when it was started, on the monotonic clock.
+        ready: it has said that it is ready.
+        leaving: it was told to stop.
+        stopped: a signal like SIGSTOP has stopped it.
+        stuck: its handler runs for too long.
+        superseded: it is to be replaced even before it is ready.
+        by: when it must have become ready, or ended; None: no such time.
+        why: its own words on why it could not start; None if it has said none.
+        trace: the traceback of that.
+        poller: the descriptor of its poller, to see whether it is busy; -1: none.
+        result: its last figures; None until it has told them.
+        status: as `os.waitstatus_to_exitcode` tells, once it has ended.
+    """
+
+    def __init__(self, slot: int, told: dict[str, Any], task: bytes) -> None:
+        self.slot = slot
+        self.ready = self.leaving = self.superseded = False
+        self.stopped = self.stuck = False
+        self.by: float | None = None
+        self.why: str | None = None
+        self.trace = ""
+        self.poller = -1
+        self.result: tuple[dict[str, Any], dict[int, int]] | None = None
+        self.status: int | None = None
+        self._stack: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.born = time.monotonic()
+        try:
+            fds = theirs.fileno(), self._stack.fileno()
+            self._popen = subprocess.Popen(
+                [
+                    sys.executable,
+                    *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
+                    "-c",
+                    CODE,
+                    *map(str, fds),
+                    *sys.path,
+                ],
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+            )
+        except BaseException:
+            ours.close()
+            self._stack.close()
+            raise
+        finally:
+            theirs.close()
+        self.pid = self._popen.pid
+        ours.setblocking(False)
+        self.control = Channel(ours)
+        self.control.send_bytes(json.dumps(["start", told]).encode())
+        self.control.send_bytes(task)
+
+    def __repr__(self) -> str:
+        return f"worker {self.slot} (pid {self.pid})"
+
+    @property
+    def age(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.born
+
+    def note(self, frame: Frame) -> str:
+        """Take in a message, and return what it is about.
+
+        Raises:
+            ValueError, TypeError, KeyError: no worker says so.
+        """
+        what, *words = frame.words
+        if what == "ready":
+            self.ready = True
+            self.poller, *more = frame.fds or [-1]
+            frame.fds = more
+        elif what == "failed":
+            self.why, self.trace = map(str, words)
+        elif what == "done":
+            figures, ends = words
+            self.result = dict(figures), {int(k): int(n) for k, n in ends}
+        for fd in frame.fds:
+            os.close(fd)
+        return str(what)
+
+    def send(self, *words: Any, socks: Sequence[socket.socket] = ()) -> None:
+        """Send a message, unless the worker has ended."""
+        if self.status is None:
+            self.control.send(*words, socks=socks)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal, unless the worker has ended."""
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def note_end(self, status: int) -> None:
+        """The process has ended, and was waited for."""
+        self.status = self._popen.returncode = os.waitstatus_to_exitcode(status)
+
+    def stack(self) -> str:
+        """Return what faulthandler wrote at a fatal signal, if anything."""
+        try:
+            self._stack.seek(0)
+            return self._stack.read(MOST_STACK).decode(errors="replace").strip()
+        except (OSError, ValueError):
+            return ""
+
+    def close(self) -> None:
+        """Close what belongs to the process."""
+        self.control.close()
+        self._stack.close()
+        if self.poller >= 0:
+            os.close(self.poller)
+            self.poller = -1
+
+
+def how_it_ended(status: int) -> str:
+    """Say in words how a process has ended."""
+    if status >= 0:
+        return f"exit code {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"

@@ -1,0 +1,482 @@
+"""The slots of a server with workers, and what happens to each.
+
+A slot is the place of one worker, with sockets of its own where the system spreads
+connections over sockets.
+
+state       the slot has       ends by
+----------  -----------------  ---------------------------------------------------------
+starting    an heir            READY: serving. Death or time out: a retry, later and
+                               later; at the first start, the end of the server
+serving     a worker           SIGHUP, age, memory: replacing. Death: covered
+replacing   a worker, an heir  READY: the heir serves, the worker leaves. Else the
+                               worker stays, and the roll stops
+covered     a cover            READY of a new worker. A neighbour listens on the slot's
+                               sockets meanwhile
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from ..engine.notices import tell
+from ..values.workers import Workers
+from .channel import MOST_DESCRIPTORS
+from .process import Process, how_it_ended
+from .sockets import Place
+
+__all__ = ["Slot", "Slots", "StartError"]
+
+SETTLED = 5.0  # seconds of life after which a death is not one of a series
+SLOWEST_RETRY = 10.0
+PATIENCE = 5.0  # seconds after the time of a worker that is to end
+
+
+class StartError(RuntimeError):
+    """A worker could not start when the server did."""
+
+
+class Slot:
+    """The place of one worker.
+
+    Attributes:
+        number: its number, from 0.
+        socks: (number of the address, socket) of the slot's own sockets.
+        worker: the process that serves.
+        heir: the process that is starting.
+        cover: the neighbour that listens on the slot's sockets.
+        wanted: False after SIGTTOU; then a neighbour covers the slot.
+        failures: deaths in a series.
+        retry: when to start again; None: no such time.
+        old_at: when the worker is too old; None: never.
+    """
+
+    def __init__(self, number: int, socks: list[tuple[int, socket.socket]]) -> None:
+        self.number = number
+        self.socks = socks
+        self.worker: Process | None = None
+        self.heir: Process | None = None
+        self.cover: Process | None = None
+        self.wanted = True
+        self.listening = False
+        self.failures = 0
+        self.retry: float | None = None
+        self.old_at: float | None = None
+
+    @property
+    def needs_cover(self) -> bool:
+        """Whether nobody accepts from the slot's own sockets."""
+        if not self.socks or not self.listening:
+            return False
+        return self.worker is None or self.worker.stopped or self.worker.stuck
+
+
+class Slots:
+    """All slots, and the order in which workers are replaced.
+
+    Args:
+        workers: how the workers are replaced.
+        places: the addresses.
+        spawn: starts a process for a slot.
+        stop_after: (linger, seconds to drain) of a worker that leaves.
+
+    Attributes:
+        all: the slots, by number.
+        processes: every process that has not ended, by its number.
+        error: why the server could not start; None if it has not failed.
+        first: the server is starting for the first time.
+        stopping: the server stops.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        places: list[Place],
+        spawn: Callable[[int], Process],
+        stop_after: tuple[float, float | None],
+    ) -> None:
+        self._workers = workers
+        self._places = places
+        self._spawn = spawn
+        self._linger, self._drain = stop_after
+        self.all: list[Slot] = []
+        self.processes: dict[int, Process] = {}
+        self.error: Exception | None = None
+        self.first = True
+        self.stopping = False
+        self._todo: deque[Slot] = deque()  # slots that are to be renewed
+        self._now: Slot | None = None  # the one that is being renewed
+        self._again = False  # SIGHUP has come during a roll
+
+    # --- starting -----------------------------------------------------------
+
+    def begin(self, count: int) -> None:
+        """Make the slots and start a worker in each.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
+        for _ in range(count):
+            self._add()
+        for slot in self.all:
+            self._start(slot)
+
+    def _add(self) -> Slot:
+        socks: list[tuple[int, socket.socket]] = []
+        slot = Slot(len(self.all), socks)
+        self.all.append(slot)
+        for number, place in enumerate(self._places):
+            socks += [(number, sock) for sock in place.bind_slot()]
+        return slot
+
+    def _start(self, slot: Slot) -> None:
+        slot.retry = None
+        try:
+            process = self._spawn(slot.number)
+        except OSError as error:  # no memory, processes or descriptors
+            if self.first:
+                raise
+            then = self._try_again(slot)
+            text = "a worker for slot %d could not be started: %s; %s"
+            tell("worker_failed", text, slot.number, error, then)
+            if slot is self._now:
+                self._stop_roll()
+            return
+        slot.heir = process
+        process.by = process.born + self._workers.start_timeout
+        self.processes[process.pid] = process
+
+    def became_ready(self, process: Process) -> None:
+        """A worker has said that it is ready."""
+        slot = self.all[process.slot]
+        if slot.heir is not process or process.superseded or process.leaving:
+            return
+        process.by = None
+        if not self.first:
+            self._promote(slot)
+            self.cover()
+            if slot is self._now:
+                self._now = None
+                self._next()
+            return
+        heirs = [one.heir for one in self.all]
+        if not all(heir is not None and heir.ready for heir in heirs):
+            return
+        try:
+            for place in self._places:
+                place.listen(place.shared)
+            for slot in self.all:
+                self._promote(slot)
+        except OSError as error:
+            self.fail(error)
+            return
+        self.first = False
+        if self._again:
+            self._again = False
+            self.roll()
+
+    def _promote(self, slot: Slot) -> None:
+        """Let the heir serve, and the worker before leave."""
+        new, old = slot.heir, slot.worker
+        assert new is not None
+        if not slot.listening:
+            for number, sock in slot.socks:
+                self._places[number].listen([sock])
+            slot.listening = True
+        slot.heir, slot.worker = None, new
+        if self._workers.max_age is not None:
+            span = self._workers.max_age * random.uniform(0.9, 1.1)
+            slot.old_at = time.monotonic() + span
+        shared = [
+            (number, sock)
+            for number, place in enumerate(self._places)
+            for sock in place.shared
+        ]
+        _let_listen(new, slot, slot.socks + shared)
+        if slot.cover is not None:
+            slot.cover.send("unlisten", slot.number)
+            slot.cover = None
+        tell("worker", "%s serves", new)
+        if old is not None:
+            self._hand_over(old, new)
+
+    def _hand_over(self, old: Process, new: Process) -> None:
+        tell("worker", "%s takes over from %s", new, old)
+        self._let_leave(old)
+
+    def _let_leave(self, process: Process) -> None:
+        """Tell a worker to accept nothing more, to linger, and to end."""
+        process.leaving = True
+        process.send("stop", None, self._linger)
+        process.by = None
+        if self._drain is not None:
+            span = self._linger + self._drain + PATIENCE
+            process.by = time.monotonic() + span
+        for slot in self.all:
+            if slot.cover is process:
+                slot.cover = None
+
+    # --- replacing ------------------------------------------------------------
+
+    def roll(self) -> None:
+        """Replace every worker, slot by slot. Calls during a roll are one more roll."""
+        if self.stopping:
+            return
+        if self.first or self._now is not None:
+            self._again = True
+            return
+        tell("worker", "the workers are replaced, slot by slot")
+        self._todo.extend(slot for slot in self.all if slot.wanted)
+        self._next()
+
+    def renew(self, slot: Slot, why: str) -> None:
+        """Replace one worker, after those that are to be replaced already."""
+        slot.old_at = None
+        if self.stopping or slot is self._now or slot in self._todo:
+            return
+        tell("worker", "%s is replaced: %s", slot.worker, why)
+        self._todo.append(slot)
+        if self._now is None:
+            self._next()
+
+    def _next(self) -> None:
+        """Renew the next slot."""
+        while self._now is None:
+            if not self._todo:
+                if not self._again:
+                    return
+                self._again = False
+                self._todo.extend(slot for slot in self.all if slot.wanted)
+            slot = self._todo.popleft()
+            if not slot.wanted:
+                continue
+            self._now = slot
+            if slot.heir is None:
+                self._start(slot)
+            else:  # it may have the old code
+                slot.heir.superseded = True
+                slot.heir.kill()
+
+    def _stop_roll(self) -> None:
+        """The new code does not start. A roll that was asked for meanwhile begins."""
+        self._now = None
+        self._todo.clear()
+        self._next()
+
+    # --- ends -------------------------------------------------------------------
+
+    def ended(self, process: Process) -> None:
+        """A process has ended, and was waited for."""
+        del self.processes[process.pid]
+        slot = self.all[process.slot]
+        for other in self.all:
+            if other.cover is process:
+                other.cover = None
+        if process is slot.heir:
+            slot.heir = None
+            if self.stopping or process.leaving:
+                pass
+            elif process.superseded:
+                self._start(slot)
+            else:
+                self._could_not_start(slot, process)
+        elif process is slot.worker:
+            slot.worker = None
+            if not self.stopping:
+                self._died(slot, process)
+        elif process.status and not self.stopping:
+            self._tell_death(process, "")
+        self.cover()
+
+    def _could_not_start(self, slot: Slot, process: Process) -> None:
+        assert process.status is not None
+        why = process.why or how_it_ended(process.status)
+        trace = process.trace or process.stack()
+        if self.first:
+            error = StartError(f"worker {slot.number} could not start: {why}")
+            if trace:
+                error.add_note(trace)
+            self.fail(error)
+            return
+        if slot.worker is not None:
+            then = f"{slot.worker} stays"
+        else:
+            then = self._try_again(slot)
+        text = "%s could not start: %s; %s%s"
+        tell("worker_failed", text, process, why, then, trace and "\n" + trace)
+        if slot is self._now:
+            self._stop_roll()
+
+    def _died(self, slot: Slot, process: Process) -> None:
+        if process.age >= SETTLED:
+            slot.failures = 0
+        then = "" if slot.heir is not None else self._try_again(slot)
+        self._tell_death(process, then)
+
+    def _tell_death(self, process: Process, then: str) -> None:
+        assert process.status is not None
+        stack = process.stack()
+        text = "%s has ended after %.1f s: %s%s%s"
+        then = then and "; " + then
+        how = how_it_ended(process.status)
+        stack = stack and "\n" + stack
+        tell("worker_died", text, process, process.age, how, then, stack)
+
+    def _try_again(self, slot: Slot) -> str:
+        """Set the time of the next start; return what is said of that."""
+        delay = 0.0
+        if slot.failures:
+            delay = min(SLOWEST_RETRY, 0.1 * 2.0 ** (slot.failures - 1))
+        slot.failures += 1
+        slot.retry = time.monotonic() + delay
+        return f"a new one starts in {delay:.1f} s" if delay else "a new one starts"
+
+    def fail(self, error: Exception) -> None:
+        """The server cannot start: end every worker."""
+        if self.error is None:
+            self.error = error
+        self.kill()
+
+    def cover(self) -> None:
+        """Let neighbours listen for slots whose worker does not, and only there."""
+        if self.first or self.stopping:
+            return
+        helpers = [
+            slot.worker
+            for slot in self.all
+            if slot.worker is not None
+            and not slot.needs_cover
+            and not slot.worker.stopped
+            and not slot.worker.stuck
+        ]
+        for slot in self.all:
+            if not slot.needs_cover:
+                if slot.cover is not None:
+                    slot.cover.send("unlisten", slot.number)
+                    slot.cover = None
+            elif slot.cover not in helpers and helpers:
+                if slot.cover is not None:
+                    slot.cover.send("unlisten", slot.number)
+                covers = [one.cover for one in self.all]
+                slot.cover = min(helpers, key=covers.count)
+                _let_listen(slot.cover, slot, slot.socks)
+                tell("worker", "%s accepts for slot %d too", slot.cover, slot.number)
+
+    # --- more, fewer, none --------------------------------------------------------
+
+    def more(self) -> None:
+        """Have one worker more."""
+        if self.first or self.stopping:
+            return
+        for slot in self.all:
+            if not slot.wanted:
+                slot.wanted = True
+                self._start(slot)
+                return
+        try:
+            self._start(self._add())
+        except OSError as error:
+            tell("worker_failed", "there cannot be one worker more: %s", error)
+
+    def fewer(self) -> None:
+        """Have one worker less, but not none. A neighbour covers its slot."""
+        wanted = [slot for slot in self.all if slot.wanted]
+        if self.first or self.stopping or len(wanted) == 1:
+            return
+        slot = wanted[-1]
+        slot.wanted, slot.retry, slot.old_at = False, None, None
+        if slot.heir is not None:
+            slot.heir.leaving = True
+            slot.heir.kill()
+        if slot.worker is not None:
+            tell("worker", "%s leaves", slot.worker)
+            self._let_leave(slot.worker)
+            slot.worker = None
+        self.cover()
+        if slot is self._now:
+            self._now = None
+            self._next()
+
+    def stop(self, linger: float) -> None:
+        """Let every worker accept nothing more, linger, drain and end."""
+        self.stopping = True
+        self._linger = linger
+        self._todo.clear()
+        for slot in self.all:
+            slot.retry = slot.old_at = None
+        for process in list(self.processes.values()):
+            if process.ready:
+                self._let_leave(process)
+            else:
+                process.leaving = True
+                process.kill(signal.SIGTERM)
+                process.by = time.monotonic() + PATIENCE
+            process.kill(signal.SIGCONT)
+        self.close()
+
+    def kill(self) -> None:
+        """End every process at once."""
+        self.stopping = True
+        for slot in self.all:
+            slot.retry = slot.old_at = None
+        for process in self.processes.values():
+            process.kill()
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets, so that nobody waits at them for ever."""
+        for slot in self.all:
+            for _, sock in slot.socks:
+                sock.close()
+            slot.socks = []
+        for place in self._places:
+            place.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether the server has stopped and every process has ended."""
+        return self.stopping and not self.processes
+
+    # --- time ---------------------------------------------------------------------
+
+    @property
+    def next_time(self) -> float | None:
+        """When `tick` has something to do; None: never."""
+        times = [process.by for process in self.processes.values()]
+        for slot in self.all:
+            times += slot.retry, slot.old_at
+        return min((one for one in times if one is not None), default=None)
+
+    def tick(self) -> None:
+        """Do what is due: retries, ends of processes that are late, old age."""
+        now = time.monotonic()
+        for process in list(self.processes.values()):
+            if process.by is None or process.by > now:
+                continue
+            process.by = None
+            if not process.leaving:
+                span = self._workers.start_timeout
+                process.why = process.why or f"not ready within {span:g} s"
+            else:
+                tell("worker_died", "%s does not end in time, and is killed", process)
+            process.kill()
+        for slot in self.all:
+            if slot.retry is not None and slot.retry <= now:
+                self._start(slot)
+            if slot.old_at is not None and slot.old_at <= now:
+                self.renew(slot, f"it is {self._workers.max_age:g} s old")
+
+
+def _let_listen(
+    process: Process, slot: Slot, socks: Iterable[tuple[int, socket.socket]]
+) -> None:
+    rest = list(socks)
+    while rest:
+        part, rest = rest[:MOST_DESCRIPTORS], rest[MOST_DESCRIPTORS:]
+        numbers = [number for number, _ in part]
+        only = [sock for _, sock in part]
+        process.send("listen", slot.number, numbers, socks=only)

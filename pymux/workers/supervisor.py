@@ -1,0 +1,315 @@
+"""The supervisor: one thread that starts workers, waits for them and hears signals.
+
+It has no mux and calls no code of the user's. Its loop sleeps until a signal comes, a
+worker says something or ends, or a time is due: an idle one never wakes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..engine.notices import tell
+from ..values.stats import Stats
+from ..values.workers import Workers
+from .process import Process
+from .slots import Slots
+from .sockets import Place, show_all
+
+__all__ = ["Supervisor", "check_can_supervise"]
+
+HEARD = ("SIGHUP", "SIGTERM", "SIGINT", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGCHLD")
+INIT = 1  # the number of the process that is to wait for every orphan
+
+
+def check_can_supervise() -> None:
+    """Raise for a system or a thread that cannot have workers.
+
+    Raises:
+        OSError: Windows.
+        RuntimeError: this is not the main thread.
+    """
+    if sys.platform == "win32":
+        raise OSError("workers need a POSIX system; Windows passes no sockets on")
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "workers= needs the main thread, which gets the signals; this is "
+            f"{threading.current_thread().name!r}"
+        )
+
+
+class Supervisor:
+    """Runs workers until a signal ends them.
+
+    Args:
+        workers: how many, and how they are replaced.
+        count: how many at first.
+        places: the bound addresses.
+        told: what each worker must know before it reads its task.
+        task: the pickled task.
+        linger: seconds over which a worker that leaves spreads its last connections.
+        drain_timeout: seconds that a worker has to drain then; None: for ever.
+        on_ready: called once with the addresses, when every worker is ready.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        count: int,
+        places: list[Place],
+        told: dict[str, Any],
+        task: bytes,
+        *,
+        linger: float,
+        drain_timeout: float | None,
+        on_ready: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        self._workers = workers
+        self._count = count
+        self._places = places
+        self._told = told
+        self._task = task
+        self._linger = linger
+        self._on_ready = on_ready
+        self._where = show_all(places)
+        self._addresses = [name for place in places for name in place.addresses]
+        stop_after = linger, drain_timeout
+        self.slots = Slots(workers, places, self._spawn, stop_after)
+        self._selector = selectors.DefaultSelector()
+        self._heard: list[int] = []  # signals that were not looked at yet
+        self._was_first = True
+        self._stops_at: float | None = None  # the end of the grace after SIGTERM
+        self._ends: dict[int, int] = {}
+        self._sum: dict[str, int] = {}
+        self._backend = ""
+
+    def run(self) -> Stats:
+        """Supervise until the end; return the figures of all workers.
+
+        Raises:
+            OSError: a socket cannot be bound, or no process can be started.
+            StartError: a worker did not start at the first start.
+        """
+        slots = self.slots
+        with self._signals() as woken, contextlib.ExitStack() as stack:
+            self._selector.register(woken, selectors.EVENT_READ, None)
+            stack.callback(self._selector.close)
+            stack.callback(self._end)
+            slots.begin(self._count)
+            while not slots.over:
+                self._turn(woken)
+                if slots.first or not self._was_first or slots.error is not None:
+                    continue
+                self._was_first = False
+                text = "listening on %s with %d workers"
+                tell("listening", text, self._where, len(slots.all))
+                if self._on_ready is not None:
+                    self._on_ready(list(self._addresses))
+        if slots.error is not None:
+            raise slots.error
+        stats = self._total()
+        tell("stopped", "the server at %s has stopped", self._where)
+        return stats
+
+    def _end(self) -> None:
+        """Leave no process and no socket behind, also if an exception ends `run`."""
+        if self.slots.processes:
+            self.slots.kill()
+            for process in list(self.slots.processes.values()):
+                with contextlib.suppress(ChildProcessError):
+                    process.note_end(os.waitpid(process.pid, 0)[1])
+                process.close()
+        self.slots.close()
+
+    # --- signals ----------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[socket.socket]:
+        """Hear signals while the block runs; the socket is readable when one came.
+
+        A signal that was ignored stays ignored, as SIGHUP under nohup.
+        """
+        woken, wakes = socket.socketpair()
+        woken.setblocking(False)
+        wakes.setblocking(False)
+        before: dict[int, Any] = {}
+        wakeup = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+        try:
+            for name in HEARD:
+                number = getattr(signal, name)
+                was = signal.getsignal(number)
+                if was is not None and (
+                    was is not signal.SIG_IGN or number == signal.SIGCHLD
+                ):
+                    before[number] = was
+                    signal.signal(number, lambda number, _: self._heard.append(number))
+            yield woken
+        finally:
+            for number, was in before.items():
+                signal.signal(number, was)
+            signal.set_wakeup_fd(wakeup)
+            woken.close()
+            wakes.close()
+
+    def _obey(self, number: int) -> None:
+        slots = self.slots
+        if number == signal.SIGHUP:
+            slots.roll()
+        elif number == signal.SIGTTIN:
+            slots.more()
+        elif number == signal.SIGTTOU:
+            slots.fewer()
+        elif number == signal.SIGUSR1:
+            for process in slots.processes.values():
+                if process.ready:
+                    process.kill(signal.SIGUSR1)
+        elif slots.stopping or self._stops_at is not None:
+            slots.kill()
+        elif number == signal.SIGINT:
+            self._stop(0.0)
+        elif number == signal.SIGTERM and self._workers.grace and not slots.first:
+            self._stops_at = time.monotonic() + self._workers.grace
+        elif number == signal.SIGTERM:
+            self._stop(self._linger)
+
+    def _stop(self, linger: float) -> None:
+        self._stops_at = None
+        text = "the server at %s stops"
+        tell("stopping", text, self._where)
+        self.slots.stop(linger)
+
+    # --- the loop -----------------------------------------------------------------
+
+    def _turn(self, woken: socket.socket) -> None:
+        """Wait for anything, and do what it asks for."""
+        times = [self.slots.next_time, self._stops_at]
+        at = min((one for one in times if one is not None), default=None)
+        left = None if at is None else max(0.0, at - time.monotonic())
+        for key, _ in self._selector.select(0 if self._heard else left):
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    while len(woken.recv(4096)) == 4096:
+                        pass
+            else:
+                self._hear(key.data)
+        while self._heard:
+            number = self._heard.pop(0)
+            if number == signal.SIGCHLD:
+                self._reap()
+            else:
+                self._obey(number)
+        if self._stops_at is not None and self._stops_at <= time.monotonic():
+            self._stop(self._linger)
+        self.slots.tick()
+        for process in self.slots.processes.values():
+            self._watch(process)
+
+    def _watch(self, process: Process) -> None:
+        """Wait for room in a control socket that is full."""
+        control = process.control
+        events = selectors.EVENT_READ
+        if control.pending:
+            events |= selectors.EVENT_WRITE
+        key = self._selector.get_map().get(control.fileno())
+        if key is not None and key.events != events:
+            self._selector.modify(control, events, process)
+
+    def _spawn(self, slot: int) -> Process:
+        process = Process(slot, self._told, self._task)
+        self._selector.register(process.control, selectors.EVENT_READ, process)
+        return process
+
+    def _hear(self, process: Process) -> None:
+        """Take in what a worker says."""
+        control = process.control
+        control.flush()
+        more = control.receive()
+        try:
+            for frame in control.frames():
+                if process.note(frame) == "ready":
+                    self.slots.became_ready(process)
+        except (ValueError, TypeError, KeyError) as error:
+            tell("worker_died", "%s says what no worker says: %s", process, error)
+            process.kill()
+            more = False
+        if not more:  # it has closed its end, and is about to end
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(control)
+
+    def _reap(self) -> None:
+        """Wait for workers that have ended, and note who was stopped.
+
+        As the first process of a container, wait for every orphan, too. Else the
+        user's own children keep their exit codes.
+        """
+        options = os.WNOHANG | os.WUNTRACED | os.WCONTINUED
+        if os.getpid() == INIT:
+            while True:
+                try:
+                    pid, status = os.waitpid(-1, options)
+                except ChildProcessError:
+                    return
+                if not pid:
+                    return
+                process = self.slots.processes.get(pid)
+                if process is not None:
+                    self._note(process, status)
+        for process in list(self.slots.processes.values()):
+            while True:
+                try:
+                    pid, status = os.waitpid(process.pid, options)
+                except ChildProcessError:  # another thread has waited for it
+                    pid, status = process.pid, 0
+                if not pid or self._note(process, status):
+                    break
+
+    def _note(self, process: Process, status: int) -> bool:
+        """Note a change of a worker; True if it has ended."""
+        if os.WIFSTOPPED(status):
+            process.stopped = True
+            tell("worker_died", "%s was stopped by a signal", process)
+            self.slots.cover()
+            return False
+        if os.WIFCONTINUED(status):
+            process.stopped = False
+            tell("worker", "%s goes on", process)
+            self.slots.cover()
+            return False
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(process.control)
+        self._hear(process)  # its last words
+        process.note_end(status)
+        self._add(process)
+        self.slots.ended(process)
+        process.close()
+        return True
+
+    # --- figures ------------------------------------------------------------------
+
+    def _add(self, process: Process) -> None:
+        if process.result is None:
+            return
+        figures, ends = process.result
+        self._backend = str(figures.pop("backend", ""))
+        for name, count in figures.items():
+            self._sum[name] = self._sum.get(name, 0) + int(count)
+        for number, count in ends.items():
+            self._ends[number] = self._ends.get(number, 0) + count
+
+    def _total(self) -> Stats:
+        known = {
+            name: count
+            for name, count in self._sum.items()
+            if name in Stats.__dataclass_fields__
+        }
+        stats = Stats(self._backend, **known)
+        stats.ends = dict(self._ends)
+        return stats
