@@ -351,12 +351,24 @@ void pmx__accept_all(pmx_mux *mux)
         mux->crowded = 1;
 }
 
+/* No peer is to come any more. A listener of the mux's own accepts those that
+ * wait, whom its close would reset. A given one closes at once: other processes
+ * accept from it too, so that the peers in its backlog are theirs. */
+static void last_call(pmx_mux *mux)
+{
+    for (uint32_t i = 0; i < mux->listener_count; i++) {
+        pmx__listener *l = &mux->listeners[i];
+        if (l->rules && l->is_given)
+            pmx__close_listener(mux, l, 0);
+        else if (l->rules)
+            pmx__listener_state(mux, l, 1, 0);
+    }
+}
+
 void pmx__do_drain(pmx_mux *mux)
 {
     if (mux->draining)
         return;
     mux->draining = 1;
-    for (uint32_t i = 0; i < mux->listener_count; i++)
-        if (mux->listeners[i].rules)
-            pmx__listener_state(mux, &mux->listeners[i], 1, 0);
+    last_call(mux);
 }

@@ -446,7 +446,8 @@ int64_t pmx_next_timeout(pmx_mux *mux);
 int64_t pmx_doze(pmx_mux *mux, int64_t least_ns);
 /* Accept the peers in the backlog, close the listeners, and end the input of
  * every accepted connection: each closes as if its peer had ended behind the
- * bytes that have arrived. Connections made by pmx_connect() go on. */
+ * bytes that have arrived. Connections made by pmx_connect() go on. A listener
+ * of pmx_listen_on() is closed at once, and its backlog left to others. */
 int pmx_drain(pmx_mux *mux);
 /* 1 if that has ended the connection's input, 0 if its peer has. This is known
  * once what had arrived has been received, and as long as the id is. */
