@@ -18,6 +18,7 @@ from pymux.handlers import current, threads
 from pymux.objects import suspend
 from pymux.server import server as servers
 from pymux.values import addresses, endpoint
+from pymux.workers import cpus
 
 # -- parts that have tests of their own -----------------------------------------------
 
@@ -25,6 +26,7 @@ parse_url = addresses.parse_url
 connect_settings = endpoint.connect_settings
 listen_settings = endpoint.listen_settings
 RLock = locks.RLock
+usable_cpus = cpus.usable_cpus
 
 # -- the command line -----------------------------------------------------------------
 

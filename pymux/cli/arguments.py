@@ -22,6 +22,7 @@ from .info import version
 from .limits import KNOWN, NAMES, limits_from, parse_limit
 from .numbers import digits, finite
 from .words import Address, as_typed, quoted
+from .workers import add_worker_options, fault_of_workers
 
 if TYPE_CHECKING:
     from ..values.framing import Framing
@@ -316,6 +317,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="print a line of figures every S seconds",
     )
+    add_worker_options(serve, parse_seconds, parse_address)
 
     connect = commands.add_parser(
         "connect",
@@ -425,6 +427,8 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             args.limits = limits_from([*given, *args.limits])
         except ValueError as error:
             parser.error(f"argument --limit: {error}")
+        if fault := fault_of_workers(args):
+            parser.error(fault)
     if args.command != "info" and (fault := _fault_of_tls(args)):
         parser.error(fault)
     if args.command in ("connect", "bench") and isinstance(args.address.value, tuple):

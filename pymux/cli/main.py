@@ -17,6 +17,7 @@ from .console import complain
 from .info import run_info
 from .serve import run_serve
 from .words import Failure
+from .workers import run_with_workers
 
 __all__ = ["main"]
 
@@ -36,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = read_arguments(argv)
-        code: int = COMMANDS[args.command](args)
+        run = COMMANDS[args.command]
+        if getattr(args, "workers", None) is not None:
+            run = run_with_workers
+        code: int = run(args)
     except Failure as failure:
         complain(str(failure))
         return 1

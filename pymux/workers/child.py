@@ -29,6 +29,8 @@ from .references import Reference, run_main_again
 
 __all__ = ["Task", "in_worker", "main"]
 
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+LIBRARY = os.path.dirname(os.__file__) + os.sep
 LAST_WORD = 1.0  # seconds that the supervisor has to read the figures
 _inside = False  # this process is a worker
 
@@ -134,7 +136,8 @@ class Worker:
         with contextlib.suppress(BackendUnavailable, OSError):
             # The supervisor looks at the poller only to see that this worker is idle.
             socks.append(_Borrowed(mux.fileno()))
-        self._control.send("ready", os.getpid(), socks=socks)  # type: ignore[arg-type]
+        backend = mux.stats().backend
+        self._control.send("ready", backend, socks=socks)  # type: ignore[arg-type]
 
     def _obey(self) -> None:
         """Do what has come from the supervisor; drain if the supervisor is gone."""
@@ -196,14 +199,18 @@ class _Borrowed:
 def _reason(error: BaseException) -> str:
     """One line: what an exception says, and where it was raised."""
     text = " ".join(str(error).split()) or "no message"
-    frames = traceback.extract_tb(error.__traceback__)
     where = ""
-    if frames and not isinstance(error, SyntaxError):
-        last = frames[-1]
-        inside = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        if not os.path.abspath(last.filename).startswith((inside, "<frozen")):
-            where = f" ({os.path.basename(last.filename)}, line {last.lineno})"
+    if not isinstance(error, SyntaxError):  # its text names the line
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if _is_users(frame.filename):
+                file = os.path.basename(frame.filename)
+                where = f" ({file}, line {frame.lineno})"
+                break
     return f"{type(error).__name__}: {text}{where}"
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith(("<", PACKAGE, LIBRARY))
 
 
 def main() -> None:

@@ -45,6 +45,7 @@ class Process:
         by: when it must have become ready, or ended; None: no such time.
         why: its own words on why it could not start; None if it has said none.
         trace: the traceback of that.
+        backend: the name of its backend, once it is ready.
         poller: the descriptor of its poller, to see whether it is busy; -1: none.
         result: its last figures; None until it has told them.
         status: as `os.waitstatus_to_exitcode` tells, once it has ended.
@@ -58,6 +59,7 @@ class Process:
         self.why: str | None = None
         self.trace = ""
         self.poller = -1
+        self.backend = ""
         self.result: tuple[dict[str, Any], dict[int, int]] | None = None
         self.status: int | None = None
         self._stack: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -106,6 +108,7 @@ class Process:
         what, *words = frame.words
         if what == "ready":
             self.ready = True
+            (self.backend,) = map(str, words)
             self.poller, *more = frame.fds or [-1]
             frame.fds = more
         elif what == "failed":

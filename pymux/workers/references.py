@@ -156,6 +156,8 @@ def refer_to_maker(what: str, value: Any) -> Reference:
     Raises:
         TypeError: the value cannot be called, or no name leads to it.
     """
+    if isinstance(value, Reference):
+        return value
     arguments: tuple[Any, ...] = ()
     if isinstance(value, functools.partial) and not value.keywords:
         value, arguments = value.func, value.args

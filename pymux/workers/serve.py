@@ -17,7 +17,7 @@ from .child import Task, in_worker
 from .cpus import usable_cpus
 from .references import Reference, main_of_process, refer, refer_to_maker
 from .sockets import Place, bind_all
-from .supervisor import Supervisor, check_can_supervise
+from .supervisor import Ready, Supervisor, check_can_supervise
 
 __all__ = ["LINGER", "serve_with_workers"]
 
@@ -33,7 +33,7 @@ def serve_with_workers(
     ssl: Any = None,
     on_error: Any = None,
     setup: Reference | None = None,
-    on_ready: Callable[[list[Any]], Any] | None = None,
+    on_ready: Callable[[Ready], Any] | None = None,
     **options: Any,
 ) -> Stats:
     """Serve in several processes until a signal; return the figures of all.
@@ -46,7 +46,7 @@ def serve_with_workers(
         ssl, on_error: functions that have a name, or "module:name"; the first makes
             the context.
         setup: what each worker calls before it makes its server.
-        on_ready: called with the bound addresses, when every worker is ready.
+        on_ready: called once, when every worker is ready.
         options: further arguments of `Server`.
 
     Raises:

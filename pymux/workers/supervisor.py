@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engine.notices import tell
 from ..values.stats import Stats
@@ -24,7 +24,7 @@ from .process import Process
 from .slots import Slots
 from .sockets import Place, show_all
 
-__all__ = ["Supervisor", "check_can_supervise"]
+__all__ = ["Ready", "Supervisor", "check_can_supervise"]
 
 HEARD = ("SIGHUP", "SIGTERM", "SIGINT", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGCHLD")
 INIT = 1  # the number of the process that is to wait for every orphan
@@ -46,6 +46,14 @@ def check_can_supervise() -> None:
         )
 
 
+class Ready(NamedTuple):
+    """What `on_ready` is told: the bound addresses, the backend, how many workers."""
+
+    addresses: list[Any]
+    backend: str
+    workers: int
+
+
 class Supervisor:
     """Runs workers until a signal ends them.
 
@@ -57,7 +65,7 @@ class Supervisor:
         task: the pickled task.
         linger: seconds over which a worker that leaves spreads its last connections.
         drain_timeout: seconds that a worker has to drain then; None: for ever.
-        on_ready: called once with the addresses, when every worker is ready.
+        on_ready: called once, when every worker is ready.
     """
 
     def __init__(
@@ -70,7 +78,7 @@ class Supervisor:
         *,
         linger: float,
         drain_timeout: float | None,
-        on_ready: Callable[[list[Any]], Any] | None = None,
+        on_ready: Callable[[Ready], Any] | None = None,
     ) -> None:
         self._workers = workers
         self._count = count
@@ -112,7 +120,8 @@ class Supervisor:
                 text = "listening on %s with %d workers"
                 tell("listening", text, self._where, len(slots.all))
                 if self._on_ready is not None:
-                    self._on_ready(list(self._addresses))
+                    backend = next(iter(slots.processes.values())).backend
+                    self._on_ready(Ready(list(self._addresses), backend, self._count))
         if slots.error is not None:
             raise slots.error
         stats = self._total()
