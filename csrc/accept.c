@@ -36,6 +36,7 @@ static int listen_by(pmx_mux *mux, const pmx__target *target,
                                 &l->file)
                   : -ENOMEM;
     if (!error) {
+        l->backlog = backlog > 0 ? (uint32_t)backlog : 0;
         error = pmx__local(l->sock, &l->name);
         if (!error)
             error = begin(mux, l, rules, id);
@@ -121,6 +122,7 @@ void pmx__close_listener(pmx_mux *mux, pmx__listener *l, int forked)
     else
         pmx__close_sock(l->sock);
     pmx__rules_drop(mux, l->rules);
+    mux->retiring -= !!l->last;
     pmx__listener_free(mux, l);
     mux->stats.listeners--;
 }
@@ -271,6 +273,13 @@ refuse:
     pause_accepting(mux, error);
 }
 
+/* True if limits hold, so that peers may have to wait in the backlog: a listener
+ * that closes would reset them. */
+static int may_wait(const pmx_mux *mux, const pmx__listener *l)
+{
+    return !mux->draining && !l->last;
+}
+
 /* True if there is room to report another connection as opened. */
 static int has_room(const pmx_mux *mux, const pmx__listener *l)
 {
@@ -289,7 +298,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         peer.size = 0;          /* the system may not tell a name */
         peer.to.any.sa_family = AF_UNSPEC;
         const pmx_policy *is = &l->rules->policy;
-        if (is->max_connections && !mux->draining &&
+        if (is->max_connections && may_wait(mux, l) &&
             pmx__places_taken(l->rules) >= is->max_connections) {
             pmx__listener_state(mux, l, 1, 1);
             mux->stats.accept_pauses++;
@@ -298,7 +307,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             pmx__watch_listener(mux, l);
             break;
         }
-        if (shakes_most(l->rules) && !mux->draining) {
+        if (shakes_most(l->rules) && may_wait(mux, l)) {
             pmx__listener_state(mux, l, 1, 1);
             mux->stats.accept_pauses++;
             mux->stats.handshake_pauses++;
@@ -323,8 +332,21 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             pause_accepting(mux, error);
             break;
         }
+        if (l->last > 1 && !error && !mux->draining && --l->last == 1)
+            pmx__listener_state(mux, l, 0, 0);  /* all that waited are in */
     }
     return tried;
+}
+
+/* Those that nobody waits at any more are done. While the mux drains they stay:
+ * a peer that finds them closed knows that nothing later is read. */
+static void close_retired(pmx_mux *mux)
+{
+    for (uint32_t i = 0; mux->retiring && i < mux->listener_count; i++) {
+        pmx__listener *l = &mux->listeners[i];
+        if (l->rules && l->last && !l->can_accept)
+            pmx__close_listener(mux, l, 0);
+    }
 }
 
 void pmx__accept_all(pmx_mux *mux)
@@ -349,6 +371,8 @@ void pmx__accept_all(pmx_mux *mux)
     if (mux->accepting.head != PMX__NONE &&
         mux->opened_count == mux->max_rows)
         mux->crowded = 1;
+    if (mux->retiring && !mux->draining)
+        close_retired(mux);
 }
 
 /* No peer is to come any more. A listener of the mux's own accepts those that
@@ -371,4 +395,18 @@ void pmx__do_drain(pmx_mux *mux)
         return;
     mux->draining = 1;
     last_call(mux);
+}
+
+/* Where more and more peers come, those that waited at the call are in when as
+ * many have been accepted as may wait: the system accepts in order. */
+void pmx__do_retire(pmx_mux *mux)
+{
+    last_call(mux);
+    for (uint32_t i = 0; i < mux->listener_count; i++) {
+        pmx__listener *l = &mux->listeners[i];
+        if (!l->rules || l->last)
+            continue;
+        l->last = l->backlog + 2;       /* Linux lets one more wait */
+        mux->retiring++;
+    }
 }

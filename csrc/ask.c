@@ -110,6 +110,20 @@ int pmx__do_refused_peer(pmx_mux *mux, pmx_address *name)
     return 0;
 }
 
+int64_t pmx__do_accepted(const pmx_mux *mux, uint64_t *ids, uint32_t room)
+{
+    uint32_t count = 0;
+    for (uint32_t slot = 0; slot < mux->slots; slot++) {
+        const pmx__conn *c = pmx__slot(mux, slot);
+        if (!(c->generation & 1) || c->flags & (PMX__OUTGOING | PMX__DONE))
+            continue;
+        if (count < room)
+            ids[count] = pmx__id(slot, c);
+        count++;
+    }
+    return count;
+}
+
 int pmx__do_stopping(const pmx_mux *mux, uint64_t id)
 {
     const pmx__conn *c = pmx__find(mux, id);

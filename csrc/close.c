@@ -6,8 +6,8 @@
  * CLOSING, that its queue is flushed and the end of the stream sent; DROPPING,
  * that what the peer still sends is read and dropped until the peer ends too. A
  * close with unread input would make the kernel reset the connection and throw
- * away what it has not delivered. While the mux drains, it is enough that the
- * peer has acknowledged everything. pmx__settle() takes each step as soon as it
+ * away what it has not delivered. While the mux drains, or once it has ended the
+ * input (LIMITED), it is enough that the peer has acknowledged everything. pmx__settle() takes each step as soon as it
  * can be taken, and time without progress bounds all of them.
  *
  * No event reports what a peer acknowledges, so closing connections are looked
@@ -239,7 +239,8 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     }
     if (!(c->flags & PMX__CLOSING))
         return;
-    if (mux->draining > 1 && !(c->flags & PMX__SEND_FAILED))
+    if ((mux->draining > 1 || c->flags & PMX__LIMITED) &&
+        !(c->flags & PMX__SEND_FAILED))
         finish_acknowledged(mux, slot, 0);
     else if (c->flags & PMX__DROPPING && !(c->flags & PMX__SEND_FAILED))
         linger(mux, slot);

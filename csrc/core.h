@@ -232,6 +232,9 @@ typedef struct {
     uint8_t is_given;           /* others may have the socket: no shutdown */
     uint8_t can_accept;         /* in that list, unless */
     uint8_t full;               /* at max_connections, in that list */
+    uint32_t backlog;           /* how many peers may wait, as far as is known */
+    uint32_t last;              /* it retires: it accepts so many more but one,
+                                   then closes; or 0 */
 } pmx__listener;
 
 /* One frame of this turn's output: a head, the caller's bytes, and a tail,
@@ -291,6 +294,7 @@ struct pmx_mux {
                                    caller has not been told */
     pmx__target refused_peer;   /* the last one that had max_per_peer */
     int room;                   /* a descriptor or a place has come free */
+    uint32_t retiring;          /* listeners that have `last` */
     int draining;               /* 1: the backlog is accepted; 2: the input of
                                    accepted connections is limited, slots
                                    below `limited` have been; 3: all have */

@@ -272,6 +272,23 @@ int pmx_drain(pmx_mux *mux)
     INSIDE(mux, int, (pmx__do_drain(mux), 0));
 }
 
+int pmx_retire(pmx_mux *mux)
+{
+    INSIDE(mux, int, (pmx__do_retire(mux), 0));
+}
+
+int64_t pmx_accepted(pmx_mux *mux, uint64_t *ids, uint32_t room)
+{
+    INSIDE(mux, int64_t, pmx__do_accepted(mux, ids, room));
+}
+
+int64_t pmx_end_inputs(pmx_mux *mux, uint64_t *ids, uint32_t count,
+                       uint32_t when)
+{
+    INSIDE(mux, int64_t, pmx__do_end_inputs(mux, ids, count,
+                                            (enum pmx_end)when));
+}
+
 int pmx_reset_all(pmx_mux *mux, int error)
 {
     INSIDE(mux, int, (pmx__do_reset_all(mux, error), 0));

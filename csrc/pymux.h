@@ -449,7 +449,26 @@ int64_t pmx_doze(pmx_mux *mux, int64_t least_ns);
  * bytes that have arrived. Connections made by pmx_connect() go on. A listener
  * of pmx_listen_on() is closed at once, and its backlog left to others. */
 int pmx_drain(pmx_mux *mux);
-/* 1 if that has ended the connection's input, 0 if its peer has. This is known
+/* Accept the peers in the backlog, then close the listeners that there are now;
+ * connections go on, and so do listeners made later. A listener closes when no
+ * peer waits, or when it has accepted as many as may wait: limits of connections
+ * do not keep these out. One of pmx_listen_on() is closed at once. */
+int pmx_retire(pmx_mux *mux);
+/* The ids of the accepted connections, the first `room` of them; returns how many
+ * there are. */
+int64_t pmx_accepted(pmx_mux *mux, uint64_t *ids, uint32_t room);
+/* When pmx_end_inputs() ends a connection's input. */
+enum pmx_end {
+    PMX_END_ASK,                /* never: it only tells which are not open yet */
+    PMX_END_WHOLE,              /* when no part of a frame has come */
+    PMX_END_QUIET               /* and no output is queued */
+};
+/* End the input of these connections behind what has arrived, as pmx_drain()
+ * does. Where it is too early for that, or the connection has not opened yet, its
+ * id stays: such ids come to the front, and their number is returned. */
+int64_t pmx_end_inputs(pmx_mux *mux, uint64_t *ids, uint32_t count,
+                       uint32_t when);
+/* 1 if one of these has ended the connection's input, 0 if its peer has. This is known
  * once what had arrived has been received, and as long as the id is. */
 int pmx_stopping(pmx_mux *mux, uint64_t id);
 /* Reset all connections that are left; they are reported with this errno. */

@@ -44,6 +44,7 @@ int pmx__do_unlisten(pmx_mux *mux, uint64_t listener);
 int pmx__do_listener_address(pmx_mux *mux, uint64_t listener,
                              pmx_address *name);
 void pmx__do_drain(pmx_mux *mux);
+void pmx__do_retire(pmx_mux *mux);
 
 /* shake.c: handshakes of TLS */
 /* The connection's TCP is connected, with that peer: 0 or -ENOMEM. Its handshake
@@ -84,5 +85,6 @@ int64_t pmx__do_socket(const pmx_mux *mux, uint64_t id);
 int pmx__do_credentials(const pmx_mux *mux, uint64_t id, int64_t of[3]);
 int pmx__do_pending(const pmx_mux *mux, uint64_t id);
 int pmx__do_stopping(const pmx_mux *mux, uint64_t id);
+int64_t pmx__do_accepted(const pmx_mux *mux, uint64_t *ids, uint32_t room);
 
 #endif

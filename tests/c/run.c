@@ -25,7 +25,7 @@ static const test_case *const all[] = {
     switch_tests, switch_policy_tests,
     toy_tests, clock_tests, output_limit_tests, owed_tests, arrow_tests,
     foreign_tests, pipe_tests, write_end_tests, load_tests, tls_tests,
-    tls_output_tests, tls_dial_tests,
+    tls_output_tests, tls_dial_tests, retire_tests,
 };
 
 const char *test_backend;

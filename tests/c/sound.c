@@ -179,6 +179,7 @@ static void check_listeners(const pmx_mux *m)
         const pmx__rules *r = m->listeners[i].rules;
         count += !!r;
         CHECK(!r || !r->policy.max_connections || m->draining ||
+              m->listeners[i].last ||
               pmx__places_taken(r) <= r->policy.max_connections);
         if (r)
             check_lingering(m, r);

@@ -64,6 +64,9 @@ static void all_are_refused(world *w, uint64_t id)
     EQUAL(pmx_doze(w->mux, 1), -EBUSY);
     EQUAL(pmx_fileno(w->mux), -EBUSY);
     EQUAL(pmx_drain(w->mux), -EBUSY);
+    EQUAL(pmx_retire(w->mux), -EBUSY);
+    EQUAL(pmx_accepted(w->mux, &made, 1), -EBUSY);
+    EQUAL(pmx_end_inputs(w->mux, &id, 1, PMX_END_WHOLE), -EBUSY);
     EQUAL(pmx_reset_all(w->mux, ETIMEDOUT), -EBUSY);
     EQUAL(pmx_wakeup_open(w->mux), -EBUSY);
     EQUAL(pmx_shut(w->mux), -EBUSY);
