@@ -63,6 +63,7 @@ typedef struct {
     size_t owed;
     size_t looked;              /* see look_ahead() */
     int outgoing, opened, told_ended, told_closed;
+    int limited;                /* its input was ended: pmx_end_inputs() */
     int closed_by_user, ended_by_user, switched;
     int begun;                  /* the user has said so: PMX_BEGUN */
     int paused, had_row, last_line, too_long;
@@ -137,6 +138,12 @@ static inline size_t life_slack(void)
     return life.toy == 2 ? 1000 + toy_ways.flight : life.toy ? 64 : 0;
 }
 
+/* Whether a stop has ended the connection's input, by a drain or alone. */
+static inline int is_drained(const conn *k)
+{
+    return (life.draining && !k->outgoing) || k->limited;
+}
+
 /* life_peers.c */
 int peers_act(void);
 int peers_finish(void);         /* 1: something has moved */
@@ -159,8 +166,14 @@ void check_blocked(uint64_t id);
 void check_drained(uint64_t id);
 void check_closed(const pmx_closed *row);
 
+/* life_doors.c */
+void user_listens(void);
+void user_closes_a_door(void);
+void look_at_doors(void);
+
 /* life_user.c */
 void user_acts(void);
+pmx_policy some_policy(void);
 void write_log(void);           /* into life.t's blocks */
 void free_log(void);
 void user_says(int conn, enum pmx_op op, size_t size);

@@ -95,7 +95,7 @@ static void check_text(conn *k, const uint8_t *bytes, size_t size)
     const pmx_framing *f = &k->policy.framing;
     const uint8_t *from = p->sent.bytes + p->cut;
     size_t left = p->sent.size - p->cut, begin, length, next;
-    int is_cut = life.draining || k->matter & HAS_FAULT;
+    int is_cut = life.draining || k->limited || k->matter & HAS_FAULT;
     CHECK(!k->last_line);
     if (f->kind == PMX_RAW) {
         CHECK(size && size <= left && !memcmp(from, bytes, size));
@@ -166,8 +166,8 @@ int peer_matter(const conn *k)
 static int was_cut(const conn *k)
 {
     int cut = pmx_stopping(life.mux, k->id);
-    CHECK(!cut || (life.draining && !k->outgoing));
-    if (k->peer >= 0 && !peer_matter(k))
+    CHECK(!cut || is_drained(k));
+    if (k->peer >= 0 && !peer_matter(k) && !k->limited)
         CHECK(!cut || !life.peers[k->peer].ended_by_drain);
     return cut;
 }
@@ -228,7 +228,7 @@ static int explains(const conn *k, int error)
 {
     const peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
     int matter = peer_matter(k);
-    int draining = life.draining && !k->outgoing;
+    int draining = is_drained(k);
     size_t begin, length, next;
     enum plain is;
     if (matter & (HAS_FAULT | RESET_ALL) || (k->opened && !p))

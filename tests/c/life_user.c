@@ -56,7 +56,7 @@ static int64_t some_time(choices *c)
     return ms < 0 || !life.wild ? -1 : ms * MS;
 }
 
-static pmx_policy some_policy(void)
+pmx_policy some_policy(void)
 {
     pmx_policy p = some_framing(life.c);
     static const uint64_t waters[] = {0, 100, 5000, 65536};
@@ -77,64 +77,6 @@ static pmx_policy some_policy(void)
         p.replies.other = 1;
     }
     return p;
-}
-
-/* The user's own socket listens, and is handed over. */
-static int listen_on_ours(door *d, int backlog)
-{
-    union {
-        struct sockaddr is;
-        struct sockaddr_in in;
-    } at = {.in = {.sin_family = AF_INET,
-                   .sin_port = htons((uint16_t)d->at.port)}};
-    int fd = sim_socket(AF_INET, SOCK_STREAM, 0);
-    if (fd < 0)
-        return -errno;
-    CHECK(!sim_bind(fd, &at.is, sizeof at.in));
-    int error = pmx_listen_on(life.mux, fd, &d->policy, &d->id);
-    EQUAL(error == -EINVAL || life.faults, 1);      /* it does not listen */
-    CHECK(!sim_listen(fd, backlog));
-    if (error)
-        error = pmx_listen_on(life.mux, fd, &d->policy, &d->id);
-    if (error)
-        CHECK(!sim_close(fd));
-    return error;
-}
-
-static void user_listens(void)
-{
-    int i = (int)choose(life.c, DOORS);
-    door *d = &life.doors[i];
-    if (d->id)
-        return;
-    d->policy = some_policy();
-    d->policy.max_connections = once_in(life.c, 3) ? 1 + choose(life.c, 3) : 0;
-    d->policy.max_per_peer = once_in(life.c, 4) ? 1 + choose(life.c, 3) : 0;
-    if (life.toy == 2)
-        d->policy.max_handshakes = choose(life.c, 3);
-    d->at = (pmx_endpoint){.host = i ? "::1" : "127.0.0.1"};
-    if (i > 1) {
-        snprintf(d->path, sizeof d->path, "%s", i == 2 ? "@pymux" : "/pymux");
-        if (i == 2)
-            d->path[0] = 0;
-        d->at = (pmx_endpoint){.path = d->path, .path_size = 6};
-    }
-    int backlog = (int)choose(life.c, 6);
-    int error = i == 0 && once_in(life.c, 3)
-                    ? listen_on_ours(d, backlog)
-                    : pmx_listen(life.mux, &d->at, &d->policy, backlog, 0,
-                                 0600, &d->id);
-    if (error) {
-        d->id = 0;
-        CHECK(life.faults || error == -EMFILE);
-        return;
-    }
-    pmx_address name;
-    EQUAL(pmx_listener_address(life.mux, d->id, &name), 0);
-    d->at.port = name.port;
-    if (life.toy == 1)
-        toy_instead(pmx__find_listener(life.mux, d->id)->rules);
-    TRACE("door %d is open\n", i);
 }
 
 /* The user's own socket is connected, and is handed over. 1: nobody is there. */
@@ -225,6 +167,7 @@ static void user_does_something_to(int i)
 
 void user_acts(void)
 {
+    look_at_doors();
     switch (choose(life.c, 8)) {
     case 0:
         user_listens();
@@ -232,14 +175,9 @@ void user_acts(void)
     case 1:
         user_connects();
         break;
-    case 2: {
-        door *d = &ONE_OF(life.c, life.doors);
-        if (d->id && once_in(life.c, 8)) {
-            EQUAL(pmx_unlisten(life.mux, d->id), 0);
-            d->id = 0;
-        }
+    case 2:
+        user_closes_a_door();
         break;
-    }
     default:
         if (life.conn_count)
             user_does_something_to((int)choose(life.c,
@@ -271,7 +209,7 @@ static int is_owed(const conn *k)
         return 0;
     if (k->had_row || k->pipe == PMX_WRITABLE)
         return 1;
-    return (!life.draining || k->outgoing) && !k->too_long &&
+    return !is_drained(k) && !k->too_long &&
            (!p->ended || k->policy.half_open);
 }
 
