@@ -20,7 +20,7 @@ static int begin(pmx_mux *mux, pmx__listener *l, pmx__rules *rules,
     pmx__set_options(l->sock, &rules->policy);
     l->rules = rules;
     *id = pmx__listener_id(mux, l);
-    mux->stats.listeners++;
+    mux->stats->listeners++;
     pmx__watch_listener(mux, l);
     return 0;
 }
@@ -124,7 +124,7 @@ void pmx__close_listener(pmx_mux *mux, pmx__listener *l, int forked)
     pmx__rules_drop(mux, l->rules);
     mux->retiring -= !!l->last;
     pmx__listener_free(mux, l);
-    mux->stats.listeners--;
+    mux->stats->listeners--;
 }
 
 int pmx__do_unlisten(pmx_mux *mux, uint64_t id)
@@ -160,9 +160,9 @@ static void watch_all(pmx_mux *mux)
 static void pause_accepting(pmx_mux *mux, int error)
 {
     if (!mux->accept_again) {
-        mux->stats.accept_pauses++;
-        mux->stats.shortages++;
-        mux->stats.shortage = (uint64_t)-error;
+        mux->stats->accept_pauses++;
+        mux->stats->shortages++;
+        mux->stats->shortage = (uint64_t)-error;
         mux->notable = 1;
     }
     mux->accept_again = mux->now + PMX__RETRY_NS;
@@ -211,13 +211,13 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     uint32_t slot;
     if (mux->draining && l->rules->transport->shakes) {
         pmx__drop_sock(sock);   /* no handshake is waited for */
-        mux->stats.refused++;
+        mux->stats->refused++;
         return;
     }
     int counts = pmx__peer_comes(mux, l->rules, peer);
     if (counts == -EACCES) {
-        mux->stats.refused_per_peer++;
-        mux->stats.refuser = pmx__listener_id(mux, l);
+        mux->stats->refused_per_peer++;
+        mux->stats->refuser = pmx__listener_id(mux, l);
         mux->refused_peer = *peer;
         mux->notable = 1;
         pmx__drop_sock(sock);
@@ -256,7 +256,7 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         mux->fresh = slot;
     }
     l->rules->connections++;
-    mux->stats.accepted++;
+    mux->stats->accepted++;
     if (!shakes) {
         pmx__opened(mux, slot);
         return;
@@ -269,7 +269,7 @@ refuse:
     if (counts > 0)
         pmx__peer_leaves(mux, l->rules, peer);
     pmx__drop_sock(sock);
-    mux->stats.refused++;
+    mux->stats->refused++;
     pause_accepting(mux, error);
 }
 
@@ -301,17 +301,17 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         if (is->max_connections && may_wait(mux, l) &&
             pmx__places_taken(l->rules) >= is->max_connections) {
             pmx__listener_state(mux, l, 1, 1);
-            mux->stats.accept_pauses++;
-            mux->stats.full = pmx__listener_id(mux, l);
+            mux->stats->accept_pauses++;
+            mux->stats->full = pmx__listener_id(mux, l);
             mux->notable = 1;
             pmx__watch_listener(mux, l);
             break;
         }
         if (shakes_most(l->rules) && may_wait(mux, l)) {
             pmx__listener_state(mux, l, 1, 1);
-            mux->stats.accept_pauses++;
-            mux->stats.handshake_pauses++;
-            mux->stats.busy = pmx__listener_id(mux, l);
+            mux->stats->accept_pauses++;
+            mux->stats->handshake_pauses++;
+            mux->stats->busy = pmx__listener_id(mux, l);
             mux->notable = 1;
             pmx__watch_listener(mux, l);
             break;

@@ -104,7 +104,7 @@ int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
 
 int pmx__do_refused_peer(pmx_mux *mux, pmx_address *name)
 {
-    if (!mux->stats.refuser)
+    if (!mux->stats->refuser)
         return -ENOENT;
     pmx__describe(&mux->refused_peer, name);
     return 0;

@@ -369,7 +369,8 @@ struct pmx_mux {
     int64_t now;
     int64_t spin_ns, spin_now;
     pmx__target asked[2];       /* has the paths that pmx_addresses() shows */
-    pmx_stats stats;
+    pmx_stats *stats;           /* `own`, or memory of the caller's */
+    pmx_stats own;
     pmx__event *events;         /* room for event_room */
 };
 
@@ -448,6 +449,10 @@ int pmx__allocate_tables(pmx_mux *mux);
 void pmx__free_tables(pmx_mux *mux);
 void pmx__keep_freed_memory(pmx_mux *mux);
 void pmx__give_memory_back(pmx_mux *mux);
+
+/* figures.c */
+int pmx__do_count_in(pmx_mux *mux, pmx_stats *place);
+void pmx__count_in_own(pmx_mux *mux);
 
 /* due.c: deadlines */
 /* Look again soon at the connection that pmx__overdue() named. */

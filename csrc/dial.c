@@ -159,7 +159,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     /* the caller learns at once that the system has no descriptor */
     if (c->flags & PMX__DONE && is_shortage(-c->error)) {
         error = -c->error;
-        mux->stats.closed--;
+        mux->stats->closed--;
         c->flags |= PMX__DISOWNED;
     }
     return error;
@@ -328,7 +328,7 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     pmx__keep_peer(c, &route->attempts[found].to);
     free(route);
     c->flags &= ~(uint32_t)PMX__CONNECTING;
-    mux->stats.connected++;
+    mux->stats->connected++;
     if (is_pipe) {
         pipe_opened(mux, slot, told);
     } else {

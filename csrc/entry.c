@@ -83,6 +83,11 @@ int pmx_keep_wakeup(pmx_mux *mux, int64_t *wakeup)
     INSIDE(mux, int, (pmx__do_keep_wakeup(mux, wakeup), 0));
 }
 
+int pmx_count_in(pmx_mux *mux, pmx_stats *place)
+{
+    INSIDE(mux, int, pmx__do_count_in(mux, place));
+}
+
 /* --- services ------------------------------------------------------------ */
 
 int pmx_add_service(pmx_mux *mux)

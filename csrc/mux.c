@@ -37,6 +37,7 @@ static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
     mux->scratch_size = small ? PMX__SMALL_SCRATCH : PMX__PORTION;
     mux->first_slots = small ? PMX__FEW_SLOTS : PMX__SLAB;
     mux->forks = pmx__forks();
+    mux->stats = &mux->own;
     mux->turn = 1;
     pmx__services_begin(mux);
     mux->free = (pmx__list){PMX__NONE, PMX__NONE};
@@ -136,12 +137,15 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
 void pmx__do_shut(pmx_mux *mux)
 {
     int forked = pmx_forked(mux);
+    if (forked)
+        pmx__count_in_own(mux);
     for (uint32_t slot = 0; slot < mux->slots; slot++)
         if (pmx__slot(mux, slot)->generation & 1)
             close_conn(mux, slot, forked);
     for (uint32_t i = 0; i < mux->listener_count; i++)
         if (mux->listeners[i].rules)
             pmx__close_listener(mux, &mux->listeners[i], forked);
+    pmx__count_in_own(mux);
     mux->poller->close(mux->poll_state);
     if (mux->wakeup[0] != PMX__NO_SOCK)
         pmx__wakeup_close(mux->wakeup);
@@ -192,7 +196,7 @@ int pmx_forked(const pmx_mux *mux)
 
 const pmx_stats *pmx_counts(const pmx_mux *mux)
 {
-    return &mux->stats;
+    return mux->stats;
 }
 
 int pmx_wakeup_fd(const pmx_mux *mux)
@@ -360,7 +364,7 @@ int pmx__do_harvest(pmx_turn *t)
     int error = pmx__do_submit(t);
     if (error)
         return error;
-    mux->stats.harvests++;
+    mux->stats->harvests++;
     mux->foreign_count = 0;
     forget_handshakes(mux);
     if (!mux->gathering) {
@@ -405,7 +409,7 @@ int pmx__do_harvest(pmx_turn *t)
             reason |= PMX_HANDSHAKES;
         if (mux->rows && mux->gathered_at == INT64_MAX)
             mux->gathered_at = pmx__after(mux->now, mux->serving->max_delay_ns);
-        if (t->until_sent && !mux->stats.queued)
+        if (t->until_sent && !mux->stats->queued)
             reason |= PMX_ROWS;
         if (mux->notable && !pmx__has_rows(mux))
             break;

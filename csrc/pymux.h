@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "stats.h"
+
 /* cdef begin */
 typedef struct pmx_mux pmx_mux;
 
@@ -281,36 +283,6 @@ typedef struct {
     pmx_closed *failed;         /* accepted, but the handshake has failed */
 } pmx_turn;
 
-typedef struct {
-    uint64_t connections;
-    uint64_t listeners;
-    uint64_t accepted;
-    uint64_t connected;
-    uint64_t closed;
-    uint64_t reset;
-    uint64_t refused;
-    uint64_t refused_per_peer;
-    uint64_t messages_in;
-    uint64_t messages_out;
-    uint64_t bytes_in;
-    uint64_t bytes_out;
-    uint64_t queued;
-    uint64_t discarded;
-    uint64_t harvests;
-    uint64_t buffers;
-    uint64_t accept_pauses;
-    uint64_t shortages;         /* accept_pauses for want of something, and */
-    uint64_t shortage;          /* the errno of the last one */
-    uint64_t handshake_pauses;  /* accept_pauses by max_handshakes */
-    uint64_t full;              /* the last listener with max_connections, */
-    uint64_t busy;              /* with max_handshakes, */
-    uint64_t refuser;           /* and with a peer that had max_per_peer */
-    uint64_t outgoing;          /* of connections: made by pmx_connect() */
-    uint64_t tls_handshakes;    /* that succeeded, */
-    uint64_t tls_resumed;       /* of these, by a session ticket, */
-    uint64_t tls_failed;        /* and that did not */
-} pmx_stats;
-
 /* Backends, best first; NULL past the last. */
 const char *pmx_backend_name(uint32_t index);
 /* Try the backend on this machine: 0 or -errno. */
@@ -344,6 +316,12 @@ int pmx_fileno(pmx_mux *mux);
 /* 1 if this process was forked off after the mux was opened, else 0. */
 int pmx_forked(const pmx_mux *mux);
 const pmx_stats *pmx_counts(const pmx_mux *mux);
+/* Count in the caller's memory from now on, from what was counted before; until
+ * pmx_shut(), in a forked child too. Afterwards that memory has the last
+ * figures, and is the caller's again; pmx_counts() is to be asked anew. */
+int pmx_count_in(pmx_mux *mux, pmx_stats *place);
+/* No figure is read before those above it, or written after those below it. */
+void pmx_fence(void);
 
 /* A service is the connections of one handler. The rows of a harvest belong to
  * one service, pmx_turn.service. Rows of other services keep their place, and

@@ -133,8 +133,8 @@ void pmx__count(pmx_mux *mux, pmx__conn *c)
     if (c->flags & PMX__COUNTED)
         return;
     c->flags |= PMX__COUNTED;
-    mux->stats.connections++;
-    mux->stats.outgoing += !!(c->flags & PMX__OUTGOING);
+    mux->stats->connections++;
+    mux->stats->outgoing += !!(c->flags & PMX__OUTGOING);
 }
 
 void pmx__opened(pmx_mux *mux, uint32_t slot)
@@ -321,7 +321,7 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
         pmx__take_socket(mux, c, pmx__sock_of(c), 0);
     if (pmx__shakes(c)) {
         pmx__shake_ends(mux, c);
-        mux->stats.tls_failed++;
+        mux->stats->tls_failed++;
     }
     pmx__transport_end(c);
     pmx__keep_names(c);
@@ -346,12 +346,12 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     c->flags |= PMX__DONE;
     c->flags &= ~(uint32_t)(PMX__IN_POLLER | PMX__ENDING | PMX__UNACKED);
     pmx__watch(mux, slot);
-    mux->stats.closed++;
+    mux->stats->closed++;
     if (reset || c->error == ECONNRESET)
-        mux->stats.reset++;
+        mux->stats->reset++;
     if (c->flags & PMX__COUNTED) {
-        mux->stats.connections--;
-        mux->stats.outgoing -= !!(c->flags & PMX__OUTGOING);
+        mux->stats->connections--;
+        mux->stats->outgoing -= !!(c->flags & PMX__OUTGOING);
         pmx__rules *rules = pmx__counted_by(c);
         if (rules->connections)         /* it is a listener's */
             rules->connections--;

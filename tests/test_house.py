@@ -13,7 +13,7 @@ PACKAGE = Path(pymux.__file__).parent
 FLOORS = (  # lowest first; the rooms of one floor do not import each other
     "values",
     "engine",
-    "objects selector",
+    "objects selector figures",
     "handlers",
     "mux",
     "service client",

@@ -35,6 +35,7 @@ lease       who needs an arena: its owner, and Arrow arrays (csrc/arena.c)
 from __future__ import annotations
 
 import errno
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, unavailable
 from .batches import Batches
 from .connections import Objects
+from .figures import place_in
 from .notices import only, tell
 from .openssl import NO_SSL, openssl_version
 from .owner import BUSY, FORKED, busy
@@ -68,6 +70,11 @@ LIMITED = {
     "max_per_peer": "the peer is refused",
     "max_handshakes": "peers wait in the backlog",
 }
+
+
+def _dispose(kept: list[Any], place: Any) -> None:
+    """Dispose of the core in a place; `kept` has the memory that it counts in."""
+    lib.pmx_dispose(place)
 
 
 def _no_mux() -> None:
@@ -121,6 +128,7 @@ class Engine(Batches):
             self.on_close: Callable[[], None] | None = None
             self.on_closed: Callable[[], None] | None = None
             self._last_stats: Stats | None = None
+            self._shared: list[Any] = []  # the memory of `count_in`
             if join is not None:
                 join(self)
             self.c = c  # last: now the engine is open
@@ -209,6 +217,8 @@ class Engine(Batches):
                 self._leave_wakeup()
             if lib.pmx_shut(self.c) == BUSY:
                 raise busy()
+            self.counts = lib.pmx_counts(self.c)  # in the mux's own memory again
+            self._shared.clear()
             self._last_stats = self._last_stats or last
             self.batch = None
             self.valid = 0
@@ -282,6 +292,22 @@ class Engine(Batches):
         if self.thread == get_ident():  # in other threads the log may change
             stats.queued += self.log.size()
         return stats
+
+    def count_in(self, memory: Any) -> None:
+        """Count in memory that others may read, until the engine closes.
+
+        Args:
+            memory: a writable buffer of `figures.SIZE` bytes.
+        """
+        self.check()
+        place = place_in(memory)
+        with self.lock:
+            # The memory outlives the core, however that ends.
+            self._shared.append(place)
+            self._place = ffi.gc(self._place, partial(_dispose, self._shared))
+            if lib.pmx_count_in(self.c, place):
+                raise busy()
+            self.counts = lib.pmx_counts(self.c)
 
     def warn_of_peers(self) -> None:
         """Warn that peers wait in the backlog, since the process is short of something

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from ..engine.backends import choose
 from ..engine.engine import Engine
 from ..engine.locks import RLock
+from ..figures.pages import Page
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
 from ..mux import Mux
@@ -38,6 +39,7 @@ class Plan:
 
     Attributes:
         lock: held while `bind` runs, and while the server starts or ends.
+        page: where the engine counts, if other processes read it: `count_in`.
         engine: None until the server is bound; `bind` sets this last.
         mux, handlers, drain, addresses, listeners: parts of the bound server.
         places: how to listen at each address, where `bind` has not listened.
@@ -79,6 +81,7 @@ class Plan:
         self._slow_handler = duration("slow_handler", slow_handler)
         self.lock = RLock()
         self.claim: object = None
+        self.page: Page | None = None
         self.engine: Engine | None = None
         self.addresses: list[Any] = []
         self.listeners: list[Listener] = []
@@ -108,6 +111,9 @@ class Plan:
             mux = make_mux()
             try:
                 engine = engine_of(mux)
+                if self.page is not None:
+                    engine.count_in(self.page.memory)
+                    self.page.sign(engine.name)
                 self.handlers = make_handlers(engine)
                 engine.slow_after = self._slow_handler
                 if names is None:

@@ -17,6 +17,7 @@ from ..engine.locks import End, RLock
 from ..engine.owner import FORKED
 from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
+from ..figures.pages import Page, Pages
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
 from ..mux import Mux
@@ -29,9 +30,10 @@ from ..values.limits import Limits
 from ..values.stats import Stats
 from ..values.tls import SSLContext
 from .base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
+from .figures import open_pages
 from .notices import tell_death, tell_listening, tell_stopped
 
-__all__ = ["Server", "listen_at", "mux_of", "run_until_signal"]
+__all__ = ["Server", "count_in", "listen_at", "mux_of", "run_until_signal"]
 
 PATIENCE = 1.0  # seconds without a turn before a late `stop` gives up
 TIMEOUT_MAX = threading.TIMEOUT_MAX
@@ -372,6 +374,11 @@ class Server(BaseServer):
             self._plan.engine.call_threadsafe(fn, self._plan.mux, *args)
 
 
+def count_in(server: Server, page: Page) -> None:
+    """Let a server that has not started count in a page, which others read."""
+    server._plan.page = page
+
+
 def run_until_signal(
     server: Server,
     on_ready: Callable[[Server], Any] | None = None,
@@ -379,16 +386,18 @@ def run_until_signal(
 ) -> Stats:
     """Run a server in this thread until SIGINT or SIGTERM, then drain it.
 
+    In the main thread both signals are caught meanwhile. The first drains, the
+    second resets at once, and a third raises KeyboardInterrupt in a handler that
+    does not return. Without a page of its own (`count_in`) the server gets a file of
+    pages, so that other processes can read its figures.
+
     Args:
         on_ready: called when the server is bound.
         names: the bound addresses at each address of the server, if the server is to
             listen on none: `on_ready` sees to that, by `listen_at`. Else None.
-
-    In the main thread both signals are caught meanwhile. The first drains, the
-    second resets at once, and a third raises KeyboardInterrupt in a handler that
-    does not return.
     """
     claim = object()
+    pages: Pages | None = None
 
     def ask(signals: int, in_users_code: bool) -> None:
         engine = server._plan.engine
@@ -402,6 +411,8 @@ def run_until_signal(
     ending = Ending(ask, run_until_signal.__code__, signals)
     try:
         engine = server._bind(claim, names)
+        if server._plan.page is None and names is None:
+            pages = open_pages(server._plan)
         engine.takes_signals = True
         server._thread_id = threading.get_ident()
         ending.take()
@@ -417,6 +428,8 @@ def run_until_signal(
         finally:  # a signal handler may have raised in the first calls
             ending.restore()
             server._call_off(claim)
+            if pages is not None:
+                pages.close()
     return server.stats()
 
 

@@ -21,7 +21,7 @@ LAYERS = """
 2 poller.h: poll_epoll poll_kqueue poll_poll poll_select
 2 poller.h: poller
 2 poller.h: watch
-3 core.h: arena memory names due
+3 core.h: arena memory names due figures
 3 core.h: arrow
 3 core.h: route
 4 frame.h: frame_raw frame_lines frame_prefix frame_fixed

@@ -151,9 +151,9 @@ static void check_slots(const pmx_mux *m)
         CHECK(!c->lingers || (f & PMX__CLOSING && f & PMX__SHUT && !c->queue));
         check_place(m, slot);
     }
-    EQUAL(m->stats.queued, queued);
-    EQUAL(m->stats.connections, connections);
-    EQUAL(m->stats.outgoing, outgoing);
+    EQUAL(m->stats->queued, queued);
+    EQUAL(m->stats->connections, connections);
+    EQUAL(m->stats->outgoing, outgoing);
     EQUAL(m->sources, sources);
     EQUAL(m->unacked, unacked);
 }
@@ -186,7 +186,7 @@ static void check_listeners(const pmx_mux *m)
         accepting += r && m->listeners[i].can_accept && !m->listeners[i].full;
         full += r && m->listeners[i].full;
     }
-    EQUAL(m->stats.listeners, count);
+    EQUAL(m->stats->listeners, count);
     EQUAL(length_of(m, &m->accepting), accepting);
     EQUAL(length_of(m, &m->full_listeners), full);
     EQUAL(length_of(m, &m->free_listeners), m->listener_count - count);

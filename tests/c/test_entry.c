@@ -229,6 +229,39 @@ static void a_small_mux_has_room_for_many(void)
     world_end(&w);
 }
 
+/* --- memory of the caller's ---------------------------------------------- */
+
+static void a_mux_counts_in_memory_of_the_callers_until_it_is_shut(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    EQUAL(pmx_counts(w.mux)->accepted, 1);
+    pmx_stats *place = calloc(1, sizeof *place), last;
+    CHECK(place);
+    EQUAL(pmx_count_in(w.mux, place), 0);
+    CHECK(pmx_counts(w.mux) == place);
+    EQUAL(place->accepted, 1);
+    EQUAL(place->connections, 1);
+    put_text(peer, "hello");
+    UNTIL(&w, w.message_count == 1);
+    EQUAL(place->bytes_in, 5);
+    mux_is_sound(w.mux);
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(place->connections, 0);
+    EQUAL(pmx_shut(w.mux), 0);
+    last = *place;
+    EQUAL(place->listeners, 0);
+    free(place);                        /* nobody looks at it any more */
+    EQUAL(pmx_counts(w.mux)->accepted, 1);
+    CHECK(!memcmp(pmx_counts(w.mux), &last, sizeof last));
+    EQUAL(pmx_count_in(w.mux, &last), -EBADF);
+    world_end(&w);
+}
+
 /* --- what is queued ------------------------------------------------------ */
 
 /* A caller that sees that nobody has anything queued need not ask. */
@@ -375,6 +408,7 @@ const test_case entry_tests[] = {
     EACH(a_shut_mux_refuses_all_and_may_be_shut_again),
     EACH(a_small_mux_has_a_wakeup_when_asked_for_one),
     EACH(a_small_mux_has_room_for_many),
+    EACH(a_mux_counts_in_memory_of_the_callers_until_it_is_shut),
     EACH(a_batch_is_as_large_as_the_arena_it_is_given),
     EACH(a_turn_until_sent_ends_when_nothing_is_queued),
     EACH(what_is_queued_is_counted_for_one_and_for_all),
