@@ -26,6 +26,8 @@ Names
                           framings, which cut streams into messages; with
                           `reply_framing` answers have another than questions
     Workers               how many processes serve, and how they are replaced
+    Group, Nats, Redis    a room: connections that get the same messages, in one
+                          worker or, by a broker, in many
     Limits                limits of memory, time and connections
     Credentials           the process at the other end of a Unix socket
     Endpoint              an address with its framing, limits and handler
@@ -86,6 +88,9 @@ from .client.connect import connect
 from .engine.backends import backends
 from .engine.timers import Timer
 from .engine.watches import Watch
+from .groups.group import Group
+from .groups.nats import Nats
+from .groups.redis import Redis
 from .handlers.dial import dial
 from .handlers.marks import batched
 from .handlers.nursery import Spawned, spawn
@@ -138,6 +143,7 @@ __all__ = [
     "Event",
     "Fixed",
     "Framing",
+    "Group",
     "Handler",
     "Later",
     "LengthPrefix",
@@ -145,8 +151,10 @@ __all__ = [
     "Lines",
     "Listener",
     "Mux",
+    "Nats",
     "Queue",
     "Raw",
+    "Redis",
     "Scanner",
     "Selector",
     "Server",

@@ -16,7 +16,7 @@ FLOORS = (  # lowest first; the rooms of one floor do not import each other
     "objects selector figures",
     "handlers",
     "mux",
-    "service client",
+    "service client groups",
     "server",
     "aio workers",
     "run",

@@ -28,6 +28,9 @@ NAMES = [
     "Credentials",
     "Endpoint",
     "Workers",
+    "Group",
+    "Nats",
+    "Redis",
     "sleep",
     "timeout",
     "to_thread",
@@ -98,6 +101,12 @@ SIGNATURES = {
     " source_address=None)",
     "Workers": "(count='auto', *, handover=True, grace=0.0, start_timeout=30.0,"
     " watchdog=30.0, max_memory=None, max_age=None, metrics=None, health=None)",
+    "Group": "(name, backplane=None, *, drop_slow=False, on_gap=None)",
+    "Group.send": "(self, data)",
+    "Nats": "(address, *, ssl=None, limits=None, user=None, password=None, keep=1000,"
+    " keep_bytes=1048576)",
+    "Redis": "(address, *, ssl=None, limits=None, user=None, password=None, keep=1000,"
+    " keep_bytes=1048576)",
     "Selector": "(backend=None)",
     "Selector.register": "(self, fileobj, events, data=None)",
     "Selector.unregister": "(self, fileobj)",

@@ -137,6 +137,10 @@ class Flusher(Engine):
         super().send_shared(ids, count, data)
         self.touched()
 
+    def send_to_all(self, ids: list[int], messages: list[bytes]) -> None:
+        super().send_to_all(ids, messages)
+        self.touched()
+
     def settle_here(self, call: Callable[..., Any], *args: Any) -> None:
         super().settle_here(call, *args)
         if self.c is not None:

@@ -17,6 +17,7 @@ from .ops import ABORT, SWITCH
 from .os_errors import error_from, meaning
 from .owed import Debts
 from .owner import BUSY, busy
+from .rooms import Rooms
 from .services import Dispatcher, ServiceState
 from .splitting import Splitting
 from .structs import fill_framing, from_core
@@ -74,6 +75,7 @@ class Connections(Turns):
         listening: the service number and the limits of listeners, by id.
         serving: the service of the last batch.
         debts: answers that are owed to connections, once there have been any.
+        rooms: connections that are in groups; `stays` are their ids.
         unused: numbers of services that may have no connection left.
     """
 
@@ -97,6 +99,8 @@ class Connections(Turns):
         self.unused: list[int] = []
         self.splitting: Splitting | None = None
         self.debts: Debts | None = None
+        self.rooms: Rooms = Rooms()
+        self.stays: set[int] = self.rooms.stays
 
     def listen(
         self,
@@ -391,6 +395,7 @@ class Connections(Turns):
             self.causes
             or self.opening
             or self.receivers
+            or self.rooms.calls
             or self.splitting is not None
             or self.debts is not None
             or self.tls is not None
@@ -407,6 +412,7 @@ class Connections(Turns):
                     service.note_receivers(False)
         for id in ids:
             self.causes.pop(id, None)
+            self.rooms.forget(id)
             if self.splitting is not None:
                 self.splitting.forget(id)
             if self.debts is not None:

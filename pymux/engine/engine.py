@@ -248,6 +248,7 @@ class Engine(Batches):
                 service.dispatcher = None
             self.opening.clear()
             self.debts = None
+            self.rooms.end(self, self.thread == FORKED)
             self.c = None
 
     # --- looking inside ---------------------------------------------------

@@ -17,6 +17,8 @@ limit       WARNING    a limit or a framing's max_size has ended a connection, o
                        max_connections pauses accepting, or max_per_peer has
                        refused a connection
 shortage    WARNING    accepting pauses for lack of descriptors or memory
+broker      WARNING    the broker of a backplane is away, or has refused something
+joined      INFO       a mux has joined the broker of a backplane
 slow        WARNING    a handler took longer than `slow_handler`
 raised      ERROR      a handler, or on_error, has raised
 worker      INFO       a worker serves, or is replaced
@@ -52,6 +54,8 @@ LEVELS = {
     "connect": logging.WARNING,
     "limit": logging.WARNING,
     "shortage": logging.WARNING,
+    "broker": logging.WARNING,
+    "joined": logging.INFO,
     "slow": logging.WARNING,
     "raised": logging.ERROR,
     "worker": logging.INFO,

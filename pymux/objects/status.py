@@ -38,6 +38,8 @@ __all__ = [
     "names_for_log",
     "note_end",
     "only_receives",
+    "open_ids",
+    "open_ones",
     "refusal",
     "set_buffer",
     "targets",
@@ -94,6 +96,16 @@ def targets(mux: Mux, conns: Iterable[Connection]) -> list[int]:
         if conn._status == OPEN:
             ids.append(conn.id)
     return ids
+
+
+def open_ids(conns: Iterable[Connection]) -> list[int]:
+    """Return the ids of those connections whose `send` accepts a message."""
+    return [conn.id for conn in conns if conn._status == OPEN]
+
+
+def open_ones(conns: Iterable[Connection]) -> list[Connection]:
+    """Return those connections that are not closed: see `Connection.closed`."""
+    return [conn for conn in conns if conn._status not in (GONE, CLOSED)]
 
 
 def mark_closed(conn: Connection) -> None:
