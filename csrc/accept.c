@@ -214,7 +214,14 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         mux->stats->refused++;
         return;
     }
-    int counts = pmx__peer_comes(mux, l->rules, peer);
+    uint32_t proxy = l->rules->policy.proxy;
+    if (proxy && !pmx__trusts(mux, proxy, peer, pmx__family(&l->name) == 1)) {
+        pmx__header_refused(mux, peer, &l->name, EACCES);
+        mux->stats->refused++;
+        pmx__reset_sock(sock);
+        return;
+    }
+    int counts = proxy ? 0 : pmx__peer_comes(mux, l->rules, peer);
     if (counts == -EACCES) {
         mux->stats->refused_per_peer++;
         mux->stats->refuser = pmx__listener_id(mux, l);
@@ -231,7 +238,9 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     pmx__conn *c = pmx__slot(mux, slot);
     int shakes = l->rules->transport->shakes;
     c->sock = sock;
-    if (shakes)
+    if (proxy)
+        error = pmx__header_begin(c, peer);
+    else if (shakes)
         error = pmx__tls_begin(mux, slot, peer, INT64_MAX);
     else
         pmx__keep_peer(c, peer);
@@ -257,13 +266,16 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     }
     l->rules->connections++;
     mux->stats->accepted++;
-    if (!shakes) {
+    if (!shakes && !proxy) {
         pmx__opened(mux, slot);
         return;
     }
     c->flags |= PMX__CONNECTING;
-    l->rules->shaking++;
-    pmx__tls_wait(mux, slot);
+    l->rules->shaking += (uint32_t)shakes;
+    if (proxy)
+        pmx__set_due(mux, slot, PMX__CONNECT_DUE);
+    else
+        pmx__tls_wait(mux, slot);
     return;
 refuse:
     if (counts > 0)

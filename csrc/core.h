@@ -23,6 +23,7 @@
  *   limit      end the input behind what has arrived, for a stop
  *   foreign    of a descriptor that is only watched, for the caller
  *   lease      who needs an arena: its owner, and Arrow arrays of it
+ *   header     what a balancer says before a connection's first byte (proxy.c)
  *   door       lets one thread at a time into a mux (entry.c)
  */
 #ifndef PMX_CORE_H
@@ -31,6 +32,7 @@
 #include "arrow.h"
 #include "bounds.h"
 #include "flags.h"
+#include "header.h"
 #include "poller.h"
 #include "tls.h"
 
@@ -132,6 +134,7 @@ typedef struct {
 typedef struct {
     pmx_address names[2];
     pmx__target targets[2];
+    pmx__proxy *proxy;          /* or NULL */
     uint64_t tls_error;         /* and why its TLS has failed */
     int64_t tls_verify;
 } pmx__names;
@@ -148,6 +151,8 @@ typedef struct {
     int64_t next_at;            /* when the next address is tried */
     uint32_t count, next;       /* addresses; the first that was not tried */
     pmx__target source;         /* size 0: the system chooses */
+    uint32_t header_size;       /* of what is sent first, */
+    uint8_t *header;            /* behind the attempts */
     pmx__attempt attempts[];
 } pmx__route;
 
@@ -167,6 +172,7 @@ typedef struct pmx__tls {
     uint8_t tickets;            /* to be sent before the first answer */
     uint8_t said_bye;
     uint8_t has_more;           /* portable: it may have plaintext */
+    pmx__proxy *proxy;          /* or NULL */
 } pmx__tls;
 
 /* A slot: 96 bytes a connection on 64-bit Unix. */
@@ -186,6 +192,7 @@ typedef struct pmx__conn {
         pmx__name6 *peer6;      /* open, IPv6 with a scope */
         pmx__target *peer;      /* open, Unix: no longer than the name is */
         pmx__tls *tls;          /* shaking or open, over TLS */
+        pmx__proxy *proxy;      /* awaiting its header, or open with one */
         pmx__names *names;      /* DONE */
     } at;
     int64_t since;              /* last activity */
@@ -293,6 +300,10 @@ struct pmx_mux {
     int notable;                /* accepting has paused or refused, and the
                                    caller has not been told */
     pmx__target refused_peer;   /* the last one that had max_per_peer */
+    pmx__target refused_header[2];      /* of stats.proxy_refused: the last peer,
+                                           and its listener */
+    struct pmx__trust **trusts; /* those of pmx_trust(), by number - 1 */
+    uint32_t trust_count;
     int room;                   /* a descriptor or a place has come free */
     uint32_t retiring;          /* listeners that have `last` */
     int draining;               /* 1: the backlog is accepted; 2: the input of
@@ -408,6 +419,14 @@ void pmx__lease_end(pmx_lease *lease);
 
 /* names.c: what a connection's ends are called */
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
+/* The local name; size 0: the system tells none. */
+void pmx__own_name(const pmx__conn *c, pmx_sock sock, pmx__target *name);
+/* The balancer's name, of a connection that has a header or awaits one. */
+void pmx__balancer(const pmx__proxy *proxy, pmx__target *name);
+/* The connection's header and balancer, or NULL. */
+pmx__proxy *pmx__proxy_at(const pmx__conn *c);
+/* Free the memory that `at` points to, and what belongs to it. */
+void pmx__at_free(pmx__conn *c);
 /* Remember the peer's name; without memory the connection has none. */
 void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
 void pmx__keep_names(pmx__conn *c);
@@ -427,8 +446,17 @@ static inline int pmx__only_sends(const pmx__conn *c)
 /* True if the connection dials: at.route has its sockets. */
 static inline int pmx__connects(const pmx__conn *c)
 {
-    return (c->flags & (PMX__CONNECTING | PMX__DONE)) == PMX__CONNECTING &&
+    return (c->flags & (PMX__CONNECTING | PMX__DONE | PMX__OUTGOING)) ==
+               (PMX__CONNECTING | PMX__OUTGOING) &&
            (c->task & PMX__FAMILY) != PMX__OVER_TLS;
+}
+
+/* True if it was accepted, and its header has not come. */
+static inline int pmx__awaits(const pmx__conn *c)
+{
+    return (c->flags & (PMX__CONNECTING | PMX__DONE | PMX__OUTGOING)) ==
+               PMX__CONNECTING &&
+           (c->task & PMX__FAMILY) == PMX__PROXIED;
 }
 
 /* True if its TCP is connected, and its TLS is not. */

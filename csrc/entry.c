@@ -110,6 +110,11 @@ int pmx_tls_adopt(pmx_mux *mux, const uint64_t *ids, const uint64_t *objects,
     INSIDE(mux, int, pmx__do_tls_adopt(mux, ids, objects, count));
 }
 
+int pmx_trust(pmx_mux *mux, const pmx_network *networks, uint32_t count)
+{
+    INSIDE(mux, int, pmx__do_trust(mux, networks, count));
+}
+
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
                const pmx_policy *policy, int backlog, int reuse_port,
                uint32_t mode, uint64_t *listener)
@@ -162,6 +167,16 @@ int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
 int pmx_refused_peer(pmx_mux *mux, pmx_address *name)
 {
     INSIDE(mux, int, pmx__do_refused_peer(mux, name));
+}
+
+int pmx_refused_header(pmx_mux *mux, pmx_address *names)
+{
+    INSIDE(mux, int, pmx__do_refused_header(mux, names));
+}
+
+int pmx_proxy_of(pmx_mux *mux, uint64_t id, pmx_proxied *told)
+{
+    INSIDE(mux, int, pmx__do_proxy_of(mux, id, told));
 }
 
 int pmx_policy_of(pmx_mux *mux, uint64_t id, pmx_policy *policy)

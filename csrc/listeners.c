@@ -20,6 +20,14 @@ pmx__listener *pmx__find_listener(const pmx_mux *mux, uint64_t id)
     return l->rules && pmx__listener_id(mux, l) == id ? l : NULL;
 }
 
+uint64_t pmx__listener_with(const pmx_mux *mux, const pmx__rules *rules)
+{
+    for (uint32_t i = 0; i < mux->listener_count; i++)
+        if (mux->listeners[i].rules == rules)
+            return pmx__listener_id(mux, &mux->listeners[i]);
+    return 0;
+}
+
 static void push(pmx_mux *mux, pmx__list *list, pmx__listener *l)
 {
     uint32_t index = (uint32_t)(l - mux->listeners);

@@ -129,7 +129,7 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
     pmx__queue_drop(mux, c);
     pmx__linger_no_more(mux, slot);
     pmx__carry_drop(mux, c);
-    free(pmx__at_memory(c));
+    pmx__at_free(c);
     pmx__rules_drop(mux, c->rules);
 }
 
@@ -166,6 +166,7 @@ void pmx__do_shut(pmx_mux *mux)
     free(mux->failed);
     pmx__area_free(mux->tls);
     pmx__services_end(mux);
+    pmx__trusts_end(mux);
     pmx__free_tables(mux);
 }
 

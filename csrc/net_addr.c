@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #ifndef _WIN32
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
@@ -57,6 +58,11 @@ int pmx__resolve(const pmx_endpoint *endpoint, pmx__target *target)
     target->size = (socklen_t)found->ai_addrlen;
     freeaddrinfo(found);
     return 0;
+}
+
+int pmx__read_ip(const char *text, int is6, uint8_t *ip)
+{
+    return inet_pton(is6 ? AF_INET6 : AF_INET, text, ip) == 1;
 }
 
 const char *pmx__file_of(const pmx__target *target)

@@ -96,12 +96,17 @@ typedef struct {
     uint32_t keep_interval;
     uint32_t keep_count;
     uint32_t service;           /* from pmx_add_service(), or 0 */
+    /* Of a listener: from pmx_trust(): a PROXY header comes before anything else,
+     * TLS too; and how soon, in milliseconds. 0: none comes. */
+    uint32_t proxy;
+    uint32_t proxy_ms;
 } pmx_policy;                   /* no padding: policies are compared */
 
 /* Where to listen or connect: a numeric host and a port, or (host NULL) the
  * path of a Unix socket, which may hold a leading NUL. Where to connect from: a
- * numeric host of this machine, or NULL, and a port, or 0; pmx_connect() reads
- * those of its first endpoint. */
+ * numeric host of this machine, or NULL, and a port, or 0. What is sent before
+ * anything else, past TLS: at most 64 KiB, or NULL. pmx_connect() reads these of
+ * its first endpoint. */
 typedef struct {
     const char *host;
     const char *path;
@@ -109,6 +114,8 @@ typedef struct {
     uint32_t path_size;
     uint32_t port;
     uint32_t source_port;
+    const uint8_t *header;
+    uint32_t header_size;
 } pmx_endpoint;
 
 typedef struct {

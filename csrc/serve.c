@@ -54,6 +54,8 @@ void pmx__serve_chores(pmx_mux *mux)
         }
         if (pmx__shakes(c))
             pmx__shake(mux, slot);
+        else if (pmx__awaits(c))
+            pmx__hear_header(mux, slot);
         else if (c->flags & PMX__CONNECTING)
             pmx__connected(mux, slot);
         /* What was sent before it opened leaves in the turn that opens it. */
@@ -71,8 +73,11 @@ void pmx__serve_chores(pmx_mux *mux)
 
 static void drain(pmx_mux *mux, uint32_t slot)
 {
-    uint32_t flags = pmx__slot(mux, slot)->flags;
-    if (pmx__shakes(pmx__slot(mux, slot)) && !(flags & PMX__OUTGOING))
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (pmx__awaits(c))         /* the header may be there, and more behind it */
+        pmx__hear_header(mux, slot);
+    uint32_t flags = c->flags;
+    if (pmx__awaits(c) || (pmx__shakes(c) && !(flags & PMX__OUTGOING)))
         pmx__finish(mux, slot, 0, 0);
     else if (flags & PMX__CLOSING)
         pmx__settle(mux, slot);

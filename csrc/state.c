@@ -106,7 +106,8 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
     if (mux->poller->edge || !(f & PMX__IN_POLLER))
         return;
     uint32_t what = 0;
-    if (pmx__shakes(c) && !(c->queue && c->queue->head->raw)) {
+    if (pmx__awaits(c) ||
+        (pmx__shakes(c) && !(c->queue && c->queue->head->raw))) {
         what = PMX__IN;
     } else if (f & PMX__CONNECTING) {
         what = PMX__OUT;
@@ -296,6 +297,33 @@ void pmx__shake_ends(pmx_mux *mux, pmx__conn *c)
     mux->room |= !!rules->policy.max_handshakes;
 }
 
+void pmx__header_refused(pmx_mux *mux, const pmx__target *peer,
+                         const pmx__target *local, int error)
+{
+    mux->stats->proxy_refused++;
+    mux->stats->proxy_error = (uint64_t)error;
+    mux->refused_header[0] = *peer;
+    mux->refused_header[1] = *local;
+    mux->notable = 1;
+}
+
+/* The connection ends before its header has come: nobody has heard of it. A peer
+ * that says nothing and leaves only looks whether there is a server. */
+static void refuse(pmx_mux *mux, pmx__conn *c)
+{
+    pmx__target names[2];
+    c->flags |= PMX__DISOWNED;
+    if (c->error != EACCES)     /* that is refused_per_peer */
+        mux->stats->refused++;
+    if (c->error == EPROTO || c->error == ETIMEDOUT) {
+        pmx__peer(c, &names[0]);
+        pmx__own_name(c, c->sock, &names[1]);
+        pmx__header_refused(mux, &names[0], &names[1], c->error);
+    }
+    if (c->rules->transport->shakes)
+        pmx__shake_ends(mux, c);
+}
+
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -319,6 +347,8 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     c->owed = 0;
     if (pmx__connects(c))
         pmx__take_socket(mux, c, pmx__sock_of(c), 0);
+    if (pmx__awaits(c))
+        refuse(mux, c);
     if (pmx__shakes(c)) {
         pmx__shake_ends(mux, c);
         mux->stats->tls_failed++;

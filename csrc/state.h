@@ -47,6 +47,9 @@ void pmx__whole(pmx_mux *mux, uint32_t slot);
 void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error);
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
+/* A peer that may not send a header, or has sent none that is one. */
+void pmx__header_refused(pmx_mux *mux, const pmx__target *peer,
+                         const pmx__target *local, int error);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
 
 /* report.c: make rows of what is to be reported of the service that the batch

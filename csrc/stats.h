@@ -56,6 +56,9 @@ typedef struct {
     uint64_t moved_out;         /* from another process, and gone to one, */
     uint64_t given_away;        /* and that were accepted for another one; */
     uint64_t backplane_dropped; /* messages that a broker did not get */
+    uint64_t proxy_refused;     /* of refused: they may not send a PROXY header, or
+                                   sent none that is one, or none in time; */
+    uint64_t proxy_error;       /* the last one: EACCES, EPROTO, ETIMEDOUT */
     /* How many turns had at least 2^k rows, or ns, but not 2^(k + 1); the
      * first ones of less too, and the last ones of more. */
     uint64_t turn_rows[32];

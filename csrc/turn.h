@@ -58,6 +58,12 @@ void pmx__shake(pmx_mux *mux, uint32_t slot);
 int pmx__do_tls_adopt(pmx_mux *mux, const uint64_t *ids,
                       const uint64_t *objects, uint32_t count);
 
+/* header.c: connections that await the header of a PROXY */
+/* The connection was accepted of that balancer: 0 or -ENOMEM. */
+int pmx__header_begin(pmx__conn *c, const pmx__target *balancer);
+/* Its socket is ready for something. */
+void pmx__hear_header(pmx_mux *mux, uint32_t slot);
+
 /* dial.c: outgoing connections */
 void pmx__connected(pmx_mux *mux, uint32_t slot);
 int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
@@ -76,6 +82,8 @@ void pmx__flush(pmx_mux *mux, uint32_t slot);
 /* ask.c: what the caller may ask of a connection */
 int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names);
 int pmx__do_refused_peer(pmx_mux *mux, pmx_address *name);
+int pmx__do_refused_header(pmx_mux *mux, pmx_address *names);
+int pmx__do_proxy_of(pmx_mux *mux, uint64_t id, pmx_proxied *told);
 int pmx__do_policy_of(const pmx_mux *mux, uint64_t id, pmx_policy *policy);
 uint64_t pmx__do_queued(const pmx_mux *mux, uint64_t id);
 int64_t pmx__do_pass_over(const pmx_mux *mux, uint64_t *ids, uint32_t count,

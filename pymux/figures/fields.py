@@ -56,6 +56,9 @@ KINDS = {
     "tls_handshakes": Kind(SUM, "", "TLS handshakes that succeeded."),
     "tls_resumed": Kind(SUM, "", "TLS handshakes that a ticket made short."),
     "tls_failed": Kind(SUM, "", "TLS handshakes that failed."),
+    "proxy_refused": Kind(
+        SUM, "", "Connections that were refused for want of a PROXY header."
+    ),
     "protocol_errors": Kind(
         SUM, "", "Connections that ended by a message that is cut or too large."
     ),

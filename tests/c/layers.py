@@ -21,6 +21,7 @@ LAYERS = """
 2 poller.h: poll_epoll poll_kqueue poll_poll poll_select
 2 poller.h: poller
 2 poller.h: watch
+3 core.h: proxy
 3 core.h: arena memory names due figures
 3 core.h: arrow
 3 core.h: route
@@ -38,6 +39,7 @@ LAYERS = """
 6 state.h: report close
 6 state.h: expire
 7 turn.h: shake
+7 turn.h: header
 7 turn.h: wait accept dial ask
 7 turn.h: doze
 7 input.h: rows
