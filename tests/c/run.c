@@ -26,6 +26,7 @@ static const test_case *const all[] = {
     toy_tests, clock_tests, output_limit_tests, owed_tests, arrow_tests,
     foreign_tests, pipe_tests, write_end_tests, load_tests, tls_tests,
     tls_output_tests, tls_dial_tests, retire_tests,
+    proxy_tests, proxied_tests, proxied_tls_tests,
 };
 
 const char *test_backend;
