@@ -417,11 +417,10 @@ const pmx_arena *pmx__leased(const pmx_lease *lease);
 void pmx__lease_more(pmx_lease *lease);
 void pmx__lease_end(pmx_lease *lease);
 
-/* names.c: what a connection's ends are called */
+/* names.c: what a connection's ends are called; size 0: the system tells none */
 void pmx__peer(const pmx__conn *c, pmx__target *peer);
-/* The local name; size 0: the system tells none. */
 void pmx__own_name(const pmx__conn *c, pmx_sock sock, pmx__target *name);
-/* The balancer's name, of a connection that has a header or awaits one. */
+/* Of a connection with a header, or that awaits one: the balancer's name. */
 void pmx__balancer(const pmx__proxy *proxy, pmx__target *name);
 /* The connection's header and balancer, or NULL. */
 pmx__proxy *pmx__proxy_at(const pmx__conn *c);
@@ -472,13 +471,11 @@ void pmx__end_attempt(pmx_mux *mux, pmx__attempt *attempt, int failed);
 /* Give the connection the socket of one attempt, or NO_SOCK; end the others. */
 void pmx__take_socket(pmx_mux *mux, pmx__conn *c, pmx_sock sock, int forked);
 
-/* memory.c: the mux's tables, and what goes back to the system */
+/* memory.c, figures.c: the mux's tables, and what goes back to the system */
 int pmx__allocate_tables(pmx_mux *mux);
 void pmx__free_tables(pmx_mux *mux);
 void pmx__keep_freed_memory(pmx_mux *mux);
 void pmx__give_memory_back(pmx_mux *mux);
-
-/* figures.c */
 int pmx__do_count_in(pmx_mux *mux, pmx_stats *place);
 void pmx__count_in_own(pmx_mux *mux);
 
@@ -497,8 +494,7 @@ void pmx__frame_due(pmx_mux *mux, uint32_t slot);
 void pmx__look_at(pmx_mux *mux, uint32_t slot, int64_t at);
 /* A connection whose time is over, or that is to be looked at; or NONE. */
 uint32_t pmx__overdue(pmx_mux *mux);
-void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
-                    int64_t since);
+void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due, int64_t since);
 void pmx__undue(pmx_mux *mux, uint32_t slot);
 
 #endif
