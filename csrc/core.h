@@ -382,6 +382,8 @@ struct pmx_mux {
     pmx__target asked[2];       /* has the paths that pmx_addresses() shows */
     pmx_stats *stats;           /* `own`, or memory of the caller's */
     pmx_stats own;
+    void *shared;               /* a file's pages, which have them, or NULL */
+    size_t shared_size;
     pmx__event *events;         /* room for event_room */
 };
 
@@ -476,7 +478,7 @@ int pmx__allocate_tables(pmx_mux *mux);
 void pmx__free_tables(pmx_mux *mux);
 void pmx__keep_freed_memory(pmx_mux *mux);
 void pmx__give_memory_back(pmx_mux *mux);
-int pmx__do_count_in(pmx_mux *mux, pmx_stats *place);
+int pmx__do_count_in(pmx_mux *mux, int64_t file, uint64_t offset);
 void pmx__count_in_own(pmx_mux *mux);
 
 /* due.c: deadlines */

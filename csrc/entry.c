@@ -83,9 +83,9 @@ int pmx_keep_wakeup(pmx_mux *mux, int64_t *wakeup)
     INSIDE(mux, int, (pmx__do_keep_wakeup(mux, wakeup), 0));
 }
 
-int pmx_count_in(pmx_mux *mux, pmx_stats *place)
+int pmx_count_in(pmx_mux *mux, int64_t file, uint64_t offset)
 {
-    INSIDE(mux, int, pmx__do_count_in(mux, place));
+    INSIDE(mux, int, pmx__do_count_in(mux, file, offset));
 }
 
 /* --- services ------------------------------------------------------------ */

@@ -323,10 +323,12 @@ int pmx_fileno(pmx_mux *mux);
 /* 1 if this process was forked off after the mux was opened, else 0. */
 int pmx_forked(const pmx_mux *mux);
 const pmx_stats *pmx_counts(const pmx_mux *mux);
-/* Count in the caller's memory from now on, from what was counted before; until
- * pmx_shut(), in a forked child too. Afterwards that memory has the last
- * figures, and is the caller's again; pmx_counts() is to be asked anew. */
-int pmx_count_in(pmx_mux *mux, pmx_stats *place);
+/* Count in a file from now on, at a multiple of 8 bytes, and from what was
+ * counted before; until pmx_shut(), in a forked child too. The file is shared
+ * memory then, and stays the caller's. It has the figures' room at least, or
+ * -EINVAL; -ENOTSUP: not on this OS. pmx_counts() is to be asked anew after this
+ * and after pmx_shut(). */
+int pmx_count_in(pmx_mux *mux, int64_t file, uint64_t offset);
 /* No figure is read before those above it, or written after those below it. */
 void pmx_fence(void);
 

@@ -61,6 +61,8 @@
 #define sys_kqueue1 kqueue1
 #define sys_listen listen
 #define sys_malloc_trim malloc_trim
+#define sys_mmap mmap
+#define sys_munmap munmap
 #define sys_openat openat
 #define sys_pipe pipe
 #define sys_pipe2 pipe2

@@ -35,7 +35,6 @@ lease       who needs an arena: its owner, and Arrow arrays (csrc/arena.c)
 from __future__ import annotations
 
 import errno
-from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +46,9 @@ from .arena import Arenas
 from .backends import WATCHABLE, backends, choose, unavailable
 from .batches import Batches
 from .connections import Objects
-from .figures import place_in
 from .notices import only, tell
 from .openssl import NO_SSL, openssl_version
+from .os_errors import meaning
 from .owner import BUSY, FORKED, busy
 from .state import DISPATCHING, IDLE
 from .structs import from_core
@@ -70,11 +69,6 @@ LIMITED = {
     "max_per_peer": "the peer is refused",
     "max_handshakes": "peers wait in the backlog",
 }
-
-
-def _dispose(kept: list[Any], place: Any) -> None:
-    """Dispose of the core in a place; `kept` has the memory that it counts in."""
-    lib.pmx_dispose(place)
 
 
 def _no_mux() -> None:
@@ -128,7 +122,6 @@ class Engine(Batches):
             self.on_close: Callable[[], None] | None = None
             self.on_closed: Callable[[], None] | None = None
             self._last_stats: Stats | None = None
-            self._shared: list[Any] = []  # the memory of `count_in`
             if join is not None:
                 join(self)
             self.c = c  # last: now the engine is open
@@ -218,7 +211,6 @@ class Engine(Batches):
             if lib.pmx_shut(self.c) == BUSY:
                 raise busy()
             self.counts = lib.pmx_counts(self.c)  # in the mux's own memory again
-            self._shared.clear()
             self._last_stats = self._last_stats or last
             self.batch = None
             self.valid = 0
@@ -294,20 +286,23 @@ class Engine(Batches):
             stats.queued += self.log.size()
         return stats
 
-    def count_in(self, memory: Any) -> None:
-        """Count in memory that others may read, until the engine closes.
+    def count_in(self, file: int, offset: int) -> None:
+        """Count in a file that others may read, until the engine closes.
 
         Args:
-            memory: a writable buffer of `figures.SIZE` bytes.
+            file: its descriptor, which may be closed afterwards.
+            offset: bytes before the figures, which are `figures.SIZE` bytes.
+
+        Raises:
+            OSError: the file cannot be mapped.
         """
         self.check()
-        place = place_in(memory)
         with self.lock:
-            # The memory outlives the core, however that ends.
-            self._shared.append(place)
-            self._place = ffi.gc(self._place, partial(_dispose, self._shared))
-            if lib.pmx_count_in(self.c, place):
+            error = lib.pmx_count_in(self.c, file, offset)
+            if error == BUSY:
                 raise busy()
+            if error:
+                raise OSError(-error, meaning(-error))
             self.counts = lib.pmx_counts(self.c)
 
     def warn_of_peers(self) -> None:

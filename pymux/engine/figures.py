@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .._core import ffi, lib
 
-__all__ = ["SIZE", "Field", "fence", "fields", "place_in"]
+__all__ = ["SIZE", "Field", "fence", "fields"]
 
 SIZE = int(ffi.sizeof("pmx_stats"))  # bytes
 WORD = 8  # bytes
@@ -33,11 +33,6 @@ def fields() -> list[Field]:
         words = field.type.length if field.type.kind == "array" else 1
         found.append(Field(name, field.offset // WORD, words))
     return found
-
-
-def place_in(memory: Any) -> Any:
-    """Return the place of the figures in a writable buffer, which it keeps alive."""
-    return ffi.from_buffer("pmx_stats[1]", memory, require_writable=True)
 
 
 def fence() -> None:

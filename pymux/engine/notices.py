@@ -10,7 +10,7 @@ stopping    INFO       a server has begun to stop
 stopped     INFO       a server has ended
 died        CRITICAL   an exception has ended the thread of a server
 closed      DEBUG      a connection has ended
-figures     DEBUG      in which file other processes find a server's figures
+figures     INFO       in which file other processes find a server's figures
 handshake   DEBUG      a peer has not got through the TLS handshake
 connect     WARNING    an outgoing connection could not be made
 limit       WARNING    a limit or a framing's max_size has ended a connection, or
@@ -49,7 +49,7 @@ LEVELS = {
     "stopped": logging.INFO,
     "died": logging.CRITICAL,
     "closed": logging.DEBUG,
-    "figures": logging.DEBUG,
+    "figures": logging.INFO,
     "handshake": logging.DEBUG,
     "connect": logging.WARNING,
     "limit": logging.WARNING,

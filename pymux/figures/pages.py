@@ -17,11 +17,10 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..engine.figures import SIZE, fence
+from ..engine.figures import fence
 from .fields import POWERS, SUM, Place, places
 from .files import claim, runtime_folder
 from .layout import (
-    BACKEND,
     BACKEND_BYTES,
     CHANGES,
     FREE,
@@ -33,7 +32,6 @@ from .layout import (
     PAST,
     PID,
     SLOT,
-    STARTED,
     figure,
     first_page,
     read_header,
@@ -61,21 +59,25 @@ class Page:
     """A page that this process counts in: see `attach`.
 
     Attributes:
-        memory: what `Engine.count_in` takes.
+        fd: the file; -1 once `close` was called.
+        offset: bytes before the figures.
     """
 
-    def __init__(self, mapped: mmap.mmap, page: int) -> None:
-        begin = page * PAGE
-        whole = memoryview(mapped)[begin : begin + PAGE]
-        self._head = whole[: HEAD_WORDS * 8].cast("Q")
-        self.memory = whole[HEAD_WORDS * 8 : HEAD_WORDS * 8 + SIZE]
+    def __init__(self, fd: int, page: int) -> None:
+        self.fd, self._begin = fd, page * PAGE
+        self.offset = self._begin + HEAD_WORDS * 8
 
     def sign(self, backend: str) -> None:
         """Say which process counts here, and with which backend."""
         name = backend.encode()[:BACKEND_BYTES].ljust(BACKEND_BYTES, b"\0")
-        self._head[BACKEND], self._head[BACKEND + 1] = struct.unpack("=2Q", name)
-        self._head[STARTED] = time.time_ns()
-        self._head[PID] = os.getpid()
+        about = struct.pack("=2Q", os.getpid(), time.time_ns()) + name
+        os.pwrite(self.fd, about, self._begin + PID * 8)
+
+    def close(self) -> None:
+        """Close the file. Who counts in the page already goes on."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Pages:
@@ -213,22 +215,24 @@ def attach(number: PageNumber, fd: int | None = None) -> Page:
 
     Args:
         number: which page.
-        fd: the file, inherited from the process that has made it; None opens it.
+        fd: the file, inherited from the process that has made it, which is duplicated;
+            None opens the file.
 
     Raises:
         OSError: the file cannot be opened.
         ValueError: the maker of the file counts other figures than this version.
     """
-    own = os.open(number.path, os.O_RDWR | os.O_CLOEXEC) if fd is None else fd
+    flags = os.O_RDWR | os.O_CLOEXEC
+    own = os.open(number.path, flags) if fd is None else os.dup(fd)
     try:
-        mapped = mmap.mmap(own, 0)
-    finally:
-        if fd is None:
-            os.close(own)
-    theirs, ours = read_header(mapped).places, places()
-    if not _agree(theirs, ours) or (number.page + 1) * PAGE > len(mapped):
-        raise ValueError(f"{number.path} is of another version of pymux")
-    return Page(mapped, number.page)
+        head = os.pread(own, PAGE, 0)
+        behind = (number.page + 1) * PAGE > os.fstat(own).st_size
+        if behind or not _agree(read_header(head).places, places()):
+            raise ValueError(f"{number.path} is of another version of pymux")
+    except BaseException:
+        os.close(own)
+        raise
+    return Page(own, number.page)
 
 
 def _agree(theirs: list[Place], ours: list[Place]) -> bool:

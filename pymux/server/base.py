@@ -112,8 +112,9 @@ class Plan:
             try:
                 engine = engine_of(mux)
                 if self.page is not None:
-                    engine.count_in(self.page.memory)
                     self.page.sign(engine.name)
+                    engine.count_in(self.page.fd, self.page.offset)
+                    self.page.close()
                 self.handlers = make_handlers(engine)
                 engine.slow_after = self._slow_handler
                 if names is None:

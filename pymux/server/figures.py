@@ -25,7 +25,8 @@ def open_pages(plan: Plan) -> Pages | None:
     try:
         page = attach(pages.slot(0), pages.fileno())
         page.sign(engine.name)
-        engine.count_in(page.memory)
+        engine.count_in(page.fd, page.offset)
+        page.close()
     except BaseException:
         pages.close()
         raise
