@@ -295,7 +295,7 @@ def test_a_path_that_is_no_file_is_refused_in_a_line(path):
 
 
 def test_each_figure_of_the_core_has_a_kind():
-    own = {"shortage", "full", "busy", "refuser"}  # for the process itself
+    own = {"shortage", "full", "busy", "refuser", "proxy_error"}  # for the process itself
     assert {one.name for one in places() if one.kind == OTHER} == own
     assert set(KINDS) == {one.name for one in places()} - own
     assert set(pymux.Stats.__dataclass_fields__) - set(KINDS) == {
