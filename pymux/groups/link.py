@@ -150,7 +150,7 @@ class Link:
 
     def answer(self, group: Group) -> None:
         """Tell the number of a group's last message in a moment."""
-        if group._number and self._state is State.UP:
+        if self._state is State.UP:
             if not self._asked:
                 self._engine.call_later(MOMENT, self._answer)
             self._asked.add(group._subject)

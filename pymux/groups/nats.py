@@ -198,10 +198,10 @@ class NatsTalk:
                     try:
                         number = int(data[start + KEY : begin - 4])
                     except ValueError:
-                        number = 0
+                        number = -1  # of another program
                     if senders.get(key) == number - 1:
                         senders[key] = number
-                    elif number > 0 and key.startswith(HEAD) and now is not None:
+                    elif number >= 0 and key.startswith(HEAD) and now is not None:
                         if run:
                             now._take(run)
                         if not now._unusual(key, number):

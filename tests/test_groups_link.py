@@ -1,0 +1,523 @@
+"""What a group says to its broker, and what it does while the broker is away.
+
+The broker is scripted, and the clock is the test's.
+"""
+
+import contextlib
+import sys
+
+import pytest
+
+import pymux
+
+from . import hosts, util
+from .scripted import INFO, OTHER, Heard, scripted
+
+PAUSE = 1.0  # seconds that a worker waits before it sends what has waited
+
+
+@pytest.fixture(params=["nats", "redis", "redis without hiredis"])
+def broker(request, mux, monkeypatch):
+    """A scripted broker of each kind."""
+    if request.param == "redis":
+        pytest.importorskip("hiredis")
+    elif request.param != "nats":
+        monkeypatch.setitem(sys.modules, "hiredis", None)
+    with scripted(request.param.split()[0], mux) as broker:
+        yield broker
+
+
+@pytest.fixture
+def member(mux):
+    """A connection that may join, with what its peer gets."""
+    heard = Heard(mux)
+    with heard.peer:
+        yield heard
+
+
+def joined(broker, member, **options):
+    """A group that its broker has subscribed, and that has asked the others."""
+    room = pymux.Group("lobby", broker.make(**options))
+    room.add(member.conn)
+    broker.greet()
+    assert broker.until_asked() == ([], 0)
+    broker.hears(broker.ping)
+    assert room.connected
+    return room
+
+
+def returned(broker, clock):
+    """The broker is there again, and the pause is over."""
+    broker.greet()
+    broker.hears_nothing()
+    clock.advance(PAUSE, broker.mux)
+
+
+def test_a_message_goes_to_members_here_and_to_the_broker(broker, member):
+    room = joined(broker, member)
+    assert room.send(b"hello") == 1
+    assert member.wait(1) == ["hello"]
+    sender, kind, number, data = broker.published()
+    assert (kind, number, data) == (b".", 1, b"hello")
+    room.send(b"again")
+    assert broker.published() == (sender, b".", 2, b"again")
+
+
+def test_a_message_of_another_worker_is_delivered(broker, member):
+    room = joined(broker, member)
+    for k in range(1, 4):
+        broker.say(broker.message(OTHER + b".%d" % k, b"m%d" % k))
+    broker.say(broker.foreign(b"of another program"))
+    assert member.wait(4) == ["m1", "m2", "m3", "of another program"]
+    assert room.lost == 0
+
+
+def test_one_subscription_serves_all_members(broker, mux, member):
+    room = joined(broker, member)
+    with contextlib.ExitStack() as stack:
+        others = [Heard(mux) for _ in range(10)]
+        for one in others:
+            stack.enter_context(one.peer)
+            room.add(one.conn)
+        broker.hears_nothing()
+        broker.say(broker.message(OTHER + b".1", b"all"))
+        assert [one.wait(1) for one in (member, *others)] == [["all"]] * 11
+
+
+def test_a_worker_does_not_hear_itself(broker, member):
+    room = joined(broker, member)
+    room.send(b"mine")
+    sender, _, number, data = broker.published()
+    broker.say(broker.message(sender + b".%d" % number, data))
+    broker.say(broker.message(sender + b"?%d" % number, b""))
+    broker.say(broker.message(OTHER + b".1", b"other"))
+    assert member.wait(2) == ["mine", "other"]
+
+
+def test_a_jump_tells_how_many_were_lost_before_what_follows(broker, member):
+    told = []
+    room = pymux.Group(
+        "lobby",
+        broker.backplane,
+        on_gap=lambda group, lost: told.append((group, lost, group.send(b"%d" % lost))),
+    )
+    room.add(member.conn)
+    broker.greet()
+    broker.say(
+        broker.message(OTHER + b".7", b"seven")
+        + broker.message(OTHER + b".8", b"eight")
+        + broker.message(OTHER + b".12", b"twelve")
+        + broker.message(OTHER + b".13", b"thirteen")
+    )
+    assert member.wait(5) == ["seven", "eight", "3", "twelve", "thirteen"]
+    assert told == [(room, 3, 1)]
+    assert room.lost == 3
+
+
+def test_what_comes_twice_is_delivered_once(broker, member):
+    room = joined(broker, member)
+    for number in 1, 2, 2, 1, 3:
+        broker.say(broker.message(OTHER + b".%d" % number, b"%d" % number))
+    assert member.wait(3) == ["1", "2", "3"]
+    assert room.lost == 0
+
+
+@pytest.mark.parametrize("kind", [b"?", b"="])
+def test_a_number_without_a_message_tells_what_was_lost_in_the_end(
+    broker, member, kind
+):
+    room = joined(broker, member)
+    broker.say(broker.message(OTHER + kind + b"5", b""))  # heard of for the first time
+    broker.say(broker.message(OTHER + b".6", b"six"))
+    broker.say(broker.message(OTHER + kind + b"6", b""))
+    assert room.lost == 0
+    broker.say(broker.message(OTHER + kind + b"9", b""))
+    util.harvest_until(broker.mux, lambda acc: room.lost == 3)
+    broker.say(broker.message(OTHER + b".10", b"ten"))
+    assert (member.wait(2), room.lost) == (["six", "ten"], 3)
+
+
+def test_who_asks_is_told_the_last_number_once_for_many(broker, member, clock, mux):
+    room = joined(broker, member)
+    room.send(b"one")
+    broker.published()
+    broker.say(b"".join(broker.message(b"%016x" % k + b"?0", b"") for k in range(20)))
+    clock.advance(0.06, mux)
+    _, kind, number, _ = broker.published()
+    assert (kind, number) == (b"=", 1)
+    broker.hears_nothing()
+
+
+def test_a_group_whose_last_member_leaves_hears_nothing_more(broker, member):
+    room = joined(broker, member)
+    room.send(b"bye")
+    broker.published()
+    room.discard(member.conn)
+    broker.hears(broker.leaving)
+    assert broker.published()[1:3] == (b"=", 1)
+    assert not room.connected
+    broker.say(broker.message(OTHER + b".1", b"late"))
+    room.add(member.conn)
+    broker.hears(broker.subscribing)
+    assert broker.published()[1:3] == (b"?", 1)
+    assert member.wait(1) == ["bye"]
+
+
+def test_a_group_without_members_sends_and_hears_when_it_is_attached(broker, mux):
+    room = pymux.Group("lobby", broker.backplane)
+    with pytest.raises(RuntimeError, match="attach"):
+        room.send(b"to whom?")
+    room.attach(mux)
+    broker.greet()
+    broker.until_asked()
+    assert room.send(b"hello") == 0
+    assert broker.published()[3] == b"hello"
+    broker.say(
+        broker.message(OTHER + b".1", b"a") + broker.message(OTHER + b".3", b"c")
+    )
+    util.harvest_until(mux, lambda acc: room.lost == 1)
+
+
+def test_a_group_that_everybody_has_left_still_sends(broker, member, clock, logged):
+    room = joined(broker, member)
+    room.discard(member.conn)
+    broker.hears(broker.leaving)
+    assert room.send(b"one more") == 0
+    assert broker.published()[3] == b"one more"
+    broker.cut()
+    returned(broker, clock)
+    assert broker.published()[1:3] == (b"=", 1)
+
+
+def test_what_is_sent_before_the_first_connection_waits_and_goes_at_once(
+    broker, member
+):
+    room = pymux.Group("lobby", broker.backplane)
+    room.add(member.conn)
+    for k in range(3):
+        room.send(b"%d" % k)
+    assert not room.connected
+    broker.greet()
+    assert broker.until_asked() == ([(1, b"0"), (2, b"1"), (3, b"2")], 3)
+    assert member.wait(3) == ["0", "1", "2"]
+
+
+def test_what_is_sent_while_the_broker_is_away_waits_until_all_may_be_back(
+    broker, member, clock, logged
+):
+    room = joined(broker, member)
+    room.send(b"before")
+    broker.published()
+    broker.cut()
+    broker.accept()
+    room.send(b"away")
+    broker.cut()
+    assert broker.greet()
+    room.send(b"resting")
+    broker.hears_nothing()
+    assert room.connected
+    clock.advance(PAUSE, broker.mux)
+    assert broker.until_asked() == ([(2, b"away"), (3, b"resting")], 3)
+    assert member.wait(3) == ["before", "away", "resting"]
+    assert [one.event for one in logged] == ["broker"]
+
+
+def test_a_first_connection_that_took_more_than_one_attempt_waits_too(
+    broker, member, clock, logged
+):
+    room = pymux.Group("lobby", broker.backplane)
+    room.add(member.conn)
+    room.send(b"early")
+    broker.accept()
+    broker.cut()
+    returned(broker, clock)
+    assert broker.until_asked() == ([(1, b"early")], 1)
+
+
+@pytest.mark.parametrize(
+    "bound, kept", [({"keep": 3}, 3), ({"keep_bytes": 20}, 2), ({"keep": 0}, 0)]
+)
+def test_the_oldest_over_a_bound_are_dropped_and_counted(
+    broker, member, clock, logged, bound, kept
+):
+    room = joined(broker, member, **bound)
+    broker.cut()
+    broker.accept()
+    for k in range(10):
+        room.send(b"message %d" % k)
+    assert room.dropped == 10 - kept
+    broker.cut()
+    returned(broker, clock)
+    numbers, last = broker.until_asked()
+    assert [number for number, _ in numbers] == list(range(11 - kept, 11))
+    assert last == 10
+    assert "a message for the broker at 127.0.0.1" in logged[-1].getMessage()
+
+
+def test_what_waits_for_a_mux_that_closes_is_counted(broker, member, mux, logged):
+    room = pymux.Group("lobby", broker.backplane)
+    room.add(member.conn)
+    room.send(b"never")
+    mux.close()
+    assert room.dropped == 1
+    assert room.send(b"later") == 0
+    assert "1 messages for the broker" in logged[0].getMessage()
+
+
+def test_the_broker_is_dialled_again_after_20_ms_to_1_s(
+    broker, member, clock, mux, logged
+):
+    room = joined(broker, member)
+    for delay in 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0:
+        broker.cut()
+        util.harvest_until(mux, lambda acc: not room.connected)
+        for _ in range(3):
+            mux.harvest(0.002)
+        if delay > 0.3:  # a pause of the machine decides nothing
+            assert not broker.has_dialled()
+            clock.advance(delay, mux)
+        broker.accept()
+    broker.cut()
+    clock.advance(PAUSE, mux)
+    returned(broker, clock)
+    assert broker.until_asked() == ([], 0)
+    broker.cut()
+    broker.accept()  # soon: the delay has begun anew
+    assert len(logged) == 1
+
+
+def test_every_group_is_subscribed_again(broker, member, clock, logged):
+    rooms = [pymux.Group(name, broker.backplane) for name in ("lobby", "a.b *")]
+    for room in rooms:
+        room.add(member.conn)
+    assert b"pymux.a%2Eb%20%2A" in broker.greet()
+    broker.cut()
+    said = broker.greet()
+    assert b"pymux.lobby" in said
+    assert b"pymux.a%2Eb%20%2A" in said
+    broker.say(broker.message(OTHER + b".1", b"starred", b"pymux.a%2Eb%20%2A"))
+    assert member.wait(1) == ["starred"]
+
+
+def test_a_cut_at_any_byte_loses_no_message_of_the_rest(broker, member):
+    joined(broker, member)
+    text = (
+        broker.message(OTHER + b".1", b"one")
+        + broker.foreign(b"")
+        + broker.message(OTHER + b".2", b"two\r\nlines")
+        + broker.message(OTHER + b".3", b"x" * 300)
+    )
+    for at in range(1, len(text), 3):
+        room = text.replace(OTHER, b"%016x" % at)
+        broker.say(room[:at], room[at:])
+    shown = ["one", "", "two\r", "lines", "x" * 300]
+    rounds = len(range(1, len(text), 3))
+    assert member.wait(5 * rounds) == shown * rounds
+
+
+def test_a_message_comes_byte_by_byte(broker, member):
+    joined(broker, member)
+    text = broker.message(OTHER + b".1", b"one") + broker.message(OTHER + b".2", b"two")
+    broker.say(*[text[k : k + 1] for k in range(len(text))])
+    assert member.wait(2) == ["one", "two"]
+
+
+def test_a_long_message_is_put_together(broker, mux):
+    member = Heard(mux)
+    with member.peer:
+        joined(broker, member)
+        data = bytes(range(48, 123)) * 8000
+        text = broker.message(OTHER + b".1", data)
+        for k in range(0, len(text), 50_000):
+            broker.say(text[k : k + 50_000])
+        assert member.wait(1) == [data.decode()]
+
+
+def test_what_is_no_protocol_ends_the_connection(broker, member, logged):
+    room = pymux.Group("lobby", broker.backplane)
+    room.add(member.conn)
+    garbage = broker.garbage
+    if sys.modules.get("hiredis", broker) is None:  # hiredis takes these
+        garbage += (b"*1\r\n" * 20 + b":1\r\n", b"x" * 70000, b"$600000000\r\n")
+    for text in garbage:
+        broker.greet()
+        broker.say(text)
+        broker.is_left()
+        util.harvest_until(broker.mux, lambda acc: not room.connected)
+    (record,) = logged  # the others are counted
+    assert "is away (the connection has failed: " in record.getMessage()
+
+
+def test_a_refusal_is_told_the_operator(broker, member, logged):
+    room = joined(broker, member)
+    broker.say(broker.refusal(b"Permissions Violation"))
+    assert room.connected
+    (record,) = logged
+    assert record.event == "broker"
+    assert record.getMessage().endswith("has refused something: " + refused(broker))
+
+
+def refused(broker):
+    text = "Permissions Violation"
+    return text if broker.kind is pymux.Nats else f"ERR {text}"
+
+
+def test_a_broker_that_is_silent_is_left(broker, member, clock, mux, logged):
+    room = joined(broker, member)
+    clock.advance(5, mux)
+    broker.hears(broker.ping)
+    broker.say(broker.pong * 2)  # late, and there
+    for _ in range(2):
+        clock.advance(5, mux)
+        broker.hears(broker.ping)
+    clock.advance(5, mux)
+    broker.is_left()
+    util.harvest_until(mux, lambda acc: not room.connected)
+    assert "was silent for 10 s" in logged[0].getMessage()
+
+
+def test_a_broker_that_does_not_answer_at_first_is_left(
+    broker, member, clock, mux, logged
+):
+    room = pymux.Group("lobby", broker.backplane)
+    room.add(member.conn)
+    broker.accept()
+    broker.step()
+    clock.advance(5, mux)
+    broker.is_left()
+    util.harvest_until(mux, lambda acc: logged)
+    assert "has not answered within 5 s" in logged[0].getMessage()
+
+
+def test_user_and_password_are_given_and_not_shown(broker, member, logged):
+    room = pymux.Group("lobby", broker.make(user="me", password="s3cret"))
+    room.add(member.conn)
+    said = broker.greet()
+    if broker.kind is pymux.Nats:
+        assert b'"user": "me", "pass": "s3cret"' in said
+    else:
+        assert b"$4\r\nAUTH\r\n$2\r\nme\r\n$6\r\ns3cret\r\n" in said
+    broker.say(broker.refusal(b"Authorization Violation"))
+    broker.cut()
+    util.harvest_until(broker.mux, lambda acc: not room.connected)
+    told = " ".join(one.getMessage() for one in logged)
+    assert "Authorization Violation" in told
+    assert "s3cret" not in told
+
+
+def test_a_password_alone_is_given(broker, member):
+    room = pymux.Group("lobby", broker.make(password="s3cret"))
+    room.add(member.conn)
+    said = broker.greet()
+    if broker.kind is pymux.Nats:
+        assert b'"auth_token": "s3cret"' in said
+    else:
+        assert b"AUTH\r\n$7\r\ndefault\r\n$6\r\ns3cret\r\n" in said
+
+
+def test_a_message_that_does_not_fit_a_member_is_delivered_to_the_others(
+    broker, mux, member, logged
+):
+    fixed, peer = util.pair(mux, pymux.Fixed(3))
+    with peer:
+        room = joined(broker, member)
+        room.add(fixed)
+        broker.say(
+            broker.message(OTHER + b".1", b"one")
+            + broker.message(OTHER + b".2", b"three")
+            + broker.message(OTHER + b".3", b"two")
+        )
+        assert member.wait(3) == ["one", "three", "two"]
+        assert util.recv_exactly(peer, 6) == b"onetwo"
+    assert "does not fit some members" in logged[0].getMessage()
+
+
+def test_two_groups_of_one_name_are_refused(broker, mux, member):
+    joined(broker, member)
+    other = pymux.Group("lobby", broker.backplane)
+    with pytest.raises(RuntimeError, match="use one object"):
+        other.attach(mux)
+    with pytest.raises(RuntimeError, match="use one object"):
+        other.add(member.conn)
+    assert len(other) == 0
+
+
+def test_an_error_of_on_gap_leaves_the_harvest_and_harms_nobody(broker, member, mux):
+    def on_gap(group, lost):
+        raise util.Boom(lost)
+
+    room = pymux.Group("lobby", broker.backplane, on_gap=on_gap)
+    room.add(member.conn)
+    broker.greet()
+    broker.until_asked()
+    broker.sock.sendall(
+        broker.message(OTHER + b".1", b"one") + broker.message(OTHER + b".5", b"five")
+    )
+    with pytest.raises(util.Boom, match="3"):
+        util.harvest_until(mux, lambda acc: False)
+    assert member.wait(2) == ["one", "five"]
+    assert room.connected
+
+
+def test_a_name_is_resolved_in_a_thread(broker, member, monkeypatch):
+    name = hosts.know(monkeypatch, "broker.test", "127.0.0.1")
+    room = pymux.Group("lobby", broker.kind((name, broker.address[1])))
+    room.add(member.conn)
+    broker.greet()
+    assert broker.until_asked() == ([], 0)
+
+
+def test_a_group_may_drop_its_mux_while_a_name_is_resolved(broker, monkeypatch, mux):
+    name = hosts.know(monkeypatch, "broker.test", "127.0.0.1")
+    room = pymux.Group("lobby", broker.kind((name, broker.address[1])))
+    room.attach(mux)
+    mux.close()
+    assert room.send(b"x") == 0
+
+
+def test_nats_tells_how_long_a_message_may_be(mux, member, logged, clock):
+    with scripted("nats", mux) as broker:
+        room = joined(broker, member)
+        broker.say(INFO.replace(b"1048576", b"1000"))
+        with pytest.raises(ValueError, match="takes at most 9"):
+            room.send(b"x" * 1000)
+        assert member.lines == []
+        assert room.send(b"x" * 900) == 1
+        broker.published()
+        broker.cut()
+        broker.accept()
+        room.send(b"y" * 800)
+        broker.say(INFO.replace(b"1048576", b"500"))
+        broker.hears(broker.ping)
+        broker.say(broker.pong)
+        clock.advance(PAUSE, mux)
+        assert broker.until_asked() == ([], 2)
+        assert room.dropped == 1
+
+
+@pytest.mark.parametrize(
+    "info, shown",
+    [
+        (INFO.replace(b"true", b"false"), "has no headers"),
+        (INFO.replace(b"{", b'{"tls_required":true,'), "requires TLS"),
+    ],
+)
+def test_a_nats_that_cannot_serve_is_told(mux, member, logged, info, shown):
+    with scripted("nats", mux) as broker:
+        pymux.Group("lobby", broker.backplane).add(member.conn)
+        broker.accept()
+        broker.say(info)
+        broker.is_left()
+        util.harvest_until(mux, lambda acc: logged)
+    assert shown in logged[0].getMessage()
+
+
+def test_a_redis_without_resp3_is_told(mux, member, logged):
+    with scripted("redis", mux) as broker:
+        pymux.Group("lobby", broker.backplane).add(member.conn)
+        broker.accept()
+        broker.hears(broker.ping)
+        broker.say(b"-ERR unknown command `HELLO`\r\n")
+        broker.is_left()
+        util.harvest_until(mux, lambda acc: logged)
+    assert "unknown command `HELLO`" in logged[0].getMessage()
