@@ -145,7 +145,7 @@ def test_a_member_leaves_by_itself(mux):
     assert (conn in room, len(room), list(room)) == (False, 0, [])
 
 
-def test_a_group_keeps_no_connection_that_has_ended(backend, frozen):
+def test_a_group_keeps_no_connection_that_has_ended(backend):
     room = pymux.Group("lobby")
     seen = []
 
