@@ -20,6 +20,8 @@ static int begin(pmx_mux *mux, pmx__listener *l, pmx__rules *rules,
     pmx__set_options(l->sock, &rules->policy);
     l->rules = rules;
     *id = pmx__listener_id(mux, l);
+    if (!rules->listener)
+        rules->listener = *id;
     mux->stats->listeners++;
     pmx__watch_listener(mux, l);
     return 0;

@@ -114,6 +114,7 @@ typedef struct pmx__rules {
     struct pmx__rules *first;   /* what connections that have switched began
                                    with, and still count for; or NULL */
     struct pmx__rules *next;    /* in the same place of the table */
+    uint64_t listener;          /* the first one that has them, or 0 */
     uint32_t hash;
     uint32_t reused;            /* it is in the table */
     uint32_t refs;

@@ -159,6 +159,23 @@ int pmx_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
     INSIDE(mux, int, pmx__do_adopt(mux, number, pipe, policy, id));
 }
 
+int pmx_held(pmx_mux *mux, uint64_t id, pmx_moving *moving)
+{
+    INSIDE(mux, int, pmx__do_held(mux, id, moving));
+}
+
+int64_t pmx_detach(pmx_mux *mux, uint64_t id, void *input, void *output)
+{
+    INSIDE(mux, int64_t, pmx__do_detach(mux, id, input, output));
+}
+
+int pmx_attach(pmx_mux *mux, int64_t sock, uint64_t listener,
+               const pmx_policy *policy, const pmx_moving *moving,
+               uint64_t *id)
+{
+    INSIDE(mux, int, pmx__do_attach(mux, sock, listener, policy, moving, id));
+}
+
 int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
 {
     INSIDE(mux, int, pmx__do_addresses(mux, id, names));

@@ -153,6 +153,26 @@ void pmx__queue_drop(pmx_mux *mux, pmx__conn *c)
     c->queue = NULL;
 }
 
+void pmx__queue_take(pmx_mux *mux, pmx__conn *c, uint8_t *to)
+{
+    if (!c->queue)
+        return;
+    mux->stats->queued -= c->queue->size;
+    while (c->queue->head) {
+        const pmx__chunk *chunk = c->queue->head;
+        const uint8_t *bytes =
+            chunk->common ? chunk->common->bytes : chunk->bytes;
+        size_t size = chunk->end - chunk->begin;
+        if (to) {
+            memcpy(to, bytes + chunk->begin, size);
+            to += size;
+        }
+        pop(mux, c->queue);
+    }
+    free(c->queue);
+    c->queue = NULL;
+}
+
 /* Forget what was taken, which is no more than there is: behind the raw chunk
  * at the head, unless that is what was sent. */
 static void consume(pmx_mux *mux, pmx__conn *c, size_t size, int raw)

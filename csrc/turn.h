@@ -71,6 +71,13 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
 int pmx__do_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
                   const pmx_policy *policy, uint64_t *id);
 
+/* move.c: connections that leave for another mux, and arrive */
+int pmx__do_held(pmx_mux *mux, uint64_t id, pmx_moving *moving);
+int64_t pmx__do_detach(pmx_mux *mux, uint64_t id, void *input, void *output);
+int pmx__do_attach(pmx_mux *mux, int64_t number, uint64_t listener,
+                   const pmx_policy *policy, const pmx_moving *moving,
+                   uint64_t *id);
+
 /* input.c, input_end.c */
 int pmx__take_in(pmx_mux *mux, uint32_t slot);
 void pmx__limit_input(pmx_mux *mux, uint32_t slot);

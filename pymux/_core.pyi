@@ -40,6 +40,11 @@ class _Lib:
     PMX_GAPS: int
     PMX_DRAINED: int
     PMX_GATHERING: int
+    PMX_WAS_BLOCKED: int
+    PMX_WAS_ENDED: int
+    PMX_WAS_PAUSED: int
+    PMX_WAS_SHUT: int
+    PMX_WAS_SWITCHED: int
     PMX_FOREIGN: int
     PMX_NOTABLE: int
     PMX_HANDSHAKES: int
@@ -153,6 +158,14 @@ class _Lib:
     @staticmethod
     def pmx_connect(
         mux: Any, endpoints: Any, count: int, policy: Any, id: Any, /
+    ) -> int: ...
+    @staticmethod
+    def pmx_held(mux: Any, id: int, moving: Any, /) -> int: ...
+    @staticmethod
+    def pmx_detach(mux: Any, id: int, input: Any, output: Any, /) -> int: ...
+    @staticmethod
+    def pmx_attach(
+        mux: Any, sock: int, listener: int, policy: Any, moving: Any, id: Any, /
     ) -> int: ...
     @staticmethod
     def pmx_addresses(mux: Any, id: int, names: Any, /) -> int: ...

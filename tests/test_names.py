@@ -142,6 +142,8 @@ STATS = [
     "tls_handshakes",
     "tls_resumed",
     "tls_failed",
+    "moved_in",
+    "moved_out",
 ]
 
 

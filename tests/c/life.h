@@ -55,6 +55,8 @@ typedef struct {
 
 typedef struct {
     uint64_t id;
+    int half;                   /* in which mux it is */
+    uint64_t door;              /* of the first mux, by which it came, or 0 */
     int peer;                   /* index, or -1: not known */
     uint32_t pipe;              /* which end it is, or 0 */
     pmx_policy policy;
@@ -77,6 +79,16 @@ typedef struct {
     int error;
     uint32_t was_in;            /* services before its switches: a bit each */
 } conn;
+
+/* A second mux, and what belongs to it, while the life is at the first. */
+typedef struct {
+    pmx_mux *mux;               /* NULL: the life has one mux */
+    pmx_arena *arena;
+    pmx_turn t;
+    uint32_t services;
+    int gathering;
+    uint32_t waits[MOST_SERVICES];
+} life_half;
 
 typedef struct {
     int conn;
@@ -119,6 +131,9 @@ typedef struct {
                                            service have waited for */
     uint64_t rows, opened, closed, failed, shutdowns_failed;
     int gathering;
+    life_half other;
+    int half;                   /* which of the two muxes `mux` is: 0 or 1 */
+    uint64_t moved;
 } life_t;
 
 extern life_t life;
@@ -143,6 +158,13 @@ static inline int is_drained(const conn *k)
 {
     return (life.draining && !k->outgoing) || k->limited;
 }
+
+/* life_move.c: two muxes */
+extern int life_two;            /* lives have a second mux, and connections move */
+void life_open_second(const char *backend, uint64_t size);
+void life_turn_to_other(void);
+void life_moves(void);
+void life_note_faults(void);    /* life.c */
 
 /* life_peers.c */
 int peers_act(void);

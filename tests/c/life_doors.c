@@ -33,7 +33,7 @@ void user_listens(void)
 {
     int i = (int)choose(life.c, DOORS);
     door *d = &life.doors[i];
-    if (d->id)
+    if (d->id || life.half)     /* the doors are the first mux's */
         return;
     d->policy = some_policy();
     d->policy.max_connections = once_in(life.c, 3) ? 1 + choose(life.c, 3) : 0;
@@ -101,6 +101,8 @@ void look_at_doors(void)
 void user_closes_a_door(void)
 {
     door *d = &ONE_OF(life.c, life.doors);
+    if (life.half)
+        return;
     if (d->id && once_in(life.c, 8)) {
         EQUAL(pmx_unlisten(life.mux, d->id), 0);
         d->id = 0;

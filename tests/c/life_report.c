@@ -73,7 +73,8 @@ void check_opened(uint64_t id)
     if (!k) {
         CHECK(life.conn_count < MOST_CONNS);
         k = &life.conns[life.conn_count++];
-        *k = (conn){.id = id, .peer = -1, .since = sim_clock()};
+        *k = (conn){.id = id, .peer = -1, .half = life.half,
+                    .since = sim_clock()};
         EQUAL(pmx_policy_of(life.mux, id, &k->policy), 0);
     } else {
         CHECK(k->outgoing);

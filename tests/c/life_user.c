@@ -26,7 +26,7 @@ size_t some_size(size_t most)
 conn *conn_of(uint64_t id)
 {
     for (int i = life.conn_count; i--;)
-        if (life.conns[i].id == id)
+        if (life.conns[i].id == id && life.conns[i].half == life.half)
             return &life.conns[i];
     return NULL;
 }
@@ -112,7 +112,8 @@ static void user_connects(void)
     sim_now.room_in = life.large ? 70000 : ONE_OF(life.c, rooms);
     sim_now.room_out = life.large ? 70000 : ONE_OF(life.c, rooms);
     conn *k = &life.conns[life.conn_count];
-    *k = (conn){.peer = -1, .outgoing = 1, .since = sim_clock()};
+    *k = (conn){.peer = -1, .half = life.half, .outgoing = 1,
+                .since = sim_clock()};
     k->policy = some_policy();
     k->policy.framing = d->policy.framing;
     pmx_endpoint at[2] = {life.others[DOORS - 1].at, d->at};
@@ -138,6 +139,8 @@ static void user_does_something_to(int i)
         PMX_PAUSE, PMX_RESUME, PMX_RESUME, PMX_HOLD, PMX_RELEASE, PMX_RELEASE,
         PMX_BEGUN, PMX_WHOLE, PMX_OWED, PMX_WAITS};
     const conn *k = &life.conns[i];
+    if (k->half != life.half)
+        return;
     switch (choose(life.c, 13)) {
     case 0: case 1: case 2: case 3: case 4:
         user_says(i, PMX_SEND, some_size(plain_out(&k->policy)->max_size));

@@ -27,6 +27,7 @@ static const test_case *const all[] = {
     foreign_tests, pipe_tests, write_end_tests, load_tests, tls_tests,
     tls_output_tests, tls_dial_tests, retire_tests,
     proxy_tests, proxied_tests, proxied_tls_tests,
+    move_tests,
 };
 
 const char *test_backend;

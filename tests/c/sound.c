@@ -170,7 +170,7 @@ static uint32_t length_of(const pmx_mux *m, const pmx__list *list)
     return length;
 }
 
-/* Nobody is let in beyond max_connections. */
+/* Nobody is let in beyond max_connections, but from another mux. */
 static void check_listeners(const pmx_mux *m)
 {
     uint64_t count = 0;
@@ -179,7 +179,7 @@ static void check_listeners(const pmx_mux *m)
         const pmx__rules *r = m->listeners[i].rules;
         count += !!r;
         CHECK(!r || !r->policy.max_connections || m->draining ||
-              m->listeners[i].last ||
+              m->listeners[i].last || m->stats->moved_in ||
               pmx__places_taken(r) <= r->policy.max_connections);
         if (r)
             check_lingering(m, r);
