@@ -45,6 +45,9 @@ class _Lib:
     PMX_WAS_PAUSED: int
     PMX_WAS_SHUT: int
     PMX_WAS_SWITCHED: int
+    PMX_END_ASK: int
+    PMX_END_WHOLE: int
+    PMX_END_QUIET: int
     PMX_FOREIGN: int
     PMX_NOTABLE: int
     PMX_HANDSHAKES: int
@@ -207,6 +210,12 @@ class _Lib:
     def pmx_doze(mux: Any, least_ns: int, /) -> int: ...
     @staticmethod
     def pmx_drain(mux: Any, /) -> int: ...
+    @staticmethod
+    def pmx_retire(mux: Any, /) -> int: ...
+    @staticmethod
+    def pmx_accepted(mux: Any, ids: Any, room: int, /) -> int: ...
+    @staticmethod
+    def pmx_end_inputs(mux: Any, ids: Any, count: int, when: int, /) -> int: ...
     @staticmethod
     def pmx_stopping(mux: Any, id: int, /) -> int: ...
     @staticmethod

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from .handlers.base import OnError
 from .objects.handler import Handler
 from .server.base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES
+from .server.drain import check_linger
 from .server.server import Server, run_until_signal
 from .values.endpoint import Listenable, Listenables
 from .values.framing import Framing
@@ -40,6 +41,7 @@ def serve(
     slow_handler: float | None = None,
     on_error: OnError | str | None = None,
     workers: int | Literal["auto"] | Workers | None = None,
+    linger: float | None = None,
 ) -> Stats:
     """Serve in this thread until SIGINT or SIGTERM, then drain.
 
@@ -50,9 +52,10 @@ def serve(
     function or class with a name, or a string like ``"app:handler"``; a script is run
     again in each worker, with another `__name__`.
 
-    `serve` prints nothing. A second signal resets the remaining connections at once,
-    and a third raises KeyboardInterrupt in a handler that does not return. A signal
-    that the process ignored before stays ignored.
+    `serve` prints nothing. With `linger`, SIGTERM lets the connections end one by one
+    first, as in `Server.stop`; SIGINT drains at once. A second signal resets the
+    remaining connections at once, and a third raises KeyboardInterrupt in a handler
+    that does not return. A signal that the process ignored before stays ignored.
 
     Args:
         handler: one of the four forms; None if every endpoint has its own handler.
@@ -85,6 +88,8 @@ def serve(
             handler does.
         workers: how many processes serve; ``"auto"`` is one for each CPU that this
             process may use. `Workers` says more of them. None: this process serves.
+        linger: seconds after SIGTERM in which connections end one by one, before the
+            others are drained; None is 0, and 20 with `workers`.
 
     Returns:
         The final `Stats`; those of all workers, added.
@@ -98,6 +103,8 @@ def serve(
 
     >>> serve(lambda conn, data: data.upper())  # doctest: +SKIP
     """
+    if linger is not None:
+        check_linger(linger)
     options: dict[str, Any] = {
         "framing": framing,
         "reply_framing": reply_framing,
@@ -115,8 +122,15 @@ def serve(
     }
     if workers is not None:
         return serve_with_workers(
-            handler, address, workers, ssl=ssl, on_error=on_error, **options
+            handler,
+            address,
+            workers,
+            linger=linger,
+            ssl=ssl,
+            on_error=on_error,
+            **options,
         )
     given: Any = {"ssl": ssl, "on_error": on_error}
     one: Any = handler  # `Server` refuses what only workers take
-    return run_until_signal(Server(one, address, **given, **options))
+    server = Server(one, address, **given, **options)
+    return run_until_signal(server, linger=linger or 0.0)

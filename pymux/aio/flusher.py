@@ -133,6 +133,10 @@ class Flusher(Engine):
         self.touched()
         return conn
 
+    def retire(self) -> None:
+        super().retire()
+        self.touched()
+
     def send_shared(self, ids: Any, count: int, data: bytes) -> None:
         super().send_shared(ids, count, data)
         self.touched()

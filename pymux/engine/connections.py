@@ -70,7 +70,6 @@ class Connections(Turns):
         table: connections, by slot.
         buffers: the `ReceiveBuffer` of each connection, by slot; may be shorter.
         causes: exceptions that ended connections, by id.
-        stopped: ids of connections whose input a stop ended; None before a stop.
         opening: ids of outgoing connections that have not opened yet.
         listening: the service number and the limits of listeners, by id.
         serving: the service of the last batch.
@@ -92,7 +91,6 @@ class Connections(Turns):
         self.table: list[Any] = []
         self.buffers: list[Any] = []
         self.causes: dict[int, BaseException] = {}
-        self.stopped: set[int] | None = None
         self.opening: set[int] = set()
         self.listening: dict[int, tuple[int, dict[str, int]]] = {}
         self.serving = self.services[0]
@@ -367,20 +365,6 @@ class Connections(Turns):
         number = self.unacknowledged(id)
         return int(lib.pmx_queued(self.c, id)) if number is None else number
 
-    def is_stopping(self, id: int) -> bool:
-        """True if a stop has ended the input of a connection."""
-        if self.stopped is None or id in self.stopped:
-            return self.stopped is not None
-        if self.c is None:
-            return False
-        self.check()
-        return bool(lib.pmx_stopping(self.c, id) == 1)
-
-    def keep_stopping(self, id: int) -> None:
-        """Before the core forgets a connection, note if a stop ended its input."""
-        if self.stopped is not None and lib.pmx_stopping(self.c, id) == 1:
-            self.stopped.add(id)
-
     def forget(self, conns: list[Any]) -> None:
         """Free the slots of connections whose ends have been reported."""
         table, buffers = self.table, self.buffers
@@ -467,27 +451,3 @@ class Connections(Turns):
         service.dialled -= count
         if service.number and service.dialled <= 0 and not service.kept:
             self.unused.append(service.number)
-
-    # --- stopping -------------------------------------------------------------
-
-    def drain(self) -> None:
-        """Accept the backlog, close the listeners, end every input."""
-        if self.stopped is None:
-            self.stopped = set()
-        lib.pmx_drain(self.c)
-
-    def reset_all(self, number: int) -> None:
-        """Reset every connection that is left, and report it with this errno."""
-        self.submit()
-        lib.pmx_reset_all(self.c, number)
-
-    def close_outgoing(self) -> None:
-        """Close the outgoing connections, which no accepted connection needs now."""
-        for conn in self.table:
-            if conn is not None and not conn.closed:
-                conn.close()
-        self.submit()
-
-    def has_ends(self) -> bool:
-        """True if the core has the end of a connection to report."""
-        return bool(lib.pmx_next_timeout(self.c) == 0)

@@ -2,7 +2,7 @@
 
 An engine is made of layers, each a class on the one before: `Owned` (which thread
 may call), `Output` (the log), `Turns` (calls into the core), `Connections`,
-`Batches`, and `Engine` (open and close, figures). Users' objects (`Mux`,
+`Stops`, `Batches`, and `Engine` (open and close, figures). Users' objects (`Mux`,
 `Connection`, `Batch`) call the engine; the engine knows them by `Objects` alone.
 
 The words of this house:

@@ -75,6 +75,14 @@ class Dispatcher:
     def bereave(self) -> None:
         """Prepare for a mux that a handler is closing."""
 
+    @property
+    def says_goodbye(self) -> bool:
+        """Return True if the handler ends its connections when their turn comes."""
+        return False
+
+    def say_draining(self, conns: list[Connection]) -> None:
+        """Tell such a handler of connections whose turn to end has come."""
+
     def before_drain(self) -> None:
         """Do nothing: `Handlers` tells the handlers."""
 

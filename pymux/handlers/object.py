@@ -24,12 +24,14 @@ METHODS = {  # each with its arguments
     "received": "conn, data",
     "blocked": "conn",
     "drained": "conn",
+    "draining": "conn",
     "closed": "conn, error",
 }
 
 
 class ObjectDispatcher(Dispatcher):
-    """Calls an object's `opened`, `received`, `blocked`, `drained` and `closed`."""
+    """Calls an object's `opened`, `received`, `blocked`, `drained`, `draining` and
+    `closed`."""
 
     delay_ns: int
     min_messages: int
@@ -43,6 +45,7 @@ class ObjectDispatcher(Dispatcher):
         self.received: Any = methods["received"]
         self.blocked: Any = methods["blocked"]
         self.drained: Any = methods["drained"]
+        self.draining: Any = methods["draining"]
         self.closed: Any = methods["closed"]
         mark = mark_of(self.received)
         self.whole: bool = mark is not None
@@ -88,6 +91,15 @@ class ObjectDispatcher(Dispatcher):
             self.call_with_batch(batch, self.received)
         else:
             call_for_each(batch, self.received, self.failed)
+
+    @property
+    def says_goodbye(self) -> bool:
+        """Return True if the object has `draining`."""
+        return self.draining is not None
+
+    def say_draining(self, conns: list[Connection]) -> None:
+        """Call `draining` with each connection that is not closed."""
+        self.tell(conns, self.draining)
 
     def told(self) -> set[Connection]:
         """Return the connections that the present batch reports as closed."""

@@ -21,6 +21,7 @@ __all__ = [
     "Closed",
     "CoroutineHandler",
     "Drained",
+    "Draining",
     "FunctionHandler",
     "Handler",
     "HandlerOf",
@@ -81,6 +82,12 @@ class Drained(Protocol[C_contra]):
     def drained(self, conn: C_contra, /) -> None: ...
 
 
+class Draining(Protocol[C_contra]):
+    """An object with the method `draining`."""
+
+    def draining(self, conn: C_contra, /) -> None: ...
+
+
 class Closed(Protocol[C_contra]):
     """An object with the method `closed`."""
 
@@ -96,6 +103,7 @@ HandlerOf = (
     | ReceivedBatch
     | Blocked[C_contra]
     | Drained[C_contra]
+    | Draining[C_contra]
     | Closed[C_contra]
 )
 """A handler of connections of a class: those of `pymux.aio` have one of their own."""

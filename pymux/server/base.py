@@ -169,9 +169,10 @@ class Plan:
                 if listener.ssl is not None:
                     listener.ssl = context
 
-    def stop_time(self, drain_timeout: float | None) -> float:
-        """Return the time by which a stop that is called now must end."""
-        return stop_time(drain_timeout, self._drain_timeout)
+    def stop_time(self, drain_timeout: float | None, lingers: float = 0.0) -> float:
+        """Return the time by which a stop must end whose drain begins now, or after
+        the connections have lingered until that time."""
+        return stop_time(drain_timeout, self._drain_timeout, lingers)
 
     def __str__(self) -> str:
         """Show the addresses: bound ones, or the given ones before the start."""

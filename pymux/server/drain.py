@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,20 +11,23 @@ from ..engine import clock
 from ..engine.engine import Engine
 from ..engine.owner import FORKED
 from ..engine.timers import Timer
-from ..values.checks import LONGEST, duration
+from ..values.checks import LONGEST, duration, number
+from .linger import Linger
 
-__all__ = ["Drain", "stop_time"]
+__all__ = ["Drain", "check_linger", "stop_time"]
 
 
 class Drain:
     """Accepts peers in the backlog, lets handlers answer received messages, and resets
-    the remaining connections when time is over. The mux's thread does all of this.
+    the remaining connections when time is over. Before that the connections may
+    linger: see `Linger`. The mux's thread does all of this.
 
     Args:
         tell: called once with the engine and the seconds that connections have.
 
     Attributes:
         asked: the deadline on the clock; None until a stop is asked for.
+        lingers: until when connections linger; no later than any stop has asked for.
         by: the deadline of the drain that has begun. A signal handler may raise in
             `begin`, which `over` then calls again.
     """
@@ -35,24 +39,37 @@ class Drain:
         tell: Callable[[Engine, float], None] | None = None,
     ) -> None:
         self.asked: float | None = None
+        self.lingers: float = math.inf
         self.by: float | None = None
         self._engine = engine
         self._handlers = handlers
         self._tell = tell
         self._timer: Timer | None = None
         self._out_of_time = False
+        self._linger = Linger(engine, handlers)
 
-    def ask(self, by: float) -> None:
+    def ask(self, by: float, lingers: float = 0.0) -> None:
         """Let the drain begin in the next harvest, after its messages. Any thread may
-        ask, one at a time."""
-        self._engine.call_threadsafe(self.begin, by)
+        ask, one at a time.
+
+        Args:
+            by: when the drain is to be over.
+            lingers: until when connections linger before it.
+        """
+        self._engine.call_threadsafe(self.begin, by, lingers)
+        self._note(by, lingers)
+
+    def _note(self, by: float, lingers: float) -> None:
+        self.lingers = min(self.lingers, lingers)
         if self.asked is None or by < self.asked:
             self.asked = by
 
-    def begin(self, by: float) -> None:
-        """Begin to drain by that time; an earlier deadline stays."""
-        if self.asked is None or by < self.asked:
-            self.asked = by
+    def begin(self, by: float, lingers: float = 0.0) -> None:
+        """Begin to drain by that time; an earlier deadline stays. If connections are
+        to linger, `over` begins when these have ended, or at that time."""
+        self._note(by, lingers)
+        if self.by is None and clock.now() < self.lingers:
+            return
         self._handlers.before_drain()
         if self._engine.c is None or self._engine.thread == FORKED:
             return  # `stopping` has closed the mux, or this is its forked child
@@ -78,6 +95,10 @@ class Drain:
     def over(self) -> bool:
         """Return True if nothing is left. Called after each dispatch of a drain."""
         engine = self._engine
+        if self.by is None and clock.now() < self.lingers:
+            if self._linger.step(self.lingers):
+                return engine.c is None
+            self.lingers = 0.0
         if self.asked is not None and (self.by is None or self.by > self.asked):
             if engine.calls:
                 return False  # `begin` is one of the calls
@@ -99,9 +120,28 @@ class Drain:
         return self._out_of_time and not self._handlers.cleans_up()
 
 
-def stop_time(drain_timeout: float | None, default: float | None) -> float:
-    """Return the time on the clock by which a `stop` that is called now must end."""
+def check_linger(linger: float) -> float:
+    """Return the time on the clock until which connections linger from now on.
+
+    Raises:
+        TypeError, ValueError: this is no number of seconds.
+    """
+    span = number("linger", linger, "0 or more seconds are needed")
+    if span < 0:
+        raise ValueError(f"linger is {linger!r}; it must be 0 or more seconds")
+    return clock.now() + min(span, LONGEST) if span else 0.0
+
+
+def stop_time(
+    drain_timeout: float | None, default: float | None, lingers: float = 0.0
+) -> float:
+    """Return the time on the clock by which a `stop` that is called now must end.
+
+    Args:
+        lingers: the time at which its drain begins, if that is later than now.
+    """
     span = duration("drain_timeout", drain_timeout)
     if span is None:
         span = default
-    return clock.now() + (LONGEST if span is None else min(span, LONGEST))
+    begins = max(clock.now(), lingers)
+    return begins + (LONGEST if span is None else min(span, LONGEST))

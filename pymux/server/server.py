@@ -30,6 +30,7 @@ from ..values.limits import Limits
 from ..values.stats import Stats
 from ..values.tls import SSLContext
 from .base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
+from .drain import check_linger
 from .figures import open_pages
 from .notices import tell_death, tell_listening, tell_stopped
 
@@ -282,8 +283,39 @@ class Server(BaseServer):
 
     # --- stopping -----------------------------------------------------------
 
-    def stop(self, drain_timeout: float | None = None) -> None:
+    def retire(self) -> None:
+        """Accept the peers that wait, close the listeners, and serve on.
+
+        The connections go on until they end or `stop` is called. Peers in the backlog
+        are accepted over `max_connections` too. A listening socket that was given is
+        only closed: its backlog is for the processes that have the socket too. The
+        server's thread does this within its next turns; then `Stats.listeners` is 0.
+        Any thread may call `retire`, also repeatedly. After the end, and in a forked
+        child, it does nothing.
+
+        Raises:
+            RuntimeError: the server was not started.
+        """
+        with self._plan.lock:
+            engine = self._plan.engine
+            if engine is None:
+                raise RuntimeError("this server was not started")
+            if engine.thread == FORKED:
+                return
+            with contextlib.suppress(RuntimeError):  # the mux is closed already
+                engine.call_threadsafe(engine.retire)
+
+    def stop(self, drain_timeout: float | None = None, *, linger: float = 0.0) -> None:
         """Stop: accept peers in the backlog, answer received messages, close all.
+
+        With `linger`, the server first retires: it accepts nobody new, and serves on.
+        Within that time each connection has its turn to end, in random order and
+        evenly spread, at least 100 a second, so that the peers do not all connect to
+        other servers at once. At its turn the `draining(conn)` of an object is called,
+        which says goodbye and closes the connection. A coroutine gets None from `recv`
+        once no part of a message has come. The connections of other handlers end when,
+        besides, all their output is sent. When all have ended, or the time is over,
+        the stop goes on with those that are left.
 
         First `stopping(mux)` of each handler that has it is called, in the server's
         thread. Handlers see each stream end after the received messages, as if the
@@ -293,24 +325,27 @@ class Server(BaseServer):
         remaining connections are reset, reported with ETIMEDOUT and counted in
         `Stats.reset`. `stop` returns when the server has ended. In the server's own
         thread (a handler, a signal handler) and in a forked child it returns at
-        once. Any thread may call `stop`, also repeatedly: the smaller timeout holds.
+        once. Any thread may call `stop`, also repeatedly: the smaller times hold.
         Before the start `stop` does nothing.
 
         Args:
             drain_timeout: seconds; None takes the server's `drain_timeout`.
+            linger: seconds before that, in which connections end one by one.
 
         Raises:
+            TypeError, ValueError: an argument is no number of seconds.
             BaseException: the error that ended the server's thread, if any.
             TimeoutError: a handler did not return within a second after the
                 timeout. The server's thread still runs that handler.
         """
-        by = self._plan.stop_time(drain_timeout)
+        lingers = check_linger(linger)
+        by = self._plan.stop_time(drain_timeout, lingers)
         with self._plan.lock:
             engine = self._plan.engine
             if engine is None or engine.thread == FORKED:
                 return
             with contextlib.suppress(RuntimeError):  # the mux is closed already
-                self._plan.drain.ask(by)
+                self._plan.drain.ask(by, lingers)
         if threading.get_ident() == self._thread_id:
             return
         self._wait_until(by)
@@ -383,25 +418,31 @@ def run_until_signal(
     server: Server,
     on_ready: Callable[[Server], Any] | None = None,
     names: list[list[Any]] | None = None,
+    linger: float = 0.0,
 ) -> Stats:
     """Run a server in this thread until SIGINT or SIGTERM, then drain it.
 
-    In the main thread both signals are caught meanwhile. The first drains, the
-    second resets at once, and a third raises KeyboardInterrupt in a handler that
-    does not return. Without a page of its own (`count_in`) the server gets a file of
-    pages, so that other processes can read its figures.
+    In the main thread both signals are caught meanwhile. The first drains, after
+    `linger` seconds if it is SIGTERM; the second resets at once, and a third raises
+    KeyboardInterrupt in a handler that does not return. Without a page of its own
+    (`count_in`) the server gets a file of pages, so that other processes can read its
+    figures.
 
     Args:
         on_ready: called when the server is bound.
         names: the bound addresses at each address of the server, if the server is to
             listen on none: `on_ready` sees to that, by `listen_at`. Else None.
+        linger: seconds.
     """
     claim = object()
     pages: Pages | None = None
 
-    def ask(signals: int, in_users_code: bool) -> None:
+    def ask(number: int, signals: int, in_users_code: bool) -> None:
         engine = server._plan.engine
-        server.stop(0 if signals > 1 else None)
+        if signals > 1:
+            server.stop(0)
+        else:
+            server.stop(linger=linger if number == signal.SIGTERM else 0.0)
         if signals > 2 and (
             in_users_code or (engine is not None and engine.state is DISPATCHING)
         ):
