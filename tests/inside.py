@@ -6,6 +6,7 @@ here, so when something inside moves, this file alone changes.
 """
 
 import contextlib
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -16,6 +17,7 @@ from pymux.cli import talk as conversation
 from pymux.engine import backends, clock, engine, gil, locks, openssl, tls_hello
 from pymux.handlers import current, threads
 from pymux.objects import suspend
+from pymux.server import linger
 from pymux.server import server as servers
 from pymux.values import addresses, endpoint
 from pymux.workers import cpus
@@ -27,6 +29,7 @@ connect_settings = endpoint.connect_settings
 listen_settings = endpoint.listen_settings
 RLock = locks.RLock
 usable_cpus = cpus.usable_cpus
+Linger = linger.Linger
 
 # -- the command line -----------------------------------------------------------------
 
@@ -70,6 +73,15 @@ def on_a_bsd():
 # -- the clock ------------------------------------------------------------------------
 
 shift_clock = clock.shift
+
+
+@contextlib.contextmanager
+def stopped_clock():
+    """For a block: the package's clock shows what `.now` of the given object says."""
+    time = SimpleNamespace(now=1000.0)
+    with mock.patch.object(clock, "now", lambda: time.now):
+        yield time
+
 
 # -- a mux ----------------------------------------------------------------------------
 

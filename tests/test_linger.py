@@ -1,5 +1,6 @@
 """`stop(linger=)`: connections end one by one before the drain."""
 
+import asyncio
 import contextlib
 import threading
 
@@ -7,7 +8,7 @@ import pytest
 
 import pymux
 
-from . import util
+from . import inside, util
 from .clock import settle
 from .serving import upper
 from .stops import stopping
@@ -82,7 +83,8 @@ def test_output_that_is_not_sent_is_sent_first(backend, place):
         util.wait_until(lambda: server.stats().queued)
         with lingering(server):
             assert util.until_end(quiet) == (b"", None)
-            assert server.stats().connections == 1
+            quiet.close()
+            util.wait_until(lambda: server.stats().connections == 1)
             assert util.until_end(slow) == (bytes(size), None)
             slow.close()
 
@@ -143,12 +145,12 @@ def test_a_handler_that_answers_its_goodbye_is_served_on(backend):
     with (
         util.serving(Polite(), backend, framing=LINES) as server,
         util.connect(server.address) as sock,
+        lingering(server),
     ):
-        with lingering(server):
-            assert util.recv_exactly(sock, 6) == b"leave\n"
-            sock.sendall(b"one more\nbye\n")
-            assert util.until_end(sock) == (b"one more\nbye\n", None)
-            sock.close()
+        assert util.recv_exactly(sock, 6) == b"leave\n"
+        sock.sendall(b"one more\nbye\n")
+        assert util.until_end(sock) == (b"one more\nbye\n", None)
+        sock.close()
 
 
 def test_draining_that_raises_ends_its_connection_alone(backend):
@@ -192,7 +194,7 @@ def test_those_that_stay_are_drained_when_the_time_is_over(backend, clock):
         with lingering(server, linger=60.0):
             assert util.recv_exactly(sock, 5) == b"leave"
             clock.advance(59, server)
-            assert not handler.open[0].stopping
+            assert not util.in_server(server, lambda mux: handler.open[0].stopping)
             clock.advance(2, server)
             assert util.until_end(sock) == (b"", None)
             sock.close()
@@ -206,11 +208,11 @@ def test_a_second_stop_ends_the_lingering(backend):
     with (
         util.serving(Stays(), backend) as server,
         util.connect(server.address) as sock,
+        lingering(server),
     ):
-        with lingering(server):
-            assert util.recv_exactly(sock, 5) == b"leave"
-            server.stop()
-            assert util.until_end(sock) == (b"", None)
+        assert util.recv_exactly(sock, 5) == b"leave"
+        server.stop()
+        assert util.until_end(sock) == (b"", None)
 
 
 def test_a_longer_second_stop_changes_nothing(backend):
@@ -221,32 +223,77 @@ def test_a_longer_second_stop_changes_nothing(backend):
             sock.close()
 
 
-def test_turns_are_spread_over_the_time(backend, clock):
-    """More than a hundred a second leave no sooner than their share of the time."""
-    count, seconds = 300, 3000.0
+class Many:
+    """Stands for an engine with connections, and for its handlers."""
+
+    c = counts = None
+
+    def __init__(self, count):
+        self.c = self.counts = self
+        self.listeners = self.outgoing = 0
+        self.connections = count
+        self.count = count
+        self.left = []  # the ids of those that had their turn, in order
+
+    def retire(self):
+        pass
+
+    def accepted(self):
+        return list(range(self.count))
+
+    def not_open(self, ids):
+        return []
+
+    def take_leave(self, ids):
+        return [], ids
+
+    def end_inputs(self, ids, when):
+        self.left += ids
+        return []
+
+    def call_later(self, delay, fn):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "after", "left"),
+    [
+        (3000, 10.0, 1.0, 301),
+        (3000, 10.0, 5.0, 1501),
+        (3000, 10.0, 9.99, 2998),
+        (50, 10.0, 0.2, 21),  # at least 100 a second
+        (50, 10.0, 1.0, 50),
+    ],
+)
+def test_turns_are_spread_evenly(count, seconds, after, left):
+    many = Many(count)
+    with inside.stopped_clock() as time:
+        lots = inside.Linger(many, many)
+        assert lots.step(time.now + seconds)
+        assert len(many.left) == 1
+        begun = time.now
+        while time.now < begun + after:
+            time.now = min(time.now + 0.05, begun + after)
+            assert lots.step(begun + seconds)
+        assert abs(len(many.left) - left) <= 1
+        assert len(set(many.left)) == len(many.left)
+
+
+def order_of_ends(backend, count):
+    """In which order connections end that opened in the order 0, 1, 2, ..."""
     handler = util.Ends()
     with util.serving(handler, backend) as server, contextlib.ExitStack() as stack:
         for _ in range(count):
             stack.enter_context(util.connect(server.address))
         util.wait_until(lambda: len(handler.open) == count)
-        # at least 100 a second: three seconds are enough for these
-        with lingering(server, linger=seconds):
-            util.wait_until(lambda: server.stats().closed == count)
-    assert len({conn.id for conn, _ in handler.ended}) == count
+        with lingering(server):
+            util.wait_until(lambda: len(handler.ended) == count)
+    places = {conn: k for k, conn in enumerate(handler.open)}
+    return tuple(places[conn] for conn, _ in handler.ended)
 
 
 def test_turns_come_in_no_fixed_order(backend):
-    orders = set()
-    for _ in range(2):
-        handler = util.Ends()
-        with util.serving(handler, backend) as server, contextlib.ExitStack() as stack:
-            for _ in range(20):
-                stack.enter_context(util.connect(server.address))
-            util.wait_until(lambda: len(handler.open) == 20)
-            places = {conn: k for k, conn in enumerate(handler.open)}
-            with lingering(server):
-                util.wait_until(lambda: len(handler.ended) == 20)
-        orders.add(tuple(places[conn] for conn, _ in handler.ended))
+    orders = {order_of_ends(backend, 20), order_of_ends(backend, 20)}
     assert len(orders | {tuple(range(20))}) == 3
 
 
@@ -297,9 +344,10 @@ def test_an_object_says_goodbye_in_asyncio(loop):
         server = await pymux.aio.serve(Polite(), LOCAL, framing=LINES)
         conn = await pymux.aio.connect(server.address, framing=LINES)
         assert await conn.recv() == b"welcome"
-        await server.stop(LONG, linger=LONG)
+        ends = asyncio.create_task(server.stop(LONG, linger=LONG))
         assert await conn.recv() == b"goodbye"
         assert await conn.recv() is None
         conn.close()
+        await ends
 
     loop.run(main())
