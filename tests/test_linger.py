@@ -216,11 +216,13 @@ def test_a_second_stop_ends_the_lingering(backend):
 
 
 def test_a_longer_second_stop_changes_nothing(backend):
-    with util.serving(upper, backend) as server, util.connect(server.address) as sock:
-        with stopping(server, LONG):
-            server.stop(LONG, linger=LONG)
-            assert util.until_end(sock) == (b"", None)
-            sock.close()
+    with (
+        util.serving(upper, backend) as server,
+        util.connect(server.address) as sock,
+        stopping(server, LONG),
+    ):
+        server.stop(LONG, linger=LONG)
+        assert util.until_end(sock) == (b"", None)
 
 
 class Many:
