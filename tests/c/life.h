@@ -35,6 +35,10 @@ typedef struct {
     pmx_policy policy;          /* of the other side */
     uint64_t link;              /* see sim_link() */
     int port;                   /* its own, or the mux's that called */
+    buffer header;              /* to be sent first, from `headed` on */
+    size_t headed;
+    int has_no_header;          /* what it sends first is none */
+    size_t first;               /* bytes of the mux's header that it got */
     buffer plan;                /* to be sent, from `planned` on */
     size_t planned;
     buffer wire, heard;         /* over the toy: to be sent, from `wired` on, */
@@ -119,6 +123,7 @@ typedef struct {
     buffer out;                 /* what the blocks point into */
     int wild;                   /* resets, garbage, times that are short */
     int large;
+    int proxied;                /* behind headers of the PROXY protocol */
     int toy;                    /* connections are over toy.h's transport, or 2:
                                    over TLS, with toy_ssl.h's objects */
     int faults;                 /* 1: one is to come; 2: have been */
@@ -148,9 +153,11 @@ extern int life_trace;          /* say what happens, on stderr */
 void live(choices *c, const char *backend);
 
 /* How much longer output may become that the socket has refused. */
+size_t header_slack(void);
 static inline size_t life_slack(void)
 {
-    return life.toy == 2 ? 1000 + toy_ways.flight : life.toy ? 64 : 0;
+    return header_slack() +
+           (life.toy == 2 ? 1000 + toy_ways.flight : life.toy ? 64 : 0);
 }
 
 /* Whether a stop has ended the connection's input, by a drain or alone. */
@@ -165,6 +172,14 @@ void life_open_second(const char *backend, uint64_t size);
 void life_turn_to_other(void);
 void life_moves(void);
 void life_note_faults(void);    /* life.c */
+
+/* life_header.c */
+int headers_trust_all(pmx_mux *mux);
+void header_policy(pmx_policy *p);      /* of a door */
+void header_out(pmx_endpoint *at);
+void header_plan(peer *p);
+int header_sends(peer *p, size_t most); /* 1: something has moved */
+size_t header_got(peer *p, const uint8_t *bytes, size_t size);
 
 /* life_peers.c */
 int peers_act(void);

@@ -40,6 +40,7 @@ void user_listens(void)
     d->policy.max_per_peer = once_in(life.c, 4) ? 1 + choose(life.c, 3) : 0;
     if (life.toy == 2)
         d->policy.max_handshakes = choose(life.c, 3);
+    header_policy(&d->policy);
     d->at = (pmx_endpoint){.host = i ? "::1" : "127.0.0.1"};
     if (i > 1) {
         snprintf(d->path, sizeof d->path, "%s", i == 2 ? "@pymux" : "/pymux");

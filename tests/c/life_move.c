@@ -20,6 +20,10 @@ void life_open_second(const char *backend, uint64_t size)
             pmx_dispose(&life.other.mux);
             error = 1;
         }
+    if (!error && life.proxied && !headers_trust_all(life.other.mux)) {
+        pmx_dispose(&life.other.mux);
+        error = 1;
+    }
     CHECK(!error || life.faults || error == -EMFILE);
     if (error)
         return;

@@ -47,6 +47,7 @@ static void meet_peer(conn *k)
     if (k->peer < 0)
         return;
     peer *p = &life.peers[k->peer];
+    CHECK(!p->has_no_header);
     CHECK(names[0].family == 1 || life.faults ||
           p->port == (int)names[k->outgoing].port);
     p->conn = (int)(k - life.conns);

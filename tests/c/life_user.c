@@ -1,5 +1,4 @@
-/* A life's user: see life.h. What he does is written down, and goes to the
- * mux in blocks of every kind. */
+/* A life's user, whose acts go to the mux in blocks of every kind: see life.h. */
 #ifdef __linux__
 #include "life.h"
 #include "sim.h"
@@ -94,7 +93,6 @@ static int adopt_ours(const door *d, conn *k)
     sim_now.dial = SIM_AT_ONCE;
     int error = sim_connect(fd, &at.is, sizeof at.in)
                     ? 1 : pmx_adopt(life.mux, fd, 0, &k->policy, &k->id);
-    TRACE("a socket to adopt: %d\n", error);
     if (error)
         CHECK(!sim_close(fd));
     return error;
@@ -119,8 +117,10 @@ static void user_connects(void)
     pmx_endpoint at[2] = {life.others[DOORS - 1].at, d->at};
     uint32_t skip = choose(life.c, 2);
     at[skip].source = once_in(life.c, 3) ? "127.0.0.1" : NULL;
+    header_out(&at[skip]);
     int error = d->at.host && once_in(life.c, 4)
-                    ? once_in(life.c, 2) ? adopt_pipe(k) : adopt_ours(d, k)
+                    ? life.proxied || once_in(life.c, 2) ? adopt_pipe(k)
+                                                         : adopt_ours(d, k)
                     : pmx_connect(life.mux, at + skip, 2 - skip, &k->policy,
                                   &k->id);
     if (error) {
