@@ -128,7 +128,7 @@ class NatsTalk:
             "headers": True,
             "echo": False,  # what is published here does not come back
             "lang": "python",
-            "version": "pymux",
+            "version": "1",
             "name": "pymux",
             "protocol": 1,
         }
