@@ -15,7 +15,7 @@ import pytest
 
 import pymux
 
-from . import inside, over_tls, plain_only, util
+from . import inside, over_tls, plain_only, scripted, util
 from .clock import Clock
 from .loops import LOOPS, Loop
 from .processes import soft_limit
@@ -360,3 +360,22 @@ def owing(owed, backend):
         drain_timeout=100,
     ) as server:
         yield server
+
+
+@pytest.fixture(params=["nats", "redis", "redis without hiredis"])
+def broker(request, mux, monkeypatch):
+    """A scripted broker of each kind."""
+    if request.param == "redis":
+        pytest.importorskip("hiredis")
+    elif request.param != "nats":
+        monkeypatch.setitem(sys.modules, "hiredis", None)
+    with scripted.scripted(request.param.split()[0], mux) as broker:
+        yield broker
+
+
+@pytest.fixture
+def member(mux):
+    """A connection that may join, with what its peer gets."""
+    heard = scripted.Heard(mux)
+    with heard.peer:
+        yield heard

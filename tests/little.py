@@ -26,7 +26,7 @@ class Little:
         class Handler(socketserver.BaseRequestHandler):
             def handle(self):
                 with contextlib.suppress(OSError):
-                    little._serve(self.request)
+                    little.serve(self.request)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = False
@@ -57,7 +57,8 @@ class Little:
         """A backplane that leads here."""
         return pymux.Nats(self.address, **options)
 
-    def _serve(self, sock):
+    def serve(self, sock):
+        """Serve a connection, in its thread."""
         if self._context is not None:
             sock = self._context.wrap_socket(sock, server_side=True)
         with sock, sock.makefile("rb") as lines:

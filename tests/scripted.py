@@ -16,6 +16,7 @@ INFO = b'INFO {"version":"2.9.10","headers":true,"max_payload":1048576}\r\n'
 HELLO = b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n"
 LOBBY = b"pymux.lobby"
 OTHER = b"0123456789abcdef"  # a sender
+PAUSE = 1.0  # seconds that a worker waits before it sends what has waited
 
 
 class Scripted:
@@ -275,3 +276,21 @@ class Heard:
         while len(lines := self.lines) < count:
             assert time.monotonic() < deadline, lines
         return lines
+
+
+def joined(broker, member, **options):
+    """A group that its broker has subscribed, and that has asked the others."""
+    room = pymux.Group("lobby", broker.make(**options))
+    room.add(member.conn)
+    broker.greet()
+    assert broker.until_asked() == ([], 0)
+    broker.hears(broker.ping)
+    assert room.connected
+    return room
+
+
+def returned(broker, clock):
+    """The broker is there again, and the pause is over."""
+    broker.greet()
+    broker.hears_nothing()
+    clock.advance(PAUSE, broker.mux)
