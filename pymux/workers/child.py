@@ -20,8 +20,9 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..figures.pages import PageNumber, attach
 from ..objects.listener import Listener
-from ..server.server import Server, listen_at, mux_of, run_until_signal
+from ..server.server import Server, count_in, listen_at, mux_of, run_until_signal
 from ..values.errors import BackendUnavailable
 from ..values.stats import Stats
 from .channel import Channel, Frame
@@ -113,7 +114,10 @@ class Worker:
             if told["main"] is not None:
                 run_main_again(*told["main"])
             made: Task = pickle.loads(task.body)
-            return made.server(), [
+            server = made.server()
+            if told["page"] is not None:
+                count_in(server, attach(PageNumber(*told["page"])))
+            return server, [
                 [tuple(name) if isinstance(name, list) else name for name in names]
                 for names in told["names"]
             ]

@@ -41,26 +41,28 @@ class Process:
         leaving: it was told to stop.
         stopped: a signal like SIGSTOP has stopped it.
         stuck: its handler runs for too long.
+        aborted: it was aborted for that.
         superseded: it is to be replaced even before it is ready.
         by: when it must have become ready, or ended; None: no such time.
         why: its own words on why it could not start; None if it has said none.
         trace: the traceback of that.
         backend: the name of its backend, once it is ready.
         poller: the descriptor of its poller, to see whether it is busy; -1: none.
-        result: its last figures; None until it has told them.
+        ends: how many of its connections ended with each errno; empty until it has
+            told them.
         status: as `os.waitstatus_to_exitcode` tells, once it has ended.
     """
 
     def __init__(self, slot: int, told: dict[str, Any], task: bytes) -> None:
         self.slot = slot
         self.ready = self.leaving = self.superseded = False
-        self.stopped = self.stuck = False
+        self.stopped = self.stuck = self.aborted = False
         self.by: float | None = None
         self.why: str | None = None
         self.trace = ""
         self.poller = -1
         self.backend = ""
-        self.result: tuple[dict[str, Any], dict[int, int]] | None = None
+        self.ends: dict[int, int] = {}
         self.status: int | None = None
         self._stack: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -114,8 +116,8 @@ class Process:
         elif what == "failed":
             self.why, self.trace = map(str, words)
         elif what == "done":
-            figures, ends = words
-            self.result = dict(figures), {int(k): int(n) for k, n in ends}
+            (ends,) = words
+            self.ends = {int(number): int(count) for number, count in ends}
         for fd in frame.fds:
             os.close(fd)
         return str(what)

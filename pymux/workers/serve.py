@@ -18,6 +18,7 @@ from .cpus import usable_cpus
 from .references import Reference, main_of_process, refer, refer_to_maker
 from .sockets import Place, bind_all
 from .supervisor import Ready, Supervisor, check_can_supervise
+from .watchdog import check_can_measure
 
 __all__ = ["LINGER", "serve_with_workers"]
 
@@ -62,6 +63,7 @@ def serve_with_workers(
             "workers again; put that call under: if __name__ == '__main__':"
         )
     check_can_supervise()
+    check_can_measure(value)
     task, settings = _task_of(handler, address, ssl, on_error, setup, options)
     places = bind_all(settings)
     try:

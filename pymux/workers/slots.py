@@ -458,7 +458,7 @@ class Slots:
             if process.by is None or process.by > now:
                 continue
             process.by = None
-            if not process.leaving:
+            if not process.ready:
                 span = self._workers.start_timeout
                 process.why = process.why or f"not ready within {span:g} s"
             else:

@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 from ..engine.notices import tell
 from ..values.stats import Stats
 from ..values.workers import Workers
+from .board import Board
 from .process import Process
 from .slots import Slots
 from .sockets import Place, show_all
+from .watchdog import Watchdog
 
 __all__ = ["Ready", "Supervisor", "check_can_supervise"]
 
@@ -95,9 +97,8 @@ class Supervisor:
         self._heard: list[int] = []  # signals that were not looked at yet
         self._was_first = True
         self._stops_at: float | None = None  # the end of the grace after SIGTERM
-        self._ends: dict[int, int] = {}
-        self._sum: dict[str, int] = {}
-        self._backend = ""
+        self._board = Board(count)
+        self._watchdog = Watchdog(workers, self.slots, self._board, self._selector)
 
     def run(self) -> Stats:
         """Supervise until the end; return the figures of all workers.
@@ -122,9 +123,9 @@ class Supervisor:
                 if self._on_ready is not None:
                     backend = next(iter(slots.processes.values())).backend
                     self._on_ready(Ready(list(self._addresses), backend, self._count))
+            stats = self._board.total()
         if slots.error is not None:
             raise slots.error
-        stats = self._total()
         tell("stopped", "the server at %s has stopped", self._where)
         return stats
 
@@ -137,6 +138,7 @@ class Supervisor:
                     process.note_end(os.waitpid(process.pid, 0)[1])
                 process.close()
         self.slots.close()
+        self._board.close()
 
     # --- signals ----------------------------------------------------------------
 
@@ -199,7 +201,7 @@ class Supervisor:
 
     def _turn(self, woken: socket.socket) -> None:
         """Wait for anything, and do what it asks for."""
-        times = [self.slots.next_time, self._stops_at]
+        times = [self.slots.next_time, self._stops_at, self._watchdog.next_look]
         at = min((one for one in times if one is not None), default=None)
         left = None if at is None else max(0.0, at - time.monotonic())
         for key, _ in self._selector.select(0 if self._heard else left):
@@ -207,6 +209,8 @@ class Supervisor:
                 with contextlib.suppress(BlockingIOError):
                     while len(woken.recv(4096)) == 4096:
                         pass
+            elif key.data is self._watchdog:
+                self._watchdog.wake()
             else:
                 self._hear(key.data)
         while self._heard:
@@ -218,6 +222,7 @@ class Supervisor:
         if self._stops_at is not None and self._stops_at <= time.monotonic():
             self._stop(self._linger)
         self.slots.tick()
+        self._watchdog.tick()
         for process in self.slots.processes.values():
             self._watch(process)
 
@@ -232,7 +237,10 @@ class Supervisor:
             self._selector.modify(control, events, process)
 
     def _spawn(self, slot: int) -> Process:
-        process = Process(slot, self._told, self._task)
+        number = self._board.page(slot)
+        process = Process(slot, {**self._told, "page": number}, self._task)
+        self._board.owns(process.pid, number)
+        self._watchdog.wake()
         self._selector.register(process.control, selectors.EVENT_READ, process)
         return process
 
@@ -296,29 +304,8 @@ class Supervisor:
             self._selector.unregister(process.control)
         self._hear(process)  # its last words
         process.note_end(status)
-        self._add(process)
+        self._watchdog.wake()
+        self._board.bury(process.pid, process.backend, process.ends)
         self.slots.ended(process)
         process.close()
         return True
-
-    # --- figures ------------------------------------------------------------------
-
-    def _add(self, process: Process) -> None:
-        if process.result is None:
-            return
-        figures, ends = process.result
-        self._backend = str(figures.pop("backend", ""))
-        for name, count in figures.items():
-            self._sum[name] = self._sum.get(name, 0) + int(count)
-        for number, count in ends.items():
-            self._ends[number] = self._ends.get(number, 0) + count
-
-    def _total(self) -> Stats:
-        known = {
-            name: count
-            for name, count in self._sum.items()
-            if name in Stats.__dataclass_fields__
-        }
-        stats = Stats(self._backend, **known)
-        stats.ends = dict(self._ends)
-        return stats

@@ -1,0 +1,121 @@
+"""Looks after workers: stuck handlers, memory.
+
+While any worker is busy, their pages are read every LOOK seconds. When all are idle,
+the supervisor sleeps until one of their pollers has something: it watches them by
+descriptors of its own, so no worker has to tell. A stopped or stuck worker is covered
+by a neighbour after STUCK seconds, and aborted after `Workers.watchdog`.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..engine.notices import tell
+from ..values.workers import Workers
+from .board import Board
+from .process import Process
+from .slots import Slots
+
+__all__ = ["Watchdog", "check_can_measure"]
+
+LOOK = 0.5  # seconds between two looks
+STUCK = 1.0  # seconds in a handler after which a neighbour accepts
+DUMP = 2.0  # seconds that an aborted worker has to write its stack
+PROC = Path("/proc")
+
+
+def check_can_measure(workers: Workers) -> None:
+    """Raise OSError for `max_memory` where the system does not tell it."""
+    if workers.max_memory is not None and not (PROC / "self/statm").exists():
+        raise OSError(f"max_memory needs /proc, which {sys.platform} does not have")
+
+
+class Watchdog:
+    """Looks after the workers of some slots.
+
+    Args:
+        selector: the supervisor's; what wakes the watchdog has this object as data.
+
+    Attributes:
+        next_look: when to look; None while every worker is idle.
+    """
+
+    def __init__(
+        self, workers: Workers, slots: Slots, board: Board, selector: Any
+    ) -> None:
+        self._workers = workers
+        self._slots = slots
+        self._board = board
+        self._selector = selector
+        self._watched: list[int] = []
+        self.next_look: float | None = time.monotonic() + LOOK
+
+    def wake(self) -> None:
+        """A worker has become busy, or there are others: look soon."""
+        for number in self._watched:
+            self._selector.unregister(number)
+        self._watched.clear()
+        if self.next_look is None:
+            self.next_look = time.monotonic() + LOOK
+
+    def tick(self) -> None:
+        """Look, if it is time."""
+        if self.next_look is None or self.next_look > time.monotonic():
+            return
+        self.next_look = time.monotonic() + LOOK
+        pages = self._board.processes()
+        ready = [one for one in self._slots.processes.values() if one.ready]
+        idle = not self._slots.first
+        for process in ready:
+            page = pages.get(process.pid)
+            if page is None:
+                continue
+            busy = float(page["in_handler"])
+            self._judge(process, busy)
+            if busy or page["since_turn"] < 2 * LOOK:
+                idle = False
+        idle = idle and len(ready) == len(self._slots.processes)
+        if idle and all(process.poller >= 0 for process in ready):
+            self._sleep(ready)
+
+    def _sleep(self, idle: list[Process]) -> None:
+        """Look again when one of these workers has something to do."""
+        self.next_look = None
+        for process in idle:
+            self._selector.register(process.poller, selectors.EVENT_READ, self)
+            self._watched.append(process.poller)
+
+    def _judge(self, process: Process, busy: float) -> None:
+        """Cover, abort or replace a worker that needs it."""
+        stuck = busy > STUCK
+        if stuck != process.stuck:
+            process.stuck = stuck
+            self._slots.cover()
+        limit = self._workers.watchdog
+        if limit is not None and busy > limit and not process.aborted:
+            process.aborted = True
+            text = "%s: its handler has run for %.1f s; it is aborted"
+            tell("worker_died", text, process, busy)
+            process.kill(signal.SIGABRT)
+            process.by = time.monotonic() + DUMP
+        most = self._workers.max_memory
+        if most is not None and not process.leaving:
+            size = _resident(process.pid)
+            slot = self._slots.all[process.slot]
+            if size > most and slot.worker is process:
+                self._slots.renew(slot, f"it has {size} bytes of memory")
+
+
+def _resident(pid: int) -> int:
+    """Return the bytes of memory that a process has; 0 if it is gone."""
+    try:
+        pages = int((PROC / str(pid) / "statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
