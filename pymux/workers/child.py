@@ -185,9 +185,7 @@ class Worker:
         sock = self._control.sock
         with contextlib.suppress(OSError):
             sock.settimeout(LAST_WORD)
-            self._control.send(
-                "done", dataclasses.asdict(stats), list(stats.ends.items())
-            )
+            self._control.send("done", list(stats.ends.items()))
 
 
 class _Borrowed:
