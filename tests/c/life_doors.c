@@ -93,6 +93,8 @@ static void user_ends_inputs(void)
 void look_at_doors(void)
 {
     pmx_address name;
+    if (life.half)
+        return;
     for (int i = 0; i < DOORS; i++)
         if (life.doors[i].id &&
             pmx_listener_address(life.mux, life.doors[i].id, &name))
