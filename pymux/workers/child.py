@@ -179,7 +179,7 @@ class Worker:
         for slot in list(self._listeners):
             for listener in self._listeners.pop(slot):
                 listener.close()
-        self._server.stop(drain_timeout)
+        self._server.stop(drain_timeout, linger=linger)
 
     def _say_last(self, stats: Stats) -> None:
         sock = self._control.sock
