@@ -68,11 +68,15 @@ class Slot:
         self.old_at: float | None = None
 
     @property
+    def accepts(self) -> bool:
+        """Whether the slot's worker accepts connections."""
+        one = self.worker
+        return self.listening and one is not None and not (one.stopped or one.stuck)
+
+    @property
     def needs_cover(self) -> bool:
         """Whether nobody accepts from the slot's own sockets."""
-        if not self.socks or not self.listening:
-            return False
-        return self.worker is None or self.worker.stopped or self.worker.stuck
+        return bool(self.socks) and self.listening and not self.accepts
 
 
 class Slots:
@@ -345,14 +349,7 @@ class Slots:
         """Let neighbours listen for slots whose worker does not, and only there."""
         if self.first or self.stopping:
             return
-        helpers = [
-            slot.worker
-            for slot in self.all
-            if slot.worker is not None
-            and not slot.needs_cover
-            and not slot.worker.stopped
-            and not slot.worker.stuck
-        ]
+        helpers = [slot.worker for slot in self.all if slot.accepts and slot.worker]
         for slot in self.all:
             if not slot.needs_cover:
                 if slot.cover is not None:

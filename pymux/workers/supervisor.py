@@ -15,15 +15,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..engine.notices import tell
+from ..values.addresses import Address
 from ..values.stats import Stats
 from ..values.workers import Workers
 from .board import Board
 from .process import Process
 from .slots import Slots
 from .sockets import Place, show_all
+from .status import Answer, Status, http
 from .watchdog import Watchdog
 
 __all__ = ["Ready", "Supervisor", "check_can_supervise"]
@@ -98,6 +101,7 @@ class Supervisor:
         self._was_first = True
         self._stops_at: float | None = None  # the end of the grace after SIGTERM
         self._board = Board(count)
+        self._status: Status | None = None
         self._watchdog = Watchdog(workers, self.slots, self._board, self._selector)
 
     def run(self) -> Stats:
@@ -109,19 +113,24 @@ class Supervisor:
         """
         slots = self.slots
         with self._signals() as woken, contextlib.ExitStack() as stack:
-            self._selector.register(woken, selectors.EVENT_READ, None)
+            self._selector.register(
+                woken, selectors.EVENT_READ, lambda _: _read_all(woken)
+            )
             stack.callback(self._selector.close)
             stack.callback(self._end)
+            self._status = Status(self._selector, self._answers())
+            stack.callback(self._status.close)
             slots.begin(self._count)
             while not slots.over:
-                self._turn(woken)
+                self._turn()
                 if slots.first or not self._was_first or slots.error is not None:
                     continue
                 self._was_first = False
                 text = "listening on %s with %d workers"
                 tell("listening", text, self._where, len(slots.all))
                 if self._on_ready is not None:
-                    backend = next(iter(slots.processes.values())).backend
+                    backends = [one.backend for one in slots.processes.values()]
+                    backend = max(backends, default="")  # all have the same
                     self._on_ready(Ready(list(self._addresses), backend, self._count))
             stats = self._board.total()
         if slots.error is not None:
@@ -139,6 +148,24 @@ class Supervisor:
                 process.close()
         self.slots.close()
         self._board.close()
+
+    # --- what others ask ----------------------------------------------------------
+
+    def _answers(self) -> list[tuple[Address, Answer]]:
+        answers: list[tuple[Address, Answer]] = []
+        if self._workers.health is not None:
+            answers.append((self._workers.health, self._say_health))
+        return answers
+
+    def _say_health(self, http_asked: bool) -> bytes:
+        slots = self.slots
+        stops = slots.stopping or self._stops_at is not None
+        ready = not stops and any(slot.accepts for slot in slots.all)
+        if http_asked:
+            status = "200 OK" if ready else "503 Service Unavailable"
+            word = "ready" if ready else "stopping" if stops else "not ready"
+            return http(status, "text/plain", word + "\n")
+        return b"up ready\n" if ready else b"drain\n" if stops else b"down\n"
 
     # --- signals ----------------------------------------------------------------
 
@@ -199,20 +226,17 @@ class Supervisor:
 
     # --- the loop -----------------------------------------------------------------
 
-    def _turn(self, woken: socket.socket) -> None:
+    def _turn(self) -> None:
         """Wait for anything, and do what it asks for."""
         times = [self.slots.next_time, self._stops_at, self._watchdog.next_look]
+        if self._status is not None:
+            times.append(self._status.next_time)
         at = min((one for one in times if one is not None), default=None)
         left = None if at is None else max(0.0, at - time.monotonic())
-        for key, _ in self._selector.select(0 if self._heard else left):
-            if key.data is None:
-                with contextlib.suppress(BlockingIOError):
-                    while len(woken.recv(4096)) == 4096:
-                        pass
-            elif key.data is self._watchdog:
-                self._watchdog.wake()
-            else:
-                self._hear(key.data)
+        for key, events in self._selector.select(0 if self._heard else left):
+            # Another one may have unregistered it, and closed its descriptor.
+            if self._selector.get_map().get(key.fd) is key:
+                key.data(events)
         while self._heard:
             number = self._heard.pop(0)
             if number == signal.SIGCHLD:
@@ -223,6 +247,8 @@ class Supervisor:
             self._stop(self._linger)
         self.slots.tick()
         self._watchdog.tick()
+        if self._status is not None:
+            self._status.tick()
         for process in self.slots.processes.values():
             self._watch(process)
 
@@ -234,17 +260,19 @@ class Supervisor:
             events |= selectors.EVENT_WRITE
         key = self._selector.get_map().get(control.fileno())
         if key is not None and key.events != events:
-            self._selector.modify(control, events, process)
+            self._selector.modify(control, events, key.data)
 
     def _spawn(self, slot: int) -> Process:
         number = self._board.page(slot)
         process = Process(slot, {**self._told, "page": number}, self._task)
         self._board.owns(process.pid, number)
         self._watchdog.wake()
-        self._selector.register(process.control, selectors.EVENT_READ, process)
+        self._selector.register(
+            process.control, selectors.EVENT_READ, partial(self._hear, process)
+        )
         return process
 
-    def _hear(self, process: Process) -> None:
+    def _hear(self, process: Process, events: int = 0) -> None:
         """Take in what a worker says."""
         control = process.control
         control.flush()
@@ -309,3 +337,9 @@ class Supervisor:
         self.slots.ended(process)
         process.close()
         return True
+
+
+def _read_all(sock: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while len(sock.recv(4096)) == 4096:
+            pass

@@ -40,7 +40,7 @@ class Watchdog:
     """Looks after the workers of some slots.
 
     Args:
-        selector: the supervisor's; what wakes the watchdog has this object as data.
+        selector: the supervisor's; its data are functions to call with the events.
 
     Attributes:
         next_look: when to look; None while every worker is idle.
@@ -56,7 +56,7 @@ class Watchdog:
         self._watched: list[int] = []
         self.next_look: float | None = time.monotonic() + LOOK
 
-    def wake(self) -> None:
+    def wake(self, events: int = 0) -> None:
         """A worker has become busy, or there are others: look soon."""
         for number in self._watched:
             self._selector.unregister(number)
@@ -88,7 +88,7 @@ class Watchdog:
         """Look again when one of these workers has something to do."""
         self.next_look = None
         for process in idle:
-            self._selector.register(process.poller, selectors.EVENT_READ, self)
+            self._selector.register(process.poller, selectors.EVENT_READ, self.wake)
             self._watched.append(process.poller)
 
     def _judge(self, process: Process, busy: float) -> None:
