@@ -3,6 +3,7 @@
 #ifndef PMX_TURN_H
 #define PMX_TURN_H
 
+#include "moving.h"
 #include "state.h"
 
 /* wait.c: until when, and what the poller reports */
