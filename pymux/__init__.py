@@ -20,6 +20,7 @@ Names
     Mux, Listener, Timer, Watch
                           for a loop of your own: listen, connect, harvest
     Batch                 one harvest: messages as rows and as columns
+    Detached              a connection that has left its mux, for another one
     Later                 its answers, where another thread gives them later
     Connection            send, close, pause; one object for the whole life
     Raw, Lines, LengthPrefix, Varint, Fixed, Scanner, Splitter
@@ -109,6 +110,7 @@ from .selector import Selector
 from .server.server import Server
 from .values.addresses import Address
 from .values.credentials import Credentials
+from .values.detached import Detached
 from .values.endpoint import Endpoint
 from .values.errors import BackendUnavailable, Cancelled, ConnectionClosed
 from .values.framing import (
@@ -139,6 +141,7 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "Credentials",
+    "Detached",
     "Endpoint",
     "Event",
     "Fixed",

@@ -26,6 +26,7 @@ NAMES = [
     "Splitter",
     "Limits",
     "Credentials",
+    "Detached",
     "Endpoint",
     "Workers",
     "Group",

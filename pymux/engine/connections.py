@@ -72,6 +72,8 @@ class Connections(Turns):
         causes: exceptions that ended connections, by id.
         opening: ids of outgoing connections that have not opened yet.
         listening: the service number and the limits of listeners, by id.
+        stays: ids of connections that must not move to another mux, unless their
+            handler has `taken`: members of a group.
         serving: the service of the last batch.
         debts: answers that are owed to connections, once there have been any.
         rooms: connections that are in groups; `stays` are their ids.
@@ -94,6 +96,7 @@ class Connections(Turns):
         self.opening: set[int] = set()
         self.listening: dict[int, tuple[int, dict[str, int]]] = {}
         self.serving = self.services[0]
+        self.stays: set[int] = set()
         self.unused: list[int] = []
         self.splitting: Splitting | None = None
         self.debts: Debts | None = None

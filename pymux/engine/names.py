@@ -11,7 +11,7 @@ from .structs import from_core
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["names_of", "pack_names", "unpack_names"]
+__all__ = ["kept_names_of", "names_of", "pack_names", "unpack_names"]
 
 BOTH = 2 * ffi.sizeof("pmx_address")
 
@@ -29,6 +29,15 @@ def names_of(engine: Engine, id: int) -> tuple[Any, Any]:
     if error < 0:
         return "", ""
     return from_core(pair[0]), from_core(pair[1])
+
+
+def kept_names_of(engine: Engine, id: int) -> Any:
+    """Return the same as `pack_names` does, of a connection that is open."""
+    pair = ffi.new("pmx_address[2]")
+    error = lib.pmx_addresses(engine.c, id, pair)
+    if error == BUSY:
+        raise RuntimeError("another thread is inside this connection's mux")
+    return ("", "") if error < 0 else pack_names(pair)
 
 
 def pack_names(names: Any) -> Any:

@@ -20,6 +20,8 @@ shortage    WARNING    accepting pauses for lack of descriptors or memory
 broker      WARNING    the broker of a backplane is away, or has refused something
 joined      INFO       a mux has joined the broker of a backplane
 slow        WARNING    a handler took longer than `slow_handler`
+moved       WARNING    output was refused for a connection that has moved to another
+                       process, or a connection that could not move stays
 raised      ERROR      a handler, or on_error, has raised
 worker      INFO       a worker serves, or is replaced
 worker_died ERROR      a worker has ended, or does not go on
@@ -57,6 +59,7 @@ LEVELS = {
     "broker": logging.WARNING,
     "joined": logging.INFO,
     "slow": logging.WARNING,
+    "moved": logging.WARNING,
     "raised": logging.ERROR,
     "worker": logging.INFO,
     "worker_died": logging.ERROR,

@@ -39,6 +39,7 @@ __all__ = [
     "endpoints",
     "endpoints_to",
     "fill_framing",
+    "framing_from",
     "from_core",
     "policy",
     "policy_of",
@@ -204,9 +205,10 @@ def fill_framing(c: Any, framing: Framing | None) -> None:
         check_framing(framing)
 
 
-def reply_framing_of(rules: Any) -> Framing:
-    """Return the framing of what a `pmx_policy` sends, as far as it limits replies."""
-    c = rules.replies if rules.replies.other else rules.framing
+def framing_from(c: Any) -> Framing:
+    """Return the framing of a `pmx_framing`; Raw of a function of the caller's."""
+    if c.kind == lib.PMX_LINES:
+        return Lines(ffi.buffer(c.delimiter, c.width)[:], c.max_size)
     if c.kind == lib.PMX_FIXED:
         return Fixed(c.max_size)
     if c.kind == lib.PMX_PREFIX:
@@ -221,6 +223,11 @@ def reply_framing_of(rules: Any) -> Framing:
     if c.kind == lib.PMX_VARINT:
         return Varint(c.max_size, offset=c.offset, keep_head=bool(c.keep_head))
     return Raw()
+
+
+def reply_framing_of(rules: Any) -> Framing:
+    """Return the framing of what a `pmx_policy` sends."""
+    return framing_from(rules.replies if rules.replies.other else rules.framing)
 
 
 def frame_of(c: Any, message: Any) -> bytes:

@@ -14,7 +14,7 @@ from ..values.addresses import format_address
 from ..values.checks import duration
 from ..values.credentials import Credentials
 from ..values.errors import no_copy
-from .status import CLOSED, GONE, OPEN, SEND_ENDED, fail, refusal
+from .status import CLOSED, GONE, MOVED, OPEN, SEND_ENDED, fail, refusal
 from .suspend import suspend, suspending
 from .switch import switch_framing
 from .tls import TlsView, view_of
@@ -99,8 +99,8 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """True if this side closed the connection, or its end was reported."""
-        return self._status == CLOSED or self._status == GONE
+        """True if this side closed the connection, it left, or its end was reported."""
+        return self._status in (CLOSED, GONE, MOVED)
 
     @property
     def peer(self) -> Any:

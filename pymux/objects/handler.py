@@ -25,9 +25,11 @@ __all__ = [
     "FunctionHandler",
     "Handler",
     "HandlerOf",
+    "Leaves",
     "Opened",
     "Received",
     "ReceivedBatch",
+    "Takes",
 ]
 
 C_contra = TypeVar("C_contra", contravariant=True)
@@ -94,6 +96,18 @@ class Closed(Protocol[C_contra]):
     def closed(self, conn: C_contra, error: OSError | None, /) -> None: ...
 
 
+class Leaves(Protocol[C_contra]):
+    """An object with the method `leaving`."""
+
+    def leaving(self, conn: C_contra, /) -> Buffer | None: ...
+
+
+class Takes(Protocol[C_contra]):
+    """An object with the method `taken`."""
+
+    def taken(self, conn: C_contra, state: bytes | None, /) -> None: ...
+
+
 HandlerOf = (
     FunctionHandler[C_contra]
     | CoroutineHandler[C_contra]
@@ -105,6 +119,8 @@ HandlerOf = (
     | Drained[C_contra]
     | Draining[C_contra]
     | Closed[C_contra]
+    | Leaves[C_contra]
+    | Takes[C_contra]
 )
 """A handler of connections of a class: those of `pymux.aio` have one of their own."""
 
