@@ -90,6 +90,20 @@ static uint32_t state_of(const pmx__conn *c)
            (c->rules->first ? PMX_WAS_SWITCHED : 0u);
 }
 
+uint32_t pmx__do_connections(const pmx_mux *mux, uint32_t *at, uint64_t *ids,
+                             uint32_t room)
+{
+    uint32_t count = 0, slot = *at;
+    for (; slot < mux->slots && count < room; slot++) {
+        const pmx__conn *c = pmx__slot(mux, slot);
+        if (c->generation & 1 && c->flags & PMX__COUNTED &&
+            !(c->flags & (PMX__DONE | PMX__OUTGOING)))
+            ids[count++] = pmx__id(slot, c);
+    }
+    *at = slot < mux->slots ? slot : 0;
+    return count;
+}
+
 int pmx__do_held(pmx_mux *mux, uint64_t id, pmx_moving *m)
 {
     const pmx__conn *c = pmx__find(mux, id);

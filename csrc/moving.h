@@ -28,6 +28,10 @@ typedef struct {
     pmx_address peer;           /* the path: until the next call with this mux */
 } pmx_moving;
 
+/* The ids of open connections that are not outgoing, from slot *at on: how many
+ * there are, at most `room`; *at is then where to go on, and 0 behind the last. */
+int64_t pmx_connections(pmx_mux *mux, uint32_t *at, uint64_t *ids,
+                        uint32_t room);
 /* What the connection would take along; input and output are left NULL.
  * -EAGAIN: it cannot move now, since something of it is to be reported, sent or
  * answered. -ENOTSUP: it will not: its end is on the way, it is outgoing, it is

@@ -73,6 +73,8 @@ int pmx__do_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
                   const pmx_policy *policy, uint64_t *id);
 
 /* move.c: connections that leave for another mux, and arrive */
+uint32_t pmx__do_connections(const pmx_mux *mux, uint32_t *at, uint64_t *ids,
+                             uint32_t room);
 int pmx__do_held(pmx_mux *mux, uint64_t id, pmx_moving *moving);
 int64_t pmx__do_detach(pmx_mux *mux, uint64_t id, void *input, void *output);
 int pmx__do_attach(pmx_mux *mux, int64_t number, uint64_t listener,

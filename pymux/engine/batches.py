@@ -40,6 +40,7 @@ class Batches(Stops):
         guests: tasks that wait for output of another task's connection, by its buffer.
         aware: tasks that know that their connection has ended: they were told so.
         late: expired timeouts of coroutines, raised once the batch is dispatched.
+        between: called by a server after each dispatch.
     """
 
     batch: Any
@@ -56,6 +57,7 @@ class Batches(Stops):
         self.given: Any = None
         self.handlers: Any = None
         self.late: list[Any] = []
+        self.between: list[Callable[[], None]] = []
         self.dialled: dict[Any, list[Any]] = {}
         self.nurseries: dict[Any, Any] = {}
         self.guests: dict[Any, list[Any]] = {}

@@ -231,6 +231,7 @@ class Engine(Batches):
             self.watches.clear()
             self.ready.clear()
             self.late.clear()
+            self.between.clear()
             if self.tls is not None:
                 self.tls.forget_all()
                 self.tls = None

@@ -14,11 +14,21 @@ from .structs import framing_from
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["LATER", "NEVER", "attach", "detach", "held", "was_shut"]
+__all__ = ["LATER", "NEVER", "accepted", "attach", "detach", "held", "was_shut"]
 
 LATER = -errno.EAGAIN
 NEVER = -errno.ENOTSUP
 SWITCHED = lib.PMX_WAS_SWITCHED
+
+
+def accepted(engine: Engine) -> list[int]:
+    """Return the ids of all open connections but outgoing ones."""
+    room = int(engine.counts.connections)
+    at, ids = ffi.new("uint32_t *"), ffi.new("uint64_t[]", room + 1)
+    count = int(lib.pmx_connections(engine.c, at, ids, room + 1))
+    if count < 0:
+        raise busy()
+    return list(ids[0:count])
 
 
 def held(engine: Engine, id: int) -> tuple[int, Any]:
@@ -75,7 +85,9 @@ def detach(
     return detached
 
 
-def attach(engine: Engine, detached: Detached, listener: int, policy: Any) -> int:
+def attach(
+    engine: Engine, detached: Detached, listener: int, policy: Any = None
+) -> int:
     """Make a connection of it; return the id. The socket is then the core's.
 
     Args:
@@ -101,6 +113,7 @@ def attach(engine: Engine, detached: Detached, listener: int, policy: Any) -> in
         _unpack_framing(record.framings, 1, m.replies)
     id_ = ffi.new("uint64_t *")
     try:
+        policy = ffi.NULL if policy is None else policy
         error = lib.pmx_attach(engine.c, detached.fileno(), listener, policy, m, id_)
     finally:  # in the same step, also if a signal handler raises
         if id_[0]:

@@ -176,7 +176,7 @@ class Adopts(MuxBase):
         if why is not None:
             raise ValueError(f"{why}: {detached!r} cannot be adopted")
         state = detached.state
-        conn = put_in(engine, detached, 0, rules, framings)
+        conn = put_in(engine, detached, 0, number, rules, framings)
         tell_taken(engine, conn, state)
         return conn
 

@@ -164,6 +164,9 @@ class Dispatcher:
     def taken(self, conn: Connection, state: bytes | None) -> None:
         """Give the handler a connection that has come from another mux."""
 
+    def lost(self, conn: Connection, error: OSError) -> None:
+        """Report that a connection has ended while it moved."""
+
     def needs_no_state(self, state: bytes | None) -> str | None:
         """Return what `refuses` returns for a handler without `taken`."""
         if state is None:

@@ -24,10 +24,18 @@ from .base import LATER, STAYS, Leaving
 if TYPE_CHECKING:
     from ..engine.engine import Engine
 
-__all__ = ["put_back", "put_in", "refusal_of", "take_out", "tell_taken"]
+__all__ = [
+    "drop",
+    "put_back",
+    "put_in",
+    "refusal_of",
+    "take_out",
+    "tell_lost",
+    "tell_taken",
+]
 
 
-def _nowhere(listener: int) -> int:
+def _nowhere(listener: int) -> int | None:
     return -1
 
 
@@ -47,12 +55,15 @@ def _dispatching(engine: Engine, service: ServiceState) -> Iterator[None]:
 
 
 def take_out(
-    engine: Engine, conn: Connection, endpoint_of: Callable[[int], int] = _nowhere
+    engine: Engine,
+    conn: Connection,
+    endpoint_of: Callable[[int], int | None] = _nowhere,
 ) -> Detached | Leaving:
     """Take a connection out of its mux, between a dispatch and the next harvest.
 
     Args:
-        endpoint_of: returns the number of the endpoint of a listener of the core's.
+        endpoint_of: returns the number of the endpoint of a listener of the core's;
+            None: the connection stays.
 
     Returns:
         The connection, or why it did not leave.
@@ -62,6 +73,9 @@ def take_out(
     error, held = moving.held(engine, conn.id)
     if error:
         return LATER if error == moving.LATER else STAYS
+    endpoint = endpoint_of(int(held.listener))
+    if endpoint is None:
+        return STAYS
     rules = engine.policy_of(conn.id)
     service = engine.services[rules.service]
     form: Any = service.dispatcher
@@ -78,9 +92,7 @@ def take_out(
             if error:
                 return LATER
     keep_names(conn)
-    detached = moving.detach(
-        engine, conn.id, held, endpoint_of(int(held.listener)), state
-    )
+    detached = moving.detach(engine, conn.id, held, endpoint, state)
     mark_moved(conn)
     engine.forget([conn])
     engine.release_service(service, 1)
@@ -98,20 +110,22 @@ def put_in(
     engine: Engine,
     detached: Detached,
     listener: int,
-    rules: Any,
+    number: int,
+    rules: Any = None,
     framings: Framings | None = None,
 ) -> Connection:
     """Make a connection of what was detached; its handler is not told yet.
 
     Args:
         listener: a listener of the core's, whose policy the connection has; or 0.
-        rules: a `pmx_policy`: with listener 0 the connection's, else of its service.
-        framings: of `rules`, if the service may not know them.
+        number: of the service of that policy.
+        rules: with listener 0 the `pmx_policy` of the connection.
+        framings: with listener 0 those of `rules`.
 
     Raises:
         OSError: the core refuses it.
     """
-    service = engine.services[rules.service]
+    service = engine.services[number]
     state = detached.state
     service.dialled += 1
     try:
@@ -146,6 +160,17 @@ def put_back(
         mark_half_closed(conn)
 
 
+def drop(engine: Engine, conn: Connection) -> None:
+    """Take out a connection that has come, and that another process keeps."""
+    error, held = moving.held(engine, conn.id)
+    if error:
+        conn.abort()
+        return
+    with moving.detach(engine, conn.id, held, -1, None):
+        mark_moved(conn)
+        engine.forget([conn])
+
+
 def tell_taken(engine: Engine, conn: Connection, state: bytes | None) -> None:
     """Call `taken` of the connection's handler, if it has that."""
     rules = engine.policy_of(conn.id)
@@ -156,3 +181,13 @@ def tell_taken(engine: Engine, conn: Connection, state: bytes | None) -> None:
     if form is not None:
         with _dispatching(engine, service):
             form.taken(conn, state)
+
+
+def tell_lost(
+    engine: Engine, service: ServiceState, conn: Connection, error: OSError
+) -> None:
+    """Report the end of a connection that has left and that no mux could take."""
+    form: Any = service.dispatcher
+    if form is not None:
+        with _dispatching(engine, service):
+            form.lost(conn, error)

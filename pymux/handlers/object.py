@@ -183,6 +183,11 @@ class ObjectDispatcher(Dispatcher):
         if self.take:
             self.call(conn, self.take, conn, state)
 
+    def lost(self, conn: Connection, error: OSError) -> None:
+        """Call `closed`."""
+        if self.closed:
+            self.call(conn, self.closed, conn, error)
+
     # --- calling ----------------------------------------------------------
 
     def call(self, conn: Connection, method: Callable[..., Any], *args: Any) -> None:

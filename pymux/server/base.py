@@ -16,7 +16,7 @@ from ..handlers.base import OnError
 from ..mux import Mux
 from ..objects.base import engine_of
 from ..objects.handler import HandlerOf
-from ..objects.listener import Listener, listen_on_all
+from ..objects.listener import Listener, id_of, listen_on_all
 from ..service import Place, Service
 from ..values.checks import check_batch, duration
 from ..values.endpoint import Listenable, Listenables, ListenOptions
@@ -25,7 +25,7 @@ from ..values.tls import SSLContext, check_new_context
 from .drain import Drain, stop_time
 from .notices import stopping_of
 
-__all__ = ["ARENA_SIZE", "DEFAULT_ADDRESS", "MAX_MESSAGES", "BaseServer", "Plan"]
+__all__ = ["ARENA_SIZE", "DEFAULT_ADDRESS", "MAX_MESSAGES", "BaseServer", "Plan", "plan_of"]
 
 DEFAULT_ADDRESS = ("127.0.0.1", 8093)
 ARENA_SIZE = 262144  # bytes
@@ -43,6 +43,8 @@ class Plan:
         engine: None until the server is bound; `bind` sets this last.
         mux, handlers, drain, addresses, listeners: parts of the bound server.
         places: how to listen at each address, where `bind` has not listened.
+        numbers: the number of the address of each listener of the core's, by its id;
+            kept when the listener has closed.
         handler_names: the name of the handler of each address.
         bound: all (address, name of the handler); "localhost" has two addresses.
         claim: names the call that bound the server; that call closes the mux if the
@@ -86,6 +88,7 @@ class Plan:
         self.addresses: list[Any] = []
         self.listeners: list[Listener] = []
         self.places: list[Place] = []
+        self.numbers: dict[int, int] = {}
         self.bound: list[tuple[Any, str]] = []
         self.handler_names: list[str] = self._service.handler_names
 
@@ -120,6 +123,8 @@ class Plan:
                 if names is None:
                     self.listeners = self._service.open(mux)
                     names = [listener.addresses for listener in self.listeners]
+                    for number, listener in enumerate(self.listeners):
+                        self.numbers[id_of(listener)] = number
                 else:
                     self.places = self._service.prepare(engine)
                     self.handlers.begin([0, *(number for _, number, _ in self.places)])
@@ -148,7 +153,17 @@ class Plan:
         settings, service, half_open = self.places[number]
         place = replace(settings, address=sock), service, half_open
         (listener,) = listen_on_all(self.engine, [place])
+        self.numbers[id_of(listener)] = number
         return listener
+
+    def listener_at(self, number: int) -> int:
+        """Return the core's id of an open listener at the address with that number;
+        0: there is none. The mux's thread calls this."""
+        assert self.engine is not None
+        for id in self.engine.listening:
+            if self.numbers.get(id) == number:
+                return id
+        return 0
 
     @property
     def ssl(self) -> SSLContext | None:
@@ -243,3 +258,8 @@ class BaseServer:
             if plan.engine is None:
                 return Stats(plan.backend or "")
             return plan.engine.stats()
+
+
+def plan_of(server: BaseServer) -> Plan:
+    """Return the plan of a server."""
+    return server._plan

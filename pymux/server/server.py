@@ -254,6 +254,8 @@ class Server(BaseServer):
                     engine.serve(None)
                     if engine.thread == FORKED:  # this is a handler's forked child
                         break
+                    for call in list(engine.between) if engine.between else ():
+                        call()
             except BaseException as error:
                 cause = error
                 raise

@@ -239,7 +239,7 @@ class Detached:
         if record.saved is self.state:
             return record
         last = record.input, record.output, record.proxy
-        return Record(*record[:10], self.state, *last)  # type: ignore[arg-type]
+        return Record(*record[:10], self.state, *last)
 
     def pack(self) -> bytes:
         """Return everything but the descriptor, as bytes for `unpack`.

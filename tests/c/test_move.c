@@ -268,6 +268,35 @@ static void who_cannot_move_stays(void)
     world_end(&new);
 }
 
+static void the_connections_of_a_mux_are_listed(void)
+{
+    pmx_sock peers[5];
+    uint64_t ids[5], out, found[3];
+    uint32_t at = 0;
+    pmx_policy p = raw();
+    begin(&p);
+    EQUAL(pmx_connections(old.mux, &at, found, 3), 0);
+    for (int k = 0; k < 5; k++)
+        ids[k] = meet(&old, &peers[k]);
+    EQUAL(pmx_connect(old.mux,
+                      &(pmx_endpoint){.host = "127.0.0.1", .port = old.port},
+                      1, &p, &out), 0);
+    do_op(&old, ids[1], PMX_ABORT);
+    turn(&old, 0);
+    EQUAL(pmx_connections(old.mux, &at, found, 3), 3);
+    CHECK(found[0] == ids[0] && found[1] == ids[2] && found[2] == ids[3]);
+    CHECK(at);
+    CHECK(pmx_connections(old.mux, &at, found, 3) >= 1);
+    EQUAL(found[0], ids[4]);
+    EQUAL(at, 0);
+    pmx_reset_all(old.mux, ECONNABORTED);
+    UNTIL(&old, !pmx_counts(old.mux)->connections && !old.mux->report_count);
+    for (int k = 0; k < 5; k++)
+        leave(peers[k]);
+    world_end(&old);
+    world_end(&new);
+}
+
 static void a_batch_that_gathers_keeps_its_connections(void)
 {
     pmx_sock peer;
@@ -437,6 +466,7 @@ const test_case move_tests[] = {
     EACH(half_open_connections_stay_half_open),
     EACH(a_peer_may_go_while_its_connection_moves),
     EACH(who_cannot_move_stays),
+    EACH(the_connections_of_a_mux_are_listed),
     EACH(a_batch_that_gathers_keeps_its_connections),
     EACH(the_framing_of_a_switch_moves_along),
     EACH(a_listener_counts_those_that_come_and_go),

@@ -1,0 +1,539 @@
+"""A server hands its connections to its heir, a server in another process.
+
+Nothing is lost on the way. The giver keeps a copy of each descriptor, and all that the
+connection holds, until the heir has said that it has the connection; the heir says so
+before it reads from any of them. What the heir refuses, or has not taken when it dies,
+goes on in the giver as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..engine import clock, moving
+from ..engine.engine import Engine
+from ..engine.notices import tell
+from ..engine.os_errors import aborted
+from ..handlers.base import LATER
+from ..handlers.moving import (
+    drop,
+    put_back,
+    put_in,
+    refusal_of,
+    take_out,
+    tell_lost,
+    tell_taken,
+)
+from ..objects.base import engine_of
+from ..objects.connection import Connection
+from ..values.detached import Detached
+from .base import Plan, plan_of
+from .channel import (
+    ACK,
+    BATCH,
+    END,
+    HELLO,
+    MOST_CONNS,
+    VERSION,
+    Frame,
+    Reader,
+    frame,
+    send_with,
+)
+
+if TYPE_CHECKING:
+    from ..mux import Mux
+    from .server import Server
+
+__all__ = ["Giver", "Taker"]
+
+MOST_BYTES = 1 << 20  # of a batch, unless one connection has more
+MOST_TRIES = 1000  # connections that are asked in a turn
+PAUSE = 0.02  # seconds until those are asked again that could not leave
+SIZE = struct.Struct("<Q")
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class OnTheWay:
+    """A connection that is on its way, with what it needs to come back."""
+
+    __slots__ = ("conn", "detached", "rules")
+
+    def __init__(self, conn: Connection, detached: Detached, rules: Any) -> None:
+        self.conn = conn
+        self.detached = detached
+        self.rules = rules
+
+
+class ChannelEnd:
+    """One end of the channel, in the thread of its server.
+
+    Attributes:
+        done: True when this end has finished, by whatever cause.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        sock: socket.socket,
+        on_done: Callable[[Any], None] | None,
+    ) -> None:
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            raise ValueError(f"sock is {sock!r}; a Unix stream socket is needed")
+        if sock.type != socket.SOCK_STREAM:
+            raise ValueError(f"sock is {sock!r}; its type must be SOCK_STREAM")
+        self._plan: Plan = plan_of(server)
+        self._sock = sock
+        self._on_done = on_done
+        self._reader = Reader(sock)
+        self._ended = threading.Event()
+        self._out = memoryview(b"")  # to be sent
+        self._engine: Engine
+        self._watch: Any = None
+        server.call_threadsafe(self._begin)
+
+    @property
+    def done(self) -> bool:
+        """Whether this end has finished."""
+        return self._ended.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait in another thread until this end has finished.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            True if it has finished.
+        """
+        return self._ended.wait(timeout)
+
+    def _begin(self, mux: Mux) -> None:
+        self._engine = engine_of(mux)
+        self._sock.setblocking(False)
+        self._watch = mux.watch(self._sock, READ, self._ready)
+
+    def _ready(self, sock: socket.socket, events: int) -> None:
+        """The channel is readable or writable."""
+        if events & WRITE and self._out:
+            self._send()
+        if events & READ and not self.done:
+            self._reader.read()
+            while not self.done and (found := self._reader.next()) is not None:
+                self._take(found)
+            if self._reader.over and not self.done:
+                self._lost()
+
+    def _send(self) -> None:
+        """Send what the channel takes, and watch it if there is more."""
+        try:
+            while self._out:
+                self._out = self._out[self._send_some() :]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._out = memoryview(b"")
+            self._cannot_send(error)
+            return
+        if not self.done:
+            self._watch.change(READ | WRITE if self._out else READ)
+
+    def _send_some(self) -> int:
+        return self._sock.send(self._out)
+
+    def _finish(self) -> None:
+        """This end is done: close it, and tell."""
+        if self.done:
+            return
+        self._watch.close()
+        self._reader.close()
+        self._sock.close()
+        self._ended.set()
+        if self._on_done is not None:
+            self._on_done(self)
+
+    def _take(self, found: Frame) -> None:
+        raise NotImplementedError
+
+    def _lost(self) -> None:
+        raise NotImplementedError
+
+    def _cannot_send(self, error: OSError) -> None:
+        raise NotImplementedError
+
+
+class Giver(ChannelEnd):
+    """Moves the connections of a running server to its heir: see `Taker`.
+
+    It begins at once, takes one batch a turn, at most 200 connections or 1 MiB, and
+    waits for the heir's word before the next; the others are served meanwhile. Close or
+    retire the listeners before: what is accepted later moves too.
+
+    Connections that cannot leave now, since something of them is to be reported or
+    answered, are asked again for `patience` seconds. Those that remain then, and those
+    that stay for good, go on here: stop the server with a `linger`. If the heir dies,
+    what it has not acknowledged goes on here too: the same `Connection`, with another
+    `id`, and the handler's `taken` is called. An heir that is stopped (SIGSTOP) holds
+    up one batch until it goes on or dies.
+
+    Args:
+        server: a started `Server`. Any thread may call.
+        sock: one end of ``socket.socketpair(AF_UNIX, SOCK_STREAM)``, whose other end a
+            `Taker` has; it belongs to the giver now, which closes it at the end.
+        patience: seconds.
+        on_done: called with the giver, in the server's thread, when it is done.
+
+    Attributes:
+        moved: how many connections the heir has.
+        remain: how many accepted connections are here, once it is done.
+        refused: how many the heir has sent back.
+        error: why the giver has ended early, as text; None if it has not.
+
+    Raises:
+        ValueError: sock is no Unix stream socket.
+        RuntimeError: the server is not running.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        sock: socket.socket,
+        *,
+        patience: float = 1.0,
+        on_done: Callable[[Giver], None] | None = None,
+    ) -> None:
+        self.moved: int = 0
+        self.remain: int = 0
+        self.refused: int = 0
+        self.error: str | None = None
+        self._patience = patience
+        self._until = 0.0
+        self._may_give = False
+        self._queue: list[int] = []
+        self._stay: set[int] = set()  # ids of connections that do not move
+        self._number = 0
+        self._batch: list[OnTheWay] = []  # on the way, not acknowledged
+        self._unsent: list[int] = []  # descriptors that go with the first bytes
+        self._is_over = False  # only the last frame is still to be sent
+        super().__init__(server, sock, on_done)
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else "at work"
+        return f"<Giver {state}, {self.moved} moved, {self.refused} refused>"
+
+    def _begin(self, mux: Mux) -> None:
+        super()._begin(mux)
+        self._until = clock.now() + self._patience
+        self._queue = moving.accepted(self._engine)
+        self._engine.between.append(self._step)
+
+    # --- giving -----------------------------------------------------------
+
+    def _endpoint_of(self, listener: int) -> int | None:
+        """Return the number of the endpoint by which a connection came."""
+        numbers = self._plan.numbers
+        return numbers.index(listener) if listener in numbers else None
+
+    def _step(self) -> None:
+        """Give the next batch. A server calls this after each dispatch."""
+        if not self._may_give or self._batch or self._out or self._is_over:
+            return
+        engine, size, tries = self._engine, 0, 0
+        parts: list[bytes] = []
+        while (
+            self._queue
+            and tries < MOST_TRIES
+            and len(self._batch) < MOST_CONNS
+            and size < MOST_BYTES
+        ):
+            tries += 1
+            id = self._queue.pop()
+            rules = engine.policy_of(id)
+            if rules is None:
+                continue  # it has ended
+            conn: Connection = engine.connection(id)
+            out = take_out(engine, conn, self._endpoint_of)
+            if engine.c is None:
+                return  # a handler has closed the mux
+            if isinstance(out, Detached):
+                self._batch.append(OnTheWay(conn, out, rules))
+                record = out.pack()
+                parts += SIZE.pack(len(record)), record
+                size += len(record)
+            elif out is not LATER:
+                self._stay.add(id)
+        if self._batch:
+            self._give(b"".join(parts))
+        elif self._queue:
+            engine.wakeup()  # the next turn does not wait
+        else:
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        """All have been asked. Ask those again that may leave later, after a pause."""
+        engine, stay = self._engine, self._stay
+        self._queue = [id for id in moving.accepted(engine) if id not in stay]
+        if not self._queue or clock.now() >= self._until:
+            self._end(None)
+            return
+        self._may_give = False
+        engine.call_later(PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._may_give = True
+
+    def _give(self, body: bytes) -> None:
+        """Send a batch to the heir."""
+        self._number += 1
+        self._unsent = [one.detached.fileno() for one in self._batch]
+        head = frame(BATCH, self._number, len(self._batch), body)
+        self._out = memoryview(head)
+        self._send()
+
+    def _send_some(self) -> int:
+        if not self._unsent:
+            return super()._send_some()
+        sent = send_with(self._sock, self._out, self._unsent)
+        self._unsent = []
+        return sent
+
+    def _send(self) -> None:
+        super()._send()
+        if self._is_over and not self._out and not self.done:
+            self._finish()
+
+    # --- what the heir says -------------------------------------------------
+
+    def _take(self, found: Frame) -> None:
+        if found.kind == HELLO and not self._number:
+            if found.count <= VERSION <= found.number:
+                self._may_give = True
+            else:
+                self._end(
+                    f"the heir speaks the versions {found.count} to {found.number}; "
+                    f"this giver speaks version {VERSION}"
+                )
+        elif found.kind == ACK and found.number == self._number and self._batch:
+            self._acknowledged(found.body)
+        else:
+            self._end(f"the heir has sent an unknown frame, {found.kind!r}")
+
+    def _acknowledged(self, bits: bytes) -> None:
+        """The heir has the connections whose bit is set. The others come back."""
+        batch, self._batch = self._batch, []
+        back = []
+        for k, one in enumerate(batch):
+            if k // 8 < len(bits) and bits[k // 8] >> k % 8 & 1:
+                one.detached.close()  # the heir's descriptor keeps the connection open
+                self.moved += 1
+            else:
+                back.append(one)
+        self.refused += len(back)
+        for one in back:
+            self._take_back(one)
+        if len(back) == len(batch):
+            self._end("the heir has refused a whole batch")
+
+    def _take_back(self, one: OnTheWay) -> None:
+        """Let a connection go on here."""
+        engine, detached = self._engine, one.detached
+        endpoint = detached.endpoint
+        listener = self._plan.numbers[endpoint] if endpoint is not None else 0
+        if listener not in engine.listening:
+            listener = 0  # it has closed
+        try:
+            put_back(engine, detached, one.conn, listener, one.rules)
+        except OSError as error:
+            detached.close()
+            service = engine.services[one.rules.service]
+            tell_lost(engine, service, one.conn, aborted(error))
+            return
+        self._stay.add(one.conn.id)
+        tell_taken(engine, one.conn, detached.state)
+
+    def _lost(self) -> None:
+        self._end("the heir has ended, or closed the channel")
+
+    def _cannot_send(self, error: OSError) -> None:
+        if not self._is_over:
+            self._end(f"the channel does not take a batch: {error}")
+        elif not self.done:
+            self._finish()
+
+    # --- the end ------------------------------------------------------------
+
+    def _end(self, error: str | None) -> None:
+        """Give no more: by an error, or since nobody is left who can move."""
+        if self._is_over or self.done:
+            return
+        self._is_over = True
+        self.error = error
+        self._out, self._unsent = memoryview(b""), []
+        batch, self._batch = self._batch, []
+        for one in batch:
+            self._take_back(one)
+        engine = self._engine
+        if self._step in engine.between:
+            engine.between.remove(self._step)
+        self.remain = len(moving.accepted(engine))
+        if error is not None:
+            text = "moving connections to the heir has ended early: %s; %d have moved"
+            tell("moved", text, error, self.moved)
+            self._finish()
+            return
+        self._out = memoryview(frame(END, 0, self.moved))
+        self._send()
+
+
+class Taker(ChannelEnd):
+    """Takes the connections that a `Giver` in another process moves to this server.
+
+    A connection goes to the endpoint with the same number, counted from 0 in the order
+    of the server's `address`: that endpoint's framing, limits and handler hold from now
+    on. An object handler is told by `taken(conn, state)`. What cannot be taken goes
+    back: the process has no descriptor left, there is no such endpoint, or its handler
+    has `opened` and no `taken`.
+
+    Args:
+        server: a started `Server`. Any thread may call.
+        sock: the other end of the giver's socket pair; from now on it belongs to the
+            taker, which closes it when the giver is done or gone.
+        on_done: called with the taker, in the server's thread, when it is done.
+
+    Attributes:
+        taken: how many connections came.
+        refused: how many went back.
+        complete: True once the giver has said that there are no more.
+
+    Raises:
+        ValueError: sock is no Unix stream socket.
+        RuntimeError: the server is not running.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        sock: socket.socket,
+        *,
+        on_done: Callable[[Taker], None] | None = None,
+    ) -> None:
+        self.taken: int = 0
+        self.refused: int = 0
+        self.complete: bool = False
+        super().__init__(server, sock, on_done)
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else "at work"
+        return f"<Taker {state}, {self.taken} taken, {self.refused} refused>"
+
+    def _begin(self, mux: Mux) -> None:
+        super()._begin(mux)
+        self._out = memoryview(frame(HELLO, VERSION, VERSION))
+        self._send()
+
+    def _take(self, found: Frame) -> None:
+        if found.kind == BATCH:
+            self._take_batch(found)
+        elif found.kind == END:
+            self.complete = True
+            self._finish()
+
+    def _take_batch(self, found: Frame) -> None:
+        """Take a batch, say what was taken, and only then tell the handlers. No harvest
+        comes between, so no byte is read from a connection that is not ours."""
+        bits = bytearray((found.count + 7) // 8)
+        came: list[tuple[Connection, bytes | None]] = []
+        try:
+            why = self._take_all(found, bits, came)
+        except BaseException:  # of a signal handler, too: the giver takes all back
+            for conn, _ in came:
+                drop(self._engine, conn)
+            self._finish()
+            raise
+        self.taken += len(came)
+        self.refused += found.count - len(came)
+        if len(came) < found.count:
+            text = "%d of %d connections could not be taken and went back: %s"
+            tell("moved", text, found.count - len(came), found.count, why)
+        self._acknowledge(frame(ACK, found.number, found.count, bytes(bits)))
+        for conn, state in came:
+            tell_taken(self._engine, conn, state)
+
+    def _take_all(
+        self,
+        found: Frame,
+        bits: bytearray,
+        came: list[tuple[Connection, bytes | None]],
+    ) -> str | None:
+        """Take those of a batch that can be taken, and note them; why others cannot."""
+        fds, reader = self._reader.fds, self._reader
+        why: str | None = None
+        if reader.truncated:
+            why = "this process has no descriptor left"
+            reader.truncated = False
+        for k, record in enumerate(_records(found)):
+            if not fds:
+                why = why or "a descriptor is missing"
+                break
+            try:
+                detached = Detached.unpack(record, fds[0])
+                del fds[0]
+            except ValueError as error:
+                os.close(fds.pop(0))
+                why = str(error)
+                continue
+            with detached:
+                try:
+                    conn = self._adopt(detached)
+                except (OSError, ValueError) as error:
+                    why = str(error)
+                    continue
+            came.append((conn, detached.state))
+            bits[k // 8] |= 1 << k % 8
+        reader.close()
+        return why
+
+    def _adopt(self, detached: Detached) -> Connection:
+        """Make a connection of the endpoint that the record names."""
+        engine, plan, number = self._engine, self._plan, detached.endpoint
+        if number is None or number >= len(plan.numbers):
+            raise ValueError(f"this server has no endpoint {number}")
+        listener = plan.numbers[number]
+        if listener not in engine.listening:
+            raise ValueError(f"endpoint {number} of this server has closed")
+        service = engine.listening[listener][0]
+        why = refusal_of(engine, service, detached.state)
+        if why is not None:
+            raise ValueError(why)
+        return put_in(engine, detached, listener, service)
+
+    def _acknowledge(self, ack: bytes) -> None:
+        """Send the whole frame now: the next harvest reads from the connections."""
+        try:
+            self._sock.setblocking(True)
+            self._sock.sendall(ack)
+            self._sock.setblocking(False)
+        except OSError:
+            self._finish()  # the giver is gone, and what it gave is ours
+
+    def _lost(self) -> None:
+        self._finish()
+
+    def _cannot_send(self, error: OSError) -> None:
+        self._finish()
+
+
+def _records(found: Frame) -> Iterator[memoryview]:
+    """Cut the body of a batch into its records; an empty one stands for nonsense."""
+    body, at = memoryview(found.body), 0
+    for _ in range(found.count):
+        size = SIZE.unpack_from(body, at)[0] if at + SIZE.size <= len(body) else 0
+        at += SIZE.size
+        yield body[at : at + size]
+        at += size
