@@ -10,9 +10,21 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import selectors
 import socket
 import struct
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..engine.engine import Engine
+from ..objects.base import engine_of
+from .base import Plan, plan_of
+
+if TYPE_CHECKING:
+    from ..mux import Mux
+    from .server import Server
 
 __all__ = [
     "ACK",
@@ -20,7 +32,9 @@ __all__ = [
     "END",
     "HELLO",
     "MOST_CONNS",
+    "SIZE",
     "VERSION",
+    "ChannelEnd",
     "Frame",
     "Reader",
     "frame",
@@ -28,6 +42,7 @@ __all__ = [
 ]
 
 HEAD = struct.Struct("<cIIQ")  # kind, number, count, size of the body
+SIZE = struct.Struct("<Q")  # in front of each record of a batch
 HELLO = b"H"  # number and count: the highest and the lowest version that is spoken
 BATCH = b"B"  # count records, each behind its size, and as many descriptors
 ACK = b"A"  # a bit for each record of the batch with this number: it was taken
@@ -37,6 +52,7 @@ VERSION = 1
 MOST_CONNS = 200  # in a batch; a message takes 253 descriptors
 PIECE = 1 << 18  # bytes to receive at once
 ROOM = socket.CMSG_SPACE(253 * 4) if hasattr(socket, "CMSG_SPACE") else 0
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
@@ -114,3 +130,100 @@ class Reader:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self.fds.clear()
+
+
+class ChannelEnd:
+    """One end of the channel, in the thread of its server.
+
+    Attributes:
+        done: True when this end has finished, by whatever cause.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        sock: socket.socket,
+        on_done: Callable[[Any], None] | None,
+    ) -> None:
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            raise ValueError(f"sock is {sock!r}; a Unix stream socket is needed")
+        if sock.type != socket.SOCK_STREAM:
+            raise ValueError(f"sock is {sock!r}; its type must be SOCK_STREAM")
+        self._plan: Plan = plan_of(server)
+        self._sock = sock
+        self._on_done = on_done
+        self._reader = Reader(sock)
+        self._ended = threading.Event()
+        self._out = memoryview(b"")  # to be sent
+        self._engine: Engine
+        self._watch: Any = None
+        server.call_threadsafe(self._begin)
+
+    @property
+    def done(self) -> bool:
+        """Whether this end has finished."""
+        return self._ended.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait in another thread until this end has finished.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            True if it has finished.
+        """
+        return self._ended.wait(timeout)
+
+    def _begin(self, mux: Mux) -> None:
+        self._engine = engine_of(mux)
+        self._sock.setblocking(False)
+        self._watch = mux.watch(self._sock, READ, self._ready)
+
+    def _ready(self, sock: socket.socket, events: int) -> None:
+        """The channel is readable or writable."""
+        if events & WRITE and self._out:
+            self._send()
+        if events & READ and not self.done:
+            self._reader.read()
+            while not self.done and (found := self._reader.next()) is not None:
+                self._take(found)
+            if self._reader.over and not self.done:
+                self._lost()
+
+    def _send(self) -> None:
+        """Send what the channel takes, and watch it if there is more."""
+        try:
+            while self._out:
+                self._out = self._out[self._send_some() :]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._out = memoryview(b"")
+            self._cannot_send(error)
+            return
+        if not self.done:
+            self._watch.change(READ | WRITE if self._out else READ)
+
+    def _send_some(self) -> int:
+        return self._sock.send(self._out)
+
+    def _finish(self) -> None:
+        """This end is done: close it, and tell."""
+        if self.done:
+            return
+        self._watch.close()
+        self._reader.close()
+        self._sock.close()
+        self._ended.set()
+        if self._on_done is not None:
+            self._on_done(self)
+
+    def _take(self, found: Frame) -> None:
+        raise NotImplementedError
+
+    def _lost(self) -> None:
+        raise NotImplementedError
+
+    def _cannot_send(self, error: OSError) -> None:
+        raise NotImplementedError

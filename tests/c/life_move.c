@@ -70,7 +70,7 @@ static uint64_t some_heir(conn *k, const pmx_moving *m)
     const pmx__listener *l = NULL;
     pmx_policy own = k->policy;
     k->door = m->listener ? m->listener : k->door;
-    k->was_over = 1;            /* as far as is known */
+    k->was_over = k->answered = 1;      /* as far as is known */
     if (life.half && k->door && once_in(life.c, 2))
         l = pmx__find_listener(life.other.mux, k->door);
     if (l) {

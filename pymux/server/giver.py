@@ -1,4 +1,4 @@
-"""A server hands its connections to its heir, a server in another process.
+"""A server gives its connections to its heir, a server in another process.
 
 Nothing is lost on the way. The giver keeps a copy of each descriptor, and all that the
 connection holds, until the heir has said that it has the connection; the heir says so
@@ -8,41 +8,27 @@ goes on in the giver as if nothing had been.
 
 from __future__ import annotations
 
-import os
-import selectors
 import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..engine import clock, moving
-from ..engine.engine import Engine
 from ..engine.notices import tell
 from ..engine.os_errors import aborted
 from ..handlers.base import LATER
-from ..handlers.moving import (
-    drop,
-    put_back,
-    put_in,
-    refusal_of,
-    take_out,
-    tell_lost,
-    tell_taken,
-)
-from ..objects.base import engine_of
+from ..handlers.moving import put_back, take_out, tell_lost, tell_taken
 from ..objects.connection import Connection
 from ..values.detached import Detached
-from .base import Plan, plan_of
 from .channel import (
     ACK,
     BATCH,
     END,
     HELLO,
     MOST_CONNS,
+    SIZE,
     VERSION,
+    ChannelEnd,
     Frame,
-    Reader,
     frame,
     send_with,
 )
@@ -51,13 +37,11 @@ if TYPE_CHECKING:
     from ..mux import Mux
     from .server import Server
 
-__all__ = ["Giver", "Taker"]
+__all__ = ["Giver"]
 
 MOST_BYTES = 1 << 20  # of a batch, unless one connection has more
 MOST_TRIES = 1000  # connections that are asked in a turn
 PAUSE = 0.02  # seconds until those are asked again that could not leave
-SIZE = struct.Struct("<Q")
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class OnTheWay:
@@ -69,103 +53,6 @@ class OnTheWay:
         self.conn = conn
         self.detached = detached
         self.rules = rules
-
-
-class ChannelEnd:
-    """One end of the channel, in the thread of its server.
-
-    Attributes:
-        done: True when this end has finished, by whatever cause.
-    """
-
-    def __init__(
-        self,
-        server: Server,
-        sock: socket.socket,
-        on_done: Callable[[Any], None] | None,
-    ) -> None:
-        if sock.family != getattr(socket, "AF_UNIX", None):
-            raise ValueError(f"sock is {sock!r}; a Unix stream socket is needed")
-        if sock.type != socket.SOCK_STREAM:
-            raise ValueError(f"sock is {sock!r}; its type must be SOCK_STREAM")
-        self._plan: Plan = plan_of(server)
-        self._sock = sock
-        self._on_done = on_done
-        self._reader = Reader(sock)
-        self._ended = threading.Event()
-        self._out = memoryview(b"")  # to be sent
-        self._engine: Engine
-        self._watch: Any = None
-        server.call_threadsafe(self._begin)
-
-    @property
-    def done(self) -> bool:
-        """Whether this end has finished."""
-        return self._ended.is_set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait in another thread until this end has finished.
-
-        Args:
-            timeout: seconds; None waits for ever.
-
-        Returns:
-            True if it has finished.
-        """
-        return self._ended.wait(timeout)
-
-    def _begin(self, mux: Mux) -> None:
-        self._engine = engine_of(mux)
-        self._sock.setblocking(False)
-        self._watch = mux.watch(self._sock, READ, self._ready)
-
-    def _ready(self, sock: socket.socket, events: int) -> None:
-        """The channel is readable or writable."""
-        if events & WRITE and self._out:
-            self._send()
-        if events & READ and not self.done:
-            self._reader.read()
-            while not self.done and (found := self._reader.next()) is not None:
-                self._take(found)
-            if self._reader.over and not self.done:
-                self._lost()
-
-    def _send(self) -> None:
-        """Send what the channel takes, and watch it if there is more."""
-        try:
-            while self._out:
-                self._out = self._out[self._send_some() :]
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError as error:
-            self._out = memoryview(b"")
-            self._cannot_send(error)
-            return
-        if not self.done:
-            self._watch.change(READ | WRITE if self._out else READ)
-
-    def _send_some(self) -> int:
-        return self._sock.send(self._out)
-
-    def _finish(self) -> None:
-        """This end is done: close it, and tell."""
-        if self.done:
-            return
-        self._watch.close()
-        self._reader.close()
-        self._sock.close()
-        self._ended.set()
-        if self._on_done is not None:
-            self._on_done(self)
-
-    def _take(self, found: Frame) -> None:
-        raise NotImplementedError
-
-    def _lost(self) -> None:
-        raise NotImplementedError
-
-    def _cannot_send(self, error: OSError) -> None:
-        raise NotImplementedError
 
 
 class Giver(ChannelEnd):
@@ -241,9 +128,16 @@ class Giver(ChannelEnd):
         return numbers.index(listener) if listener in numbers else None
 
     def _step(self) -> None:
-        """Give the next batch. A server calls this after each dispatch."""
+        """Give the next batch. A server calls this after each dispatch. An error here
+        must not end the server."""
         if not self._may_give or self._batch or self._out or self._is_over:
             return
+        try:
+            self._give_some()
+        except Exception as error:
+            self._end(f"a batch could not be made: {error!r}")
+
+    def _give_some(self) -> None:
         engine, size, tries = self._engine, 0, 0
         parts: list[bytes] = []
         while (
@@ -389,151 +283,3 @@ class Giver(ChannelEnd):
             return
         self._out = memoryview(frame(END, 0, self.moved))
         self._send()
-
-
-class Taker(ChannelEnd):
-    """Takes the connections that a `Giver` in another process moves to this server.
-
-    A connection goes to the endpoint with the same number, counted from 0 in the order
-    of the server's `address`: that endpoint's framing, limits and handler hold from now
-    on. An object handler is told by `taken(conn, state)`. What cannot be taken goes
-    back: the process has no descriptor left, there is no such endpoint, or its handler
-    has `opened` and no `taken`.
-
-    Args:
-        server: a started `Server`. Any thread may call.
-        sock: the other end of the giver's socket pair; from now on it belongs to the
-            taker, which closes it when the giver is done or gone.
-        on_done: called with the taker, in the server's thread, when it is done.
-
-    Attributes:
-        taken: how many connections came.
-        refused: how many went back.
-        complete: True once the giver has said that there are no more.
-
-    Raises:
-        ValueError: sock is no Unix stream socket.
-        RuntimeError: the server is not running.
-    """
-
-    def __init__(
-        self,
-        server: Server,
-        sock: socket.socket,
-        *,
-        on_done: Callable[[Taker], None] | None = None,
-    ) -> None:
-        self.taken: int = 0
-        self.refused: int = 0
-        self.complete: bool = False
-        super().__init__(server, sock, on_done)
-
-    def __repr__(self) -> str:
-        state = "done" if self.done else "at work"
-        return f"<Taker {state}, {self.taken} taken, {self.refused} refused>"
-
-    def _begin(self, mux: Mux) -> None:
-        super()._begin(mux)
-        self._out = memoryview(frame(HELLO, VERSION, VERSION))
-        self._send()
-
-    def _take(self, found: Frame) -> None:
-        if found.kind == BATCH:
-            self._take_batch(found)
-        elif found.kind == END:
-            self.complete = True
-            self._finish()
-
-    def _take_batch(self, found: Frame) -> None:
-        """Take a batch, say what was taken, and only then tell the handlers. No harvest
-        comes between, so no byte is read from a connection that is not ours."""
-        bits = bytearray((found.count + 7) // 8)
-        came: list[tuple[Connection, bytes | None]] = []
-        try:
-            why = self._take_all(found, bits, came)
-        except BaseException:  # of a signal handler, too: the giver takes all back
-            for conn, _ in came:
-                drop(self._engine, conn)
-            self._finish()
-            raise
-        self.taken += len(came)
-        self.refused += found.count - len(came)
-        if len(came) < found.count:
-            text = "%d of %d connections could not be taken and went back: %s"
-            tell("moved", text, found.count - len(came), found.count, why)
-        self._acknowledge(frame(ACK, found.number, found.count, bytes(bits)))
-        for conn, state in came:
-            tell_taken(self._engine, conn, state)
-
-    def _take_all(
-        self,
-        found: Frame,
-        bits: bytearray,
-        came: list[tuple[Connection, bytes | None]],
-    ) -> str | None:
-        """Take those of a batch that can be taken, and note them; why others cannot."""
-        fds, reader = self._reader.fds, self._reader
-        why: str | None = None
-        if reader.truncated:
-            why = "this process has no descriptor left"
-            reader.truncated = False
-        for k, record in enumerate(_records(found)):
-            if not fds:
-                why = why or "a descriptor is missing"
-                break
-            try:
-                detached = Detached.unpack(record, fds[0])
-                del fds[0]
-            except ValueError as error:
-                os.close(fds.pop(0))
-                why = str(error)
-                continue
-            with detached:
-                try:
-                    conn = self._adopt(detached)
-                except (OSError, ValueError) as error:
-                    why = str(error)
-                    continue
-            came.append((conn, detached.state))
-            bits[k // 8] |= 1 << k % 8
-        reader.close()
-        return why
-
-    def _adopt(self, detached: Detached) -> Connection:
-        """Make a connection of the endpoint that the record names."""
-        engine, plan, number = self._engine, self._plan, detached.endpoint
-        if number is None or number >= len(plan.numbers):
-            raise ValueError(f"this server has no endpoint {number}")
-        listener = plan.numbers[number]
-        if listener not in engine.listening:
-            raise ValueError(f"endpoint {number} of this server has closed")
-        service = engine.listening[listener][0]
-        why = refusal_of(engine, service, detached.state)
-        if why is not None:
-            raise ValueError(why)
-        return put_in(engine, detached, listener, service)
-
-    def _acknowledge(self, ack: bytes) -> None:
-        """Send the whole frame now: the next harvest reads from the connections."""
-        try:
-            self._sock.setblocking(True)
-            self._sock.sendall(ack)
-            self._sock.setblocking(False)
-        except OSError:
-            self._finish()  # the giver is gone, and what it gave is ours
-
-    def _lost(self) -> None:
-        self._finish()
-
-    def _cannot_send(self, error: OSError) -> None:
-        self._finish()
-
-
-def _records(found: Frame) -> Iterator[memoryview]:
-    """Cut the body of a batch into its records; an empty one stands for nonsense."""
-    body, at = memoryview(found.body), 0
-    for _ in range(found.count):
-        size = SIZE.unpack_from(body, at)[0] if at + SIZE.size <= len(body) else 0
-        at += SIZE.size
-        yield body[at : at + size]
-        at += size
