@@ -385,6 +385,7 @@ struct pmx_mux {
     pmx_stats own;
     void *shared;               /* a file's pages, which have them, or NULL */
     size_t shared_size;
+    int64_t sent_ns;            /* how long this turn has sent what was logged */
     pmx__event *events;         /* room for event_room */
 };
 
@@ -420,13 +421,19 @@ const pmx_arena *pmx__leased(const pmx_lease *lease);
 void pmx__lease_more(pmx_lease *lease);
 void pmx__lease_end(pmx_lease *lease);
 
-/* memory.c, figures.c: the mux's tables, and what goes back to the system */
+/* memory.c: the mux's tables, and what goes back to the system */
 int pmx__allocate_tables(pmx_mux *mux);
 void pmx__free_tables(pmx_mux *mux);
 void pmx__keep_freed_memory(pmx_mux *mux);
 void pmx__give_memory_back(pmx_mux *mux);
+
+/* figures.c: what is counted of turns, and where */
 int pmx__do_count_in(pmx_mux *mux, int64_t file, uint64_t offset);
 void pmx__count_in_own(pmx_mux *mux);
+/* A turn has begun, at mux->now, and has sent what was logged, if it was. */
+void pmx__turn_begins(pmx_mux *mux, int has_sent);
+/* It ends; its last wait ended at mux->now. */
+void pmx__turn_ends(pmx_mux *mux);
 
 /* due.c: deadlines */
 /* Look again soon at the connection that pmx__overdue() named. */

@@ -5,6 +5,47 @@
  */
 #include "core.h"
 
+#include <string.h>
+
+enum { POWERS = sizeof((pmx_stats *)0)->turn_ns / sizeof(uint64_t) };
+
+/* Count a value by its power of two, which a double has as its exponent. No
+ * other way to have it costs nothing and is C for every compiler. */
+static void note(uint64_t *powers, uint64_t value)
+{
+    double as_double = (double)(int64_t)(value | 1);
+    uint64_t bits;
+    memcpy(&bits, &as_double, sizeof bits);
+    uint64_t power = (bits >> 52) - 1023;
+    powers[power < POWERS ? power : POWERS - 1]++;
+}
+
+void pmx__turn_begins(pmx_mux *mux, int has_sent)
+{
+    pmx_stats *s = mux->stats;
+    uint64_t now = (uint64_t)mux->now, since = s->in_handler_since;
+    if (since) {
+        s->outside_sum += now - since;
+        note(s->outside_ns, now - since);
+    }
+    s->in_handler_since = 0;
+    s->last_turn = now;
+    mux->sent_ns = has_sent ? pmx__now() - mux->now : 0;
+}
+
+void pmx__turn_ends(pmx_mux *mux)
+{
+    pmx_stats *s = mux->stats;
+    int64_t now = pmx__now();
+    uint64_t took = (uint64_t)(now - mux->now + mux->sent_ns);
+    s->turn_sum += took;
+    note(s->turn_ns, took);
+    if (mux->rows && !mux->gathering)
+        note(s->turn_rows, mux->rows);
+    s->ready = mux->ready_count;
+    s->in_handler_since = (uint64_t)now;
+}
+
 /* What was counted stays in the file. */
 void pmx__count_in_own(pmx_mux *mux)
 {

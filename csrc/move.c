@@ -153,6 +153,7 @@ int64_t pmx__do_detach(pmx_mux *mux, uint64_t id, void *input, void *output)
     int64_t sock = (int64_t)c->sock;
     mux->stats->connections--;
     mux->stats->moved_out++;
+    pmx__forget_state(mux, c);
     if (rules->connections)             /* it is a listener's */
         rules->connections--;
     mux->room = 1;
@@ -304,6 +305,8 @@ int pmx__do_attach(pmx_mux *mux, int64_t number, uint64_t listener,
                 (m->state & PMX_WAS_BLOCKED ? PMX__OVER_WATER : 0u) |
                 (m->state & PMX_WAS_ENDED ? PMX__ENDED : 0u) |
                 (m->state & PMX_WAS_SHUT ? PMX__SHUT | PMX__SEND_ENDED : 0u);
+    mux->stats->paused += !!(c->flags & PMX__PAUSED);
+    mux->stats->over += !!(c->flags & PMX__OVER_WATER);
     pmx__count(mux, c);
     counted->connections += !!l;
     mux->stats->moved_in++;

@@ -359,13 +359,10 @@ int pmx__do_submit(pmx_turn *t)
     return 0;
 }
 
-int pmx__do_harvest(pmx_turn *t)
+/* The rest of a turn, once what was logged is sent. */
+static int go_round(pmx_turn *t)
 {
     pmx_mux *mux = t->mux;
-    int error = pmx__do_submit(t);
-    if (error)
-        return error;
-    mux->stats->harvests++;
     mux->foreign_count = 0;
     forget_handshakes(mux);
     if (!mux->gathering) {
@@ -424,4 +421,18 @@ int pmx__do_harvest(pmx_turn *t)
     if (mux->rows && !mux->gathering)
         pmx__note_gathering(mux);
     return mux->gathering ? put_off(t) : report(mux, t, reason);
+}
+
+int pmx__do_harvest(pmx_turn *t)
+{
+    pmx_mux *mux = t->mux;
+    int has_log = !!t->block_count;
+    int result = pmx__do_submit(t);
+    if (result)
+        return result;
+    mux->stats->harvests++;
+    pmx__turn_begins(mux, has_log);
+    result = go_round(t);
+    pmx__turn_ends(mux);
+    return result;
 }

@@ -170,6 +170,7 @@ void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag)
         pmx__undue(mux, slot);
         c->since = mux->now - c->since;     /* as long as its clock ran */
     }
+    mux->stats->paused += flag & ~c->flags & PMX__PAUSED ? 1 : 0;
     c->flags |= flag;
     pmx__watch(mux, slot);
 }
@@ -179,6 +180,7 @@ void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag)
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & PMX__DONE || !(c->flags & flag))
         return;
+    mux->stats->paused -= flag & PMX__PAUSED ? 1 : 0;
     c->flags &= ~flag;
     if (!(c->flags & (STOPPED | PMX__CLOSING | PMX__CONNECTING)) &&
         pmx__has_no_due(c))
@@ -216,6 +218,7 @@ void pmx__whole(pmx_mux *mux, uint32_t slot)
 void pmx__over_water(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
+    mux->stats->over += !(c->flags & PMX__OVER_WATER);
     c->flags |= PMX__OVER_WATER;
     if (c->flags & PMX__SAY_DRAINED) {
         c->flags &= ~(uint32_t)PMX__SAY_DRAINED;
@@ -228,11 +231,23 @@ void pmx__over_water(pmx_mux *mux, uint32_t slot)
 
 /* The connection's output is dropped, or does not hold reading any more. What
  * has not been told of it is not so now. */
-void pmx__not_over_water(pmx__conn *c)
+void pmx__not_over_water(pmx_mux *mux, pmx__conn *c)
 {
     if (c->flags & PMX__OVER_WATER)
         c->say_blocked = 0;
+    pmx__under_water(mux, c);
+}
+
+void pmx__under_water(pmx_mux *mux, pmx__conn *c)
+{
+    mux->stats->over -= !!(c->flags & PMX__OVER_WATER);
     c->flags &= ~(uint32_t)PMX__OVER_WATER;
+}
+
+void pmx__forget_state(pmx_mux *mux, const pmx__conn *c)
+{
+    mux->stats->over -= !!(c->flags & PMX__OVER_WATER);
+    mux->stats->paused -= !!(c->flags & PMX__PAUSED);
 }
 
 /* The poller reports an error or a hang-up. A connection that is read learns of
@@ -373,10 +388,13 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     pmx__undue(mux, slot);
     if (c->flags & PMX__UNACKED)
         mux->unacked--;
+    pmx__forget_state(mux, c);
     c->flags |= PMX__DONE;
     c->flags &= ~(uint32_t)(PMX__IN_POLLER | PMX__ENDING | PMX__UNACKED);
     pmx__watch(mux, slot);
     mux->stats->closed++;
+    mux->stats->protocol_errors += c->error == EPROTO || c->error == EMSGSIZE;
+    mux->stats->enobufs += c->error == ENOBUFS;
     if (reset || c->error == ECONNRESET)
         mux->stats->reset++;
     if (c->flags & PMX__COUNTED) {

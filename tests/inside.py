@@ -176,7 +176,7 @@ def keep_the_gil(mux, turns=8):
 def notice_a_busy_gil(mux):
     """Let a mux notice that another thread has held the GIL for long."""
     mux._engine.turn.done_ns = 0
-    mux._engine.gil.look()
+    mux._engine.gil.look(mux._engine.counts)
 
 
 missing_backend = backends.missing

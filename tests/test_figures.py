@@ -20,6 +20,8 @@ from pymux.figures.reading import NoFigures, Reader
 from pymux.objects.base import engine_of
 from pymux.server.server import count_in
 
+from .util import wait_until
+
 
 def upper(conn, data):
     return data.upper()
@@ -133,6 +135,70 @@ def test_a_child_counts_in_the_file_that_it_inherits(pages):
     (process,) = pages.read()[0]["processes"]
     assert (process["pid"], process["backend"]) == (child.pid, "other")
     assert pages.read()[0]["accepted"] == 42
+
+
+# --- what is counted ------------------------------------------------------------
+
+
+def test_a_handler_that_is_stuck_shows_from_outside(pages):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def stuck(conn, data):
+        begun.set()
+        go_on.wait(60)
+        return data
+
+    def process():
+        return pages.read()[0]["processes"][0]
+
+    server = pymux.Server(stuck, ("127.0.0.1", 0))
+    count_in(server, attach(pages.slot(0)))
+    try:
+        with server, pymux.connect(server.address) as client:
+            client.send(b"a")
+            assert begun.wait(60)
+            first = process()
+            assert 0 < first["in_handler"] <= first["since_turn"]
+            wait_until(lambda: process()["in_handler"] > first["in_handler"] + 0.2)
+            go_on.set()
+            assert client.recv(timeout=60) == b"a"
+            wait_until(lambda: process()["in_handler"] == 0)  # it waits for input
+    finally:
+        go_on.set()
+
+
+def test_every_turn_is_in_the_histograms(pages):
+    with pymux.Mux() as mux:
+        count_here(mux, pages.slot(0))
+        for _ in range(5):
+            mux.harvest(0)
+        found = pages.read()[0]
+        assert sum(found["turn_ns"]) == found["harvests"] == mux.stats().harvests
+        assert sum(found["outside_ns"]) == found["harvests"] - 1
+        assert found["turn_sum"] > 0 and found["outside_sum"] > 0
+        assert sum(found["turn_rows"]) == 0
+
+
+def test_the_wait_for_the_gil_is_told(pages):
+    """Another thread computes, and gives the GIL up every 50 ms alone."""
+    ended = threading.Event()
+
+    def compute():
+        while not ended.is_set():
+            pass
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.05)
+    computing = threading.Thread(target=compute)
+    with pymux.Mux() as mux:
+        count_here(mux, pages.slot(0))
+        computing.start()
+        try:
+            wait_until(lambda: (mux.harvest(0), pages.read()[0]["gil_ns"])[1] > 1e7)
+        finally:
+            sys.setswitchinterval(interval)
+            ended.set()
+            computing.join()
 
 
 # --- the past -----------------------------------------------------------------
@@ -295,7 +361,13 @@ def test_a_path_that_is_no_file_is_refused_in_a_line(path):
 
 
 def test_each_figure_of_the_core_has_a_kind():
-    own = {"shortage", "full", "busy", "refuser", "proxy_error"}  # for the process itself
+    own = {
+        "shortage",
+        "full",
+        "busy",
+        "refuser",
+        "proxy_error",
+    }  # for the process itself
     assert {one.name for one in places() if one.kind == OTHER} == own
     assert set(KINDS) == {one.name for one in places()} - own
     assert set(pymux.Stats.__dataclass_fields__) - set(KINDS) == {

@@ -319,7 +319,7 @@ class Turns(Output):
                         size = len(data)
                         result = EXCHANGE(turn, span, shape, ids, bounds, data, size)
                         if not gil.turns & LOOK_EVERY:
-                            gil.look()
+                            gil.look(self.counts)
                     if result == BUSY:
                         taken = False
                 except BaseException:  # did the core begin a turn?

@@ -28,6 +28,7 @@ static const test_case *const all[] = {
     tls_output_tests, tls_dial_tests, retire_tests,
     proxy_tests, proxied_tests, proxied_tls_tests,
     move_tests,
+    figures_tests,
 };
 
 const char *test_backend;

@@ -103,7 +103,7 @@ static void check_lingering(const pmx_mux *m, const pmx__rules *r)
 static void check_slots(const pmx_mux *m)
 {
     uint64_t queued = 0, connections = 0, outgoing = 0;
-    uint32_t sources = 0, unacked = 0;
+    uint32_t sources = 0, unacked = 0, paused = 0, over = 0;
     for (uint32_t slot = 0; slot < m->slots; slot++) {
         const pmx__conn *c = pmx__slot(m, slot);
         uint32_t f = c->flags;
@@ -120,6 +120,8 @@ static void check_slots(const pmx_mux *m)
                     !(f & PMX__DONE);
         sources += !!(f & PMX__MAY_BRING);
         unacked += !!(f & PMX__UNACKED);
+        paused += f & PMX__PAUSED && !(f & PMX__DONE);
+        over += f & PMX__OVER_WATER && !(f & PMX__DONE);
         if (f & PMX__DONE) {
             CHECK(c->sock == PMX__NO_SOCK && !c->queue && !c->carry);
             CHECK(!(f & (PMX__IN_READY | PMX__MAY_BRING)) && !c->due);
@@ -154,6 +156,8 @@ static void check_slots(const pmx_mux *m)
     EQUAL(m->stats->queued, queued);
     EQUAL(m->stats->connections, connections);
     EQUAL(m->stats->outgoing, outgoing);
+    EQUAL(m->stats->paused, paused);
+    EQUAL(m->stats->over, over);
     EQUAL(m->sources, sources);
     EQUAL(m->unacked, unacked);
 }

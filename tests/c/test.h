@@ -41,7 +41,7 @@ extern const test_case frame_tests[], memory_tests[], poller_tests[],
     load_tests[], route_tests[], pipe_tests[], write_end_tests[],
     tls_tests[], tls_output_tests[], tls_dial_tests[], retire_tests[],
     proxy_tests[], proxied_tests[], proxied_tls_tests[],
-    move_tests[];
+    move_tests[], figures_tests[];
 
 /* The backend this test is run on, NULL where it is run once. */
 extern const char *test_backend;
