@@ -159,12 +159,6 @@ int pmx_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
     INSIDE(mux, int, pmx__do_adopt(mux, number, pipe, policy, id));
 }
 
-int64_t pmx_connections(pmx_mux *mux, uint32_t *at, uint64_t *ids,
-                        uint32_t room)
-{
-    INSIDE(mux, int64_t, pmx__do_connections(mux, at, ids, room));
-}
-
 int pmx_held(pmx_mux *mux, uint64_t id, pmx_moving *moving)
 {
     INSIDE(mux, int, pmx__do_held(mux, id, moving));

@@ -44,6 +44,24 @@ static int make_room(pmx__conn *c, size_t size)
     return 0;
 }
 
+int pmx__header_again(pmx__conn *c, const pmx__target *balancer,
+                      const void *bytes, size_t size)
+{
+    int error = size > PMX__PROXY_MOST ? -EINVAL
+                                       : pmx__header_begin(c, balancer);
+    if (!error)
+        error = make_room(c, size + PMX__PROXY_ROOM);
+    if (error)
+        return error;
+    pmx__proxy *p = c->at.proxy;
+    uint8_t *header = pmx__header_of(p);
+    memcpy(header, bytes, size);
+    p->size = (uint16_t)size;
+    return pmx__proxy_lacks(header, size) || pmx__proxy_is_local(header) ||
+                   pmx__proxy_settle(header, size) != (int64_t)size
+               ? -EINVAL : 0;
+}
+
 /* Receive what is there of the header: 0 once it is whole, or -errno. A peer that
  * ends its stream before its first byte gets -ECONNRESET. */
 static int receive(pmx__conn *c)

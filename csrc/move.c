@@ -18,7 +18,7 @@
 
 enum {
     /* the connection has ended, is closing, or is lost */
-    ENDS = PMX__CONNECTING | PMX__CLOSING | PMX__DONE | PMX__OUTGOING |
+    ENDS = PMX__CLOSING | PMX__DONE | PMX__OUTGOING |
            PMX__DISOWNED | PMX__LOST | PMX__LIMITED | PMX__ENDING |
            PMX__DROPPING | PMX__SEND_FAILED | PMX__RESET_LAST | PMX__UNACKED,
     ANY_STATE = PMX_WAS_PAUSED | PMX_WAS_BLOCKED | PMX_WAS_ENDED |
@@ -53,7 +53,7 @@ static int may_move(const pmx_mux *mux, const pmx__conn *c)
     if (f & PMX__ENDED && (!c->rules->policy.half_open || c->carry))
         return -ENOTSUP;
     if (mux->gathering || c->dirty != PMX__NONE ||
-        f & (PMX__IN_REPORT | PMX__HELD) || c->say_blocked || c->owed ||
+        f & (PMX__CONNECTING | PMX__IN_REPORT | PMX__HELD) || c->say_blocked || c->owed ||
         c->task & (uint8_t)~PMX__FAMILY)
         return -EAGAIN;
     if (c->carry && !c->carry->size)
@@ -90,20 +90,6 @@ static uint32_t state_of(const pmx__conn *c)
            (c->rules->first ? PMX_WAS_SWITCHED : 0u);
 }
 
-uint32_t pmx__do_connections(const pmx_mux *mux, uint32_t *at, uint64_t *ids,
-                             uint32_t room)
-{
-    uint32_t count = 0, slot = *at;
-    for (; slot < mux->slots && count < room; slot++) {
-        const pmx__conn *c = pmx__slot(mux, slot);
-        if (c->generation & 1 && c->flags & PMX__COUNTED &&
-            !(c->flags & (PMX__DONE | PMX__OUTGOING)))
-            ids[count++] = pmx__id(slot, c);
-    }
-    *at = slot < mux->slots ? slot : 0;
-    return count;
-}
-
 int pmx__do_held(pmx_mux *mux, uint64_t id, pmx_moving *m)
 {
     const pmx__conn *c = pmx__find(mux, id);
@@ -122,7 +108,14 @@ int pmx__do_held(pmx_mux *mux, uint64_t id, pmx_moving *m)
     m->listener = pmx__counted_by(c)->listener;
     m->framing = c->rules->policy.framing;
     m->replies = c->rules->policy.replies;
-    pmx__peer(c, &mux->asked[0]);
+    pmx__proxy *proxy = pmx__proxy_at(c);
+    if (proxy) {
+        m->proxy = pmx__header_of(proxy);
+        m->proxy_size = proxy->size;
+        pmx__balancer(proxy, &mux->asked[0]);
+    } else {
+        pmx__peer(c, &mux->asked[0]);
+    }
     pmx__describe(&mux->asked[0], &m->peer);
     return 0;
 }
@@ -278,9 +271,14 @@ int pmx__do_attach(pmx_mux *mux, int64_t number, uint64_t listener,
         return error;
     pmx__conn *c = pmx__slot(mux, slot);
     pmx__rules *counted = pmx__counted_by(c);
-    pmx__keep_peer(c, &peer);
-    error = (c->task & PMX__FAMILY) == PMX__SCOPED && !c->at.peer6
-                ? -ENOMEM : fill(mux, c, m);
+    if (m->proxy_size)
+        error = pmx__header_again(c, &peer, m->proxy, m->proxy_size);
+    else
+        pmx__keep_peer(c, &peer);
+    if ((c->task & PMX__FAMILY) == PMX__SCOPED && !c->at.peer6)
+        error = -ENOMEM;
+    if (!error)
+        error = fill(mux, c, m);
     if (!error)
         error = mux->poller->add(mux->poll_state, sock, pmx__id(slot, c),
                                  PMX__IN | PMX__OUT);
@@ -297,6 +295,7 @@ int pmx__do_attach(pmx_mux *mux, int64_t number, uint64_t listener,
     }
     pmx__set_options(sock, &c->rules->policy);
     /* a peer that has max_per_peer already is not refused, nor counted */
+    pmx__peer(c, &peer);
     c->counts_for_peer = l && pmx__peer_comes(mux, counted, &peer) > 0;
     c->sock = sock;
     c->watched = PMX__WATCH_IN | PMX__WATCH_OUT;

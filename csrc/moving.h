@@ -22,16 +22,14 @@ typedef struct {
     int64_t idle_ns;            /* how long the idle clock has run, */
     int64_t frame_ns;           /* and that of an unfinished frame */
     uint64_t listener;          /* whose the connection was, or 0 */
+    const void *proxy;          /* the PROXY header, as of pmx_proxy_of(), */
+    uint32_t proxy_size;        /* or 0 */
     uint32_t state;             /* enum pmx_moving_state */
-    uint32_t unused;
     pmx_framing framing, replies;
-    pmx_address peer;           /* the path: until the next call with this mux */
+    pmx_address peer;           /* of the socket; like proxy until the next call
+                                   with this mux */
 } pmx_moving;
 
-/* The ids of open connections that are not outgoing, from slot *at on: how many
- * there are, at most `room`; *at is then where to go on, and 0 behind the last. */
-int64_t pmx_connections(pmx_mux *mux, uint32_t *at, uint64_t *ids,
-                        uint32_t room);
 /* What the connection would take along; input and output are left NULL.
  * -EAGAIN: it cannot move now, since something of it is to be reported, sent or
  * answered. -ENOTSUP: it will not: its end is on the way, it is outgoing, it is

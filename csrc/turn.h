@@ -61,6 +61,10 @@ int pmx__do_tls_adopt(pmx_mux *mux, const uint64_t *ids,
 
 /* header.c: connections that await the header of a PROXY */
 /* The connection was accepted of that balancer: 0 or -ENOMEM. */
+/* The header that a connection has brought along is whole. -EINVAL: it is none of
+ * version 2. */
+int pmx__header_again(pmx__conn *c, const pmx__target *balancer,
+                      const void *bytes, size_t size);
 int pmx__header_begin(pmx__conn *c, const pmx__target *balancer);
 /* Its socket is ready for something. */
 void pmx__hear_header(pmx_mux *mux, uint32_t slot);
@@ -73,8 +77,6 @@ int pmx__do_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
                   const pmx_policy *policy, uint64_t *id);
 
 /* move.c: connections that leave for another mux, and arrive */
-uint32_t pmx__do_connections(const pmx_mux *mux, uint32_t *at, uint64_t *ids,
-                             uint32_t room);
 int pmx__do_held(pmx_mux *mux, uint64_t id, pmx_moving *moving);
 int64_t pmx__do_detach(pmx_mux *mux, uint64_t id, void *input, void *output);
 int pmx__do_attach(pmx_mux *mux, int64_t number, uint64_t listener,

@@ -96,7 +96,6 @@ class Connections(Turns):
         self.opening: set[int] = set()
         self.listening: dict[int, tuple[int, dict[str, int]]] = {}
         self.serving = self.services[0]
-        self.stays: set[int] = set()
         self.unused: list[int] = []
         self.splitting: Splitting | None = None
         self.debts: Debts | None = None

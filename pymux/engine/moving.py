@@ -22,13 +22,13 @@ SWITCHED = lib.PMX_WAS_SWITCHED
 
 
 def accepted(engine: Engine) -> list[int]:
-    """Return the ids of all open connections but outgoing ones."""
+    """Return the ids of all accepted connections."""
     room = int(engine.counts.connections)
-    at, ids = ffi.new("uint32_t *"), ffi.new("uint64_t[]", room + 1)
-    count = int(lib.pmx_connections(engine.c, at, ids, room + 1))
+    ids = ffi.new("uint64_t[]", room + 1)
+    count = int(lib.pmx_accepted(engine.c, ids, room + 1))
     if count < 0:
         raise busy()
-    return list(ids[0:count])
+    return list(ids[0 : min(count, room + 1)])
 
 
 def held(engine: Engine, id: int) -> tuple[int, Any]:
@@ -75,6 +75,7 @@ def detach(
         saved,
         input,
         output,
+        ffi.buffer(moving.proxy, moving.proxy_size)[:] if moving.proxy_size else b"",
     )
     detached = Detached(record, -1)
     into = ffi.from_buffer(input), ffi.from_buffer(output)
@@ -104,6 +105,8 @@ def attach(
     m.output, m.output_size = output, len(record.output)
     m.idle_ns, m.frame_ns = record.idle_ns, record.frame_ns
     m.state = record.state
+    proxy = ffi.from_buffer(record.proxy)
+    m.proxy, m.proxy_size = proxy, len(record.proxy)
     peer = m.peer
     peer.family, peer.port, peer.scope = record.family, record.port, record.scope
     ffi.memmove(peer.ip, record.ip, 16)

@@ -25,7 +25,14 @@ from ..values.tls import SSLContext, check_new_context
 from .drain import Drain, stop_time
 from .notices import stopping_of
 
-__all__ = ["ARENA_SIZE", "DEFAULT_ADDRESS", "MAX_MESSAGES", "BaseServer", "Plan", "plan_of"]
+__all__ = [
+    "ARENA_SIZE",
+    "DEFAULT_ADDRESS",
+    "MAX_MESSAGES",
+    "BaseServer",
+    "Plan",
+    "plan_of",
+]
 
 DEFAULT_ADDRESS = ("127.0.0.1", 8093)
 ARENA_SIZE = 262144  # bytes

@@ -124,8 +124,7 @@ class Giver(ChannelEnd):
 
     def _endpoint_of(self, listener: int) -> int | None:
         """Return the number of the endpoint by which a connection came."""
-        numbers = self._plan.numbers
-        return numbers.index(listener) if listener in numbers else None
+        return self._plan.numbers.get(listener)
 
     def _step(self) -> None:
         """Give the next batch. A server calls this after each dispatch. An error here
@@ -238,9 +237,7 @@ class Giver(ChannelEnd):
         """Let a connection go on here."""
         engine, detached = self._engine, one.detached
         endpoint = detached.endpoint
-        listener = self._plan.numbers[endpoint] if endpoint is not None else 0
-        if listener not in engine.listening:
-            listener = 0  # it has closed
+        listener = self._plan.listener_at(endpoint) if endpoint is not None else 0
         try:
             put_back(engine, detached, one.conn, listener, one.rules)
         except OSError as error:

@@ -131,11 +131,9 @@ class Taker(ChannelEnd):
     def _adopt(self, detached: Detached) -> Connection:
         """Make a connection of the endpoint that the record names."""
         engine, plan, number = self._engine, self._plan, detached.endpoint
-        if number is None or number >= len(plan.numbers):
-            raise ValueError(f"this server has no endpoint {number}")
-        listener = plan.numbers[number]
-        if listener not in engine.listening:
-            raise ValueError(f"endpoint {number} of this server has closed")
+        listener = 0 if number is None else plan.listener_at(number)
+        if not listener:
+            raise ValueError(f"this server listens at no endpoint {number}")
         service = engine.listening[listener][0]
         why = refusal_of(engine, service, detached.state)
         if why is not None:

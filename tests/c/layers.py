@@ -40,7 +40,8 @@ LAYERS = """
 6 state.h: expire
 7 turn.h: shake
 7 turn.h: header
-7 turn.h: wait accept dial ask move
+7 turn.h: wait accept dial ask
+7 turn.h: move
 7 turn.h: doze
 7 input.h: rows
 7 input.h: input_end

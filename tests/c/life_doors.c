@@ -40,7 +40,6 @@ void user_listens(void)
     d->policy.max_per_peer = once_in(life.c, 4) ? 1 + choose(life.c, 3) : 0;
     if (life.toy == 2)
         d->policy.max_handshakes = choose(life.c, 3);
-    header_policy(&d->policy);
     d->at = (pmx_endpoint){.host = i ? "::1" : "127.0.0.1"};
     if (i > 1) {
         snprintf(d->path, sizeof d->path, "%s", i == 2 ? "@pymux" : "/pymux");
@@ -93,9 +92,7 @@ static void user_ends_inputs(void)
 void look_at_doors(void)
 {
     pmx_address name;
-    if (life.half)
-        return;
-    for (int i = 0; i < DOORS; i++)
+    for (int i = 0; i < DOORS && !life.half; i++)
         if (life.doors[i].id &&
             pmx_listener_address(life.mux, life.doors[i].id, &name))
             life.doors[i].id = 0;

@@ -268,35 +268,6 @@ static void who_cannot_move_stays(void)
     world_end(&new);
 }
 
-static void the_connections_of_a_mux_are_listed(void)
-{
-    pmx_sock peers[5];
-    uint64_t ids[5], out, found[3];
-    uint32_t at = 0;
-    pmx_policy p = raw();
-    begin(&p);
-    EQUAL(pmx_connections(old.mux, &at, found, 3), 0);
-    for (int k = 0; k < 5; k++)
-        ids[k] = meet(&old, &peers[k]);
-    EQUAL(pmx_connect(old.mux,
-                      &(pmx_endpoint){.host = "127.0.0.1", .port = old.port},
-                      1, &p, &out), 0);
-    do_op(&old, ids[1], PMX_ABORT);
-    turn(&old, 0);
-    EQUAL(pmx_connections(old.mux, &at, found, 3), 3);
-    CHECK(found[0] == ids[0] && found[1] == ids[2] && found[2] == ids[3]);
-    CHECK(at);
-    CHECK(pmx_connections(old.mux, &at, found, 3) >= 1);
-    EQUAL(found[0], ids[4]);
-    EQUAL(at, 0);
-    pmx_reset_all(old.mux, ECONNABORTED);
-    UNTIL(&old, !pmx_counts(old.mux)->connections && !old.mux->report_count);
-    for (int k = 0; k < 5; k++)
-        leave(peers[k]);
-    world_end(&old);
-    world_end(&new);
-}
-
 static void a_batch_that_gathers_keeps_its_connections(void)
 {
     pmx_sock peer;
@@ -387,6 +358,55 @@ static void a_listener_counts_those_that_come_and_go(void)
     world_end(&new);
 }
 
+/* The header's names and all that it tells. */
+static void what_a_balancer_told_moves_along(void)
+{
+    static const pmx_network any[] = {{.family = 4}};
+    static const char line[] = "PROXY TCP4 10.1.2.3 10.4.5.6 7 8\r\nhello";
+    pmx_policy p = raw();
+    pmx_proxied told;
+    pmx_address names[2];
+    world_begin(&old, 100, 100000);
+    world_begin(&new, 100, 100000);
+    int number = pmx_trust(old.mux, any, 1);
+    CHECK(number > 0);
+    p.proxy = (uint32_t)number;
+    p.proxy_ms = 10000;
+    world_listen(&old, &p);
+    pmx_sock peer = call(&old);
+    put_text(peer, line);
+    UNTIL(&old, old.message_count == 1);
+    uint64_t id = old.opened.ids[0];
+    EQUAL(pmx_held(old.mux, id, &moved), 0);
+    EQUAL(moved.proxy_size, 28);
+    uint8_t header[28];
+    memcpy(header, moved.proxy, sizeof header);
+    int64_t sock = leave_old(id);
+    p.proxy = 0;                /* another server may await none */
+    uint64_t here;
+    for (size_t k = 0; k < sizeof header; k++) {
+        moved.proxy = header;
+        moved.proxy_size = (uint32_t)k;
+        if (k)
+            EQUAL(pmx_attach(new.mux, sock, 0, &p, &moved, &here), -EINVAL);
+    }
+    moved.proxy_size = sizeof header;
+    here = come_to_new(sock, &p);
+    EQUAL(pmx_addresses(new.mux, here, names), 0);
+    EQUAL(names[0].ip[0], 10);
+    EQUAL(names[0].port, 7);
+    EQUAL(names[1].port, 8);
+    EQUAL(pmx_proxy_of(new.mux, here, &told), 0);
+    EQUAL(told.size, sizeof header);
+    CHECK(!memcmp(told.header, header, sizeof header));
+    EQUAL(told.transport.ip[0], 127);
+    put_text(peer, "more");
+    UNTIL(&new, messages_of(&new, here) == 1);
+    leave(peer);
+    UNTIL(&new, closed(&new, here));
+    end();
+}
+
 static void what_is_not_sound_is_refused(void)
 {
     pmx_sock peer;
@@ -466,10 +486,10 @@ const test_case move_tests[] = {
     EACH(half_open_connections_stay_half_open),
     EACH(a_peer_may_go_while_its_connection_moves),
     EACH(who_cannot_move_stays),
-    EACH(the_connections_of_a_mux_are_listed),
     EACH(a_batch_that_gathers_keeps_its_connections),
     EACH(the_framing_of_a_switch_moves_along),
     EACH(a_listener_counts_those_that_come_and_go),
+    EACH(what_a_balancer_told_moves_along),
     EACH(what_is_not_sound_is_refused),
 #ifdef __linux__
     EACH(clocks_go_on_where_they_were),
