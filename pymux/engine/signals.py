@@ -138,7 +138,7 @@ class Ending:
         ask: called with the signal, with how many there were so far, and with True
             if the signal interrupts the user's code.
         top: the code of the outermost frame to check.
-        signals: those that end; a worker leaves SIGINT to its supervisor.
+        signals: those that end; a worker leaves them to its supervisor.
     """
 
     def __init__(

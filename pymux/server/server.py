@@ -433,7 +433,7 @@ def run_until_signal(
     Args:
         on_ready: called when the server is bound.
         names: the bound addresses at each address of the server, if the server is to
-            listen on none: `on_ready` sees to that, by `listen_at`. Else None.
+            listen on none, and to hear no signal: `on_ready` sees to both. Else None.
         linger: seconds.
     """
     claim = object()
@@ -450,7 +450,7 @@ def run_until_signal(
         ):
             raise KeyboardInterrupt  # outside a handler the server is about to end
 
-    signals = (signal.SIGINT, signal.SIGTERM) if names is None else (signal.SIGTERM,)
+    signals = (signal.SIGINT, signal.SIGTERM) if names is None else ()
     ending = Ending(ask, run_until_signal.__code__, signals)
     try:
         engine = server._bind(claim, names)

@@ -22,7 +22,9 @@ from typing import Any
 
 from ..figures.pages import PageNumber, attach
 from ..objects.listener import Listener
+from ..server.giver import Giver
 from ..server.server import Server, count_in, listen_at, mux_of, run_until_signal
+from ..server.taker import Taker
 from ..values.errors import BackendUnavailable
 from ..values.stats import Stats
 from .channel import Channel, Frame
@@ -133,6 +135,7 @@ class Worker:
             self._control.sock, selectors.EVENT_READ, lambda *_: self._obey()
         )
         server.call_threadsafe(lambda mux: self._say_ready())  # behind `started`
+        signal.signal(signal.SIGTERM, lambda *_: self._pass_on())
 
     def _say_ready(self) -> None:
         assert self._server is not None
@@ -142,6 +145,12 @@ class Worker:
             socks.append(_Borrowed(mux.fileno()))
         backend = mux.stats().backend
         self._control.send("ready", backend, socks=socks)  # type: ignore[arg-type]
+
+    def _pass_on(self) -> None:
+        """SIGTERM: the supervisor, which may have got it too, is to decide."""
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            assert self._server is not None
+            self._server.call_threadsafe(lambda mux: self._control.send("asked"))
 
     def _obey(self) -> None:
         """Do what has come from the supervisor; drain if the supervisor is gone."""
@@ -160,10 +169,27 @@ class Worker:
             slot, numbers = words
             self._listen(slot, numbers, frame.sockets())
         elif what == "unlisten":
-            for listener in self._listeners.pop(words[0], ()):
-                listener.close()
+            self._unlisten(words[0])
+        elif what == "take":
+            (sock,) = frame.sockets()
+            Taker(self._server, sock)
+        elif what == "give":
+            (sock,) = frame.sockets()
+            for slot in list(self._listeners):
+                self._unlisten(slot)
+            Giver(self._server, sock, on_done=self._gave)
         elif what == "stop":
-            self._stop(*words)
+            for slot in list(self._listeners):
+                self._unlisten(slot)
+            drain_timeout, linger = words
+            self._server.stop(drain_timeout, linger=linger)
+
+    def _gave(self, giver: Giver) -> None:
+        self._control.send("gave", giver.moved, giver.remain, giver.error)
+
+    def _unlisten(self, slot: int) -> None:
+        for listener in self._listeners.pop(slot, ()):
+            listener.close()
 
     def _listen(self, slot: int, numbers: list[int], socks: list[Any]) -> None:
         assert self._server is not None
@@ -173,13 +199,6 @@ class Worker:
                 stack.callback(sock.close)
             for number, sock in zip(numbers, socks):
                 made.append(listen_at(self._server, number, sock))
-
-    def _stop(self, drain_timeout: float | None, linger: float) -> None:
-        assert self._server is not None
-        for slot in list(self._listeners):
-            for listener in self._listeners.pop(slot):
-                listener.close()
-        self._server.stop(drain_timeout, linger=linger)
 
     def _say_last(self, stats: Stats) -> None:
         sock = self._control.sock

@@ -39,6 +39,9 @@ class Process:
         born: when it was started, on the monotonic clock.
         ready: it has said that it is ready.
         leaving: it was told to stop.
+        heir: the process that it gives its connections to; None: to none now.
+        stop_at: when it is told to stop, though its heir has not taken all.
+        gave: (moved, remain, error) of the gift; None before its end.
         stopped: a signal like SIGSTOP has stopped it.
         stuck: its handler runs for too long.
         aborted: it was aborted for that.
@@ -57,7 +60,10 @@ class Process:
         self.slot = slot
         self.ready = self.leaving = self.superseded = False
         self.stopped = self.stuck = self.aborted = False
+        self.heir: Process | None = None
+        self.gave: tuple[int, int, str | None] | None = None
         self.by: float | None = None
+        self.stop_at: float | None = None
         self.why: str | None = None
         self.trace = ""
         self.poller = -1
@@ -115,6 +121,9 @@ class Process:
             frame.fds = more
         elif what == "failed":
             self.why, self.trace = map(str, words)
+        elif what == "gave":
+            moved, remain, error = words
+            self.gave = int(moved), int(remain), None if error is None else str(error)
         elif what == "done":
             (ends,) = words
             self.ends = {int(number): int(count) for number, count in ends}
@@ -122,10 +131,15 @@ class Process:
             os.close(fd)
         return str(what)
 
-    def send(self, *words: Any, socks: Sequence[socket.socket] = ()) -> None:
-        """Send a message, unless the worker has ended."""
+    def send(
+        self, *words: Any, socks: Sequence[socket.socket] = (), close: bool = False
+    ) -> None:
+        """Send a message, unless the worker has ended; perhaps close the sockets."""
         if self.status is None:
-            self.control.send(*words, socks=socks)
+            self.control.send(*words, socks=socks, close=close)
+        elif close:
+            for sock in socks:
+                sock.close()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal, unless the worker has ended."""

@@ -21,62 +21,24 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ..engine.notices import tell
 from ..values.workers import Workers
-from .channel import MOST_DESCRIPTORS
 from .process import Process, how_it_ended
+from .slot import Slot, let_listen
 from .sockets import Place
 
-__all__ = ["Slot", "Slots", "StartError"]
+__all__ = ["Slots", "StartError"]
 
 SETTLED = 5.0  # seconds of life after which a death is not one of a series
 SLOWEST_RETRY = 10.0
+LAST_CHANCE = 1.0  # seconds after a failed gift in which its heir may turn out dead
 PATIENCE = 5.0  # seconds after the time of a worker that is to end
 
 
 class StartError(RuntimeError):
     """A worker could not start when the server did."""
-
-
-class Slot:
-    """The place of one worker.
-
-    Attributes:
-        number: its number, from 0.
-        socks: (number of the address, socket) of the slot's own sockets.
-        worker: the process that serves.
-        heir: the process that is starting.
-        cover: the neighbour that listens on the slot's sockets.
-        wanted: False after SIGTTOU; then a neighbour covers the slot.
-        failures: deaths in a series.
-        retry: when to start again; None: no such time.
-        old_at: when the worker is too old; None: never.
-    """
-
-    def __init__(self, number: int, socks: list[tuple[int, socket.socket]]) -> None:
-        self.number = number
-        self.socks = socks
-        self.worker: Process | None = None
-        self.heir: Process | None = None
-        self.cover: Process | None = None
-        self.wanted = True
-        self.listening = False
-        self.failures = 0
-        self.retry: float | None = None
-        self.old_at: float | None = None
-
-    @property
-    def accepts(self) -> bool:
-        """Whether the slot's worker accepts connections."""
-        one = self.worker
-        return self.listening and one is not None and not (one.stopped or one.stuck)
-
-    @property
-    def needs_cover(self) -> bool:
-        """Whether nobody accepts from the slot's own sockets."""
-        return bool(self.socks) and self.listening and not self.accepts
 
 
 class Slots:
@@ -94,6 +56,7 @@ class Slots:
         error: why the server could not start; None if it has not failed.
         first: the server is starting for the first time.
         stopping: the server stops.
+        grace: it will stop soon, and no worker is replaced any more.
     """
 
     def __init__(
@@ -112,6 +75,7 @@ class Slots:
         self.error: Exception | None = None
         self.first = True
         self.stopping = False
+        self.grace = False
         self._todo: deque[Slot] = deque()  # slots that are to be renewed
         self._now: Slot | None = None  # the one that is being renewed
         self._again = False  # SIGHUP has come during a roll
@@ -195,31 +159,78 @@ class Slots:
         if self._workers.max_age is not None:
             span = self._workers.max_age * random.uniform(0.9, 1.1)
             slot.old_at = time.monotonic() + span
+        self._let_accept(slot)
+        tell("worker", "%s serves", new)
+        if old is not None:
+            self._hand_over(old, new)
+
+    def _let_accept(self, slot: Slot) -> None:
+        """Let a slot's worker listen on the sockets, and the neighbour no more."""
+        assert slot.worker is not None
         shared = [
             (number, sock)
             for number, place in enumerate(self._places)
             for sock in place.shared
         ]
-        _let_listen(new, slot, slot.socks + shared)
+        let_listen(slot.worker, slot, slot.socks + shared)
         if slot.cover is not None:
             slot.cover.send("unlisten", slot.number)
             slot.cover = None
-        tell("worker", "%s serves", new)
-        if old is not None:
-            self._hand_over(old, new)
 
     def _hand_over(self, old: Process, new: Process) -> None:
+        """Let a worker accept nothing more, and give its connections to another."""
         tell("worker", "%s takes over from %s", new, old)
-        self._let_leave(old)
+        if not self._workers.handover:
+            self._let_leave(old)
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        new.send("take", socks=[ours], close=True)
+        old.send("give", socks=[theirs], close=True)
+        old.heir = new
+        self._covers_no_more(old)
+
+    def gave(self, process: Process) -> None:
+        """A worker has given its connections, or could not give all."""
+        if process.heir is None or process.gave is None:
+            return
+        moved, remain, error = process.gave
+        if error is not None:  # the heir may have died, and the worker serve again
+            tell(
+                "worker_failed",
+                "%s gave %d of its connections: %s; %d stay",
+                process,
+                moved,
+                error,
+                remain,
+            )
+            process.stop_at = time.monotonic() + LAST_CHANCE
+            return
+        text = "%s gave %d connections to %s; %d stay until they end"
+        tell("worker", text, process, moved, process.heir, remain)
+        self._let_leave(process)
+
+    def _serve_again(self, slot: Slot, dead: Process) -> bool:
+        """Let the worker that was giving to an heir that has died serve on."""
+        for old in self.processes.values():
+            if old.heir is dead and not old.leaving and old.slot == slot.number:
+                old.heir = old.gave = old.stop_at = None
+                slot.worker = old
+                self._let_accept(slot)
+                return True
+        return False
 
     def _let_leave(self, process: Process) -> None:
         """Tell a worker to accept nothing more, to linger, and to end."""
         process.leaving = True
+        process.stop_at = None
         process.send("stop", None, self._linger)
         process.by = None
         if self._drain is not None:
             span = self._linger + self._drain + PATIENCE
             process.by = time.monotonic() + span
+        self._covers_no_more(process)
+
+    def _covers_no_more(self, process: Process) -> None:
         for slot in self.all:
             if slot.cover is process:
                 slot.cover = None
@@ -228,7 +239,7 @@ class Slots:
 
     def roll(self) -> None:
         """Replace every worker, slot by slot. Calls during a roll are one more roll."""
-        if self.stopping:
+        if self.stopping or self.grace:
             return
         if self.first or self._now is not None:
             self._again = True
@@ -237,10 +248,16 @@ class Slots:
         self._todo.extend(slot for slot in self.all if slot.wanted)
         self._next()
 
+    def asked(self, process: Process) -> None:
+        """A worker has got SIGTERM: replace it, unless the server stops."""
+        slot = self.all[process.slot]
+        if slot.worker is process:
+            self.renew(slot, "it was sent SIGTERM")
+
     def renew(self, slot: Slot, why: str) -> None:
         """Replace one worker, after those that are to be replaced already."""
         slot.old_at = None
-        if self.stopping or slot is self._now or slot in self._todo:
+        if self.stopping or self.grace or slot is self._now or slot in self._todo:
             return
         tell("worker", "%s is replaced: %s", slot.worker, why)
         self._todo.append(slot)
@@ -277,9 +294,7 @@ class Slots:
         """A process has ended, and was waited for."""
         del self.processes[process.pid]
         slot = self.all[process.slot]
-        for other in self.all:
-            if other.cover is process:
-                other.cover = None
+        self._covers_no_more(process)
         if process is slot.heir:
             slot.heir = None
             if self.stopping or process.leaving:
@@ -320,6 +335,8 @@ class Slots:
             slot.failures = 0
         then = "" if slot.heir is not None else self._try_again(slot)
         self._tell_death(process, then)
+        if self._serve_again(slot, process):
+            tell("worker", "%s serves on, with its connections", slot.worker)
 
     def _tell_death(self, process: Process, then: str) -> None:
         assert process.status is not None
@@ -360,7 +377,7 @@ class Slots:
                     slot.cover.send("unlisten", slot.number)
                 covers = [one.cover for one in self.all]
                 slot.cover = min(helpers, key=covers.count)
-                _let_listen(slot.cover, slot, slot.socks)
+                let_listen(slot.cover, slot, slot.socks)
                 tell("worker", "%s accepts for slot %d too", slot.cover, slot.number)
 
     # --- more, fewer, none --------------------------------------------------------
@@ -389,10 +406,14 @@ class Slots:
         if slot.heir is not None:
             slot.heir.leaving = True
             slot.heir.kill()
-        if slot.worker is not None:
-            tell("worker", "%s leaves", slot.worker)
-            self._let_leave(slot.worker)
-            slot.worker = None
+        old, slot.worker = slot.worker, None
+        if old is not None:
+            tell("worker", "%s leaves", old)
+            neighbour = next((one.worker for one in self.all if one.accepts), None)
+            if neighbour is None:
+                self._let_leave(old)
+            else:
+                self._hand_over(old, neighbour)
         self.cover()
         if slot is self._now:
             self._now = None
@@ -444,6 +465,7 @@ class Slots:
     def next_time(self) -> float | None:
         """When `tick` has something to do; None: never."""
         times = [process.by for process in self.processes.values()]
+        times += [process.stop_at for process in self.processes.values()]
         for slot in self.all:
             times += slot.retry, slot.old_at
         return min((one for one in times if one is not None), default=None)
@@ -452,6 +474,8 @@ class Slots:
         """Do what is due: retries, ends of processes that are late, old age."""
         now = time.monotonic()
         for process in list(self.processes.values()):
+            if process.stop_at is not None and process.stop_at <= now:
+                self._let_leave(process)
             if process.by is None or process.by > now:
                 continue
             process.by = None
@@ -466,14 +490,3 @@ class Slots:
                 self._start(slot)
             if slot.old_at is not None and slot.old_at <= now:
                 self.renew(slot, f"it is {self._workers.max_age:g} s old")
-
-
-def _let_listen(
-    process: Process, slot: Slot, socks: Iterable[tuple[int, socket.socket]]
-) -> None:
-    rest = list(socks)
-    while rest:
-        part, rest = rest[:MOST_DESCRIPTORS], rest[MOST_DESCRIPTORS:]
-        numbers = [number for number, _ in part]
-        only = [sock for _, sock in part]
-        process.send("listen", slot.number, numbers, socks=only)

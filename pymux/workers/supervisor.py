@@ -96,6 +96,11 @@ class Supervisor:
         self._addresses = [name for place in places for name in place.addresses]
         stop_after = linger, drain_timeout
         self.slots = Slots(workers, places, self._spawn, stop_after)
+        self._told_by = {
+            "ready": self.slots.became_ready,
+            "gave": self.slots.gave,
+            "asked": self.slots.asked,
+        }
         self._selector = selectors.DefaultSelector()
         self._heard: list[int] = []  # signals that were not looked at yet
         self._was_first = True
@@ -214,6 +219,7 @@ class Supervisor:
         elif number == signal.SIGINT:
             self._stop(0.0)
         elif number == signal.SIGTERM and self._workers.grace and not slots.first:
+            slots.grace = True
             self._stops_at = time.monotonic() + self._workers.grace
         elif number == signal.SIGTERM:
             self._stop(self._linger)
@@ -279,8 +285,9 @@ class Supervisor:
         more = control.receive()
         try:
             for frame in control.frames():
-                if process.note(frame) == "ready":
-                    self.slots.became_ready(process)
+                what = process.note(frame)
+                if what in self._told_by:
+                    self._told_by[what](process)
         except (ValueError, TypeError, KeyError) as error:
             tell("worker_died", "%s says what no worker says: %s", process, error)
             process.kill()

@@ -1,0 +1,213 @@
+"""What clients see while workers are replaced, killed, stopped, or do not start."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+
+import pytest
+
+from .restarts import faults, run
+from .supervised import PATIENCE, is_alive, supervised, wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers need POSIX")
+
+# An object with a state, which moves by `leaving` and `taken`. The heir, or the worker
+# that leaves, ends a process in the middle of a move if a file asks for that.
+GAME = """
+import os
+import signal
+
+
+def end(name, pid):
+    if os.path.exists(name):
+        os.unlink(name)
+        os.kill(pid, signal.SIGKILL)
+
+
+class Game:
+    def opened(self, conn):
+        conn.state = 0
+
+    def received(self, conn, data):
+        conn.state += 1
+        return b"%s %d %d\\n" % (data, conn.state, os.getpid())
+
+    def leaving(self, conn):
+        end("kill the supervisor", os.getppid())
+        return b"%d" % conn.state
+
+    def taken(self, conn, state):
+        conn.state = int(state)
+        end("kill the heir", os.getpid())
+
+
+game = Game()
+"""
+
+
+@contextlib.contextmanager
+def clients(server, count):
+    with contextlib.ExitStack() as stack:
+        made = []
+        for _ in range(count):
+            sock = socket.create_connection(server.address, timeout=PATIENCE)
+            made.append(stack.enter_context(sock))
+        yield made
+
+
+def ask(sock, data=b"hello"):
+    """The words of one answer; None if the connection has ended."""
+    try:
+        sock.sendall(data)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            part = sock.recv(1000)
+            if not part:
+                return None
+            answer += part
+    except ConnectionError:
+        return None
+    return answer.split()
+
+
+def ask_all(socks):
+    """What each of some clients is answered, asked at once."""
+    for sock in socks:
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(b"hello")
+    answers = []
+    for sock in socks:
+        try:
+            answer = sock.recv(1000)
+        except ConnectionError:
+            answer = b""
+        answers.append(answer.split() or None)
+    return answers
+
+
+def playing(tmp_path, **options):
+    return supervised(tmp_path, app=GAME, handler="'app:game'", **options)
+
+
+def test_a_hundred_requests_a_restart_fail_none_and_no_connection_ends():
+    seen, restarts, _ = run(4, connections=30, short=6, think=0.01)
+    assert restarts == 4
+    assert faults(seen) == 0, seen
+    assert all(one["answers"] > 0 for one in seen.values())
+
+
+def test_connections_move_to_the_new_worker_with_their_state(tmp_path):
+    with playing(tmp_path) as server, clients(server, 20) as socks:
+        before = ask_all(socks)
+        server.roll(2)
+        server.wait_for(r"gave \d+ connections to", 2)
+        after = ask_all(socks)
+        assert [one[:2] for one in after] == [[b"hello", b"2"]] * 20
+        assert not {one[2] for one in before} & {one[2] for one in after}
+
+
+def test_without_handover_connections_stay_in_the_old_worker(tmp_path):
+    workers = "pymux.Workers(1, handover=False)"
+    with (
+        playing(tmp_path, workers=workers, linger="3600") as server,
+        clients(server, 3) as socks,
+    ):
+        before = ask_all(socks)
+        server.roll(1)
+        after = ask_all(socks)
+        assert [one[2] for one in before] == [one[2] for one in after]
+
+
+def test_bad_code_at_sighup_is_not_noticed_by_clients(tmp_path):
+    with playing(tmp_path) as server, clients(server, 20) as socks:
+        before = ask_all(socks)
+        (tmp_path / "app.py").write_text("nonsense(\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("could not start: SyntaxError")
+        after = ask_all(socks)
+        assert [one[1:] for one in after] == [[b"2", one[2]] for one in before]
+
+
+def test_clients_of_a_killed_worker_alone_notice(tmp_path):
+    with playing(tmp_path) as server, clients(server, 40) as socks:
+        before = ask_all(socks)
+        (killed, _) = server.workers().values()
+        os.kill(killed, signal.SIGKILL)
+        server.wait_for(rf"pid {killed}\) has ended after .*: SIGKILL")
+        for sock, was in zip(socks, before):
+            answer = ask(sock)
+            assert answer == (
+                None if int(was[2]) == killed else [b"hello", b"2", was[2]]
+            )
+        with clients(server, 20) as more:  # nobody is refused meanwhile
+            assert None not in ask_all(more)
+
+
+def test_an_heir_killed_in_the_middle_of_a_move_takes_only_what_it_had(tmp_path):
+    with playing(tmp_path, workers="1") as server, clients(server, 450) as socks:
+        before = ask_all(socks)
+        (tmp_path / "kill the heir").touch()
+        (old,) = server.workers().values()
+        server.signal(signal.SIGHUP)
+        server.wait_for(rf"worker 0 \(pid {old}\) serves on, with its connections")
+        after = ask_all(socks)
+        lost = after.count(None)
+        assert 0 < lost <= 200  # one batch
+        kept = [one for one in after if one is not None]
+        assert [one[1] for one in kept] == [b"2"] * len(kept)
+        server.wait_for(r"takes over from", 2)  # and a new heir takes them in the end
+        again = ask_all([sock for sock, one in zip(socks, after) if one is not None])
+        assert [one[1] for one in again] == [b"3"] * len(kept)
+        assert before.count(None) == 0
+
+
+def test_a_supervisor_killed_in_the_middle_of_a_move_costs_no_answer(tmp_path):
+    with playing(tmp_path) as server, clients(server, 300) as socks:
+        ask_all(socks)
+        (tmp_path / "kill the supervisor").touch()
+        for sock in socks:
+            sock.sendall(b"last")
+        server.signal(signal.SIGHUP)
+        server.process.wait(PATIENCE)
+        for sock in socks:
+            answer = b""
+            while part := sock.recv(1000):  # the workers drain, and end in order
+                answer += part
+            assert answer.split()[:2] == [b"last", b"2"]
+        wait_until(lambda: not any(map(is_alive, server.workers().values())))
+
+
+def test_clients_of_a_stopped_worker_wait_and_are_answered(tmp_path):
+    with playing(tmp_path) as server, clients(server, 40) as socks:
+        before = ask_all(socks)
+        (stopped, _) = server.workers().values()
+        os.kill(stopped, signal.SIGSTOP)
+        server.wait_for("accepts for slot 0 too")
+        with clients(server, 20) as more:
+            assert stopped not in {int(one[2]) for one in ask_all(more)}
+        for sock in socks:
+            sock.sendall(b"hello")
+        os.kill(stopped, signal.SIGCONT)
+        for sock, was in zip(socks, before):
+            assert sock.recv(1000).split() == [b"hello", b"2", was[2]]
+
+
+def test_sigterm_to_a_worker_replaces_it_and_no_client_notices(tmp_path):
+    with playing(tmp_path, workers="1") as server, clients(server, 20) as socks:
+        ask_all(socks)
+        (old,) = server.workers().values()
+        os.kill(old, signal.SIGTERM)
+        server.wait_for(rf"pid {old}\) is replaced: it was sent SIGTERM")
+        wait_until(lambda: not is_alive(old))
+        assert [one[1] for one in ask_all(socks)] == [b"2"] * 20
+
+
+def test_ttou_gives_the_connections_to_a_neighbour(tmp_path):
+    with playing(tmp_path) as server, clients(server, 40) as socks:
+        ask_all(socks)
+        gone = server.workers()[1]
+        server.signal(signal.SIGTTOU)
+        wait_until(lambda: not is_alive(gone))
+        assert [one[1] for one in ask_all(socks)] == [b"2"] * 40
