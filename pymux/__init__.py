@@ -30,6 +30,7 @@ Names
     Group, Nats, Redis    a room: connections that get the same messages, in one
                           worker or, by a broker, in many
     Limits                limits of memory, time and connections
+    Proxy                 balancers that say, by the PROXY protocol, for whom they are
     Credentials           the process at the other end of a Unix socket
     Endpoint              an address with its framing, limits and handler
     Stats                 the figures of a mux
@@ -124,6 +125,7 @@ from .values.framing import (
     Varint,
 )
 from .values.limits import Limits
+from .values.proxy import Proxy
 from .values.stats import Stats
 from .values.workers import Workers
 
@@ -155,6 +157,7 @@ __all__ = [
     "Listener",
     "Mux",
     "Nats",
+    "Proxy",
     "Queue",
     "Raw",
     "Redis",

@@ -13,6 +13,7 @@ from .server.server import Server, run_until_signal
 from .values.endpoint import Listenable, Listenables
 from .values.framing import Framing
 from .values.limits import Limits
+from .values.proxy import Proxy
 from .values.stats import Stats
 from .values.tls import SSLContext
 from .values.workers import Workers
@@ -42,6 +43,7 @@ def serve(
     on_error: OnError | str | None = None,
     workers: int | Literal["auto"] | Workers | None = None,
     linger: float | None = None,
+    proxy: Proxy | None = None,
 ) -> Stats:
     """Serve in this thread until SIGINT or SIGTERM, then drain.
 
@@ -90,6 +92,8 @@ def serve(
             process may use. `Workers` says more of them. None: this process serves.
         linger: seconds after SIGTERM in which connections end one by one, before the
             others are drained; None is 0, and 20 with `workers`.
+        proxy: the balancers, a `Proxy`, that say of whom each connection is; None: no
+            PROXY header is taken.
 
     Returns:
         The final `Stats`; those of all workers, added.
@@ -119,6 +123,7 @@ def serve(
         "arena_size": arena_size,
         "max_messages": max_messages,
         "slow_handler": slow_handler,
+        "proxy": proxy,
     }
     if workers is not None:
         return serve_with_workers(

@@ -18,6 +18,7 @@ from ..server.notices import tell_listening, tell_stopped
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
+from ..values.proxy import Proxy
 from ..values.tls import SSLContext
 from .connection import LoopConnection
 from .dispatch import LoopHandlers
@@ -244,6 +245,7 @@ def serve(
     max_messages: int = MAX_MESSAGES,
     slow_handler: float | None = None,
     on_error: OnError | None = None,
+    proxy: Proxy | None = None,
 ) -> Server:
     """Serve in the running loop: ``await serve(...)``, or ``async with``.
 
@@ -278,6 +280,8 @@ def serve(
             debug mode measures these.
         on_error: called with (connection or None, exception) instead of
             reporting what a handler raised.
+        proxy: the balancers, a `Proxy`, that say of whom each connection is; None: no
+            PROXY header is taken.
 
     Returns:
         A `Server`, to be awaited. After that the server accepts connections.
@@ -311,5 +315,6 @@ def serve(
         max_messages=max_messages,
         slow_handler=slow_handler,
         on_error=on_error,
+        proxy=proxy,
     )
     return Server(plan)

@@ -14,6 +14,7 @@ from ..engine.backends import reasons
 from ..values.addresses import check_served, is_url, parse_url
 from ..values.framing import Fixed, LengthPrefix, Lines, Raw
 from ..values.limits import Limits
+from ..values.proxy import Proxy
 from .bench import ANSWERS
 from .builtin import HANDLERS
 from .completion import complete, completes
@@ -198,6 +199,18 @@ def parse_spin(text: str) -> Any:
     return text if text == "auto" else seconds
 
 
+def parse_proxy(text: str) -> Proxy:
+    """Read networks with commas between them.
+
+    Raises:
+        argparse.ArgumentTypeError: one is no network.
+    """
+    try:
+        return Proxy(text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def parse_level(text: str) -> int:
     """Read the name of a level of `logging`, in either case.
 
@@ -291,6 +304,13 @@ def _parser() -> argparse.ArgumentParser:
         f"{KNOWN}",
     )
     completes(option, [f"{name}=" for name in NAMES])
+    serve.add_argument(
+        "--proxy",
+        type=parse_proxy,
+        metavar="NETWORK[,NETWORK]",
+        help="balancers of these networks, like 10.0.0.0/8 or unix, say by the PROXY "
+        "protocol of whom each connection is; nobody else may connect",
+    )
     serve.add_argument(
         "--slow-handler",
         type=parse_seconds,

@@ -88,6 +88,7 @@ def run_serve(args: argparse.Namespace) -> int:
             backend=args.backend,
             spin=args.spin,
             slow_handler=args.slow_handler,
+            proxy=args.proxy,
         )
     except TypeError as error:
         name = as_typed(args.handler)

@@ -172,6 +172,7 @@ def run_with_workers(args: argparse.Namespace) -> int:
             backend=args.backend,
             spin=args.spin,
             slow_handler=args.slow_handler,
+            proxy=args.proxy,
             **options,
         )
     except OSError as error:

@@ -174,6 +174,17 @@ class Connections(Turns):
                 self.listening.pop(id_[0], None)
             raise
 
+    def trust(self, networks: list[tuple[int, int, bytes]]) -> int:
+        """Return the core's number of networks: (family, bits, address) each."""
+        c = ffi.new("pmx_network[]", len(networks))
+        for one, (family, bits, ip) in zip(c, networks):
+            one.family, one.bits = family, bits
+            ffi.buffer(one.ip)[: len(ip)] = ip
+        number = int(lib.pmx_trust(self.c, c, len(networks)))
+        if number < 0:
+            raise self.os_error(-number, "the networks of proxy")
+        return number
+
     def note_policy(self, policy: Any, framings: Framings) -> None:
         """Prepare a service for connections with this policy and these framings."""
         service = self.services[policy.service]

@@ -71,6 +71,14 @@ LIMITED = {
 }
 
 
+# Why a peer of a listener with `proxy` was refused, by the core's errno.
+UNPROXIED = {
+    errno.EACCES: "the peer is not trusted to send a PROXY header",
+    errno.EPROTO: "what the peer has sent is no PROXY header",
+    errno.ETIMEDOUT: "the peer has sent no PROXY header in time",
+}
+
+
 def _no_mux() -> None:
     """Return None: the engine has no mux yet."""
 
@@ -324,6 +332,10 @@ class Engine(Batches):
         if refused != self._refused:
             more = refused - self._refused
             self._warn_of_limit(int(counts.refuser), "max_per_peer", more)
+        unproxied = counts.proxy_refused
+        if unproxied != self._unproxied:
+            self._warn_of_header(unproxied - self._unproxied)
+        self._unproxied = unproxied
         self._pauses, self._shortages, self._refused = pauses, shortages, refused
         self._busy = busy
 
@@ -369,6 +381,21 @@ class Engine(Batches):
             tell("limit", text, peer and peer[0], peer=peer, **about)
         else:
             tell("limit", text, **about)
+
+    def _warn_of_header(self, count: int) -> None:
+        """Warn that peers were refused by a listener with `proxy`."""
+        names = ffi.new("pmx_address[2]")
+        if lib.pmx_refused_header(self.c, names):
+            return
+        peer, local = from_core(names[0]), from_core(names[1])
+        why = UNPROXIED.get(int(self.counts.proxy_error), "no PROXY header")
+        options = {"count": count, "local": local}
+        if not self.may_tell(("proxy", local, why), "proxy", why, **options):
+            return
+        text = "%s (%s at %s; refused so far: %d)"
+        shown = format_address(peer), format_address(local)
+        more = int(self.counts.proxy_refused)
+        tell("proxy", text, why, *shown, more, peer=peer, local=local)
 
     def _refused_peer(self) -> Any:
         """Return the address of the last peer that had max_per_peer."""

@@ -16,6 +16,7 @@ connect     WARNING    an outgoing connection could not be made
 limit       WARNING    a limit or a framing's max_size has ended a connection, or
                        max_connections pauses accepting, or max_per_peer has
                        refused a connection
+proxy       WARNING    a peer was refused by a listener with `proxy`
 shortage    WARNING    accepting pauses for lack of descriptors or memory
 broker      WARNING    the broker of a backplane is away, or has refused something
 joined      INFO       a mux has joined the broker of a backplane
@@ -55,6 +56,7 @@ LEVELS = {
     "handshake": logging.DEBUG,
     "connect": logging.WARNING,
     "limit": logging.WARNING,
+    "proxy": logging.WARNING,
     "shortage": logging.WARNING,
     "broker": logging.WARNING,
     "joined": logging.INFO,

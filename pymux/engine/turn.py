@@ -105,6 +105,7 @@ class Turns(Output):
         self._minimum = self._delay_ns = -1  # of the last harvest
         self._pauses = 0  # of accepting, that were told of
         self._shortages = 0  # of these, for want of something
+        self._unproxied = 0  # refused for their PROXY header
         self._busy = 0  # and of these, by max_handshakes
         self._refused = 0  # connections over max_per_peer, that were told of
         self.notices: Notices = Notices()

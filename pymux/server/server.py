@@ -27,6 +27,7 @@ from ..values.checks import check_spin
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
+from ..values.proxy import Proxy
 from ..values.stats import Stats
 from ..values.tls import SSLContext
 from .base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
@@ -99,6 +100,8 @@ class Server(BaseServer):
             the log. None measures nothing.
         on_error: called with (connection or None, exception) when a handler
             raises; None logs the exception.
+        proxy: the balancers, a `Proxy`, that say of whom each connection is; None: no
+            PROXY header is taken.
 
     Raises:
         TypeError: an argument has a wrong type, or the handler is refused.
@@ -128,6 +131,7 @@ class Server(BaseServer):
         max_messages: int = MAX_MESSAGES,
         slow_handler: float | None = None,
         on_error: OnError | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         plan = Plan(
             handler,
@@ -146,6 +150,7 @@ class Server(BaseServer):
             max_messages=max_messages,
             slow_handler=slow_handler,
             on_error=on_error,
+            proxy=proxy,
         )
         super().__init__(plan)
         check_spin(spin)

@@ -28,7 +28,7 @@ class Stats(_Ends):
         closed: connections that ended, or could not be made.
         reset: those of `closed` that either side has reset.
         refused: connections that were accepted, and closed at once since the
-            backend was full.
+            backend was full; and those that a `Proxy` does not let in.
         refused_per_peer: connections that were accepted, and closed at once since
             their peer address had `Limits.max_per_peer` already.
         messages_in: frames received.
