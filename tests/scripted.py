@@ -196,7 +196,7 @@ class ScriptedRedis(Scripted):
         b"*-7\r\n",
         b"$-7\r\n",
         b">3\r\n:x\r\n",
-        b">3\r\n$7\r\nmessage\r\n:1\r\n$1\r\na\r\n",
+        b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n:1\r\n",
         b">3\r\n$7\r\nmessage\r\n*1\r\n:1\r\n$1\r\na\r\n",
     )
 

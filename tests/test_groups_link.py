@@ -75,6 +75,24 @@ def test_a_jump_tells_how_many_were_lost_before_what_follows(broker, member):
     assert room.lost == 3
 
 
+def test_messages_of_several_senders_keep_the_order_of_each(broker, member):
+    room = joined(broker, member)
+    said, expected = b"", []
+    for number in range(1, 120):  # numbers of one, two and three digits
+        for sender in b"a", b"b":
+            for size in 1, 2:
+                text = b"%s%d" % (sender * size, number)
+                stamp = (sender * size).rjust(16, b"0") + b".%d" % number
+                said += broker.message(stamp, text)
+                expected.append(text.decode())
+        if number % 40 == 0:
+            said += broker.foreign(b"5\n6")
+            expected += ["5", "6"]
+    broker.say(said)
+    assert member.wait(len(expected)) == expected
+    assert room.lost == 0
+
+
 def test_what_comes_twice_is_delivered_once(broker, member):
     room = joined(broker, member)
     for number in 1, 2, 2, 1, 3:

@@ -7,6 +7,7 @@ head, then the data. Lines repeat, so what a line means is looked up.
 from __future__ import annotations
 
 import json
+from struct import Struct
 from typing import Any
 
 from .backplane import Backplane, BadTalk, Link
@@ -23,8 +24,9 @@ LONGEST = 1 << 27  # bytes of a message, far more than any server allows
 LINES = 4096  # that are remembered
 
 # What a line means: the group, if it is subscribed; the size of its head; the size of
-# all; whether the head is as long as one of ours.
-Meaning = tuple[Group | None, int, int, bool]
+# all; and where the head is as long as one of ours, how to take apart messages that
+# begin with the same line: the line, the stamp before the number, the number, the data.
+Meaning = tuple[Group | None, int, int, Struct | None]
 
 
 class Nats(Backplane):
@@ -179,7 +181,7 @@ class NatsTalk:
                     if meaning is None:  # no message
                         at = end + 2
                         continue
-                group, head, whole, stamped = meaning
+                group, head, whole, alike = meaning
                 start = end + 2
                 end = start + whole
                 if end + 2 > size:
@@ -193,7 +195,7 @@ class NatsTalk:
                         continue
                     now, senders = group, group._senders
                 begin = start + head
-                if stamped:
+                if alike is not None:
                     key = data[start : start + KEY]
                     try:
                         number = int(data[start + KEY : begin - 4])
@@ -207,6 +209,8 @@ class NatsTalk:
                         if not now._unusual(key, number):
                             continue
                 run.append(data[begin:end])
+                if alike is not None and data.startswith(line, at):
+                    at = _take_alike(data, at, line, alike, senders, run)
             if size - at > LONGEST_LINE:
                 raise BadTalk(f"it has sent a line of more than {LONGEST_LINE} bytes")
             return at
@@ -228,8 +232,11 @@ class NatsTalk:
                 raise _unknown(line) from None
             if len(self._meanings) >= LINES:
                 self._meanings.clear()
-            stamped = 4 < head - KEY <= DIGITS + 4
-            meaning = self._link.groups.get(parts[0]), head, whole, stamped
+            alike = None
+            if 4 < head - KEY <= DIGITS + 4:
+                first, digits, size = len(line) + 2, head - KEY - 4, whole - head
+                alike = Struct(f"{first}s{KEY}s{digits}s4x{size}s2x")
+            meaning = self._link.groups.get(parts[0]), head, whole, alike
             if meaning[0] is not None:
                 self._meanings[line] = meaning
             return meaning
@@ -260,6 +267,37 @@ class NatsTalk:
                 self._link.confirmed(subject)
         if subjects is None:
             self._link.in_force()
+
+
+def _take_alike(
+    data: bytes,
+    at: int,
+    line: bytes,
+    alike: Struct,
+    senders: dict[bytes, int],
+    run: list[bytes],
+) -> int:
+    """Take messages that begin with the same line and have the next numbers.
+
+    Most of a burst are such, and this takes two thirds of the time.
+
+    Returns:
+        Where the rest begins.
+    """
+    line += b"\r\n"
+    count = (len(data) - at) // alike.size
+    whole = memoryview(data)[at : at + count * alike.size]
+    for first, key, digits, text in alike.iter_unpack(whole):
+        try:
+            number = int(digits)
+        except ValueError:  # of another program
+            break
+        if first != line or senders.get(key) != number - 1:
+            break
+        senders[key] = number
+        run.append(text)
+        at += alike.size
+    return at
 
 
 def _unknown(line: bytes) -> BadTalk:

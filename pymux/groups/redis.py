@@ -112,37 +112,44 @@ class RedisTalk:
             BadTalk: the bytes are not Redis', or it has refused HELLO.
         """
         now: Group | None = None
+        senders: dict[bytes, int] = {}
         run: list[bytes] = []
         gets, groups = self._reader.gets, self._link.groups
         try:
             self._reader.feed(data)
             while (value := gets()) is not False:
-                if not isinstance(value, list) or not value or value[0] != b"message":
+                if not isinstance(value, list) or len(value) != 3:
                     self._take_reply(value)
                     continue
-                if not all(isinstance(one, bytes) for one in value[1:]):
-                    raise BadTalk(f"it has pushed {value!r:.80}")
-                group = groups.get(value[1]) if len(value) == 3 else None
+                kind, channel, text = value
+                if kind != b"message":
+                    self._take_reply(value)
+                    continue
+                try:
+                    group, stamped = groups.get(channel), text.startswith(HEAD)
+                except (TypeError, AttributeError):  # it is no bytes
+                    raise BadTalk(f"it has pushed {value!r:.80}") from None
                 if group is not now:
                     if now is not None and run:
                         now._take(run)
-                    now = group
-                if now is None:  # it has just left
-                    continue
-                text = value[2]
-                if text.startswith(HEAD):
-                    key = text[:KEY]
-                    end = text.find(b"\n", KEY, LAST)
-                    digits = text[KEY:end]
-                    if end > KEY and digits.isdigit():
-                        number = int(digits)
-                        if now._senders.get(key) == number - 1:
-                            now._senders[key] = number
-                        else:
-                            if run:
-                                now._take(run)
-                            if not now._unusual(key, number):
-                                continue
+                    if group is None:  # it has just left
+                        now = None
+                        continue
+                    now, senders = group, group._senders
+                if stamped and now is not None:
+                    key, end = text[:KEY], text.find(b"\n", KEY, LAST)
+                    try:
+                        number = int(text[KEY:end])
+                    except ValueError:
+                        number = -1  # of another program
+                    if senders.get(key) == number - 1:
+                        senders[key] = number
+                        text = text[end + 1 :]
+                    elif number >= 0 and end > 0:
+                        if run:
+                            now._take(run)
+                        if not now._unusual(key, number):
+                            continue
                         text = text[end + 1 :]
                 run.append(text)
         except self._garbage as error:
