@@ -32,6 +32,7 @@ Names
     Limits                limits of memory, time and connections
     Proxy                 balancers that say, by the PROXY protocol, for whom they are
     Credentials           the process at the other end of a Unix socket
+    from_systemd          the listening sockets that systemd has passed
     Endpoint              an address with its framing, limits and handler
     Stats                 the figures of a mux
     aio                   servers and connections in an asyncio loop
@@ -45,7 +46,8 @@ Names
 A handler has one of four forms. ``def handler(conn, data)`` is called for each message
 and returns the answer or None. ``async def handler(conn)`` runs once for each
 connection. ``@batched def handler(batch)`` is called once in each harvest. An object
-has any of the methods `opened`, `received`, `blocked`, `drained` and `closed`.
+has any of the methods `opened`, `received`, `blocked`, `drained`, `draining` and
+`closed`; `draining` is called by `stop(linger=)`.
 `Server` says which handlers are refused, since they could never work.
 
 Hooks
@@ -78,9 +80,9 @@ Backpressure
 Threads
     A mux belongs to the thread of its first harvest, and to its process. In any other
     thread or process every call raises RuntimeError. Any thread may call `wakeup`,
-    `call_threadsafe`, a server's `stop`, `stats` and `address`, and answer a batch by
-    its `Later`. Handlers run in the mux's thread, so a blocking call blocks every
-    connection; use `to_thread`, or `Batch.later`.
+    `call_threadsafe`, a server's `retire`, `stop`, `stats` and `address`, and answer a
+    batch by its `Later`. Handlers run in the mux's thread, so a blocking call blocks
+    every connection; use `to_thread`, or `Batch.later`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -109,6 +111,7 @@ from .objects.listener import Listener
 from .run import serve
 from .selector import Selector
 from .server.server import Server
+from .systemd import from_systemd
 from .values.addresses import Address
 from .values.credentials import Credentials
 from .values.detached import Detached
@@ -176,6 +179,7 @@ __all__ = [
     "batched",
     "connect",
     "dial",
+    "from_systemd",
     "serve",
     "sleep",
     "spawn",

@@ -11,7 +11,7 @@ import pymux
 
 PACKAGE = Path(pymux.__file__).parent
 FLOORS = (  # lowest first; the rooms of one floor do not import each other
-    "values",
+    "values systemd",
     "engine",
     "objects selector figures",
     "handlers",

@@ -6,15 +6,14 @@ import argparse
 import logging
 import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..engine.backends import reasons
-from ..values.addresses import check_served, is_url, parse_url
 from ..values.framing import Fixed, LengthPrefix, Lines, Raw
 from ..values.limits import Limits
 from ..values.proxy import Proxy
+from .addresses import parse_address, parse_listening
 from .bench import ANSWERS
 from .builtin import HANDLERS
 from .completion import complete, completes
@@ -22,7 +21,7 @@ from .console import complain, write
 from .info import version
 from .limits import KNOWN, NAMES, limits_from, parse_limit
 from .numbers import digits, finite
-from .words import Address, as_typed, quoted
+from .words import quoted
 from .workers import add_worker_options, fault_of_workers
 
 if TYPE_CHECKING:
@@ -43,62 +42,6 @@ class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         """Write the help or the version."""
         write(message.encode())
-
-
-def parse_address(text: str) -> Address:
-    """Read `HOST:PORT`, `[IPV6]:PORT`, `unix:PATH` or a URL.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is none of these.
-
-    Example:
-        >>> parse_address("[::1]:80").value
-        ('::1', 80)
-        >>> parse_address("unix:/run/app.sock").value
-        '/run/app.sock'
-        >>> parse_address("tcp://[::1]:80").value
-        ('::1', 80)
-    """
-    if is_url(text):
-        return _parse_url(text)
-    if text.startswith("unix:"):
-        path = text[len("unix:") :]
-        if not path:
-            raise argparse.ArgumentTypeError("unix: needs a path, as in unix:/tmp/x")
-        if path.startswith("@") and sys.platform == "linux":
-            path = "\0" + path[1:]
-        elif "/" not in path:
-            path = "./" + path  # other code would take a bare name for a host
-        return Address(path, as_typed(text))
-    text = as_typed(text)
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: an IPv6 address needs brackets, as in [::1]:8093"
-        )
-    number = digits(port)
-    if not colon or number is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is none of HOST:PORT, [IPV6]:PORT, unix:PATH and a URL"
-        )
-    if number > 65535:
-        raise argparse.ArgumentTypeError(f"port {port} is not within 0 to 65535")
-    return Address((host, number), text)
-
-
-def _parse_url(text: str) -> Address:
-    shown = as_typed(text)
-    try:
-        # Python's text opens a path; the text that the user typed names a host.
-        url = parse_url(text if text[:5].lower() == "unix:" else shown)
-        check_served(url)
-        address = url.address(listen=True)
-    except ValueError as error:
-        message = str(error).replace(repr(text), repr(shown))
-        raise argparse.ArgumentTypeError(message) from None
-    return Address(address, shown, url.scheme)
 
 
 def parse_framing(text: str) -> Framing:
@@ -185,6 +128,20 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
+def parse_span(text: str) -> float:
+    """Read a number of seconds, 0 included.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no such number.
+    """
+    seconds = finite(text)
+    if math.isnan(seconds):
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is not a number of seconds, 0 or more"
+        )
+    return seconds
+
+
 def parse_spin(text: str) -> Any:
     """Read a number of seconds, 0 included, or `auto`.
 
@@ -247,10 +204,11 @@ def _parser() -> argparse.ArgumentParser:
         "addresses",
         nargs="*",
         default=[parse_address(DEFAULT_ADDRESS)],
-        type=parse_address,
+        type=parse_listening,
         metavar="ADDRESS",
         help="HOST:PORT, [IPV6]:PORT, unix:PATH or a URL like tcp://HOST:PORT; "
-        "unix:@NAME is Linux's abstract namespace; port 0 picks a free one; several "
+        "unix:@NAME is Linux's abstract namespace; port 0 picks a free one; fd:N is an "
+        "inherited socket, systemd[:NAME] those that systemd has passed; several "
         f"are served together (default: {DEFAULT_ADDRESS})",
     )
     completes(option, ())
@@ -292,6 +250,18 @@ def _parser() -> argparse.ArgumentParser:
         type=parse_seconds,
         metavar="S",
         help="end a connection after S seconds without traffic (default: never)",
+    )
+    serve.add_argument(
+        "--linger",
+        type=parse_span,
+        metavar="S",
+        help="after SIGTERM, let connections end one by one for S seconds before the "
+        "others are drained (default: 0, with --workers 20)",
+    )
+    serve.add_argument(
+        "--reuse-port",
+        action="store_true",
+        help="let several processes listen on one port",
     )
     option = serve.add_argument(
         "--limit",

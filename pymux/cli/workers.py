@@ -17,6 +17,7 @@ from ..workers.supervisor import Ready
 from .builtin import HANDLERS
 from .console import complain, say
 from .descriptors import raise_limit
+from .given import given_sockets
 from .numbers import digits
 from .serve import log_from
 from .words import Address, Failure, as_typed, describe, explain, one_line, quoted
@@ -130,7 +131,11 @@ def fault_of_workers(args: argparse.Namespace) -> str:
 
 def run_with_workers(args: argparse.Namespace) -> int:
     """Serve in several processes until a signal ends them."""
-    addresses: list[Address] = args.addresses
+    with given_sockets(args.addresses) as addresses:
+        return _serve(args, addresses)
+
+
+def _serve(args: argparse.Namespace, addresses: list[Address]) -> int:
     given = _given(args)
     for name in "metrics", "health":
         if name in given:
@@ -167,6 +172,8 @@ def run_with_workers(args: argparse.Namespace) -> int:
             [address.value for address in addresses],
             workers,
             on_ready=ready,
+            linger=args.linger,
+            reuse_port=args.reuse_port,
             framing=args.framing,
             limits=args.limits,
             backend=args.backend,

@@ -28,6 +28,7 @@ class Drain:
     Attributes:
         asked: the deadline on the clock; None until a stop is asked for.
         lingers: until when connections linger; no later than any stop has asked for.
+        on_stop: called once, in the mux's thread, when the stop begins.
         by: the deadline of the drain that has begun. A signal handler may raise in
             `begin`, which `over` then calls again.
     """
@@ -42,6 +43,7 @@ class Drain:
         self.lingers: float = math.inf
         self.by: float | None = None
         self._engine = engine
+        self.on_stop: Callable[[], object] | None = None
         self._handlers = handlers
         self._tell = tell
         self._timer: Timer | None = None
@@ -68,6 +70,9 @@ class Drain:
         """Begin to drain by that time; an earlier deadline stays. If connections are
         to linger, `over` begins when these have ended, or at that time."""
         self._note(by, lingers)
+        on_stop, self.on_stop = self.on_stop, None
+        if on_stop is not None:
+            on_stop()
         if self.by is None and clock.now() < self.lingers:
             return
         self._handlers.before_drain()

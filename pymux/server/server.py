@@ -34,6 +34,7 @@ from .base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
 from .drain import check_linger
 from .figures import open_pages
 from .notices import tell_death, tell_listening, tell_stopped
+from .service_manager import tell_manager
 
 __all__ = ["Server", "count_in", "listen_at", "mux_of", "run_until_signal"]
 
@@ -433,7 +434,7 @@ def run_until_signal(
     `linger` seconds if it is SIGTERM; the second resets at once, and a third raises
     KeyboardInterrupt in a handler that does not return. Without a page of its own
     (`count_in`) the server gets a file of pages, so that other processes can read its
-    figures.
+    figures; and systemd is told of it, unless it listens by names.
 
     Args:
         on_ready: called when the server is bound.
@@ -468,6 +469,8 @@ def run_until_signal(
             tell_listening(server._plan)
         if on_ready is not None:
             on_ready(server)
+        if names is None:
+            tell_manager(server._plan)
         server._serve()
     finally:
         try:
