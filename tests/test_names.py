@@ -59,7 +59,9 @@ SERVER = (
 )
 SIGNATURES = {
     "Server": SERVER,
-    "serve": SERVER.replace("on_error=None", "on_error=None, workers=None, linger=None"),
+    "serve": SERVER.replace(
+        "on_error=None", "on_error=None, workers=None, linger=None"
+    ),
     "aio.serve": SERVER.replace(" spin=0.0,", ""),
     "batched": "(handler=None, *, min_messages=1, max_delay=0.0)",
     "connect": "(address, *, framing=None, reply_framing=None, ssl=None, limits=None,"

@@ -76,7 +76,7 @@ class Connections(Turns):
             handler has `taken`: members of a group.
         serving: the service of the last batch.
         debts: answers that are owed to connections, once there have been any.
-        rooms: connections that are in groups; `stays` are their ids.
+        rooms: the groups that connections are in; whose members `stays` names.
         unused: numbers of services that may have no connection left.
     """
 
