@@ -326,6 +326,52 @@ def test_what_a_framing_cannot_carry_is_sent_to_nobody(mux):
         assert (fixed.queued, free.queued) == (0, 0)
 
 
+class Moves:
+    """An object whose connections take their place in a group along."""
+
+    def __init__(self, room):
+        self.room = room
+
+    def opened(self, conn):
+        self.room.add(conn)
+
+    def received(self, conn, data):
+        self.room.send(data)
+
+
+class MovesWhole(Moves):
+    def taken(self, conn, state):
+        self.room.add(conn)
+
+
+@contextlib.contextmanager
+def only_member(mux, handler):
+    """(the connection, its peer) that a handler has put into its group."""
+    where = pymux.Endpoint(HERE, framing=LINES, handler=handler)
+    with util.connect(mux.listen(where).address) as peer:
+        util.harvest_until(mux, lambda acc: len(handler.room))
+        (conn,) = handler.room
+        yield conn, peer
+
+
+def test_a_member_stays_whose_handler_could_not_put_it_into_the_next_group(mux):
+    handler = Moves(pymux.Group("lobby"))
+    with only_member(mux, handler) as (conn, _):
+        assert mux.detach(conn) is None
+        assert conn in handler.room
+
+
+def test_a_member_leaves_when_it_moves_and_its_handler_adds_it_again(mux):
+    handler, heir = MovesWhole(pymux.Group("lobby")), MovesWhole(pymux.Group("lobby"))
+    with only_member(mux, handler) as (conn, peer), pymux.Mux(mux.backend) as new:
+        detached = mux.detach(conn)
+        assert (len(handler.room), handler.room.send(b"old")) == (0, 0)
+        new.adopt(detached, framing=LINES, handler=heir)
+        assert heir.room.send(b"new") == 1
+        new.harvest(0)
+        assert line(peer) == b"new\n"
+
+
 def test_a_str_is_refused(mux):
     room = pymux.Group("lobby")
     with pytest.raises(TypeError, match="str"):
