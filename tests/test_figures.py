@@ -18,7 +18,7 @@ from pymux.figures.layout import PAGE, VERSION
 from pymux.figures.pages import attach, create
 from pymux.figures.reading import NoFigures, Reader
 from pymux.objects.base import engine_of
-from pymux.server.server import count_in
+from pymux.server.base import count_in
 
 from .util import wait_until
 

@@ -31,6 +31,9 @@ __all__ = [
     "MAX_MESSAGES",
     "BaseServer",
     "Plan",
+    "count_in",
+    "listen_at",
+    "mux_of",
     "plan_of",
 ]
 
@@ -270,3 +273,26 @@ class BaseServer:
 def plan_of(server: BaseServer) -> Plan:
     """Return the plan of a server."""
     return server._plan
+
+
+def count_in(server: BaseServer, page: Page) -> None:
+    """Let a server that has not started count in a page, which others read."""
+    plan_of(server).page = page
+
+
+def listen_at(server: BaseServer, number: int, sock: socket.socket) -> Listener:
+    """Let a server that was bound by names listen on a socket, in its own thread.
+
+    Args:
+        number: which of the server's addresses the socket stands for.
+        sock: listens already; the caller closes it.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    return plan_of(server).listen(number, sock)
+
+
+def mux_of(server: BaseServer) -> Mux:
+    """Return the mux of a server that is bound."""
+    return plan_of(server).mux

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import threading
 import weakref
 from collections.abc import Callable
@@ -17,12 +16,11 @@ from ..engine.locks import End, RLock
 from ..engine.owner import FORKED
 from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
-from ..figures.pages import Page, Pages
+from ..figures.pages import Pages
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
 from ..mux import Mux
 from ..objects.handler import Handler
-from ..objects.listener import Listener
 from ..values.checks import check_spin
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
@@ -36,7 +34,7 @@ from .figures import open_pages
 from .notices import tell_death, tell_listening, tell_stopped
 from .service_manager import tell_manager
 
-__all__ = ["Server", "count_in", "listen_at", "mux_of", "run_until_signal"]
+__all__ = ["Server", "run_until_signal"]
 
 PATIENCE = 1.0  # seconds without a turn before a late `stop` gives up
 TIMEOUT_MAX = threading.TIMEOUT_MAX
@@ -417,11 +415,6 @@ class Server(BaseServer):
             self._plan.engine.call_threadsafe(fn, self._plan.mux, *args)
 
 
-def count_in(server: Server, page: Page) -> None:
-    """Let a server that has not started count in a page, which others read."""
-    server._plan.page = page
-
-
 def run_until_signal(
     server: Server,
     on_ready: Callable[[Server], Any] | None = None,
@@ -482,21 +475,3 @@ def run_until_signal(
             if pages is not None:
                 pages.close()
     return server.stats()
-
-
-def listen_at(server: Server, number: int, sock: socket.socket) -> Listener:
-    """Let a server that was bound by names listen on a socket, in its own thread.
-
-    Args:
-        number: which of the server's addresses the socket stands for.
-        sock: listens already; the caller closes it.
-
-    Raises:
-        OSError: the system refuses.
-    """
-    return server._plan.listen(number, sock)
-
-
-def mux_of(server: Server) -> Mux:
-    """Return the mux of a server that is bound."""
-    return server._plan.mux

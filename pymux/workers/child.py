@@ -22,8 +22,9 @@ from typing import Any
 
 from ..figures.pages import PageNumber, attach
 from ..objects.listener import Listener
+from ..server.base import count_in, listen_at, mux_of
 from ..server.giver import Giver
-from ..server.server import Server, count_in, listen_at, mux_of, run_until_signal
+from ..server.server import Server, run_until_signal
 from ..server.taker import Taker
 from ..values.errors import BackendUnavailable
 from ..values.stats import Stats
