@@ -214,6 +214,9 @@ def clock():
     clock.restore()
 
 
+EXPECTED = "limit", "proxy"  # events
+
+
 class _Records(logging.Handler):
     def __init__(self):
         super().__init__(logging.WARNING)
@@ -240,8 +243,9 @@ def _no_unexpected_error(request):
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)
-    # A test that drives a connection against a limit gets a warning of that limit.
-    records = [one for one in handler.records if one.event != "limit"]
+    # A test that drives a connection against a limit gets a warning of that limit,
+    # and one that sends no PROXY header a warning of that.
+    records = [one for one in handler.records if one.event not in EXPECTED]
     if records and "logged" not in request.fixturenames:
         text = "\n".join(logging.Formatter().format(r) for r in records)
         pytest.fail("pymux logged what nobody expected:\n" + text)
