@@ -72,6 +72,11 @@ def test_a_message_that_has_begun_is_answered_first(backend, place, form):
             sock.close()
 
 
+def test_a_server_without_connections_ends_at_once(backend):
+    with util.serving(upper, backend) as server:
+        server.stop(linger=LONG)
+
+
 def test_output_that_is_not_sent_is_sent_first(backend, place):
     size = 20_000_000
     with (

@@ -60,6 +60,8 @@ class Linger:
             self._wake(now, now + TICK, until)
             return True
         if self._order is None:
+            if counts.connections == counts.outgoing:
+                return False
             self._draw_lots(now, until)
         self._take_turns(now)
         self._wake(now, self._next_turn(now), until)
