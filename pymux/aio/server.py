@@ -159,7 +159,7 @@ class Server(BaseServer):
         if engine.thread == FORKED or engine.is_over():
             return
         engine.check()
-        engine.retire()
+        self._life.drain.retire()
 
     async def stop(
         self, drain_timeout: float | None = None, *, linger: float = 0.0

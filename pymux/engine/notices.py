@@ -6,6 +6,7 @@ filter or a collector of logs can name them. docs/logging.md explains them.
 event       level      what has happened
 ----------  ---------  -------------------------------------------------------------
 listening   INFO       a server accepts connections at an address
+retiring    INFO       a server accepts no further connections, and serves on
 stopping    INFO       a server has begun to stop
 stopped     INFO       a server has ended
 died        CRITICAL   an exception has ended the thread of a server
@@ -48,6 +49,7 @@ __all__ = ["LEVELS", "Notices", "is_told", "only", "place_of", "tell", "users_pa
 LOGGER = logging.getLogger("pymux")
 LEVELS = {
     "listening": logging.INFO,
+    "retiring": logging.INFO,
     "stopping": logging.INFO,
     "stopped": logging.INFO,
     "died": logging.CRITICAL,

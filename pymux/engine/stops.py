@@ -69,7 +69,8 @@ class Stops(Connections):
         """
         if self.stopped is None:
             self.stopped = set()
-        self.submit()
+        if ids:
+            self.submit()
         return self._end_inputs(ids, when)
 
     def _end_inputs(self, ids: list[int], when: int) -> list[int]:

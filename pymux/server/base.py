@@ -23,7 +23,7 @@ from ..values.endpoint import Listenable, Listenables, ListenOptions
 from ..values.stats import Stats
 from ..values.tls import SSLContext, check_new_context
 from .drain import Drain, stop_time
-from .notices import stopping_of
+from .notices import retiring_of, stopping_of
 
 __all__ = [
     "ARENA_SIZE",
@@ -144,7 +144,9 @@ class Plan:
                     for bound, name in zip(names, self.handler_names)
                     for address in bound
                 ]
-                self.drain = Drain(engine, self.handlers, stopping_of(self))
+                self.drain = Drain(
+                    engine, self.handlers, stopping_of(self), retiring_of(self)
+                )
             except BaseException:
                 mux.close()
                 raise

@@ -24,6 +24,8 @@ class Drain:
 
     Args:
         tell: called once with the engine and the seconds that connections have.
+        tell_retiring: called once with the engine, when the server accepts nobody
+            more, and the seconds in which its connections end, or None.
 
     Attributes:
         asked: the deadline on the clock; None until a stop is asked for.
@@ -38,6 +40,7 @@ class Drain:
         engine: Engine,
         handlers: Any,
         tell: Callable[[Engine, float], None] | None = None,
+        tell_retiring: Callable[[Engine, float | None], None] | None = None,
     ) -> None:
         self.asked: float | None = None
         self.lingers: float = math.inf
@@ -46,6 +49,7 @@ class Drain:
         self.on_stop: Callable[[], object] | None = None
         self._handlers = handlers
         self._tell = tell
+        self._tell_retiring = tell_retiring
         self._timer: Timer | None = None
         self._out_of_time = False
         self._linger = Linger(engine, handlers)
@@ -73,7 +77,9 @@ class Drain:
         on_stop, self.on_stop = self.on_stop, None
         if on_stop is not None:
             on_stop()
-        if self.by is None and clock.now() < self.lingers:
+        left = self.lingers - clock.now()
+        if self.by is None and left > 0:
+            self._say_retiring(left)
             return
         self._handlers.before_drain()
         if self._engine.c is None or self._engine.thread == FORKED:
@@ -88,6 +94,18 @@ class Drain:
             self._timer.cancel()
         self._timer = self._engine.call_later(max(left, 0), self._reset_rest)
         self.by = by
+
+    def retire(self) -> None:
+        """Accept the peers that wait, close the listeners, and serve on."""
+        if self._engine.c is not None:
+            self._engine.retire()
+            if self.asked is None:
+                self._say_retiring(None)
+
+    def _say_retiring(self, seconds: float | None) -> None:
+        tell, self._tell_retiring = self._tell_retiring, None
+        if tell is not None:
+            tell(self._engine, seconds)
 
     def _reset_rest(self) -> None:
         """Reset every connection that is left when time is over."""

@@ -309,7 +309,7 @@ class Server(BaseServer):
             if engine.thread == FORKED:
                 return
             with contextlib.suppress(RuntimeError):  # the mux is closed already
-                engine.call_threadsafe(engine.retire)
+                engine.call_threadsafe(self._plan.drain.retire)
 
     def stop(self, drain_timeout: float | None = None, *, linger: float = 0.0) -> None:
         """Stop: accept peers in the backlog, answer received messages, close all.
