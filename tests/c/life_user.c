@@ -266,7 +266,10 @@ static void note_switch(conn *k, const pmx_policy *to, const uint8_t *bytes,
 {
     const pmx__conn *c = pmx__find(life.mux, k->id);
     peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
-    if (!c || c->flags & (PMX__CLOSING | PMX__DONE) || k->closed_by_user)
+    /* who ends what a pipe's write end sends has closed it */
+    int ended = k->pipe == PMX_WRITABLE && k->ended_by_user;
+    if (!c || c->flags & (PMX__CLOSING | PMX__DONE) || k->closed_by_user ||
+        ended)
         return;
     uint32_t half_open = k->policy.half_open;
     k->was_in |= UINT32_C(1) << k->policy.service;
