@@ -17,7 +17,7 @@ from pymux.cli import talk as conversation
 from pymux.engine import backends, clock, engine, gil, locks, openssl, tls_hello
 from pymux.handlers import current, threads
 from pymux.objects import suspend
-from pymux.server import linger
+from pymux.server import channel, giver, linger, taker
 from pymux.server import server as servers
 from pymux.values import addresses, endpoint
 from pymux.workers import cpus
@@ -28,8 +28,16 @@ parse_url = addresses.parse_url
 connect_settings = endpoint.connect_settings
 listen_settings = endpoint.listen_settings
 RLock = locks.RLock
+Giver = giver.Giver
+Taker = taker.Taker
 usable_cpus = cpus.usable_cpus
 Linger = linger.Linger
+
+
+def hello(highest, lowest):
+    """What an heir says first, that speaks these versions."""
+    return channel.frame(channel.HELLO, highest, lowest)
+
 
 # -- the command line -----------------------------------------------------------------
 

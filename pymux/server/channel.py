@@ -116,6 +116,8 @@ class Reader:
         if len(self._data) < HEAD.size:
             return None
         kind, number, count, size = HEAD.unpack_from(self._data)
+        if kind not in (HELLO, BATCH, ACK, END):
+            return Frame(kind, number, count, b"")  # nothing behind it is known
         whole = HEAD.size + size
         if len(self._data) < whole:
             return None

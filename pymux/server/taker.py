@@ -69,8 +69,10 @@ class Taker(ChannelEnd):
     def _take(self, found: Frame) -> None:
         if found.kind == BATCH:
             self._take_batch(found)
-        elif found.kind == END:
-            self.complete = True
+        else:
+            self.complete = found.kind == END
+            if not self.complete:
+                tell("moved", "the giver has sent an unknown frame, %r", found.kind)
             self._finish()
 
     def _take_batch(self, found: Frame) -> None:
