@@ -19,6 +19,8 @@ __all__ = ["LATER", "NEVER", "accepted", "attach", "detach", "held", "was_shut"]
 LATER = -errno.EAGAIN
 NEVER = -errno.ENOTSUP
 SWITCHED = lib.PMX_WAS_SWITCHED
+MOVING = ffi.typeof("pmx_moving *")
+ID = ffi.typeof("uint64_t *")
 
 
 def accepted(engine: Engine) -> list[int]:
@@ -34,7 +36,7 @@ def accepted(engine: Engine) -> list[int]:
 def held(engine: Engine, id: int) -> tuple[int, Any]:
     """Ask what a connection would take along: 0, LATER, NEVER or another errno, and a
     `pmx_moving`. The log is handed over before."""
-    m = ffi.new("pmx_moving *")
+    m = ffi.new(MOVING)
     if engine.log.entries or engine.log.pending:
         engine.submit()
     if engine.log.entries or engine.received:
@@ -78,8 +80,9 @@ def detach(
         ffi.buffer(moving.proxy, moving.proxy_size)[:] if moving.proxy_size else b"",
     )
     detached = Detached(record, -1)
-    into = ffi.from_buffer(input), ffi.from_buffer(output)
-    detached.own(lib.pmx_detach(engine.c, id, *into))
+    into = ffi.from_buffer(input) if input else ffi.NULL
+    out = ffi.from_buffer(output) if output else ffi.NULL
+    detached.own(lib.pmx_detach(engine.c, id, into, out))
     if detached.fileno() < 0:
         number = -detached.fileno()
         raise busy() if number == -BUSY else OSError(number, meaning(number))
@@ -98,23 +101,29 @@ def attach(
         OSError: the core refuses it. What was detached is as before.
     """
     record = detached.record
-    m = ffi.new("pmx_moving *")
-    input, output = ffi.from_buffer(record.input), ffi.from_buffer(record.output)
-    path = ffi.new("char[]", record.path)
-    m.input, m.input_size = input, len(record.input)
-    m.output, m.output_size = output, len(record.output)
+    m = ffi.new(MOVING)
+    kept = []  # what the core reads
+    if record.input:
+        kept.append(ffi.from_buffer(record.input))
+        m.input, m.input_size = kept[-1], len(record.input)
+    if record.output:
+        kept.append(ffi.from_buffer(record.output))
+        m.output, m.output_size = kept[-1], len(record.output)
+    if record.proxy:
+        kept.append(ffi.from_buffer(record.proxy))
+        m.proxy, m.proxy_size = kept[-1], len(record.proxy)
+    if record.path:
+        kept.append(ffi.from_buffer(record.path))
+        m.peer.path, m.peer.path_size = kept[-1], len(record.path)
     m.idle_ns, m.frame_ns = record.idle_ns, record.frame_ns
     m.state = record.state
-    proxy = ffi.from_buffer(record.proxy)
-    m.proxy, m.proxy_size = proxy, len(record.proxy)
     peer = m.peer
     peer.family, peer.port, peer.scope = record.family, record.port, record.scope
     ffi.memmove(peer.ip, record.ip, 16)
-    peer.path, peer.path_size = path, len(record.path)
     if record.state & SWITCHED:
         _unpack_framing(record.framings, 0, m.framing)
         _unpack_framing(record.framings, 1, m.replies)
-    id_ = ffi.new("uint64_t *")
+    id_ = ffi.new(ID)
     try:
         policy = ffi.NULL if policy is None else policy
         error = lib.pmx_attach(engine.c, detached.fileno(), listener, policy, m, id_)

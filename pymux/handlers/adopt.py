@@ -177,7 +177,7 @@ class Adopts(MuxBase):
             raise ValueError(f"{why}: {detached!r} cannot be adopted")
         state = detached.state
         conn = put_in(engine, detached, 0, number, rules, framings)
-        tell_taken(engine, conn, state)
+        tell_taken(engine, number, conn, state)
         return conn
 
 

@@ -58,6 +58,7 @@ class Dispatcher:
     late: bool = False  # the time of `stop` is over: connections are being reset
     min_messages: int = 1
     delay_ns: int = 0
+    asks: bool = False  # the handler itself is asked and told of moves
 
     def __init__(self, engine: Engine, handler: Any, on_error: OnError | None) -> None:
         self.engine = engine

@@ -58,12 +58,14 @@ def take_out(
     engine: Engine,
     conn: Connection,
     endpoint_of: Callable[[int], int | None] = _nowhere,
+    rules: Any = None,
 ) -> Detached | Leaving:
     """Take a connection out of its mux, between a dispatch and the next harvest.
 
     Args:
         endpoint_of: returns the number of the endpoint of a listener of the core's;
             None: the connection stays.
+        rules: the connection's `pmx_policy`, if the caller has that.
 
     Returns:
         The connection, or why it did not leave.
@@ -76,21 +78,24 @@ def take_out(
     endpoint = endpoint_of(int(held.listener))
     if endpoint is None:
         return STAYS
-    rules = engine.policy_of(conn.id)
+    if rules is None:
+        rules = engine.policy_of(conn.id)
     service = engine.services[rules.service]
     form: Any = service.dispatcher
     state: Any = None
-    if form is not None:
+    if form is not None and form.asks:
         with _dispatching(engine, service):
             state = form.leaving(conn)
-        if state is STAYS or state is LATER:
-            return state
         if engine.c is None or not is_open(conn):
             return STAYS  # the handler has closed one or the other
-        if engine.log.entries:
+        if engine.log.entries and not isinstance(state, Leaving):
             error, held = moving.held(engine, conn.id)
             if error:
                 return LATER
+    elif form is not None:
+        state = form.leaving(conn)
+    if state is STAYS or state is LATER:
+        return state
     keep_names(conn)
     detached = moving.detach(engine, conn.id, held, endpoint, state)
     mark_moved(conn)
@@ -171,15 +176,13 @@ def drop(engine: Engine, conn: Connection) -> None:
         engine.forget([conn])
 
 
-def tell_taken(engine: Engine, conn: Connection, state: bytes | None) -> None:
-    """Call `taken` of the connection's handler, if it has that."""
-    rules = engine.policy_of(conn.id)
-    if rules is None:
-        return
-    service = engine.services[rules.service]
-    form: Any = service.dispatcher
-    if form is not None:
-        with _dispatching(engine, service):
+def tell_taken(
+    engine: Engine, number: int, conn: Connection, state: bytes | None
+) -> None:
+    """Call `taken` of the handler of a service, if it has that."""
+    form: Any = engine.services[number].dispatcher
+    if form is not None and form.asks and engine.c is not None:
+        with _dispatching(engine, engine.services[number]):
             form.taken(conn, state)
 
 

@@ -39,6 +39,7 @@ class ObjectDispatcher(Dispatcher):
 
     delay_ns: int
     min_messages: int
+    asks: bool
 
     takes_outgoing = True
 
@@ -53,6 +54,7 @@ class ObjectDispatcher(Dispatcher):
         self.closed: Any = methods["closed"]
         self.leave: Any = methods["leaving"]
         self.take: Any = methods["taken"]
+        self.asks = bool(self.leave or self.take)
         mark = mark_of(self.received)
         self.whole: bool = mark is not None
         self.batch: Batch | None = None  # being dispatched now

@@ -133,8 +133,10 @@ class Giver(ChannelEnd):
             return
         try:
             self._give_some()
-        except Exception as error:
+        except BaseException as error:
             self._end(f"a batch could not be made: {error!r}")
+            if not isinstance(error, Exception):
+                raise
 
     def _give_some(self) -> None:
         engine, size, tries = self._engine, 0, 0
@@ -151,9 +153,11 @@ class Giver(ChannelEnd):
             if rules is None:
                 continue  # it has ended
             conn: Connection = engine.connection(id)
-            out = take_out(engine, conn, self._endpoint_of)
+            out = take_out(engine, conn, self._endpoint_of, rules)
             if engine.c is None:
-                return  # a handler has closed the mux
+                for one in self._batch:  # a handler has closed the mux
+                    one.detached.close()
+                return
             if isinstance(out, Detached):
                 self._batch.append(OnTheWay(conn, out, rules))
                 record = out.pack()
@@ -246,7 +250,7 @@ class Giver(ChannelEnd):
             tell_lost(engine, service, one.conn, aborted(error))
             return
         self._stay.add(one.conn.id)
-        tell_taken(engine, one.conn, detached.state)
+        tell_taken(engine, one.rules.service, one.conn, detached.state)
 
     def _lost(self) -> None:
         self._end("the heir has ended, or closed the channel")

@@ -79,11 +79,11 @@ class Taker(ChannelEnd):
         """Take a batch, say what was taken, and only then tell the handlers. No harvest
         comes between, so no byte is read from a connection that is not ours."""
         bits = bytearray((found.count + 7) // 8)
-        came: list[tuple[Connection, bytes | None]] = []
+        came: list[tuple[int, Connection, bytes | None]] = []
         try:
             why = self._take_all(found, bits, came)
         except BaseException:  # of a signal handler, too: the giver takes all back
-            for conn, _ in came:
+            for _, conn, _ in came:
                 drop(self._engine, conn)
             self._finish()
             raise
@@ -93,14 +93,14 @@ class Taker(ChannelEnd):
             text = "%d of %d connections could not be taken and went back: %s"
             tell("moved", text, found.count - len(came), found.count, why)
         self._acknowledge(frame(ACK, found.number, found.count, bytes(bits)))
-        for conn, state in came:
-            tell_taken(self._engine, conn, state)
+        for service, conn, state in came:
+            tell_taken(self._engine, service, conn, state)
 
     def _take_all(
         self,
         found: Frame,
         bits: bytearray,
-        came: list[tuple[Connection, bytes | None]],
+        came: list[tuple[int, Connection, bytes | None]],
     ) -> str | None:
         """Take those of a batch that can be taken, and note them; why others cannot."""
         fds, reader = self._reader.fds, self._reader
@@ -121,16 +121,16 @@ class Taker(ChannelEnd):
                 continue
             with detached:
                 try:
-                    conn = self._adopt(detached)
+                    service, conn = self._adopt(detached)
                 except (OSError, ValueError) as error:
                     why = str(error)
                     continue
-            came.append((conn, detached.state))
+            came.append((service, conn, detached.state))
             bits[k // 8] |= 1 << k % 8
         reader.close()
         return why
 
-    def _adopt(self, detached: Detached) -> Connection:
+    def _adopt(self, detached: Detached) -> tuple[int, Connection]:
         """Make a connection of the endpoint that the record names."""
         engine, plan, number = self._engine, self._plan, detached.endpoint
         listener = 0 if number is None else plan.listener_at(number)
@@ -140,7 +140,7 @@ class Taker(ChannelEnd):
         why = refusal_of(engine, service, detached.state)
         if why is not None:
             raise ValueError(why)
-        return put_in(engine, detached, listener, service)
+        return service, put_in(engine, detached, listener, service)
 
     def _acknowledge(self, ack: bytes) -> None:
         """Send the whole frame now: the next harvest reads from the connections."""
