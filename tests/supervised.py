@@ -135,13 +135,12 @@ class Supervised:
         return code, out
 
     def close(self):
-        self.process.kill()  # its workers drain by themselves
-        with contextlib.suppress(OSError):
-            self.process.wait(PATIENCE)
-        self.reader.join(PATIENCE)
+        self.process.kill()  # its workers drain by themselves, unless they are stuck
         for pid in self.workers().values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+        self.reader.join(PATIENCE)
         self.process.stdout.close()
         self.process.stderr.close()
 
