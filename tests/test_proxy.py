@@ -10,7 +10,6 @@ import struct
 import pytest
 
 import pymux
-from pymux.values.proxy import header_for
 
 from . import util
 from .hosts import needs_ipv6
@@ -20,7 +19,18 @@ LOCAL = ("127.0.0.1", 0)
 HERE = pymux.Proxy("127.0.0.0/8")
 LINE = b"PROXY TCP4 192.0.2.1 198.51.100.2 50000 443\r\n"
 PEER, OWN = ("192.0.2.1", 50000), ("198.51.100.2", 443)
-V2 = header_for((PEER, OWN))
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+def header_for(peer, local):
+    """A header of version 2 with two names of one family."""
+    ends = [(ipaddress.ip_address(host), port) for host, port in (peer, local)]
+    family = {4: b"\x21\x11\0\x0c", 6: b"\x21\x21\0\x24"}[ends[0][0].version]
+    ips = b"".join(ip.packed for ip, _ in ends)
+    return SIGNATURE + family + ips + struct.pack("!HH", ends[0][1], ends[1][1])
+
+
+V2 = header_for(PEER, OWN)
 
 
 def with_tlvs(*tlvs, header=V2):
@@ -174,7 +184,7 @@ def test_a_header_names_addresses_of_ipv6():
     with util.serving(seen, proxy=HERE) as server:
         for header in (
             b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n",
-            header_for(names),
+            header_for(*names),
         ):
             assert asked(server.address, header + b"hello!") == b"HELLO!"
     assert seen.opened_by == [names, names]
@@ -185,10 +195,10 @@ def test_a_header_names_addresses_of_ipv6():
     [
         b"PROXY UNKNOWN\r\n",
         b"PROXY UNKNOWN ::1 ::2 1 2\r\n",
-        b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
-        b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0",
-        b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8" + b"/a".ljust(108, b"\0") * 2,
-        b"\r\n\r\n\0\r\nQUIT\n\x21\x12" + V2[14:],
+        SIGNATURE + b"\x20\0\0\0",
+        SIGNATURE + b"\x21\0\0\0",
+        SIGNATURE + b"\x21\x31\0\xd8" + b"/a".ljust(108, b"\0") * 2,
+        SIGNATURE + b"\x21\x12" + V2[14:],
     ],
 )
 def test_a_header_that_names_nobody_leaves_the_sockets_names(backend, header):
