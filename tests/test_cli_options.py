@@ -158,6 +158,8 @@ def test_a_slow_handler_is_told_of(serve, tmp_path):
     [
         (["--log-level", "loud"], ["'loud'", "debug, info, warning"]),
         (["--slow-handler", "0"], ["'0'", "seconds"]),
+        (["--proxy", "10.0.0.1/8"], ["'10.0.0.1/8'", "'10.0.0.0/8'"]),
+        (["--proxy", "10.0.0.0/8,balancer"], ["'balancer'", "a network like"]),
     ],
     ids=" ".join,
 )
@@ -252,3 +254,14 @@ def test_without_the_package_the_shell_completes_nothing(pymux_command, tmp_path
     code, _, err = finish(pymux_command(env=env))
     assert code == 2
     assert "COMMAND" in err
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["alone", "workers"])
+def test_proxy_names_the_balancers(serve, workers):
+    server = serve("--proxy", "192.0.2.0/24,127.0.0.1", *workers)
+    header = b"PROXY TCP4 192.0.2.1 198.51.100.2 50000 443\r\n"
+    assert ask(server.address, header + b"hello", 5) == b"HELLO"
+    with util.connect(server.address) as sock, pytest.raises(ConnectionResetError):
+        sock.sendall(b"hello, who listens?")
+        util.recv_exactly(sock, 1)
+    finish(server, signal.SIGINT)
