@@ -256,9 +256,8 @@ def test_without_the_package_the_shell_completes_nothing(pymux_command, tmp_path
     assert "COMMAND" in err
 
 
-@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["alone", "workers"])
-def test_proxy_names_the_balancers(serve, workers):
-    server = serve("--proxy", "192.0.2.0/24,127.0.0.1", *workers)
+def test_proxy_names_the_balancers(serve):
+    server = serve("--proxy", "192.0.2.0/24,127.0.0.1")
     header = b"PROXY TCP4 192.0.2.1 198.51.100.2 50000 443\r\n"
     assert ask(server.address, header + b"hello", 5) == b"HELLO"
     with util.connect(server.address) as sock, pytest.raises(ConnectionResetError):
