@@ -314,6 +314,8 @@ def test_the_newest_live_file_is_found(pages):
     newer.close()
     assert not os.path.exists(newer.path)
     assert live_files() == [pages.path]
+    with Reader() as reader:
+        assert reader.path == pages.path
 
 
 def test_a_file_whose_maker_was_killed_is_passed_over_and_removed(folder):

@@ -21,6 +21,8 @@ from .console import complain, write
 from .info import version
 from .limits import KNOWN, NAMES, limits_from, parse_limit
 from .numbers import digits, finite
+from .stats import add_stats
+from .top import add_top
 from .words import quoted
 from .workers import add_worker_options, fault_of_workers
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "127.0.0.1:8093"
 LEVELS = ["debug", "info", "warning", "error", "critical"]
+LOOKING = ("info", "top", "stats")  # commands that open no socket
 FRAMINGS = ["raw", "lines", "length4", "fixed:"]
 
 
@@ -392,6 +395,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     completes(option, reasons())
 
+    add_top(commands, parse_seconds)
+    add_stats(commands)
     commands.add_parser("info", help="print what pymux is and runs on")
     return parser
 
@@ -402,7 +407,7 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     complete(parser)
     args = parser.parse_args(argv)
     backend = os.environ.get("PYMUX_BACKEND")
-    if args.command != "info" and backend and backend not in reasons():
+    if args.command not in LOOKING and backend and backend not in reasons():
         parser.error(
             f"PYMUX_BACKEND: unknown backend {quoted(backend)} "
             f"(known: {', '.join(reasons())})"
@@ -419,7 +424,7 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"argument --limit: {error}")
         if fault := fault_of_workers(args):
             parser.error(fault)
-    if args.command != "info" and (fault := _fault_of_tls(args)):
+    if args.command not in LOOKING and (fault := _fault_of_tls(args)):
         parser.error(fault)
     if args.command in ("connect", "bench") and isinstance(args.address.value, tuple):
         host, port = args.address.value

@@ -144,13 +144,8 @@ def _is_live_at(path: str) -> bool:
 
 
 def live_files() -> list[str]:
-    """List the files of this user's live processes, the newest first."""
+    """List the files of this user's live processes, in no order."""
     if sys.platform == "win32":
         return []
-    found = []
-    for folder in _folders():
-        for path in _files_in(folder):
-            with contextlib.suppress(OSError):
-                if _is_live_at(path):
-                    found.append((os.stat(path).st_ctime_ns, path))
-    return [path for _, path in sorted(found, reverse=True)]
+    found = [path for folder in _folders() for path in _files_in(folder)]
+    return [path for path in found if _is_live_at(path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -38,6 +39,21 @@ class NoFigures(Exception):
     """There is no file of figures, or it cannot be read: its text says why."""
 
 
+def newest() -> str:
+    """Return the file of this user's server that has started last.
+
+    Raises:
+        NoFigures: there is none.
+    """
+    found = []
+    for path in live_files():
+        with contextlib.suppress(NoFigures), Reader(path) as reader:
+            found.append((reader.header.started, path))
+    if not found:
+        raise NoFigures("no server of this user shows its figures here; name its file")
+    return max(found)[1]
+
+
 class Reader:
     """Reads a file of pages.
 
@@ -57,12 +73,7 @@ class Reader:
 
     def __init__(self, path: str | None = None) -> None:
         if path is None:
-            files = live_files()
-            if not files:
-                raise NoFigures(
-                    "no server of this user shows its figures here; name its file"
-                )
-            path = files[0]
+            path = newest()
         self.path = path
         self._map: Any = None
         try:
@@ -123,9 +134,10 @@ def read_slots(mapped: mmap.mmap, places: list[Place]) -> list[Figures]:
 
     Returns:
         For each slot a dictionary: `worker`, the slot's number; `processes`, one
-        dictionary for each process that counts for the slot now; and the figures
-        by name. A counter is that of all processes of the slot, also of those that
-        have ended. A histogram is a list.
+        dictionary for each process that counts for the slot now, the oldest first
+        (pid 0: it has just been started); and the figures by name. A counter is that
+        of all processes of the slot, also of those that have ended. A histogram is a
+        list.
     """
     with memoryview(mapped) as whole:
         size = len(whole) // 8 // PAGE_WORDS * PAGE_WORDS
@@ -170,7 +182,10 @@ def _add_up(
     ]
     found: Figures = {
         "worker": slot,
-        "processes": [_process(words, page, places) for page in live],
+        "processes": sorted(
+            (_process(words, page, places) for page in live),
+            key=lambda one: float(one["started"]),
+        ),
     }
     for name, kind, word, count in places:
         if kind in (SUM, NOW):
