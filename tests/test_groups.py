@@ -355,10 +355,17 @@ def only_member(mux, handler):
 
 
 def test_a_member_stays_whose_handler_could_not_put_it_into_the_next_group(mux):
-    handler = Moves(pymux.Group("lobby"))
-    with only_member(mux, handler) as (conn, _):
+    room = pymux.Group("lobby")
+    place = pymux.Endpoint(HERE, framing=LINES, handler=handler_in("function", room))
+    with util.connect(mux.listen(place).address) as peer:
+        peer.sendall(b"join\n")
+        util.harvest_until(mux, lambda acc: len(room))
+        (conn,) = room
         assert mux.detach(conn) is None
-        assert conn in handler.room
+        assert conn in room
+        room.discard(conn)
+        mux.harvest(0)
+        mux.detach(conn).close()
 
 
 def test_a_member_leaves_when_it_moves_and_its_handler_adds_it_again(mux):

@@ -8,7 +8,7 @@ import pytest
 import pymux
 
 from . import hosts, util
-from .scripted import OTHER, PAUSE, joined, returned
+from .scripted import OTHER, PAUSE, joined, returned, scripted
 
 
 def test_a_group_that_everybody_has_left_still_sends(broker, member, clock, logged):
@@ -97,26 +97,43 @@ def test_what_waits_for_a_mux_that_closes_is_counted(broker, member, mux, logged
     assert "1 messages for the broker" in logged[0].getMessage()
 
 
-def test_the_broker_is_dialled_again_after_20_ms_to_1_s(
-    broker, member, clock, mux, logged
-):
+def failed_for_long(broker, member, clock):
+    """A group whose broker it has dialled in vain so often that it waits a second."""
     room = joined(broker, member)
-    for delay in 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0:
+    for _ in range(7):
         broker.cut()
-        util.harvest_until(mux, lambda acc: not room.connected)
-        for _ in range(3):
-            mux.harvest(0.002)
-        if delay > 0.3:  # a pause of the machine decides nothing
-            assert not broker.has_dialled()
-            clock.advance(delay, mux)
+        util.harvest_until(broker.mux, lambda acc: not room.connected)
+        util.assert_nothing(broker.mux)
+        clock.advance(PAUSE, broker.mux)
         broker.accept()
     broker.cut()
-    clock.advance(PAUSE, mux)
-    returned(broker, clock)
-    assert broker.until_asked() == ([], 0)
-    broker.cut()
-    broker.accept()  # soon: the delay has begun anew
-    assert len(logged) == 1
+    util.assert_nothing(broker.mux)
+    return room
+
+
+def test_the_broker_is_dialled_again_later_each_time_up_to_a_second(
+    member, clock, mux, logged
+):
+    with scripted("nats", mux) as broker:
+        failed_for_long(broker, member, clock)
+        clock.advance(0.2, mux)
+        assert not broker.has_dialled()
+        clock.advance(0.8, mux)
+        returned(broker, clock)
+        assert broker.until_asked() == ([], 0)
+        assert len(logged) == 1
+
+
+def test_the_broker_is_dialled_soon_again_when_it_was_there(member, clock, mux, logged):
+    with scripted("nats", mux) as broker:
+        room = failed_for_long(broker, member, clock)
+        clock.advance(PAUSE, mux)
+        returned(broker, clock)
+        broker.until_asked()
+        broker.cut()
+        util.harvest_until(mux, lambda acc: not room.connected)
+        clock.advance(0.3, mux)
+        util.harvest_until(mux, lambda acc: broker.has_dialled(), timeout=0.5)
 
 
 def test_every_group_is_subscribed_again(broker, member, clock, logged):

@@ -93,6 +93,17 @@ def test_messages_of_several_senders_keep_the_order_of_each(broker, member):
     assert room.lost == 0
 
 
+def test_a_burst_of_messages_of_changing_length_keeps_each(broker, member):
+    joined(broker, member)
+    texts = ["x" * (10 + 10 * (number // 3 % 2)) for number in range(1, 1200)]
+    said = [
+        broker.message(OTHER + b".%d" % number, text.encode())
+        for number, text in enumerate(texts, 1)
+    ]
+    broker.say(b"".join(said))
+    assert member.wait(len(texts)) == texts
+
+
 def test_what_comes_twice_is_delivered_once(broker, member):
     room = joined(broker, member)
     for number in 1, 2, 2, 1, 3:
@@ -140,6 +151,18 @@ def test_a_group_whose_last_member_leaves_hears_nothing_more(broker, member):
     broker.hears(broker.subscribing)
     assert broker.published()[1:3] == (b"?", 1)
     assert member.wait(1) == ["bye"]
+
+
+def test_another_group_takes_the_place_of_one_that_everybody_has_left(broker, member):
+    room = joined(broker, member)
+    broker.say(broker.message(OTHER + b".1", b"one"))
+    assert member.wait(1) == ["one"]
+    room.discard(member.conn)
+    other = pymux.Group("lobby", broker.backplane)
+    other.add(member.conn)
+    broker.say(broker.message(OTHER + b".2", b"two"))
+    broker.say(broker.message(OTHER + b".1", b"one"))  # of which it has not heard
+    assert member.wait(2) == ["one", "two"]
 
 
 def test_a_group_without_members_sends_and_hears_when_it_is_attached(broker, mux):
