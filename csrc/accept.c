@@ -207,6 +207,7 @@ static void make_room(pmx_mux *mux)
     resume_accepting(mux);
 }
 
+/* Make a connection of a peer that was accepted. */
 static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
                   const pmx__target *peer)
 {
@@ -334,7 +335,8 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         int error = pmx__accept(l->sock, &sock, &peer);
         switch (-error) {
         case 0:
-            admit(mux, l, sock, &peer);
+            if (!mux->seats || !pmx__gives(mux, l, sock, &peer))
+                admit(mux, l, sock, &peer);
             break;
         case EAGAIN:
             pmx__listener_state(mux, l, 0, 0);
@@ -387,6 +389,68 @@ void pmx__accept_all(pmx_mux *mux)
         mux->crowded = 1;
     if (mux->retiring && !mux->draining)
         close_retired(mux);
+}
+
+/* Between two turns. What the caller has of the last batch is not added to: such a
+ * connection is reported by the next harvest. */
+static void admit_late(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
+                       const pmx__target *peer)
+{
+    uint32_t told = mux->opened_count;
+    mux->now = pmx__now();
+    mux->opened_count = mux->max_rows;
+    admit(mux, l, sock, peer);
+    mux->opened_count = told;
+    if (mux->seats)
+        pmx__tell_others(mux);
+}
+
+int pmx__do_gave(pmx_mux *mux, uint32_t was_sent)
+{
+    const pmx__gift *gift = pmx__in_hand(mux);
+    if (!gift)
+        return 0;
+    pmx__listener *l = pmx__find_listener(mux, gift->listener);
+    if (!was_sent)
+        pmx__came(mux, gift->seat);
+    if (!was_sent && l) {
+        admit_late(mux, l, gift->sock, &gift->peer);
+        return 0;
+    }
+    pmx__drop_sock(gift->sock);
+    mux->stats->given_away += was_sent != 0;
+    return 0;
+}
+
+int pmx__do_given(pmx_mux *mux, pmx_gift *gift)
+{
+    (void)pmx__do_gave(mux, 1);
+    const pmx__gift *next = pmx__next_gift(mux);
+    if (!next)
+        return 0;
+    *gift = (pmx_gift){.sock = (int64_t)next->sock, .listener = next->listener,
+                       .seat = next->seat};
+    mux->asked[0] = next->peer;
+    pmx__describe(&mux->asked[0], &gift->peer);
+    return 1;
+}
+
+int pmx__do_admit(pmx_mux *mux, int64_t number, uint64_t listener,
+                  const pmx_address *peer, uint32_t seat)
+{
+    pmx_sock sock = (pmx_sock)number;
+    pmx__listener *l = pmx__find_listener(mux, listener);
+    pmx__target name = {.size = 0};
+    name.to.any.sa_family = AF_UNSPEC;
+    pmx__came(mux, seat);
+    if (number < 0 || (int64_t)sock != number)
+        return -EBADF;
+    if (!l)
+        return -ENOENT;
+    if (peer->family && pmx__target_of(peer, &name))
+        return -EINVAL;
+    admit_late(mux, l, sock, &name);
+    return 0;
 }
 
 /* No peer is to come any more. A listener of the mux's own accepts those that

@@ -270,6 +270,14 @@ typedef struct {
     uint32_t count;
 } pmx__peer_count;
 
+/* A connection that is to be given to another worker: see balance.c. */
+typedef struct {
+    pmx_sock sock;
+    uint64_t listener;
+    uint32_t seat;
+    pmx__target peer;
+} pmx__gift;
+
 struct pmx_mux {
     int32_t door;               /* see entry.c */
     uint32_t forks;
@@ -385,6 +393,7 @@ struct pmx_mux {
     pmx_stats own;
     void *shared;               /* a file's pages, which have them, or NULL */
     size_t shared_size;
+    struct pmx__seats *seats;   /* NULL: nothing is given away */
     int64_t sent_ns;            /* how long this turn has sent what was logged */
     pmx__event *events;         /* room for event_room */
 };

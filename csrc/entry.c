@@ -176,6 +176,27 @@ int pmx_attach(pmx_mux *mux, int64_t sock, uint64_t listener,
     INSIDE(mux, int, pmx__do_attach(mux, sock, listener, policy, moving, id));
 }
 
+int pmx_balance(pmx_mux *mux, int64_t file, uint32_t seats, uint32_t own)
+{
+    INSIDE(mux, int, pmx__do_balance(mux, file, seats, own));
+}
+
+int pmx_given(pmx_mux *mux, pmx_gift *gift)
+{
+    INSIDE(mux, int, pmx__do_given(mux, gift));
+}
+
+int pmx_gave(pmx_mux *mux, uint32_t was_sent)
+{
+    INSIDE(mux, int, pmx__do_gave(mux, was_sent));
+}
+
+int pmx_admit(pmx_mux *mux, int64_t sock, uint64_t listener,
+              const pmx_address *peer, uint32_t seat)
+{
+    INSIDE(mux, int, pmx__do_admit(mux, sock, listener, peer, seat));
+}
+
 int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
 {
     INSIDE(mux, int, pmx__do_addresses(mux, id, names));

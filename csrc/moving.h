@@ -48,6 +48,42 @@ int64_t pmx_detach(pmx_mux *mux, uint64_t id, void *input, void *output);
 int pmx_attach(pmx_mux *mux, int64_t sock, uint64_t listener,
                const pmx_policy *policy, const pmx_moving *moving,
                uint64_t *id);
+
+/* A worker's place in memory that workers share. */
+typedef struct {
+    int32_t open;               /* it accepts; by whom made the memory */
+    int32_t coming;             /* given to it, and not taken in by it yet */
+    uint32_t here;              /* its accepted connections, by itself */
+    uint32_t pad;
+} pmx_seat;
+
+typedef struct {
+    int64_t sock;               /* the mux's, until pmx_gave() */
+    uint64_t listener;          /* that has accepted it */
+    uint32_t seat;              /* for whom it is */
+    uint32_t pad;
+    pmx_address peer;           /* until the next call; family 0: not known */
+} pmx_gift;
+
+/* Have the seats of a file tell which worker has the fewest connections, this mux's
+ * being number `own`. A peer that is accepted while another open seat has fewer, by
+ * more than 5 % and more than one with this peer, is given to the lowest: a harvest
+ * returns PMX_GIVEN for pmx_given(). File -1: no more. The file stays the caller's.
+ * -EINVAL: it has no such seat; -EAGAIN: pmx_given() has some; -ENOTSUP: not on
+ * this OS. */
+int pmx_balance(pmx_mux *mux, int64_t file, uint32_t seats, uint32_t own);
+/* Take a connection that is to be given away in hand: 1, or 0 if there is none. One
+ * that was in hand counts as sent. */
+int pmx_given(pmx_mux *mux, pmx_gift *gift);
+/* That in hand was sent to the other worker, and is closed here; or could not be
+ * sent, and is accepted here. */
+int pmx_gave(pmx_mux *mux, uint32_t was_sent);
+/* Accept a connection for a listener that another worker has accepted, for this
+ * seat. The socket is the mux's, and closed if limits or the system refuse it;
+ * but -EBADF, -EINVAL (the peer), -ENOENT (no such listener). In any case the seat
+ * has one less coming. */
+int pmx_admit(pmx_mux *mux, int64_t sock, uint64_t listener,
+              const pmx_address *peer, uint32_t seat);
 /* cdef end */
 
 #endif

@@ -145,6 +145,7 @@ void pmx__do_shut(pmx_mux *mux)
     for (uint32_t i = 0; i < mux->listener_count; i++)
         if (mux->listeners[i].rules)
             pmx__close_listener(mux, &mux->listeners[i], forked);
+    pmx__balance_end(mux);
     pmx__count_in_own(mux);
     mux->poller->close(mux->poll_state);
     if (mux->wakeup[0] != PMX__NO_SOCK)
@@ -403,6 +404,8 @@ static int go_round(pmx_turn *t)
         pmx__accept_all(mux);
         pmx__give_memory_back(mux);
         reason |= pmx__drain_all(mux);
+        if (pmx__has_gifts(mux))
+            reason |= PMX_GIVEN;
         if (mux->waiting_count)
             reason |= PMX_HANDSHAKES;
         if (mux->rows && mux->gathered_at == INT64_MAX)
@@ -434,5 +437,7 @@ int pmx__do_harvest(pmx_turn *t)
     pmx__turn_begins(mux, has_log);
     result = go_round(t);
     pmx__turn_ends(mux);
+    if (mux->seats)
+        pmx__tell_others(mux);
     return result;
 }

@@ -243,6 +243,7 @@ enum pmx_reason {
     PMX_FOREIGN = 256,          /* descriptors of pmx_foreign() are ready */
     PMX_NOTABLE = 512,          /* accepting has paused or refused: see stats */
     PMX_HANDSHAKES = 1024,      /* there are `waiting` or `failed` connections */
+    PMX_GIVEN = 2048,           /* pmx_given() has connections for other workers */
     PMX_MESSAGES_SHIFT = 16     /* reasons are below this bit; what stands from
                                    it on in pmx_exchange() is messages */
 };

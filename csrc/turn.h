@@ -30,7 +30,27 @@ int64_t pmx__do_next_timeout(pmx_mux *mux);
 int pmx__do_foreign(pmx_mux *mux, int64_t number, uint32_t had,
                     uint32_t wanted);
 
+/* balance.c: peers that are given to other workers */
+int pmx__do_balance(pmx_mux *mux, int64_t file, uint32_t seats, uint32_t own);
+void pmx__balance_end(pmx_mux *mux);
+/* Tell the others how many connections are here. */
+void pmx__tell_others(pmx_mux *mux);
+/* True if a peer that was accepted is another worker's now. */
+int pmx__gives(pmx_mux *mux, const pmx__listener *l, pmx_sock sock,
+               const pmx__target *peer);
+/* One that was meant for the seat has arrived, or never will. */
+void pmx__came(pmx_mux *mux, uint32_t seat);
+int pmx__has_gifts(const pmx_mux *mux);
+/* Take one in hand; NULL: there is none. */
+const pmx__gift *pmx__next_gift(pmx_mux *mux);
+/* The gift in hand, which is no more; NULL: there is none. */
+const pmx__gift *pmx__in_hand(pmx_mux *mux);
+
 /* accept.c: listeners */
+int pmx__do_given(pmx_mux *mux, pmx_gift *gift);
+int pmx__do_gave(pmx_mux *mux, uint32_t was_sent);
+int pmx__do_admit(pmx_mux *mux, int64_t number, uint64_t listener,
+                  const pmx_address *peer, uint32_t seat);
 void pmx__accept_all(pmx_mux *mux);
 void pmx__close_listener(pmx_mux *mux, pmx__listener *listener, int forked);
 int pmx__do_listen(pmx_mux *mux, const pmx_endpoint *endpoint,

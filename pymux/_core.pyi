@@ -51,6 +51,7 @@ class _Lib:
     PMX_FOREIGN: int
     PMX_NOTABLE: int
     PMX_HANDSHAKES: int
+    PMX_GIVEN: int
     PMX_MESSAGES_SHIFT: int
     PMX_FOR_EVER: int
     PMX_LOOK: int
@@ -169,6 +170,16 @@ class _Lib:
     @staticmethod
     def pmx_attach(
         mux: Any, sock: int, listener: int, policy: Any, moving: Any, id: Any, /
+    ) -> int: ...
+    @staticmethod
+    def pmx_balance(mux: Any, file: int, seats: int, own: int, /) -> int: ...
+    @staticmethod
+    def pmx_given(mux: Any, gift: Any, /) -> int: ...
+    @staticmethod
+    def pmx_gave(mux: Any, was_sent: int, /) -> int: ...
+    @staticmethod
+    def pmx_admit(
+        mux: Any, sock: int, listener: int, peer: Any, seat: int, /
     ) -> int: ...
     @staticmethod
     def pmx_addresses(mux: Any, id: int, names: Any, /) -> int: ...

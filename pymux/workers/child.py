@@ -22,6 +22,7 @@ from typing import Any
 
 from ..figures.pages import PageNumber, attach
 from ..objects.listener import Listener
+from ..server.balance import Balance
 from ..server.base import count_in, listen_at, mux_of
 from ..server.giver import Giver
 from ..server.server import Server, run_until_signal
@@ -97,6 +98,7 @@ class Worker:
         self._listeners: dict[int, list[Listener]] = {}  # by slot
         self._server: Server | None = None
         self._watch: Any = None
+        self._balance: Balance | None = None
 
     def run(self) -> None:
         """Serve until the supervisor or a signal says to stop."""
@@ -171,24 +173,51 @@ class Worker:
             self._listen(slot, numbers, frame.sockets())
         elif what == "unlisten":
             self._unlisten(words[0])
+        elif what == "seat":
+            (seats,), frame.fds = frame.fds, []
+            if self._balance is not None:
+                self._balance.end()
+            self._balance = Balance(self._server, seats, words[0])
+        elif what in ("reach", "inbox"):
+            (sock,) = frame.sockets()
+            self._meet(what, words[0], sock)
         elif what == "take":
             (sock,) = frame.sockets()
             Taker(self._server, sock)
         elif what == "give":
             (sock,) = frame.sockets()
-            for slot in list(self._listeners):
-                self._unlisten(slot)
+            self._accept_no_more()
             Giver(self._server, sock, on_done=self._gave)
         elif what == "stop":
-            for slot in list(self._listeners):
-                self._unlisten(slot)
-            drain_timeout, linger = words
+            drain_timeout, linger, is_last = words
+            if is_last and self._balance is not None:
+                self._balance.take_all()
+            self._accept_no_more()
             self._server.stop(drain_timeout, linger=linger)
 
     def _gave(self, giver: Giver) -> None:
         self._control.send("gave", giver.moved, giver.remain, giver.error)
 
+    def _meet(self, what: str, slot: int, sock: socket.socket) -> None:
+        """Give to a slot, too; or read what is given to one."""
+        if self._balance is None:
+            sock.close()
+        elif what == "inbox":
+            self._balance.open(slot, sock)
+        else:
+            with contextlib.suppress(OSError):  # without the seats, none is given
+                self._balance.reach(slot, sock)
+
+    def _accept_no_more(self) -> None:
+        for slot in list(self._listeners):
+            self._unlisten(slot)
+        if self._balance is not None:
+            self._balance.end()
+            self._balance = None
+
     def _unlisten(self, slot: int) -> None:
+        if self._balance is not None:
+            self._balance.close(slot)
         for listener in self._listeners.pop(slot, ()):
             listener.close()
 

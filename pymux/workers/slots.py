@@ -26,6 +26,7 @@ from collections.abc import Callable
 from ..engine.notices import tell
 from ..values.workers import Workers
 from .process import Process, how_it_ended
+from .scales import Scales
 from .slot import Slot, let_listen
 from .sockets import Place
 
@@ -79,6 +80,7 @@ class Slots:
         self._todo: deque[Slot] = deque()  # slots that are to be renewed
         self._now: Slot | None = None  # the one that is being renewed
         self._again = False  # SIGHUP has come during a roll
+        self._scales = Scales()
 
     # --- starting -----------------------------------------------------------
 
@@ -99,6 +101,7 @@ class Slots:
         self.all.append(slot)
         for number, place in enumerate(self._places):
             socks += [(number, sock) for sock in place.bind_slot()]
+        self._scales.add()
         return slot
 
     def _start(self, slot: Slot) -> None:
@@ -143,6 +146,7 @@ class Slots:
             self.fail(error)
             return
         self.first = False
+        self.cover()
         if self._again:
             self._again = False
             self.roll()
@@ -173,6 +177,8 @@ class Slots:
             for sock in place.shared
         ]
         let_listen(slot.worker, slot, slot.socks + shared)
+        self._scales.introduce(slot.worker, [one.worker for one in self.all])
+        self._scales.let_read(slot.worker, slot.number)
         if slot.cover is not None:
             slot.cover.send("unlisten", slot.number)
             slot.cover = None
@@ -195,14 +201,8 @@ class Slots:
             return
         moved, remain, error = process.gave
         if error is not None:  # the heir may have died, and the worker serve again
-            tell(
-                "worker_failed",
-                "%s gave %d of its connections: %s; %d stay",
-                process,
-                moved,
-                error,
-                remain,
-            )
+            text = "%s gave %d of its connections: %s; %d stay"
+            tell("worker_failed", text, process, moved, error, remain)
             process.stop_at = time.monotonic() + LAST_CHANCE
             return
         text = "%s gave %d connections to %s; %d stay until they end"
@@ -223,7 +223,7 @@ class Slots:
         """Tell a worker to accept nothing more, to linger, and to end."""
         process.leaving = True
         process.stop_at = None
-        process.send("stop", None, self._linger)
+        process.send("stop", None, self._linger, self.stopping)
         process.by = None
         if self._drain is not None:
             span = self._linger + self._drain + PATIENCE
@@ -295,6 +295,7 @@ class Slots:
         del self.processes[process.pid]
         slot = self.all[process.slot]
         self._covers_no_more(process)
+        self._scales.ended(process)
         if process is slot.heir:
             slot.heir = None
             if self.stopping or process.leaving:
@@ -366,6 +367,8 @@ class Slots:
         """Let neighbours listen for slots whose worker does not, and only there."""
         if self.first or self.stopping:
             return
+        for slot in self.all:
+            self._scales.set_open(slot.number, slot.accepts)
         helpers = [slot.worker for slot in self.all if slot.accepts and slot.worker]
         for slot in self.all:
             if not slot.needs_cover:
@@ -378,6 +381,7 @@ class Slots:
                 covers = [one.cover for one in self.all]
                 slot.cover = min(helpers, key=covers.count)
                 let_listen(slot.cover, slot, slot.socks)
+                self._scales.let_read(slot.cover, slot.number)
                 tell("worker", "%s accepts for slot %d too", slot.cover, slot.number)
 
     # --- more, fewer, none --------------------------------------------------------
@@ -426,6 +430,7 @@ class Slots:
         self._todo.clear()
         for slot in self.all:
             slot.retry = slot.old_at = None
+            self._scales.set_open(slot.number, False)
         for process in list(self.processes.values()):
             if process.ready:
                 self._let_leave(process)
@@ -453,6 +458,7 @@ class Slots:
             slot.socks = []
         for place in self._places:
             place.close()
+        self._scales.close()
 
     @property
     def over(self) -> bool:
