@@ -232,6 +232,31 @@ static void an_input_that_is_ended_is_answered_first(void)
     world_end(&w);
 }
 
+/* What the peer sends after it is dropped, so a switch does not read on. */
+static void an_input_that_is_ended_stays_so_in_a_switch(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw(), by_line = lines("\n", 100);
+    p.half_open = by_line.half_open = 1;
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer), ids[] = {id};
+    EQUAL(pmx_end_inputs(w.mux, ids, 1, PMX_END_WHOLE), 0);
+    UNTIL(&w, has(&w.ended, id));
+    put_text(peer, "dropped\n");
+    end_writing(peer);
+    UNTIL(&w, !(pmx__find(w.mux, id)->flags & PMX__DROPPING));
+    switch_to(&w, id, &by_line, "one\ntwo\n", 8);
+    UNTIL(&w, w.ended.count == 2);
+    EQUAL(w.message_count, 2);
+    EQUAL(pmx_stopping(w.mux, id), 1);
+    do_op(&w, id, PMX_CLOSE);
+    UNTIL(&w, closed(&w, id));
+    leave(peer);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 static void a_part_of_a_frame_keeps_an_input_open(void)
 {
     world w;
@@ -322,6 +347,7 @@ const test_case retire_tests[] = {
     UNIX_EACH(a_given_listener_retires_at_once, "descriptors are not numbers there"),
     EACH(accepted_connections_are_told),
     EACH(an_input_that_is_ended_is_answered_first),
+    EACH(an_input_that_is_ended_stays_so_in_a_switch),
     EACH(a_part_of_a_frame_keeps_an_input_open),
     EACH(queued_output_keeps_a_quiet_end_waiting),
     EACH(an_input_does_not_end_before_it_is_said_to_be_open),
