@@ -20,7 +20,7 @@ from pymux.objects import suspend
 from pymux.server import channel, giver, linger, taker
 from pymux.server import server as servers
 from pymux.values import addresses, endpoint
-from pymux.workers import cpus
+from pymux.workers import child, cpus
 
 # -- parts that have tests of their own -----------------------------------------------
 
@@ -31,6 +31,7 @@ RLock = locks.RLock
 Giver = giver.Giver
 Taker = taker.Taker
 usable_cpus = cpus.usable_cpus
+Task = child.Task
 Linger = linger.Linger
 
 

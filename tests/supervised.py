@@ -167,6 +167,7 @@ def supervised(
     handler="'app:handler'",
     address=("127.0.0.1", 0),
     before="",
+    env=None,
     **options,
 ):
     """A script that serves with workers, which has begun to listen.
@@ -175,6 +176,7 @@ def supervised(
         app: the text of the module `app`.
         handler, options: what `serve` is called with, as text.
         before: what the script does first.
+        env: more environment.
     """
     (folder / "app.py").write_text(app)
     options.setdefault("workers", "2")
@@ -183,7 +185,7 @@ def supervised(
         before=before, handler=handler, address=address, options=text
     )
     (folder / "main.py").write_text(script)
-    server = Supervised(folder, "main.py")
+    server = Supervised(folder, "main.py", env=env)
     try:
         yield server.listen()
     finally:

@@ -90,3 +90,41 @@ def test_an_address_of_health_that_cannot_be_bound_ends_serve(tmp_path):
         ):
             pass
         assert f"Address already in use: '127.0.0.1:{name[1]}'" in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
+def test_systemd_is_told_of_each_state_by_the_supervisor_alone(tmp_path):
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(PATIENCE)
+
+        def told():
+            words = dict(
+                line.split("=", 1) for line in manager.recv(4096).decode().split("\n")
+            )
+            words.pop("STATUS")
+            return words
+
+        with supervised(tmp_path, workers="1", env={"NOTIFY_SOCKET": path}) as server:
+            assert told() == {"READY": "1"}
+            server.roll(1)
+            assert sorted(told()) == ["MONOTONIC_USEC", "RELOADING"]
+            assert told() == {"READY": "1"}
+            server.finish(signal.SIGTERM)
+            assert told() == {"STOPPING": "1"}
+            manager.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                manager.recv(4096)
+
+
+def test_systemds_watchdog_hears_that_the_supervisor_goes_round(tmp_path):
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(PATIENCE)
+        env = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "200000"}
+        with supervised(tmp_path, workers="1", env=env):
+            heard = 0
+            while heard < 3:
+                heard += manager.recv(4096) == b"WATCHDOG=1"

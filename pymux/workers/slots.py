@@ -461,6 +461,11 @@ class Slots:
         self._scales.close()
 
     @property
+    def rolling(self) -> bool:
+        """Whether workers are being replaced."""
+        return self._now is not None and not self.stopping
+
+    @property
     def over(self) -> bool:
         """Whether the server has stopped and every process has ended."""
         return self.stopping and not self.processes

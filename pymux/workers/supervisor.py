@@ -23,6 +23,7 @@ from ..values.addresses import Address
 from ..values.stats import Stats
 from ..values.workers import Workers
 from .board import Board
+from .manager import ServiceManager
 from .process import Process
 from .slots import Slots
 from .sockets import Place, show_all
@@ -106,6 +107,7 @@ class Supervisor:
         self._was_first = True
         self._stops_at: float | None = None  # the end of the grace after SIGTERM
         self._board = Board(count)
+        self._manager = ServiceManager(self._where)
         self._status: Status | None = None
         self._watchdog = Watchdog(workers, self.slots, self._board, self._selector)
 
@@ -234,7 +236,9 @@ class Supervisor:
 
     def _turn(self) -> None:
         """Wait for anything, and do what it asks for."""
+        slots = self.slots
         times = [self.slots.next_time, self._stops_at, self._watchdog.next_look]
+        times.append(self._manager.next_time)
         if self._status is not None:
             times.append(self._status.next_time)
         at = min((one for one in times if one is not None), default=None)
@@ -255,7 +259,8 @@ class Supervisor:
         self._watchdog.tick()
         if self._status is not None:
             self._status.tick()
-        for process in self.slots.processes.values():
+        self._manager.tick(slots, self._stops_at is not None)
+        for process in slots.processes.values():
             self._watch(process)
 
     def _watch(self, process: Process) -> None:
