@@ -49,12 +49,13 @@ static int line_lacks(const uint8_t *bytes, size_t size)
     if (!known && !begins(bytes, size, "PROXY UNKNOWN"))
         return -EPROTO;
     const uint8_t *end = memchr(bytes, '\r', size);
+    const uint8_t *feed = memchr(bytes, '\n', size);
     size_t lacks = 2, spaces = 0;
-    if (end && end != bytes + size - 1)
-        return end == bytes + size - 2 && end[1] == '\n' &&
+    if (feed)                   /* both are the line's last two bytes */
+        return feed == bytes + size - 1 && end == feed - 1 &&
                        size >= LINE_LEAST && size <= LINE_MOST
                    ? 0 : -EPROTO;
-    if (memchr(bytes, '\n', size) || size >= LINE_MOST)
+    if ((end && end != bytes + size - 1) || size >= LINE_MOST)
         return -EPROTO;
     if (end)
         return 1;

@@ -46,6 +46,11 @@ static void the_corpus_of_frames_in(void)
     each_input("frames_in", fuzz_frames_in);
 }
 
+static void the_corpus_of_headers(void)
+{
+    each_input("headers", fuzz_headers);
+}
+
 static void the_corpus_of_frames_out(void)
 {
     each_input("frames_out", fuzz_frames_out);
@@ -83,6 +88,7 @@ static void some_lives_with_two_muxes(void)
 
 const test_case corpus_tests[] = {
     ONCE(the_corpus_of_frames_in),
+    ONCE(the_corpus_of_headers),
     ONCE(the_corpus_of_frames_out),
     ONCE(the_corpus_of_turns),
     EACH(some_lives_in_memory),
