@@ -16,7 +16,7 @@ FLOORS = (  # lowest first; the rooms of one floor do not import each other
     "objects selector figures",
     "handlers",
     "mux",
-    "service client groups",
+    "service client groups metrics",
     "server",
     "aio workers",
     "run",

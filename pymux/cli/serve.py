@@ -20,6 +20,7 @@ from .builtin import HANDLERS
 from .console import complain, say
 from .descriptors import raise_limit
 from .given import given_sockets
+from .metrics import metrics_at
 from .tls import context_to_serve
 from .words import Address, Failure, as_typed, describe, explain, one_line, quoted
 
@@ -118,7 +119,8 @@ def _serve(args: argparse.Namespace, addresses: list[Address]) -> int:
             server.call_threadsafe(_Figures(args.stats).start)
 
     try:
-        stats = run_until_signal(server, on_ready=ready, linger=args.linger or 0.0)
+        with metrics_at(args.metrics, server):
+            stats = run_until_signal(server, on_ready=ready, linger=args.linger or 0.0)
     except OSError as error:
         raise Failure(describe(error, *addresses)) from None
     except ValueError as error:

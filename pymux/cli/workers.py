@@ -121,7 +121,7 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
 def fault_of_workers(args: argparse.Namespace) -> str:
     """What is wrong with the options of workers, or ""."""
     if args.workers is None:
-        for name in _given(args):
+        for name in set(_given(args)) - {"metrics"}:  # one process has figures too
             option = "no-handover" if name == "handover" else name.replace("_", "-")
             return f"argument --{option}: --workers N is needed too"
     elif args.stats is not None:

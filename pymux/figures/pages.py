@@ -38,7 +38,14 @@ from .layout import (
 )
 from .reading import Figures, read_slots
 
-__all__ = ["Page", "PageNumber", "Pages", "attach", "create"]
+__all__ = ["Page", "PageNumber", "Pages", "attach", "create", "own_file"]
+
+_OWN: list[str] = []  # the file that this process counts in, or has made
+
+
+def own_file() -> str | None:
+    """Return the file that this process counts in, or has made, the last one."""
+    return _OWN[-1] if _OWN else None
 
 
 class PageNumber(NamedTuple):
@@ -136,6 +143,8 @@ class Pages:
         """Remove the file. Those who still count may go on; nobody sees it."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
+            if self.path in _OWN:
+                _OWN.remove(self.path)
             if self._pid == os.getpid():  # not in a forked child
                 with contextlib.suppress(OSError):
                     os.unlink(self.path)
@@ -203,11 +212,13 @@ def create(path: str | None = None, slots: int = 1) -> Pages:
     """
     fd, path = claim(path or os.path.join(runtime_folder(), f"{os.getpid()}.stats"))
     try:
-        return Pages(path, fd, slots)
+        made = Pages(path, fd, slots)
     except BaseException:
         os.unlink(path)
         os.close(fd)
         raise
+    _OWN.append(path)
+    return made
 
 
 def attach(number: PageNumber, fd: int | None = None) -> Page:
@@ -232,6 +243,8 @@ def attach(number: PageNumber, fd: int | None = None) -> Page:
     except BaseException:
         os.close(own)
         raise
+    if number.path not in _OWN:
+        _OWN.append(number.path)
     return Page(own, number.page)
 
 

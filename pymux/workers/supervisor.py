@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..engine.notices import tell
+from ..figures.exposition import CONTENT_TYPE, exposition
 from ..values.addresses import Address
 from ..values.stats import Stats
 from ..values.workers import Workers
@@ -162,7 +163,12 @@ class Supervisor:
         answers: list[tuple[Address, Answer]] = []
         if self._workers.health is not None:
             answers.append((self._workers.health, self._say_health))
+        if self._workers.metrics is not None:
+            answers.append((self._workers.metrics, self._say_metrics))
         return answers
+
+    def _say_metrics(self, http_asked: bool) -> bytes:
+        return http("200 OK", CONTENT_TYPE, exposition(self._board.slots()))
 
     def _say_health(self, http_asked: bool) -> bytes:
         slots = self.slots
