@@ -114,7 +114,7 @@ def test_a_level_of_the_log_writes_to_standard_error(serve):
     assert code == 0
     assert "1 connections" in out
     lines = err.splitlines()
-    assert [line.split()[2] for line in lines] == ["INFO"] * 3
+    assert [line.split()[2] for line in lines] == ["INFO"] * 4
     assert f"listening on {server.text}" in lines[0]
 
 
@@ -137,6 +137,7 @@ def test_a_module_that_has_set_the_log_up_keeps_its_way(serve, tmp_path):
     server = serve("--handler", "handlers:handler", "--log-level", "info")
     assert finish(server, signal.SIGINT)[2].splitlines() == [
         "mine: listening",
+        "mine: figures",
         "mine: stopping",
         "mine: stopped",
     ]
@@ -234,7 +235,7 @@ def offered(pymux_command, tmp_path, line):
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("pymux s", {"serve"}),
+        ("pymux s", {"serve", "stats"}),
         ("pymux serve --lo", {"--log-level"}),
         ("pymux serve --log-level w", {"warning"}),
         ("pymux serve --handler ", {"upper", "echo", "discard"}),

@@ -453,13 +453,13 @@ def run_until_signal(
     ending = Ending(ask, run_until_signal.__code__, signals)
     try:
         engine = server._bind(claim, names)
-        if server._plan.page is None and names is None:
-            pages = open_pages(server._plan)
         engine.takes_signals = True
         server._thread_id = threading.get_ident()
         ending.take()
         if names is None:
             tell_listening(server._plan)
+            if server._plan.page is None:
+                pages = open_pages(server._plan)
         if on_ready is not None:
             on_ready(server)
         if names is None:
