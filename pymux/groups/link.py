@@ -172,6 +172,7 @@ class Link:
 
     def _drop(self, group: Group, number: int, data: bytes, why: str) -> None:
         group.dropped += 1
+        self._engine.counts.backplane_dropped += 1
         text = f"a message for the broker at {self._settings} was dropped: {why}"
         if self._engine.may_tell(("dropped", id(self)), "broker", text):
             tell("broker", "%s", text)
