@@ -56,7 +56,7 @@ def test_three_workers_hear_each_other_in_order(broker):
             assert worker.heard.lost == 0
 
 
-@pytest.mark.parametrize("away", [0.0, 0.7, 2.5])
+@pytest.mark.parametrize("away", [0.0, 2.5])
 def test_a_broker_is_killed_and_started_again(broker, away):
     with running(broker, 2) as (near, far):
         done = threading.Event()
