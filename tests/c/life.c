@@ -203,6 +203,7 @@ static void one_turn(int64_t timeout)
     }
     EQUAL(reason, life.t.reason);
     CHECK(!(reason & PMX_GATHERING) || timeout == PMX_LOOK || reason & PMX_HANDSHAKES);
+    life_gives(reason);
     take_report();
     EQUAL(life.t.arena != life.arena, !!(reason & PMX_LARGE));
     if (reason & PMX_LARGE)
@@ -381,6 +382,7 @@ static int begin(choices *c, const char *backend)
         CHECK(life.arena);
         inject_pause(0);
         life_open_second(backend, size);
+        life_shares();
     }
     CHECK(!error || life.faults);
     return error;
@@ -399,6 +401,7 @@ static void end(void)
     }
     for (int i = 0; i < life.conn_count; i++)
         release(&life.conns[i].expected);
+    life_shares_no_more();
     free_log();
     pmx_arena_free(life.arena);
     pmx_arena_free(life.other.arena);

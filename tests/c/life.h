@@ -14,6 +14,8 @@
 #include "choices.h"
 #include "toy_ssl.h"
 
+#include <stdio.h>
+
 enum { MOST_PEERS = 48, MOST_CONNS = 96, DOORS = 4, MOST_ENTRIES = 512,
        MOST_SERVICES = 4 };
 
@@ -139,6 +141,7 @@ typedef struct {
     life_half other;
     int half;                   /* which of the two muxes `mux` is: 0 or 1 */
     uint64_t moved;
+    FILE *seats;                /* of workers that have fewer, or NULL */
 } life_t;
 
 extern life_t life;
@@ -172,6 +175,12 @@ void life_open_second(const char *backend, uint64_t size);
 void life_turn_to_other(void);
 void life_moves(void);
 void life_note_faults(void);    /* life.c */
+
+/* Others have fewer connections than the first mux, which keeps what it is to give
+ * away, as one whose neighbours take nothing. */
+void life_shares(void);
+void life_gives(int reason);
+void life_shares_no_more(void);
 
 /* life_header.c */
 int headers_trust_all(pmx_mux *mux);

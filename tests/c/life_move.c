@@ -161,6 +161,45 @@ void life_moves(void)
             (all || once_in(life.c, 3)))
             move(&life.conns[i]);
 }
+
+/* --- what is accepted for others ----------------------------------------- */
+
+void life_shares(void)
+{
+    static pmx_seat seats[3];
+    if (!once_in(life.c, 4))
+        return;
+    inject_pause(1);
+    life.seats = file_of(sizeof seats);
+    seats[1].open = 1;
+    seats[1].here = choose(life.c, 3);
+    rewind(life.seats);
+    CHECK(fwrite(seats, sizeof seats, 1, life.seats) == 1);
+    CHECK(!fflush(life.seats));
+    inject_pause(0);
+    int error = pmx_balance(life.mux, fileno(life.seats), 3, 2);
+    CHECK(!error || life.faults);
+    life_note_faults();
+}
+
+void life_gives(int reason)
+{
+    pmx_gift gift;
+    CHECK(!(reason & PMX_GIVEN) || life.seats);
+    while (reason & PMX_GIVEN && !once_in(life.c, 8) &&
+           pmx_given(life.mux, &gift)) {
+        EQUAL(gift.seat, 1);
+        EQUAL(pmx_gave(life.mux, 0), 0);
+        life_note_faults();
+        mux_is_sound(life.mux);
+    }
+}
+
+void life_shares_no_more(void)
+{
+    if (life.seats)
+        CHECK(!fclose(life.seats));
+}
 #else
 typedef int life_move_on_linux; /* a file must not be empty */
 #endif
