@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -153,8 +154,9 @@ def _serve(args: argparse.Namespace, addresses: list[Address]) -> int:
     handler = args.handler
     if handler in HANDLERS:
         handler = f"pymux.cli.builtin:{handler}"
-    elif (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
+    else:
+        with contextlib.suppress(OSError):  # the directory is gone
+            sys.path.insert(0, os.getcwd())
     raised = raise_limit()
     workers = Workers(args.workers, **given)
 

@@ -118,38 +118,45 @@ class Worker:
         self._listeners: dict[int, list[Listener]] = {}  # by slot
         self._server: Server | None = None
         self._watch: Any = None
+        self._ready = False
         self._balance: Balance | None = None
 
     def run(self) -> None:
-        """Serve until the supervisor or a signal says to stop."""
-        server, names = self._prepare()
-        self._server = server
-        stats = run_until_signal(server, self._bound, names)
+        """Serve until the supervisor says to stop; tell why, if that cannot begin."""
+        try:
+            server, names = self._prepare()
+            self._server = server
+            stats = run_until_signal(server, self._bound, names)
+        except BaseException as error:
+            if self._ready:
+                raise
+            trace = "".join(traceback.format_exception(error))
+            self._control.send("failed", _reason(error), trace)
+            raise SystemExit(1) from None
         self._say_last(stats)
 
     def _prepare(self) -> tuple[Server, list[list[Any]]]:
-        """Make the server; tell why, and exit, if that is not possible."""
+        """Make the server, as the supervisor has told; and the names of its addresses.
+
+        Raises:
+            Exception: of the user's modules, or for an argument that is refused.
+        """
         start = self._control.wait()
         task = self._control.wait()
         if start is None or task is None:
             raise SystemExit(1)  # the supervisor is gone
-        try:
-            [_, told] = start.words
-            sys.argv[:] = told["argv"]
-            if told["main"] is not None:
-                run_main_again(*told["main"])
-            made: Task = pickle.loads(task.body)
-            server = made.server()
-            if told["page"] is not None:
-                count_in(server, attach(PageNumber(*told["page"])))
-            return server, [
-                [tuple(name) if isinstance(name, list) else name for name in names]
-                for names in told["names"]
-            ]
-        except BaseException as error:
-            trace = "".join(traceback.format_exception(error))
-            self._control.send("failed", _reason(error), trace)
-            raise SystemExit(1) from None
+        [_, told] = start.words
+        sys.argv[:] = told["argv"]
+        if told["main"] is not None:
+            run_main_again(*told["main"])
+        made: Task = pickle.loads(task.body)
+        server = made.server()
+        if told["page"] is not None:
+            count_in(server, attach(PageNumber(*told["page"])))
+        return server, [
+            [tuple(name) if isinstance(name, list) else name for name in names]
+            for names in told["names"]
+        ]
 
     def _bound(self, server: Server) -> None:
         mux = mux_of(server)
@@ -162,10 +169,12 @@ class Worker:
 
     def _say_ready(self) -> None:
         assert self._server is not None
+        self._ready = True
         mux, socks = mux_of(self._server), []
-        with contextlib.suppress(BackendUnavailable, OSError):
-            # The supervisor looks at the poller only to see that this worker is idle.
-            socks.append(_Borrowed(mux.fileno()))
+        if sys.platform == "linux":  # a kqueue cannot be sent
+            with contextlib.suppress(BackendUnavailable, OSError):
+                # The supervisor looks at the poller to see that this worker is idle.
+                socks.append(_Borrowed(mux.fileno()))
         backend = mux.stats().backend
         self._control.send("ready", backend, socks=socks)  # type: ignore[arg-type]
 

@@ -70,7 +70,7 @@ class Process:
         self.backend = ""
         self.ends: dict[int, int] = {}
         self.status: int | None = None
-        self._stack: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._stack = _memory()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.born = time.monotonic()
         try:
@@ -166,6 +166,13 @@ class Process:
         if self.poller >= 0:
             os.close(self.poller)
             self.poller = -1
+
+
+def _memory() -> IO[bytes]:
+    """Open a file that is nowhere; on Linux no folder has to be writable for it."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("pymux-stack"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def how_it_ended(status: int) -> str:

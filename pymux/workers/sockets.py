@@ -22,6 +22,10 @@ from ..values.endpoint import Settings
 __all__ = ["Place", "bind_all", "show_all"]
 
 ONE_EACH = sys.platform.startswith(("linux", "freebsd"))
+# The option by which the kernel spreads connections; FreeBSD's SO_REUSEPORT does not.
+SPREADS: int = getattr(socket, "SO_REUSEPORT", 0)
+if sys.platform.startswith("freebsd"):
+    SPREADS = 0x00010000  # SO_REUSEPORT_LB
 TRIES = 20  # how often "localhost" looks for a port that is free in both families
 NO_FAMILY = errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT
 
@@ -98,8 +102,7 @@ class Place:
                 only = name[0] != "::"
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
             if reuse_port:
-                option = getattr(socket, "SO_REUSEPORT_LB", None)
-                sock.setsockopt(socket.SOL_SOCKET, option or socket.SO_REUSEPORT, 1)
+                sock.setsockopt(socket.SOL_SOCKET, SPREADS, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
             sock.bind(name)
