@@ -160,8 +160,12 @@ class ScriptedNats(Scripted):
         self.accept()
         self.say(INFO)
         said = self.hears(self.ping)
-        self.say(self.pong)
+        self.answer()
         return said
+
+    def answer(self, *subjects):
+        """Say that all has been taken that was said."""
+        self.say(self.pong * max(1, len(subjects)))
 
     def message(self, stamp, data, subject=LOBBY):
         head = b"NATS/1.0\r\nPymux: %b\r\n\r\n" % stamp
@@ -204,12 +208,16 @@ class ScriptedRedis(Scripted):
         """Accept, and take the connection in."""
         self.accept()
         said = self.hears(self.ping)
+        self.answer(*re.findall(rb"(pymux\.\S+)\r\n", said))
+        return said
+
+    def answer(self, *subjects):
+        """Say that all has been taken that was said."""
         self.say(HELLO)
-        for subject in re.findall(rb"(pymux\.\S+)\r\n", said):
+        for subject in subjects:
             sub = (len(subject), subject)
             self.say(b">3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:1\r\n" % sub)
         self.say(self.pong)
-        return said
 
     def message(self, stamp, data, subject=LOBBY):
         return self.foreign(b"PYMUX/1 %b\n%b" % (stamp, data), subject)

@@ -45,6 +45,27 @@ def test_one_subscription_serves_all_members(broker, mux, member):
         assert [one.wait(1) for one in (member, *others)] == [["all"]] * 11
 
 
+def test_a_group_that_joins_while_the_broker_is_answering_is_subscribed(broker, member):
+    room, late = (pymux.Group(name, broker.backplane) for name in ("lobby", "late"))
+    gone = pymux.Group("gone", broker.backplane)
+    room.add(member.conn)
+    gone.add(member.conn)
+    broker.accept()
+    if broker.kind is pymux.Nats:
+        broker.say(INFO)
+    broker.hears(broker.ping)
+    late.add(member.conn)
+    gone.discard(member.conn)
+    broker.hears(broker.subscribing.replace(b"$11", b"$10").replace(b"lobby", b"late"))
+    broker.hears(b"UNSUB")
+    assert not room.connected
+    broker.answer(b"pymux.lobby", b"pymux.late")
+    assert broker.published(b"pymux.late")[1:3] == (b"?", 0)
+    assert late.connected
+    broker.say(broker.message(OTHER + b".1", b"hello", b"pymux.late"))
+    assert member.wait(1) == ["hello"]
+
+
 def test_a_worker_does_not_hear_itself(broker, member):
     room = joined(broker, member)
     room.send(b"mine")

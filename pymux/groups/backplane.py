@@ -59,7 +59,7 @@ class Talk(Protocol):
         """
 
     def subscribe(self, subject: bytes) -> None:
-        """Subscribe."""
+        """Subscribe, unless the connection has not come so far as to subscribe all."""
 
     def unsubscribe(self, subject: bytes) -> None:
         """End a subscription."""

@@ -99,8 +99,7 @@ class Link:
         self._check_name(group)
         self.groups[group._subject] = group
         self._senders.add(group)
-        if self._state is State.RESTING or self._state is State.UP:
-            self._try("subscribe", group._subject)
+        self._try("subscribe", group._subject)
         if self._state is State.UP:
             self._stamp(group, ASK)
 
@@ -109,8 +108,7 @@ class Link:
         if self.groups.get(group._subject) is not group:
             return
         del self.groups[group._subject]
-        if self._state is State.RESTING or self._state is State.UP:
-            self._try("unsubscribe", group._subject)
+        self._try("unsubscribe", group._subject)
         if self._state is State.UP and group._number:
             self._stamp(group, TELL)
 

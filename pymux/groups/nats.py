@@ -75,6 +75,7 @@ class NatsTalk:
         self._meanings: dict[bytes, Meaning] = {}
         self._numbers: dict[bytes, int] = {}  # the sid of each subject
         self._last = 0  # sid
+        self._first: list[bytes] = []  # subjects that the answer to INFO subscribes
         self._pongs: list[list[bytes] | None] = []  # what each answer confirms
 
     # --- to the server ----------------------------------------------------------
@@ -84,6 +85,8 @@ class NatsTalk:
 
     def subscribe(self, subject: bytes) -> None:
         """Subscribe; the answer to a PING tells that it is in force."""
+        if not self._told:
+            return  # the answer to INFO subscribes all
         self._link.say(self._sub(subject) + b"PING\r\n")
         self._pongs.append([subject])
 
@@ -139,7 +142,7 @@ class NatsTalk:
             options.update(user=user, **{"pass": password})
         elif password is not None:
             options["auth_token"] = password
-        subjects = list(self._link.groups)
+        subjects = self._first = list(self._link.groups)
         text = b"CONNECT %b\r\n" % json.dumps(options).encode()
         self._link.say(text + b"".join(map(self._sub, subjects)) + b"PING\r\n")
         self._pongs.append(None)
@@ -262,7 +265,7 @@ class NatsTalk:
         if not self._pongs:
             raise _unknown(b"PONG")
         subjects = self._pongs.pop(0)
-        for subject in self._numbers if subjects is None else subjects:
+        for subject in self._first if subjects is None else subjects:
             if subject in self._numbers:
                 self._link.confirmed(subject)
         if subjects is None:
