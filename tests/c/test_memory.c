@@ -32,6 +32,7 @@ static void an_arena_grows_in_steps_and_keeps_its_bytes(void)
     buffer bytes = {0};
     int moves = 0;
     CHECK(mux);
+    mux->stats = &mux->own;
     fill(&bytes, 100000, 1);
     for (size_t at = 0; at < bytes.size; at += 100) {
         uint64_t before = a ? a->total : 0;
