@@ -214,10 +214,10 @@ void check_drained(uint64_t id)
     k->told_blocked = 0;
     check_service(k);
     uint64_t slack = life_slack();
-    /* while a row waits for its service's turn, more may be queued; and so
-     * behind a switch, which sends what was logged before */
-    uint64_t most = life.services == 1 && !k->switched ? k->policy.low_water
-                                                       : k->policy.high_water;
+    /* while a row waits for its service's turn, or its mux's, more may be
+     * queued; and so behind a switch, which sends what was logged before */
+    int at_once = life.services == 1 && !k->switched && !life.other.mux;
+    uint64_t most = at_once ? k->policy.low_water : k->policy.high_water;
     if (life.max_rows >= 64 && !life.gathering)
         CHECK(pmx_queued(life.mux, id) <= most + slack);
     /* one that comes late may find it over again */
