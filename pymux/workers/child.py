@@ -309,7 +309,11 @@ def main() -> None:
         # ignored, since programs that the user starts would ignore them as well.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave_to_supervisor)
-    Worker(Channel(socket.socket(fileno=control))).run()
+    channel = Channel(socket.socket(fileno=control))
+    try:
+        Worker(channel).run()
+    finally:
+        channel.close()
 
 
 def _leave_to_supervisor(number: int, frame: Any) -> None:
