@@ -369,6 +369,45 @@ static void who_awaits_a_header_is_closed_with_the_mux(void)
     }
 }
 
+#ifndef _WIN32
+/* Whatever fails while a header comes: the connection is served behind it, or
+ * refused or reset, and nothing is left of it. */
+static void a_failure_while_a_header_comes_leaves_nothing(void)
+{
+    static const injected_fault faults[] = {
+        {CALL_malloc, ENOMEM, NULL}, {CALL_realloc, ENOMEM, NULL},
+        {CALL_recv, EINTR, NULL}, {CALL_recv, SHORT, NULL},
+        {CALL_recv, EAGAIN, NULL}, {CALL_recv, ECONNRESET, NULL},
+        {CALL_getsockname, ENOBUFS, NULL},
+    };
+    for (size_t h = 0; h < GOOD; h++)
+        for (size_t k = 0; k < sizeof faults / sizeof *faults; k++)
+            for (long nth = 1; nth < 10; nth++) {
+                world w;
+                buffer all = {0};
+                pmx_policy p = lines("\n", 100);
+                serve_behind(&w, &p, &ours);
+                pmx_sock peer = call(&w);
+                append(&all, good[h].bytes, good[h].size);
+                append(&all, "hi\n", 3);
+                put(peer, all.bytes, all.size);
+                inject_nth(&faults[k], nth, 1);
+                for (int n = 0; n < 6; n++)
+                    turn(&w, 0);
+                inject_nothing();
+                CHECK(w.opened.count + pmx_counts(w.mux)->refused <= 2);
+                if (w.message_count)
+                    CHECK(is_text(&w, &w.messages[0], "hi"));
+                leave(peer);
+                UNTIL(&w, !pmx_counts(w.mux)->connections);
+                EQUAL(w.closed_count, w.opened.count);
+                world_is_clean(&w);
+                world_end(&w);
+                release(&all);
+            }
+}
+#endif
+
 /* A balancer that speaks for itself is the peer, and leaves no header. */
 static void a_balancer_may_speak_for_itself(void)
 {
@@ -414,5 +453,6 @@ const test_case proxied_tests[] = {
     EACH(a_stop_takes_the_headers_that_have_come),
     EACH(who_awaits_a_header_is_closed_with_the_mux),
     EACH(a_balancer_may_speak_for_itself),
+    UNIX_ONCE(a_failure_while_a_header_comes_leaves_nothing, "no faults there"),
     {0},
 };
