@@ -125,7 +125,7 @@ int64_t pmx__now(void)
 int pmx__map(int64_t file, size_t size, void **place)
 {
     struct stat info;
-    if (sys_fstat((int)file, &info))
+    if (sys_fstat_file((int)file, &info))
         return -errno;
     if (info.st_size < 0 || (uint64_t)info.st_size < size)
         return -EINVAL;

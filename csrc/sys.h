@@ -50,8 +50,9 @@
 #define sys_fchmodat fchmodat
 #define sys_fcntl fcntl
 #define sys_flock flock
-#define sys_fstat fstat
+#define sys_fstat fstat         /* of a socket, a pipe or a directory */
 #define sys_fstatat fstatat
+#define sys_fstat_file fstat
 #define sys_getpeername getpeername
 #define sys_getsockname getsockname
 #define sys_getsockopt getsockopt

@@ -47,6 +47,7 @@ int sys_fchmodat(int directory, const char *path, mode_t mode, int flags);
 int sys_fcntl(int fd, int command, int argument);
 int sys_flock(int fd, int what);
 int sys_fstat(int fd, struct stat *info);
+int sys_fstat_file(int fd, struct stat *info);
 int sys_fstatat(int directory, const char *path, struct stat *info, int flags);
 int sys_getpeername(int fd, struct sockaddr *name, socklen_t *size);
 int sys_getsockname(int fd, struct sockaddr *name, socklen_t *size);

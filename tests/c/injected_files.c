@@ -104,7 +104,13 @@ ssize_t sys_writev(int fd, const struct iovec *spans, int count)
     return writev(fd, cut, count);
 }
 
-/* These are real: the system in memory has no files but sockets. */
+/* These are real, also beside the system in memory, which has no files but
+ * sockets. */
+int sys_fstat_file(int fd, struct stat *info)
+{
+    return injected_fails(CALL_fstat) ? -1 : (fstat)(fd, info);
+}
+
 void *sys_mmap(void *at, size_t size, int may, int flags, int fd, off_t offset)
 {
     return injected_fails(CALL_mmap) ? MAP_FAILED
