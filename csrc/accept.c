@@ -185,10 +185,16 @@ static int shakes_most(const pmx__rules *rules)
     return most && rules->shaking >= most;
 }
 
-static int is_full(const pmx__rules *rules)
+/* A gift may come back. */
+static int is_taken_up(const pmx_mux *mux, const pmx__rules *rules)
 {
     uint32_t most = rules->policy.max_connections;
-    return (most && pmx__places_taken(rules) >= most) || shakes_most(rules);
+    return most && pmx__places_taken(rules) + pmx__gifts(mux) >= most;
+}
+
+static int is_full(const pmx_mux *mux, const pmx__rules *rules)
+{
+    return is_taken_up(mux, rules) || shakes_most(rules);
 }
 
 /* Connections are gone, and their descriptors with them. */
@@ -198,7 +204,7 @@ static void make_room(pmx_mux *mux)
          i = next) {
         pmx__listener *l = &mux->listeners[i];
         next = l->next;
-        if (!is_full(l->rules)) {
+        if (!is_full(mux, l->rules)) {
             pmx__listener_state(mux, l, l->can_accept, 0);
             pmx__watch_listener(mux, l);
         }
@@ -312,9 +318,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         pmx__target peer;
         peer.size = 0;          /* the system may not tell a name */
         peer.to.any.sa_family = AF_UNSPEC;
-        const pmx_policy *is = &l->rules->policy;
-        if (is->max_connections && may_wait(mux, l) &&
-            pmx__places_taken(l->rules) >= is->max_connections) {
+        if (may_wait(mux, l) && is_taken_up(mux, l->rules)) {
             pmx__listener_state(mux, l, 1, 1);
             mux->stats->accept_pauses++;
             mux->stats->full = pmx__listener_id(mux, l);
@@ -391,16 +395,17 @@ void pmx__accept_all(pmx_mux *mux)
         close_retired(mux);
 }
 
-/* Between two turns. What the caller has of the last batch is not added to: such a
- * connection is reported by the next harvest. */
+/* Between two turns. What the caller has of the last one is not added to, as if it
+ * were full: such a connection is reported by the next harvest. */
 static void admit_late(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
                        const pmx__target *peer)
 {
-    uint32_t told = mux->opened_count;
+    uint32_t opened = mux->opened_count, waiting = mux->waiting_count;
     mux->now = pmx__now();
-    mux->opened_count = mux->max_rows;
+    mux->opened_count = mux->waiting_count = mux->max_rows;
     admit(mux, l, sock, peer);
-    mux->opened_count = told;
+    mux->opened_count = opened;
+    mux->waiting_count = waiting;
     if (mux->seats)
         pmx__tell_others(mux);
 }
@@ -419,6 +424,7 @@ int pmx__do_gave(pmx_mux *mux, uint32_t was_sent)
     }
     pmx__drop_sock(gift->sock);
     mux->stats->given_away += was_sent != 0;
+    mux->room = 1;
     return 0;
 }
 
@@ -442,6 +448,8 @@ int pmx__do_admit(pmx_mux *mux, int64_t number, uint64_t listener,
     pmx__listener *l = pmx__find_listener(mux, listener);
     pmx__target name = {.size = 0};
     name.to.any.sa_family = AF_UNSPEC;
+    if (l && may_wait(mux, l) && is_full(mux, l->rules))
+        return -EAGAIN;
     pmx__came(mux, seat);
     if (number < 0 || (int64_t)sock != number)
         return -EBADF;

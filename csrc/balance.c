@@ -146,6 +146,12 @@ int pmx__has_gifts(const pmx_mux *mux)
     return mux->seats && mux->seats->taken < mux->seats->given;
 }
 
+uint32_t pmx__gifts(const pmx_mux *mux)
+{
+    const struct pmx__seats *s = mux->seats;
+    return s ? s->given - s->taken + (s->in_hand ? 1 : 0) : 0;
+}
+
 const pmx__gift *pmx__in_hand(pmx_mux *mux)
 {
     struct pmx__seats *s = mux->seats;

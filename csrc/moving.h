@@ -80,8 +80,8 @@ int pmx_given(pmx_mux *mux, pmx_gift *gift);
 int pmx_gave(pmx_mux *mux, uint32_t was_sent);
 /* Accept a connection for a listener that another worker has accepted, for this
  * seat. The socket is the mux's, and closed if limits or the system refuse it;
- * but -EBADF, -EINVAL (the peer), -ENOENT (no such listener). In any case the seat
- * has one less coming. */
+ * but -EBADF, -EINVAL (the peer), -ENOENT (no such listener). The seat has one less
+ * coming then. -EAGAIN: the listener is full now, and nothing has changed. */
 int pmx_admit(pmx_mux *mux, int64_t sock, uint64_t listener,
               const pmx_address *peer, uint32_t seat);
 /* cdef end */

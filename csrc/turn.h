@@ -41,6 +41,8 @@ int pmx__gives(pmx_mux *mux, const pmx__listener *l, pmx_sock sock,
 /* One that was meant for the seat has arrived, or never will. */
 void pmx__came(pmx_mux *mux, uint32_t seat);
 int pmx__has_gifts(const pmx_mux *mux);
+/* How many may come back, since they were not sent yet. */
+uint32_t pmx__gifts(const pmx_mux *mux);
 /* Take one in hand; NULL: there is none. */
 const pmx__gift *pmx__next_gift(pmx_mux *mux);
 /* The gift in hand, which is no more; NULL: there is none. */

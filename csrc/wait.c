@@ -28,7 +28,7 @@ int64_t pmx__at_once(const pmx_mux *mux)
     /* while its messages gather, other rows of a service can wait */
     uint32_t later = mux->rows ? mux->serving->report_count : 0;
     if (mux->draining == 1 || mux->draining == 2 || pmx__accepting(mux) ||
-        mux->report_count > later)
+        mux->report_count > later || pmx__has_gifts(mux))
         return 0;
     if (!mux->ready_count && !mux->chore_count)
         return -1;

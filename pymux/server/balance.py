@@ -52,6 +52,7 @@ class Balance:
         self._own = own
         self._outboxes: dict[int, socket.socket] = {}
         self._inboxes: dict[int, tuple[socket.socket, Any]] = {}
+        self._held: list[tuple[int, bytes, int]] = []  # the worker has no place now
         self._engine.on_given = self._give
 
     # --- giving ---------------------------------------------------------------
@@ -118,6 +119,9 @@ class Balance:
             watch.close()
         if inbox is not None:
             inbox.close()
+        for one in [one for one in self._held if one[0] == slot]:
+            self._held.remove(one)
+            os.close(one[2])
 
     def take_all(self) -> None:
         """Accept what is in the inboxes: the server stops, and nobody else will."""
@@ -147,13 +151,19 @@ class Balance:
             fds = array.array("i")
             for _, _, part in rights:
                 fds.frombytes(part[: len(part) - len(part) % fds.itemsize])
-            self._admit(slot, data, fds[0] if fds else -1)
+            fd = fds[0] if fds else -1
+            try:
+                self._admit(slot, data, fd)
+            except BlockingIOError:  # by the limits
+                self._held.append((slot, data, fd))
+                self._wait_for_room(slot, None)
+                return False
         return True
 
-    def _wait_for_room(self, slot: int, error: OSError) -> None:
+    def _wait_for_room(self, slot: int, error: OSError | None) -> None:
         """Leave what has come in the inbox for a while."""
         text = "connections that other workers gave wait: %s"
-        if self._engine.may_tell("inbox", "shortage", text % error):
+        if error and self._engine.may_tell("inbox", "shortage", text % error):
             tell("shortage", text, error)
         inbox, watch = self._inboxes[slot]
         if watch is not None:
@@ -163,6 +173,13 @@ class Balance:
 
     def _go_on(self, slot: int, inbox: socket.socket) -> None:
         if self._inboxes.get(slot) == (inbox, None):
+            for one in [one for one in self._held if one[0] == slot]:
+                try:
+                    self._admit(*one)
+                except BlockingIOError:
+                    self._engine.call_later(PAUSE, self._go_on, slot, inbox)
+                    return
+                self._held.remove(one)
             watch = self._mux.watch(inbox, READ, lambda *_: self._read(slot))
             self._inboxes[slot] = inbox, watch
 
@@ -170,6 +187,8 @@ class Balance:
         listener = self._plan.listener_at(HEAD.unpack_from(data)[0])
         try:
             balancing.admit(self._engine, fd, listener, data[HEAD.size :], slot)
+        except BlockingIOError:
+            raise
         except OSError:
             if fd >= 0:
                 os.close(fd)

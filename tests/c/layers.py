@@ -40,7 +40,8 @@ LAYERS = """
 6 state.h: expire
 7 turn.h: shake
 7 turn.h: header
-7 turn.h: balance wait dial ask
+7 turn.h: balance
+7 turn.h: wait dial ask
 7 turn.h: accept
 7 turn.h: move
 7 turn.h: doze

@@ -14,8 +14,6 @@
 #include "choices.h"
 #include "toy_ssl.h"
 
-#include <stdio.h>
-
 enum { MOST_PEERS = 48, MOST_CONNS = 96, DOORS = 4, MOST_ENTRIES = 512,
        MOST_SERVICES = 4 };
 
@@ -141,7 +139,7 @@ typedef struct {
     life_half other;
     int half;                   /* which of the two muxes `mux` is: 0 or 1 */
     uint64_t moved;
-    FILE *seats;                /* of workers that have fewer, or NULL */
+    int seats;                  /* a file: other workers have fewer; or 0 */
 } life_t;
 
 extern life_t life;

@@ -156,6 +156,44 @@ static void a_gift_that_cannot_be_sent_is_accepted_here(void)
     end();
 }
 
+/* Gifts that may come back have a place, and those that come need one. */
+static void limits_of_connections_hold(void)
+{
+    pmx_sock peers[4], pair[2];
+    pmx_policy p = raw();
+    pmx_address none = {0};
+    p.max_connections = 2;
+    begin(&p);
+    seats[2].open = 1;
+    for (int i = 0; i < 4; i++)
+        peers[i] = call(&here);
+    CHECK(turn(&here, 1000 * MS) & PMX_GIVEN);
+    for (int i = 0; i < 3; i++)
+        turn(&here, MS);
+    EQUAL(pmx_counts(here.mux)->accepted, 1);
+    EQUAL(pmx_given(here.mux, &gift), 1);
+    EQUAL(pmx_gave(here.mux, 0), 0);
+    EQUAL(pmx_given(here.mux, &gift), 0);
+    pair_of(pair);
+    seats[1].coming = 1;
+    EQUAL(pmx_admit(here.mux, (int64_t)pair[0], here.listener, &none, 1),
+          -EAGAIN);
+    EQUAL(seats[1].coming, 1);
+    leave(peers[0]);
+    UNTIL(&here, here.closed_count == 1);
+    int64_t until = deadline();
+    while (pmx_given(here.mux, &gift) != 1) {   /* the third */
+        turn(&here, MS);
+        CHECK(pmx__now() < until);
+    }
+    EQUAL(pmx_gave(here.mux, 1), 0);
+    leave(pair[0]);
+    leave(pair[1]);
+    for (int i = 1; i < 4; i++)
+        leave(peers[i]);
+    end();
+}
+
 static void what_nobody_has_taken_ends_with_the_mux(void)
 {
     pmx_sock peers[4];
@@ -213,6 +251,7 @@ const test_case balance_tests[] = {
     EACH(a_worker_that_does_not_accept_gets_none),
     EACH(what_is_on_its_way_counts_and_a_few_more_are_kept),
     EACH(a_gift_that_cannot_be_sent_is_accepted_here),
+    EACH(limits_of_connections_hold),
     EACH(what_nobody_has_taken_ends_with_the_mux),
     ONCE(wrong_arguments_are_refused),
     {0},
