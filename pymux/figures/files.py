@@ -13,12 +13,24 @@ import stat
 import sys
 import tempfile
 
-__all__ = ["claim", "is_live", "live_files", "open_file", "runtime_folder"]
+__all__ = [
+    "claim",
+    "is_live",
+    "live_files",
+    "no_files",
+    "open_file",
+    "runtime_folder",
+]
 
 if sys.platform != "win32":
     import fcntl
 
 SUFFIX = ".stats"
+
+
+def no_files() -> OSError:
+    """Return the error of a system without such files."""
+    return OSError(errno.ENOTSUP, "processes cannot read each other's figures here")
 
 
 def runtime_folder() -> str:
@@ -30,6 +42,8 @@ def runtime_folder() -> str:
     Raises:
         OSError: the folder cannot be made, or another user could write there.
     """
+    if sys.platform == "win32":
+        raise no_files()
     folder = _folders()[0]
     if not os.environ.get("RUNTIME_DIRECTORY"):
         with contextlib.suppress(FileExistsError):
@@ -44,6 +58,8 @@ def runtime_folder() -> str:
 
 def _folders() -> list[str]:
     """List the folders that may have files of this user, the preferred one first."""
+    if sys.platform == "win32":
+        raise no_files()
     found = []
     service = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if service:
@@ -68,7 +84,7 @@ def claim(path: str) -> tuple[int, str]:
         OSError: the file cannot be made.
     """
     if sys.platform == "win32":
-        raise OSError(errno.ENOTSUP, "no figures for other processes on Windows")
+        raise no_files()
     folder = os.path.dirname(path) or "."
     fd, made = tempfile.mkstemp(prefix=".", suffix=SUFFIX, dir=folder)  # mode 0600
     try:
@@ -96,6 +112,8 @@ def _remove_left_over(folder: str) -> None:
 
 def _files_in(folder: str) -> list[str]:
     """List the files of this user in a folder."""
+    if sys.platform == "win32":
+        raise no_files()
     found = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -112,6 +130,8 @@ def open_file(path: str) -> int:
     Raises:
         OSError: it cannot be opened, or is no regular file.
     """
+    if sys.platform == "win32":
+        raise no_files()
     # Without O_NONBLOCK a FIFO would wait here for a writer.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(fd).st_mode):

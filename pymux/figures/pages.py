@@ -13,13 +13,14 @@ import errno
 import mmap
 import os
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..engine.figures import fence
 from .fields import POWERS, SUM, Place, places
-from .files import claim, runtime_folder
+from .files import claim, no_files, runtime_folder
 from .layout import (
     BACKEND_BYTES,
     CHANGES,
@@ -76,6 +77,8 @@ class Page:
 
     def sign(self, backend: str) -> None:
         """Say which process counts here, and with which backend."""
+        if sys.platform == "win32":
+            raise no_files()
         name = backend.encode()[:BACKEND_BYTES].ljust(BACKEND_BYTES, b"\0")
         about = struct.pack("=2Q", os.getpid(), time.time_ns()) + name
         os.pwrite(self.fd, about, self._begin + PID * 8)
@@ -155,6 +158,8 @@ class Pages:
 
     def _grow(self, page: bytes) -> int:
         """Add a page; return its number."""
+        if sys.platform == "win32":
+            raise no_files()
         number = self._count
         # A page that is written has its memory; to touch another one might kill us.
         if os.pwrite(self._fd, page, number * PAGE) != PAGE:
@@ -233,6 +238,8 @@ def attach(number: PageNumber, fd: int | None = None) -> Page:
         OSError: the file cannot be opened.
         ValueError: the maker of the file counts other figures than this version.
     """
+    if sys.platform == "win32":
+        raise no_files()
     flags = os.O_RDWR | os.O_CLOEXEC
     own = os.open(number.path, flags) if fd is None else os.dup(fd)
     try:
