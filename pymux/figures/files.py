@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 import tempfile
+from typing import Any
 
 __all__ = [
     "claim",
@@ -24,6 +25,8 @@ __all__ = [
 
 if sys.platform != "win32":
     import fcntl
+else:
+    fcntl: Any = None
 
 SUFFIX = ".stats"
 
