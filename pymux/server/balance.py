@@ -32,6 +32,7 @@ LARGEST = 512  # bytes of a message
 READ = 1
 MOST = 64  # messages that are read at once: others are to be served too
 PAUSE = 0.05  # seconds until an inbox is read again, for want of descriptors
+a_descriptor = os.dup
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
@@ -135,7 +136,7 @@ class Balance:
         for _ in range(MOST):
             try:
                 # A descriptor that finds no room would be closed on arrival.
-                os.close(os.dup(inbox.fileno()))
+                os.close(a_descriptor(inbox.fileno()))
             except OSError as error:
                 self._wait_for_room(slot, error)
                 return False

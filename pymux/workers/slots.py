@@ -176,8 +176,8 @@ class Slots:
             for number, place in enumerate(self._places)
             for sock in place.shared
         ]
-        let_listen(slot.worker, slot, slot.socks + shared)
         self._scales.introduce(slot.worker, [one.worker for one in self.all])
+        let_listen(slot.worker, slot, slot.socks + shared)
         self._scales.let_read(slot.worker, slot.number)
         if slot.cover is not None:
             slot.cover.send("unlisten", slot.number)
