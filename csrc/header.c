@@ -1,7 +1,7 @@
 /*
- * Connections that await a header of the PROXY protocol. One goes on as one that is
- * CONNECTING: it counts for the limits, nothing of it is delivered, and nobody
- * hears of it. Of its socket just the header is received (proxy.c).
+ * Connections that await a header of the PROXY protocol. One goes on as one
+ * that is CONNECTING: it counts for the limits, nothing of it is delivered,
+ * and nobody hears of it. Of its socket just the header is received (proxy.c).
  *
  *   awaiting -> open, or shaking hands (shake.c)
  *
@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is received at once: memory grows as the header comes, not as it claims. */
+/* What is received at once: memory grows as the header comes, not as it
+ * claims. */
 enum { PART = 512 };
 
 int pmx__header_begin(pmx__conn *c, const pmx__target *balancer)
@@ -62,8 +63,8 @@ int pmx__header_again(pmx__conn *c, const pmx__target *balancer,
                ? -EINVAL : 0;
 }
 
-/* Receive what is there of the header: 0 once it is whole, or -errno. A peer that
- * ends its stream before its first byte gets -ECONNRESET. */
+/* Receive what is there of the header: 0 once it is whole, or -errno. A peer
+ * that ends its stream before its first byte gets -ECONNRESET. */
 static int receive(pmx__conn *c)
 {
     for (;;) {

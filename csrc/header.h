@@ -29,10 +29,11 @@ enum {
 enum { PMX__PROXY_MOST = 4096, PMX__PROXY_ROOM = 64 };
 /* How many bytes the header lacks at least; 0: it is whole; -EPROTO. */
 int pmx__proxy_lacks(const uint8_t *bytes, size_t size);
-/* The header is whole, and its memory has PROXY_ROOM: check it, and make it one of
- * version 2. Its size, or -EPROTO. */
+/* The header is whole, and its memory has PROXY_ROOM: check it, and make it
+ * one of version 2. Its size, or -EPROTO. */
 int64_t pmx__proxy_settle(uint8_t *bytes, size_t size);
-/* The peer's or the local name that the header tells: 1, or 0 if it tells none. */
+/* The peer's or the local name that the header tells: 1, or 0 if it tells
+ * none. */
 int pmx__proxy_names(const uint8_t *header, int local, pmx__target *name);
 /* True if the balancer speaks for itself: the header tells nothing. */
 int pmx__proxy_is_local(const uint8_t *header);

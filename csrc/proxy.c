@@ -1,14 +1,14 @@
 /*
- * The header of the PROXY protocol, version 1 or 2: what a balancer says, before
- * the first byte of a connection, of the two ends that it connects. (The
- * specification is doc/proxy-protocol.txt of HAProxy.) Nothing here knows a
- * connection.
+ * The header of the PROXY protocol, version 1 or 2: what a balancer says,
+ * before the first byte of a connection, of the two ends that it connects.
+ * (The specification is doc/proxy-protocol.txt of HAProxy.) Nothing here knows
+ * a connection.
  *
- * A header that has come in part tells how many bytes are missing at least, and
- * no more than that are received. So a header is received exactly, and what
- * follows is left to the socket, for TLS or a framing, whatever brings it. A
- * part that was only peeked at would wake a level-triggered poller again and
- * again.
+ * A header that has come in part tells how many bytes are missing at least,
+ * and no more than that are received. So a header is received exactly, and
+ * what follows is left to the socket, for TLS or a framing, whatever brings
+ * it. A part that was only peeked at would wake a level-triggered poller again
+ * and again.
  *
  * A header that is whole is kept as one of version 2, whichever it was.
  */
@@ -19,12 +19,12 @@
 
 enum {
     HEAD = 16,                  /* of version 2: all but what has a length */
-    COMMAND = 12,               /* in a header of version 2: where it says what */
-    FAMILY = 13,                /* it is, and of which family; */
+    COMMAND = 12,               /* of version 2: where a header says what it */
+    FAMILY = 13,                /* is, and of which family; */
     LENGTH = 14,                /* how many bytes follow the head */
     LINE_LEAST = 15,            /* "PROXY UNKNOWN\r\n" */
     LINE_MOST = 107,
-    WORD = 48,                  /* room for an address as text */
+    WORD_ROOM = 48,             /* for an address as text */
     CHECKSUM = 3                /* the type of a TLV */
 };
 
@@ -32,7 +32,7 @@ static const uint8_t SIGNATURE[COMMAND] = {
     '\r', '\n', '\r', '\n', 0, '\r', '\n', 'Q', 'U', 'I', 'T', '\n'
 };
 
-/* --- how much is missing ---------------------------------------------------- */
+/* --- how much is missing ------------------------------------------------ */
 
 static int begins(const uint8_t *bytes, size_t size, const char *text)
 {
@@ -91,7 +91,7 @@ int pmx__proxy_lacks(const uint8_t *bytes, size_t size)
                                                    : (int)(whole - size);
 }
 
-/* --- a line ------------------------------------------------------------------ */
+/* --- a line -------------------------------------------------------------- */
 
 /* A number without leading zeros, 0 to 65535, or -1. */
 static int32_t port_of(const char *text)
@@ -109,12 +109,13 @@ static int32_t port_of(const char *text)
 }
 
 /* Cut the words of a line behind its family: two addresses and two ports. */
-static int cut_words(const uint8_t *at, const uint8_t *end, char words[4][WORD])
+static int cut_words(const uint8_t *at, const uint8_t *end,
+                     char words[4][WORD_ROOM])
 {
     for (int k = 0; k < 4; k++) {
         size_t n = 0;
         for (; at < end && *at != ' '; at++) {
-            if (n == WORD - 1 || !*at)
+            if (n == WORD_ROOM - 1 || !*at)
                 return -EPROTO;
             words[k][n++] = (char)*at;
         }
@@ -140,7 +141,7 @@ static int64_t put_head(uint8_t *to, uint8_t family, size_t size)
 /* Write the line anew, as a header of version 2. */
 static int64_t settle_line(uint8_t *bytes, size_t size)
 {
-    char words[4][WORD];
+    char words[4][WORD_ROOM];
     uint8_t is[2 * 16 + 4];
     int is6 = bytes[9] == '6';
     size_t each = is6 ? 16 : 4;
@@ -161,7 +162,7 @@ static int64_t settle_line(uint8_t *bytes, size_t size)
                     2 * each + 4);
 }
 
-/* --- version 2 --------------------------------------------------------------- */
+/* --- version 2 ----------------------------------------------------------- */
 
 /* CRC-32C (RFC 9260, appendix A), four bits at a time. */
 static uint32_t crc_of(uint32_t crc, const uint8_t *bytes, size_t size)
@@ -194,8 +195,8 @@ static int checks(const uint8_t *bytes, size_t size, size_t place)
            bytes[place + 3] == (crc & 255);
 }
 
-/* Walk over the TLVs from that place to the end: 0 if the last one ends there, and
- * the checksum is right if there is one. */
+/* Walk over the TLVs from that place to the end: 0 if the last one ends there,
+ * and the checksum is right if there is one. */
 static int check_tlvs(const uint8_t *bytes, size_t size, size_t at)
 {
     size_t sum = 0;
@@ -241,7 +242,7 @@ int64_t pmx__proxy_settle(uint8_t *bytes, size_t size)
                               : put_head(bytes, bytes[FAMILY], 0);
 }
 
-/* --- what it says ------------------------------------------------------------ */
+/* --- what it says -------------------------------------------------------- */
 
 int pmx__proxy_names(const uint8_t *header, int local, pmx__target *name)
 {
@@ -267,7 +268,7 @@ int pmx__proxy_names(const uint8_t *header, int local, pmx__target *name)
     return 1;
 }
 
-/* --- who may say it ---------------------------------------------------------- */
+/* --- who may say it ------------------------------------------------------ */
 
 struct pmx__trust {
     uint32_t count;

@@ -1,8 +1,9 @@
 /*
  * The public C API of the PROXY protocol: balancers that say, before the first
- * byte of a connection, of whom it is. A listener whose policy has `proxy` awaits
- * a header of version 1 or 2. Its connections are `opened` when that has come, and
- * have the names that it tells. What has none in time, or another one, is refused.
+ * byte of a connection, of whom it is. A listener whose policy has `proxy`
+ * awaits a header of version 1 or 2. Its connections are `opened` when that
+ * has come, and have the names that it tells. What has none in time, or
+ * another one, is refused.
  */
 #ifndef PMX_PROXY_H
 #define PMX_PROXY_H
@@ -25,16 +26,16 @@ typedef struct {
     uint32_t size;
 } pmx_proxied;
 
-/* Networks whose peers may send PROXY headers: a number for pmx_policy.proxy, the
- * same for the same networks, or -errno. A peer with an address of IPv4 that is
- * written as one of IPv6 is in networks of IPv4. Peers of other networks are
- * refused. */
+/* Networks whose peers may send PROXY headers: a number for pmx_policy.proxy,
+ * the same for the same networks, or -errno. A peer with an address of IPv4
+ * that is written as one of IPv6 is in networks of IPv4. Peers of other
+ * networks are refused. */
 int pmx_trust(pmx_mux *mux, const pmx_network *networks, uint32_t count);
 
 /* The last peer of pmx_stats.proxy_refused, and where it came in; -ENOENT. */
 int pmx_refused_header(pmx_mux *mux, pmx_address *names);
-/* What a PROXY header said of the connection, until its end is reported. -ENOENT:
- * there was none, or the balancer spoke for itself. */
+/* What a PROXY header said of the connection, until its end is reported.
+ * -ENOENT: there was none, or the balancer spoke for itself. */
 int pmx_proxy_of(pmx_mux *mux, uint64_t id, pmx_proxied *told);
 /* cdef end */
 
