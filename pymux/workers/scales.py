@@ -13,6 +13,7 @@ import sys
 from ..engine.balancing import OPEN, SEAT, clear
 from ..engine.notices import tell
 from .process import Process
+from .slot import Slot
 
 __all__ = ["Scales"]
 
@@ -66,13 +67,16 @@ class Scales:
         if slot < len(self._inboxes):
             process.send("inbox", slot, socks=[self._inboxes[slot][0]])
 
-    def set_open(self, slot: int, accepts: bool) -> None:
-        """Say whether a slot's worker accepts connections."""
-        if self._map is not None and slot < MOST_SLOTS:
-            begin = slot * SEAT + OPEN
-            value = int(accepts).to_bytes(4, sys.byteorder)
-            if self._map[begin : begin + 4] != value:
-                self._map[begin : begin + 4] = value
+    def show(self, slots: list[Slot], stopping: bool = False) -> None:
+        """Say which slots' workers accept connections."""
+        seats = self._map
+        if seats is None:
+            return
+        for slot in slots[:MOST_SLOTS]:
+            begin = slot.number * SEAT + OPEN
+            value = int(slot.accepts and not stopping).to_bytes(4, sys.byteorder)
+            if seats[begin : begin + 4] != value:
+                seats[begin : begin + 4] = value
 
     def ended(self, process: Process) -> None:
         """A worker has ended. If it has died, then perhaps with connections in hand:

@@ -134,8 +134,7 @@ class Slots:
                 self._now = None
                 self._next()
             return
-        heirs = [one.heir for one in self.all]
-        if not all(heir is not None and heir.ready for heir in heirs):
+        if not all(one.heir is not None and one.heir.ready for one in self.all):
             return
         try:
             for place in self._places:
@@ -343,10 +342,9 @@ class Slots:
         assert process.status is not None
         stack = process.stack()
         text = "%s has ended after %.1f s: %s%s%s"
-        then = then and "; " + then
+        rest = then and "; " + then, stack and "\n" + stack
         how = how_it_ended(process.status)
-        stack = stack and "\n" + stack
-        tell("worker_died", text, process, process.age, how, then, stack)
+        tell("worker_died", text, process, process.age, how, *rest)
 
     def _try_again(self, slot: Slot) -> str:
         """Set the time of the next start; return what is said of that."""
@@ -367,8 +365,7 @@ class Slots:
         """Let neighbours listen for slots whose worker does not, and only there."""
         if self.first or self.stopping:
             return
-        for slot in self.all:
-            self._scales.set_open(slot.number, slot.accepts)
+        self._scales.show(self.all)
         helpers = [slot.worker for slot in self.all if slot.accepts and slot.worker]
         for slot in self.all:
             if not slot.needs_cover:
@@ -427,10 +424,10 @@ class Slots:
         """Let every worker accept nothing more, linger, drain and end."""
         self.stopping = True
         self._linger = linger
+        self._scales.show(self.all, stopping=True)
         self._todo.clear()
         for slot in self.all:
             slot.retry = slot.old_at = None
-            self._scales.set_open(slot.number, False)
         for process in list(self.processes.values()):
             if process.ready:
                 self._let_leave(process)

@@ -3,7 +3,6 @@
 #include "life.h"
 #include "sim.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,7 +176,7 @@ void life_shares(void)
     seats[1].here = choose(life.c, 3);
     rewind(file);
     CHECK(fwrite(seats, sizeof seats, 1, file) == 1);
-    life.seats = fcntl(fileno(file), F_DUPFD, 2 * SIM_FDS);    /* no socket of sim.h's */
+    life.seats = dup(fileno(file));
     CHECK(life.seats > 0 && !fclose(file));
     inject_pause(0);
     int error = pmx_balance(life.mux, life.seats, 3, 2);

@@ -124,8 +124,6 @@ int sim_fcntl(int fd, int command, int argument)
 
 int sim_fstat(int fd, struct stat *info)
 {
-    if (fd >= ALL_FDS)          /* a real file, to be mapped */
-        return fstat(fd, info);
     const sim_sock *s = sim_sock_of(fd);
     if (!s)
         return -1;
