@@ -18,8 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from pymux.figures.reading import Reader
-
+from .inside_figures import Reader
 from .supervised import supervised, wait_until
 
 APP = """

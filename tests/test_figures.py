@@ -12,15 +12,25 @@ import time
 import pytest
 
 import pymux
-from pymux.figures import pages as figures_pages
-from pymux.figures.fields import KINDS, OTHER, places, read_places, write_places
-from pymux.figures.files import live_files
-from pymux.figures.layout import PAGE, VERSION
-from pymux.figures.pages import attach, create
-from pymux.figures.reading import NoFigures, Reader
-from pymux.objects.base import engine_of
-from pymux.server.base import count_in
 
+from .inside_figures import (
+    KINDS,
+    OTHER,
+    PAGE,
+    VERSION,
+    NoFigures,
+    Reader,
+    attach,
+    changing,
+    count_in,
+    create,
+    engine_of,
+    figures_pages,
+    live_files,
+    places,
+    read_places,
+    write_places,
+)
 from .util import wait_until
 
 
@@ -275,7 +285,7 @@ def test_a_counter_never_goes_back_while_processes_end(pages):
 def test_a_reader_gives_up_on_a_change_that_never_ends(pages, monkeypatch):
     put(attach(pages.slot(0)), accepted=5)
     monkeypatch.setattr("pymux.figures.reading.PATIENCE", 0.0)
-    with pages._changing(0):
+    with changing(pages, 0):
         assert pages.read()[0]["accepted"] == 5
 
 

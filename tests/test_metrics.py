@@ -18,11 +18,10 @@ import pytest
 
 import pymux
 import pymux.metrics
-from pymux.figures.exposition import exposition
-from pymux.figures.pages import attach, create
 
 from . import util
 from .commands import ask, finish, one_line, write_module
+from .inside_figures import attach, create, exposition
 from .supervised import supervised
 from .test_cli_figures import STUCK
 from .test_figures import put, upper

@@ -12,9 +12,8 @@ import threading
 import pytest
 
 import pymux
-from pymux.engine.balancing import OPEN, SEAT
-from pymux.server import balance
 
+from .inside_figures import OPEN, SEAT, balance
 from .supervised import PATIENCE, supervised, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="given away on Linux")
