@@ -14,9 +14,10 @@ import time
 from collections.abc import Sequence
 from typing import IO, Any
 
+from ..engine.notices import tell
 from .channel import Channel, Frame
 
-__all__ = ["Process", "how_it_ended"]
+__all__ = ["Process", "how_it_ended", "tell_death"]
 
 CODE = (
     "import sys; sys.path[:] = sys.argv[3:]; "
@@ -183,3 +184,13 @@ def how_it_ended(status: int) -> str:
         return signal.Signals(-status).name
     except ValueError:
         return f"signal {-status}"
+
+
+def tell_death(process: Process, then: str) -> None:
+    """Log how a worker has ended, its stack if it has crashed, and what is done."""
+    assert process.status is not None
+    stack = process.stack()
+    text = "%s has ended after %.1f s: %s%s%s"
+    then = then and "; " + then
+    how = how_it_ended(process.status)
+    tell("worker_died", text, process, process.age, how, then, stack and "\n" + stack)

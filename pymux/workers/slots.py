@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from ..engine.notices import tell
 from ..values.workers import Workers
-from .process import Process, how_it_ended
+from .process import Process, how_it_ended, tell_death
 from .scales import Scales
 from .slot import Slot, let_listen
 from .sockets import Place
@@ -134,7 +134,8 @@ class Slots:
                 self._now = None
                 self._next()
             return
-        if not all(one.heir is not None and one.heir.ready for one in self.all):
+        heirs = [one.heir for one in self.all]
+        if not all(heir is not None and heir.ready for heir in heirs):
             return
         try:
             for place in self._places:
@@ -308,7 +309,7 @@ class Slots:
             if not self.stopping:
                 self._died(slot, process)
         elif process.status and not self.stopping:
-            self._tell_death(process, "")
+            tell_death(process, "")
         self.cover()
 
     def _could_not_start(self, slot: Slot, process: Process) -> None:
@@ -334,17 +335,9 @@ class Slots:
         if process.age >= SETTLED:
             slot.failures = 0
         then = "" if slot.heir is not None else self._try_again(slot)
-        self._tell_death(process, then)
+        tell_death(process, then)
         if self._serve_again(slot, process):
             tell("worker", "%s serves on, with its connections", slot.worker)
-
-    def _tell_death(self, process: Process, then: str) -> None:
-        assert process.status is not None
-        stack = process.stack()
-        text = "%s has ended after %.1f s: %s%s%s"
-        rest = then and "; " + then, stack and "\n" + stack
-        how = how_it_ended(process.status)
-        tell("worker_died", text, process, process.age, how, *rest)
 
     def _try_again(self, slot: Slot) -> str:
         """Set the time of the next start; return what is said of that."""
@@ -365,7 +358,8 @@ class Slots:
         """Let neighbours listen for slots whose worker does not, and only there."""
         if self.first or self.stopping:
             return
-        self._scales.show(self.all)
+        for slot in self.all:
+            self._scales.set_open(slot.number, slot.accepts)
         helpers = [slot.worker for slot in self.all if slot.accepts and slot.worker]
         for slot in self.all:
             if not slot.needs_cover:
@@ -424,10 +418,10 @@ class Slots:
         """Let every worker accept nothing more, linger, drain and end."""
         self.stopping = True
         self._linger = linger
-        self._scales.show(self.all, stopping=True)
         self._todo.clear()
         for slot in self.all:
             slot.retry = slot.old_at = None
+            self._scales.set_open(slot.number, False)
         for process in list(self.processes.values()):
             if process.ready:
                 self._let_leave(process)
