@@ -49,7 +49,8 @@ int pmx_attach(pmx_mux *mux, int64_t sock, uint64_t listener,
                const pmx_policy *policy, const pmx_moving *moving,
                uint64_t *id);
 
-/* A worker's place in memory that workers share. */
+/* A worker's place in memory that workers share. It stays as it is: processes of
+ * other versions see it. */
 typedef struct {
     int32_t open;               /* it accepts; by whom made the memory */
     int32_t coming;             /* given to it, and not taken in by it yet */

@@ -192,6 +192,20 @@ def test_a_connection_that_finds_no_place_waits_for_one(stack):
     assert second.recv(100) == b"taker 2"
 
 
+def test_a_message_that_makes_no_sense_ends_nothing(stack):
+    pair = Pair(stack)
+    _, second = two_clients(stack, pair)
+    wait_until(lambda: has(pair))
+    for data in (b"x", bytes(8), bytes(100), b"\xff" * 200):
+        pair.outbox.send(data)
+        with socket.socket() as sock:
+            socket.send_fds(pair.outbox, [data], [sock.fileno()])
+    pair.read()
+    assert second.recv(100) == b"taker 2"
+    wait_until(lambda: has(pair) is None)
+    assert pair.taker.stats().accepted == 1
+
+
 def test_a_worker_that_leaves_gives_no_more(stack):
     pair = Pair(stack)
     pair.call(pair.giver, pair.giving.end)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Balance"]
 
-HEAD = struct.Struct("=I")  # the number of the address; the peer's name follows
+HEAD = struct.Struct("=II")  # version, number of the address; the peer's name follows
+VERSION = 1  # of messages: the other worker may run another version of pymux
 LARGEST = 512  # bytes of a message
 READ = 1
 MOST = 64  # messages that are read at once: others are to be served too
@@ -95,7 +96,7 @@ class Balance:
     def _send(self, gift: balancing.Gift) -> bool:
         outbox = self._outboxes.get(gift.seat)
         number = self._plan.numbers.get(gift.listener)
-        data = b"" if number is None else HEAD.pack(number) + gift.peer
+        data = b"" if number is None else HEAD.pack(VERSION, number) + gift.peer
         if outbox is None or not 0 < len(data) <= LARGEST:
             return False
         rights = array.array("i", [gift.fd])
@@ -185,11 +186,12 @@ class Balance:
             self._inboxes[slot] = inbox, watch
 
     def _admit(self, slot: int, data: bytes, fd: int) -> None:
-        listener = self._plan.listener_at(HEAD.unpack_from(data)[0])
         try:
+            version, number = HEAD.unpack_from(data)
+            listener = self._plan.listener_at(number) if version == VERSION else 0
             balancing.admit(self._engine, fd, listener, data[HEAD.size :], slot)
         except BlockingIOError:
             raise
-        except OSError:
+        except (OSError, OverflowError, struct.error):
             if fd >= 0:
                 os.close(fd)
