@@ -91,7 +91,7 @@ class Chat:
         if conn.state is None:
             return b""
         name, room = conn.state
-        return name + b"\n" + room.name.encode()
+        return bytes(name) + b"\n" + room.name.encode()
 
     def taken(self, conn: pymux.Connection, state: bytes | None) -> None:
         if state:

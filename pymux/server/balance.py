@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine import balancing
 from ..engine.notices import tell
 from ..objects.base import engine_of
+from ..values.posix import sockets
 from .base import plan_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ MOST = 64  # messages that are read at once: others are to be served too
 PAUSE = 0.05  # seconds until an inbox is read again, for want of descriptors
 a_descriptor = os.dup
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+ROOM = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0  # a descriptor
 
 
 class Balance:
@@ -101,7 +103,8 @@ class Balance:
             return False
         rights = array.array("i", [gift.fd])
         try:
-            outbox.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            found = [(socket.SOL_SOCKET, sockets.SCM_RIGHTS, rights)]
+            sockets.socket.sendmsg(outbox, [data], found)
         except OSError:  # full; or too many descriptors are on their way
             return False
         return True
@@ -142,8 +145,11 @@ class Balance:
                 self._wait_for_room(slot, error)
                 return False
             try:
-                data, rights, _, _ = inbox.recvmsg(
-                    LARGEST, socket.CMSG_SPACE(array.array("i").itemsize), CLOEXEC
+                data, rights, _, _ = sockets.socket.recvmsg(
+                    inbox,
+                    LARGEST,
+                    sockets.CMSG_SPACE(array.array("i").itemsize),
+                    CLOEXEC,
                 )
             except OSError:
                 return False

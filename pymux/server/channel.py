@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.engine import Engine
 from ..objects.base import engine_of
+from ..values.posix import sockets
 from .base import Plan, plan_of
 
 if TYPE_CHECKING:
@@ -73,8 +74,9 @@ def frame(kind: bytes, number: int, count: int, body: bytes = b"") -> bytes:
 
 def send_with(sock: socket.socket, data: memoryview, fds: list[int]) -> int:
     """Send the beginning of a batch with its descriptors; return how many bytes."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-    return sock.sendmsg([data], rights if fds else [])
+    rights = [(socket.SOL_SOCKET, sockets.SCM_RIGHTS, array.array("i", fds))]
+    sent: int = sockets.socket.sendmsg(sock, [data], rights if fds else [])
+    return sent
 
 
 class Reader:
@@ -96,14 +98,16 @@ class Reader:
     def read(self) -> None:
         """Receive what there is, up to PIECE bytes."""
         try:
-            data, more, flags, _ = self._sock.recvmsg(PIECE, ROOM, CLOEXEC)
+            data, more, flags, _ = sockets.socket.recvmsg(
+                self._sock, PIECE, ROOM, CLOEXEC
+            )
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self.over = True
             return
         for level, kind, part in more:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            if level == socket.SOL_SOCKET and kind == sockets.SCM_RIGHTS:
                 found = array.array("i")
                 found.frombytes(part[: len(part) - len(part) % found.itemsize])
                 self.fds += found

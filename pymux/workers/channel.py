@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..values.posix import sockets
+
 __all__ = ["MOST_DESCRIPTORS", "Channel", "Frame"]
 
 HEAD = struct.Struct("!IB")
@@ -106,7 +108,7 @@ class Channel:
             data, socks, close = self._out[0]
             try:
                 if socks:
-                    sent = socket.send_fds(
+                    sent = sockets.send_fds(
                         self.sock, [data], [sock.fileno() for sock in socks]
                     )
                 else:
@@ -131,7 +133,7 @@ class Channel:
             False at the end of the stream.
         """
         try:
-            data, fds, _, _ = socket.recv_fds(self.sock, PART, MOST_DESCRIPTORS)
+            data, fds, _, _ = sockets.recv_fds(self.sock, PART, MOST_DESCRIPTORS)
         except (BlockingIOError, InterruptedError):
             return True
         except OSError:

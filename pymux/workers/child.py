@@ -13,7 +13,6 @@ import faulthandler
 import os
 import pickle
 import selectors
-import signal
 import socket
 import sys
 import traceback
@@ -30,6 +29,7 @@ from ..server.taker import Taker
 from ..values.endpoint import Endpoint
 from ..values.errors import BackendUnavailable
 from ..values.limits import Limits
+from ..values.posix import signal
 from ..values.stats import Stats
 from .channel import Channel, Frame
 from .references import Reference, run_main_again
@@ -170,7 +170,8 @@ class Worker:
     def _say_ready(self) -> None:
         assert self._server is not None
         self._ready = True
-        mux, socks = mux_of(self._server), []
+        mux = mux_of(self._server)
+        socks: list[_Borrowed] = []
         if sys.platform == "linux":  # a kqueue cannot be sent
             with contextlib.suppress(BackendUnavailable, OSError):
                 # The supervisor looks at the poller to see that this worker is idle.

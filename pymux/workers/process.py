@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from ..engine.notices import tell
+from ..values.posix import signal, sockets
 from .channel import Channel, Frame
 
 __all__ = ["Process", "how_it_ended", "tell_death"]
@@ -72,7 +72,7 @@ class Process:
         self.ends: dict[int, int] = {}
         self.status: int | None = None
         self._stack = _memory()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours, theirs = socket.socketpair(sockets.AF_UNIX, socket.SOCK_STREAM)
         self.born = time.monotonic()
         try:
             fds = theirs.fileno(), self._stack.fileno()
@@ -181,7 +181,7 @@ def how_it_ended(status: int) -> str:
     if status >= 0:
         return f"exit code {status}"
     try:
-        return signal.Signals(-status).name
+        return str(signal.Signals(-status).name)
     except ValueError:
         return f"signal {-status}"
 

@@ -12,6 +12,7 @@ import sys
 
 from ..engine.balancing import OPEN, SEAT, clear
 from ..engine.notices import tell
+from ..values.posix import sockets
 from .process import Process
 from .slot import Slot
 
@@ -46,7 +47,7 @@ class Scales:
             OSError: there is no descriptor left.
         """
         if self._map is not None and len(self._inboxes) < MOST_SLOTS:
-            pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            pair = socket.socketpair(sockets.AF_UNIX, socket.SOCK_SEQPACKET)
             for sock in pair:
                 sock.setblocking(False)
             self._inboxes.append(pair)

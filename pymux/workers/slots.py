@@ -17,13 +17,13 @@ covered     a cover            READY of a new worker. A neighbour listens on the
 from __future__ import annotations
 
 import random
-import signal
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
 
 from ..engine.notices import tell
+from ..values.posix import signal, sockets
 from ..values.workers import Workers
 from .process import Process, how_it_ended, tell_death
 from .scales import Scales
@@ -134,8 +134,7 @@ class Slots:
                 self._now = None
                 self._next()
             return
-        heirs = [one.heir for one in self.all]
-        if not all(heir is not None and heir.ready for heir in heirs):
+        if not all(one.heir is not None and one.heir.ready for one in self.all):
             return
         try:
             for place in self._places:
@@ -189,7 +188,7 @@ class Slots:
         if not self._workers.handover:
             self._let_leave(old)
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours, theirs = socket.socketpair(sockets.AF_UNIX, socket.SOCK_STREAM)
         new.send("take", socks=[ours], close=True)
         old.send("give", socks=[theirs], close=True)
         old.heir = new
@@ -358,8 +357,7 @@ class Slots:
         """Let neighbours listen for slots whose worker does not, and only there."""
         if self.first or self.stopping:
             return
-        for slot in self.all:
-            self._scales.set_open(slot.number, slot.accepts)
+        self._scales.show(self.all)
         helpers = [slot.worker for slot in self.all if slot.accepts and slot.worker]
         for slot in self.all:
             if not slot.needs_cover:
@@ -418,10 +416,10 @@ class Slots:
         """Let every worker accept nothing more, linger, drain and end."""
         self.stopping = True
         self._linger = linger
+        self._scales.show(self.all, stopping=True)
         self._todo.clear()
         for slot in self.all:
             slot.retry = slot.old_at = None
-            self._scales.set_open(slot.number, False)
         for process in list(self.processes.values()):
             if process.ready:
                 self._let_leave(process)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import stat
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 from ..values.addresses import format_address, host_and_port, is_localhost, socket_path
 from ..values.endpoint import Settings
+from ..values.posix import os, sockets
 
 __all__ = ["Place", "bind_all", "show_all"]
 
@@ -147,7 +147,7 @@ class Place:
     def _bind_path(self, address: Any) -> socket.socket:
         path = os.fspath(address)
         name = socket_path(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = socket.socket(sockets.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             if path.startswith("\0"):
@@ -233,7 +233,7 @@ def _is_stale(path: str) -> bool:
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return False
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        with socket.socket(sockets.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)
             probe.connect(path)
     except ConnectionRefusedError:

@@ -7,9 +7,7 @@ worker says something or ends, or a time is due: an idle one never wakes.
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
-import signal
 import socket
 import sys
 import threading
@@ -21,6 +19,7 @@ from typing import Any, NamedTuple
 from ..engine.notices import tell
 from ..figures.exposition import CONTENT_TYPE, exposition
 from ..values.addresses import Address
+from ..values.posix import os, signal
 from ..values.stats import Stats
 from ..values.workers import Workers
 from .board import Board

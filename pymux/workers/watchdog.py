@@ -8,7 +8,6 @@ by a neighbour after STUCK seconds, and aborted after `Workers.watchdog`.
 
 from __future__ import annotations
 
-import os
 import selectors
 import signal
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.notices import tell
+from ..values.posix import os
 from ..values.workers import Workers
 from .board import Board
 from .process import Process
@@ -118,4 +118,4 @@ def _resident(pid: int) -> int:
         pages = int((PROC / str(pid) / "statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return pages * int(os.sysconf("SC_PAGE_SIZE"))
