@@ -91,7 +91,8 @@ class Chat:
         if conn.state is None:
             return b""
         name, room = conn.state
-        return bytes(name) + b"\n" + room.name.encode()
+        state: bytes = name + b"\n" + room.name.encode()
+        return state
 
     def taken(self, conn: pymux.Connection, state: bytes | None) -> None:
         if state:

@@ -46,6 +46,15 @@ class Game:
 game = Game()
 """
 
+# It does not go when it lingers, until the linger is over.
+STAYS = GAME.replace(
+    "class Game:",
+    """class Game:
+    def draining(self, conn):
+        pass
+""",
+)
+
 
 @contextlib.contextmanager
 def clients(server, count):
@@ -111,7 +120,9 @@ def test_connections_move_to_the_new_worker_with_their_state(tmp_path):
 def test_without_handover_connections_stay_in_the_old_worker(tmp_path):
     workers = "pymux.Workers(1, handover=False)"
     with (
-        playing(tmp_path, workers=workers, linger="3600") as server,
+        supervised(
+            tmp_path, app=STAYS, handler="'app:game'", workers=workers, linger="3600"
+        ) as server,
         clients(server, 3) as socks,
     ):
         before = ask_all(socks)
