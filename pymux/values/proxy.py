@@ -30,9 +30,10 @@ class Proxy:
     """Balancers that speak the PROXY protocol, version 1 or 2: `proxy=` of a listener.
 
     Every connection of the listener begins with a header then, before TLS too, and has
-    the names that it tells: `Connection.peer` and `.local`; `Connection.proxy` has the
-    rest. A connection is opened when its header has come. Without a valid header, and
-    of a peer that is not trusted, it is reset and counted in `Stats.refused`.
+    the names that it tells: `Connection.peer`, `Connection.local`. The rest is in
+    `Connection.proxy`. A connection is opened when its header has come. Without a valid
+    header, and of a peer that is not trusted, it is reset and counted in
+    `Stats.refused`.
 
     Args:
         trusted: the networks of the balancers, as strings; a number without a length
