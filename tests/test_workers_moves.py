@@ -55,6 +55,12 @@ STAYS = GAME.replace(
 """,
 )
 
+# Its connections leave when a file is there.
+LATER = GAME.replace(
+    'return b"%d" % conn.state',
+    'return b"%d" % conn.state if os.path.exists("go") else None',
+)
+
 
 @contextlib.contextmanager
 def clients(server, count):
@@ -222,3 +228,52 @@ def test_ttou_gives_the_connections_to_a_neighbour(tmp_path):
         server.signal(signal.SIGTTOU)
         wait_until(lambda: not is_alive(gone))
         assert [one[1] for one in ask_all(socks)] == [b"2"] * 40
+
+
+def test_two_sighups_during_a_gift_end_no_connection(tmp_path):
+    with (
+        supervised(tmp_path, app=LATER, handler="'app:game'", workers="1") as server,
+        clients(server, 3) as socks,
+    ):
+        ask_all(socks)
+        server.roll(1)
+        since = len(server.log)
+        server.signal(signal.SIGHUP)
+        server.wait_for("the workers are replaced", since=since)
+        assert [one[1] for one in ask_all(socks)] == [b"2"] * 3
+        (tmp_path / "go").touch()
+        server.wait_for("gave 3 connections to", 2)
+        (last,) = server.workers().values()
+        assert ask_all(socks) == [[b"hello", b"3", b"%d" % last]] * 3
+
+
+def test_a_neighbour_is_replaced_only_when_it_has_taken(tmp_path):
+    with (
+        supervised(tmp_path, app=LATER, handler="'app:game'") as server,
+        clients(server, 20) as socks,
+    ):
+        ask_all(socks)
+        server.signal(signal.SIGTTOU)
+        server.wait_for("takes over from worker 1")
+        server.signal(signal.SIGHUP)
+        server.wait_for("the workers are replaced")
+        assert [one[1] for one in ask_all(socks)] == [b"2"] * 20
+        (tmp_path / "go").touch()
+        server.wait_for("gave 20 connections to")
+        last = server.workers()[0]
+        assert ask_all(socks) == [[b"hello", b"3", b"%d" % last]] * 20
+
+
+def test_a_worker_that_is_taking_leaves_at_ttou_when_it_has_taken(tmp_path):
+    with (
+        supervised(tmp_path, app=LATER, handler="'app:game'") as server,
+        clients(server, 20) as socks,
+    ):
+        ask_all(socks)
+        server.roll(2)
+        server.signal(signal.SIGTTOU)
+        assert [one[1] for one in ask_all(socks)] == [b"2"] * 20
+        (tmp_path / "go").touch()
+        server.wait_for("gave .* connections to worker 0", 2)
+        last = server.workers()[0]
+        assert ask_all(socks) == [[b"hello", b"3", b"%d" % last]] * 20

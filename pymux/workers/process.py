@@ -104,6 +104,11 @@ class Process:
         return f"worker {self.slot} (pid {self.pid})"
 
     @property
+    def can_serve(self) -> bool:
+        """Whether it is ready, and is not to end."""
+        return self.ready and not (self.superseded or self.leaving)
+
+    @property
     def age(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self.born

@@ -19,13 +19,14 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 
 from ..engine.notices import tell
-from ..values.posix import signal, sockets
+from ..values.posix import signal
 from ..values.workers import Workers
+from .gifts import begin_gift, giver_to, tell_gift
 from .process import Process, how_it_ended, tell_death
+from .renewals import Renewals
 from .scales import Scales
 from .slot import Slot, let_listen
 from .sockets import Place
@@ -77,9 +78,7 @@ class Slots:
         self.first = True
         self.stopping = False
         self.grace = False
-        self._todo: deque[Slot] = deque()  # slots that are to be renewed
-        self._now: Slot | None = None  # the one that is being renewed
-        self._again = False  # SIGHUP has come during a roll
+        self._renewals = Renewals()
         self._scales = Scales()
 
     # --- starting -----------------------------------------------------------
@@ -114,7 +113,7 @@ class Slots:
             then = self._try_again(slot)
             text = "a worker for slot %d could not be started: %s; %s"
             tell("worker_failed", text, slot.number, error, then)
-            if slot is self._now:
+            if slot is self._renewals.now:
                 self._stop_roll()
             return
         slot.heir = process
@@ -124,15 +123,11 @@ class Slots:
     def became_ready(self, process: Process) -> None:
         """A worker has said that it is ready."""
         slot = self.all[process.slot]
-        if slot.heir is not process or process.superseded or process.leaving:
+        if slot.heir is not process or not process.can_serve:
             return
         process.by = None
         if not self.first:
-            self._promote(slot)
-            self.cover()
-            if slot is self._now:
-                self._now = None
-                self._next()
+            self._go_on()
             return
         if not all(one.heir is not None and one.heir.ready for one in self.all):
             return
@@ -146,9 +141,7 @@ class Slots:
             return
         self.first = False
         self.cover()
-        if self._again:
-            self._again = False
-            self.roll()
+        self._go_on()
 
     def _promote(self, slot: Slot) -> None:
         """Let the heir serve, and the worker before leave."""
@@ -159,13 +152,17 @@ class Slots:
                 self._places[number].listen([sock])
             slot.listening = True
         slot.heir, slot.worker = None, new
-        if self._workers.max_age is not None:
-            span = self._workers.max_age * random.uniform(0.9, 1.1)
-            slot.old_at = time.monotonic() + span
+        self._note_age(slot)
         self._let_accept(slot)
         tell("worker", "%s serves", new)
         if old is not None:
             self._hand_over(old, new)
+
+    def _note_age(self, slot: Slot) -> None:
+        """Set the time at which the slot's worker is too old."""
+        if self._workers.max_age is not None:
+            span = self._workers.max_age * random.uniform(0.9, 1.1)
+            slot.old_at = time.monotonic() + span
 
     def _let_accept(self, slot: Slot) -> None:
         """Let a slot's worker listen on the sockets, and the neighbour no more."""
@@ -188,35 +185,29 @@ class Slots:
         if not self._workers.handover:
             self._let_leave(old)
             return
-        ours, theirs = socket.socketpair(sockets.AF_UNIX, socket.SOCK_STREAM)
-        new.send("take", socks=[ours], close=True)
-        old.send("give", socks=[theirs], close=True)
-        old.heir = new
+        begin_gift(old, new)
         self._covers_no_more(old)
 
     def gave(self, process: Process) -> None:
         """A worker has given its connections, or could not give all."""
         if process.heir is None or process.gave is None:
             return
-        moved, remain, error = process.gave
-        if error is not None:  # the heir may have died, and the worker serve again
-            text = "%s gave %d of its connections: %s; %d stay"
-            tell("worker_failed", text, process, moved, error, remain)
+        if tell_gift(process):
+            self._let_leave(process)
+            self._go_on()
+        else:  # the heir may have died, and the worker serve again
             process.stop_at = time.monotonic() + LAST_CHANCE
-            return
-        text = "%s gave %d connections to %s; %d stay until they end"
-        tell("worker", text, process, moved, process.heir, remain)
-        self._let_leave(process)
 
     def _serve_again(self, slot: Slot, dead: Process) -> bool:
         """Let the worker that was giving to an heir that has died serve on."""
-        for old in self.processes.values():
-            if old.heir is dead and not old.leaving and old.slot == slot.number:
-                old.heir = old.gave = old.stop_at = None
-                slot.worker = old
-                self._let_accept(slot)
-                return True
-        return False
+        mine = [one for one in self.processes.values() if one.slot == slot.number]
+        old = giver_to(dead, mine)
+        if old is None:
+            return False
+        old.heir = old.gave = old.stop_at = None
+        slot.worker = old
+        self._let_accept(slot)
+        return True
 
     def _let_leave(self, process: Process) -> None:
         """Tell a worker to accept nothing more, to linger, and to end."""
@@ -240,12 +231,9 @@ class Slots:
         """Replace every worker, slot by slot. Calls during a roll are one more roll."""
         if self.stopping or self.grace:
             return
-        if self.first or self._now is not None:
-            self._again = True
-            return
-        tell("worker", "the workers are replaced, slot by slot")
-        self._todo.extend(slot for slot in self.all if slot.wanted)
-        self._next()
+        if self._renewals.roll():
+            tell("worker", "the workers are replaced, slot by slot")
+        self._go_on()
 
     def asked(self, process: Process) -> None:
         """A worker has got SIGTERM: replace it, unless the server stops."""
@@ -256,36 +244,44 @@ class Slots:
     def renew(self, slot: Slot, why: str) -> None:
         """Replace one worker, after those that are to be replaced already."""
         slot.old_at = None
-        if self.stopping or self.grace or slot is self._now or slot in self._todo:
+        if self.stopping or self.grace or not self._renewals.add(slot):
             return
         tell("worker", "%s is replaced: %s", slot.worker, why)
-        self._todo.append(slot)
-        if self._now is None:
-            self._next()
+        self._go_on()
 
-    def _next(self) -> None:
-        """Renew the next slot."""
-        while self._now is None:
-            if not self._todo:
-                if not self._again:
-                    return
-                self._again = False
-                self._todo.extend(slot for slot in self.all if slot.wanted)
-            slot = self._todo.popleft()
-            if not slot.wanted:
+    def _may_end(self, slot: Slot) -> bool:
+        """Whether the slot's worker may end now: not while another one gives to it."""
+        return giver_to(slot.worker, self.processes.values()) is None
+
+    def _go_on(self) -> None:
+        """Do what has waited for the end of a gift, and renew the next slot."""
+        if self.first or self.stopping:
+            return
+        for slot in self.all:
+            heir = slot.heir
+            if not self._may_end(slot):
                 continue
-            self._now = slot
-            if slot.heir is None:
-                self._start(slot)
-            else:  # it may have the old code
-                slot.heir.superseded = True
-                slot.heir.kill()
+            if not slot.wanted:
+                self._leave_slot(slot)
+            elif heir is not None and heir.can_serve:
+                self._promote(slot)
+                self.cover()
+                if slot is self._renewals.now:
+                    self._renewals.now = None
+        wanted = [slot for slot in self.all if slot.wanted]
+        slot_now = self._renewals.next(wanted, self._may_end)
+        if slot_now is None:
+            return
+        if slot_now.heir is None:
+            self._start(slot_now)
+        else:  # it may have the old code
+            slot_now.heir.superseded = True
+            slot_now.heir.kill()
 
     def _stop_roll(self) -> None:
         """The new code does not start. A roll that was asked for meanwhile begins."""
-        self._now = None
-        self._todo.clear()
-        self._next()
+        self._renewals.stop_roll()
+        self._go_on()
 
     # --- ends -------------------------------------------------------------------
 
@@ -310,6 +306,7 @@ class Slots:
         elif process.status and not self.stopping:
             tell_death(process, "")
         self.cover()
+        self._go_on()
 
     def _could_not_start(self, slot: Slot, process: Process) -> None:
         assert process.status is not None
@@ -327,13 +324,14 @@ class Slots:
             then = self._try_again(slot)
         text = "%s could not start: %s; %s%s"
         tell("worker_failed", text, process, why, then, trace and "\n" + trace)
-        if slot is self._now:
+        if slot is self._renewals.now:
             self._stop_roll()
 
     def _died(self, slot: Slot, process: Process) -> None:
         if process.age >= SETTLED:
             slot.failures = 0
-        then = "" if slot.heir is not None else self._try_again(slot)
+        starts = slot.heir is None and slot.wanted
+        then = self._try_again(slot) if starts else ""
         tell_death(process, then)
         if self._serve_again(slot, process):
             tell("worker", "%s serves on, with its connections", slot.worker)
@@ -382,7 +380,10 @@ class Slots:
         for slot in self.all:
             if not slot.wanted:
                 slot.wanted = True
-                self._start(slot)
+                if slot.worker is None:
+                    self._start(slot)
+                else:
+                    self._note_age(slot)
                 return
         try:
             self._start(self._add())
@@ -399,25 +400,31 @@ class Slots:
         if slot.heir is not None:
             slot.heir.leaving = True
             slot.heir.kill()
+        if slot is self._renewals.now:
+            self._renewals.now = None
+        self._go_on()
+
+    def _leave_slot(self, slot: Slot) -> None:
+        """Let the worker of a slot that is not wanted give to a neighbour, and end."""
         old, slot.worker = slot.worker, None
-        if old is not None:
-            tell("worker", "%s leaves", old)
-            neighbour = next((one.worker for one in self.all if one.accepts), None)
-            if neighbour is None:
-                self._let_leave(old)
-            else:
-                self._hand_over(old, neighbour)
+        if old is None:
+            return
+        tell("worker", "%s leaves", old)
+        neighbour = next(
+            (one.worker for one in self.all if one.accepts and one.wanted), None
+        )
+        if neighbour is None:
+            self._let_leave(old)
+        else:
+            self._hand_over(old, neighbour)
         self.cover()
-        if slot is self._now:
-            self._now = None
-            self._next()
 
     def stop(self, linger: float) -> None:
         """Let every worker accept nothing more, linger, drain and end."""
         self.stopping = True
         self._linger = linger
         self._scales.show(self.all, stopping=True)
-        self._todo.clear()
+        self._renewals.clear()
         for slot in self.all:
             slot.retry = slot.old_at = None
         for process in list(self.processes.values()):
@@ -452,7 +459,7 @@ class Slots:
     @property
     def rolling(self) -> bool:
         """Whether workers are being replaced."""
-        return self._now is not None and not self.stopping
+        return self._renewals.at_work and not self.stopping
 
     @property
     def over(self) -> bool:
@@ -476,6 +483,7 @@ class Slots:
         for process in list(self.processes.values()):
             if process.stop_at is not None and process.stop_at <= now:
                 self._let_leave(process)
+                self._go_on()
             if process.by is None or process.by > now:
                 continue
             process.by = None
