@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 import pytest
 
@@ -60,6 +61,28 @@ LATER = GAME.replace(
     'return b"%d" % conn.state',
     'return b"%d" % conn.state if os.path.exists("go") else None',
 )
+
+# Answers later.
+SLOW = """
+class Slow:
+    def __init__(self):
+        self.asked = set()
+
+    def received(self, conn, data):
+        self.asked.add(conn)
+        conn.mux.call_later(1.5, self.answer, conn, data)
+        return b"soon 1\\n"
+
+    def answer(self, conn, data):
+        self.asked.discard(conn)
+        conn.send(b"%s 1\\n" % data)
+
+    def leaving(self, conn):
+        return None if conn in self.asked else b""
+
+
+slow = Slow()
+"""
 
 
 @contextlib.contextmanager
@@ -240,6 +263,7 @@ def test_two_sighups_during_a_gift_end_no_connection(tmp_path):
         since = len(server.log)
         server.signal(signal.SIGHUP)
         server.wait_for("the workers are replaced", since=since)
+        time.sleep(1)  # in which a third worker could be ready
         assert [one[1] for one in ask_all(socks)] == [b"2"] * 3
         (tmp_path / "go").touch()
         server.wait_for("gave 3 connections to", 2)
@@ -257,6 +281,7 @@ def test_a_neighbour_is_replaced_only_when_it_has_taken(tmp_path):
         server.wait_for("takes over from worker 1")
         server.signal(signal.SIGHUP)
         server.wait_for("the workers are replaced")
+        time.sleep(1)  # in which a new worker 0 could be ready
         assert [one[1] for one in ask_all(socks)] == [b"2"] * 20
         (tmp_path / "go").touch()
         server.wait_for("gave 20 connections to")
@@ -277,3 +302,15 @@ def test_a_worker_that_is_taking_leaves_at_ttou_when_it_has_taken(tmp_path):
         server.wait_for("gave .* connections to worker 0", 2)
         last = server.workers()[0]
         assert ask_all(socks) == [[b"hello", b"3", b"%d" % last]] * 20
+
+
+def test_a_connection_that_cannot_leave_now_is_answered_by_the_old_worker(tmp_path):
+    with (
+        supervised(tmp_path, app=SLOW, handler="'app:slow'", workers="1") as server,
+        clients(server, 3) as socks,
+    ):
+        assert ask_all(socks) == [[b"soon", b"1"]] * 3
+        server.roll(1)
+        assert [sock.recv(100) for sock in socks] == [b"hello 1\n"] * 3
+        server.wait_for("gave 3 connections to")
+        assert [one[1] for one in ask_all(socks)] == [b"1"] * 3

@@ -41,7 +41,8 @@ __all__ = ["Giver"]
 
 MOST_BYTES = 1 << 20  # of a batch, unless one connection has more
 MOST_TRIES = 1000  # connections that are asked in a turn
-PAUSE = 0.02  # seconds until those are asked again that could not leave
+PAUSE = 0.02  # seconds until those are asked again that could not leave,
+LONGEST_PAUSE = 0.2  # and longer each time
 
 
 class OnTheWay:
@@ -101,6 +102,7 @@ class Giver(ChannelEnd):
         self.error: str | None = None
         self._patience = patience
         self._until = 0.0
+        self._pause = PAUSE
         self._may_give = False
         self._queue: list[int] = []
         self._stay: set[int] = set()  # ids of connections that do not move
@@ -180,7 +182,8 @@ class Giver(ChannelEnd):
             self._end(None)
             return
         self._may_give = False
-        engine.call_later(PAUSE, self._go_on)
+        engine.call_later(self._pause, self._go_on)
+        self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
 
     def _go_on(self) -> None:
         self._may_give = True

@@ -217,7 +217,7 @@ class Worker:
         elif what == "give":
             (sock,) = frame.sockets()
             self._accept_no_more()
-            Giver(self._server, sock, on_done=self._gave)
+            Giver(self._server, sock, patience=words[0], on_done=self._gave)
         elif what == "stop":
             drain_timeout, linger, is_last = words
             if is_last and self._balance is not None:

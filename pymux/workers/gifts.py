@@ -12,11 +12,15 @@ from .process import Process
 __all__ = ["begin_gift", "giver_to", "tell_gift"]
 
 
-def begin_gift(old: Process, new: Process) -> None:
-    """Let a worker accept nothing more, and give its connections to another."""
+def begin_gift(old: Process, new: Process, patience: float) -> None:
+    """Let a worker accept nothing more, and give its connections to another.
+
+    Args:
+        patience: seconds in which those are asked again that cannot leave now.
+    """
     ours, theirs = socket.socketpair(sockets.AF_UNIX, socket.SOCK_STREAM)
     new.send("take", socks=[ours], close=True)
-    old.send("give", socks=[theirs], close=True)
+    old.send("give", patience, socks=[theirs], close=True)
     old.heir = new
 
 

@@ -36,6 +36,7 @@ __all__ = ["Slots", "StartError"]
 SETTLED = 5.0  # seconds of life after which a death is not one of a series
 SLOWEST_RETRY = 10.0
 LAST_CHANCE = 1.0  # seconds after a failed gift in which its heir may turn out dead
+LEAST_PATIENCE = 1.0  # seconds in which a gift asks those that cannot leave now
 PATIENCE = 5.0  # seconds after the time of a worker that is to end
 
 
@@ -185,7 +186,7 @@ class Slots:
         if not self._workers.handover:
             self._let_leave(old)
             return
-        begin_gift(old, new)
+        begin_gift(old, new, max(self._linger, LEAST_PATIENCE))
         self._covers_no_more(old)
 
     def gave(self, process: Process) -> None:
