@@ -20,7 +20,7 @@ from pymux.objects import suspend
 from pymux.server import channel, giver, linger, taker
 from pymux.server import server as servers
 from pymux.values import addresses, endpoint
-from pymux.workers import child, cpus
+from pymux.workers import child, cpus, sockets
 
 # -- parts that have tests of their own -----------------------------------------------
 
@@ -33,6 +33,7 @@ Taker = taker.Taker
 usable_cpus = cpus.usable_cpus
 Task = child.Task
 Linger = linger.Linger
+bind_all = sockets.bind_all
 
 
 def hello(highest, lowest):

@@ -2,22 +2,26 @@
 
 On Linux and FreeBSD each slot has a socket of its own, and the kernel spreads new
 connections over them (`SO_REUSEPORT`). A Unix socket, a socket that the user gave, and
-any socket elsewhere, is one for all slots. Sockets are bound at once and listen when
-the workers are ready, so that a probe of the port tells the truth.
+any socket elsewhere, is one for all slots. TCP sockets are bound at once and listen
+when the workers are ready, so that a probe of the port tells the truth.
+
+The core makes a Unix socket, by the rules that it has for those: of several servers
+that start on one path, one gets the path. Such a socket listens at once, as no other
+server could tell one that is bound from one that is stale. Its clients wait for the
+workers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
-import stat
 import sys
 from typing import Any
 
-from ..values.addresses import format_address, host_and_port, is_localhost, socket_path
+from ..mux import Mux
+from ..values.addresses import format_address, host_and_port, is_localhost
 from ..values.endpoint import Settings
-from ..values.posix import os, sockets
+from ..values.posix import os
 
 __all__ = ["Place", "bind_all", "show_all"]
 
@@ -44,7 +48,7 @@ class Place:
         self.shared: list[socket.socket] = []
         self.names: list[Any] = []
         self._settings = settings
-        self._file: tuple[str, int, int] | None = None  # path, device, inode
+        self._mux: Mux | None = None  # its core has made the Unix socket
         address = settings.address
         try:
             if isinstance(address, socket.socket):
@@ -52,7 +56,7 @@ class Place:
             elif isinstance(address, tuple):
                 self._find_port(address)
             else:
-                self._share(self._bind_path(address))
+                self._share(self._listen_on_path(address))
         except OSError as error:
             self.close()
             number = error.errno or errno.EINVAL
@@ -144,44 +148,21 @@ class Place:
 
     # --- Unix sockets ---------------------------------------------------------
 
-    def _bind_path(self, address: Any) -> socket.socket:
-        path = os.fspath(address)
-        name = socket_path(path)
-        sock = socket.socket(sockets.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            if path.startswith("\0"):
-                sock.bind(name)
-                return sock
-            with contextlib.suppress(OSError):  # on Linux the file gets this mode
-                os.fchmod(sock.fileno(), self._settings.mode)
-            try:
-                sock.bind(name)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or not _is_stale(path):
-                    raise
-                os.unlink(path)
-                sock.bind(name)
-            os.chmod(path, self._settings.mode)
-            status = os.stat(path)
-            self._file = os.path.abspath(path), status.st_dev, status.st_ino
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+    def _listen_on_path(self, path: Any) -> socket.socket:
+        """Listen on a path; the mux accepts nothing, and owns the file."""
+        self._mux = Mux()
+        backlog, mode = self._settings.backlog, self._settings.mode
+        listener = self._mux.listen(path, backlog=backlog, mode=mode)
+        return socket.socket(fileno=os.dup(listener.fileno()))
 
     def close(self) -> None:
         """Close the sockets that are one for all, and remove the file that is ours."""
         for sock in self.shared:
             sock.close()
         self.shared = []
-        if self._file is not None:
-            path, device, inode = self._file
-            self._file = None
-            with contextlib.suppress(OSError):
-                status = os.lstat(path)
-                if (status.st_dev, status.st_ino) == (device, inode):
-                    os.unlink(path)
+        if self._mux is not None:
+            self._mux.close()
+            self._mux = None
 
     @property
     def addresses(self) -> list[Any]:
@@ -226,21 +207,6 @@ def _as_address(name: Any) -> Any:
     if len(name) == 4 and name[3] and "%" not in host:
         host = f"{host}%{name[3]}"
     return host, name[1]
-
-
-def _is_stale(path: str) -> bool:
-    """Whether a path is a socket on which nobody listens."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return False
-        with socket.socket(sockets.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)
-            probe.connect(path)
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def show_all(places: list[Place]) -> str:
