@@ -10,6 +10,8 @@ import threading
 
 import pytest
 
+import pymux
+
 from .inside import bind_all, listen_settings
 from .supervised import APP, SCRIPT, Supervised, wait_until
 
@@ -144,3 +146,52 @@ def second_is_refused(tmp_path, address):
 
 def test_a_server_does_not_take_the_path_of_another_that_is_starting(tmp_path, path):
     second_is_refused(tmp_path, path)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", ""])
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_a_port_on_which_a_server_with_workers_starts_is_in_use(host, reuse_port):
+    if host == "::1" and not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    with bound((host, 0), reuse_port=reuse_port) as place:
+        port = place.addresses[0][1]
+        refused((host, port))
+        with pytest.raises(OSError), pymux.Mux() as mux:
+            mux.listen((host, port))
+        for sock in place.bind_slot():  # one worker more
+            sock.close()
+    with bound((host, port)):
+        pass
+
+
+def test_servers_that_share_their_port_start_side_by_side():
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(bound(("127.0.0.1", 0), reuse_port=True))
+        stack.enter_context(bound(place.addresses[0], reuse_port=True))
+
+
+def test_a_port_refuses_connections_until_the_workers_are_ready():
+    with bound(("127.0.0.1", 0)) as place, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(place.addresses[0])
+    address = place.addresses[0]
+    with bound(address), pytest.raises(ConnectionRefusedError):  # it was asked for
+        socket.create_connection(address)
+
+
+def test_a_port_with_connections_of_the_server_before_is_free():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        with socket.create_connection(address) as client:
+            server.accept()[0].close()  # its port waits for late packets
+            client.recv(1)
+    with bound(address) as place:
+        [sock] = place.bind_slot()
+        with sock:
+            place.listen([sock])
+            socket.create_connection(address).close()
+
+
+def test_a_server_does_not_take_the_port_of_another_that_is_starting(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        address = sock.getsockname()
+    second_is_refused(tmp_path, address)

@@ -25,7 +25,8 @@ from ..values.posix import os
 
 __all__ = ["Place", "bind_all", "show_all"]
 
-ONE_EACH = sys.platform.startswith(("linux", "freebsd"))
+LINUX = sys.platform.startswith("linux")
+ONE_EACH = LINUX or sys.platform.startswith("freebsd")
 # The option by which the kernel spreads connections; FreeBSD's SO_REUSEPORT does not.
 SPREADS: int = getattr(socket, "SO_REUSEPORT", 0)
 if sys.platform.startswith("freebsd"):
@@ -48,6 +49,7 @@ class Place:
         self.shared: list[socket.socket] = []
         self.names: list[Any] = []
         self._settings = settings
+        self._guards: list[socket.socket] = []
         self._mux: Mux | None = None  # its core has made the Unix socket
         address = settings.address
         try:
@@ -72,30 +74,36 @@ class Place:
         """Bind each name that the address stands for, to know the port and to see
         that no other program has it; each slot's sockets are bound to it again."""
         host, port = host_and_port(address)
+        reuse_port = self._settings.reuse_port
         for left in range(TRIES - 1, -1, -1):
-            first = self._bind(_first_of(host, port), self._settings.reuse_port)
-            found = [first]
+            found = [self._bind(_first_of(host, port), reuse_port)]
             try:
                 if is_localhost(host):
-                    name = ("::1", first.getsockname()[1])
-                    beside = _first_of(*name)
+                    beside = _first_of("::1", found[0].getsockname()[1])
                     try:
-                        found.append(self._bind(beside, self._settings.reuse_port))
+                        found.append(self._bind(beside, reuse_port))
                     except OSError as error:
                         if error.errno == errno.EADDRINUSE and not port and left:
+                            found[0].close()
                             continue
                         if error.errno not in NO_FAMILY:
                             raise
+                self.names = [sock.getsockname() for sock in found]
+                if LINUX:
+                    for sock in found:
+                        _guard(sock, is_alone=bool(port) and not reuse_port)
             except BaseException:
-                first.close()
+                for sock in found:
+                    sock.close()
                 raise
             break
-        self.names = [sock.getsockname() for sock in found]
         if not ONE_EACH:
             self.shared = found
-            return
-        for sock in found:
-            sock.close()
+        elif LINUX:
+            self._guards = found
+        else:
+            for sock in found:
+                sock.close()
 
     def _bind(self, found: tuple[int, Any], reuse_port: bool) -> socket.socket:
         family, name = found
@@ -157,9 +165,9 @@ class Place:
 
     def close(self) -> None:
         """Close the sockets that are one for all, and remove the file that is ours."""
-        for sock in self.shared:
+        for sock in self.shared + self._guards:
             sock.close()
-        self.shared = []
+        self.shared, self._guards = [], []
         if self._mux is not None:
             self._mux.close()
             self._mux = None
@@ -185,6 +193,29 @@ def bind_all(settings: list[Settings]) -> list[Place]:
             place.close()
         raise
     return places
+
+
+def _guard(sock: socket.socket, is_alone: bool) -> None:
+    """Let a bound socket keep other servers from its port until these sockets listen.
+
+    Linux lets several sockets with SO_REUSEADDR bind a port while none listens, so a
+    server that starts would not be noticed. A socket without that option is in the
+    way of all but sockets with SO_REUSEPORT of the same user, which the slots have.
+    The option is needed at bind, for connections of the server before.
+
+    Args:
+        is_alone: refuse a port that another server has: listening tells, and ends at
+            once. The system chose a port 0 as one that nobody has.
+
+    Raises:
+        OSError: another server has the port, or is starting on it.
+    """
+    if is_alone:
+        sock.listen(0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    if is_alone:
+        sock.shutdown(socket.SHUT_RD)  # bound as before
+    sock.setsockopt(socket.SOL_SOCKET, SPREADS, 1)
 
 
 def _first_of(host: str, port: int) -> tuple[int, Any]:
