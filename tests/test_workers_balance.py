@@ -103,9 +103,9 @@ class Pair:
         """Slot 1 has a worker."""
 
         def begin():
-            reader = self.balance(self.taker, 1)
-            reader.reach(1, self.outbox.dup())
-            reader.open(1, self.inbox.dup())
+            self.reading = self.balance(self.taker, 1)
+            self.reading.reach(1, self.outbox.dup())
+            self.reading.open(1, self.inbox.dup())
 
         self.call(self.taker, begin)
 
@@ -189,6 +189,22 @@ def test_a_connection_that_finds_no_place_waits_for_one(stack):
     assert pair.taker.stats().connections == 2
     second.settimeout(PATIENCE)
     own[0].close()
+    assert second.recv(100) == b"taker 2"
+
+
+def test_a_connection_that_found_no_place_waits_for_the_next_worker(stack):
+    pair = Pair(stack, limits=pymux.Limits(max_connections=2))
+    own = [stack.enter_context(call(pair.taker.address)) for _ in range(2)]
+    for sock in own:
+        assert ask(sock, b"0") == b"taker 0"
+    _, second = two_clients(stack, pair)
+    pair.read()
+    wait_until(lambda: has(pair) is None)  # the worker has it in hand
+    pair.call(pair.taker, pair.reading.end)  # as at SIGHUP
+    wait_until(lambda: has(pair))
+    own[0].close()
+    wait_until(lambda: pair.taker.stats().connections == 1)
+    pair.read()
     assert second.recv(100) == b"taker 2"
 
 

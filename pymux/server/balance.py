@@ -4,7 +4,8 @@ The core decides: see csrc/balance.c. Each slot of a server with workers has an 
 a Unix socket that keeps messages apart, which lives as long as the slot. Whoever
 listens for the slot reads the inbox too, as the inbox is one more backlog: what is in
 it when a worker dies or is stopped goes to the next worker, or to the neighbour that
-covers the slot. An inbox that is full or gone takes nothing, and the connection stays.
+covers the slot. So does what a worker has taken out of it and had no place for. An
+inbox that is full or gone takes nothing, and the connection stays.
 """
 
 from __future__ import annotations
@@ -37,6 +38,16 @@ PAUSE = 0.05  # seconds until an inbox is read again, for want of descriptors
 a_descriptor = os.dup
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 ROOM = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0  # a descriptor
+
+
+def _put(outbox: socket.socket, data: bytes, fd: int) -> bool:
+    """Send a message and a descriptor; False if they are not on their way."""
+    found = [(socket.SOL_SOCKET, sockets.SCM_RIGHTS, array.array("i", [fd]))]
+    try:
+        sockets.socket.sendmsg(outbox, [data], found)
+    except OSError:  # full; or too many descriptors are on their way
+        return False
+    return True
 
 
 class Balance:
@@ -101,13 +112,7 @@ class Balance:
         data = b"" if number is None else HEAD.pack(VERSION, number) + gift.peer
         if outbox is None or not 0 < len(data) <= LARGEST:
             return False
-        rights = array.array("i", [gift.fd])
-        try:
-            found = [(socket.SOL_SOCKET, sockets.SCM_RIGHTS, rights)]
-            sockets.socket.sendmsg(outbox, [data], found)
-        except OSError:  # full; or too many descriptors are on their way
-            return False
-        return True
+        return _put(outbox, data, gift.fd)
 
     # --- getting --------------------------------------------------------------
 
@@ -126,7 +131,16 @@ class Balance:
             inbox.close()
         for one in [one for one in self._held if one[0] == slot]:
             self._held.remove(one)
-            os.close(one[2])
+            self._put_back(*one)
+
+    def _put_back(self, slot: int, data: bytes, fd: int) -> None:
+        """Put a connection that has no place here into the slot's inbox again, or into
+        another one if that is full; it ends if all are."""
+        others = [outbox for key, outbox in self._outboxes.items() if key != slot]
+        for outbox in [self._outboxes.get(slot), *others]:
+            if outbox is not None and _put(outbox, data, fd):
+                break
+        os.close(fd)
 
     def take_all(self) -> None:
         """Accept what is in the inboxes: the server stops, and nobody else will."""
