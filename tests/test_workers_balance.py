@@ -99,12 +99,14 @@ class Pair:
         self.stack.callback(self.call, server, made.end)
         return made
 
-    def read(self):
-        """Slot 1 has a worker."""
+    def read(self, outbox=None):
+        """Slot 1 has a worker, which may know the outbox of slot 0."""
 
         def begin():
             self.reading = self.balance(self.taker, 1)
             self.reading.reach(1, self.outbox.dup())
+            if outbox is not None:
+                self.reading.reach(0, outbox.dup())
             self.reading.open(1, self.inbox.dup())
 
         self.call(self.taker, begin)
@@ -206,6 +208,30 @@ def test_a_connection_that_found_no_place_waits_for_the_next_worker(stack):
     wait_until(lambda: pair.taker.stats().connections == 1)
     pair.read()
     assert second.recv(100) == b"taker 2"
+
+
+def test_a_connection_in_a_message_of_another_version_goes_back(stack):
+    pair = Pair(stack)
+    back, giver = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for sock in (back, giver):
+        stack.callback(sock.close)
+        sock.settimeout(PATIENCE)
+    _, second = two_clients(stack, pair)
+    wait_until(lambda: has(pair))
+    data, [fd], _, _ = socket.recv_fds(pair.inbox, 512, 1)
+    version, slot, number = balance.HEAD.unpack_from(data)
+    assert (version, slot) == (balance.VERSION, 0)
+    later = balance.HEAD.pack(version + 1, slot, number) + data[balance.HEAD.size :]
+    socket.send_fds(pair.outbox, [later], [fd])
+    os.close(fd)
+    pair.read(giver)
+    found, [fd], _, _ = socket.recv_fds(back, 512, 1)
+    assert found == later
+    back.setblocking(False)
+    socket.send_fds(giver, [data], [fd])  # the giver knows what it has written
+    os.close(fd)
+    pair.call(pair.giver, lambda: pair.giving.open(0, back.dup()))
+    assert second.recv(100) == b"giver 2"
 
 
 def test_a_message_that_makes_no_sense_ends_nothing(stack):

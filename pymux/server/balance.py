@@ -6,6 +6,9 @@ listens for the slot reads the inbox too, as the inbox is one more backlog: what
 it when a worker dies or is stopped goes to the next worker, or to the neighbour that
 covers the slot. So does what a worker has taken out of it and had no place for. An
 inbox that is full or gone takes nothing, and the connection stays.
+
+While the code is replaced, workers of two versions of pymux give to each other. A
+message of a version that its reader does not know goes back to the slot of its giver.
 """
 
 from __future__ import annotations
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Balance"]
 
-HEAD = struct.Struct("=II")  # version, number of the address; the peer's name follows
-VERSION = 1  # of messages: the other worker may run another version of pymux
+# Version, slot of the giver, number of the address; the peer's name follows. Messages
+# of all versions begin with the first two.
+HEAD = struct.Struct("=III")
+VERSION = 1  # of messages
 LARGEST = 512  # bytes of a message
 READ = 1
 MOST = 64  # messages that are read at once: others are to be served too
@@ -109,8 +114,10 @@ class Balance:
     def _send(self, gift: balancing.Gift) -> bool:
         outbox = self._outboxes.get(gift.seat)
         number = self._plan.numbers.get(gift.listener)
-        data = b"" if number is None else HEAD.pack(VERSION, number) + gift.peer
-        if outbox is None or not 0 < len(data) <= LARGEST:
+        if outbox is None or number is None:
+            return False
+        data = HEAD.pack(VERSION, self._own, number) + gift.peer
+        if len(data) > LARGEST:
             return False
         return _put(outbox, data, gift.fd)
 
@@ -207,11 +214,22 @@ class Balance:
 
     def _admit(self, slot: int, data: bytes, fd: int) -> None:
         try:
-            version, number = HEAD.unpack_from(data)
-            listener = self._plan.listener_at(number) if version == VERSION else 0
+            version, giver, number = HEAD.unpack_from(data)
+            if version != VERSION:
+                self._pass_back(slot, giver, data, fd)
+                return
+            listener = self._plan.listener_at(number)
             balancing.admit(self._engine, fd, listener, data[HEAD.size :], slot)
         except BlockingIOError:
             raise
         except (OSError, OverflowError, struct.error):
             if fd >= 0:
                 os.close(fd)
+
+    def _pass_back(self, slot: int, giver: int, data: bytes, fd: int) -> None:
+        """Give a message that only its giver understands to the giver's slot. The seat
+        of this slot keeps the count of what comes, so that it is given less."""
+        if fd >= 0:
+            if giver != slot and giver in self._outboxes:
+                _put(self._outboxes[giver], data, fd)
+            os.close(fd)
