@@ -62,6 +62,8 @@ void pmx__listener_state(pmx_mux *mux, pmx__listener *l, int can_accept,
     else if (l->can_accept)
         take_out(mux, &mux->accepting, l);
     l->can_accept = (uint8_t)can_accept;
+    mux->stats->listeners_full += !!full;
+    mux->stats->listeners_full -= l->full;
     l->full = (uint8_t)full;
     if (full)
         push(mux, &mux->full_listeners, l);

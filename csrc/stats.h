@@ -59,6 +59,8 @@ typedef struct {
     uint64_t proxy_refused;     /* of refused: they may not send a PROXY header, or
                                    sent none that is one, or none in time; */
     uint64_t proxy_error;       /* the last one: EACCES, EPROTO, ETIMEDOUT */
+    uint64_t listeners_full;    /* of listeners: paused by max_connections or
+                                   max_handshakes */
     /* How many turns had at least 2^k rows, or ns, but not 2^(k + 1); the
      * first ones of less too, and the last ones of more. */
     uint64_t turn_rows[32];

@@ -52,6 +52,9 @@ KINDS = {
     "accept_pauses": Kind(SUM, "", "Pauses of accepting."),
     "shortages": Kind(SUM, "", "Pauses of accepting for want of something."),
     "handshake_pauses": Kind(SUM, "", "Pauses of accepting by max_handshakes."),
+    "listeners_full": Kind(
+        NOW, "", "Listeners that max_connections or max_handshakes has paused."
+    ),
     "outgoing": Kind(NOW, "", "Connections that are open, and were made here."),
     "tls_handshakes": Kind(SUM, "", "TLS handshakes that succeeded."),
     "tls_resumed": Kind(SUM, "", "TLS handshakes that a ticket made short."),

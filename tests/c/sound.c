@@ -193,6 +193,7 @@ static void check_listeners(const pmx_mux *m)
     EQUAL(m->stats->listeners, count);
     EQUAL(length_of(m, &m->accepting), accepting);
     EQUAL(length_of(m, &m->full_listeners), full);
+    EQUAL(m->stats->listeners_full, full);
     EQUAL(length_of(m, &m->free_listeners), m->listener_count - count);
 }
 
