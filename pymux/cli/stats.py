@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from typing import Any
 
 from ..figures.reading import NoFigures, Reader
@@ -64,7 +65,7 @@ def run_stats(args: argparse.Namespace) -> int:
             "file": as_typed(reader.path),
             "live": reader.is_live(),
             "pid": reader.header.pid,
-            "started": reader.header.started,
+            "uptime": max(time.monotonic() - reader.header.started, 0),
             "pymux": version(),
             "total": total(workers),
             "workers": workers,

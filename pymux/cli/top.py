@@ -105,7 +105,7 @@ def table(
         before, now: two readings, and the seconds between them.
         seconds: above 0.
     """
-    uptime = max(time.time() - reader.header.started, 0)
+    uptime = max(time.monotonic() - reader.header.started, 0)
     old = {one["worker"]: one for one in before}
     rows = [_row(old.get(one["worker"], {}), one, seconds) for one in now]
     all_now = {"worker": "all", "processes": [], **total(now)}

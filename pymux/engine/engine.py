@@ -216,9 +216,10 @@ class Engine(Batches):
             last.connections = last.listeners = last.queued = last.buffers = 0
             if not self._restore_signals():
                 self._leave_wakeup()
+            # The core unmaps the file in which it counts; an interrupt may come then.
+            self.counts = ffi.new("pmx_stats *", self.counts[0])
             if lib.pmx_shut(self.c) == BUSY:
                 raise busy()
-            self.counts = lib.pmx_counts(self.c)  # in the mux's own memory again
             self._last_stats = self._last_stats or last
             self.batch = None
             self.valid = 0
@@ -307,12 +308,13 @@ class Engine(Batches):
         """
         self.check()
         with self.lock:
+            self.counts = ffi.new("pmx_stats *", self.counts[0])  # as in `free`
             error = lib.pmx_count_in(self.c, file, offset)
+            self.counts = lib.pmx_counts(self.c)
             if error == BUSY:
                 raise busy()
             if error:
                 raise OSError(-error, meaning(-error))
-            self.counts = lib.pmx_counts(self.c)
 
     def warn_of_peers(self) -> None:
         """Warn that peers wait in the backlog, since the process is short of something

@@ -51,7 +51,7 @@ class Header(NamedTuple):
 
     Attributes:
         pid: the process that has made the file.
-        started: when, in seconds since 1970.
+        started: when, in seconds of the monotonic clock.
         places: where the figures stand in each other page.
     """
 
@@ -70,7 +70,7 @@ def first_page(pid: int, started: int) -> bytes:
 
     Args:
         pid: the process that makes the file.
-        started: nanoseconds since 1970.
+        started: nanoseconds of the monotonic clock.
     """
     head = FIRST.pack(MAGIC, VERSION, PAGE, HEAD_WORDS, pid, started)
     page = head.ljust(TEXT, b"\0") + write_places(places()).encode()

@@ -80,7 +80,7 @@ class Page:
         if sys.platform == "win32":
             raise no_files()
         name = backend.encode()[:BACKEND_BYTES].ljust(BACKEND_BYTES, b"\0")
-        about = struct.pack("=2Q", os.getpid(), time.time_ns()) + name
+        about = struct.pack("=2Q", os.getpid(), time.monotonic_ns()) + name
         os.pwrite(self.fd, about, self._begin + PID * 8)
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class Pages:
         self._count, self._map = 0, mmap.mmap(-1, PAGE)
         self._past: dict[int, int] = {}  # slot: page
         self._kept = [one for one in places() if one.kind in (SUM, POWERS)]
-        self._grow(first_page(os.getpid(), time.time_ns()))
+        self._grow(first_page(os.getpid(), time.monotonic_ns()))
         for slot in range(slots):
             self._new_past(slot)
 
@@ -144,15 +144,20 @@ class Pages:
 
     def close(self) -> None:
         """Remove the file. Those who still count may go on; nobody sees it."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if self._fd < 0:
+            return
+        try:
             if self.path in _OWN:
                 _OWN.remove(self.path)
             if self._pid == os.getpid():  # not in a forked child
                 with contextlib.suppress(OSError):
                     os.unlink(self.path)
-            self._map.close()
-            os.close(fd)
+        finally:  # a signal handler may raise in the calls above
+            try:
+                self._map.close()
+            finally:
+                fd, self._fd = self._fd, -1
+                os.close(fd)
 
     # --- pages ------------------------------------------------------------------
 

@@ -469,6 +469,8 @@ def run_until_signal(
         try:
             ending.restore()
             server._call_off(claim)
+            if pages is not None:
+                pages.close()
         finally:  # a signal handler may have raised in the first calls
             ending.restore()
             server._call_off(claim)
