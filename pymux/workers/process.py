@@ -43,11 +43,15 @@ class Process:
         heir: the process that it gives its connections to; None: to none now.
         stop_at: when it is told to stop, though its heir has not taken all.
         gave: (moved, remain, error) of the gift; None before its end.
+        large: it was seen with more memory than it may have.
         stopped: a signal like SIGSTOP has stopped it.
         stuck: its handler runs for too long.
         aborted: it was aborted for that.
         superseded: it is to be replaced even before it is ready.
         by: when it must have become ready, or ended; None: no such time.
+        silent_at: when it counts as gone, since its server has ended though the process
+            has not; None: no such time.
+        gone: it counts as gone.
         why: its own words on why it could not start; None if it has said none.
         trace: the traceback of that.
         backend: the name of its backend, once it is ready.
@@ -60,10 +64,12 @@ class Process:
     def __init__(self, slot: int, told: dict[str, Any], task: bytes) -> None:
         self.slot = slot
         self.ready = self.leaving = self.superseded = False
-        self.stopped = self.stuck = self.aborted = False
+        self.stopped = self.stuck = self.aborted = self.large = False
         self.heir: Process | None = None
         self.gave: tuple[int, int, str | None] | None = None
         self.by: float | None = None
+        self.silent_at: float | None = None
+        self.gone = False
         self.stop_at: float | None = None
         self.why: str | None = None
         self.trace = ""

@@ -16,7 +16,6 @@ covered     a cover            READY of a new worker. A neighbour listens on the
 
 from __future__ import annotations
 
-import random
 import socket
 import time
 from collections.abc import Callable
@@ -24,17 +23,16 @@ from collections.abc import Callable
 from ..engine.notices import tell
 from ..values.posix import signal
 from ..values.workers import Workers
+from .covers import cover_slots, covers_no_more, uncover
 from .gifts import begin_gift, giver_to, tell_gift
 from .process import Process, how_it_ended, tell_death
 from .renewals import Renewals
 from .scales import Scales
-from .slot import Slot, let_listen
+from .slot import SETTLED, Slot, let_listen
 from .sockets import Place
 
 __all__ = ["Slots", "StartError"]
 
-SETTLED = 5.0  # seconds of life after which a death is not one of a series
-SLOWEST_RETRY = 10.0
 LAST_CHANCE = 1.0  # seconds after a failed gift in which its heir may turn out dead
 LEAST_PATIENCE = 1.0  # seconds in which a gift asks those that cannot leave now
 PATIENCE = 5.0  # seconds after the time of a worker that is to end
@@ -111,7 +109,7 @@ class Slots:
         except OSError as error:  # no memory, processes or descriptors
             if self.first:
                 raise
-            then = self._try_again(slot)
+            then = slot.try_again()
             text = "a worker for slot %d could not be started: %s; %s"
             tell("worker_failed", text, slot.number, error, then)
             if slot is self._renewals.now:
@@ -153,17 +151,11 @@ class Slots:
                 self._places[number].listen([sock])
             slot.listening = True
         slot.heir, slot.worker = None, new
-        self._note_age(slot)
+        slot.grow_old(self._workers.max_age)
         self._let_accept(slot)
         tell("worker", "%s serves", new)
         if old is not None:
             self._hand_over(old, new)
-
-    def _note_age(self, slot: Slot) -> None:
-        """Set the time at which the slot's worker is too old."""
-        if self._workers.max_age is not None:
-            span = self._workers.max_age * random.uniform(0.9, 1.1)
-            slot.old_at = time.monotonic() + span
 
     def _let_accept(self, slot: Slot) -> None:
         """Let a slot's worker listen on the sockets, and the neighbour no more."""
@@ -176,9 +168,7 @@ class Slots:
         self._scales.introduce(slot.worker, [one.worker for one in self.all])
         let_listen(slot.worker, slot, slot.socks + shared)
         self._scales.let_read(slot.worker, slot.number)
-        if slot.cover is not None:
-            slot.cover.send("unlisten", slot.number)
-            slot.cover = None
+        uncover(slot)
 
     def _hand_over(self, old: Process, new: Process) -> None:
         """Let a worker accept nothing more, and give its connections to another."""
@@ -187,7 +177,7 @@ class Slots:
             self._let_leave(old)
             return
         begin_gift(old, new, max(self._linger, LEAST_PATIENCE))
-        self._covers_no_more(old)
+        covers_no_more(old, self.all)
 
     def gave(self, process: Process) -> None:
         """A worker has given its connections, or could not give all."""
@@ -215,16 +205,13 @@ class Slots:
         process.leaving = True
         process.stop_at = None
         process.send("stop", None, self._linger, self.stopping)
+        if process.gone:
+            return  # its time is set
         process.by = None
         if self._drain is not None:
             span = self._linger + self._drain + PATIENCE
             process.by = time.monotonic() + span
-        self._covers_no_more(process)
-
-    def _covers_no_more(self, process: Process) -> None:
-        for slot in self.all:
-            if slot.cover is process:
-                slot.cover = None
+        covers_no_more(process, self.all)
 
     # --- replacing ------------------------------------------------------------
 
@@ -290,7 +277,7 @@ class Slots:
         """A process has ended, and was waited for."""
         del self.processes[process.pid]
         slot = self.all[process.slot]
-        self._covers_no_more(process)
+        covers_no_more(process, self.all)
         self._scales.ended(process)
         if process is slot.heir:
             slot.heir = None
@@ -309,6 +296,32 @@ class Slots:
         self.cover()
         self._go_on()
 
+    def went_silent(self, process: Process) -> None:
+        """A worker has closed its control socket, and should end at once."""
+        if not process.leaving:
+            process.silent_at = time.monotonic() + LAST_CHANCE
+
+    def _is_gone(self, process: Process) -> None:
+        """A worker serves no more, but its process goes on: replace it, and kill it."""
+        process.silent_at, process.gone = None, True
+        process.by = time.monotonic() + PATIENCE
+        slot = self.all[process.slot]
+        text = "%s serves no more, but its process has not ended; it has %g s to end%s"
+        then = ""
+        if process is slot.heir:
+            process.why = process.why or "its process has not ended"
+            process.kill()
+        elif process is slot.worker:
+            slot.worker = None
+            if slot.heir is None and slot.wanted and not self.stopping:
+                then = "; " + slot.try_again()
+        tell("worker_died", text, process, PATIENCE, then)
+        if not self.stopping:
+            covers_no_more(process, self.all)
+            self._serve_again(slot, process)
+            self.cover()
+            self._go_on()
+
     def _could_not_start(self, slot: Slot, process: Process) -> None:
         assert process.status is not None
         why = process.why or how_it_ended(process.status)
@@ -321,8 +334,10 @@ class Slots:
             return
         if slot.worker is not None:
             then = f"{slot.worker} stays"
+            slot.calm_down()
+            slot.grow_old(self._workers.max_age)
         else:
-            then = self._try_again(slot)
+            then = slot.try_again()
         text = "%s could not start: %s; %s%s"
         tell("worker_failed", text, process, why, then, trace and "\n" + trace)
         if slot is self._renewals.now:
@@ -332,19 +347,10 @@ class Slots:
         if process.age >= SETTLED:
             slot.failures = 0
         starts = slot.heir is None and slot.wanted
-        then = self._try_again(slot) if starts else ""
+        then = slot.try_again() if starts else ""
         tell_death(process, then)
         if self._serve_again(slot, process):
             tell("worker", "%s serves on, with its connections", slot.worker)
-
-    def _try_again(self, slot: Slot) -> str:
-        """Set the time of the next start; return what is said of that."""
-        delay = 0.0
-        if slot.failures:
-            delay = min(SLOWEST_RETRY, 0.1 * 2.0 ** (slot.failures - 1))
-        slot.failures += 1
-        slot.retry = time.monotonic() + delay
-        return f"a new one starts in {delay:.1f} s" if delay else "a new one starts"
 
     def fail(self, error: Exception) -> None:
         """The server cannot start: end every worker."""
@@ -357,20 +363,7 @@ class Slots:
         if self.first or self.stopping:
             return
         self._scales.show(self.all)
-        helpers = [slot.worker for slot in self.all if slot.accepts and slot.worker]
-        for slot in self.all:
-            if not slot.needs_cover:
-                if slot.cover is not None:
-                    slot.cover.send("unlisten", slot.number)
-                    slot.cover = None
-            elif slot.cover not in helpers and helpers:
-                if slot.cover is not None:
-                    slot.cover.send("unlisten", slot.number)
-                covers = [one.cover for one in self.all]
-                slot.cover = min(helpers, key=covers.count)
-                let_listen(slot.cover, slot, slot.socks)
-                self._scales.let_read(slot.cover, slot.number)
-                tell("worker", "%s accepts for slot %d too", slot.cover, slot.number)
+        cover_slots(self.all, self._scales)
 
     # --- more, fewer, none --------------------------------------------------------
 
@@ -384,7 +377,7 @@ class Slots:
                 if slot.worker is None:
                     self._start(slot)
                 else:
-                    self._note_age(slot)
+                    slot.grow_old(self._workers.max_age)
                 return
         try:
             self._start(self._add())
@@ -474,6 +467,7 @@ class Slots:
         """When `tick` has something to do; None: never."""
         times = [process.by for process in self.processes.values()]
         times += [process.stop_at for process in self.processes.values()]
+        times += [process.silent_at for process in self.processes.values()]
         for slot in self.all:
             times += slot.retry, slot.old_at
         return min((one for one in times if one is not None), default=None)
@@ -485,6 +479,8 @@ class Slots:
             if process.stop_at is not None and process.stop_at <= now:
                 self._let_leave(process)
                 self._go_on()
+            if process.silent_at is not None and process.silent_at <= now:
+                self._is_gone(process)
             if process.by is None or process.by > now:
                 continue
             process.by = None

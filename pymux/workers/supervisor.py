@@ -303,6 +303,7 @@ class Supervisor:
             process.kill()
             more = False
         if not more:  # it has closed its end, and is about to end
+            self.slots.went_silent(process)
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(control)
 

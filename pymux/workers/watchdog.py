@@ -20,6 +20,7 @@ from ..values.posix import os
 from ..values.workers import Workers
 from .board import Board
 from .process import Process
+from .slot import SETTLED, Slot
 from .slots import Slots
 
 __all__ = ["Watchdog", "check_can_measure"]
@@ -54,6 +55,7 @@ class Watchdog:
         self._board = board
         self._selector = selector
         self._watched: list[int] = []
+        self._has_warned = False
         self.next_look: float | None = time.monotonic() + LOOK
 
     def wake(self, events: int = 0) -> None:
@@ -78,7 +80,7 @@ class Watchdog:
                 continue
             busy = float(page["in_handler"])
             self._judge(process, busy)
-            if busy or page["since_turn"] < 2 * LOOK:
+            if busy or page["since_turn"] < 2 * LOOK or process.large:
                 idle = False
         idle = idle and len(ready) == len(self._slots.processes)
         if idle and all(process.poller >= 0 for process in ready):
@@ -105,11 +107,35 @@ class Watchdog:
             process.kill(signal.SIGABRT)
             process.by = time.monotonic() + DUMP
         most = self._workers.max_memory
-        if most is not None and not process.leaving:
-            size = _resident(process.pid)
-            slot = self._slots.all[process.slot]
-            if size > most and slot.worker is process:
-                self._slots.renew(slot, f"it has {size} bytes of memory")
+        slot = self._slots.all[process.slot]
+        if most is not None and slot.worker is process:
+            self._judge_memory(process, slot, most)
+
+    def _judge_memory(self, process: Process, slot: Slot, most: int) -> None:
+        """Replace a worker that has too much memory; later and later if a new one has
+        too much at once, since that does not help."""
+        size = _resident(process.pid)
+        if size <= most:
+            return
+        if not process.large:
+            process.large = True
+            if process.age >= SETTLED:
+                slot.renewals, slot.calm_until = 0, 0.0
+            else:
+                slot.calm_down()
+                self._warn(process, size, most)
+        if slot.calm_until <= time.monotonic():
+            self._slots.renew(slot, f"it has {size} bytes of memory")
+
+    def _warn(self, process: Process, size: int, most: int) -> None:
+        """Say once that new workers have too much memory."""
+        if not self._has_warned:
+            self._has_warned = True
+            text = (
+                "%s has %d bytes of memory %.1f s after its start, and max_memory is "
+                "%d; workers are replaced for their memory less and less often"
+            )
+            tell("worker_failed", text, process, size, process.age, most)
 
 
 def _resident(pid: int) -> int:
