@@ -190,6 +190,45 @@ def test_an_heir_without_descriptors_sends_back_what_it_cannot_take(logged):
     assert [record.event for record in logged if record.event != "moved"] == []
 
 
+class Greets:
+    def opened(self, conn):
+        conn.send(b"welcome\n")
+
+    def received(self, conn, data):
+        return data.upper()
+
+
+def two_endpoints(second):
+    """A server whose second address has another handler."""
+    ends = [
+        pymux.Endpoint(("127.0.0.1", 0), handler=one, framing=pymux.Lines())
+        for one in (heirs.upper, second)
+    ]
+    return pymux.Server(None, ends)
+
+
+def test_an_endpoint_whose_connections_are_refused_holds_up_no_other(logged):
+    ours, theirs = socket.socketpair()
+    with (
+        two_endpoints(heirs.upper) as old,
+        two_endpoints(Greets()) as new,
+        contextlib.ExitStack() as stack,
+    ):
+        taker = inside.Taker(new, theirs)
+        socks = []
+        for address, count in zip(old.addresses, (3, 210)):  # the last ones go first
+            for _ in range(count):
+                sock = socket.create_connection(address, timeout=60)
+                socks.append(stack.enter_context(sock))
+            wait_until(lambda: old.stats().connections == len(socks))
+        giver = inside.Giver(old, ours)
+        assert giver.wait(60) and taker.wait(60)
+        assert (giver.moved, giver.remain, giver.error) == (3, 210, None)
+        assert giver.refused == 200  # a batch, and then no other one
+        for sock in socks:
+            ask(sock)
+
+
 def test_all_of_a_dead_heir_s_batch_goes_on_here(logged):
     with giving(count=50) as (server, socks), heirs.heir() as heir:
         asking = Asking(socks)

@@ -106,6 +106,7 @@ class Giver(ChannelEnd):
         self._may_give = False
         self._queue: list[int] = []
         self._stay: set[int] = set()  # ids of connections that do not move
+        self._refusing: set[int | None] = set()  # endpoints the heir takes none of
         self._number = 0
         self._batch: list[OnTheWay] = []  # on the way, not acknowledged
         self._unsent: list[int] = []  # descriptors that go with the first bytes
@@ -125,8 +126,10 @@ class Giver(ChannelEnd):
     # --- giving -----------------------------------------------------------
 
     def _endpoint_of(self, listener: int) -> int | None:
-        """Return the number of the endpoint by which a connection came."""
-        return self._plan.numbers.get(listener)
+        """Return the number of the endpoint by which a connection came; None if it
+        stays."""
+        number = self._plan.numbers.get(listener)
+        return None if number in self._refusing else number
 
     def _step(self) -> None:
         """Give the next batch. A server calls this after each dispatch. An error here
@@ -237,8 +240,8 @@ class Giver(ChannelEnd):
         self.refused += len(back)
         for one in back:
             self._take_back(one)
-        if len(back) == len(batch):
-            self._end("the heir has refused a whole batch")
+        if len(back) == len(batch):  # others may be taken: by another endpoint
+            self._refusing.update(one.detached.endpoint for one in back)
 
     def _take_back(self, one: OnTheWay) -> None:
         """Let a connection go on here."""
