@@ -245,6 +245,37 @@ def test_all_of_a_dead_heir_s_batch_goes_on_here(logged):
     assert {record.event for record in logged} <= {"moved"}
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_stop_waits_for_connections_that_may_come_back(logged):
+    with giving(count=5) as (server, socks), heirs.heir() as heir:
+        heir.stop()
+        giver = inside.Giver(server, heir.sock)
+        wait_until(lambda: server.stats().moved_out, PATIENCE)
+        for sock in socks:
+            sock.sendall(b"last\n")
+        stops = threading.Thread(target=server.stop, args=(60,))
+        stops.start()
+        stops.join(0.5)  # by then a stop that does not wait has ended
+        heir.kill()
+        stops.join()
+        assert (giver.moved, giver.remain) == (0, 5)
+        for sock in socks:
+            assert recv_exactly(sock, 5) == b"LAST\n"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_stop_without_time_leaves_a_batch_to_the_heir(logged):
+    with giving(count=5) as (server, socks), heirs.heir() as heir:
+        heir.stop()
+        giver = inside.Giver(server, heir.sock)
+        wait_until(lambda: server.stats().moved_out, PATIENCE)
+        server.stop(0.2)
+        assert giver.done and "not acknowledged" in giver.error
+        heir.go_on()
+        for sock in socks:
+            ask(sock)
+
+
 def test_what_a_dying_heir_has_not_taken_goes_on_here(logged):
     count = 600
     with giving(count=count) as (server, socks), heirs.heir() as heir:

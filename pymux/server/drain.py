@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ..engine import clock
 from ..engine.engine import Engine
@@ -15,6 +15,17 @@ from ..values.checks import LONGEST, duration, number
 from .linger import Linger
 
 __all__ = ["Drain", "check_linger", "stop_time"]
+
+
+class Gift(Protocol):
+    """Connections that move to another server."""
+
+    @property
+    def on_the_way(self) -> bool:
+        """Whether some have left that may come back."""
+
+    def give_up(self) -> None:
+        """Wait for these no more."""
 
 
 class Drain:
@@ -31,6 +42,8 @@ class Drain:
         asked: the deadline on the clock; None until a stop is asked for.
         lingers: until when connections linger; no later than any stop has asked for.
         on_stop: called once, in the mux's thread, when the stop begins.
+        gifts: what moves connections to another server. The drain begins when none is
+            on its way, or at half the time: one that comes back needs a place.
         by: the deadline of the drain that has begun. A signal handler may raise in
             `begin`, which `over` then calls again.
     """
@@ -45,6 +58,8 @@ class Drain:
         self.asked: float | None = None
         self.lingers: float = math.inf
         self.by: float | None = None
+        self.gifts: list[Gift] = []
+        self._gifts_by = math.inf
         self._engine = engine
         self.on_stop: Callable[[], object] | None = None
         self._handlers = handlers
@@ -81,6 +96,8 @@ class Drain:
         if self.by is None and left > 0:
             self._say_retiring(left)
             return
+        if self.by is None and self._waits_for_gifts(by):
+            return
         self._handlers.before_drain()
         if self._engine.c is None or self._engine.thread == FORKED:
             return  # `stopping` has closed the mux, or this is its forked child
@@ -94,6 +111,21 @@ class Drain:
             self._timer.cancel()
         self._timer = self._engine.call_later(max(left, 0), self._reset_rest)
         self.by = by
+
+    def _waits_for_gifts(self, by: float) -> bool:
+        """Whether connections are on their way; after half the time, give them up."""
+        if not any(one.on_the_way for one in self.gifts):
+            return False
+        now = clock.now()
+        half = now + max(by - now, 0) / 2
+        if half < self._gifts_by:
+            self._gifts_by = half
+            self._engine.call_later(half - now, int)  # a harvest returns then
+        if now < self._gifts_by:
+            return True
+        for one in list(self.gifts):
+            one.give_up()
+        return False
 
     def retire(self) -> None:
         """Accept the peers that wait, close the listeners, and serve on."""
@@ -128,6 +160,8 @@ class Drain:
             self.begin(self.asked)
             if engine.c is None:
                 return True
+            if self.by is None and engine.thread != FORKED:
+                return False  # connections are on their way
         engine.submit()  # the next harvest may wait without an event
         counts = engine.counts
         if counts.listeners:

@@ -122,6 +122,7 @@ class Giver(ChannelEnd):
         self._until = clock.now() + self._patience
         self._queue = moving.accepted(self._engine)
         self._engine.between.append(self._step)
+        self._plan.drain.gifts.append(self)
 
     # --- giving -----------------------------------------------------------
 
@@ -135,6 +136,9 @@ class Giver(ChannelEnd):
         """Give the next batch. A server calls this after each dispatch. An error here
         must not end the server."""
         if not self._may_give or self._batch or self._out or self._is_over:
+            return
+        if self._plan.drain.asked is not None:
+            self._end(None)  # the server stops, and lets all go that are here
             return
         try:
             self._give_some()
@@ -267,6 +271,20 @@ class Giver(ChannelEnd):
         elif not self.done:
             self._finish()
 
+    # --- a stop of the server ------------------------------------------------
+
+    @property
+    def on_the_way(self) -> bool:
+        """Whether a batch is not acknowledged."""
+        return bool(self._batch)
+
+    def give_up(self) -> None:
+        """Leave the batch to the heir, which has its descriptors if it lives."""
+        batch, self._batch = self._batch, []
+        for one in batch:
+            one.detached.close()
+        self._end("the server stops, and the heir has not acknowledged a batch")
+
     # --- the end ------------------------------------------------------------
 
     def _end(self, error: str | None) -> None:
@@ -282,6 +300,7 @@ class Giver(ChannelEnd):
         engine = self._engine
         if self._step in engine.between:
             engine.between.remove(self._step)
+            self._plan.drain.gifts.remove(self)
         self.remain = len(moving.accepted(engine))
         if error is not None:
             text = "moving connections to the heir has ended early: %s; %d have moved"

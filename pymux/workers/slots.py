@@ -181,7 +181,7 @@ class Slots:
 
     def gave(self, process: Process) -> None:
         """A worker has given its connections, or could not give all."""
-        if process.heir is None or process.gave is None:
+        if process.heir is None or process.gave is None or process.leaving:
             return
         if tell_gift(process):
             self._let_leave(process)
