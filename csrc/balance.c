@@ -171,3 +171,16 @@ const pmx__gift *pmx__next_gift(pmx_mux *mux)
     mux->seats->in_hand = 1;
     return &mux->seats->gifts[mux->seats->taken++];
 }
+
+/* The worker's share of max_connections has changed. */
+int pmx__do_set_most(pmx_mux *mux, uint64_t id, uint32_t most)
+{
+    pmx__listener *l = pmx__find_listener(mux, id);
+    if (!l)
+        return -ENOENT;
+    if (!most || !l->rules->policy.max_connections)
+        return -EINVAL;
+    l->rules->policy.max_connections = most;    /* no other listener has these */
+    mux->room = 1;              /* one that was full may accept again */
+    return 0;
+}

@@ -142,6 +142,11 @@ int pmx_unlisten(pmx_mux *mux, uint64_t listener)
     INSIDE(mux, int, pmx__do_unlisten(mux, listener));
 }
 
+int pmx_set_most(pmx_mux *mux, uint64_t listener, uint32_t most)
+{
+    INSIDE(mux, int, pmx__do_set_most(mux, listener, most));
+}
+
 int pmx_listener_address(pmx_mux *mux, uint64_t listener, pmx_address *name)
 {
     INSIDE(mux, int, pmx__do_listener_address(mux, listener, name));

@@ -363,6 +363,9 @@ int pmx_listen_beside(pmx_mux *mux, const pmx_endpoint *endpoint,
 int pmx_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
                   uint64_t *listener);
 int pmx_unlisten(pmx_mux *mux, uint64_t listener);
+/* Let a listener, and those beside it, have so many connections from now on. No
+ * connection ends for that. -EINVAL: most is 0, or there was no max_connections. */
+int pmx_set_most(pmx_mux *mux, uint64_t listener, uint32_t most);
 int pmx_listener_address(pmx_mux *mux, uint64_t listener,
                          pmx_address *name);
 /* Try the endpoints in order, each a quarter of a second after the one before

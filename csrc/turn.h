@@ -64,6 +64,7 @@ int pmx__do_listen_beside(pmx_mux *mux, const pmx_endpoint *endpoint,
 int pmx__do_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
                       uint64_t *listener);
 int pmx__do_unlisten(pmx_mux *mux, uint64_t listener);
+int pmx__do_set_most(pmx_mux *mux, uint64_t listener, uint32_t most);
 int pmx__do_listener_address(pmx_mux *mux, uint64_t listener,
                              pmx_address *name);
 void pmx__do_drain(pmx_mux *mux);

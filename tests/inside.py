@@ -20,7 +20,7 @@ from pymux.objects import suspend
 from pymux.server import channel, giver, linger, taker
 from pymux.server import server as servers
 from pymux.values import addresses, endpoint
-from pymux.workers import child, cpus, sockets
+from pymux.workers import cpus, sockets
 
 # -- parts that have tests of their own -----------------------------------------------
 
@@ -31,7 +31,6 @@ RLock = locks.RLock
 Giver = giver.Giver
 Taker = taker.Taker
 usable_cpus = cpus.usable_cpus
-Task = child.Task
 Linger = linger.Linger
 bind_all = sockets.bind_all
 

@@ -99,16 +99,6 @@ def test_other_arguments_are_checked_as_server_does():
     assert "drain_timeout is -1" in refused(ValueError, "app:handler", drain_timeout=-1)
 
 
-def test_each_worker_has_its_share_of_max_connections():
-    limits = pymux.Limits(max_connections=10, high_water=1 << 17)
-    end = pymux.Endpoint(("127.0.0.1", 0), limits=pymux.Limits(max_connections=3))
-    task = inside.Task(None, [end, ("127.0.0.1", 0)], {"limits": limits})
-    task.share(4)
-    assert task.options["limits"] == pymux.Limits(max_connections=3, high_water=1 << 17)
-    assert task.endpoints[0].limits.max_connections == 1
-    assert task.endpoints[1] == ("127.0.0.1", 0)
-
-
 def cgroup(root, lines, files):
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(lines)

@@ -197,6 +197,12 @@ class Connections(Turns):
             raise busy()
         self.listening.pop(id, None)
 
+    def set_most(self, id: int, most: int) -> None:
+        """Let a listener that has `max_connections` have so many from now on."""
+        if lib.pmx_set_most(self.c, id, most) == BUSY:
+            raise busy()
+        self.listening[id][1]["max_connections"] = most
+
     def listener_address(self, id: int) -> Any:
         """Return the address of a listener, or None if it has closed."""
         name = ffi.new("pmx_address *")

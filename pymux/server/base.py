@@ -35,6 +35,7 @@ __all__ = [
     "listen_at",
     "mux_of",
     "plan_of",
+    "share_in",
 ]
 
 DEFAULT_ADDRESS = ("127.0.0.1", 8093)
@@ -98,6 +99,7 @@ class Plan:
         self.addresses: list[Any] = []
         self.listeners: list[Listener] = []
         self.places: list[Place] = []
+        self._whole: list[Place] = []  # the same, before the shares
         self.numbers: dict[int, int] = {}
         self.bound: list[tuple[Any, str]] = []
         self.handler_names: list[str] = self._service.handler_names
@@ -167,6 +169,27 @@ class Plan:
         (listener,) = listen_on_all(self.engine, [place])
         self.numbers[id_of(listener)] = number
         return listener
+
+    def share(self, parts: list[int]) -> None:
+        """Have a part of every `max_connections`, rounded up, from now on.
+
+        Args:
+            parts: for each address, among how many its number is shared.
+        """
+        assert self.engine is not None
+        if not self._whole:
+            self._whole = list(self.places)
+        for number, (whole, part) in enumerate(zip(self._whole, parts)):
+            settings, service, half_open = whole
+            limits = settings.limits
+            if limits is None or limits.max_connections is None:
+                continue
+            most = -(-limits.max_connections // part)
+            limits = replace(limits, max_connections=most)
+            self.places[number] = replace(settings, limits=limits), service, half_open
+            for id in self.engine.listening:
+                if self.numbers.get(id) == number:
+                    self.engine.set_most(id, most)
 
     def listener_at(self, number: int) -> int:
         """Return the core's id of an open listener at the address with that number;
@@ -293,6 +316,12 @@ def listen_at(server: BaseServer, number: int, sock: socket.socket) -> Listener:
         OSError: the system refuses.
     """
     return plan_of(server).listen(number, sock)
+
+
+def share_in(server: BaseServer, parts: list[int]) -> None:
+    """Let a server that was bound by names have its part of every `max_connections`,
+    in its own thread; see `Plan.share`."""
+    plan_of(server).share(parts)
 
 
 def mux_of(server: BaseServer) -> Mux:

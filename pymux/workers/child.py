@@ -22,13 +22,11 @@ from typing import Any
 from ..figures.pages import PageNumber, attach
 from ..objects.listener import Listener
 from ..server.balance import Balance
-from ..server.base import count_in, listen_at, mux_of
+from ..server.base import count_in, listen_at, mux_of, share_in
 from ..server.giver import Giver
 from ..server.server import Server, run_until_signal
 from ..server.taker import Taker
-from ..values.endpoint import Endpoint
 from ..values.errors import BackendUnavailable
-from ..values.limits import Limits
 from ..values.posix import signal
 from ..values.stats import Stats
 from .channel import Channel, Frame
@@ -65,17 +63,6 @@ class Task:
     made: dict[str, Reference] = field(default_factory=dict)
     setup: Reference | None = None
 
-    def share(self, workers: int) -> None:
-        """Let each worker have its share of every `max_connections`, rounded up."""
-        limits = self.options.get("limits")
-        self.options = {**self.options, "limits": _share(limits, workers)}
-        self.endpoints = [
-            dataclasses.replace(end, limits=_share(end.limits, workers))
-            if isinstance(end, Endpoint)
-            else end
-            for end in self.endpoints
-        ]
-
     def server(self) -> Server:
         """Import what the task names, and make the server.
 
@@ -93,13 +80,6 @@ class Task:
         if self.setup is not None:
             self.setup.resolve()
         return Server(handler, endpoints, **self.options, **made)
-
-
-def _share(limits: Limits | None, workers: int) -> Limits | None:
-    if limits is None or limits.max_connections is None:
-        return limits
-    share = -(-limits.max_connections // workers)
-    return dataclasses.replace(limits, max_connections=share)
 
 
 def _resolved(reference: Any) -> Any:
@@ -198,7 +178,9 @@ class Worker:
     def _do(self, frame: Frame) -> None:
         assert self._server is not None
         what, *words = frame.words
-        if what == "listen":
+        if what == "share":
+            share_in(self._server, words[0])
+        elif what == "listen":
             slot, numbers = words
             self._listen(slot, numbers, frame.sockets())
         elif what == "unlisten":

@@ -66,7 +66,6 @@ def serve_with_workers(
     check_can_measure(value)
     count = usable_cpus() if value.count == "auto" else int(value.count)
     task, settings = _task_of(handler, address, ssl, on_error, setup, options)
-    task.share(count)
     places = bind_all(settings)
     try:
         task.endpoints = [_by_name(*pair) for pair in zip(task.endpoints, places)]

@@ -28,6 +28,7 @@ from .gifts import begin_gift, giver_to, tell_gift
 from .process import Process, how_it_ended, tell_death
 from .renewals import Renewals
 from .scales import Scales
+from .shares import share
 from .slot import SETTLED, Slot, let_listen
 from .sockets import Place
 
@@ -166,6 +167,7 @@ class Slots:
             for sock in place.shared
         ]
         self._scales.introduce(slot.worker, [one.worker for one in self.all])
+        share([slot.worker], self.all, self._places)
         let_listen(slot.worker, slot, slot.socks + shared)
         self._scales.let_read(slot.worker, slot.number)
         uncover(slot)
@@ -378,9 +380,11 @@ class Slots:
                     self._start(slot)
                 else:
                     slot.grow_old(self._workers.max_age)
+                share(self.processes.values(), self.all, self._places)
                 return
         try:
             self._start(self._add())
+            share(self.processes.values(), self.all, self._places)
         except OSError as error:
             tell("worker_failed", "there cannot be one worker more: %s", error)
 
@@ -411,6 +415,7 @@ class Slots:
             self._let_leave(old)
         else:
             self._hand_over(old, neighbour)
+        share(self.processes.values(), self.all, self._places)
         self.cover()
 
     def stop(self, linger: float) -> None:

@@ -43,6 +43,7 @@ static void all_are_refused(world *w, uint64_t id)
     EQUAL(pmx_add_service(w->mux), -EBUSY);
     EQUAL(pmx_configure(w->mux, 0, 7, 7, 7), -EBUSY);
     EQUAL(pmx_unlisten(w->mux, w->listener), -EBUSY);
+    EQUAL(pmx_set_most(w->mux, w->listener, 7), -EBUSY);
     EQUAL(pmx_listener_address(w->mux, w->listener, names), -EBUSY);
     EQUAL(pmx_connect(w->mux, &at, 1, &p, &made), -EBUSY);
     EQUAL(pmx_adopt(w->mux, 0, 0, &p, &made), -EBUSY);
