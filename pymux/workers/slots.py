@@ -16,7 +16,6 @@ covered     a cover            READY of a new worker. A neighbour listens on the
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 
@@ -30,7 +29,7 @@ from .renewals import Renewals
 from .scales import Scales
 from .shares import share
 from .slot import SETTLED, Slot, let_listen
-from .sockets import Place
+from .sockets import Place, shared_socks
 
 __all__ = ["Slots", "StartError"]
 
@@ -95,11 +94,10 @@ class Slots:
             self._start(slot)
 
     def _add(self) -> Slot:
-        socks: list[tuple[int, socket.socket]] = []
-        slot = Slot(len(self.all), socks)
+        slot = Slot(len(self.all), [])
         self.all.append(slot)
         for number, place in enumerate(self._places):
-            socks += [(number, sock) for sock in place.bind_slot()]
+            slot.socks += [(number, sock) for sock in place.bind_slot()]
         self._scales.add()
         return slot
 
@@ -161,14 +159,9 @@ class Slots:
     def _let_accept(self, slot: Slot) -> None:
         """Let a slot's worker listen on the sockets, and the neighbour no more."""
         assert slot.worker is not None
-        shared = [
-            (number, sock)
-            for number, place in enumerate(self._places)
-            for sock in place.shared
-        ]
         self._scales.introduce(slot.worker, [one.worker for one in self.all])
         share([slot.worker], self.all, self._places)
-        let_listen(slot.worker, slot, slot.socks + shared)
+        let_listen(slot.worker, slot, slot.socks + shared_socks(self._places))
         self._scales.let_read(slot.worker, slot.number)
         uncover(slot)
 
@@ -380,13 +373,13 @@ class Slots:
                     self._start(slot)
                 else:
                     slot.grow_old(self._workers.max_age)
-                share(self.processes.values(), self.all, self._places)
-                return
-        try:
-            self._start(self._add())
-            share(self.processes.values(), self.all, self._places)
-        except OSError as error:
-            tell("worker_failed", "there cannot be one worker more: %s", error)
+                break
+        else:
+            try:
+                self._start(self._add())
+            except OSError as error:
+                tell("worker_failed", "there cannot be one worker more: %s", error)
+        share(self.processes.values(), self.all, self._places)
 
     def fewer(self) -> None:
         """Have one worker less, but not none. A neighbour covers its slot."""
@@ -405,6 +398,7 @@ class Slots:
     def _leave_slot(self, slot: Slot) -> None:
         """Let the worker of a slot that is not wanted give to a neighbour, and end."""
         old, slot.worker = slot.worker, None
+        share(self.processes.values(), self.all, self._places)
         if old is None:
             return
         tell("worker", "%s leaves", old)
@@ -415,7 +409,6 @@ class Slots:
             self._let_leave(old)
         else:
             self._hand_over(old, neighbour)
-        share(self.processes.values(), self.all, self._places)
         self.cover()
 
     def stop(self, linger: float) -> None:

@@ -23,7 +23,7 @@ from ..values.addresses import format_address, host_and_port, is_localhost
 from ..values.endpoint import Settings
 from ..values.posix import os
 
-__all__ = ["Place", "bind_all", "show_all"]
+__all__ = ["Place", "bind_all", "shared_socks", "show_all"]
 
 LINUX = sys.platform.startswith("linux")
 ONE_EACH = LINUX or sys.platform.startswith("freebsd")
@@ -193,6 +193,11 @@ def bind_all(settings: list[Settings]) -> list[Place]:
             place.close()
         raise
     return places
+
+
+def shared_socks(places: list[Place]) -> list[tuple[int, socket.socket]]:
+    """Return (number of the place, socket) of each that is one for all slots."""
+    return [(number, sock) for number, one in enumerate(places) for sock in one.shared]
 
 
 def _guard(sock: socket.socket, is_alone: bool) -> None:
