@@ -40,7 +40,7 @@ def needs(program):
 
 
 @needs(ACTIVATE)
-def test_the_service_serves_the_socket_of_its_unit_and_lets_clients_finish():
+def test_the_service_moves_its_clients_at_reload_and_lets_them_finish():
     command = shlex.split(unit("service")["Service"]["ExecStart"])
     assert command.pop(0) == PYTHON
     name = unit("socket")["Socket"]["FileDescriptorName"]
@@ -48,7 +48,14 @@ def test_the_service_serves_the_socket_of_its_unit_and_lets_clients_finish():
     path = os.pathsep.join(filter(None, sys.path))
     activate = [ACTIVATE, "-l", f"{address[0]}:{address[1]}", f"--fdname={name}"]
     child = subprocess.Popen(
-        [*activate, "-E", f"PYTHONPATH={path}", sys.executable, *command],
+        [
+            *activate,
+            "-E",
+            f"PYTHONPATH={path}",
+            sys.executable,
+            *command,
+            "--log-level=info",
+        ],
         cwd=UNITS,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -60,6 +67,13 @@ def test_the_service_serves_the_socket_of_its_unit_and_lets_clients_finish():
             with pymux.connect(address, framing=LINES, timeout=20) as client:
                 client.send(b"hello")
                 assert client.recv() == b"HELLO"
+                reload = unit("service")["Service"]["ExecReload"]
+                reload = reload.replace("$MAINPID", str(child.pid))
+                subprocess.run(shlex.split(reload), check=True)
+                lines = iter(child.stderr.readline, "")
+                assert any("gave 1 connections to" in line for line in lines)
+                client.send(b"again")
+                assert client.recv() == b"AGAIN"
                 child.send_signal(signal.SIGTERM)
                 assert client.recv() == b"the server leaves: finish, and send quit"
                 client.send(b"one more")
