@@ -1,6 +1,7 @@
 """`Workers`, and what `serve(workers=)` refuses."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -74,6 +75,7 @@ def test_a_local_function_is_refused():
 
     text = refused(TypeError, local)
     assert "which a worker cannot find by its name; give it a name in a module" in text
+    assert text.endswith("""the string "module:name", like 'app:handler'""")
 
 
 def test_a_string_that_names_nothing_is_refused():
@@ -149,3 +151,22 @@ def test_auto_keeps_to_the_quota_of_the_cgroup(
 ):
     cgroup(tmp_path, lines, files)
     assert inside.usable_cpus(tmp_path) == expected
+
+
+def test_a_module_that_raises_is_one_traceback_of_the_users_lines(tmp_path):
+    (tmp_path / "app.py").write_text("import broken\n")
+    (tmp_path / "broken.py").write_text("x = 1 / 0\n")
+    call = "import pymux; pymux.serve('app:handler', ('127.0.0.1', 0), workers=1)"
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", call],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    said, _, frames = done.stderr.partition("\nin the worker:\n")
+    assert done.stderr.count("Traceback") == 1
+    assert said.endswith("ZeroDivisionError: division by zero (broken.py, line 1)")
+    files = [line.split('"')[1] for line in frames.splitlines() if 'File "' in line]
+    assert files == [str(tmp_path / name) for name in ("app.py", "broken.py")]

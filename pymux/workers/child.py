@@ -110,8 +110,7 @@ class Worker:
         except BaseException as error:
             if self._ready:
                 raise
-            trace = "".join(traceback.format_exception(error))
-            self._control.send("failed", _reason(error), trace)
+            self._control.send("failed", _reason(error), _trace(error))
             raise SystemExit(1) from None
         self._say_last(stats)
 
@@ -270,6 +269,14 @@ def _reason(error: BaseException) -> str:
                 where = f" ({file}, line {frame.lineno})"
                 break
     return f"{type(error).__name__}: {text}{where}"
+
+
+def _trace(error: BaseException) -> str:
+    """The user's own lines that led to an exception; "" if none did."""
+    found = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in found if _is_users(frame.filename)]
+    lines = traceback.StackSummary.from_list(frames).format()
+    return "in the worker:\n" + "".join(lines) if lines else ""
 
 
 def _is_users(file: str) -> bool:

@@ -104,7 +104,10 @@ def _name_of(what: str, value: Any) -> str:
             return f"{module}:{path}"
     known = _global_name(value)
     if known is None:
-        advice = "give it a name in a module, and that name as 'module:name'"
+        advice = (
+            'give it a name in a module, and the string "module:name", like '
+            "'app:handler'"
+        )
     else:
         advice = f"give the string {known!r}"
     raise TypeError(
