@@ -56,6 +56,17 @@ STAYS = GAME.replace(
 """,
 )
 
+# Its workers write what they log, too.
+LOGS = """
+import logging
+
+logging.basicConfig(level="INFO")
+
+
+def handler(conn, data):
+    return data
+"""
+
 # Its connections leave when a file is there.
 LATER = GAME.replace(
     'return b"%d" % conn.state',
@@ -314,3 +325,11 @@ def test_a_connection_that_cannot_leave_now_is_answered_by_the_old_worker(tmp_pa
         assert [sock.recv(100) for sock in socks] == [b"hello 1\n"] * 3
         server.wait_for("gave 3 connections to")
         assert [one[1] for one in ask_all(socks)] == [b"1"] * 3
+
+
+def test_a_worker_that_has_no_connections_tells_of_no_linger(tmp_path):
+    with supervised(tmp_path, app=LOGS) as server:
+        server.roll(2)
+        server.wait_for("has stopped", 2)
+        with server.more:
+            assert not [line for line in server.log if "one by one" in line]

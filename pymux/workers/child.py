@@ -100,6 +100,7 @@ class Worker:
         self._watch: Any = None
         self._ready = False
         self._balance: Balance | None = None
+        self._giver: Giver | None = None
 
     def run(self) -> None:
         """Serve until the supervisor says to stop; tell why, if that cannot begin."""
@@ -198,12 +199,18 @@ class Worker:
         elif what == "give":
             (sock,) = frame.sockets()
             self._accept_no_more()
-            Giver(self._server, sock, patience=words[0], on_done=self._gave)
+            self._giver = Giver(
+                self._server, sock, patience=words[0], on_done=self._gave
+            )
         elif what == "stop":
             drain_timeout, linger, is_last = words
             if is_last and self._balance is not None:
                 self._balance.take_all()
             self._accept_no_more()
+            if not self._server.stats().connections and (
+                self._giver is None or self._giver.done  # what is given may come back
+            ):
+                linger = 0.0  # and no line of the log tells of it
             self._server.stop(drain_timeout, linger=linger)
 
     def _gave(self, giver: Giver) -> None:
