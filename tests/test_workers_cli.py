@@ -77,6 +77,7 @@ def test_a_handler_that_is_not_found_ends_the_command_in_one_line(pymux_command)
 def test_wrong_options_of_workers_are_wrong_usage(pymux_command, options, text):
     code, _, err = finish(pymux_command("serve", "127.0.0.1:0", *options))
     assert code == 2
+    assert err.startswith("usage: pymux serve ")
     assert text in err
 
 

@@ -398,6 +398,8 @@ def _parser() -> argparse.ArgumentParser:
     add_top(commands, parse_seconds)
     add_stats(commands)
     commands.add_parser("info", help="print what pymux is and runs on")
+    for one in commands.choices.values():
+        one.set_defaults(error=one.error)  # with the usage of this command
     return parser
 
 
@@ -408,7 +410,7 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     backend = os.environ.get("PYMUX_BACKEND")
     if args.command not in LOOKING and backend and backend not in reasons():
-        parser.error(
+        args.error(
             f"PYMUX_BACKEND: unknown backend {quoted(backend)} "
             f"(known: {', '.join(reasons())})"
         )
@@ -421,15 +423,15 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         try:
             args.limits = limits_from([*given, *args.limits])
         except ValueError as error:
-            parser.error(f"argument --limit: {error}")
+            args.error(f"argument --limit: {error}")
         if fault := fault_of_workers(args):
-            parser.error(fault)
+            args.error(fault)
     if args.command not in LOOKING and (fault := _fault_of_tls(args)):
-        parser.error(fault)
+        args.error(fault)
     if args.command in ("connect", "bench") and isinstance(args.address.value, tuple):
         host, port = args.address.value
         if not host or not port:
-            parser.error(f"{args.address.text!r}: a host and a port are needed")
+            args.error(f"{args.address.text!r}: a host and a port are needed")
     return args
 
 
