@@ -59,7 +59,14 @@ class Supervised:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths, **(env or {})},
+            # A module that is written anew within a second has the same time, and may
+            # have the same size: its old bytecode would be taken.
+            env={
+                **os.environ,
+                "PYTHONPATH": paths,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                **(env or {}),
+            },
         )
         self.pid = self.process.pid
         self.reader = threading.Thread(target=self._read)
