@@ -240,7 +240,7 @@ def test_all_of_a_dead_heir_s_batch_goes_on_here(logged):
         with asking:
             pass
         assert (giver.moved, giver.remain) == (0, 50)
-        assert "ended" in giver.error
+        assert giver.error is not None
         assert server.stats().closed == 0
     assert {record.event for record in logged} <= {"moved"}
 

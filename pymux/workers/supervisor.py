@@ -339,6 +339,7 @@ class Supervisor:
         if os.WIFSTOPPED(status):
             process.stopped = True
             tell("worker_died", "%s was stopped by a signal", process)
+            self._watchdog.wake()  # its handler may be stuck since before
             self.slots.cover()
             return False
         if os.WIFCONTINUED(status):
