@@ -53,7 +53,6 @@ def test_an_endpoint_has_its_options_in_this_order():
         "reuse_port",
         "mode",
         "source_address",
-        "proxy",
     ]
 
 

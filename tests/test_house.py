@@ -11,14 +11,14 @@ import pymux
 
 PACKAGE = Path(pymux.__file__).parent
 FLOORS = (  # lowest first; the rooms of one floor do not import each other
-    "values systemd",
+    "values",
     "engine",
-    "objects selector figures",
+    "objects selector",
     "handlers",
     "mux",
-    "service client groups metrics",
+    "service client",
     "server",
-    "aio workers",
+    "aio",
     "run",
     "cli __init__",
     "__main__",
@@ -26,7 +26,7 @@ FLOORS = (  # lowest first; the rooms of one floor do not import each other
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 CORE = {"engine", "selector"}  # they may import _core
 BACK = {("objects", "mux"), ("values", "objects")}  # for annotations alone
-PYTHONS = {"_exit", "_getframe", "_args_from_interpreter_flags"}
+PYTHONS = {"_exit", "_getframe"}
 
 
 def modules(root):

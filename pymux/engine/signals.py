@@ -135,21 +135,14 @@ class Ending:
     `restore` puts the previous handlers back; so does a fork, in the child.
 
     Args:
-        ask: called with the signal, with how many there were so far, and with True
-            if the signal interrupts the user's code.
+        ask: called with the number of signals so far, and with True if the signal
+            interrupts the user's code.
         top: the code of the outermost frame to check.
-        signals: those that end; a worker leaves them to its supervisor.
     """
 
-    def __init__(
-        self,
-        ask: Callable[[int, int, bool], None],
-        top: CodeType,
-        signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM),
-    ) -> None:
+    def __init__(self, ask: Callable[[int, bool], None], top: CodeType) -> None:
         self._ask = ask
         self._top = top
-        self._signals = signals
         self._count = 0
         self._taken: dict[int, Any] = {}
 
@@ -162,7 +155,7 @@ class Ending:
         if threading.current_thread() is not threading.main_thread():
             return
         ENDING.append(self)
-        for number in self._signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
             before = signal.getsignal(number)
             if before is not signal.SIG_IGN and before is not None:
                 self._taken[number] = before
@@ -182,7 +175,7 @@ class Ending:
         while frame is not None and not users and frame.f_code is not self._top:
             users = is_users(frame.f_code.co_filename)
             frame = frame.f_back
-        self._ask(number, self._count, users)
+        self._ask(self._count, users)
 
 
 def _after_fork() -> None:
