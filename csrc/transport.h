@@ -63,8 +63,7 @@ extern const pmx__transport pmx__unix;
 extern const pmx__transport pmx__read_end;
 extern const pmx__transport pmx__write_end;
 
-/* pipe.c */
-/* What is asked and told of the one and the other; see net.h for a socket. */
+/* pipe.c: questions that a pipe answers otherwise than a socket; see net.h. */
 int pmx__pending_error(const pmx__conn *c);
 int64_t pmx__not_acknowledged(const pmx__conn *c);
 void pmx__close_end(const pmx__conn *c);
