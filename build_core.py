@@ -13,7 +13,16 @@ from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
-HEADERS = ["pymux.h", "watch.h", "tls.h", "arrow.h", "load.h"]
+HEADERS = [
+    "stats.h",
+    "pymux.h",
+    "moving.h",
+    "watch.h",
+    "tls.h",
+    "proxy.h",
+    "arrow.h",
+    "load.h",
+]
 
 
 def declarations() -> str:

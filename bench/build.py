@@ -33,6 +33,20 @@ def epoll(tls: bool = False) -> Path:
 
 
 @functools.cache
+def figures() -> Path:
+    """What counting costs a turn, figures.c with the core."""
+    core = HERE.parent / "csrc"
+    sources = [HERE / "figures.c", *core.glob("*.c")]
+    flags = ["-std=c11", "-O3", "-I", str(core)]
+    program, fresh = OUTPUT / "figures", OUTPUT / f"figures.{os.getpid()}"
+    OUTPUT.mkdir(exist_ok=True)
+    command = [*compiler(), *flags, "-o", str(fresh), *map(str, sources), "-lpthread"]
+    subprocess.run(command, check=True)
+    fresh.replace(program)
+    return program
+
+
+@functools.cache
 def without_tls() -> str | None:
     """Why nothing can run over TLS here, or None."""
     if importlib.util.find_spec("trustme") is None:

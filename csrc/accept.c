@@ -20,7 +20,9 @@ static int begin(pmx_mux *mux, pmx__listener *l, pmx__rules *rules,
     pmx__set_options(l->sock, &rules->policy);
     l->rules = rules;
     *id = pmx__listener_id(mux, l);
-    mux->stats.listeners++;
+    if (!rules->listener)
+        rules->listener = *id;
+    mux->stats->listeners++;
     pmx__watch_listener(mux, l);
     return 0;
 }
@@ -36,6 +38,7 @@ static int listen_by(pmx_mux *mux, const pmx__target *target,
                                 &l->file)
                   : -ENOMEM;
     if (!error) {
+        l->backlog = backlog > 0 ? (uint32_t)backlog : 0;
         error = pmx__local(l->sock, &l->name);
         if (!error)
             error = begin(mux, l, rules, id);
@@ -121,8 +124,9 @@ void pmx__close_listener(pmx_mux *mux, pmx__listener *l, int forked)
     else
         pmx__close_sock(l->sock);
     pmx__rules_drop(mux, l->rules);
+    mux->retiring -= !!l->last;
     pmx__listener_free(mux, l);
-    mux->stats.listeners--;
+    mux->stats->listeners--;
 }
 
 int pmx__do_unlisten(pmx_mux *mux, uint64_t id)
@@ -158,9 +162,9 @@ static void watch_all(pmx_mux *mux)
 static void pause_accepting(pmx_mux *mux, int error)
 {
     if (!mux->accept_again) {
-        mux->stats.accept_pauses++;
-        mux->stats.shortages++;
-        mux->stats.shortage = (uint64_t)-error;
+        mux->stats->accept_pauses++;
+        mux->stats->shortages++;
+        mux->stats->shortage = (uint64_t)-error;
         mux->notable = 1;
     }
     mux->accept_again = mux->now + PMX__RETRY_NS;
@@ -181,10 +185,16 @@ static int shakes_most(const pmx__rules *rules)
     return most && rules->shaking >= most;
 }
 
-static int is_full(const pmx__rules *rules)
+/* A gift may come back. */
+static int is_taken_up(const pmx_mux *mux, const pmx__rules *rules)
 {
     uint32_t most = rules->policy.max_connections;
-    return (most && pmx__places_taken(rules) >= most) || shakes_most(rules);
+    return most && pmx__places_taken(rules) + pmx__gifts(mux) >= most;
+}
+
+static int is_full(const pmx_mux *mux, const pmx__rules *rules)
+{
+    return is_taken_up(mux, rules) || shakes_most(rules);
 }
 
 /* Connections are gone, and their descriptors with them. */
@@ -194,7 +204,7 @@ static void make_room(pmx_mux *mux)
          i = next) {
         pmx__listener *l = &mux->listeners[i];
         next = l->next;
-        if (!is_full(l->rules)) {
+        if (!is_full(mux, l->rules)) {
             pmx__listener_state(mux, l, l->can_accept, 0);
             pmx__watch_listener(mux, l);
         }
@@ -203,19 +213,27 @@ static void make_room(pmx_mux *mux)
     resume_accepting(mux);
 }
 
+/* Make a connection of a peer that was accepted. */
 static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
                   const pmx__target *peer)
 {
     uint32_t slot;
     if (mux->draining && l->rules->transport->shakes) {
         pmx__drop_sock(sock);   /* no handshake is waited for */
-        mux->stats.refused++;
+        mux->stats->refused++;
         return;
     }
-    int counts = pmx__peer_comes(mux, l->rules, peer);
+    uint32_t proxy = l->rules->policy.proxy;
+    if (proxy && !pmx__trusts(mux, proxy, peer, pmx__family(&l->name) == 1)) {
+        pmx__header_refused(mux, peer, &l->name, EACCES);
+        mux->stats->refused++;
+        pmx__reset_sock(sock);
+        return;
+    }
+    int counts = proxy ? 0 : pmx__peer_comes(mux, l->rules, peer);
     if (counts == -EACCES) {
-        mux->stats.refused_per_peer++;
-        mux->stats.refuser = pmx__listener_id(mux, l);
+        mux->stats->refused_per_peer++;
+        mux->stats->refuser = pmx__listener_id(mux, l);
         mux->refused_peer = *peer;
         mux->notable = 1;
         pmx__drop_sock(sock);
@@ -229,7 +247,9 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
     pmx__conn *c = pmx__slot(mux, slot);
     int shakes = l->rules->transport->shakes;
     c->sock = sock;
-    if (shakes)
+    if (proxy)
+        error = pmx__header_begin(c, peer);
+    else if (shakes)
         error = pmx__tls_begin(mux, slot, peer, INT64_MAX);
     else
         pmx__keep_peer(c, peer);
@@ -254,21 +274,31 @@ static void admit(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
         mux->fresh = slot;
     }
     l->rules->connections++;
-    mux->stats.accepted++;
-    if (!shakes) {
+    mux->stats->accepted++;
+    if (!shakes && !proxy) {
         pmx__opened(mux, slot);
         return;
     }
     c->flags |= PMX__CONNECTING;
-    l->rules->shaking++;
-    pmx__tls_wait(mux, slot);
+    l->rules->shaking += (uint32_t)shakes;
+    if (proxy)
+        pmx__set_due(mux, slot, PMX__CONNECT_DUE);
+    else
+        pmx__tls_wait(mux, slot);
     return;
 refuse:
     if (counts > 0)
         pmx__peer_leaves(mux, l->rules, peer);
     pmx__drop_sock(sock);
-    mux->stats.refused++;
+    mux->stats->refused++;
     pause_accepting(mux, error);
+}
+
+/* True if limits hold, so that peers may have to wait in the backlog: a listener
+ * that closes would reset them. */
+static int may_wait(const pmx_mux *mux, const pmx__listener *l)
+{
+    return !mux->draining && !l->last;
 }
 
 /* True if there is room to report another connection as opened. */
@@ -288,21 +318,19 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         pmx__target peer;
         peer.size = 0;          /* the system may not tell a name */
         peer.to.any.sa_family = AF_UNSPEC;
-        const pmx_policy *is = &l->rules->policy;
-        if (is->max_connections && !mux->draining &&
-            pmx__places_taken(l->rules) >= is->max_connections) {
+        if (may_wait(mux, l) && is_taken_up(mux, l->rules)) {
             pmx__listener_state(mux, l, 1, 1);
-            mux->stats.accept_pauses++;
-            mux->stats.full = pmx__listener_id(mux, l);
+            mux->stats->accept_pauses++;
+            mux->stats->full = pmx__listener_id(mux, l);
             mux->notable = 1;
             pmx__watch_listener(mux, l);
             break;
         }
-        if (shakes_most(l->rules) && !mux->draining) {
+        if (shakes_most(l->rules) && may_wait(mux, l)) {
             pmx__listener_state(mux, l, 1, 1);
-            mux->stats.accept_pauses++;
-            mux->stats.handshake_pauses++;
-            mux->stats.busy = pmx__listener_id(mux, l);
+            mux->stats->accept_pauses++;
+            mux->stats->handshake_pauses++;
+            mux->stats->busy = pmx__listener_id(mux, l);
             mux->notable = 1;
             pmx__watch_listener(mux, l);
             break;
@@ -311,7 +339,8 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         int error = pmx__accept(l->sock, &sock, &peer);
         switch (-error) {
         case 0:
-            admit(mux, l, sock, &peer);
+            if (!mux->seats || !pmx__gives(mux, l, sock, &peer))
+                admit(mux, l, sock, &peer);
             break;
         case EAGAIN:
             pmx__listener_state(mux, l, 0, 0);
@@ -323,8 +352,21 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
             pause_accepting(mux, error);
             break;
         }
+        if (l->last > 1 && !error && !mux->draining && --l->last == 1)
+            pmx__listener_state(mux, l, 0, 0);  /* all that waited are in */
     }
     return tried;
+}
+
+/* Those that nobody waits at any more are done. While the mux drains they stay:
+ * a peer that finds them closed knows that nothing later is read. */
+static void close_retired(pmx_mux *mux)
+{
+    for (uint32_t i = 0; mux->retiring && i < mux->listener_count; i++) {
+        pmx__listener *l = &mux->listeners[i];
+        if (l->rules && l->last && !l->can_accept)
+            pmx__close_listener(mux, l, 0);
+    }
 }
 
 void pmx__accept_all(pmx_mux *mux)
@@ -349,6 +391,88 @@ void pmx__accept_all(pmx_mux *mux)
     if (mux->accepting.head != PMX__NONE &&
         mux->opened_count == mux->max_rows)
         mux->crowded = 1;
+    if (mux->retiring && !mux->draining)
+        close_retired(mux);
+}
+
+/* Between two turns. What the caller has of the last one is not added to, as if it
+ * were full: such a connection is reported by the next harvest. */
+static void admit_late(pmx_mux *mux, pmx__listener *l, pmx_sock sock,
+                       const pmx__target *peer)
+{
+    uint32_t opened = mux->opened_count, waiting = mux->waiting_count;
+    mux->now = pmx__now();
+    mux->opened_count = mux->waiting_count = mux->max_rows;
+    admit(mux, l, sock, peer);
+    mux->opened_count = opened;
+    mux->waiting_count = waiting;
+    if (mux->seats)
+        pmx__tell_others(mux);
+}
+
+int pmx__do_gave(pmx_mux *mux, uint32_t was_sent)
+{
+    const pmx__gift *gift = pmx__in_hand(mux);
+    if (!gift)
+        return 0;
+    pmx__listener *l = pmx__find_listener(mux, gift->listener);
+    if (!was_sent)
+        pmx__came(mux, gift->seat);
+    if (!was_sent && l) {
+        admit_late(mux, l, gift->sock, &gift->peer);
+        return 0;
+    }
+    pmx__drop_sock(gift->sock);
+    mux->stats->given_away += was_sent != 0;
+    mux->room = 1;
+    return 0;
+}
+
+int pmx__do_given(pmx_mux *mux, pmx_gift *gift)
+{
+    (void)pmx__do_gave(mux, 1);
+    const pmx__gift *next = pmx__next_gift(mux);
+    if (!next)
+        return 0;
+    *gift = (pmx_gift){.sock = (int64_t)next->sock, .listener = next->listener,
+                       .seat = next->seat};
+    mux->asked[0] = next->peer;
+    pmx__describe(&mux->asked[0], &gift->peer);
+    return 1;
+}
+
+int pmx__do_admit(pmx_mux *mux, int64_t number, uint64_t listener,
+                  const pmx_address *peer, uint32_t seat)
+{
+    pmx_sock sock = (pmx_sock)number;
+    pmx__listener *l = pmx__find_listener(mux, listener);
+    pmx__target name = {.size = 0};
+    name.to.any.sa_family = AF_UNSPEC;
+    if (l && may_wait(mux, l) && is_full(mux, l->rules))
+        return -EAGAIN;
+    pmx__came(mux, seat);
+    if (number < 0 || (int64_t)sock != number)
+        return -EBADF;
+    if (!l)
+        return -ENOENT;
+    if (peer->family && pmx__target_of(peer, &name))
+        return -EINVAL;
+    admit_late(mux, l, sock, &name);
+    return 0;
+}
+
+/* No peer is to come any more. A listener of the mux's own accepts those that
+ * wait, whom its close would reset. A given one closes at once: other processes
+ * accept from it too, so that the peers in its backlog are theirs. */
+static void last_call(pmx_mux *mux)
+{
+    for (uint32_t i = 0; i < mux->listener_count; i++) {
+        pmx__listener *l = &mux->listeners[i];
+        if (l->rules && l->is_given)
+            pmx__close_listener(mux, l, 0);
+        else if (l->rules)
+            pmx__listener_state(mux, l, 1, 0);
+    }
 }
 
 void pmx__do_drain(pmx_mux *mux)
@@ -356,7 +480,19 @@ void pmx__do_drain(pmx_mux *mux)
     if (mux->draining)
         return;
     mux->draining = 1;
-    for (uint32_t i = 0; i < mux->listener_count; i++)
-        if (mux->listeners[i].rules)
-            pmx__listener_state(mux, &mux->listeners[i], 1, 0);
+    last_call(mux);
+}
+
+/* Where more and more peers come, those that waited at the call are in when as
+ * many have been accepted as may wait: the system accepts in order. */
+void pmx__do_retire(pmx_mux *mux)
+{
+    last_call(mux);
+    for (uint32_t i = 0; i < mux->listener_count; i++) {
+        pmx__listener *l = &mux->listeners[i];
+        if (!l->rules || l->last)
+            continue;
+        l->last = l->backlog + 2;       /* Linux lets one more wait */
+        mux->retiring++;
+    }
 }

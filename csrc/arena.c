@@ -152,7 +152,7 @@ int pmx__arena_reserve(pmx_mux *mux, pmx_arena **place, size_t size,
         arena = pmx_arena_new(size > 256 ? size : 256, 1);
         if (!arena)
             return -ENOMEM;
-        mux->stats.buffers += arena->total;
+        mux->stats->buffers += arena->total;
         *place = arena;
         return 0;
     }
@@ -179,7 +179,7 @@ int pmx__arena_reserve(pmx_mux *mux, pmx_arena **place, size_t size,
         return -ENOMEM;
     arena->total = head + wanted;
     lay_out(arena);
-    mux->stats.buffers += arena->total - before;
+    mux->stats->buffers += arena->total - before;
     *place = arena;
     return 0;
 }
@@ -188,7 +188,7 @@ void pmx__carry_drop(pmx_mux *mux, pmx__conn *c)
 {
     if (!c->carry)
         return;
-    mux->stats.buffers -= c->carry->total;
+    mux->stats->buffers -= c->carry->total;
     free(c->carry);
     c->carry = NULL;
 }

@@ -95,8 +95,8 @@ int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
     pmx__peer(c, &mux->asked[0]);
     if (c->flags & PMX__DONE && c->at.names)
         mux->asked[1] = c->at.names->targets[1];
-    else if (sock != PMX__NO_SOCK && !pmx__is_pipe(c))
-        (void)pmx__local(sock, &mux->asked[1]);
+    else
+        pmx__own_name(c, sock, &mux->asked[1]);
     pmx__describe(&mux->asked[0], &names[0]);
     pmx__describe(&mux->asked[1], &names[1]);
     return 0;
@@ -104,9 +104,45 @@ int pmx__do_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
 
 int pmx__do_refused_peer(pmx_mux *mux, pmx_address *name)
 {
-    if (!mux->stats.refuser)
+    if (!mux->stats->refuser)
         return -ENOENT;
     pmx__describe(&mux->refused_peer, name);
+    return 0;
+}
+
+int64_t pmx__do_accepted(const pmx_mux *mux, uint64_t *ids, uint32_t room)
+{
+    uint32_t count = 0;
+    for (uint32_t slot = 0; slot < mux->slots; slot++) {
+        const pmx__conn *c = pmx__slot(mux, slot);
+        if (!(c->generation & 1) || c->flags & (PMX__OUTGOING | PMX__DONE))
+            continue;
+        if (count < room)
+            ids[count] = pmx__id(slot, c);
+        count++;
+    }
+    return count;
+}
+
+int pmx__do_refused_header(pmx_mux *mux, pmx_address *names)
+{
+    if (!mux->stats->proxy_refused)
+        return -ENOENT;
+    pmx__describe(&mux->refused_header[0], &names[0]);
+    pmx__describe(&mux->refused_header[1], &names[1]);
+    return 0;
+}
+
+int pmx__do_proxy_of(pmx_mux *mux, uint64_t id, pmx_proxied *told)
+{
+    const pmx__conn *c = pmx__find(mux, id);
+    pmx__proxy *proxy = c && !pmx__awaits(c) ? pmx__proxy_at(c) : NULL;
+    if (!proxy)
+        return -ENOENT;
+    pmx__balancer(proxy, &mux->asked[0]);
+    pmx__describe(&mux->asked[0], &told->transport);
+    told->header = pmx__header_of(proxy);
+    told->size = proxy->size;
     return 0;
 }
 

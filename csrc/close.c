@@ -6,8 +6,8 @@
  * CLOSING, that its queue is flushed and the end of the stream sent; DROPPING,
  * that what the peer still sends is read and dropped until the peer ends too. A
  * close with unread input would make the kernel reset the connection and throw
- * away what it has not delivered. While the mux drains, it is enough that the
- * peer has acknowledged everything. pmx__settle() takes each step as soon as it
+ * away what it has not delivered. While the mux drains, or once it has ended the
+ * input (LIMITED), it is enough that the peer has acknowledged everything. pmx__settle() takes each step as soon as it
  * can be taken, and time without progress bounds all of them.
  *
  * No event reports what a peer acknowledges, so closing connections are looked
@@ -48,7 +48,7 @@ static void close_in_time(pmx_mux *mux, uint32_t slot)
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED | PMX__ENDED;
     if (!pmx__is_pipe(c))
         c->flags |= PMX__DROPPING;
-    pmx__not_over_water(c);
+    pmx__not_over_water(mux, c);
     if (is->close_ns < 0 ||
         pmx__after(mux->now, is->close_ns) >= pmx__deadline_of(c))
         return;
@@ -72,8 +72,8 @@ void pmx__begin_close(pmx_mux *mux, uint32_t slot, int error)
         return;
     }
     c->flags |= PMX__CLOSING | PMX__SEND_ENDED;
-    c->flags &= ~(uint32_t)(PMX__FRAMES | PMX__ENDING | PMX__OVER_WATER |
-                            PMX__SAY_DRAINED);
+    pmx__under_water(mux, c);
+    c->flags &= ~(uint32_t)(PMX__FRAMES | PMX__ENDING | PMX__SAY_DRAINED);
     c->say_blocked = 0;
     if (!(c->flags & PMX__ENDED)) {     /* no stop ends it, but this close */
         c->flags |= PMX__ENDED | (pmx__is_pipe(c) ? 0u : PMX__DROPPING);
@@ -169,7 +169,7 @@ void pmx__send_failed(pmx_mux *mux, uint32_t slot, int error)
     if (!c->error)
         c->error = error;
     c->flags |= PMX__SEND_FAILED | PMX__LOST;
-    pmx__not_over_water(c);
+    pmx__not_over_water(mux, c);
     pmx__queue_drop(mux, c);
     if (c->flags & PMX__CLOSING || pmx__nobody_reads(c)) {
         pmx__finish(mux, slot, error, 0);
@@ -205,7 +205,7 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     const pmx__transport *transport = c->rules->transport;
     size_t queued = c->queue ? c->queue->size : 0;
     if (c->flags & PMX__OVER_WATER && queued <= c->rules->policy.low_water) {
-        c->flags &= ~(uint32_t)PMX__OVER_WATER;
+        pmx__under_water(mux, c);
         pmx__say(mux, slot, PMX__SAY_DRAINED);
         pmx__watch(mux, slot);
         if (pmx__has_work(c))
@@ -239,12 +239,19 @@ void pmx__settle(pmx_mux *mux, uint32_t slot)
     }
     if (!(c->flags & PMX__CLOSING))
         return;
-    if (mux->draining > 1 && !(c->flags & PMX__SEND_FAILED))
+    if ((mux->draining > 1 || c->flags & PMX__LIMITED) &&
+        !(c->flags & PMX__SEND_FAILED))
         finish_acknowledged(mux, slot, 0);
     else if (c->flags & PMX__DROPPING && !(c->flags & PMX__SEND_FAILED))
         linger(mux, slot);
     else                        /* the peer has ended, or is lost */
         pmx__finish(mux, slot, c->error, 0);
+}
+
+static void close_too_late(pmx_mux *mux, uint32_t slot)
+{
+    mux->stats->timeouts_close++;
+    pmx__finish(mux, slot, ETIMEDOUT, 1);
 }
 
 /* Bytes that the peer has acknowledged since the last look are progress. When
@@ -272,7 +279,7 @@ static void look(pmx_mux *mux, uint32_t slot)
     if (c->flags & PMX__DONE)
         return;
     if (mux->now >= pmx__deadline_of(c))
-        pmx__finish(mux, slot, ETIMEDOUT, 1);
+        close_too_late(mux, slot);
     else
         look_again(mux, slot);
 }
@@ -302,7 +309,9 @@ void pmx__is_due(pmx_mux *mux, uint32_t slot)
         }
     } else if (c->flags & PMX__CLOSING && !(c->flags & PMX__CONNECTING)) {
         look(mux, slot);
-    } else {
+    } else if (c->flags & PMX__CONNECTING) {
         pmx__finish(mux, slot, ETIMEDOUT, 1);
+    } else {
+        close_too_late(mux, slot);
     }
 }

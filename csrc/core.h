@@ -23,6 +23,7 @@
  *   limit      end the input behind what has arrived, for a stop
  *   foreign    of a descriptor that is only watched, for the caller
  *   lease      who needs an arena: its owner, and Arrow arrays of it
+ *   header     what a balancer says before a connection's first byte (proxy.c)
  *   door       lets one thread at a time into a mux (entry.c)
  */
 #ifndef PMX_CORE_H
@@ -31,6 +32,7 @@
 #include "arrow.h"
 #include "bounds.h"
 #include "flags.h"
+#include "header.h"
 #include "poller.h"
 #include "tls.h"
 
@@ -112,6 +114,7 @@ typedef struct pmx__rules {
     struct pmx__rules *first;   /* what connections that have switched began
                                    with, and still count for; or NULL */
     struct pmx__rules *next;    /* in the same place of the table */
+    uint64_t listener;          /* the first one that has them, or 0 */
     uint32_t hash;
     uint32_t reused;            /* it is in the table */
     uint32_t refs;
@@ -132,6 +135,7 @@ typedef struct {
 typedef struct {
     pmx_address names[2];
     pmx__target targets[2];
+    pmx__proxy *proxy;          /* or NULL */
     uint64_t tls_error;         /* and why its TLS has failed */
     int64_t tls_verify;
 } pmx__names;
@@ -148,6 +152,8 @@ typedef struct {
     int64_t next_at;            /* when the next address is tried */
     uint32_t count, next;       /* addresses; the first that was not tried */
     pmx__target source;         /* size 0: the system chooses */
+    uint32_t header_size;       /* of what is sent first, */
+    uint8_t *header;            /* behind the attempts */
     pmx__attempt attempts[];
 } pmx__route;
 
@@ -167,6 +173,7 @@ typedef struct pmx__tls {
     uint8_t tickets;            /* to be sent before the first answer */
     uint8_t said_bye;
     uint8_t has_more;           /* portable: it may have plaintext */
+    pmx__proxy *proxy;          /* or NULL */
 } pmx__tls;
 
 /* A slot: 96 bytes a connection on 64-bit Unix. */
@@ -186,6 +193,7 @@ typedef struct pmx__conn {
         pmx__name6 *peer6;      /* open, IPv6 with a scope */
         pmx__target *peer;      /* open, Unix: no longer than the name is */
         pmx__tls *tls;          /* shaking or open, over TLS */
+        pmx__proxy *proxy;      /* awaiting its header, or open with one */
         pmx__names *names;      /* DONE */
     } at;
     int64_t since;              /* last activity */
@@ -232,6 +240,9 @@ typedef struct {
     uint8_t is_given;           /* others may have the socket: no shutdown */
     uint8_t can_accept;         /* in that list, unless */
     uint8_t full;               /* at max_connections, in that list */
+    uint32_t backlog;           /* how many peers may wait, as far as is known */
+    uint32_t last;              /* it retires: it accepts so many more but one,
+                                   then closes; or 0 */
 } pmx__listener;
 
 /* One frame of this turn's output: a head, the caller's bytes, and a tail,
@@ -258,6 +269,14 @@ typedef struct {
     uint32_t is6;
     uint32_t count;
 } pmx__peer_count;
+
+/* A connection that is to be given to another worker: see balance.c. */
+typedef struct {
+    pmx_sock sock;
+    uint64_t listener;
+    uint32_t seat;
+    pmx__target peer;
+} pmx__gift;
 
 struct pmx_mux {
     int32_t door;               /* see entry.c */
@@ -290,7 +309,12 @@ struct pmx_mux {
     int notable;                /* accepting has paused or refused, and the
                                    caller has not been told */
     pmx__target refused_peer;   /* the last one that had max_per_peer */
+    pmx__target refused_header[2];      /* of stats.proxy_refused: the last peer,
+                                           and its listener */
+    struct pmx__trust **trusts; /* those of pmx_trust(), by number - 1 */
+    uint32_t trust_count;
     int room;                   /* a descriptor or a place has come free */
+    uint32_t retiring;          /* listeners that have `last` */
     int draining;               /* 1: the backlog is accepted; 2: the input of
                                    accepted connections is limited, slots
                                    below `limited` have been; 3: all have */
@@ -365,7 +389,12 @@ struct pmx_mux {
     int64_t now;
     int64_t spin_ns, spin_now;
     pmx__target asked[2];       /* has the paths that pmx_addresses() shows */
-    pmx_stats stats;
+    pmx_stats *stats;           /* `own`, or memory of the caller's */
+    pmx_stats own;
+    void *shared;               /* a file's pages, which have them, or NULL */
+    size_t shared_size;
+    struct pmx__seats *seats;   /* NULL: nothing is given away */
+    int64_t sent_ns;            /* how long this turn has sent what was logged */
     pmx__event *events;         /* room for event_room */
 };
 
@@ -401,49 +430,19 @@ const pmx_arena *pmx__leased(const pmx_lease *lease);
 void pmx__lease_more(pmx_lease *lease);
 void pmx__lease_end(pmx_lease *lease);
 
-/* names.c: what a connection's ends are called */
-void pmx__peer(const pmx__conn *c, pmx__target *peer);
-/* Remember the peer's name; without memory the connection has none. */
-void pmx__keep_peer(pmx__conn *c, const pmx__target *peer);
-void pmx__keep_names(pmx__conn *c);
-
-/* A connection may have a pipe's end in place of a socket: see pipe.c. */
-static inline int pmx__is_pipe(const pmx__conn *c)
-{
-    uint8_t family = c->task & PMX__FAMILY;
-    return family == PMX__READ_END || family == PMX__WRITE_END;
-}
-
-static inline int pmx__only_sends(const pmx__conn *c)
-{
-    return (c->task & PMX__FAMILY) == PMX__WRITE_END;
-}
-
-/* True if the connection dials: at.route has its sockets. */
-static inline int pmx__connects(const pmx__conn *c)
-{
-    return (c->flags & (PMX__CONNECTING | PMX__DONE)) == PMX__CONNECTING &&
-           (c->task & PMX__FAMILY) != PMX__OVER_TLS;
-}
-
-/* True if its TCP is connected, and its TLS is not. */
-static inline int pmx__shakes(const pmx__conn *c)
-{
-    return (c->flags & (PMX__CONNECTING | PMX__DONE)) == PMX__CONNECTING &&
-           (c->task & PMX__FAMILY) == PMX__OVER_TLS;
-}
-
-/* route.c: the sockets of a connection that is being made */
-pmx_sock pmx__sock_of(const pmx__conn *c);
-void pmx__end_attempt(pmx_mux *mux, pmx__attempt *attempt, int failed);
-/* Give the connection the socket of one attempt, or NO_SOCK; end the others. */
-void pmx__take_socket(pmx_mux *mux, pmx__conn *c, pmx_sock sock, int forked);
-
 /* memory.c: the mux's tables, and what goes back to the system */
 int pmx__allocate_tables(pmx_mux *mux);
 void pmx__free_tables(pmx_mux *mux);
 void pmx__keep_freed_memory(pmx_mux *mux);
 void pmx__give_memory_back(pmx_mux *mux);
+
+/* figures.c: what is counted of turns, and where */
+int pmx__do_count_in(pmx_mux *mux, int64_t file, uint64_t offset);
+void pmx__count_in_own(pmx_mux *mux);
+/* A turn has begun, at mux->now, and has sent what was logged, if it was. */
+void pmx__turn_begins(pmx_mux *mux, int has_sent);
+/* It ends; its last wait ended at mux->now. */
+void pmx__turn_ends(pmx_mux *mux);
 
 /* due.c: deadlines */
 /* Look again soon at the connection that pmx__overdue() named. */
@@ -460,8 +459,9 @@ void pmx__frame_due(pmx_mux *mux, uint32_t slot);
 void pmx__look_at(pmx_mux *mux, uint32_t slot, int64_t at);
 /* A connection whose time is over, or that is to be looked at; or NONE. */
 uint32_t pmx__overdue(pmx_mux *mux);
-void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due,
-                    int64_t since);
+void pmx__due_since(pmx_mux *mux, uint32_t slot, enum pmx__due due, int64_t since);
 void pmx__undue(pmx_mux *mux, uint32_t slot);
+
+#include "conn.h"
 
 #endif

@@ -10,6 +10,7 @@
 #include "turn.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static int watch_attempt(pmx_mux *mux, uint32_t slot, pmx_sock sock)
 {
@@ -92,12 +93,18 @@ static void dial(pmx_mux *mux, uint32_t slot, int error)
         pmx__finish(mux, slot, error ? error : ECONNREFUSED, 0);
 }
 
-static pmx__route *new_route(uint32_t count)
+/* With the header of the first of the endpoints; they may be NULL. */
+static pmx__route *new_route(const pmx_endpoint *endpoints, uint32_t count)
 {
-    pmx__route *route =
-        sys_calloc(1, sizeof *route + count * sizeof *route->attempts);
+    uint32_t header = endpoints ? endpoints->header_size : 0;
+    size_t size = sizeof(pmx__route) + count * sizeof(pmx__attempt);
+    pmx__route *route = sys_calloc(1, size + header);
     if (!route)
         return NULL;
+    route->header = (uint8_t *)route + size;
+    route->header_size = header;
+    if (header)
+        memcpy(route->header, endpoints->header, header);
     route->count = count;
     route->until = route->next_at = INT64_MAX;
     for (uint32_t i = 0; i < count; i++)
@@ -130,9 +137,10 @@ static int begin(pmx_mux *mux, pmx__route *route, const pmx_policy *policy,
 int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
                     uint32_t count, const pmx_policy *policy, uint64_t *id)
 {
-    if (!pmx__policy_valid(mux, policy) || !count || count > 1024)
+    if (!pmx__policy_valid(mux, policy) || !count || count > 1024 ||
+        endpoints->header_size > 65536)
         return -EINVAL;
-    pmx__route *route = new_route(count);
+    pmx__route *route = new_route(endpoints, count);
     if (!route)
         return -ENOMEM;
     uint32_t slot;
@@ -159,7 +167,7 @@ int pmx__do_connect(pmx_mux *mux, const pmx_endpoint *endpoints,
     /* the caller learns at once that the system has no descriptor */
     if (c->flags & PMX__DONE && is_shortage(-c->error)) {
         error = -c->error;
-        mux->stats.closed--;
+        mux->stats->closed--;
         c->flags |= PMX__DISOWNED;
     }
     return error;
@@ -201,7 +209,7 @@ int pmx__do_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
         return -EINVAL;
     if (number < 0 || (int64_t)sock != number)
         return -EBADF;
-    pmx__route *route = new_route(1);
+    pmx__route *route = new_route(NULL, 1);
     if (!route)
         return -ENOMEM;
     pmx__target *peer = &route->attempts[0].to;
@@ -288,10 +296,11 @@ static void pipe_opened(pmx_mux *mux, uint32_t slot, uint32_t told)
 
 /* TCP is connected, and TLS follows by the same deadline. */
 static void shake(pmx_mux *mux, uint32_t slot, pmx__route *route,
-                  const pmx__target *peer)
+                  const pmx__target *peer, int error)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    int error = pmx__tls_begin(mux, slot, peer, route->until);
+    if (!error)
+        error = pmx__tls_begin(mux, slot, peer, route->until);
     if (error) {
         pmx__keep_peer(c, peer);
         c->flags &= ~(uint32_t)PMX__CONNECTING;
@@ -321,14 +330,21 @@ void pmx__connected(pmx_mux *mux, uint32_t slot)
     pmx__take_socket(mux, c, route->attempts[found].sock, 0);
     if (!is_pipe)               /* sooner, it would bound connecting too */
         pmx__set_options(c->sock, &c->rules->policy);
+    error = 0;
+    if (route->header_size)
+        error = pmx__queue_raw(mux, c, route->header, route->header_size);
     if (c->rules->transport->shakes) {
-        shake(mux, slot, route, &route->attempts[found].to);
+        shake(mux, slot, route, &route->attempts[found].to, error);
         return;
     }
     pmx__keep_peer(c, &route->attempts[found].to);
     free(route);
     c->flags &= ~(uint32_t)PMX__CONNECTING;
-    mux->stats.connected++;
+    if (error) {
+        pmx__finish(mux, slot, -error, 1);
+        return;
+    }
+    mux->stats->connected++;
     if (is_pipe) {
         pipe_opened(mux, slot, told);
     } else {

@@ -26,7 +26,7 @@ enum { LEAST = 30000, MOST = 10000000, BESIDE_OTHERS = 200000 };
  * connection has another service. */
 static int is_alone(const pmx_mux *mux)
 {
-    return !mux->stats.queued && mux->sources == mux->serving->sources;
+    return !mux->stats->queued && mux->sources == mux->serving->sources;
 }
 
 /* Note how fast messages came during the last slice. */

@@ -19,6 +19,8 @@
 int64_t pmx__deadline_of(const pmx__conn *c)
 {
     int64_t span = -1;
+    if (c->due == PMX__CONNECT_DUE && pmx__awaits(c))
+        return pmx__after(c->since, INT64_C(1000000) * c->rules->policy.proxy_ms);
     if (c->due == PMX__CONNECT_DUE)
         return pmx__shakes(c) ? c->at.tls->until : c->at.route->until;
     if (c->due == PMX__IDLE_DUE)

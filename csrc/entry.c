@@ -83,6 +83,11 @@ int pmx_keep_wakeup(pmx_mux *mux, int64_t *wakeup)
     INSIDE(mux, int, (pmx__do_keep_wakeup(mux, wakeup), 0));
 }
 
+int pmx_count_in(pmx_mux *mux, int64_t file, uint64_t offset)
+{
+    INSIDE(mux, int, pmx__do_count_in(mux, file, offset));
+}
+
 /* --- services ------------------------------------------------------------ */
 
 int pmx_add_service(pmx_mux *mux)
@@ -103,6 +108,11 @@ int pmx_tls_adopt(pmx_mux *mux, const uint64_t *ids, const uint64_t *objects,
                   uint32_t count)
 {
     INSIDE(mux, int, pmx__do_tls_adopt(mux, ids, objects, count));
+}
+
+int pmx_trust(pmx_mux *mux, const pmx_network *networks, uint32_t count)
+{
+    INSIDE(mux, int, pmx__do_trust(mux, networks, count));
 }
 
 int pmx_listen(pmx_mux *mux, const pmx_endpoint *endpoint,
@@ -132,6 +142,11 @@ int pmx_unlisten(pmx_mux *mux, uint64_t listener)
     INSIDE(mux, int, pmx__do_unlisten(mux, listener));
 }
 
+int pmx_set_most(pmx_mux *mux, uint64_t listener, uint32_t most)
+{
+    INSIDE(mux, int, pmx__do_set_most(mux, listener, most));
+}
+
 int pmx_listener_address(pmx_mux *mux, uint64_t listener, pmx_address *name)
 {
     INSIDE(mux, int, pmx__do_listener_address(mux, listener, name));
@@ -149,6 +164,44 @@ int pmx_adopt(pmx_mux *mux, int64_t number, uint32_t pipe,
     INSIDE(mux, int, pmx__do_adopt(mux, number, pipe, policy, id));
 }
 
+int pmx_held(pmx_mux *mux, uint64_t id, pmx_moving *moving)
+{
+    INSIDE(mux, int, pmx__do_held(mux, id, moving));
+}
+
+int64_t pmx_detach(pmx_mux *mux, uint64_t id, void *input, void *output)
+{
+    INSIDE(mux, int64_t, pmx__do_detach(mux, id, input, output));
+}
+
+int pmx_attach(pmx_mux *mux, int64_t sock, uint64_t listener,
+               const pmx_policy *policy, const pmx_moving *moving,
+               uint64_t *id)
+{
+    INSIDE(mux, int, pmx__do_attach(mux, sock, listener, policy, moving, id));
+}
+
+int pmx_balance(pmx_mux *mux, int64_t file, uint32_t seats, uint32_t own)
+{
+    INSIDE(mux, int, pmx__do_balance(mux, file, seats, own));
+}
+
+int pmx_given(pmx_mux *mux, pmx_gift *gift)
+{
+    INSIDE(mux, int, pmx__do_given(mux, gift));
+}
+
+int pmx_gave(pmx_mux *mux, uint32_t was_sent)
+{
+    INSIDE(mux, int, pmx__do_gave(mux, was_sent));
+}
+
+int pmx_admit(pmx_mux *mux, int64_t sock, uint64_t listener,
+              const pmx_address *peer, uint32_t seat)
+{
+    INSIDE(mux, int, pmx__do_admit(mux, sock, listener, peer, seat));
+}
+
 int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
 {
     INSIDE(mux, int, pmx__do_addresses(mux, id, names));
@@ -157,6 +210,16 @@ int pmx_addresses(pmx_mux *mux, uint64_t id, pmx_address *names)
 int pmx_refused_peer(pmx_mux *mux, pmx_address *name)
 {
     INSIDE(mux, int, pmx__do_refused_peer(mux, name));
+}
+
+int pmx_refused_header(pmx_mux *mux, pmx_address *names)
+{
+    INSIDE(mux, int, pmx__do_refused_header(mux, names));
+}
+
+int pmx_proxy_of(pmx_mux *mux, uint64_t id, pmx_proxied *told)
+{
+    INSIDE(mux, int, pmx__do_proxy_of(mux, id, told));
 }
 
 int pmx_policy_of(pmx_mux *mux, uint64_t id, pmx_policy *policy)
@@ -270,6 +333,23 @@ int pmx_fileno(pmx_mux *mux)
 int pmx_drain(pmx_mux *mux)
 {
     INSIDE(mux, int, (pmx__do_drain(mux), 0));
+}
+
+int pmx_retire(pmx_mux *mux)
+{
+    INSIDE(mux, int, (pmx__do_retire(mux), 0));
+}
+
+int64_t pmx_accepted(pmx_mux *mux, uint64_t *ids, uint32_t room)
+{
+    INSIDE(mux, int64_t, pmx__do_accepted(mux, ids, room));
+}
+
+int64_t pmx_end_inputs(pmx_mux *mux, uint64_t *ids, uint32_t count,
+                       uint32_t when)
+{
+    INSIDE(mux, int64_t, pmx__do_end_inputs(mux, ids, count,
+                                            (enum pmx_end)when));
 }
 
 int pmx_reset_all(pmx_mux *mux, int error)

@@ -56,6 +56,12 @@ static int may_read(pmx_mux *mux, uint32_t slot)
     return 1;
 }
 
+static void too_late(pmx_mux *mux, uint32_t slot)
+{
+    mux->stats->timeouts_idle++;
+    pmx__finish(mux, slot, ETIMEDOUT, 1);
+}
+
 /* The connection's time is over, unless its peer waits for us. A task that has
  * a message of the connection may be working on it or wait for the next one.
  * Only the caller knows, so the connection becomes a row of mux->idle. */
@@ -63,12 +69,12 @@ static void expire_idle(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
     if (!c->rules->policy.idle_ns) {
-        pmx__finish(mux, slot, ETIMEDOUT, 1);
+        too_late(mux, slot);
     } else if (waits_for_us(mux, c)) {
         pmx__touch(mux, slot);
     } else if (!(c->task & (PMX__OWES | PMX__KEEPS))) {
         if (!may_read(mux, slot))
-            pmx__finish(mux, slot, ETIMEDOUT, 1);
+            too_late(mux, slot);
     } else {
         c->task |= PMX__SAY_IDLE;
         pmx__say(mux, slot, 0);
@@ -87,7 +93,7 @@ static void expire_frame(pmx_mux *mux, uint32_t slot)
     if (arrived && arrived != SIZE_MAX)
         pmx__put_off(mux);
     else
-        pmx__finish(mux, slot, ETIMEDOUT, 1);
+        too_late(mux, slot);
 }
 
 void pmx__expire(pmx_mux *mux)
@@ -121,7 +127,7 @@ void pmx__waits(pmx_mux *mux, uint32_t slot)
     c->task = (c->task & PMX__FAMILY) | PMX__TASK;
     if (asked && is_idle_due(c) && c->dirty == PMX__NONE &&
         !waits_for_us(mux, c) && !may_read(mux, slot))
-        pmx__finish(mux, slot, ETIMEDOUT, 1);
+        too_late(mux, slot);
 }
 
 /* The caller has handled a batch. That time does not count against the

@@ -24,7 +24,8 @@ enum pmx__lingers { PMX__LINGERS_NOT, PMX__LINGERS, PMX__MAY_GO };
 /* The state of a connection, in five groups. */
 enum pmx__flags {
     /* Life: connecting, open, closing, done. */
-    PMX__CONNECTING = 1 << 0,   /* or shaking hands: see pmx__shakes() */
+    PMX__CONNECTING = 1 << 0,   /* or shaking hands, or awaiting its header:
+                                   see pmx__shakes(), pmx__awaits() */
     PMX__CLOSING = 1 << 1,      /* flush, send the end, drop input */
     PMX__DONE = 1 << 2,         /* closed, and to be reported */
     PMX__OUTGOING = 1 << 3,     /* made by pmx_connect() */
@@ -83,6 +84,7 @@ enum pmx__task {
                                    1 (Unix), */
     PMX__SCOPED = 7,            /* or this: IPv6, at.peer6; */
     PMX__OVER_TLS = 5,          /* or this: at.tls, whatever its family; */
+    PMX__PROXIED = 0,           /* or this, if it was accepted: at.proxy; */
     PMX__READ_END = 2,          /* of a pipe, also before it is open */
     PMX__WRITE_END = 3,
     PMX__SAY_IDLE = 8,          /* to be reported: the idle time is over */

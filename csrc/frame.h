@@ -55,6 +55,10 @@ typedef struct pmx__framing {
                     uint8_t head[PMX__HEAD]);
     /* How many bytes go behind a message; they are f->delimiter. */
     uint8_t (*tail)(const pmx_framing *f);
+    /* The parameters mean nothing in another process: a connection that has
+     * switched to this framing cannot move there. All other state of a framing
+     * is in the bytes that are not cut yet, which move. */
+    int is_local;
 } pmx__framing;
 
 extern const pmx__framing pmx__raw, pmx__lines, pmx__prefix, pmx__fixed,

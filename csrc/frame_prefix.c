@@ -147,5 +147,5 @@ static int scanner_next(const pmx_framing *f, const uint8_t *bytes,
 }
 
 const pmx__framing pmx__scanner = {
-    .valid = scanner_valid, .next = scanner_next,
+    .valid = scanner_valid, .next = scanner_next, .is_local = 1,
 };

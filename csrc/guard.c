@@ -3,8 +3,8 @@
  * for a store or a copy, so one lock is enough. A fork takes this lock first,
  * so the child finds every table whole and the lock free.
  *
- * This file also has the memory of a wait and the core's one atomic operation.
- * (MSVC's C has no atomics of C11.)
+ * This file also has the memory of a wait and the core's one atomic operation
+ * and fence. (MSVC's C has no atomics of C11.)
  */
 #include "poller.h"
 
@@ -46,6 +46,11 @@ int pmx__swap(int32_t *place, int32_t *is, int32_t to)
     *is = was;
     return swapped;
 }
+
+void pmx_fence(void)
+{
+    MemoryBarrier();
+}
 #else
 #include <pthread.h>
 
@@ -76,5 +81,10 @@ int pmx__swap(int32_t *place, int32_t *is, int32_t to)
 {
     return __atomic_compare_exchange_n(place, is, to, 0, __ATOMIC_ACQ_REL,
                                        __ATOMIC_ACQUIRE);
+}
+
+void pmx_fence(void)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 #endif

@@ -40,7 +40,7 @@ static size_t receive(pmx_mux *mux, uint32_t slot, uint8_t *to, size_t size,
         mux->dropped += got.wire;
     }
     if (n > 0) {
-        mux->stats.bytes_in += (uint64_t)n;
+        mux->stats->bytes_in += (uint64_t)n;
         if (got.dry && !limited && !(c->flags & PMX__TO_THE_END) &&
             !pmx__held(c))
             c->flags &= ~(uint32_t)PMX__CAN_READ;

@@ -59,7 +59,7 @@ static int adopt(pmx_mux *mux, uint32_t slot, const pmx_frame *frame)
         c->carry->size = rest;
         pmx__frame_begins(mux, c);
     }
-    mux->stats.buffers -= carry->total;
+    mux->stats->buffers -= carry->total;
     carry->data += frame->head;
     carry->capacity -= frame->head;
     carry->size = 0;

@@ -148,7 +148,7 @@ void pmx__look_for_end(pmx_mux *mux, uint32_t slot)
     int64_t n = c->rules->transport->recv(mux, c, mux->scratch, mux->scratch_size,
                                     &got);
     if (n > 0)
-        mux->stats.bytes_in += (uint64_t)n;
+        mux->stats->bytes_in += (uint64_t)n;
     int over = !n || n == PMX__CUT;
     if (!over && n < 0 && n != -EAGAIN)
         lost_input(mux, slot, (int)-n);

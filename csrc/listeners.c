@@ -20,6 +20,14 @@ pmx__listener *pmx__find_listener(const pmx_mux *mux, uint64_t id)
     return l->rules && pmx__listener_id(mux, l) == id ? l : NULL;
 }
 
+uint64_t pmx__listener_with(const pmx_mux *mux, const pmx__rules *rules)
+{
+    for (uint32_t i = 0; i < mux->listener_count; i++)
+        if (mux->listeners[i].rules == rules)
+            return pmx__listener_id(mux, &mux->listeners[i]);
+    return 0;
+}
+
 static void push(pmx_mux *mux, pmx__list *list, pmx__listener *l)
 {
     uint32_t index = (uint32_t)(l - mux->listeners);
@@ -54,6 +62,8 @@ void pmx__listener_state(pmx_mux *mux, pmx__listener *l, int can_accept,
     else if (l->can_accept)
         take_out(mux, &mux->accepting, l);
     l->can_accept = (uint8_t)can_accept;
+    mux->stats->listeners_full += !!full;
+    mux->stats->listeners_full -= l->full;
     l->full = (uint8_t)full;
     if (full)
         push(mux, &mux->full_listeners, l);

@@ -103,7 +103,7 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
 {
     pmx__conn *c = pmx__find(mux, id);
     if (!c) {                   /* id 0: the row has no answer */
-        mux->stats.discarded += id ? size : 0;
+        mux->stats->discarded += id ? size : 0;
         return;
     }
     uint32_t slot = (uint32_t)id;
@@ -119,7 +119,7 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
     piece.next = PMX__NONE;
     size_t whole = piece.head_size + size + piece.tail_size;
     if (c->flags & (PMX__DONE | PMX__SEND_ENDED | PMX__SEND_FAILED)) {
-        mux->stats.discarded += whole;
+        mux->stats->discarded += whole;
         return;
     }
     if (!whole)
@@ -131,7 +131,7 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
         !is_answer(mux, c)) {
         int error = make_room(mux, slot, whole);
         if (error) {
-            mux->stats.discarded += whole;
+            mux->stats->discarded += whole;
             if (error == -ENOBUFS)
                 pmx__finish(mux, slot, ENOBUFS, 1);
             else
@@ -140,7 +140,7 @@ static void log_send(pmx_mux *mux, uint64_t id, const uint8_t *data,
         }
         queued = in_hand(mux, c);
     }
-    mux->stats.messages_out += framed ? framed : 1;
+    mux->stats->messages_out += framed ? framed : 1;
     if (queued + whole > c->rules->policy.high_water &&
         !(c->flags & PMX__OVER_WATER))
         pmx__over_water(mux, slot);

@@ -54,7 +54,7 @@ void pmx__keep_freed_memory(pmx_mux *mux)
  * told to give that back, seldom: for so many bytes, and after so long. */
 void pmx__give_memory_back(pmx_mux *mux)
 {
-    uint64_t buffers = mux->stats.buffers;
+    uint64_t buffers = mux->stats->buffers;
     if (buffers > mux->most_buffers)
         mux->most_buffers = buffers;
     if (mux->most_buffers < PMX__TRIM_LEAST)

@@ -37,6 +37,7 @@ static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
     mux->scratch_size = small ? PMX__SMALL_SCRATCH : PMX__PORTION;
     mux->first_slots = small ? PMX__FEW_SLOTS : PMX__SLAB;
     mux->forks = pmx__forks();
+    mux->stats = &mux->own;
     mux->turn = 1;
     pmx__services_begin(mux);
     mux->free = (pmx__list){PMX__NONE, PMX__NONE};
@@ -128,7 +129,7 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
     pmx__queue_drop(mux, c);
     pmx__linger_no_more(mux, slot);
     pmx__carry_drop(mux, c);
-    free(pmx__at_memory(c));
+    pmx__at_free(c);
     pmx__rules_drop(mux, c->rules);
 }
 
@@ -136,12 +137,16 @@ static void close_conn(pmx_mux *mux, uint32_t slot, int forked)
 void pmx__do_shut(pmx_mux *mux)
 {
     int forked = pmx_forked(mux);
+    if (forked)
+        pmx__count_in_own(mux);
     for (uint32_t slot = 0; slot < mux->slots; slot++)
         if (pmx__slot(mux, slot)->generation & 1)
             close_conn(mux, slot, forked);
     for (uint32_t i = 0; i < mux->listener_count; i++)
         if (mux->listeners[i].rules)
             pmx__close_listener(mux, &mux->listeners[i], forked);
+    pmx__balance_end(mux);
+    pmx__count_in_own(mux);
     mux->poller->close(mux->poll_state);
     if (mux->wakeup[0] != PMX__NO_SOCK)
         pmx__wakeup_close(mux->wakeup);
@@ -162,6 +167,7 @@ void pmx__do_shut(pmx_mux *mux)
     free(mux->failed);
     pmx__area_free(mux->tls);
     pmx__services_end(mux);
+    pmx__trusts_end(mux);
     pmx__free_tables(mux);
 }
 
@@ -192,7 +198,7 @@ int pmx_forked(const pmx_mux *mux)
 
 const pmx_stats *pmx_counts(const pmx_mux *mux)
 {
-    return &mux->stats;
+    return mux->stats;
 }
 
 int pmx_wakeup_fd(const pmx_mux *mux)
@@ -354,13 +360,10 @@ int pmx__do_submit(pmx_turn *t)
     return 0;
 }
 
-int pmx__do_harvest(pmx_turn *t)
+/* The rest of a turn, once what was logged is sent. */
+static int go_round(pmx_turn *t)
 {
     pmx_mux *mux = t->mux;
-    int error = pmx__do_submit(t);
-    if (error)
-        return error;
-    mux->stats.harvests++;
     mux->foreign_count = 0;
     forget_handshakes(mux);
     if (!mux->gathering) {
@@ -401,11 +404,13 @@ int pmx__do_harvest(pmx_turn *t)
         pmx__accept_all(mux);
         pmx__give_memory_back(mux);
         reason |= pmx__drain_all(mux);
+        if (pmx__has_gifts(mux))
+            reason |= PMX_GIVEN;
         if (mux->waiting_count)
             reason |= PMX_HANDSHAKES;
         if (mux->rows && mux->gathered_at == INT64_MAX)
             mux->gathered_at = pmx__after(mux->now, mux->serving->max_delay_ns);
-        if (t->until_sent && !mux->stats.queued)
+        if (t->until_sent && !mux->stats->queued)
             reason |= PMX_ROWS;
         if (mux->notable && !pmx__has_rows(mux))
             break;
@@ -419,4 +424,20 @@ int pmx__do_harvest(pmx_turn *t)
     if (mux->rows && !mux->gathering)
         pmx__note_gathering(mux);
     return mux->gathering ? put_off(t) : report(mux, t, reason);
+}
+
+int pmx__do_harvest(pmx_turn *t)
+{
+    pmx_mux *mux = t->mux;
+    int has_log = !!t->block_count;
+    int result = pmx__do_submit(t);
+    if (result)
+        return result;
+    mux->stats->harvests++;
+    pmx__turn_begins(mux, has_log);
+    result = go_round(t);
+    pmx__turn_ends(mux);
+    if (mux->seats)
+        pmx__tell_others(mux);
+    return result;
 }

@@ -18,5 +18,7 @@ void pmx__close_ending(pmx_mux *mux);
 void pmx__serve_ready(pmx_mux *mux);
 void pmx__serve_chores(pmx_mux *mux);
 int pmx__drain_all(pmx_mux *mux);
+int64_t pmx__do_end_inputs(pmx_mux *mux, uint64_t *ids, uint32_t count,
+                           enum pmx_end when);
 
 #endif

@@ -6,6 +6,24 @@
 
 enum { NAME_HEAD = offsetof(pmx__target, to) };
 
+void pmx__balancer(const pmx__proxy *proxy, pmx__target *name)
+{
+    memset(name, 0, sizeof *name);
+    name->size = proxy->name_size;
+    memcpy(&name->to, proxy->bytes, proxy->name_size);
+}
+
+pmx__proxy *pmx__proxy_at(const pmx__conn *c)
+{
+    int family = c->task & PMX__FAMILY;
+    if (c->flags & PMX__DONE)
+        return c->at.names ? c->at.names->proxy : NULL;
+    if (family == PMX__OVER_TLS)
+        return c->at.tls->proxy;
+    return family == PMX__PROXIED && !(c->flags & PMX__OUTGOING) ? c->at.proxy
+                                                                 : NULL;
+}
+
 /* The name of the peer of a connection that has been open. */
 void pmx__peer(const pmx__conn *c, pmx__target *peer)
 {
@@ -42,7 +60,21 @@ void pmx__peer(const pmx__conn *c, pmx__target *peer)
         *peer = c->at.tls->peer;
     } else if (family == 1 && c->at.peer) {
         memcpy(peer, c->at.peer, NAME_HEAD + (size_t)c->at.peer->size);
+    } else if (pmx__proxy_at(c)) {
+        pmx__proxy *proxy = c->at.proxy;
+        if (c->flags & PMX__CONNECTING ||
+            !pmx__proxy_names(pmx__header_of(proxy), 0, peer))
+            pmx__balancer(proxy, peer);
     }
+}
+
+void pmx__own_name(const pmx__conn *c, pmx_sock sock, pmx__target *name)
+{
+    pmx__proxy *proxy = pmx__awaits(c) ? NULL : pmx__proxy_at(c);
+    if (proxy && pmx__proxy_names(pmx__header_of(proxy), 1, name))
+        return;
+    if (sock == PMX__NO_SOCK || pmx__is_pipe(c) || pmx__local(sock, name))
+        memset(name, 0, sizeof *name);
 }
 
 /* IPv4 and IPv6 addresses fit into the slot. A scope does not; it is rare. */
@@ -84,9 +116,7 @@ void pmx__keep_names(pmx__conn *c)
     pmx__names *names = sys_calloc(1, sizeof *names);
     if (names) {
         pmx__peer(c, &names->targets[0]);
-        if (c->sock == PMX__NO_SOCK || pmx__is_pipe(c) ||
-            pmx__local(c->sock, &names->targets[1]))
-            names->targets[1] = (pmx__target){.size = 0};
+        pmx__own_name(c, c->sock, &names->targets[1]);
         if ((c->task & PMX__FAMILY) == PMX__OVER_TLS) {
             names->tls_error = c->at.tls->code;
             names->tls_verify = c->at.tls->verify;
@@ -94,6 +124,23 @@ void pmx__keep_names(pmx__conn *c)
         pmx__describe(&names->targets[0], &names->names[0]);
         pmx__describe(&names->targets[1], &names->names[1]);
     }
-    free(pmx__at_memory(c));
+    pmx__proxy *proxy = pmx__proxy_at(c);
+    void *memory = pmx__at_memory(c);
+    if (memory != proxy)
+        free(memory);
+    if (names)
+        names->proxy = proxy;
+    else
+        free(proxy);
     c->at.names = names;
+}
+
+void pmx__at_free(pmx__conn *c)
+{
+    pmx__proxy *proxy = pmx__proxy_at(c);
+    void *memory = pmx__at_memory(c);
+    if (memory != proxy)
+        free(memory);
+    free(proxy);
+    c->at.names = NULL;
 }

@@ -130,6 +130,9 @@ int pmx__net_start(void);
 int64_t pmx__now(void);
 /* The number of forks between the first process and this one. */
 uint32_t pmx__forks(void);
+/* Share the first `size` bytes of a file: 0 or -errno. -EINVAL: it has fewer. */
+int pmx__map(int64_t file, size_t size, void **place);
+void pmx__unmap(void *place, size_t size);
 uint32_t pmx__usable_cpus(void);
 /* Give memory that is free back to the system, where the allocator keeps it. */
 void pmx__trim_memory(void);

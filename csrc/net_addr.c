@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #ifndef _WIN32
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
@@ -57,6 +58,11 @@ int pmx__resolve(const pmx_endpoint *endpoint, pmx__target *target)
     target->size = (socklen_t)found->ai_addrlen;
     freeaddrinfo(found);
     return 0;
+}
+
+int pmx__read_ip(const char *text, int is6, uint8_t *ip)
+{
+    return inet_pton(is6 ? AF_INET6 : AF_INET, text, ip) == 1;
 }
 
 const char *pmx__file_of(const pmx__target *target)
@@ -293,4 +299,39 @@ void pmx__describe(const pmx__target *target, pmx_address *address)
         address->path_size = (uint32_t)path_size(target);
 #endif
     }
+}
+
+int pmx__target_of(const pmx_address *address, pmx__target *target)
+{
+    memset(target, 0, sizeof *target);
+    if (address->port > 65535)
+        return -EINVAL;
+    if (address->family == 4) {
+        target->size = sizeof target->to.v4;
+        target->to.v4.sin_family = AF_INET;
+        target->to.v4.sin_port = htons((uint16_t)address->port);
+        memcpy(&target->to.v4.sin_addr, address->ip, 4);
+        return 0;
+    }
+    if (address->family == 6) {
+        target->size = sizeof target->to.v6;
+        target->to.v6.sin6_family = AF_INET6;
+        target->to.v6.sin6_port = htons((uint16_t)address->port);
+        target->to.v6.sin6_scope_id = address->scope;
+        memcpy(&target->to.v6.sin6_addr, address->ip, 16);
+        return 0;
+    }
+    if (address->family != 1)
+        return -EINVAL;
+#ifdef _WIN32
+    return -EINVAL;
+#else
+    pmx_endpoint where = {.path = address->path,
+                          .path_size = address->path_size};
+    target->to.un.sun_family = AF_UNIX;
+    target->size = offsetof(struct sockaddr_un, sun_path);
+    if (address->path_size && pmx__resolve(&where, target))
+        target->size = offsetof(struct sockaddr_un, sun_path);
+    return 0;                   /* without a name that no target can have */
+#endif
 }

@@ -69,8 +69,12 @@ typedef struct {
 } pmx__target;
 
 int pmx__resolve(const pmx_endpoint *endpoint, pmx__target *target);
+/* Read an address of IPv4, or of IPv6, as inet_pton() takes it: 1, or 0. */
+int pmx__read_ip(const char *text, int is6, uint8_t *ip);
 /* The path in the description stays in target. */
 void pmx__describe(const pmx__target *target, pmx_address *address);
+/* The inverse: 0, or -EINVAL for what is no such description. */
+int pmx__target_of(const pmx_address *address, pmx__target *target);
 /* 4, 6, or 1 for a Unix socket. */
 uint8_t pmx__family(const pmx__target *target);
 /* True if the name says more than that it is a Unix socket. */

@@ -14,6 +14,8 @@
 #ifndef _WIN32
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
@@ -54,6 +56,17 @@ int64_t pmx__now(void)
     QueryPerformanceFrequency(&rate);
     return ahead() + count.QuadPart / rate.QuadPart * 1000000000 +
            count.QuadPart % rate.QuadPart * 1000000000 / rate.QuadPart;
+}
+
+int pmx__map(int64_t file, size_t size, void **place)
+{
+    (void)file, (void)size, (void)place;
+    return -ENOTSUP;
+}
+
+void pmx__unmap(void *place, size_t size)
+{
+    (void)place, (void)size;
 }
 
 uint32_t pmx__usable_cpus(void)
@@ -106,6 +119,24 @@ int64_t pmx__now(void)
     struct timespec t;
     sys_clock_gettime(CLOCK_MONOTONIC, &t);
     return ahead() + (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* A write behind the end of a mapped file would be a signal. */
+int pmx__map(int64_t file, size_t size, void **place)
+{
+    struct stat info;
+    if (sys_fstat_file((int)file, &info))
+        return -errno;
+    if (info.st_size < 0 || (uint64_t)info.st_size < size)
+        return -EINVAL;
+    *place = sys_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
+                      (int)file, 0);
+    return *place == MAP_FAILED ? -errno : 0;
+}
+
+void pmx__unmap(void *place, size_t size)
+{
+    (void)sys_munmap(place, size);
 }
 
 uint32_t pmx__usable_cpus(void)

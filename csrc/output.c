@@ -167,7 +167,7 @@ void pmx__send_pieces(pmx_mux *mux, pmx__dirty *entry)
     entry->head = PMX__NONE;
     c->dirty = PMX__NONE;
     if (c->flags & PMX__DONE) {
-        mux->stats.discarded += entry->size;
+        mux->stats->discarded += entry->size;
         return;
     }
     while (at != PMX__NONE) {
@@ -182,7 +182,7 @@ void pmx__send_pieces(pmx_mux *mux, pmx__dirty *entry)
             return;
         }
         size_t taken = n > 0 ? (size_t)n : 0;
-        mux->stats.bytes_out += taken;
+        mux->stats->bytes_out += taken;
         if (taken)
             pmx__touch(mux, slot);
         if (taken < g.size || c->queue) {

@@ -33,14 +33,14 @@ static pmx__chunk *append(pmx_mux *mux, pmx__conn *c, size_t room)
     else
         c->queue->head = chunk;
     c->queue->tail = chunk;
-    mux->stats.buffers += sizeof *chunk + room;
+    mux->stats->buffers += sizeof *chunk + room;
     return chunk;
 }
 
 static void count(pmx_mux *mux, pmx__conn *c, size_t size)
 {
     c->queue->size += size;
-    mux->stats.queued += size;
+    mux->stats->queued += size;
 }
 
 int pmx__queue_copy(pmx_mux *mux, pmx__conn *c, const void *bytes,
@@ -82,7 +82,7 @@ pmx__common *pmx__common_new(pmx_mux *mux, const void *bytes, size_t size)
     common->refs = 1;
     common->size = size;
     memcpy(common->bytes, bytes, size);
-    mux->stats.buffers += sizeof *common + size;
+    mux->stats->buffers += sizeof *common + size;
     return common;
 }
 
@@ -90,7 +90,7 @@ void pmx__common_drop(pmx_mux *mux, pmx__common *common)
 {
     if (!common || --common->refs)
         return;
-    mux->stats.buffers -= sizeof *common + common->size;
+    mux->stats->buffers -= sizeof *common + common->size;
     free(common);
 }
 
@@ -136,7 +136,7 @@ static void pop(pmx_mux *mux, pmx__queue *queue)
     queue->head = chunk->next;
     if (!queue->head)
         queue->tail = NULL;
-    mux->stats.buffers -= sizeof *chunk + chunk->room;
+    mux->stats->buffers -= sizeof *chunk + chunk->room;
     pmx__common_drop(mux, chunk->common);
     free(chunk);
 }
@@ -145,10 +145,30 @@ void pmx__queue_drop(pmx_mux *mux, pmx__conn *c)
 {
     if (!c->queue)
         return;
-    mux->stats.discarded += c->queue->size;
-    mux->stats.queued -= c->queue->size;
+    mux->stats->discarded += c->queue->size;
+    mux->stats->queued -= c->queue->size;
     while (c->queue->head)
         pop(mux, c->queue);
+    free(c->queue);
+    c->queue = NULL;
+}
+
+void pmx__queue_take(pmx_mux *mux, pmx__conn *c, uint8_t *to)
+{
+    if (!c->queue)
+        return;
+    mux->stats->queued -= c->queue->size;
+    while (c->queue->head) {
+        const pmx__chunk *chunk = c->queue->head;
+        const uint8_t *bytes =
+            chunk->common ? chunk->common->bytes : chunk->bytes;
+        size_t size = chunk->end - chunk->begin;
+        if (to) {
+            memcpy(to, bytes + chunk->begin, size);
+            to += size;
+        }
+        pop(mux, c->queue);
+    }
     free(c->queue);
     c->queue = NULL;
 }
@@ -162,8 +182,8 @@ static void consume(pmx_mux *mux, pmx__conn *c, size_t size, int raw)
     if (kept)
         queue->head = kept->next;
     queue->size -= size;
-    mux->stats.queued -= size;
-    mux->stats.bytes_out += raw ? 0 : size;
+    mux->stats->queued -= size;
+    mux->stats->bytes_out += raw ? 0 : size;
     while (size) {
         pmx__chunk *chunk = queue->head;
         /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): see above */

@@ -1,6 +1,6 @@
 /*
  * pymux: an I/O multiplexer. This is its public C API, with watch.h (what a
- * selector is made of), tls.h, arrow.h and load.h.
+ * selector is made of), moving.h, tls.h, arrow.h and load.h.
  *
  * One call, pmx_harvest(), sends what is queued, waits, receives and frames
  * everything that is ready on every connection, and reports it as columns.
@@ -15,6 +15,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include "stats.h"
 
 /* cdef begin */
 typedef struct pmx_mux pmx_mux;
@@ -94,12 +96,17 @@ typedef struct {
     uint32_t keep_interval;
     uint32_t keep_count;
     uint32_t service;           /* from pmx_add_service(), or 0 */
+    /* Of a listener: from pmx_trust(): a PROXY header comes before anything else,
+     * TLS too; and how soon, in milliseconds. 0: none comes. */
+    uint32_t proxy;
+    uint32_t proxy_ms;
 } pmx_policy;                   /* no padding: policies are compared */
 
 /* Where to listen or connect: a numeric host and a port, or (host NULL) the
  * path of a Unix socket, which may hold a leading NUL. Where to connect from: a
- * numeric host of this machine, or NULL, and a port, or 0; pmx_connect() reads
- * those of its first endpoint. */
+ * numeric host of this machine, or NULL, and a port, or 0. What is sent before
+ * anything else, past TLS: at most 64 KiB, or NULL. pmx_connect() reads these of
+ * its first endpoint. */
 typedef struct {
     const char *host;
     const char *path;
@@ -107,6 +114,8 @@ typedef struct {
     uint32_t path_size;
     uint32_t port;
     uint32_t source_port;
+    const uint8_t *header;
+    uint32_t header_size;
 } pmx_endpoint;
 
 typedef struct {
@@ -234,6 +243,7 @@ enum pmx_reason {
     PMX_FOREIGN = 256,          /* descriptors of pmx_foreign() are ready */
     PMX_NOTABLE = 512,          /* accepting has paused or refused: see stats */
     PMX_HANDSHAKES = 1024,      /* there are `waiting` or `failed` connections */
+    PMX_GIVEN = 2048,           /* pmx_given() has connections for other workers */
     PMX_MESSAGES_SHIFT = 16     /* reasons are below this bit; what stands from
                                    it on in pmx_exchange() is messages */
 };
@@ -281,36 +291,6 @@ typedef struct {
     pmx_closed *failed;         /* accepted, but the handshake has failed */
 } pmx_turn;
 
-typedef struct {
-    uint64_t connections;
-    uint64_t listeners;
-    uint64_t accepted;
-    uint64_t connected;
-    uint64_t closed;
-    uint64_t reset;
-    uint64_t refused;
-    uint64_t refused_per_peer;
-    uint64_t messages_in;
-    uint64_t messages_out;
-    uint64_t bytes_in;
-    uint64_t bytes_out;
-    uint64_t queued;
-    uint64_t discarded;
-    uint64_t harvests;
-    uint64_t buffers;
-    uint64_t accept_pauses;
-    uint64_t shortages;         /* accept_pauses for want of something, and */
-    uint64_t shortage;          /* the errno of the last one */
-    uint64_t handshake_pauses;  /* accept_pauses by max_handshakes */
-    uint64_t full;              /* the last listener with max_connections, */
-    uint64_t busy;              /* with max_handshakes, */
-    uint64_t refuser;           /* and with a peer that had max_per_peer */
-    uint64_t outgoing;          /* of connections: made by pmx_connect() */
-    uint64_t tls_handshakes;    /* that succeeded, */
-    uint64_t tls_resumed;       /* of these, by a session ticket, */
-    uint64_t tls_failed;        /* and that did not */
-} pmx_stats;
-
 /* Backends, best first; NULL past the last. */
 const char *pmx_backend_name(uint32_t index);
 /* Try the backend on this machine: 0 or -errno. */
@@ -344,6 +324,14 @@ int pmx_fileno(pmx_mux *mux);
 /* 1 if this process was forked off after the mux was opened, else 0. */
 int pmx_forked(const pmx_mux *mux);
 const pmx_stats *pmx_counts(const pmx_mux *mux);
+/* Count in a file from now on, at a multiple of 8 bytes, and from what was
+ * counted before; until pmx_shut(), in a forked child too. The file is shared
+ * memory then, and stays the caller's. It has the figures' room at least, or
+ * -EINVAL; -ENOTSUP: not on this OS. pmx_counts() is to be asked anew after this
+ * and after pmx_shut(). */
+int pmx_count_in(pmx_mux *mux, int64_t file, uint64_t offset);
+/* No figure is read before those above it, or written after those below it. */
+void pmx_fence(void);
 
 /* A service is the connections of one handler. The rows of a harvest belong to
  * one service, pmx_turn.service. Rows of other services keep their place, and
@@ -375,6 +363,9 @@ int pmx_listen_beside(pmx_mux *mux, const pmx_endpoint *endpoint,
 int pmx_listen_on(pmx_mux *mux, int64_t sock, const pmx_policy *policy,
                   uint64_t *listener);
 int pmx_unlisten(pmx_mux *mux, uint64_t listener);
+/* Let a listener, and those beside it, have so many connections from now on. No
+ * connection ends for that. -EINVAL: most is 0, or there was no max_connections. */
+int pmx_set_most(pmx_mux *mux, uint64_t listener, uint32_t most);
 int pmx_listener_address(pmx_mux *mux, uint64_t listener,
                          pmx_address *name);
 /* Try the endpoints in order, each a quarter of a second after the one before
@@ -446,9 +437,29 @@ int64_t pmx_next_timeout(pmx_mux *mux);
 int64_t pmx_doze(pmx_mux *mux, int64_t least_ns);
 /* Accept the peers in the backlog, close the listeners, and end the input of
  * every accepted connection: each closes as if its peer had ended behind the
- * bytes that have arrived. Connections made by pmx_connect() go on. */
+ * bytes that have arrived. Connections made by pmx_connect() go on. A listener
+ * of pmx_listen_on() is closed at once, and its backlog left to others. */
 int pmx_drain(pmx_mux *mux);
-/* 1 if that has ended the connection's input, 0 if its peer has. This is known
+/* Accept the peers in the backlog, then close the listeners that there are now;
+ * connections go on, and so do listeners made later. A listener closes when no
+ * peer waits, or when it has accepted as many as may wait: limits of connections
+ * do not keep these out. One of pmx_listen_on() is closed at once. */
+int pmx_retire(pmx_mux *mux);
+/* The ids of the accepted connections, the first `room` of them; returns how many
+ * there are. */
+int64_t pmx_accepted(pmx_mux *mux, uint64_t *ids, uint32_t room);
+/* When pmx_end_inputs() ends a connection's input. */
+enum pmx_end {
+    PMX_END_ASK,                /* never: it only tells which are not open yet */
+    PMX_END_WHOLE,              /* when no part of a frame has come */
+    PMX_END_QUIET               /* and no output is queued */
+};
+/* End the input of these connections behind what has arrived, as pmx_drain()
+ * does. Where it is too early for that, or the connection has not opened yet, its
+ * id stays: such ids come to the front, and their number is returned. */
+int64_t pmx_end_inputs(pmx_mux *mux, uint64_t *ids, uint32_t count,
+                       uint32_t when);
+/* 1 if one of these has ended the connection's input, 0 if its peer has. This is known
  * once what had arrived has been received, and as long as the id is. */
 int pmx_stopping(pmx_mux *mux, uint64_t id);
 /* Reset all connections that are left; they are reported with this errno. */

@@ -11,7 +11,7 @@ static void note_rows(pmx_mux *mux, uint32_t slot, uint32_t count)
     else
         a->runs[a->run_count++] = count;
     mux->rows += count;
-    mux->stats.messages_in += count;
+    mux->stats->messages_in += count;
     if (c->task & PMX__TASK)
         c->task |= c->row_turn == mux->turn || count > 1
                        ? PMX__OWES | PMX__OWES_MORE : PMX__OWES;

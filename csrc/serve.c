@@ -54,6 +54,8 @@ void pmx__serve_chores(pmx_mux *mux)
         }
         if (pmx__shakes(c))
             pmx__shake(mux, slot);
+        else if (pmx__awaits(c))
+            pmx__hear_header(mux, slot);
         else if (c->flags & PMX__CONNECTING)
             pmx__connected(mux, slot);
         /* What was sent before it opened leaves in the turn that opens it. */
@@ -71,8 +73,11 @@ void pmx__serve_chores(pmx_mux *mux)
 
 static void drain(pmx_mux *mux, uint32_t slot)
 {
-    uint32_t flags = pmx__slot(mux, slot)->flags;
-    if (pmx__shakes(pmx__slot(mux, slot)) && !(flags & PMX__OUTGOING))
+    pmx__conn *c = pmx__slot(mux, slot);
+    if (pmx__awaits(c))         /* the header may be there, and more behind it */
+        pmx__hear_header(mux, slot);
+    uint32_t flags = c->flags;
+    if (pmx__awaits(c) || (pmx__shakes(c) && !(flags & PMX__OUTGOING)))
         pmx__finish(mux, slot, 0, 0);
     else if (flags & PMX__CLOSING)
         pmx__settle(mux, slot);
@@ -111,4 +116,46 @@ int pmx__drain_all(pmx_mux *mux)
         if (mux->listeners[i].rules)
             pmx__close_listener(mux, &mux->listeners[i], 0);
     return PMX_DRAINED;
+}
+
+/* True if a part of a frame has come, or may have. An empty carry stands for
+ * bytes that the caller has. */
+static int has_part(const pmx__conn *c)
+{
+    if (c->flags & PMX__FRAMES || c->carry)
+        return 1;
+    if (c->rules->policy.framing.kind == PMX_RAW)
+        return 0;               /* what has arrived is delivered as it is */
+    size_t arrived = pmx__arrived(c->sock);
+    return (arrived && arrived != SIZE_MAX) ||
+           (c->rules->transport->held && c->rules->transport->held(c));
+}
+
+/* True if the connection is to be asked for again. */
+static int end_input(pmx_mux *mux, uint32_t slot, enum pmx_end when)
+{
+    const pmx__conn *c = pmx__slot(mux, slot);
+    if (c->flags & (PMX__CLOSING | PMX__DONE | PMX__ENDED | PMX__LIMITED))
+        return 0;
+    if (c->flags & (PMX__CONNECTING | PMX__SAY_OPENED))
+        return 1;
+    if (when == PMX_END_ASK)
+        return 0;
+    if (has_part(c) || (when == PMX_END_QUIET && c->queue))
+        return 1;
+    pmx__limit_input(mux, slot);
+    return 0;
+}
+
+int64_t pmx__do_end_inputs(pmx_mux *mux, uint64_t *ids, uint32_t count,
+                           enum pmx_end when)
+{
+    uint32_t left = 0;
+    if (mux->gathering && mux->opened_count)
+        return count;           /* the caller has not heard of some yet */
+    for (uint32_t i = 0; i < count; i++)
+        if (pmx__find(mux, ids[i]) &&
+            end_input(mux, (uint32_t)ids[i], when))
+            ids[left++] = ids[i];
+    return left;
 }

@@ -109,9 +109,9 @@ static void open_up(pmx_mux *mux, uint32_t slot, int resumed)
     c->flags &= ~(uint32_t)PMX__CONNECTING;
     /* one event reported all that has come meanwhile, the end too */
     c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
-    mux->stats.tls_handshakes++;
-    mux->stats.tls_resumed += (uint64_t)resumed;
-    mux->stats.connected += !!(c->flags & PMX__OUTGOING);
+    mux->stats->tls_handshakes++;
+    mux->stats->tls_resumed += (uint64_t)resumed;
+    mux->stats->connected += !!(c->flags & PMX__OUTGOING);
     pmx__opened(mux, slot);
     if (c->flags & PMX__CLOSING)
         pmx__due_to_close(mux, slot);

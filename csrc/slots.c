@@ -33,6 +33,7 @@ int pmx__policy_valid(pmx_mux *mux, const pmx_policy *policy)
 {
     return pmx__framing_valid(&policy->framing) &&
            (!policy->replies.other || pmx__framing_valid(&policy->replies)) &&
+           policy->proxy <= mux->trust_count &&
            pmx__find_service(mux, policy->service);
 }
 
@@ -226,8 +227,7 @@ int pmx__conn_new(pmx_mux *mux, pmx__rules *rules, uint32_t *slot)
 void pmx__conn_free(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
-    free(pmx__at_memory(c));
-    c->at.names = NULL;
+    pmx__at_free(c);
     pmx__rules_drop(mux, c->rules);
     c->rules = NULL;
     c->flags = 0;

@@ -48,6 +48,8 @@ void pmx__peer_leaves(pmx_mux *mux, pmx__rules *rules,
 
 /* listeners.c */
 uint64_t pmx__listener_id(const pmx_mux *mux, const pmx__listener *l);
+/* The id of a listener with these rules, or 0. */
+uint64_t pmx__listener_with(const pmx_mux *mux, const pmx__rules *rules);
 pmx__listener *pmx__find_listener(const pmx_mux *mux, uint64_t id);
 /* A place for a listener, zeroed but for its generation; NULL: no memory. */
 pmx__listener *pmx__listener_new(pmx_mux *mux);

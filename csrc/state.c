@@ -106,7 +106,8 @@ void pmx__watch(pmx_mux *mux, uint32_t slot)
     if (mux->poller->edge || !(f & PMX__IN_POLLER))
         return;
     uint32_t what = 0;
-    if (pmx__shakes(c) && !(c->queue && c->queue->head->raw)) {
+    if (pmx__awaits(c) ||
+        (pmx__shakes(c) && !(c->queue && c->queue->head->raw))) {
         what = PMX__IN;
     } else if (f & PMX__CONNECTING) {
         what = PMX__OUT;
@@ -133,8 +134,8 @@ void pmx__count(pmx_mux *mux, pmx__conn *c)
     if (c->flags & PMX__COUNTED)
         return;
     c->flags |= PMX__COUNTED;
-    mux->stats.connections++;
-    mux->stats.outgoing += !!(c->flags & PMX__OUTGOING);
+    mux->stats->connections++;
+    mux->stats->outgoing += !!(c->flags & PMX__OUTGOING);
 }
 
 void pmx__opened(pmx_mux *mux, uint32_t slot)
@@ -169,6 +170,7 @@ void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag)
         pmx__undue(mux, slot);
         c->since = mux->now - c->since;     /* as long as its clock ran */
     }
+    mux->stats->paused += flag & ~c->flags & PMX__PAUSED ? 1 : 0;
     c->flags |= flag;
     pmx__watch(mux, slot);
 }
@@ -178,6 +180,7 @@ void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag)
     pmx__conn *c = pmx__slot(mux, slot);
     if (c->flags & PMX__DONE || !(c->flags & flag))
         return;
+    mux->stats->paused -= flag & PMX__PAUSED ? 1 : 0;
     c->flags &= ~flag;
     if (!(c->flags & (STOPPED | PMX__CLOSING | PMX__CONNECTING)) &&
         pmx__has_no_due(c))
@@ -215,6 +218,7 @@ void pmx__whole(pmx_mux *mux, uint32_t slot)
 void pmx__over_water(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);
+    mux->stats->over += !(c->flags & PMX__OVER_WATER);
     c->flags |= PMX__OVER_WATER;
     if (c->flags & PMX__SAY_DRAINED) {
         c->flags &= ~(uint32_t)PMX__SAY_DRAINED;
@@ -227,11 +231,23 @@ void pmx__over_water(pmx_mux *mux, uint32_t slot)
 
 /* The connection's output is dropped, or does not hold reading any more. What
  * has not been told of it is not so now. */
-void pmx__not_over_water(pmx__conn *c)
+void pmx__not_over_water(pmx_mux *mux, pmx__conn *c)
 {
     if (c->flags & PMX__OVER_WATER)
         c->say_blocked = 0;
+    pmx__under_water(mux, c);
+}
+
+void pmx__under_water(pmx_mux *mux, pmx__conn *c)
+{
+    mux->stats->over -= !!(c->flags & PMX__OVER_WATER);
     c->flags &= ~(uint32_t)PMX__OVER_WATER;
+}
+
+void pmx__forget_state(pmx_mux *mux, const pmx__conn *c)
+{
+    mux->stats->over -= !!(c->flags & PMX__OVER_WATER);
+    mux->stats->paused -= !!(c->flags & PMX__PAUSED);
 }
 
 /* The poller reports an error or a hang-up. A connection that is read learns of
@@ -296,6 +312,33 @@ void pmx__shake_ends(pmx_mux *mux, pmx__conn *c)
     mux->room |= !!rules->policy.max_handshakes;
 }
 
+void pmx__header_refused(pmx_mux *mux, const pmx__target *peer,
+                         const pmx__target *local, int error)
+{
+    mux->stats->proxy_refused++;
+    mux->stats->proxy_error = (uint64_t)error;
+    mux->refused_header[0] = *peer;
+    mux->refused_header[1] = *local;
+    mux->notable = 1;
+}
+
+/* The connection ends before its header has come: nobody has heard of it. A peer
+ * that says nothing and leaves only looks whether there is a server. */
+static void refuse(pmx_mux *mux, pmx__conn *c)
+{
+    pmx__target names[2];
+    c->flags |= PMX__DISOWNED;
+    if (c->error != EACCES)     /* that is refused_per_peer */
+        mux->stats->refused++;
+    if (c->error == EPROTO || c->error == ETIMEDOUT) {
+        pmx__peer(c, &names[0]);
+        pmx__own_name(c, c->sock, &names[1]);
+        pmx__header_refused(mux, &names[0], &names[1], c->error);
+    }
+    if (c->rules->transport->shakes)
+        pmx__shake_ends(mux, c);
+}
+
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
 {
     pmx__conn *c = pmx__slot(mux, slot);
@@ -319,9 +362,11 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     c->owed = 0;
     if (pmx__connects(c))
         pmx__take_socket(mux, c, pmx__sock_of(c), 0);
+    if (pmx__awaits(c))
+        refuse(mux, c);
     if (pmx__shakes(c)) {
         pmx__shake_ends(mux, c);
-        mux->stats.tls_failed++;
+        mux->stats->tls_failed++;
     }
     pmx__transport_end(c);
     pmx__keep_names(c);
@@ -343,15 +388,18 @@ void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset)
     pmx__undue(mux, slot);
     if (c->flags & PMX__UNACKED)
         mux->unacked--;
+    pmx__forget_state(mux, c);
     c->flags |= PMX__DONE;
     c->flags &= ~(uint32_t)(PMX__IN_POLLER | PMX__ENDING | PMX__UNACKED);
     pmx__watch(mux, slot);
-    mux->stats.closed++;
+    mux->stats->closed++;
+    mux->stats->protocol_errors += c->error == EPROTO || c->error == EMSGSIZE;
+    mux->stats->enobufs += c->error == ENOBUFS;
     if (reset || c->error == ECONNRESET)
-        mux->stats.reset++;
+        mux->stats->reset++;
     if (c->flags & PMX__COUNTED) {
-        mux->stats.connections--;
-        mux->stats.outgoing -= !!(c->flags & PMX__OUTGOING);
+        mux->stats->connections--;
+        mux->stats->outgoing -= !!(c->flags & PMX__OUTGOING);
         pmx__rules *rules = pmx__counted_by(c);
         if (rules->connections)         /* it is a listener's */
             rules->connections--;

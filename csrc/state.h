@@ -38,7 +38,11 @@ void pmx__count(pmx_mux *mux, pmx__conn *c);
 void pmx__opened(pmx_mux *mux, uint32_t slot);
 void pmx__shake_ends(pmx_mux *mux, pmx__conn *c);
 void pmx__over_water(pmx_mux *mux, uint32_t slot);
-void pmx__not_over_water(pmx__conn *c);
+void pmx__not_over_water(pmx_mux *mux, pmx__conn *c);
+/* The same, and what is to be told stays so. */
+void pmx__under_water(pmx_mux *mux, pmx__conn *c);
+/* The figures have the connection's state no more. */
+void pmx__forget_state(pmx_mux *mux, const pmx__conn *c);
 void pmx__pause(pmx_mux *mux, uint32_t slot, uint32_t flag);
 void pmx__resume(pmx_mux *mux, uint32_t slot, uint32_t flag);
 /* The caller has a part of a frame, or none. */
@@ -47,6 +51,9 @@ void pmx__whole(pmx_mux *mux, uint32_t slot);
 void pmx__lost(pmx_mux *mux, uint32_t slot, int error);
 void pmx__read_to_end(pmx_mux *mux, uint32_t slot, int error);
 void pmx__let_go(pmx_mux *mux, const pmx__conn *c);
+/* A peer that may not send a header, or has sent none that is one. */
+void pmx__header_refused(pmx_mux *mux, const pmx__target *peer,
+                         const pmx__target *local, int error);
 void pmx__finish(pmx_mux *mux, uint32_t slot, int error, int reset);
 
 /* report.c: make rows of what is to be reported of the service that the batch

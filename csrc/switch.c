@@ -62,8 +62,10 @@ static void go_on(pmx_mux *mux, uint32_t slot)
     if (was_broken && (c->error == EPROTO || c->error == EMSGSIZE ||
                        !(c->flags & (PMX__LOST | PMX__SEND_FAILED))))
         c->error = c->flags & PMX__SEND_FAILED ? ECONNRESET : 0;
-    if (c->flags & PMX__DROPPING)
-        return;                 /* a stop has ended the input for good */
+    /* A stop, or a close, has ended the input for good. What the peer has sent
+     * since was dropped, so its own end is not the end of a whole stream. */
+    if (c->flags & (PMX__DROPPING | PMX__LIMITED))
+        return;
     c->flags &= ~(uint32_t)PMX__ENDED;
     c->flags |= PMX__CAN_READ | PMX__TO_THE_END;
     if (was_broken && mux->draining > 1 && !(c->flags & PMX__OUTGOING))

@@ -50,8 +50,9 @@
 #define sys_fchmodat fchmodat
 #define sys_fcntl fcntl
 #define sys_flock flock
-#define sys_fstat fstat
+#define sys_fstat fstat         /* of a socket, a pipe or a directory */
 #define sys_fstatat fstatat
+#define sys_fstat_file fstat
 #define sys_getpeername getpeername
 #define sys_getsockname getsockname
 #define sys_getsockopt getsockopt
@@ -61,6 +62,8 @@
 #define sys_kqueue1 kqueue1
 #define sys_listen listen
 #define sys_malloc_trim malloc_trim
+#define sys_mmap mmap
+#define sys_munmap munmap
 #define sys_openat openat
 #define sys_pipe pipe
 #define sys_pipe2 pipe2

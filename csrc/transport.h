@@ -24,6 +24,8 @@ typedef struct pmx__transport {
      * is nothing to acknowledge. */
     int arrives_at_once;
     int shakes;                 /* connections are open after a handshake only */
+    int moves;                  /* a connection may go to another mux: nothing
+                                   of it is here (see move.c) */
     /* Bytes for the framing, 0 at the end of the peer's stream, or -errno;
      * -EAGAIN when there are none now: until the socket has more if got->dry,
      * else the caller asks again later. PMX__CUT, when the stream has ended
@@ -99,6 +101,9 @@ int pmx__queue_raw(pmx_mux *mux, pmx__conn *c, const void *bytes, size_t size);
 /* Until the queue is empty (0) or the kernel takes no more (-errno). */
 int pmx__queue_send(pmx_mux *mux, pmx__conn *c, size_t *taken);
 void pmx__queue_drop(pmx_mux *mux, pmx__conn *c);
+/* The bytes go to `to` (NULL: nowhere), and count as neither sent nor
+ * discarded. */
+void pmx__queue_take(pmx_mux *mux, pmx__conn *c, uint8_t *to);
 pmx__common *pmx__common_new(pmx_mux *mux, const void *bytes, size_t size);
 void pmx__common_drop(pmx_mux *mux, pmx__common *common);
 

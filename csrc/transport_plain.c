@@ -34,10 +34,10 @@ static int64_t plain_send(pmx_mux *mux, pmx__conn *c, pmx__span *spans,
 }
 
 const pmx__transport pmx__tcp = {
-    .name = "tcp", .recv = tcp_recv, .send = plain_send,
+    .name = "tcp", .moves = 1, .recv = tcp_recv, .send = plain_send,
 };
 
 const pmx__transport pmx__unix = {
-    .name = "unix", .arrives_at_once = 1, .recv = unix_recv,
+    .name = "unix", .arrives_at_once = 1, .moves = 1, .recv = unix_recv,
     .send = plain_send,
 };

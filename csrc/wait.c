@@ -8,7 +8,7 @@
 static int must_ask(const pmx_mux *mux)
 {
     return !mux->poller->watches_errors &&
-           mux->stats.connections > mux->sources;
+           mux->stats->connections > mux->sources;
 }
 
 int64_t pmx__next_act(const pmx_mux *mux)
@@ -28,7 +28,7 @@ int64_t pmx__at_once(const pmx_mux *mux)
     /* while its messages gather, other rows of a service can wait */
     uint32_t later = mux->rows ? mux->serving->report_count : 0;
     if (mux->draining == 1 || mux->draining == 2 || pmx__accepting(mux) ||
-        mux->report_count > later)
+        mux->report_count > later || pmx__has_gifts(mux))
         return 0;
     if (!mux->ready_count && !mux->chore_count)
         return -1;
@@ -73,7 +73,7 @@ static int spin(pmx_mux *mux, int64_t until)
 {
     int adapt = mux->spin_ns < 0;
     int64_t span = adapt ? mux->spin_now : mux->spin_ns;
-    if (adapt && !span && mux->stats.harvests % SPIN_TRY_EVERY == 0)
+    if (adapt && !span && mux->stats->harvests % SPIN_TRY_EVERY == 0)
         span = SPIN_MOST_NS;
     if (!span)
         return 0;

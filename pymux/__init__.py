@@ -20,13 +20,19 @@ Names
     Mux, Listener, Timer, Watch
                           for a loop of your own: listen, connect, harvest
     Batch                 one harvest: messages as rows and as columns
+    Detached              a connection that has left its mux, for another one
     Later                 its answers, where another thread gives them later
     Connection            send, close, pause; one object for the whole life
     Raw, Lines, LengthPrefix, Varint, Fixed, Scanner, Splitter
                           framings, which cut streams into messages; with
                           `reply_framing` answers have another than questions
+    Workers               how many processes serve, and how they are replaced
+    Group, Nats, Redis    a room: connections that get the same messages, in one
+                          worker or, by a broker, in many
     Limits                limits of memory, time and connections
+    Proxy                 balancers that say, by the PROXY protocol, for whom they are
     Credentials           the process at the other end of a Unix socket
+    from_systemd          the listening sockets that systemd has passed
     Endpoint              an address with its framing, limits and handler
     Stats                 the figures of a mux
     aio                   servers and connections in an asyncio loop
@@ -40,7 +46,8 @@ Names
 A handler has one of four forms. ``def handler(conn, data)`` is called for each message
 and returns the answer or None. ``async def handler(conn)`` runs once for each
 connection. ``@batched def handler(batch)`` is called once in each harvest. An object
-has any of the methods `opened`, `received`, `blocked`, `drained` and `closed`.
+has any of the methods `opened`, `received`, `blocked`, `drained`, `draining` and
+`closed`; `draining` is called by `stop(linger=)`.
 `Server` says which handlers are refused, since they could never work.
 
 Hooks
@@ -73,9 +80,9 @@ Backpressure
 Threads
     A mux belongs to the thread of its first harvest, and to its process. In any other
     thread or process every call raises RuntimeError. Any thread may call `wakeup`,
-    `call_threadsafe`, a server's `stop`, `stats` and `address`, and answer a batch by
-    its `Later`. Handlers run in the mux's thread, so a blocking call blocks every
-    connection; use `to_thread`, or `Batch.later`.
+    `call_threadsafe`, a server's `retire`, `stop`, `stats` and `address`, and answer a
+    batch by its `Later`. Handlers run in the mux's thread, so a blocking call blocks
+    every connection; use `to_thread`, or `Batch.later`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -85,6 +92,9 @@ from .client.connect import connect
 from .engine.backends import backends
 from .engine.timers import Timer
 from .engine.watches import Watch
+from .groups.group import Group
+from .groups.nats import Nats
+from .groups.redis import Redis
 from .handlers.dial import dial
 from .handlers.marks import batched
 from .handlers.nursery import Spawned, spawn
@@ -101,8 +111,10 @@ from .objects.listener import Listener
 from .run import serve
 from .selector import Selector
 from .server.server import Server
+from .systemd import from_systemd
 from .values.addresses import Address
 from .values.credentials import Credentials
+from .values.detached import Detached
 from .values.endpoint import Endpoint
 from .values.errors import BackendUnavailable, Cancelled, ConnectionClosed
 from .values.framing import (
@@ -116,7 +128,9 @@ from .values.framing import (
     Varint,
 )
 from .values.limits import Limits
+from .values.proxy import Proxy
 from .values.stats import Stats
+from .values.workers import Workers
 
 if TYPE_CHECKING:
     from . import aio
@@ -132,10 +146,12 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "Credentials",
+    "Detached",
     "Endpoint",
     "Event",
     "Fixed",
     "Framing",
+    "Group",
     "Handler",
     "Later",
     "LengthPrefix",
@@ -143,8 +159,11 @@ __all__ = [
     "Lines",
     "Listener",
     "Mux",
+    "Nats",
+    "Proxy",
     "Queue",
     "Raw",
+    "Redis",
     "Scanner",
     "Selector",
     "Server",
@@ -154,11 +173,13 @@ __all__ = [
     "Timer",
     "Varint",
     "Watch",
+    "Workers",
     "aio",
     "backends",
     "batched",
     "connect",
     "dial",
+    "from_systemd",
     "serve",
     "sleep",
     "spawn",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from .engine import clock
 from .engine.engine import Engine
@@ -37,6 +37,7 @@ from .values.endpoint import (
 )
 from .values.framing import Framing
 from .values.limits import Limits
+from .values.proxy import Proxy, header_for
 from .values.tls import SSLContext
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class Mux(Adopts):
         reuse_port: bool = False,
         half_open: bool = False,
         mode: int = 0o600,
+        proxy: Proxy | None = None,
     ) -> Listener | list[Listener]:
         """Listen on an address; accepted connections show up in `Batch.opened`.
 
@@ -139,8 +141,7 @@ class Mux(Adopts):
                 protocols. "localhost" is 127.0.0.1 and ::1 on the same port, with
                 one listener and `max_connections` for both.
             framing: of every connection; None is `Raw()`.
-            reply_framing: the framing of what is sent, if it is another than that of
-                what is received; None is the same. A Scanner or Splitter is refused.
+            reply_framing: as for `Endpoint`; a Scanner or Splitter is refused.
             ssl: an `ssl.SSLContext` with a certificate, for TLS; None is plain text.
             limits: of every connection; None is `Limits()`.
             handler: gets the connections, in any of the four forms, when `harvest`
@@ -148,13 +149,12 @@ class Mux(Adopts):
                 server's handler. If it has `started(mux)`, the next harvest calls
                 that; if it has `stopping(mux)`, `close` or the server's stop does.
             require_close_notify: as for `Endpoint`.
-            backlog: how many connections may wait to be accepted; None is 4096. The
-                OS caps the number.
+            backlog: how many connections may wait to be accepted; None is 4096.
             reuse_port: let several processes listen on one port.
-            half_open: report the peer's end of stream in `Batch.ended` and
-                leave the connection open for sending. Must be False with a handler,
-                whose form decides that.
+            half_open: report the peer's end of stream in `Batch.ended` and leave the
+                connection open for sending. False with a handler: its form decides.
             mode: permissions of a Unix socket's file.
+            proxy: the balancers, a `Proxy`, that say of whom each connection is.
 
         Returns:
             The listener; for a list, the listeners in the same order.
@@ -177,6 +177,7 @@ class Mux(Adopts):
             backlog=backlog,
             reuse_port=reuse_port,
             mode=mode,
+            proxy=proxy,
         )
         places = [
             (settings, *service_to_listen(engine, settings.handler, half_open))
@@ -202,22 +203,20 @@ class Mux(Adopts):
         require_close_notify: bool = True,
         half_open: bool = False,
         timeout: float | None = None,
+        proxy: Connection | tuple[Any, Any] | None = None,
     ) -> Connection:
         """Connect, without waiting.
 
         A harvest reports the connection in `Batch.opened`, or in `Batch.closed`
-        with the error. `connect` blocks while it resolves a name. The addresses of
-        a name are tried in order, each a quarter of a second after the one before if
-        that has not failed sooner; the first that answers is the connection's
-        (RFC 8305).
+        with the error. `connect` blocks while it resolves a name. The addresses of a
+        name are tried in order, each a quarter of a second after the one before or
+        once that has failed; the first that answers is the connection's (RFC 8305).
 
         Args:
-            address: (host, port), the path of a Unix socket, a URL or an
-                `Endpoint`.
+            address: (host, port), the path of a Unix socket, a URL or an `Endpoint`.
             framing: None is `Raw()`.
             reply_framing: the framing of what is sent, as for `listen`.
-            ssl: an `ssl.SSLContext`, for TLS; True is one that verifies with the
-                certificates that the system trusts; None is plain text.
+            ssl: as for `Endpoint`; None is plain text.
             limits: None is `Limits()`.
             handler: gets the connection, in any of the four forms. If several calls
                 get one handler object, their connections share batches; keep a
@@ -228,6 +227,7 @@ class Mux(Adopts):
             require_close_notify: as for `Endpoint`.
             half_open: as for `listen`.
             timeout: seconds that connecting, with TLS, may take; None is the OS' own.
+            proxy: a connection, or (peer, local), of which a PROXY header tells first.
 
         Returns:
             The connection; output sent before the connection opens is queued.
@@ -235,8 +235,7 @@ class Mux(Adopts):
         Raises:
             ValueError, TypeError: an argument is wrong or does not apply.
             OSError: the name does not resolve, or the process has no free descriptor.
-            RuntimeError: no handler is given in a function or coroutine handler,
-                which could not tell this connection from those that it serves.
+            RuntimeError: no handler is given in a function or coroutine handler.
         """
         engine = engine_of(self)
         engine.check()
@@ -251,10 +250,11 @@ class Mux(Adopts):
             require_close_notify=require_close_notify,
             refuse=(),
         )
+        header = header_for(proxy)
         number, half_open = service_to_dial(engine, settings.handler, half_open)
         rules = policy_of(engine, settings, half_open=half_open, timeout=timeout)
         rules.service = number
-        found = endpoints_to(settings)
+        found = endpoints_to(settings, header)
         conn: Connection = engine.dial(found, rules, settings.framings, str(settings))
         return conn
 

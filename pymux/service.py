@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .handlers.all import Handlers, handlers_of
 from .handlers.base import OnError, full_name
@@ -17,11 +17,19 @@ from .values.endpoint import (
     Listenable,
     Listenables,
     ListenOptions,
+    Settings,
     listen_settings,
 )
 from .values.tls import SSLContext
 
-__all__ = ["Service"]
+if TYPE_CHECKING:
+    from .engine.engine import Engine
+
+__all__ = ["Place", "Service"]
+
+Place = tuple[Settings, int, bool]
+"""What `listen_on_all` takes of an address: its settings, the number of its service,
+and whether connections are half-open."""
 
 
 class Service:
@@ -88,12 +96,17 @@ class Service:
                 address.
         """
         engine = engine_of(mux)
+        places = self.prepare(engine)
+        listeners = listen_on_all(engine, places)
+        handlers_of(engine).begin([0, *(number for _, number, _ in places)])
+        return listeners
+
+    def prepare(self, engine: Engine) -> list[Place]:
+        """Return for each address what `listen_on_all` takes, and listen on none."""
         handlers: Handlers = handlers_of(engine)
         handlers.lead(self._first, self._on_error)
         places = []
         for settings in self._endpoints:
             number = handlers.number_for(settings.handler, self._on_error, keep=True)
             places.append((settings, number, handlers.half_open(number)))
-        listeners = listen_on_all(engine, places)
-        handlers.begin([0, *(number for _, number, _ in places)])
-        return listeners
+        return places

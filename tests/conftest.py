@@ -15,7 +15,7 @@ import pytest
 
 import pymux
 
-from . import inside, over_tls, plain_only, util
+from . import inside, over_tls, plain_only, scripted, util
 from .clock import Clock
 from .loops import LOOPS, Loop
 from .processes import soft_limit
@@ -29,6 +29,9 @@ LEAK_PATIENCE = 2.0  # seconds a thread that is ending may take to close
 # that tests stop with it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Under nohup the supervisors that tests start would ignore SIGHUP.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser):
@@ -214,6 +217,9 @@ def clock():
     clock.restore()
 
 
+EXPECTED = "limit", "proxy"  # events
+
+
 class _Records(logging.Handler):
     def __init__(self):
         super().__init__(logging.WARNING)
@@ -240,8 +246,9 @@ def _no_unexpected_error(request):
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)
-    # A test that drives a connection against a limit gets a warning of that limit.
-    records = [one for one in handler.records if one.event != "limit"]
+    # A test that drives a connection against a limit gets a warning of that limit,
+    # and one that sends no PROXY header a warning of that.
+    records = [one for one in handler.records if one.event not in EXPECTED]
     if records and "logged" not in request.fixturenames:
         text = "\n".join(logging.Formatter().format(r) for r in records)
         pytest.fail("pymux logged what nobody expected:\n" + text)
@@ -360,3 +367,22 @@ def owing(owed, backend):
         drain_timeout=100,
     ) as server:
         yield server
+
+
+@pytest.fixture(params=["nats", "redis", "redis without hiredis"])
+def broker(request, mux, monkeypatch):
+    """A scripted broker of each kind."""
+    if request.param == "redis":
+        pytest.importorskip("hiredis")
+    elif request.param != "nats":
+        monkeypatch.setitem(sys.modules, "hiredis", None)
+    with scripted.scripted(request.param.split()[0], mux) as broker:
+        yield broker
+
+
+@pytest.fixture
+def member(mux):
+    """A connection that may join, with what its peer gets."""
+    heard = scripted.Heard(mux)
+    with heard.peer:
+        yield heard

@@ -6,6 +6,7 @@ here, so when something inside moves, this file alone changes.
 """
 
 import contextlib
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -16,8 +17,10 @@ from pymux.cli import talk as conversation
 from pymux.engine import backends, clock, engine, gil, locks, openssl, tls_hello
 from pymux.handlers import current, threads
 from pymux.objects import suspend
+from pymux.server import channel, giver, linger, taker
 from pymux.server import server as servers
 from pymux.values import addresses, endpoint
+from pymux.workers import cpus, sockets
 
 # -- parts that have tests of their own -----------------------------------------------
 
@@ -25,6 +28,17 @@ parse_url = addresses.parse_url
 connect_settings = endpoint.connect_settings
 listen_settings = endpoint.listen_settings
 RLock = locks.RLock
+Giver = giver.Giver
+Taker = taker.Taker
+usable_cpus = cpus.usable_cpus
+Linger = linger.Linger
+bind_all = sockets.bind_all
+
+
+def hello(highest, lowest):
+    """What an heir says first, that speaks these versions."""
+    return channel.frame(channel.HELLO, highest, lowest)
+
 
 # -- the command line -----------------------------------------------------------------
 
@@ -69,6 +83,15 @@ def on_a_bsd():
 
 shift_clock = clock.shift
 
+
+@contextlib.contextmanager
+def stopped_clock():
+    """For a block: the package's clock shows what `.now` of the given object says."""
+    time = SimpleNamespace(now=1000.0)
+    with mock.patch.object(clock, "now", lambda: time.now):
+        yield time
+
+
 # -- a mux ----------------------------------------------------------------------------
 
 
@@ -76,6 +99,11 @@ def engine_of(one):
     """The engine beneath a mux, a client or a server; None before a server has one."""
     plan = getattr(one, "_plan", None)
     return one._engine if plan is None else plan.engine
+
+
+def figure(mux, name):
+    """A figure of a mux that its page has and `stats()` has not."""
+    return getattr(engine_of(mux).counts, name)
 
 
 def is_freed(one):
@@ -162,7 +190,7 @@ def keep_the_gil(mux, turns=8):
 def notice_a_busy_gil(mux):
     """Let a mux notice that another thread has held the GIL for long."""
     mux._engine.turn.done_ns = 0
-    mux._engine.gil.look()
+    mux._engine.gil.look(mux._engine.counts)
 
 
 missing_backend = backends.missing

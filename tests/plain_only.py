@@ -9,8 +9,9 @@ import functools
 FILES = """
     abort batch batch_sizes client client_close client_threads client_waits close
     connection fail flow flow_news flow_skip framing harvest idle idle_keeps_nothing
-    later later_ends lifetime message_timeout pipelining reply reply_framing reply_mask
-    rows server server_end services stop stop_time stopping switch threads
+    later later_ends lifetime linger message_timeout pipelining reply reply_framing
+    reply_mask retire rows server server_end services stop stop_time stopping switch
+    threads
     handlers_batch handlers_coroutine handlers_coroutine_cleanup
     handlers_coroutine_contexts handlers_coroutine_deadlines handlers_coroutine_flow
     handlers_coroutine_spawn handlers_coroutine_spawn_ends

@@ -27,6 +27,7 @@ BEYOND = {
     "_remove",
     "_removeHandlerRef",
     "_free_in",  # from C
+    "open_pages",  # a descriptor of Python's is a number, which is lost with a result
     "gc_callback",  # Hypothesis has one, which the collector calls
 }
 START = threading.Thread.start.__code__  # it loses its own thread then

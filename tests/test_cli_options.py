@@ -114,7 +114,7 @@ def test_a_level_of_the_log_writes_to_standard_error(serve):
     assert code == 0
     assert "1 connections" in out
     lines = err.splitlines()
-    assert [line.split()[2] for line in lines] == ["INFO"] * 3
+    assert [line.split()[2] for line in lines] == ["INFO"] * 4
     assert f"listening on {server.text}" in lines[0]
 
 
@@ -137,6 +137,7 @@ def test_a_module_that_has_set_the_log_up_keeps_its_way(serve, tmp_path):
     server = serve("--handler", "handlers:handler", "--log-level", "info")
     assert finish(server, signal.SIGINT)[2].splitlines() == [
         "mine: listening",
+        "mine: figures",
         "mine: stopping",
         "mine: stopped",
     ]
@@ -158,6 +159,8 @@ def test_a_slow_handler_is_told_of(serve, tmp_path):
     [
         (["--log-level", "loud"], ["'loud'", "debug, info, warning"]),
         (["--slow-handler", "0"], ["'0'", "seconds"]),
+        (["--proxy", "10.0.0.1/8"], ["'10.0.0.1/8'", "'10.0.0.0/8'"]),
+        (["--proxy", "10.0.0.0/8,balancer"], ["'balancer'", "a network like"]),
     ],
     ids=" ".join,
 )
@@ -232,7 +235,7 @@ def offered(pymux_command, tmp_path, line):
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("pymux s", {"serve"}),
+        ("pymux s", {"serve", "stats"}),
         ("pymux serve --lo", {"--log-level"}),
         ("pymux serve --log-level w", {"warning"}),
         ("pymux serve --handler ", {"upper", "echo", "discard"}),
@@ -252,3 +255,13 @@ def test_without_the_package_the_shell_completes_nothing(pymux_command, tmp_path
     code, _, err = finish(pymux_command(env=env))
     assert code == 2
     assert "COMMAND" in err
+
+
+def test_proxy_names_the_balancers(serve):
+    server = serve("--proxy", "192.0.2.0/24,127.0.0.1")
+    header = b"PROXY TCP4 192.0.2.1 198.51.100.2 50000 443\r\n"
+    assert ask(server.address, header + b"hello", 5) == b"HELLO"
+    with util.connect(server.address) as sock, pytest.raises(ConnectionResetError):
+        sock.sendall(b"hello, who listens?")
+        util.recv_exactly(sock, 1)
+    finish(server, signal.SIGINT)

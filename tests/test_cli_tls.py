@@ -57,7 +57,7 @@ HERE = "127.0.0.1:0"
 def test_wrong_usage_of_tls_exits_with_2(pymux_command, args, line):
     code, out, err = finish(pymux_command(*args))
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1] == f"pymux: error: {line}"
+    assert err.splitlines()[-1] == f"pymux {args[0]}: error: {line}"
 
 
 # -- files ---------------------------------------------------------------------------

@@ -53,6 +53,7 @@ def test_an_endpoint_has_its_options_in_this_order():
         "reuse_port",
         "mode",
         "source_address",
+        "proxy",
     ]
 
 

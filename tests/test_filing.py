@@ -10,9 +10,14 @@ TESTS = Path(__file__).parent
 README = (TESTS / "README.md").read_text(encoding="utf-8")
 IN_C = sorted({*TESTS.glob("c/*.[ch]"), *TESTS.glob("c/fuzz/*.[ch]")})
 MOST = 500  # lines of a file
-KNOWS = {"inside.py", "test_house.py"}  # what the package is like inside
+KNOWS = {
+    "inside.py",
+    "inside_figures.py",
+    "test_house.py",
+}  # what the package is like inside
 OTHERS = {"_exit", "_getframe", "_replace", "_set_running_loop", "_clear_type_cache"}
-PACKAGES = {"pymux", "pymux.aio"}  # what users import
+# What users import.
+PACKAGES = {"pymux", "pymux.aio", "pymux.metrics", "pymux.systemd"}
 
 
 def private_uses(text):

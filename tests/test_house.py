@@ -11,14 +11,14 @@ import pymux
 
 PACKAGE = Path(pymux.__file__).parent
 FLOORS = (  # lowest first; the rooms of one floor do not import each other
-    "values",
+    "values systemd",
     "engine",
-    "objects selector",
+    "objects selector figures",
     "handlers",
     "mux",
-    "service client",
+    "service client groups metrics",
     "server",
-    "aio",
+    "aio workers",
     "run",
     "cli __init__",
     "__main__",
@@ -26,7 +26,7 @@ FLOORS = (  # lowest first; the rooms of one floor do not import each other
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 CORE = {"engine", "selector"}  # they may import _core
 BACK = {("objects", "mux"), ("values", "objects")}  # for annotations alone
-PYTHONS = {"_exit", "_getframe"}
+PYTHONS = {"_exit", "_getframe", "_args_from_interpreter_flags"}
 
 
 def modules(root):

@@ -54,6 +54,24 @@ def test_a_server_says_at_info_where_it_listens_and_how_it_has_ended(backend):
         assert (record.local, record.handler) == (server.address, f"{ME}.echo")
 
 
+def test_a_server_that_retires_says_what_becomes_of_its_connections(backend):
+    with at_debug() as records:
+        with util.serving(echo, backend) as server:
+            util.in_server(server, lambda mux: server.retire())
+            util.wait_until(lambda: of(records, "retiring"))
+            server.retire()
+            port = server.address[1]
+        with util.serving(echo, backend) as lingering:
+            lingering.stop(linger=60)
+    first, second = of(records, "retiring")
+    assert first.getMessage() == (
+        f"the server at 127.0.0.1:{port} accepts nobody more: "
+        "0 connections are served on"
+    )
+    assert re.search("0 connections end one by one within 60 s", second.getMessage())
+    assert (second.local, second.handler) == (lingering.address, f"{ME}.echo")
+
+
 def test_each_address_of_a_server_is_a_line_with_its_handler(backend, tmp_path):
     def other(conn, data):
         return data

@@ -26,7 +26,13 @@ NAMES = [
     "Splitter",
     "Limits",
     "Credentials",
+    "Detached",
     "Endpoint",
+    "Proxy",
+    "Workers",
+    "Group",
+    "Nats",
+    "Redis",
     "sleep",
     "timeout",
     "to_thread",
@@ -50,11 +56,11 @@ SERVER = (
     " reply_framing=None, ssl=None, limits=None, require_close_notify=True,"
     " backend=None, backlog=None, reuse_port=False, mode=384, drain_timeout=5.0,"
     " spin=0.0, arena_size=262144, max_messages=4096,"
-    " slow_handler=None, on_error=None)"
+    " slow_handler=None, on_error=None, proxy=None)"
 )
 SIGNATURES = {
     "Server": SERVER,
-    "serve": SERVER,
+    "serve": SERVER.replace("proxy=None", "workers=None, linger=None, proxy=None"),
     "aio.serve": SERVER.replace(" spin=0.0,", ""),
     "batched": "(handler=None, *, min_messages=1, max_delay=0.0)",
     "connect": "(address, *, framing=None, reply_framing=None, ssl=None, limits=None,"
@@ -70,10 +76,10 @@ SIGNATURES = {
     "Later.fail": "(self, error, row=None)",
     "Mux.listen": "(self, address, *, framing=None, reply_framing=None, ssl=None,"
     " limits=None, handler=None, require_close_notify=True, backlog=None,"
-    " reuse_port=False, half_open=False, mode=384)",
+    " reuse_port=False, half_open=False, mode=384, proxy=None)",
     "Mux.connect": "(self, address, *, framing=None, reply_framing=None, ssl=None,"
     " limits=None, handler=None, server_hostname=None, require_close_notify=True,"
-    " half_open=False, timeout=None)",
+    " half_open=False, timeout=None, proxy=None)",
     "Mux.harvest": "(self, timeout=None, *, min_messages=1, max_delay=0.0)",
     "Mux.send_many": "(self, conns, data, *, skip_over=None)",
     "Mux.call_later": "(self, delay, fn, *args)",
@@ -94,7 +100,16 @@ SIGNATURES = {
     "Endpoint": "(address, *, framing=None, reply_framing=None, ssl=None,"
     " limits=None, handler=None, server_hostname=None,"
     " require_close_notify=True, backlog=None, reuse_port=False, mode=384,"
-    " source_address=None)",
+    " source_address=None, proxy=None)",
+    "Proxy": "(trusted, *, timeout=5.0)",
+    "Workers": "(count='auto', *, handover=True, grace=0.0, start_timeout=30.0,"
+    " watchdog=30.0, max_memory=None, max_age=None, metrics=None, health=None)",
+    "Group": "(name, backplane=None, *, drop_slow=False, on_gap=None)",
+    "Group.send": "(self, data)",
+    "Nats": "(address, *, ssl=None, limits=None, user=None, password=None, keep=1000,"
+    " keep_bytes=1048576)",
+    "Redis": "(address, *, ssl=None, limits=None, user=None, password=None, keep=1000,"
+    " keep_bytes=1048576)",
     "Selector": "(backend=None)",
     "Selector.register": "(self, fileobj, events, data=None)",
     "Selector.unregister": "(self, fileobj)",
@@ -130,6 +145,8 @@ STATS = [
     "tls_handshakes",
     "tls_resumed",
     "tls_failed",
+    "moved_in",
+    "moved_out",
 ]
 
 

@@ -133,8 +133,16 @@ class Flusher(Engine):
         self.touched()
         return conn
 
+    def retire(self) -> None:
+        super().retire()
+        self.touched()
+
     def send_shared(self, ids: Any, count: int, data: bytes) -> None:
         super().send_shared(ids, count, data)
+        self.touched()
+
+    def send_to_all(self, ids: list[int], messages: list[bytes]) -> None:
+        super().send_to_all(ids, messages)
         self.touched()
 
     def settle_here(self, call: Callable[..., Any], *args: Any) -> None:

@@ -13,10 +13,12 @@ from ..handlers.base import OnError
 from ..objects.base import mux_with
 from ..objects.handler import HandlerOf
 from ..server.base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
+from ..server.drain import check_linger
 from ..server.notices import tell_listening, tell_stopped
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
+from ..values.proxy import Proxy
 from ..values.tls import SSLContext
 from .connection import LoopConnection
 from .dispatch import LoopHandlers
@@ -143,23 +145,45 @@ class Server(BaseServer):
             self._engine.touched()  # calls of an earlier drain may be lost
         await asyncio.wait([self._ended])
 
-    async def stop(self, drain_timeout: float | None = None) -> None:
+    def retire(self) -> None:
+        """Accept the peers that wait, close the listeners, and serve on.
+
+        As `pymux.Server.retire`, but in the loop's thread alone.
+
+        Raises:
+            RuntimeError: the server was not started, or the call is in another thread.
+        """
+        engine = self._engine
+        if engine is None:
+            raise RuntimeError("this server was not started")
+        if engine.thread == FORKED or engine.is_over():
+            return
+        engine.check()
+        self._life.drain.retire()
+
+    async def stop(
+        self, drain_timeout: float | None = None, *, linger: float = 0.0
+    ) -> None:
         """Finish: accept the backlog, answer what has arrived, close.
 
         As in `pymux.Server.stop`, a connection closes when its peer has acknowledged
         all output and the end. After `drain_timeout` seconds the other connections
         are reset, and handlers that still run are cancelled. `stop` returns when the
         server and its handlers have ended. In one of these handlers, and in a forked
-        child, `stop` returns at once. After several calls the smallest timeout
-        holds. To cancel a `stop` does not undo it.
+        child, `stop` returns at once. After several calls the smallest times
+        hold. To cancel a `stop` does not undo it.
 
         Args:
             drain_timeout: seconds; None takes the server's.
+            linger: seconds before that, in which connections end one by one, as in
+                `pymux.Server.stop`.
 
         Raises:
+            TypeError, ValueError: an argument is no number of seconds.
             OSError: what ended the server, if anything did.
         """
-        by = self._life.stop_time(drain_timeout)
+        lingers = check_linger(linger)
+        by = self._life.stop_time(drain_timeout, lingers)
         engine = self._engine
         if engine is None or engine.thread == FORKED:
             return
@@ -169,7 +193,8 @@ class Server(BaseServer):
             self._left_open = False
             return
         if engine.c is not None:
-            self._life.drain.begin(by)
+            self._life.drain.begin(by, lingers)
+            engine.touched()  # the loop is to look how it goes on
         if self._handlers.runs(asyncio.current_task()):
             return
         await asyncio.wait([self._ended])
@@ -220,6 +245,7 @@ def serve(
     max_messages: int = MAX_MESSAGES,
     slow_handler: float | None = None,
     on_error: OnError | None = None,
+    proxy: Proxy | None = None,
 ) -> Server:
     """Serve in the running loop: ``await serve(...)``, or ``async with``.
 
@@ -254,6 +280,8 @@ def serve(
             debug mode measures these.
         on_error: called with (connection or None, exception) instead of
             reporting what a handler raised.
+        proxy: the balancers, a `Proxy`, that say of whom each connection is; None: no
+            PROXY header is taken.
 
     Returns:
         A `Server`, to be awaited. After that the server accepts connections.
@@ -287,5 +315,6 @@ def serve(
         max_messages=max_messages,
         slow_handler=slow_handler,
         on_error=on_error,
+        proxy=proxy,
     )
     return Server(plan)

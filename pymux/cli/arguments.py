@@ -6,14 +6,14 @@ import argparse
 import logging
 import math
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..engine.backends import reasons
-from ..values.addresses import check_served, is_url, parse_url
 from ..values.framing import Fixed, LengthPrefix, Lines, Raw
 from ..values.limits import Limits
+from ..values.proxy import Proxy
+from .addresses import parse_address, parse_listening
 from .bench import ANSWERS
 from .builtin import HANDLERS
 from .completion import complete, completes
@@ -21,13 +21,17 @@ from .console import complain, write
 from .info import version
 from .limits import KNOWN, NAMES, limits_from, parse_limit
 from .numbers import digits, finite
-from .words import Address, as_typed, quoted
+from .stats import add_stats
+from .top import add_top
+from .words import quoted
+from .workers import add_worker_options, fault_of_workers
 
 if TYPE_CHECKING:
     from ..values.framing import Framing
 
 DEFAULT_ADDRESS = "127.0.0.1:8093"
 LEVELS = ["debug", "info", "warning", "error", "critical"]
+LOOKING = ("info", "top", "stats")  # commands that open no socket
 FRAMINGS = ["raw", "lines", "length4", "fixed:"]
 
 
@@ -41,62 +45,6 @@ class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         """Write the help or the version."""
         write(message.encode())
-
-
-def parse_address(text: str) -> Address:
-    """Read `HOST:PORT`, `[IPV6]:PORT`, `unix:PATH` or a URL.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is none of these.
-
-    Example:
-        >>> parse_address("[::1]:80").value
-        ('::1', 80)
-        >>> parse_address("unix:/run/app.sock").value
-        '/run/app.sock'
-        >>> parse_address("tcp://[::1]:80").value
-        ('::1', 80)
-    """
-    if is_url(text):
-        return _parse_url(text)
-    if text.startswith("unix:"):
-        path = text[len("unix:") :]
-        if not path:
-            raise argparse.ArgumentTypeError("unix: needs a path, as in unix:/tmp/x")
-        if path.startswith("@") and sys.platform == "linux":
-            path = "\0" + path[1:]
-        elif "/" not in path:
-            path = "./" + path  # other code would take a bare name for a host
-        return Address(path, as_typed(text))
-    text = as_typed(text)
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: an IPv6 address needs brackets, as in [::1]:8093"
-        )
-    number = digits(port)
-    if not colon or number is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is none of HOST:PORT, [IPV6]:PORT, unix:PATH and a URL"
-        )
-    if number > 65535:
-        raise argparse.ArgumentTypeError(f"port {port} is not within 0 to 65535")
-    return Address((host, number), text)
-
-
-def _parse_url(text: str) -> Address:
-    shown = as_typed(text)
-    try:
-        # Python's text opens a path; the text that the user typed names a host.
-        url = parse_url(text if text[:5].lower() == "unix:" else shown)
-        check_served(url)
-        address = url.address(listen=True)
-    except ValueError as error:
-        message = str(error).replace(repr(text), repr(shown))
-        raise argparse.ArgumentTypeError(message) from None
-    return Address(address, shown, url.scheme)
 
 
 def parse_framing(text: str) -> Framing:
@@ -183,6 +131,20 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
+def parse_span(text: str) -> float:
+    """Read a number of seconds, 0 included.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no such number.
+    """
+    seconds = finite(text)
+    if math.isnan(seconds):
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is not a number of seconds, 0 or more"
+        )
+    return seconds
+
+
 def parse_spin(text: str) -> Any:
     """Read a number of seconds, 0 included, or `auto`.
 
@@ -195,6 +157,18 @@ def parse_spin(text: str) -> Any:
             f"{quoted(text)} is neither a number of seconds, 0 or more, nor auto"
         )
     return text if text == "auto" else seconds
+
+
+def parse_proxy(text: str) -> Proxy:
+    """Read networks with commas between them.
+
+    Raises:
+        argparse.ArgumentTypeError: one is no network.
+    """
+    try:
+        return Proxy(text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parse_level(text: str) -> int:
@@ -233,10 +207,11 @@ def _parser() -> argparse.ArgumentParser:
         "addresses",
         nargs="*",
         default=[parse_address(DEFAULT_ADDRESS)],
-        type=parse_address,
+        type=parse_listening,
         metavar="ADDRESS",
         help="HOST:PORT, [IPV6]:PORT, unix:PATH or a URL like tcp://HOST:PORT; "
-        "unix:@NAME is Linux's abstract namespace; port 0 picks a free one; several "
+        "unix:@NAME is Linux's abstract namespace; port 0 picks a free one; fd:N is an "
+        "inherited socket, systemd[:NAME] those that systemd has passed; several "
         f"are served together (default: {DEFAULT_ADDRESS})",
     )
     completes(option, ())
@@ -279,6 +254,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="end a connection after S seconds without traffic (default: never)",
     )
+    serve.add_argument(
+        "--linger",
+        type=parse_span,
+        metavar="S",
+        help="after SIGTERM, let connections end one by one for S seconds before the "
+        "others are drained (default: 0, with --workers 20)",
+    )
+    serve.add_argument(
+        "--reuse-port",
+        action="store_true",
+        help="let several processes listen on one port",
+    )
     option = serve.add_argument(
         "--limit",
         action="append",
@@ -290,6 +277,13 @@ def _parser() -> argparse.ArgumentParser:
         f"{KNOWN}",
     )
     completes(option, [f"{name}=" for name in NAMES])
+    serve.add_argument(
+        "--proxy",
+        type=parse_proxy,
+        metavar="NETWORK[,NETWORK]",
+        help="balancers of these networks, like 10.0.0.0/8 or unix, say by the PROXY "
+        "protocol of whom each connection is; nobody else may connect",
+    )
     serve.add_argument(
         "--slow-handler",
         type=parse_seconds,
@@ -316,6 +310,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="print a line of figures every S seconds",
     )
+    add_worker_options(serve, parse_seconds, parse_address)
 
     connect = commands.add_parser(
         "connect",
@@ -400,7 +395,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     completes(option, reasons())
 
+    add_top(commands, parse_seconds)
+    add_stats(commands)
     commands.add_parser("info", help="print what pymux is and runs on")
+    for one in commands.choices.values():
+        one.set_defaults(error=one.error)  # with the usage of this command
     return parser
 
 
@@ -410,8 +409,8 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     complete(parser)
     args = parser.parse_args(argv)
     backend = os.environ.get("PYMUX_BACKEND")
-    if args.command != "info" and backend and backend not in reasons():
-        parser.error(
+    if args.command not in LOOKING and backend and backend not in reasons():
+        args.error(
             f"PYMUX_BACKEND: unknown backend {quoted(backend)} "
             f"(known: {', '.join(reasons())})"
         )
@@ -424,13 +423,15 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         try:
             args.limits = limits_from([*given, *args.limits])
         except ValueError as error:
-            parser.error(f"argument --limit: {error}")
-    if args.command != "info" and (fault := _fault_of_tls(args)):
-        parser.error(fault)
+            args.error(f"argument --limit: {error}")
+        if fault := fault_of_workers(args):
+            args.error(fault)
+    if args.command not in LOOKING and (fault := _fault_of_tls(args)):
+        args.error(fault)
     if args.command in ("connect", "bench") and isinstance(args.address.value, tuple):
         host, port = args.address.value
         if not host or not port:
-            parser.error(f"{args.address.text!r}: a host and a port are needed")
+            args.error(f"{args.address.text!r}: a host and a port are needed")
     return args
 
 

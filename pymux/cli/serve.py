@@ -19,6 +19,8 @@ from ..values.stats import totals
 from .builtin import HANDLERS
 from .console import complain, say
 from .descriptors import raise_limit
+from .given import given_sockets
+from .metrics import metrics_at
 from .tls import context_to_serve
 from .words import Address, Failure, as_typed, describe, explain, one_line, quoted
 
@@ -75,7 +77,11 @@ def log_from(level: int) -> None:
 
 def run_serve(args: argparse.Namespace) -> int:
     """`pymux serve`: run a server until SIGINT or SIGTERM."""
-    addresses: list[Address] = args.addresses
+    with given_sockets(args.addresses) as addresses:
+        return _serve(args, addresses)
+
+
+def _serve(args: argparse.Namespace, addresses: list[Address]) -> int:
     context = None if args.cert is None else context_to_serve(args.cert, args.key)
     handler = load_handler(args.handler)
     try:
@@ -86,8 +92,10 @@ def run_serve(args: argparse.Namespace) -> int:
             ssl=context,
             limits=args.limits,
             backend=args.backend,
+            reuse_port=args.reuse_port,
             spin=args.spin,
             slow_handler=args.slow_handler,
+            proxy=args.proxy,
         )
     except TypeError as error:
         name = as_typed(args.handler)
@@ -111,7 +119,8 @@ def run_serve(args: argparse.Namespace) -> int:
             server.call_threadsafe(_Figures(args.stats).start)
 
     try:
-        stats = run_until_signal(server, on_ready=ready)
+        with metrics_at(args.metrics, server):
+            stats = run_until_signal(server, on_ready=ready, linger=args.linger or 0.0)
     except OSError as error:
         raise Failure(describe(error, *addresses)) from None
     except ValueError as error:

@@ -126,6 +126,8 @@ def _hint(number: int, address: Any) -> str:
     if isinstance(address, tuple):
         low = number in (errno.EACCES, errno.EPERM) and 0 < address[1] < 1024
         return " (ports below 1024 need a privilege)" if low else ""
+    if isinstance(address, socket.socket):
+        return ""
     if number == errno.EADDRINUSE and not address.startswith("\0"):
         try:
             taken = not stat.S_ISSOCK(os.lstat(address).st_mode)

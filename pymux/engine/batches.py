@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import lib
 from .arena import Arenas
-from .connections import Connections, Objects
+from .connections import Objects
 from .owner import FORKED
 from .services import ServiceState
 from .state import DISPATCHING, IDLE, TURNING, TurnState
+from .stops import Stops
 from .turn import MESSAGES, NOTABLE
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ OTHER_ROWS = lib.PMX_OTHER_ROWS
 UNUSUAL = GAPS | LARGE | OTHER_ROWS | NOTABLE
 
 
-class Batches(Connections):
-    """The fifth layer of an engine: harvests, batches, and their dispatch.
+class Batches(Stops):
+    """The sixth layer of an engine: harvests, batches, and their dispatch.
 
     Attributes:
         batch: the last batch, until it has been dispatched or is over.
@@ -39,6 +40,7 @@ class Batches(Connections):
         guests: tasks that wait for output of another task's connection, by its buffer.
         aware: tasks that know that their connection has ended: they were told so.
         late: expired timeouts of coroutines, raised once the batch is dispatched.
+        between: called by a server after each dispatch.
     """
 
     batch: Any
@@ -55,6 +57,7 @@ class Batches(Connections):
         self.given: Any = None
         self.handlers: Any = None
         self.late: list[Any] = []
+        self.between: list[Callable[[], None]] = []
         self.dialled: dict[Any, list[Any]] = {}
         self.nurseries: dict[Any, Any] = {}
         self.guests: dict[Any, list[Any]] = {}

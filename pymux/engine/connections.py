@@ -17,6 +17,7 @@ from .ops import ABORT, SWITCH
 from .os_errors import error_from, meaning
 from .owed import Debts
 from .owner import BUSY, busy
+from .rooms import Rooms
 from .services import Dispatcher, ServiceState
 from .splitting import Splitting
 from .structs import fill_framing, from_core
@@ -69,11 +70,13 @@ class Connections(Turns):
         table: connections, by slot.
         buffers: the `ReceiveBuffer` of each connection, by slot; may be shorter.
         causes: exceptions that ended connections, by id.
-        stopped: ids of connections whose input a stop ended; None before a stop.
         opening: ids of outgoing connections that have not opened yet.
         listening: the service number and the limits of listeners, by id.
+        stays: ids of connections that must not move to another mux, unless their
+            handler has `taken`: members of a group.
         serving: the service of the last batch.
         debts: answers that are owed to connections, once there have been any.
+        rooms: the groups that connections are in; whose members `stays` names.
         unused: numbers of services that may have no connection left.
     """
 
@@ -90,13 +93,14 @@ class Connections(Turns):
         self.table: list[Any] = []
         self.buffers: list[Any] = []
         self.causes: dict[int, BaseException] = {}
-        self.stopped: set[int] | None = None
         self.opening: set[int] = set()
         self.listening: dict[int, tuple[int, dict[str, int]]] = {}
         self.serving = self.services[0]
         self.unused: list[int] = []
         self.splitting: Splitting | None = None
         self.debts: Debts | None = None
+        self.rooms: Rooms = Rooms()
+        self.stays: set[int] = self.rooms.stays
 
     def listen(
         self,
@@ -170,6 +174,17 @@ class Connections(Turns):
                 self.listening.pop(id_[0], None)
             raise
 
+    def trust(self, networks: list[tuple[int, int, bytes]]) -> int:
+        """Return the core's number of networks: (family, bits, address) each."""
+        c = ffi.new("pmx_network[]", len(networks))
+        for one, (family, bits, ip) in zip(c, networks):
+            one.family, one.bits = family, bits
+            ffi.buffer(one.ip)[: len(ip)] = ip
+        number = int(lib.pmx_trust(self.c, c, len(networks)))
+        if number < 0:
+            raise self.os_error(-number, "the networks of proxy")
+        return number
+
     def note_policy(self, policy: Any, framings: Framings) -> None:
         """Prepare a service for connections with this policy and these framings."""
         service = self.services[policy.service]
@@ -181,6 +196,12 @@ class Connections(Turns):
         if lib.pmx_unlisten(self.c, id) == BUSY:
             raise busy()
         self.listening.pop(id, None)
+
+    def set_most(self, id: int, most: int) -> None:
+        """Let a listener that has `max_connections` have so many from now on."""
+        if lib.pmx_set_most(self.c, id, most) == BUSY:
+            raise busy()
+        self.listening[id][1]["max_connections"] = most
 
     def listener_address(self, id: int) -> Any:
         """Return the address of a listener, or None if it has closed."""
@@ -363,20 +384,6 @@ class Connections(Turns):
         number = self.unacknowledged(id)
         return int(lib.pmx_queued(self.c, id)) if number is None else number
 
-    def is_stopping(self, id: int) -> bool:
-        """True if a stop has ended the input of a connection."""
-        if self.stopped is None or id in self.stopped:
-            return self.stopped is not None
-        if self.c is None:
-            return False
-        self.check()
-        return bool(lib.pmx_stopping(self.c, id) == 1)
-
-    def keep_stopping(self, id: int) -> None:
-        """Before the core forgets a connection, note if a stop ended its input."""
-        if self.stopped is not None and lib.pmx_stopping(self.c, id) == 1:
-            self.stopped.add(id)
-
     def forget(self, conns: list[Any]) -> None:
         """Free the slots of connections whose ends have been reported."""
         table, buffers = self.table, self.buffers
@@ -391,6 +398,7 @@ class Connections(Turns):
             self.causes
             or self.opening
             or self.receivers
+            or self.rooms.calls
             or self.splitting is not None
             or self.debts is not None
             or self.tls is not None
@@ -407,6 +415,7 @@ class Connections(Turns):
                     service.note_receivers(False)
         for id in ids:
             self.causes.pop(id, None)
+            self.rooms.forget(id)
             if self.splitting is not None:
                 self.splitting.forget(id)
             if self.debts is not None:
@@ -461,27 +470,3 @@ class Connections(Turns):
         service.dialled -= count
         if service.number and service.dialled <= 0 and not service.kept:
             self.unused.append(service.number)
-
-    # --- stopping -------------------------------------------------------------
-
-    def drain(self) -> None:
-        """Accept the backlog, close the listeners, end every input."""
-        if self.stopped is None:
-            self.stopped = set()
-        lib.pmx_drain(self.c)
-
-    def reset_all(self, number: int) -> None:
-        """Reset every connection that is left, and report it with this errno."""
-        self.submit()
-        lib.pmx_reset_all(self.c, number)
-
-    def close_outgoing(self) -> None:
-        """Close the outgoing connections, which no accepted connection needs now."""
-        for conn in self.table:
-            if conn is not None and not conn.closed:
-                conn.close()
-        self.submit()
-
-    def has_ends(self) -> bool:
-        """True if the core has the end of a connection to report."""
-        return bool(lib.pmx_next_timeout(self.c) == 0)

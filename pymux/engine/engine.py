@@ -2,7 +2,7 @@
 
 An engine is made of layers, each a class on the one before: `Owned` (which thread
 may call), `Output` (the log), `Turns` (calls into the core), `Connections`,
-`Batches`, and `Engine` (open and close, figures). Users' objects (`Mux`,
+`Stops`, `Batches`, and `Engine` (open and close, figures). Users' objects (`Mux`,
 `Connection`, `Batch`) call the engine; the engine knows them by `Objects` alone.
 
 The words of this house:
@@ -48,6 +48,7 @@ from .batches import Batches
 from .connections import Objects
 from .notices import only, tell
 from .openssl import NO_SSL, openssl_version
+from .os_errors import meaning
 from .owner import BUSY, FORKED, busy
 from .state import DISPATCHING, IDLE
 from .structs import from_core
@@ -67,6 +68,14 @@ LIMITED = {
     "max_connections": "peers wait in the backlog",
     "max_per_peer": "the peer is refused",
     "max_handshakes": "peers wait in the backlog",
+}
+
+
+# Why a peer of a listener with `proxy` was refused, by the core's errno.
+UNPROXIED = {
+    errno.EACCES: "the peer is not trusted to send a PROXY header",
+    errno.EPROTO: "what the peer has sent is no PROXY header",
+    errno.ETIMEDOUT: "the peer has sent no PROXY header in time",
 }
 
 
@@ -207,6 +216,8 @@ class Engine(Batches):
             last.connections = last.listeners = last.queued = last.buffers = 0
             if not self._restore_signals():
                 self._leave_wakeup()
+            # The core unmaps the file in which it counts; an interrupt may come then.
+            self.counts = ffi.new("pmx_stats *", self.counts[0])
             if lib.pmx_shut(self.c) == BUSY:
                 raise busy()
             self._last_stats = self._last_stats or last
@@ -229,6 +240,7 @@ class Engine(Batches):
             self.watches.clear()
             self.ready.clear()
             self.late.clear()
+            self.between.clear()
             if self.tls is not None:
                 self.tls.forget_all()
                 self.tls = None
@@ -238,6 +250,7 @@ class Engine(Batches):
                 service.dispatcher = None
             self.opening.clear()
             self.debts = None
+            self.rooms.end(self, self.thread == FORKED)
             self.c = None
 
     # --- looking inside ---------------------------------------------------
@@ -283,6 +296,26 @@ class Engine(Batches):
             stats.queued += self.log.size()
         return stats
 
+    def count_in(self, file: int, offset: int) -> None:
+        """Count in a file that others may read, until the engine closes.
+
+        Args:
+            file: its descriptor, which may be closed afterwards.
+            offset: bytes before the figures, which are `figures.SIZE` bytes.
+
+        Raises:
+            OSError: the file cannot be mapped.
+        """
+        self.check()
+        with self.lock:
+            self.counts = ffi.new("pmx_stats *", self.counts[0])  # as in `free`
+            error = lib.pmx_count_in(self.c, file, offset)
+            self.counts = lib.pmx_counts(self.c)
+            if error == BUSY:
+                raise busy()
+            if error:
+                raise OSError(-error, meaning(-error))
+
     def warn_of_peers(self) -> None:
         """Warn that peers wait in the backlog, since the process is short of something
         or a listener has max_connections or max_handshakes; or that some were
@@ -301,6 +334,10 @@ class Engine(Batches):
         if refused != self._refused:
             more = refused - self._refused
             self._warn_of_limit(int(counts.refuser), "max_per_peer", more)
+        unproxied = counts.proxy_refused
+        if unproxied != self._unproxied:
+            self._warn_of_header(unproxied - self._unproxied)
+        self._unproxied = unproxied
         self._pauses, self._shortages, self._refused = pauses, shortages, refused
         self._busy = busy
 
@@ -346,6 +383,21 @@ class Engine(Batches):
             tell("limit", text, peer and peer[0], peer=peer, **about)
         else:
             tell("limit", text, **about)
+
+    def _warn_of_header(self, count: int) -> None:
+        """Warn that peers were refused by a listener with `proxy`."""
+        names = ffi.new("pmx_address[2]")
+        if lib.pmx_refused_header(self.c, names):
+            return
+        peer, local = from_core(names[0]), from_core(names[1])
+        why = UNPROXIED.get(int(self.counts.proxy_error), "no PROXY header")
+        options = {"count": count, "local": local}
+        if not self.may_tell(("proxy", local, why), "proxy", why, **options):
+            return
+        text = "%s (%s at %s; refused so far: %d)"
+        shown = format_address(peer), format_address(local)
+        more = int(self.counts.proxy_refused)
+        tell("proxy", text, why, *shown, more, peer=peer, local=local)
 
     def _refused_peer(self) -> Any:
         """Return the address of the last peer that had max_per_peer."""

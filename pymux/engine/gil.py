@@ -66,6 +66,7 @@ class Gil:
     """
 
     LATE_NS = 1_000_000  # a longer delay after the core's return is a wait for the GIL
+    LEAST_NS = 20_000  # a shorter delay is that of the return itself
     LASTS = 256  # turns that look with the GIL after such a wait
 
     __slots__ = ("_address", "_call", "_turn", "left", "turns")
@@ -77,10 +78,19 @@ class Gil:
         self.turns: int = 0
         self._call: Callable[..., int] | None = exchange_holding_the_gil()
 
-    def look(self) -> None:
-        """Measure the delay after a call that released the GIL."""
-        if time.monotonic_ns() - self._turn.done_ns > self.LATE_NS:
+    def look(self, counts: Any) -> None:
+        """Measure the delay after a call that released the GIL, for the figures too.
+
+        Args:
+            counts: the figures; `gil_ns` grows by an estimate for all turns.
+        """
+        now = time.monotonic_ns()
+        if now - self._turn.done_ns > self.LATE_NS:
             self.left = self.LASTS if self._call else 0
+        since = counts.in_handler_since  # when the core returned
+        delay = now - since if since else 0
+        if delay > self.LEAST_NS:
+            counts.gil_ns += delay * (LOOK_EVERY + 1)
 
     def arguments(self, span: int, shape: int, ids: Any, bounds: Any, data: Any) -> Any:
         """Return `pmx_exchange` that keeps the GIL, and its arguments.

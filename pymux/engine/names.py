@@ -11,7 +11,7 @@ from .structs import from_core
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["names_of", "pack_names", "unpack_names"]
+__all__ = ["kept_names_of", "names_of", "pack_names", "proxied_by", "unpack_names"]
 
 BOTH = 2 * ffi.sizeof("pmx_address")
 
@@ -29,6 +29,30 @@ def names_of(engine: Engine, id: int) -> tuple[Any, Any]:
     if error < 0:
         return "", ""
     return from_core(pair[0]), from_core(pair[1])
+
+
+def kept_names_of(engine: Engine, id: int) -> Any:
+    """Return the same as `pack_names` does, of a connection that is open."""
+    pair = ffi.new("pmx_address[2]")
+    error = lib.pmx_addresses(engine.c, id, pair)
+    if error == BUSY:
+        raise RuntimeError("another thread is inside this connection's mux")
+    return ("", "") if error < 0 else pack_names(pair)
+
+
+def proxied_by(engine: Engine, id: int) -> tuple[Any, bytes] | None:
+    """Return (balancer, PROXY header of version 2) of a connection, or None.
+
+    Raises:
+        RuntimeError: another thread is inside the core.
+    """
+    told = ffi.new("pmx_proxied *")
+    error = lib.pmx_proxy_of(engine.c, id, told)
+    if error == BUSY:
+        raise RuntimeError("another thread is inside this connection's mux")
+    if error < 0:
+        return None
+    return from_core(told.transport), ffi.buffer(told.header, told.size)[:]
 
 
 def pack_names(names: Any) -> Any:

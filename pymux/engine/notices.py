@@ -6,18 +6,28 @@ filter or a collector of logs can name them. docs/logging.md explains them.
 event       level      what has happened
 ----------  ---------  -------------------------------------------------------------
 listening   INFO       a server accepts connections at an address
+retiring    INFO       a server accepts no further connections, and serves on
 stopping    INFO       a server has begun to stop
 stopped     INFO       a server has ended
 died        CRITICAL   an exception has ended the thread of a server
 closed      DEBUG      a connection has ended
+figures     INFO       in which file other processes find a server's figures
 handshake   DEBUG      a peer has not got through the TLS handshake
 connect     WARNING    an outgoing connection could not be made
 limit       WARNING    a limit or a framing's max_size has ended a connection, or
                        max_connections pauses accepting, or max_per_peer has
                        refused a connection
+proxy       WARNING    a peer was refused by a listener with `proxy`
 shortage    WARNING    accepting pauses for lack of descriptors or memory
+broker      WARNING    the broker of a backplane is away, or has refused something
+joined      INFO       a mux has joined the broker of a backplane
 slow        WARNING    a handler took longer than `slow_handler`
+moved       WARNING    output was refused for a connection that has moved to another
+                       process, or a connection that could not move stays
 raised      ERROR      a handler, or on_error, has raised
+worker      INFO       a worker serves, or is replaced
+worker_died ERROR      a worker has ended, or does not go on
+worker_failed ERROR    a new worker could not start
 """
 
 from __future__ import annotations
@@ -39,16 +49,25 @@ __all__ = ["LEVELS", "Notices", "is_told", "only", "place_of", "tell", "users_pa
 LOGGER = logging.getLogger("pymux")
 LEVELS = {
     "listening": logging.INFO,
+    "retiring": logging.INFO,
     "stopping": logging.INFO,
     "stopped": logging.INFO,
     "died": logging.CRITICAL,
     "closed": logging.DEBUG,
+    "figures": logging.INFO,
     "handshake": logging.DEBUG,
     "connect": logging.WARNING,
     "limit": logging.WARNING,
+    "proxy": logging.WARNING,
     "shortage": logging.WARNING,
+    "broker": logging.WARNING,
+    "joined": logging.INFO,
     "slow": logging.WARNING,
+    "moved": logging.WARNING,
     "raised": logging.ERROR,
+    "worker": logging.INFO,
+    "worker_died": logging.ERROR,
+    "worker_failed": logging.ERROR,
 }
 EVERY = 10.0  # seconds between two lines of one kind
 APART = 1.0  # seconds without an error, after which the next one is told whole

@@ -19,6 +19,7 @@ __all__ = ["LARGE_PIECE", "SUBMIT_OVER", "Output", "to_bytes"]
 
 UNLET = 2**64 - 1  # the result of `pmx_queued` while another thread is inside
 SUBMIT_OVER = 4194304  # bytes of large pieces before the core takes the log
+FEW = 8  # so many copies of a small message cost less than a list of its connections
 SUBMIT_ENTRIES = 16384  # entries of the log before the core takes it
 
 
@@ -167,6 +168,26 @@ class Output(Owned):
                 ids = ffi.new("uint64_t[]", ids)
             self.log.special((SHARED | count, ids, b"", data, None))
             self._count_large(len(data))
+
+    def send_to_all(self, ids: list[int], messages: list[bytes]) -> None:
+        """Log messages, each for the same connections.
+
+        Raises:
+            ValueError: a framing cannot carry a message; those before it are logged.
+        """
+        few = len(ids) <= FEW
+        shared = None if few else ffi.new("uint64_t[]", ids)
+        for data in messages:
+            if few and len(data) <= self.large:
+                if self.log.pending:
+                    self.log.merge()
+                entries = self.log.entries
+                for id in ids:
+                    entries += (id, data)
+                if len(entries) > SUBMIT_ENTRIES:
+                    self.hand_over_log()
+            else:
+                self.send_shared(ids if shared is None else shared, len(ids), data)
 
     def _count_large(self, size: int) -> None:
         self.log.large += size

@@ -135,14 +135,21 @@ class Ending:
     `restore` puts the previous handlers back; so does a fork, in the child.
 
     Args:
-        ask: called with the number of signals so far, and with True if the signal
-            interrupts the user's code.
+        ask: called with the signal, with how many there were so far, and with True
+            if the signal interrupts the user's code.
         top: the code of the outermost frame to check.
+        signals: those that end; a worker leaves them to its supervisor.
     """
 
-    def __init__(self, ask: Callable[[int, bool], None], top: CodeType) -> None:
+    def __init__(
+        self,
+        ask: Callable[[int, int, bool], None],
+        top: CodeType,
+        signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM),
+    ) -> None:
         self._ask = ask
         self._top = top
+        self._signals = signals
         self._count = 0
         self._taken: dict[int, Any] = {}
 
@@ -155,7 +162,7 @@ class Ending:
         if threading.current_thread() is not threading.main_thread():
             return
         ENDING.append(self)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._signals:
             before = signal.getsignal(number)
             if before is not signal.SIG_IGN and before is not None:
                 self._taken[number] = before
@@ -175,7 +182,7 @@ class Ending:
         while frame is not None and not users and frame.f_code is not self._top:
             users = is_users(frame.f_code.co_filename)
             frame = frame.f_back
-        self._ask(self._count, users)
+        self._ask(number, self._count, users)
 
 
 def _after_fork() -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "endpoints",
     "endpoints_to",
     "fill_framing",
+    "framing_from",
     "from_core",
     "policy",
     "policy_of",
@@ -124,14 +125,17 @@ def endpoints(address: Any, *, listen: bool) -> tuple[Any, int, Any]:
     return made, len(found), keeps
 
 
-def endpoints_to(settings: Settings) -> tuple[Any, int, Any]:
+def endpoints_to(settings: Settings, header: bytes = b"") -> tuple[Any, int, Any]:
     """What `endpoints` returns of the settings of a call that connects: the first
-    MOST_ENDPOINTS, where a name has more addresses.
+    MOST_ENDPOINTS, where a name has more addresses. The header is sent first.
 
     Raises:
         OSError: no address has the family of the source address.
     """
     found, count, keep = endpoints(settings.address, listen=False)
+    if header:
+        keep = keep, ffi.from_buffer("uint8_t[]", header)
+        found[0].header, found[0].header_size = keep[1], len(header)
     if settings.source_address is None:
         return found, min(count, MOST_ENDPOINTS), keep
     source, _, keep_source = endpoints(settings.source_address, listen=True)
@@ -145,6 +149,7 @@ def endpoints_to(settings: Settings) -> tuple[Any, int, Any]:
             f"{settings.source_address!r}",
         )
     made = ffi.new("pmx_endpoint[]", [found[i] for i in fit])
+    made[0].header, made[0].header_size = found[0].header, len(header)
     made[0].source = source[0].host
     made[0].source_port = source[0].port
     return made, len(fit), (keep, keep_source)
@@ -204,9 +209,10 @@ def fill_framing(c: Any, framing: Framing | None) -> None:
         check_framing(framing)
 
 
-def reply_framing_of(rules: Any) -> Framing:
-    """Return the framing of what a `pmx_policy` sends, as far as it limits replies."""
-    c = rules.replies if rules.replies.other else rules.framing
+def framing_from(c: Any) -> Framing:
+    """Return the framing of a `pmx_framing`; Raw of a function of the caller's."""
+    if c.kind == lib.PMX_LINES:
+        return Lines(ffi.buffer(c.delimiter, c.width)[:], c.max_size)
     if c.kind == lib.PMX_FIXED:
         return Fixed(c.max_size)
     if c.kind == lib.PMX_PREFIX:
@@ -221,6 +227,11 @@ def reply_framing_of(rules: Any) -> Framing:
     if c.kind == lib.PMX_VARINT:
         return Varint(c.max_size, offset=c.offset, keep_head=bool(c.keep_head))
     return Raw()
+
+
+def reply_framing_of(rules: Any) -> Framing:
+    """Return the framing of what a `pmx_policy` sends."""
+    return framing_from(rules.replies if rules.replies.other else rules.framing)
 
 
 def frame_of(c: Any, message: Any) -> bytes:
@@ -316,7 +327,7 @@ def policy_of(
             number = tls.listener(settings.ssl)
         else:
             number = tls.outgoing(settings.ssl, settings.server_hostname)
-    return policy(
+    made = policy(
         settings.framings,
         settings.limits,
         half_open=half_open,
@@ -324,3 +335,7 @@ def policy_of(
         tls=number,
         tls_lax=not strict,
     )
+    if listen and settings.proxy is not None:
+        made.proxy = engine.trust(settings.proxy.networks())
+        made.proxy_ms = settings.proxy.milliseconds()
+    return made

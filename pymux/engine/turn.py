@@ -44,6 +44,7 @@ REPORT = lib.PMX_ROWS | lib.PMX_DRAINED  # reasons to return
 MESSAGES = lib.PMX_MESSAGES_SHIFT  # first bit of the number of messages in a result
 GATHERING = lib.PMX_GATHERING
 FOREIGN = lib.PMX_FOREIGN
+GIVEN = lib.PMX_GIVEN
 NOTABLE = lib.PMX_NOTABLE
 LOOK = lib.PMX_LOOK  # only look, without a wait: an unfinished batch gathers on
 EXCHANGE = lib.pmx_exchange
@@ -63,6 +64,7 @@ class Turns(Output):
         slow_after: seconds after which a handler is slow; None measures nothing.
         tls: the objects of connections over TLS, once there may be any.
         lends_signals: return that descriptor after each wait, as threads take turns.
+        on_given: called when the core has accepted connections for other workers.
         on_callback_error: gets the exceptions of timers, watches and calls, each with
             the words for what has raised; None: raised.
     """
@@ -97,6 +99,7 @@ class Turns(Output):
         self.calls: deque[tuple[Callable[..., Any], Any]] = deque()
         self.watches: dict[int, Watch] = {}  # by descriptor
         self.ready: dict[Watch, int] = {}  # events that were not told yet
+        self.on_given: Callable[[], object] | None = None
         self.on_callback_error: Callable[[BaseException, str], None] | None = None
         self.wakeup_fd = lib.pmx_wakeup_fd(c)
         self.takes_signals = False
@@ -105,6 +108,7 @@ class Turns(Output):
         self._minimum = self._delay_ns = -1  # of the last harvest
         self._pauses = 0  # of accepting, that were told of
         self._shortages = 0  # of these, for want of something
+        self._unproxied = 0  # refused for their PROXY header
         self._busy = 0  # and of these, by max_handshakes
         self._refused = 0  # connections over max_per_peer, that were told of
         self.notices: Notices = Notices()
@@ -319,7 +323,7 @@ class Turns(Output):
                         size = len(data)
                         result = EXCHANGE(turn, span, shape, ids, bounds, data, size)
                         if not gil.turns & LOOK_EVERY:
-                            gil.look()
+                            gil.look(self.counts)
                     if result == BUSY:
                         taken = False
                 except BaseException:  # did the core begin a turn?
@@ -348,6 +352,8 @@ class Turns(Output):
                 raise self._core_error(result)
             if result & FOREIGN:
                 self._note_ready()
+            if result & GIVEN and self.on_given is not None:
+                self.on_given()
             if self.tls is not None:
                 self.tls.go_on(turn, result)
             if not ran and (self.timers.heap or self.calls or self.ready):

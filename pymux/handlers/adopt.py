@@ -1,4 +1,5 @@
-"""Connections of sockets and pipes that the program has already."""
+"""Connections of sockets and pipes that the program has already, or that have left
+another mux."""
 
 from __future__ import annotations
 
@@ -8,14 +9,17 @@ import sys
 from typing import IO, Any
 
 from ..engine.given import GivenPipe
+from ..engine.state import IDLE
 from ..engine.structs import policy
 from ..objects.base import MuxBase, engine_of
 from ..objects.connection import Connection
 from ..objects.handler import Handler
 from ..objects.status import only_receives
-from ..values.framing import Framing, check_framing, check_reply_framing
+from ..values.detached import Detached
+from ..values.framing import Framing, Framings, check_framing, check_reply_framing
 from ..values.limits import Limits
 from .all import service_to_dial
+from .moving import put_in, refusal_of, take_out, tell_taken
 
 __all__ = ["Adopts"]
 
@@ -25,13 +29,49 @@ UNFIT = {errno.EBADF, errno.EINVAL, errno.ENOTCONN, errno.ENOTSOCK, errno.EPROTO
 
 
 class Adopts(MuxBase):
-    """The part of `Mux` that takes over connected sockets and the ends of pipes."""
+    """The part of `Mux` that takes over connections, and hands them on."""
 
     __slots__ = ()
 
+    def detach(self, conn: Connection) -> Detached | None:
+        """Take a connection out of this mux, with its socket open, for another mux.
+
+        Call it between harvests, when the last batch is dealt with. What was sent to
+        the connection before moves along if the kernel has not taken it, and so does
+        what has arrived and was not delivered. From then on the connection is `closed`,
+        without a report; `send` raises ConnectionClosed.
+
+        A connection stays while something of it is to be reported or answered; it may
+        be asked again after the next harvest. It stays for good if its end is on the
+        way, if it is outgoing, over TLS, or a pipe, if its framing is a `Splitter` or
+        (after `set_framing`) a `Scanner`, or if a coroutine handler has it. With a
+        handler of another form it stays if its `state` is set, unless the handler is an
+        object with `taken`; an object with `opened` needs `taken` too. If the object
+        has `leaving`, that is asked: None keeps the connection for now, bytes are the
+        state that `taken` gets.
+
+        Args:
+            conn: a connection of this mux.
+
+        Returns:
+            What `adopt` takes, in any process; None if the connection stays.
+
+        Raises:
+            ValueError: the connection belongs to another mux.
+            RuntimeError: inside a handler or timer, or in another thread.
+        """
+        engine = engine_of(self)
+        engine.check()
+        if conn.mux is not self:
+            raise ValueError(f"{conn!r} belongs to another mux")
+        if engine.state is not IDLE:
+            raise RuntimeError("detach() cannot be called in a handler or timer")
+        out = take_out(engine, conn)
+        return out if isinstance(out, Detached) else None
+
     def adopt(
         self,
-        fileobj: socket.socket | IO[bytes],
+        fileobj: socket.socket | IO[bytes] | Detached,
         *,
         framing: Framing | None = None,
         reply_framing: Framing | None = None,
@@ -39,7 +79,7 @@ class Adopts(MuxBase):
         handler: Handler | None = None,
         half_open: bool = False,
     ) -> Connection:
-        """Make a connection of a connected socket, or of one end of a pipe.
+        """Make a connection of a connected socket, a pipe's end or a `Detached`.
 
         A harvest reports it in `Batch.opened`, or in `Batch.closed` with the error. It
         counts as an outgoing connection: in `Stats.connected`, and when a server stops.
@@ -65,6 +105,12 @@ class Adopts(MuxBase):
                 written before.
 
                 Either becomes non-blocking, also for a process that shares it.
+
+                Or a `Detached`: the connection goes on where it was. It is not reported
+                in `opened`; a handler with `taken(conn, state)` is told by that, now.
+                It is no outgoing connection, and counts in `Stats.moved_in`. If its
+                peer has gone meanwhile, a harvest delivers what had arrived, and
+                reports the end in `closed`.
             framing: None is `Raw()`.
             reply_framing: the framing of what is sent, as for `connect`.
             limits: None is `Limits()`; `max_connections` does not apply.
@@ -80,9 +126,15 @@ class Adopts(MuxBase):
                 pipe, as a terminal; a pipe that does not take what its file's buffer
                 holds (BlockingIOError).
             RuntimeError: as for `connect`.
+            ValueError: the handler cannot take a `Detached`: it is a coroutine, or an
+                object with `opened` and without `taken`, or has no use for its state.
         """
         engine = engine_of(self)
         engine.check()
+        if isinstance(fileobj, Detached):
+            return self._take(
+                fileobj, (framing, reply_framing), limits, handler, half_open
+            )
         given = _given(fileobj)
         check_framing(framing)
         check_reply_framing(reply_framing)
@@ -101,6 +153,31 @@ class Adopts(MuxBase):
         if isinstance(given, GivenPipe) and not given.writes:
             only_receives(conn)
             engine.only_receives(conn.id, rules)
+        return conn
+
+    def _take(
+        self,
+        detached: Detached,
+        framings: Framings,
+        limits: Limits | None,
+        handler: Handler | None,
+        half_open: bool,
+    ) -> Connection:
+        """Make a connection of what was detached."""
+        engine = engine_of(self)
+        if detached.fileno() < 0:
+            raise ValueError(f"{detached!r} has no socket any more")
+        check_framing(framings[0])
+        check_reply_framing(framings[1])
+        rules = policy(framings, limits, half_open=half_open)
+        number, half_open = service_to_dial(engine, handler, half_open, "adopt")
+        rules.half_open, rules.service = half_open, number
+        why = refusal_of(engine, number, detached.state)
+        if why is not None:
+            raise ValueError(f"{why}: {detached!r} cannot be adopted")
+        state = detached.state
+        conn = put_in(engine, detached, 0, number, rules, framings)
+        tell_taken(engine, number, conn, state)
         return conn
 
 

@@ -169,6 +169,40 @@ class Handlers:
             number = self._started.pop(0)
             engine.run_call(self._call_hook, (number, "stopping"), "stopping")
 
+    def take_leave(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """Give connections their turn to end: tell the objects that say goodbye.
+
+        Args:
+            ids: of connections that have opened; some may have ended.
+
+        Returns:
+            Those that the caller is to end: of coroutines, and of other handlers.
+        """
+        engine = self.engine
+        coroutines: list[int] = []
+        others: list[int] = []
+        told: dict[int, list[Any]] = {}
+        for id in ids:
+            rules = engine.policy_of(id)
+            form: Any = None if rules is None else self._dispatchers.get(rules.service)
+            if form is None:
+                continue
+            if form.says_goodbye:
+                told.setdefault(rules.service, []).append(engine.connection(id))
+            else:
+                (coroutines if form.half_open else others).append(id)
+        for number, conns in told.items():
+            engine.run_call(self._say_draining, (number, conns), "draining")
+        return coroutines, others
+
+    def _say_draining(self, number: int, conns: list[Any]) -> None:
+        engine = self.engine
+        before, engine.serving = engine.serving, engine.services[number]
+        try:
+            self._dispatchers[number].say_draining(conns)
+        finally:
+            engine.serving = before
+
     # --- what a server asks of all dispatchers ----------------------------------
 
     @property

@@ -8,6 +8,7 @@ A handler has one dispatcher, which is called with every batch. It dispatches al
 from __future__ import annotations
 
 import contextlib
+import enum
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,30 @@ from ..values.errors import FATAL, ends_in
 if TYPE_CHECKING:
     from ..engine.engine import Engine
 
-__all__ = ["HOOKS", "Dispatcher", "OnError", "full_name", "hooks_of", "repeat"]
+__all__ = [
+    "HOOKS",
+    "LATER",
+    "STAYS",
+    "Dispatcher",
+    "Leaving",
+    "OnError",
+    "full_name",
+    "hooks_of",
+    "repeat",
+]
 
 OnError = Callable[[Connection | None, BaseException], Any]
 HOOKS = {"started": "mux", "stopping": "mux"}  # each with its argument
+
+
+class Leaving(enum.Enum):
+    """Why a connection does not leave for another mux."""
+
+    STAYS = "it stays"
+    LATER = "not now"
+
+
+STAYS, LATER = Leaving.STAYS, Leaving.LATER
 
 
 class Dispatcher:
@@ -37,6 +58,7 @@ class Dispatcher:
     late: bool = False  # the time of `stop` is over: connections are being reset
     min_messages: int = 1
     delay_ns: int = 0
+    asks: bool = False  # the handler itself is asked and told of moves
 
     def __init__(self, engine: Engine, handler: Any, on_error: OnError | None) -> None:
         self.engine = engine
@@ -74,6 +96,14 @@ class Dispatcher:
 
     def bereave(self) -> None:
         """Prepare for a mux that a handler is closing."""
+
+    @property
+    def says_goodbye(self) -> bool:
+        """Return True if the handler ends its connections when their turn comes."""
+        return False
+
+    def say_draining(self, conns: list[Connection]) -> None:
+        """Tell such a handler of connections whose turn to end has come."""
 
     def before_drain(self) -> None:
         """Do nothing: `Handlers` tells the handlers."""
@@ -114,6 +144,35 @@ class Dispatcher:
             if self.engine.may_tell(key, "connect", text, **about):
                 text = "%r could not connect: %s"
                 tell("connect", text, conn, error, peer=peer, **about)
+
+    # --- moving -----------------------------------------------------------
+
+    def leaving(self, conn: Connection) -> bytes | Leaving | None:
+        """Return what a connection takes along to another mux, or why it stays. A
+        form whose handler keeps nothing of a connection lets it go."""
+        return STAYS
+
+    def leaves_nothing(self, conn: Connection) -> Leaving | None:
+        """Return STAYS if a part of the connection is here, that would be lost."""
+        has_part = conn.state is not None or conn.id in self.engine.stays
+        return STAYS if has_part else None
+
+    def refuses(self, state: bytes | None) -> str | None:
+        """Return why the handler cannot take a connection that comes from another mux
+        with this state; None if it can."""
+        return f"the coroutine of the handler {self.name} would begin anew"
+
+    def taken(self, conn: Connection, state: bytes | None) -> None:
+        """Give the handler a connection that has come from another mux."""
+
+    def lost(self, conn: Connection, error: OSError) -> None:
+        """Report that a connection has ended while it moved."""
+
+    def needs_no_state(self, state: bytes | None) -> str | None:
+        """Return what `refuses` returns for a handler without `taken`."""
+        if state is None:
+            return None
+        return f"the handler {self.name} has no taken(conn, state) for the state"
 
     # --- calling ----------------------------------------------------------
 

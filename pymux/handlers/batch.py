@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..objects.batch import Batch
-from .base import Dispatcher, OnError
+from ..objects.connection import Connection
+from .base import Dispatcher, Leaving, OnError
 from .marks import mark_of
 
 if TYPE_CHECKING:
@@ -31,3 +32,11 @@ class BatchDispatcher(Dispatcher):
     def messages(self, batch: Batch) -> None:
         """Call the handler."""
         self.call_with_batch(batch, self.handler)
+
+    def leaving(self, conn: Connection) -> Leaving | None:
+        """Let a connection go whose `state` is not in use."""
+        return self.leaves_nothing(conn)
+
+    def refuses(self, state: bytes | None) -> str | None:
+        """Take every connection that has no state."""
+        return self.needs_no_state(state)

@@ -62,8 +62,8 @@ def dispatcher_for(handler: Any) -> type[Dispatcher]:
     near = [f"; {found} may be {ours}" for found, ours in near_names(handler, METHODS)]
     raise TypeError(
         f"the handler is {handler!r}; a function, a coroutine function, a batched "
-        "function or an object with opened, received, blocked, drained or closed is "
-        "needed" + "".join(near)
+        "function or an object with opened, received, blocked, drained, draining or "
+        "closed is needed" + "".join(near)
     )
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..engine.os_errors import aborted
+from ..engine.output import to_bytes
 from ..objects.batch import Batch
 from ..objects.connection import Connection
 from ..objects.rows import begin_rows, call_for_each, row_count
 from ..objects.status import is_closed, mark_closed
+from ..values.detached import MOST_SAVED
 from ..values.errors import FATAL
-from .base import Dispatcher, OnError
+from .base import LATER, STAYS, Dispatcher, Leaving, OnError
 from .marks import mark_of
 
 if TYPE_CHECKING:
@@ -24,15 +26,20 @@ METHODS = {  # each with its arguments
     "received": "conn, data",
     "blocked": "conn",
     "drained": "conn",
+    "draining": "conn",
     "closed": "conn, error",
+    "leaving": "conn",
+    "taken": "conn, state",
 }
 
 
 class ObjectDispatcher(Dispatcher):
-    """Calls an object's `opened`, `received`, `blocked`, `drained` and `closed`."""
+    """Calls an object's `opened`, `received`, `blocked`, `drained`, `draining` and
+    `closed`."""
 
     delay_ns: int
     min_messages: int
+    asks: bool
 
     takes_outgoing = True
 
@@ -43,7 +50,11 @@ class ObjectDispatcher(Dispatcher):
         self.received: Any = methods["received"]
         self.blocked: Any = methods["blocked"]
         self.drained: Any = methods["drained"]
+        self.draining: Any = methods["draining"]
         self.closed: Any = methods["closed"]
+        self.leave: Any = methods["leaving"]
+        self.take: Any = methods["taken"]
+        self.asks = bool(self.leave or self.take)
         mark = mark_of(self.received)
         self.whole: bool = mark is not None
         self.batch: Batch | None = None  # being dispatched now
@@ -89,6 +100,15 @@ class ObjectDispatcher(Dispatcher):
         else:
             call_for_each(batch, self.received, self.failed)
 
+    @property
+    def says_goodbye(self) -> bool:
+        """Return True if the object has `draining`."""
+        return self.draining is not None
+
+    def say_draining(self, conns: list[Connection]) -> None:
+        """Call `draining` with each connection that is not closed."""
+        self.tell(conns, self.draining)
+
     def told(self) -> set[Connection]:
         """Return the connections that the present batch reports as closed."""
         return {conn for conn, _ in self.batch.closed} if self.batch else set()
@@ -126,6 +146,51 @@ class ObjectDispatcher(Dispatcher):
         self.batch = None
         if raised and cause is None:
             raise raised[0]
+
+    # --- moving -----------------------------------------------------------
+
+    def leaving(self, conn: Connection) -> bytes | Leaving | None:
+        """Ask the handler's `leaving`. Without `taken` a connection stays that another
+        object would greet again, or that would lose its state."""
+        if not self.take and (self.opened or self.leaves_nothing(conn)):
+            return STAYS
+        if not self.leave:
+            return None
+        try:
+            state = self.leave(conn)
+            if state is None:
+                return LATER
+            state = to_bytes(state)
+        except BaseException as error:
+            self.failed(conn, error)
+            return STAYS
+        if len(state) > MOST_SAVED:
+            size = f"{len(state)} bytes; at most {MOST_SAVED} are accepted"
+            self.report(conn, ValueError(f"leaving returned {size}"))
+            return STAYS
+        if state and not self.take:
+            return STAYS
+        return state if self.take else None
+
+    def refuses(self, state: bytes | None) -> str | None:
+        """Take a connection if the handler has `taken`, or nothing to tell it."""
+        if self.take:
+            return None
+        if self.opened:
+            return f"the handler {self.name} has opened(conn), not taken(conn, state)"
+        return self.needs_no_state(state)
+
+    def taken(self, conn: Connection, state: bytes | None) -> None:
+        """Call `taken`."""
+        if self.take:
+            self.call(conn, self.take, conn, state)
+
+    def lost(self, conn: Connection, error: OSError) -> None:
+        """Call `closed`."""
+        if self.closed:
+            self.call(conn, self.closed, conn, error)
+
+    # --- calling ----------------------------------------------------------
 
     def call(self, conn: Connection, method: Callable[..., Any], *args: Any) -> None:
         """Call a method that returns no answer."""

@@ -74,6 +74,20 @@ class MuxBase:
         """
         self._engine.close()
 
+    def retire(self) -> None:
+        """Accept the peers that wait, close the listeners, and serve on.
+
+        The next harvests do it. Peers in the backlog of a listener are accepted over
+        `max_connections` too, since its close would reset them. A socket that was given
+        to `listen` is only closed: its backlog is for the others that have the socket.
+        `listen` may be called again.
+
+        Raises:
+            RuntimeError: the mux is closed, or another thread's.
+        """
+        self._engine.check()
+        self._engine.retire()
+
     # --- waking and timers ------------------------------------------------
 
     def wakeup(self) -> None:

@@ -14,7 +14,8 @@ from ..values.addresses import format_address
 from ..values.checks import duration
 from ..values.credentials import Credentials
 from ..values.errors import no_copy
-from .status import CLOSED, GONE, OPEN, SEND_ENDED, fail, refusal
+from .proxy import ProxyView, proxy_of
+from .status import CLOSED, GONE, MOVED, OPEN, SEND_ENDED, fail, refusal
 from .suspend import suspend, suspending
 from .switch import switch_framing
 from .tls import TlsView, view_of
@@ -99,8 +100,8 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """True if this side closed the connection, or its end was reported."""
-        return self._status == CLOSED or self._status == GONE
+        """True if this side closed the connection, it left, or its end was reported."""
+        return self._status in (CLOSED, GONE, MOVED)
 
     @property
     def peer(self) -> Any:
@@ -136,6 +137,15 @@ class Connection:
         has been reported. A view that was obtained before stays as it is.
         """
         return view_of(self._engine, self.id)
+
+    @property
+    def proxy(self) -> ProxyView | None:
+        """What a balancer's PROXY header has told, whose `peer` and `local` are ours.
+
+        None without one, of a balancer that speaks for itself, and once the end of the
+        connection has been reported.
+        """
+        return proxy_of(self._engine, self.id)
 
     def fileno(self) -> int:
         """Return the descriptor of the socket, or -1.

@@ -21,12 +21,15 @@ __all__ = [
     "Closed",
     "CoroutineHandler",
     "Drained",
+    "Draining",
     "FunctionHandler",
     "Handler",
     "HandlerOf",
+    "Leaves",
     "Opened",
     "Received",
     "ReceivedBatch",
+    "Takes",
 ]
 
 C_contra = TypeVar("C_contra", contravariant=True)
@@ -81,10 +84,28 @@ class Drained(Protocol[C_contra]):
     def drained(self, conn: C_contra, /) -> None: ...
 
 
+class Draining(Protocol[C_contra]):
+    """An object with the method `draining`."""
+
+    def draining(self, conn: C_contra, /) -> None: ...
+
+
 class Closed(Protocol[C_contra]):
     """An object with the method `closed`."""
 
     def closed(self, conn: C_contra, error: OSError | None, /) -> None: ...
+
+
+class Leaves(Protocol[C_contra]):
+    """An object with the method `leaving`."""
+
+    def leaving(self, conn: C_contra, /) -> Buffer | None: ...
+
+
+class Takes(Protocol[C_contra]):
+    """An object with the method `taken`."""
+
+    def taken(self, conn: C_contra, state: bytes | None, /) -> None: ...
 
 
 HandlerOf = (
@@ -96,7 +117,10 @@ HandlerOf = (
     | ReceivedBatch
     | Blocked[C_contra]
     | Drained[C_contra]
+    | Draining[C_contra]
     | Closed[C_contra]
+    | Leaves[C_contra]
+    | Takes[C_contra]
 )
 """A handler of connections of a class: those of `pymux.aio` have one of their own."""
 

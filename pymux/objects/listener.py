@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..engine.engine import Engine
     from ..values.endpoint import Settings
 
-__all__ = ["Listener", "listen_on_all"]
+__all__ = ["Listener", "id_of", "listen_on_all"]
 
 
 class Listener:
@@ -120,6 +120,11 @@ class Listener:
             self._beside = 0
         self._engine.unlisten(self._id)
         self._id = 0
+
+
+def id_of(listener: Listener) -> int:
+    """Return the core's id of a listener; 0 once it has closed."""
+    return listener._id
 
 
 def listen_on_all(

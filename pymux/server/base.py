@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Unpack
 
 from ..engine.backends import choose
 from ..engine.engine import Engine
 from ..engine.locks import RLock
+from ..figures.pages import Page
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
 from ..mux import Mux
 from ..objects.base import engine_of
 from ..objects.handler import HandlerOf
-from ..objects.listener import Listener
-from ..service import Service
+from ..objects.listener import Listener, id_of, listen_on_all
+from ..service import Place, Service
 from ..values.checks import check_batch, duration
 from ..values.endpoint import Listenable, Listenables, ListenOptions
 from ..values.stats import Stats
 from ..values.tls import SSLContext, check_new_context
 from .drain import Drain, stop_time
-from .notices import stopping_of
+from .notices import retiring_of, stopping_of
 
-__all__ = ["ARENA_SIZE", "DEFAULT_ADDRESS", "MAX_MESSAGES", "BaseServer", "Plan"]
+__all__ = [
+    "ARENA_SIZE",
+    "DEFAULT_ADDRESS",
+    "MAX_MESSAGES",
+    "BaseServer",
+    "Plan",
+    "count_in",
+    "listen_at",
+    "mux_of",
+    "plan_of",
+    "share_in",
+]
 
 DEFAULT_ADDRESS = ("127.0.0.1", 8093)
 ARENA_SIZE = 262144  # bytes
@@ -36,8 +50,12 @@ class Plan:
 
     Attributes:
         lock: held while `bind` runs, and while the server starts or ends.
+        page: where the engine counts, if other processes read it: `count_in`.
         engine: None until the server is bound; `bind` sets this last.
         mux, handlers, drain, addresses, listeners: parts of the bound server.
+        places: how to listen at each address, where `bind` has not listened.
+        numbers: the number of the address of each listener of the core's, by its id;
+            kept when the listener has closed.
         handler_names: the name of the handler of each address.
         bound: all (address, name of the handler); "localhost" has two addresses.
         claim: names the call that bound the server; that call closes the mux if the
@@ -76,9 +94,13 @@ class Plan:
         self._slow_handler = duration("slow_handler", slow_handler)
         self.lock = RLock()
         self.claim: object = None
+        self.page: Page | None = None
         self.engine: Engine | None = None
         self.addresses: list[Any] = []
         self.listeners: list[Listener] = []
+        self.places: list[Place] = []
+        self._whole: list[Place] = []  # the same, before the shares
+        self.numbers: dict[int, int] = {}
         self.bound: list[tuple[Any, str]] = []
         self.handler_names: list[str] = self._service.handler_names
 
@@ -87,8 +109,14 @@ class Plan:
         make_mux: Callable[[], Mux],
         make_handlers: Callable[[Engine], Handlers],
         claim: object = None,
+        names: list[list[Any]] | None = None,
     ) -> Engine:
-        """Make the mux and listen. Close the mux again if that raises."""
+        """Make the mux and listen. Close the mux again if that raises.
+
+        Args:
+            names: the bound addresses at each address of the server, if the sockets
+                come later, to `listen`; else None.
+        """
         with self.lock:
             if self.engine is not None:
                 raise RuntimeError(
@@ -98,22 +126,79 @@ class Plan:
             mux = make_mux()
             try:
                 engine = engine_of(mux)
+                if self.page is not None:
+                    self.page.sign(engine.name)
+                    engine.count_in(self.page.fd, self.page.offset)
+                    self.page.close()
                 self.handlers = make_handlers(engine)
                 engine.slow_after = self._slow_handler
-                self.listeners = self._service.open(mux)
-                self.addresses = [listener.address for listener in self.listeners]
+                if names is None:
+                    self.listeners = self._service.open(mux)
+                    names = [listener.addresses for listener in self.listeners]
+                    for number, listener in enumerate(self.listeners):
+                        self.numbers[id_of(listener)] = number
+                else:
+                    self.places = self._service.prepare(engine)
+                    self.handlers.begin([0, *(number for _, number, _ in self.places)])
+                self.addresses = [bound[0] for bound in names]
                 self.bound = [
                     (address, name)
-                    for listener, name in zip(self.listeners, self.handler_names)
-                    for address in listener.addresses
+                    for bound, name in zip(names, self.handler_names)
+                    for address in bound
                 ]
-                self.drain = Drain(engine, self.handlers, stopping_of(self))
+                self.drain = Drain(
+                    engine, self.handlers, stopping_of(self), retiring_of(self)
+                )
             except BaseException:
                 mux.close()
                 raise
             self.claim, self.mux = claim, mux
             self.engine = engine
             return engine
+
+    def listen(self, number: int, sock: socket.socket) -> Listener:
+        """Listen on a socket too, as at the address with that number; `bind` got the
+        names of the addresses. The mux's thread calls this.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        assert self.engine is not None
+        settings, service, half_open = self.places[number]
+        place = replace(settings, address=sock), service, half_open
+        (listener,) = listen_on_all(self.engine, [place])
+        self.numbers[id_of(listener)] = number
+        return listener
+
+    def share(self, parts: list[int]) -> None:
+        """Have a part of every `max_connections`, rounded up, from now on.
+
+        Args:
+            parts: for each address, among how many its number is shared.
+        """
+        assert self.engine is not None
+        if not self._whole:
+            self._whole = list(self.places)
+        for number, (whole, part) in enumerate(zip(self._whole, parts)):
+            settings, service, half_open = whole
+            limits = settings.limits
+            if limits is None or limits.max_connections is None:
+                continue
+            most = -(-limits.max_connections // part)
+            limits = replace(limits, max_connections=most)
+            self.places[number] = replace(settings, limits=limits), service, half_open
+            for id in self.engine.listening:
+                if self.numbers.get(id) == number:
+                    self.engine.set_most(id, most)
+
+    def listener_at(self, number: int) -> int:
+        """Return the core's id of an open listener at the address with that number;
+        0: there is none. The mux's thread calls this."""
+        assert self.engine is not None
+        for id in self.engine.listening:
+            if self.numbers.get(id) == number:
+                return id
+        return 0
 
     @property
     def ssl(self) -> SSLContext | None:
@@ -134,9 +219,10 @@ class Plan:
                 if listener.ssl is not None:
                     listener.ssl = context
 
-    def stop_time(self, drain_timeout: float | None) -> float:
-        """Return the time by which a stop that is called now must end."""
-        return stop_time(drain_timeout, self._drain_timeout)
+    def stop_time(self, drain_timeout: float | None, lingers: float = 0.0) -> float:
+        """Return the time by which a stop must end whose drain begins now, or after
+        the connections have lingered until that time."""
+        return stop_time(drain_timeout, self._drain_timeout, lingers)
 
     def __str__(self) -> str:
         """Show the addresses: bound ones, or the given ones before the start."""
@@ -207,3 +293,37 @@ class BaseServer:
             if plan.engine is None:
                 return Stats(plan.backend or "")
             return plan.engine.stats()
+
+
+def plan_of(server: BaseServer) -> Plan:
+    """Return the plan of a server."""
+    return server._plan
+
+
+def count_in(server: BaseServer, page: Page) -> None:
+    """Let a server that has not started count in a page, which others read."""
+    plan_of(server).page = page
+
+
+def listen_at(server: BaseServer, number: int, sock: socket.socket) -> Listener:
+    """Let a server that was bound by names listen on a socket, in its own thread.
+
+    Args:
+        number: which of the server's addresses the socket stands for.
+        sock: listens already; the caller closes it.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    return plan_of(server).listen(number, sock)
+
+
+def share_in(server: BaseServer, parts: list[int]) -> None:
+    """Let a server that was bound by names have its part of every `max_connections`,
+    in its own thread; see `Plan.share`."""
+    plan_of(server).share(parts)
+
+
+def mux_of(server: BaseServer) -> Mux:
+    """Return the mux of a server that is bound."""
+    return plan_of(server).mux

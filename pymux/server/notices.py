@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from ..engine.engine import Engine
     from .base import Plan
 
-__all__ = ["stopping_of", "tell_death", "tell_listening", "tell_stopped"]
+__all__ = [
+    "retiring_of",
+    "stopping_of",
+    "tell_death",
+    "tell_listening",
+    "tell_stopped",
+]
 
 
 def tell_listening(plan: Plan) -> None:
@@ -42,6 +48,25 @@ def stopping_of(plan: Plan) -> Callable[[Engine, float], None]:
         tell("stopping", text, where, count, seconds, **attributes)
 
     return tell_stopping
+
+
+def retiring_of(plan: Plan) -> Callable[[Engine, float | None], None]:
+    """Return a function that says that a server accepts nobody more.
+
+    The function is called with the engine, and the seconds in which connections end
+    one by one, or None: they are served on. It does not refer to the plan.
+    """
+    text = "the server at %s accepts nobody more: %d connections %s"
+    where, attributes = places(plan), about(plan)
+
+    def tell_retiring(engine: Engine, seconds: float | None) -> None:
+        count = engine.counts.connections
+        rest = "are served on"
+        if seconds is not None:
+            rest = f"end one by one within {seconds:.3g} s"
+        tell("retiring", text, where, count, rest, **attributes)
+
+    return tell_retiring
 
 
 def tell_stopped(plan: Plan, cause: BaseException | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from ..engine.locks import End, RLock
 from ..engine.owner import FORKED
 from ..engine.signals import Ending
 from ..engine.state import DISPATCHING
+from ..figures.pages import Pages
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
 from ..mux import Mux
@@ -23,10 +25,14 @@ from ..values.checks import check_spin
 from ..values.endpoint import Listenable, Listenables
 from ..values.framing import Framing
 from ..values.limits import Limits
+from ..values.proxy import Proxy
 from ..values.stats import Stats
 from ..values.tls import SSLContext
 from .base import ARENA_SIZE, DEFAULT_ADDRESS, MAX_MESSAGES, BaseServer, Plan
+from .drain import check_linger
+from .figures import open_pages
 from .notices import tell_death, tell_listening, tell_stopped
+from .service_manager import tell_manager
 
 __all__ = ["Server", "run_until_signal"]
 
@@ -93,6 +99,8 @@ class Server(BaseServer):
             the log. None measures nothing.
         on_error: called with (connection or None, exception) when a handler
             raises; None logs the exception.
+        proxy: the balancers, a `Proxy`, that say of whom each connection is; None: no
+            PROXY header is taken.
 
     Raises:
         TypeError: an argument has a wrong type, or the handler is refused.
@@ -122,6 +130,7 @@ class Server(BaseServer):
         max_messages: int = MAX_MESSAGES,
         slow_handler: float | None = None,
         on_error: OnError | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         plan = Plan(
             handler,
@@ -140,6 +149,7 @@ class Server(BaseServer):
             max_messages=max_messages,
             slow_handler=slow_handler,
             on_error=on_error,
+            proxy=proxy,
         )
         super().__init__(plan)
         check_spin(spin)
@@ -153,8 +163,8 @@ class Server(BaseServer):
         self._fatal: BaseException | None = None
         _SERVERS.add(self)
 
-    def _bind(self, claim: object) -> Engine:
-        return self._plan.bind(self._make_mux, Handlers, claim)
+    def _bind(self, claim: object, names: list[list[Any]] | None = None) -> Engine:
+        return self._plan.bind(self._make_mux, Handlers, claim, names)
 
     def _make_mux(self) -> Mux:
         plan = self._plan
@@ -248,6 +258,8 @@ class Server(BaseServer):
                     engine.serve(None)
                     if engine.thread == FORKED:  # this is a handler's forked child
                         break
+                    for call in list(engine.between) if engine.between else ():
+                        call()
             except BaseException as error:
                 cause = error
                 raise
@@ -277,8 +289,39 @@ class Server(BaseServer):
 
     # --- stopping -----------------------------------------------------------
 
-    def stop(self, drain_timeout: float | None = None) -> None:
+    def retire(self) -> None:
+        """Accept the peers that wait, close the listeners, and serve on.
+
+        The connections go on until they end or `stop` is called. Peers in the backlog
+        are accepted over `max_connections` too. A listening socket that was given is
+        only closed: its backlog is for the processes that have the socket too. The
+        server's thread does this within its next turns; then `Stats.listeners` is 0.
+        Any thread may call `retire`, also repeatedly. After the end, and in a forked
+        child, it does nothing.
+
+        Raises:
+            RuntimeError: the server was not started.
+        """
+        with self._plan.lock:
+            engine = self._plan.engine
+            if engine is None:
+                raise RuntimeError("this server was not started")
+            if engine.thread == FORKED:
+                return
+            with contextlib.suppress(RuntimeError):  # the mux is closed already
+                engine.call_threadsafe(self._plan.drain.retire)
+
+    def stop(self, drain_timeout: float | None = None, *, linger: float = 0.0) -> None:
         """Stop: accept peers in the backlog, answer received messages, close all.
+
+        With `linger`, the server first retires: it accepts nobody new, and serves on.
+        Within that time each connection has its turn to end, in random order and
+        evenly spread, at least 100 a second, so that the peers do not all connect to
+        other servers at once. At its turn the `draining(conn)` of an object is called,
+        which says goodbye and closes the connection. A coroutine gets None from `recv`
+        once no part of a message has come. The connections of other handlers end when,
+        besides, all their output is sent. When all have ended, or the time is over,
+        the stop goes on with those that are left.
 
         First `stopping(mux)` of each handler that has it is called, in the server's
         thread. Handlers see each stream end after the received messages, as if the
@@ -288,24 +331,27 @@ class Server(BaseServer):
         remaining connections are reset, reported with ETIMEDOUT and counted in
         `Stats.reset`. `stop` returns when the server has ended. In the server's own
         thread (a handler, a signal handler) and in a forked child it returns at
-        once. Any thread may call `stop`, also repeatedly: the smaller timeout holds.
+        once. Any thread may call `stop`, also repeatedly: the smaller times hold.
         Before the start `stop` does nothing.
 
         Args:
             drain_timeout: seconds; None takes the server's `drain_timeout`.
+            linger: seconds before that, in which connections end one by one.
 
         Raises:
+            TypeError, ValueError: an argument is no number of seconds.
             BaseException: the error that ended the server's thread, if any.
             TimeoutError: a handler did not return within a second after the
                 timeout. The server's thread still runs that handler.
         """
-        by = self._plan.stop_time(drain_timeout)
+        lingers = check_linger(linger)
+        by = self._plan.stop_time(drain_timeout, lingers)
         with self._plan.lock:
             engine = self._plan.engine
             if engine is None or engine.thread == FORKED:
                 return
             with contextlib.suppress(RuntimeError):  # the mux is closed already
-                self._plan.drain.ask(by)
+                self._plan.drain.ask(by, lingers)
         if threading.get_ident() == self._thread_id:
             return
         self._wait_until(by)
@@ -370,39 +416,64 @@ class Server(BaseServer):
 
 
 def run_until_signal(
-    server: Server, on_ready: Callable[[Server], Any] | None = None
+    server: Server,
+    on_ready: Callable[[Server], Any] | None = None,
+    names: list[list[Any]] | None = None,
+    linger: float = 0.0,
 ) -> Stats:
     """Run a server in this thread until SIGINT or SIGTERM, then drain it.
 
-    In the main thread both signals are caught meanwhile. The first drains, the
-    second resets at once, and a third raises KeyboardInterrupt in a handler that
-    does not return.
+    In the main thread both signals are caught meanwhile. The first drains, after
+    `linger` seconds if it is SIGTERM; the second resets at once, and a third raises
+    KeyboardInterrupt in a handler that does not return. Without a page of its own
+    (`count_in`) the server gets a file of pages, so that other processes can read its
+    figures; and systemd is told of it, unless it listens by names.
+
+    Args:
+        on_ready: called when the server is bound.
+        names: the bound addresses at each address of the server, if the server is to
+            listen on none, and to hear no signal: `on_ready` sees to both. Else None.
+        linger: seconds.
     """
     claim = object()
+    pages: Pages | None = None
 
-    def ask(signals: int, in_users_code: bool) -> None:
+    def ask(number: int, signals: int, in_users_code: bool) -> None:
         engine = server._plan.engine
-        server.stop(0 if signals > 1 else None)
+        if signals > 1:
+            server.stop(0)
+        else:
+            server.stop(linger=linger if number == signal.SIGTERM else 0.0)
         if signals > 2 and (
             in_users_code or (engine is not None and engine.state is DISPATCHING)
         ):
             raise KeyboardInterrupt  # outside a handler the server is about to end
 
-    ending = Ending(ask, run_until_signal.__code__)
+    signals = (signal.SIGINT, signal.SIGTERM) if names is None else ()
+    ending = Ending(ask, run_until_signal.__code__, signals)
     try:
-        engine = server._bind(claim)
+        engine = server._bind(claim, names)
         engine.takes_signals = True
         server._thread_id = threading.get_ident()
         ending.take()
-        tell_listening(server._plan)
+        if names is None:
+            tell_listening(server._plan)
+            if server._plan.page is None:
+                pages = open_pages(server._plan)
         if on_ready is not None:
             on_ready(server)
+        if names is None:
+            tell_manager(server._plan)
         server._serve()
     finally:
         try:
             ending.restore()
             server._call_off(claim)
+            if pages is not None:
+                pages.close()
         finally:  # a signal handler may have raised in the first calls
             ending.restore()
             server._call_off(claim)
+            if pages is not None:
+                pages.close()
     return server.stats()

@@ -28,6 +28,7 @@ from .addresses import (
 from .checks import DEFAULT_BACKLOG, check_backlog, check_mode, set_fields, shown
 from .framing import Framing, Framings, check_framing, check_reply_framing
 from .limits import Limits, check_limits
+from .proxy import Proxy, check_proxy
 from .tls import (
     SSLContext,
     check_context,
@@ -55,7 +56,7 @@ OWNER_ONLY = 0o600  # the default mode of a Unix socket's file
 
 # Options that only a call that listens, or connects, takes; and their values where
 # nothing is asked for.
-LISTENING = {"backlog": None, "reuse_port": False, "mode": OWNER_ONLY}
+LISTENING = {"backlog": None, "reuse_port": False, "mode": OWNER_ONLY, "proxy": None}
 CONNECTING = {"server_hostname": None, "source_address": None}
 PLAIN_TEXT = "only TLS has it, and ssl is None"
 
@@ -98,6 +99,7 @@ class Endpoint:
         source_address: to connect over TCP: the (host, port) of this machine to
             connect from; the host is a number, port 0 lets the system choose. Of a
             name only the addresses of the same family are tried.
+        proxy: to listen: the balancers that speak the PROXY protocol.
 
     Raises:
         TypeError, ValueError: an argument that cannot be.
@@ -121,6 +123,7 @@ class Endpoint:
     reuse_port: bool | None = False
     mode: int | None = OWNER_ONLY
     source_address: tuple[str, SupportsIndex] | None = None
+    proxy: Proxy | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.address, socket.socket):
@@ -130,6 +133,7 @@ class Endpoint:
         check_ssl(self.ssl)
         check_limits(self.limits)
         check_server_hostname(self.server_hostname)
+        check_proxy(self.proxy)
         if self.source_address is not None:
             _check_source(self.source_address)
         for name in "require_close_notify", "reuse_port":
@@ -183,6 +187,7 @@ class ListenOptions(TypedDict, total=False):
     backlog: int | None
     reuse_port: bool
     mode: int
+    proxy: Proxy | None
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,7 @@ class Settings:
             where the context checks none.
         handler: None where neither the call nor the endpoint has one.
         source_address: to connect.
-        backlog, reuse_port, mode: to listen.
+        backlog, reuse_port, mode, proxy: to listen.
     """
 
     address: Any
@@ -212,6 +217,7 @@ class Settings:
     backlog: int = DEFAULT_BACKLOG
     reuse_port: bool = False
     mode: int = OWNER_ONLY
+    proxy: Proxy | None = None
 
     @property
     def framings(self) -> Framings:
@@ -257,6 +263,7 @@ def listen_settings(
     backlog: int | None = None,
     reuse_port: bool = False,
     mode: int = OWNER_ONLY,
+    proxy: Proxy | None = None,
 ) -> list[Settings]:
     """What a call that listens does at each address, in the given order.
 
@@ -264,7 +271,7 @@ def listen_settings(
         where: an address, an `Endpoint`, a listening stream socket, or a list of
             these.
         framing, reply_framing, ssl, limits, handler, require_close_notify, backlog,
-            reuse_port, mode: the call's options.
+            reuse_port, mode, proxy: the call's options.
 
     Raises:
         TypeError, ValueError: an argument that cannot be, or cannot apply.
@@ -274,6 +281,7 @@ def listen_settings(
     check_context(ssl, listen=True)
     check_limits(limits)
     check_backlog(backlog)
+    check_proxy(proxy)
     mode = check_mode(mode)
     places = where if isinstance(where, list) else [where]
     if not places:
@@ -296,6 +304,7 @@ def listen_settings(
             backlog=check_backlog(backlog if end.backlog is None else end.backlog),
             reuse_port=bool(reuse_port if end.reuse_port is None else end.reuse_port),
             mode=mode if end.mode is None else end.mode,
+            proxy=proxy if end.proxy is None else end.proxy,
         )
         for end in ends
     ]

@@ -28,7 +28,7 @@ class Stats(_Ends):
         closed: connections that ended, or could not be made.
         reset: those of `closed` that either side has reset.
         refused: connections that were accepted, and closed at once since the
-            backend was full.
+            backend was full; and those that a `Proxy` does not let in.
         refused_per_peer: connections that were accepted, and closed at once since
             their peer address had `Limits.max_per_peer` already.
         messages_in: frames received.
@@ -47,6 +47,8 @@ class Stats(_Ends):
         tls_resumed: those of `tls_handshakes` that a session ticket made short.
         tls_failed: TLS handshakes that failed, or took longer than
             `Limits.handshake_timeout`.
+        moved_in: connections that came from another mux, by `Mux.adopt`.
+        moved_out: connections that left by `Mux.detach`; not among `closed`.
         ends: how many connections were reported in `closed` with each errno, as
             {errno: count}. It is no field, so `asdict` gives plain figures only.
 
@@ -79,6 +81,8 @@ class Stats(_Ends):
     tls_handshakes: int = 0
     tls_resumed: int = 0
     tls_failed: int = 0
+    moved_in: int = 0
+    moved_out: int = 0
 
     def __post_init__(self) -> None:
         self.ends: dict[int, int] = {}

@@ -64,6 +64,7 @@ const injected_fault injected_faults[] = {
     FAULT(kevent, EINTR), FAULT(kevent, ENOMEM), FAULT(kqueue, EMFILE),
     FAULT(kqueue, ENFILE), FAULT(kqueue, ENOMEM),
     FAULT(listen, EADDRINUSE), FAULT(listen, ENOMEM),
+    FAULT(mmap, ENOMEM), FAULT(mmap, EACCES),
     FAULT(openat, EMFILE), FAULT(openat, EACCES),
     FAULT(pipe, EMFILE), FAULT(pipe, ENFILE),
     FAULT(poll, EINTR), FAULT(poll, ENOMEM), FAULT(poll, SPURIOUS),

@@ -47,6 +47,7 @@ int sys_fchmodat(int directory, const char *path, mode_t mode, int flags);
 int sys_fcntl(int fd, int command, int argument);
 int sys_flock(int fd, int what);
 int sys_fstat(int fd, struct stat *info);
+int sys_fstat_file(int fd, struct stat *info);
 int sys_fstatat(int directory, const char *path, struct stat *info, int flags);
 int sys_getpeername(int fd, struct sockaddr *name, socklen_t *size);
 int sys_getsockname(int fd, struct sockaddr *name, socklen_t *size);
@@ -61,6 +62,8 @@ int injected_kevent(int fd, const struct kevent *changes, int count,
 int sys_kqueue(void);
 int sys_kqueue1(int flags);
 int sys_listen(int fd, int backlog);
+void *sys_mmap(void *at, size_t size, int may, int flags, int fd, off_t offset);
+int sys_munmap(void *at, size_t size);
 int sys_openat(int directory, const char *path, int flags);
 int sys_pipe(int pair[2]);
 int sys_pipe2(int pair[2], int flags);
@@ -89,8 +92,8 @@ ssize_t sys_writev(int fd, const struct iovec *spans, int count);
     CALL(epoll_create1) CALL(epoll_add) CALL(epoll_pwait2) CALL(epoll_wait) \
     CALL(fchmod) CALL(fchmodat) CALL(fcntl) CALL(flock) CALL(fstat) CALL(fstatat) \
     CALL(getpeername) CALL(getsockname) CALL(getsockopt) CALL(ioctl) \
-    CALL(kevent) CALL(kqueue) CALL(listen) CALL(openat) CALL(pipe) CALL(poll) \
-    CALL(read) CALL(recv) CALL(sched_getaffinity) CALL(select) CALL(send) \
+    CALL(kevent) CALL(kqueue) CALL(listen) CALL(mmap) CALL(openat) CALL(pipe) \
+    CALL(poll) CALL(read) CALL(recv) CALL(sched_getaffinity) CALL(select) CALL(send) \
     CALL(setsockopt) CALL(shutdown) CALL(socket) CALL(socketpair) \
     CALL(unlinkat) CALL(write) CALL(writev)
 

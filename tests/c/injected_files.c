@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/file.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -101,6 +102,24 @@ ssize_t sys_writev(int fd, const struct iovec *spans, int count)
         return -1;
     injected_cut(cut, spans, count, size);
     return writev(fd, cut, count);
+}
+
+/* These are real, also beside the system in memory, which has no files but
+ * sockets. */
+int sys_fstat_file(int fd, struct stat *info)
+{
+    return injected_fails(CALL_fstat) ? -1 : (fstat)(fd, info);
+}
+
+void *sys_mmap(void *at, size_t size, int may, int flags, int fd, off_t offset)
+{
+    return injected_fails(CALL_mmap) ? MAP_FAILED
+                                     : mmap(at, size, may, flags, fd, offset);
+}
+
+int sys_munmap(void *at, size_t size)
+{
+    return munmap(at, size);
 }
 
 int sys_sched_getaffinity(int process, size_t size, void *set)

@@ -109,12 +109,15 @@ int sys_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
 /* An edge for who was sent away though there was something. */
 static void make_edges(int epoll)
 {
-    for (int fd = 0; again_any && fd < FDS; fd++)
+    int others = 0;             /* that another epoll watches */
+    for (int fd = 0; again_any && fd < FDS; fd++) {
         if (again[fd] && listed[fd].epoll == epoll) {
             (void)epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &listed[fd].is);
             again[fd] = 0;
         }
-    again_any = 0;
+        others |= again[fd];
+    }
+    again_any = others;
 }
 
 /* All that are watched are said to be ready, one event each. */

@@ -21,7 +21,8 @@ LAYERS = """
 2 poller.h: poll_epoll poll_kqueue poll_poll poll_select
 2 poller.h: poller
 2 poller.h: watch
-3 core.h: arena memory names due
+3 core.h: proxy
+3 core.h: arena memory names due figures
 3 core.h: arrow
 3 core.h: route
 4 frame.h: frame_raw frame_lines frame_prefix frame_fixed
@@ -38,7 +39,11 @@ LAYERS = """
 6 state.h: report close
 6 state.h: expire
 7 turn.h: shake
-7 turn.h: wait accept dial ask
+7 turn.h: header
+7 turn.h: balance
+7 turn.h: wait dial ask
+7 turn.h: accept
+7 turn.h: move
 7 turn.h: doze
 7 input.h: rows
 7 input.h: input_end

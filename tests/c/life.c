@@ -68,7 +68,7 @@ static void turn_is_over(int reason)
     for (int i = 0; i < life.peer_count; i++)
         compare_got(&life.peers[i]);
     for (int i = 0; i < life.conn_count; i++)
-        if (!life.conns[i].told_closed)
+        if (!life.conns[i].told_closed && life.conns[i].half == life.half)
             check_queue(&life.conns[i]);
     mux_is_sound(life.mux);
     life.gathering = !!(reason & PMX_GATHERING);
@@ -131,6 +131,14 @@ static int is_harmless(const injected_fault *f)
     }
 }
 
+void life_note_faults(void)
+{
+    if (life.faults == 1 && injected_now && !is_harmless(life.fault))
+        life.faults = 2;
+    if (life.faults == 2)
+        all_may_have_faults();
+}
+
 /* With what peers do meanwhile: while the life goes on, a few things; in the
  * end, all that is left. */
 static int harvest(int64_t timeout)
@@ -180,11 +188,9 @@ static void one_turn(int64_t timeout)
 {
     int reason = harvest(timeout);
     for (int i = 0; i < life.conn_count; i++)
-        life.conns[i].had_row = 0;      /* its answers are in */
-    if (life.faults == 1 && injected_now && !is_harmless(life.fault))
-        life.faults = 2;
-    if (life.faults == 2)
-        all_may_have_faults();
+        if (life.conns[i].half == life.half)
+            life.conns[i].had_row = 0;  /* its answers are in */
+    life_note_faults();
     if (reason == -EDEADLK && life.ending && life.way != 2 &&
         injected_count[CALL_shutdown] != life.shutdowns_failed) {
         life.way = 2;           /* a peer that is told of no end sends none */
@@ -197,6 +203,7 @@ static void one_turn(int64_t timeout)
     }
     EQUAL(reason, life.t.reason);
     CHECK(!(reason & PMX_GATHERING) || timeout == PMX_LOOK || reason & PMX_HANDSHAKES);
+    life_gives(reason);
     take_report();
     EQUAL(life.t.arena != life.arena, !!(reason & PMX_LARGE));
     if (reason & PMX_LARGE)
@@ -214,9 +221,19 @@ static void one_turn(int64_t timeout)
 static int somebody_is_left(void)
 {
     for (int i = 0; i < life.conn_count; i++)
-        if (!life.conns[i].told_closed)
+        if (!life.conns[i].told_closed && life.conns[i].half == life.half)
             return 1;
     return pmx_counts(life.mux)->connections > 0 || life.mux->report_count;
+}
+
+/* 0: nobody is, in either mux. The life goes to the one that has somebody. */
+static int go_to_who_is_left(int count)
+{
+    if (life.other.mux && (count % 2 || !somebody_is_left()))
+        life_turn_to_other();
+    if (life.other.mux && !somebody_is_left())
+        life_turn_to_other();
+    return somebody_is_left();
 }
 
 /* What was owed has come; without a fault nothing is lost. */
@@ -255,7 +272,7 @@ static void say_good_bye(void)
 {
     for (int i = 0; i < life.conn_count; i++) {
         const conn *k = &life.conns[i];
-        if (k->told_closed)
+        if (k->told_closed || k->half != life.half)
             continue;
         if (k->paused)
             user_says(i, PMX_RESUME, 0);
@@ -278,6 +295,8 @@ static void everybody_leaves(void)
     TRACE("the end, in way %d\n", life.way);
     if (life.way == 1) {
         pmx_drain(life.mux);
+        if (life.other.mux)
+            pmx_drain(life.other.mux);
         life.draining = 1;
         peers_note_drain();
     }
@@ -286,9 +305,11 @@ static void everybody_leaves(void)
             life.conns[i].matter |= RESET_ALL;
         life.all_reset = 1;
         pmx_reset_all(life.mux, ECONNABORTED);
+        if (life.other.mux)
+            pmx_reset_all(life.other.mux, ECONNABORTED);
     }
     int count = 0;
-    while (somebody_is_left() || (life.draining && !count)) {
+    while (go_to_who_is_left(count) || (life.draining && !count)) {
         CHECK(count++ < 1000000);
         int has_room = life.log_count < MOST_ENTRIES / 3;
         if (has_room)
@@ -329,7 +350,9 @@ static int begin(choices *c, const char *backend)
     memset(&life, 0, sizeof life);
     life.c = c;
     life.wild = (int)choose(c, 2);
-    life.large = once_in(c, 16);
+    uint32_t kind = choose(c, 64);
+    life.large = kind % 16 == 15;
+    life.proxied = kind < 12;
     life.toy = once_in(c, 4) ? 1 + (int)choose(c, 2) : 0;
     if (life.toy == 2) {
         toy_use();
@@ -353,10 +376,13 @@ static int begin(choices *c, const char *backend)
         for (life.services = 1; life.services <= more; life.services++)
             if (pmx_add_service(life.mux) < 0)
                 break;
+        life.proxied = life.proxied && headers_trust_all(life.mux);
         inject_pause(1);
         life.arena = pmx_arena_new(size, life.max_rows);
         CHECK(life.arena);
         inject_pause(0);
+        life_open_second(backend, size);
+        life_shares();
     }
     CHECK(!error || life.faults);
     return error;
@@ -365,6 +391,7 @@ static int begin(choices *c, const char *backend)
 static void end(void)
 {
     for (int i = 0; i < life.peer_count; i++) {
+        release(&life.peers[i].header);
         release(&life.peers[i].plan);
         release(&life.peers[i].sent);
         release(&life.peers[i].got);
@@ -374,21 +401,30 @@ static void end(void)
     }
     for (int i = 0; i < life.conn_count; i++)
         release(&life.conns[i].expected);
+    life_shares_no_more();
     free_log();
     pmx_arena_free(life.arena);
+    pmx_arena_free(life.other.arena);
     inject_nothing();
     sim_end();
 }
 
 static void check_counts(void)
 {
+    static const pmx_stats none;
     const pmx_stats *s = pmx_counts(life.mux);
-    EQUAL(s->connections, 0);
-    EQUAL(s->queued, 0);
-    EQUAL(s->buffers, 0);
-    EQUAL(s->accepted + s->connected, life.opened + life.failed);
-    EQUAL(s->closed, life.closed + life.failed);
-    EQUAL(s->messages_in, life.rows);
+    const pmx_stats *o = life.other.mux ? pmx_counts(life.other.mux) : &none;
+    EQUAL(s->connections + o->connections, 0);
+    EQUAL(s->queued + o->queued, 0);
+    EQUAL(s->buffers + o->buffers, 0);
+    uint64_t unheard = s->accepted + s->connected + o->accepted + o->connected -
+                       life.opened - life.failed;
+    CHECK(!unheard || life.proxied);    /* their header did not come */
+    CHECK(unheard <= s->refused + s->refused_per_peer + o->refused +
+                         o->refused_per_peer);
+    EQUAL(s->closed + o->closed, life.closed + life.failed + unheard);
+    EQUAL(s->messages_in + o->messages_in, life.rows);
+    EQUAL(s->moved_in + o->moved_in, s->moved_out + o->moved_out);
 }
 
 void live(choices *c, const char *backend)
@@ -397,6 +433,9 @@ void live(choices *c, const char *backend)
                                     PMX_LOOK, PMX_LOOK, PMX_FOR_EVER};
     if (!begin(c, backend)) {
         for (int n = 5 + (int)choose(c, 60); n && !are_used_up(c); n--) {
+            life_moves();
+            if (life.other.mux && once_in(c, 2))
+                life_turn_to_other();
             for (uint32_t k = choose(c, 5); k; k--)
                 user_acts();
             for (life.acts = (int)choose(c, 4); life.acts;)
@@ -405,10 +444,12 @@ void live(choices *c, const char *backend)
         }
         if (once_in(c, 12)) {
             pmx_close(life.mux);        /* in the middle of it */
+            pmx_dispose(&life.other.mux);
         } else {
             everybody_leaves();
             check_counts();
             pmx_close(life.mux);
+            pmx_dispose(&life.other.mux);
             while (peers_finish() || sim_pass())
                 ;
             for (int i = 0; i < life.conn_count; i++)

@@ -35,6 +35,10 @@ typedef struct {
     pmx_policy policy;          /* of the other side */
     uint64_t link;              /* see sim_link() */
     int port;                   /* its own, or the mux's that called */
+    buffer header;              /* to be sent first, from `headed` on */
+    size_t headed;
+    int has_no_header;          /* what it sends first is none */
+    size_t first;               /* bytes of the mux's header that it got */
     buffer plan;                /* to be sent, from `planned` on */
     size_t planned;
     buffer wire, heard;         /* over the toy: to be sent, from `wired` on, */
@@ -55,6 +59,8 @@ typedef struct {
 
 typedef struct {
     uint64_t id;
+    int half;                   /* in which mux it is */
+    uint64_t door;              /* of the first mux, by which it came, or 0 */
     int peer;                   /* index, or -1: not known */
     uint32_t pipe;              /* which end it is, or 0 */
     pmx_policy policy;
@@ -63,6 +69,7 @@ typedef struct {
     size_t owed;
     size_t looked;              /* see look_ahead() */
     int outgoing, opened, told_ended, told_closed;
+    int limited;                /* its input was ended: pmx_end_inputs() */
     int closed_by_user, ended_by_user, switched;
     int begun;                  /* the user has said so: PMX_BEGUN */
     int paused, had_row, last_line, too_long;
@@ -76,6 +83,16 @@ typedef struct {
     int error;
     uint32_t was_in;            /* services before its switches: a bit each */
 } conn;
+
+/* A second mux, and what belongs to it, while the life is at the first. */
+typedef struct {
+    pmx_mux *mux;               /* NULL: the life has one mux */
+    pmx_arena *arena;
+    pmx_turn t;
+    uint32_t services;
+    int gathering;
+    uint32_t waits[MOST_SERVICES];
+} life_half;
 
 typedef struct {
     int conn;
@@ -106,6 +123,7 @@ typedef struct {
     buffer out;                 /* what the blocks point into */
     int wild;                   /* resets, garbage, times that are short */
     int large;
+    int proxied;                /* behind headers of the PROXY protocol */
     int toy;                    /* connections are over toy.h's transport, or 2:
                                    over TLS, with toy_ssl.h's objects */
     int faults;                 /* 1: one is to come; 2: have been */
@@ -118,6 +136,10 @@ typedef struct {
                                            service have waited for */
     uint64_t rows, opened, closed, failed, shutdowns_failed;
     int gathering;
+    life_half other;
+    int half;                   /* which of the two muxes `mux` is: 0 or 1 */
+    uint64_t moved;
+    int seats;                  /* a file: other workers have fewer; or 0 */
 } life_t;
 
 extern life_t life;
@@ -132,10 +154,39 @@ extern int life_trace;          /* say what happens, on stderr */
 void live(choices *c, const char *backend);
 
 /* How much longer output may become that the socket has refused. */
+size_t header_slack(void);
 static inline size_t life_slack(void)
 {
-    return life.toy == 2 ? 1000 + toy_ways.flight : life.toy ? 64 : 0;
+    return header_slack() +
+           (life.toy == 2 ? 1000 + toy_ways.flight : life.toy ? 64 : 0);
 }
+
+/* Whether a stop has ended the connection's input, by a drain or alone. */
+static inline int is_drained(const conn *k)
+{
+    return (life.draining && !k->outgoing) || k->limited;
+}
+
+/* life_move.c: two muxes */
+extern int life_two;            /* lives have a second mux, and connections move */
+void life_open_second(const char *backend, uint64_t size);
+void life_turn_to_other(void);
+void life_moves(void);
+void life_note_faults(void);    /* life.c */
+
+/* Others have fewer connections than the first mux, which keeps what it is to give
+ * away, as one whose neighbours take nothing. */
+void life_shares(void);
+void life_gives(int reason);
+void life_shares_no_more(void);
+
+/* life_header.c */
+int headers_trust_all(pmx_mux *mux);
+void header_policy(pmx_policy *p);      /* of a door */
+void header_out(pmx_endpoint *at);
+void header_plan(peer *p);
+int header_sends(peer *p, size_t most); /* 1: something has moved */
+size_t header_got(peer *p, const uint8_t *bytes, size_t size);
 
 /* life_peers.c */
 int peers_act(void);
@@ -159,8 +210,14 @@ void check_blocked(uint64_t id);
 void check_drained(uint64_t id);
 void check_closed(const pmx_closed *row);
 
+/* life_doors.c */
+void user_listens(void);
+void user_closes_a_door(void);
+void look_at_doors(void);
+
 /* life_user.c */
 void user_acts(void);
+pmx_policy some_policy(void);
 void write_log(void);           /* into life.t's blocks */
 void free_log(void);
 void user_says(int conn, enum pmx_op op, size_t size);

@@ -66,6 +66,7 @@ static void peer_calls(void)
     }
     sim_now.dial = dial;
     new_peer(fd, sim_port(fd), &d->policy);
+    header_plan(&life.peers[life.peer_count - 1]);
     TRACE("peer %d calls door %d\n", life.peer_count - 1,
           (int)(d - life.doors));
 }
@@ -175,6 +176,8 @@ static int peer_sends(peer *p, size_t most)
     size_t size = p->plan.size - p->planned;
     if (size > most)
         size = most;
+    if (p->headed < p->header.size)
+        return !p->ended && !p->cannot_send && header_sends(p, most);
     if (life.toy)
         return toy_sends(p, size);
     if (!size || p->ended || p->cannot_send)
@@ -216,8 +219,9 @@ static int peer_reads(peer *p, size_t most)
         p->is_lost = is_loss(p, n);
         if (n <= 0)
             break;
+        size_t skip = header_got(p, bytes, (size_t)n);
         append(life.toy == 2 ? &p->secret.wire
-               : life.toy ? &p->heard : &p->got, bytes, (size_t)n);
+               : life.toy ? &p->heard : &p->got, bytes + skip, (size_t)n - skip);
         all += (size_t)n;
     }
     if (life.toy)

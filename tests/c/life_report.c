@@ -47,6 +47,7 @@ static void meet_peer(conn *k)
     if (k->peer < 0)
         return;
     peer *p = &life.peers[k->peer];
+    CHECK(!p->has_no_header);
     CHECK(names[0].family == 1 || life.faults ||
           p->port == (int)names[k->outgoing].port);
     p->conn = (int)(k - life.conns);
@@ -73,7 +74,8 @@ void check_opened(uint64_t id)
     if (!k) {
         CHECK(life.conn_count < MOST_CONNS);
         k = &life.conns[life.conn_count++];
-        *k = (conn){.id = id, .peer = -1, .since = sim_clock()};
+        *k = (conn){.id = id, .peer = -1, .half = life.half,
+                    .since = sim_clock()};
         EQUAL(pmx_policy_of(life.mux, id, &k->policy), 0);
     } else {
         CHECK(k->outgoing);
@@ -95,7 +97,7 @@ static void check_text(conn *k, const uint8_t *bytes, size_t size)
     const pmx_framing *f = &k->policy.framing;
     const uint8_t *from = p->sent.bytes + p->cut;
     size_t left = p->sent.size - p->cut, begin, length, next;
-    int is_cut = life.draining || k->matter & HAS_FAULT;
+    int is_cut = life.draining || k->limited || k->matter & HAS_FAULT;
     CHECK(!k->last_line);
     if (f->kind == PMX_RAW) {
         CHECK(size && size <= left && !memcmp(from, bytes, size));
@@ -166,8 +168,8 @@ int peer_matter(const conn *k)
 static int was_cut(const conn *k)
 {
     int cut = pmx_stopping(life.mux, k->id);
-    CHECK(!cut || (life.draining && !k->outgoing));
-    if (k->peer >= 0 && !peer_matter(k))
+    CHECK(!cut || is_drained(k));
+    if (k->peer >= 0 && !peer_matter(k) && !k->limited)
         CHECK(!cut || !life.peers[k->peer].ended_by_drain);
     return cut;
 }
@@ -212,10 +214,10 @@ void check_drained(uint64_t id)
     k->told_blocked = 0;
     check_service(k);
     uint64_t slack = life_slack();
-    /* while a row waits for its service's turn, more may be queued; and so
-     * behind a switch, which sends what was logged before */
-    uint64_t most = life.services == 1 && !k->switched ? k->policy.low_water
-                                                       : k->policy.high_water;
+    /* while a row waits for its service's turn, or its mux's, more may be
+     * queued; and so behind a switch, which sends what was logged before */
+    int at_once = life.services == 1 && !k->switched && !life.other.mux;
+    uint64_t most = at_once ? k->policy.low_water : k->policy.high_water;
     if (life.max_rows >= 64 && !life.gathering)
         CHECK(pmx_queued(life.mux, id) <= most + slack);
     /* one that comes late may find it over again */
@@ -228,7 +230,7 @@ static int explains(const conn *k, int error)
 {
     const peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
     int matter = peer_matter(k);
-    int draining = life.draining && !k->outgoing;
+    int draining = is_drained(k);
     size_t begin, length, next;
     enum plain is;
     if (matter & (HAS_FAULT | RESET_ALL) || (k->opened && !p))

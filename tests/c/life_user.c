@@ -1,5 +1,4 @@
-/* A life's user: see life.h. What he does is written down, and goes to the
- * mux in blocks of every kind. */
+/* A life's user, whose acts go to the mux in blocks of every kind: see life.h. */
 #ifdef __linux__
 #include "life.h"
 #include "sim.h"
@@ -26,7 +25,7 @@ size_t some_size(size_t most)
 conn *conn_of(uint64_t id)
 {
     for (int i = life.conn_count; i--;)
-        if (life.conns[i].id == id)
+        if (life.conns[i].id == id && life.conns[i].half == life.half)
             return &life.conns[i];
     return NULL;
 }
@@ -56,7 +55,7 @@ static int64_t some_time(choices *c)
     return ms < 0 || !life.wild ? -1 : ms * MS;
 }
 
-static pmx_policy some_policy(void)
+pmx_policy some_policy(void)
 {
     pmx_policy p = some_framing(life.c);
     static const uint64_t waters[] = {0, 100, 5000, 65536};
@@ -79,64 +78,6 @@ static pmx_policy some_policy(void)
     return p;
 }
 
-/* The user's own socket listens, and is handed over. */
-static int listen_on_ours(door *d, int backlog)
-{
-    union {
-        struct sockaddr is;
-        struct sockaddr_in in;
-    } at = {.in = {.sin_family = AF_INET,
-                   .sin_port = htons((uint16_t)d->at.port)}};
-    int fd = sim_socket(AF_INET, SOCK_STREAM, 0);
-    if (fd < 0)
-        return -errno;
-    CHECK(!sim_bind(fd, &at.is, sizeof at.in));
-    int error = pmx_listen_on(life.mux, fd, &d->policy, &d->id);
-    EQUAL(error == -EINVAL || life.faults, 1);      /* it does not listen */
-    CHECK(!sim_listen(fd, backlog));
-    if (error)
-        error = pmx_listen_on(life.mux, fd, &d->policy, &d->id);
-    if (error)
-        CHECK(!sim_close(fd));
-    return error;
-}
-
-static void user_listens(void)
-{
-    int i = (int)choose(life.c, DOORS);
-    door *d = &life.doors[i];
-    if (d->id)
-        return;
-    d->policy = some_policy();
-    d->policy.max_connections = once_in(life.c, 3) ? 1 + choose(life.c, 3) : 0;
-    d->policy.max_per_peer = once_in(life.c, 4) ? 1 + choose(life.c, 3) : 0;
-    if (life.toy == 2)
-        d->policy.max_handshakes = choose(life.c, 3);
-    d->at = (pmx_endpoint){.host = i ? "::1" : "127.0.0.1"};
-    if (i > 1) {
-        snprintf(d->path, sizeof d->path, "%s", i == 2 ? "@pymux" : "/pymux");
-        if (i == 2)
-            d->path[0] = 0;
-        d->at = (pmx_endpoint){.path = d->path, .path_size = 6};
-    }
-    int backlog = (int)choose(life.c, 6);
-    int error = i == 0 && once_in(life.c, 3)
-                    ? listen_on_ours(d, backlog)
-                    : pmx_listen(life.mux, &d->at, &d->policy, backlog, 0,
-                                 0600, &d->id);
-    if (error) {
-        d->id = 0;
-        CHECK(life.faults || error == -EMFILE);
-        return;
-    }
-    pmx_address name;
-    EQUAL(pmx_listener_address(life.mux, d->id, &name), 0);
-    d->at.port = name.port;
-    if (life.toy == 1)
-        toy_instead(pmx__find_listener(life.mux, d->id)->rules);
-    TRACE("door %d is open\n", i);
-}
-
 /* The user's own socket is connected, and is handed over. 1: nobody is there. */
 static int adopt_ours(const door *d, conn *k)
 {
@@ -152,7 +93,6 @@ static int adopt_ours(const door *d, conn *k)
     sim_now.dial = SIM_AT_ONCE;
     int error = sim_connect(fd, &at.is, sizeof at.in)
                     ? 1 : pmx_adopt(life.mux, fd, 0, &k->policy, &k->id);
-    TRACE("a socket to adopt: %d\n", error);
     if (error)
         CHECK(!sim_close(fd));
     return error;
@@ -170,14 +110,17 @@ static void user_connects(void)
     sim_now.room_in = life.large ? 70000 : ONE_OF(life.c, rooms);
     sim_now.room_out = life.large ? 70000 : ONE_OF(life.c, rooms);
     conn *k = &life.conns[life.conn_count];
-    *k = (conn){.peer = -1, .outgoing = 1, .since = sim_clock()};
+    *k = (conn){.peer = -1, .half = life.half, .outgoing = 1,
+                .since = sim_clock()};
     k->policy = some_policy();
     k->policy.framing = d->policy.framing;
     pmx_endpoint at[2] = {life.others[DOORS - 1].at, d->at};
     uint32_t skip = choose(life.c, 2);
     at[skip].source = once_in(life.c, 3) ? "127.0.0.1" : NULL;
+    header_out(&at[skip]);
     int error = d->at.host && once_in(life.c, 4)
-                    ? once_in(life.c, 2) ? adopt_pipe(k) : adopt_ours(d, k)
+                    ? life.proxied || once_in(life.c, 2) ? adopt_pipe(k)
+                                                         : adopt_ours(d, k)
                     : pmx_connect(life.mux, at + skip, 2 - skip, &k->policy,
                                   &k->id);
     if (error) {
@@ -196,6 +139,8 @@ static void user_does_something_to(int i)
         PMX_PAUSE, PMX_RESUME, PMX_RESUME, PMX_HOLD, PMX_RELEASE, PMX_RELEASE,
         PMX_BEGUN, PMX_WHOLE, PMX_OWED, PMX_WAITS};
     const conn *k = &life.conns[i];
+    if (k->half != life.half)
+        return;
     switch (choose(life.c, 13)) {
     case 0: case 1: case 2: case 3: case 4:
         user_says(i, PMX_SEND, some_size(plain_out(&k->policy)->max_size));
@@ -225,6 +170,7 @@ static void user_does_something_to(int i)
 
 void user_acts(void)
 {
+    look_at_doors();
     switch (choose(life.c, 8)) {
     case 0:
         user_listens();
@@ -232,14 +178,9 @@ void user_acts(void)
     case 1:
         user_connects();
         break;
-    case 2: {
-        door *d = &ONE_OF(life.c, life.doors);
-        if (d->id && once_in(life.c, 8)) {
-            EQUAL(pmx_unlisten(life.mux, d->id), 0);
-            d->id = 0;
-        }
+    case 2:
+        user_closes_a_door();
         break;
-    }
     default:
         if (life.conn_count)
             user_does_something_to((int)choose(life.c,
@@ -271,7 +212,7 @@ static int is_owed(const conn *k)
         return 0;
     if (k->had_row || k->pipe == PMX_WRITABLE)
         return 1;
-    return (!life.draining || k->outgoing) && !k->too_long &&
+    return !is_drained(k) && !k->too_long &&
            (!p->ended || k->policy.half_open);
 }
 
@@ -325,7 +266,10 @@ static void note_switch(conn *k, const pmx_policy *to, const uint8_t *bytes,
 {
     const pmx__conn *c = pmx__find(life.mux, k->id);
     peer *p = k->peer >= 0 ? &life.peers[k->peer] : NULL;
-    if (!c || c->flags & (PMX__CLOSING | PMX__DONE) || k->closed_by_user)
+    /* who ends what a pipe's write end sends has closed it */
+    int ended = k->pipe == PMX_WRITABLE && k->ended_by_user;
+    if (!c || c->flags & (PMX__CLOSING | PMX__DONE) || k->closed_by_user ||
+        ended)
         return;
     uint32_t half_open = k->policy.half_open;
     k->was_in |= UINT32_C(1) << k->policy.service;

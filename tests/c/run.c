@@ -21,11 +21,14 @@ static const test_case *const all[] = {
     random_tests, watch_tests, fault_tests, thread_tests, entry_tests,
     route_tests,
     sim_tests, corpus_tests, linger_tests, gather_tests, services_tests,
-    listen_on_tests, idle_tests, message_time_tests, peers_tests, due_tests, unix_path_tests, length_tests,
+    balance_tests, listen_on_tests, idle_tests, message_time_tests, peers_tests, due_tests, unix_path_tests, length_tests,
     switch_tests, switch_policy_tests,
     toy_tests, clock_tests, output_limit_tests, owed_tests, arrow_tests,
     foreign_tests, pipe_tests, write_end_tests, load_tests, tls_tests,
-    tls_output_tests, tls_dial_tests,
+    tls_output_tests, tls_dial_tests, retire_tests,
+    proxy_tests, proxied_tests, proxied_tls_tests,
+    move_tests,
+    figures_tests,
 };
 
 const char *test_backend;

@@ -103,7 +103,7 @@ static void check_lingering(const pmx_mux *m, const pmx__rules *r)
 static void check_slots(const pmx_mux *m)
 {
     uint64_t queued = 0, connections = 0, outgoing = 0;
-    uint32_t sources = 0, unacked = 0;
+    uint32_t sources = 0, unacked = 0, paused = 0, over = 0;
     for (uint32_t slot = 0; slot < m->slots; slot++) {
         const pmx__conn *c = pmx__slot(m, slot);
         uint32_t f = c->flags;
@@ -120,6 +120,8 @@ static void check_slots(const pmx_mux *m)
                     !(f & PMX__DONE);
         sources += !!(f & PMX__MAY_BRING);
         unacked += !!(f & PMX__UNACKED);
+        paused += f & PMX__PAUSED && !(f & PMX__DONE);
+        over += f & PMX__OVER_WATER && !(f & PMX__DONE);
         if (f & PMX__DONE) {
             CHECK(c->sock == PMX__NO_SOCK && !c->queue && !c->carry);
             CHECK(!(f & (PMX__IN_READY | PMX__MAY_BRING)) && !c->due);
@@ -151,9 +153,11 @@ static void check_slots(const pmx_mux *m)
         CHECK(!c->lingers || (f & PMX__CLOSING && f & PMX__SHUT && !c->queue));
         check_place(m, slot);
     }
-    EQUAL(m->stats.queued, queued);
-    EQUAL(m->stats.connections, connections);
-    EQUAL(m->stats.outgoing, outgoing);
+    EQUAL(m->stats->queued, queued);
+    EQUAL(m->stats->connections, connections);
+    EQUAL(m->stats->outgoing, outgoing);
+    EQUAL(m->stats->paused, paused);
+    EQUAL(m->stats->over, over);
     EQUAL(m->sources, sources);
     EQUAL(m->unacked, unacked);
 }
@@ -170,7 +174,7 @@ static uint32_t length_of(const pmx_mux *m, const pmx__list *list)
     return length;
 }
 
-/* Nobody is let in beyond max_connections. */
+/* Nobody is let in beyond max_connections, but from another mux. */
 static void check_listeners(const pmx_mux *m)
 {
     uint64_t count = 0;
@@ -179,15 +183,17 @@ static void check_listeners(const pmx_mux *m)
         const pmx__rules *r = m->listeners[i].rules;
         count += !!r;
         CHECK(!r || !r->policy.max_connections || m->draining ||
+              m->listeners[i].last || m->stats->moved_in ||
               pmx__places_taken(r) <= r->policy.max_connections);
         if (r)
             check_lingering(m, r);
         accepting += r && m->listeners[i].can_accept && !m->listeners[i].full;
         full += r && m->listeners[i].full;
     }
-    EQUAL(m->stats.listeners, count);
+    EQUAL(m->stats->listeners, count);
     EQUAL(length_of(m, &m->accepting), accepting);
     EQUAL(length_of(m, &m->full_listeners), full);
+    EQUAL(m->stats->listeners_full, full);
     EQUAL(length_of(m, &m->free_listeners), m->listener_count - count);
 }
 

@@ -33,13 +33,16 @@ extern const test_case frame_tests[], memory_tests[], poller_tests[],
     unix_tests[], connect_tests[], fair_tests[], slot_tests[], life_tests[],
     drain_tests[], fail_tests[], wire_tests[], random_tests[], watch_tests[],
     fault_tests[], thread_tests[], entry_tests[], sim_tests[],
-    corpus_tests[], linger_tests[], gather_tests[], services_tests[], listen_on_tests[],
+    corpus_tests[], linger_tests[], gather_tests[], services_tests[], balance_tests[],
+    listen_on_tests[],
     idle_tests[], due_tests[], message_time_tests[], peers_tests[],
     unix_path_tests[],
     length_tests[], switch_tests[], switch_policy_tests[], toy_tests[],
     output_limit_tests[], owed_tests[], arrow_tests[], foreign_tests[],
     load_tests[], route_tests[], pipe_tests[], write_end_tests[],
-    tls_tests[], tls_output_tests[], tls_dial_tests[];
+    tls_tests[], tls_output_tests[], tls_dial_tests[], retire_tests[],
+    proxy_tests[], proxied_tests[], proxied_tls_tests[],
+    move_tests[], figures_tests[];
 
 /* The backend this test is run on, NULL where it is run once. */
 extern const char *test_backend;

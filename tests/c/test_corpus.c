@@ -46,6 +46,11 @@ static void the_corpus_of_frames_in(void)
     each_input("frames_in", fuzz_frames_in);
 }
 
+static void the_corpus_of_headers(void)
+{
+    each_input("headers", fuzz_headers);
+}
+
 static void the_corpus_of_frames_out(void)
 {
     each_input("frames_out", fuzz_frames_out);
@@ -56,11 +61,11 @@ static void the_corpus_of_turns(void)
     each_input("turn", fuzz_turn);
 }
 
-static void some_lives_in_memory(void)
+static void some_lives(uint64_t count)
 {
     if (!strcmp(test_backend, "kqueue"))
         test_skipped("the system in memory has none");
-    for (uint64_t seed = 1; seed <= 300; seed++) {
+    for (uint64_t seed = 1; seed <= count; seed++) {
         snprintf(test_note, sizeof test_note, "FROM=%d SEEDS=1 ONLY=%s",
                  (int)seed, test_backend);
         choices c = choices_drawn(seed);
@@ -68,11 +73,26 @@ static void some_lives_in_memory(void)
     }
 }
 
+static void some_lives_in_memory(void)
+{
+    life_two = 0;
+    some_lives(300);
+}
+
+/* Connections move at every step, with faults: `make moves` has many more. */
+static void some_lives_with_two_muxes(void)
+{
+    life_two = 1;
+    some_lives(150);
+}
+
 const test_case corpus_tests[] = {
     ONCE(the_corpus_of_frames_in),
+    ONCE(the_corpus_of_headers),
     ONCE(the_corpus_of_frames_out),
     ONCE(the_corpus_of_turns),
     EACH(some_lives_in_memory),
+    EACH(some_lives_with_two_muxes),
     {0},
 };
 #else

@@ -43,6 +43,7 @@ static void all_are_refused(world *w, uint64_t id)
     EQUAL(pmx_add_service(w->mux), -EBUSY);
     EQUAL(pmx_configure(w->mux, 0, 7, 7, 7), -EBUSY);
     EQUAL(pmx_unlisten(w->mux, w->listener), -EBUSY);
+    EQUAL(pmx_set_most(w->mux, w->listener, 7), -EBUSY);
     EQUAL(pmx_listener_address(w->mux, w->listener, names), -EBUSY);
     EQUAL(pmx_connect(w->mux, &at, 1, &p, &made), -EBUSY);
     EQUAL(pmx_adopt(w->mux, 0, 0, &p, &made), -EBUSY);
@@ -64,6 +65,9 @@ static void all_are_refused(world *w, uint64_t id)
     EQUAL(pmx_doze(w->mux, 1), -EBUSY);
     EQUAL(pmx_fileno(w->mux), -EBUSY);
     EQUAL(pmx_drain(w->mux), -EBUSY);
+    EQUAL(pmx_retire(w->mux), -EBUSY);
+    EQUAL(pmx_accepted(w->mux, &made, 1), -EBUSY);
+    EQUAL(pmx_end_inputs(w->mux, &id, 1, PMX_END_WHOLE), -EBUSY);
     EQUAL(pmx_reset_all(w->mux, ETIMEDOUT), -EBUSY);
     EQUAL(pmx_wakeup_open(w->mux), -EBUSY);
     EQUAL(pmx_shut(w->mux), -EBUSY);
@@ -226,6 +230,58 @@ static void a_small_mux_has_room_for_many(void)
     world_end(&w);
 }
 
+/* --- in a file ----------------------------------------------------------- */
+
+static pmx_stats in_file(FILE *file, long offset)
+{
+    pmx_stats is;
+    CHECK(!fseek(file, offset, SEEK_SET));
+    EQUAL(fread(&is, sizeof is, 1, file), 1);
+    return is;
+}
+
+static void a_mux_counts_in_a_file_until_it_is_shut(void)
+{
+    world w;
+    pmx_sock peer;
+    pmx_policy p = raw();
+    FILE *file = file_of(2 * sizeof(pmx_stats));
+    int64_t fd = fileno(file);
+    world_serve(&w, &p);
+    uint64_t id = meet(&w, &peer);
+    EQUAL(pmx_counts(w.mux)->accepted, 1);
+    int error = pmx_count_in(w.mux, fd, 0);
+    if (error == -ENOTSUP) {
+        CHECK(!fclose(file));
+        leave(peer);
+        world_end(&w);
+        return;
+    }
+    EQUAL(error, 0);
+    EQUAL(pmx_count_in(w.mux, fd, 4), -EINVAL);
+    EQUAL(pmx_count_in(w.mux, fd, sizeof(pmx_stats) + 8), -EINVAL);
+    EQUAL(pmx_count_in(w.mux, fd, UINT64_MAX - 7), -EINVAL);
+    EQUAL(pmx_count_in(w.mux, -1, 0), -EBADF);
+    EQUAL(pmx_count_in(w.mux, fd, 256), 0);
+    EQUAL(in_file(file, 256).accepted, 1);
+    put_text(peer, "hello");
+    UNTIL(&w, w.message_count == 1);
+    EQUAL(in_file(file, 256).bytes_in, 5);
+    EQUAL(in_file(file, 0).bytes_in, 0);
+    mux_is_sound(w.mux);
+    leave(peer);
+    UNTIL(&w, closed(&w, id));
+    EQUAL(in_file(file, 256).connections, 0);
+    EQUAL(pmx_shut(w.mux), 0);
+    pmx_stats last = in_file(file, 256);
+    EQUAL(last.accepted, 1);
+    EQUAL(last.listeners, 0);
+    CHECK(!memcmp(pmx_counts(w.mux), &last, sizeof last));
+    EQUAL(pmx_count_in(w.mux, fd, 256), -EBADF);
+    CHECK(!fclose(file));
+    world_end(&w);
+}
+
 /* --- what is queued ------------------------------------------------------ */
 
 /* A caller that sees that nobody has anything queued need not ask. */
@@ -372,6 +428,7 @@ const test_case entry_tests[] = {
     EACH(a_shut_mux_refuses_all_and_may_be_shut_again),
     EACH(a_small_mux_has_a_wakeup_when_asked_for_one),
     EACH(a_small_mux_has_room_for_many),
+    EACH(a_mux_counts_in_a_file_until_it_is_shut),
     EACH(a_batch_is_as_large_as_the_arena_it_is_given),
     EACH(a_turn_until_sent_ends_when_nothing_is_queued),
     EACH(what_is_queued_is_counted_for_one_and_for_all),

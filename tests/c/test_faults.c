@@ -77,7 +77,7 @@ static int look_around(void)
     return error;
 }
 
-/* A mux that watches one socket and adopts another. */
+/* A mux that counts in a file, watches one socket and adopts another. */
 static int bring_in(void)
 {
     pmx_sock watched[2], adopted[2];
@@ -89,10 +89,13 @@ static int bring_in(void)
     pair_of(adopted);
     put_text(watched[1], "x");
     put_text(adopted[1], "hello\n");
+    FILE *file = file_of(4096);
     pmx_arena *arena = pmx_arena_new(4096, 16);
     inject_pause(0);
     int64_t sock = watched[0];
     int error = pmx_open(&t.mux, test_backend, 16, 4096, 0);
+    if (!error)
+        error = pmx_count_in(t.mux, fileno(file), 256);
     if (!error)
         error = pmx_foreign(t.mux, sock, 0, PMX_READABLE);
     if (!error)
@@ -114,6 +117,7 @@ static int bring_in(void)
         (void)pmx_close(t.mux);
     inject_pause(1);
     pmx_arena_free(arena);
+    CHECK(!fclose(file));
     if (own)
         leave(adopted[0]);
     leave(adopted[1]);

@@ -329,9 +329,9 @@ static void what_a_loop_must_not_sleep_through(void)
     EQUAL(sim_send(fds[0], "line\n", 5, 0), 5);
     CHECK(turn_of(&w, PMX_LOOK, 9, 50 * MS) & PMX_GATHERING);
     CHECK(pmx_doze(w.mux, MS) > 0);
-    w.mux->stats.queued = 1;
+    w.mux->stats->queued = 1;
     EQUAL(pmx_doze(w.mux, MS), 0);
-    w.mux->stats.queued = 0;
+    w.mux->stats->queued = 0;
     CHECK(pmx_doze(w.mux, MS) > 0);
     /* and a stop */
     EQUAL(pmx_drain(w.mux), 0);

@@ -156,6 +156,37 @@ static void a_given_listener_is_not_shut_down(void)
     }
 }
 
+/* Who waits there is for the other processes that have the socket. */
+static void a_drain_leaves_the_backlog_of_a_given_listener(void)
+{
+    world w;
+    pmx_sock peer, own;
+    pmx_policy p = raw();
+    world_serve(&w, &p);
+    uint32_t of_its_own = w.port;
+    int ours = bound(SOCK_STREAM, 8, &w.port);
+    EQUAL(pmx_listen_on(w.mux, dup(ours), &p, &w.listener), 0);
+    uint64_t id = meet(&w, &peer);
+    pmx_sock waits = call(&w);
+    own = call_port(of_its_own, 0);
+    pmx_drain(w.mux);
+    EQUAL(pmx_counts(w.mux)->listeners, 1);
+    UNTIL(&w, w.t.reason & PMX_DRAINED);
+    EQUAL(pmx_counts(w.mux)->accepted, 2);      /* one at its own listener */
+    end_if_untold(peer);
+    end_if_untold(own);
+    UNTIL(&w, closed(&w, id) && w.closed_count == 2);
+    int accepted = accept(ours, NULL, NULL);
+    CHECK(accepted >= 0);
+    close(accepted);
+    close(ours);
+    leave(peer);
+    leave(own);
+    leave(waits);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 static void the_path_of_a_given_listener_stays(void)
 {
     static const char path[] = "build/given";
@@ -318,6 +349,7 @@ const test_case listen_on_tests[] = {
     UNIX_EACH(a_given_listener_is_served, WHY),
     UNIX_EACH(its_limits_are_those_of_any_listener, WHY),
     UNIX_EACH(a_given_listener_is_not_shut_down, WHY),
+    UNIX_EACH(a_drain_leaves_the_backlog_of_a_given_listener, WHY),
     UNIX_EACH(the_path_of_a_given_listener_stays, WHY),
     UNIX_EACH(a_forked_child_lets_go_of_a_given_listener, WHY),
     UNIX_EACH(a_forked_parent_may_close_what_its_child_serves, WHY),

@@ -246,6 +246,39 @@ static void a_table_that_cannot_grow_is_filled(void)
     world_end(&w);
 }
 
+static void a_listener_is_given_more_places_or_fewer(void)
+{
+    world w;
+    pmx_policy p = raw();
+    uint64_t second;
+    p.max_connections = 1;
+    world_serve(&w, &p);
+    EQUAL(pmx_set_most(w.mux, w.listener, 0), -EINVAL);
+    EQUAL(pmx_set_most(w.mux, w.listener + 1, 2), -ENOENT);
+    pmx_sock peers[3] = {call(&w), call(&w), call(&w)};
+    UNTIL(&w, pmx_counts(w.mux)->accept_pauses == 1);
+    EQUAL(pmx_counts(w.mux)->accepted, 1);
+    EQUAL(pmx_set_most(w.mux, w.listener, 2), 0);
+    UNTIL(&w, pmx_counts(w.mux)->accept_pauses == 2);
+    EQUAL(pmx_counts(w.mux)->accepted, 2);
+    EQUAL(pmx_set_most(w.mux, w.listener, 1), 0);
+    leave(peers[0]);            /* one remains, which is all there may be */
+    UNTIL(&w, w.closed_count == 1);
+    for (int i = 0; i < 3; i++)
+        turn(&w, 0);
+    EQUAL(pmx_counts(w.mux)->accepted, 2);
+    leave(peers[1]);
+    UNTIL(&w, pmx_counts(w.mux)->accepted == 3);
+    leave(peers[2]);
+    UNTIL(&w, w.closed_count == 3);
+    p.max_connections = 0;
+    pmx_endpoint at = {.host = "127.0.0.1"};
+    EQUAL(pmx_listen(w.mux, &at, &p, 10, 0, 0, &second), 0);
+    EQUAL(pmx_set_most(w.mux, second, 2), -EINVAL);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 const test_case peers_tests[] = {
     EACH(a_peer_has_so_many_connections_and_no_more),
     EACH(a_wait_ends_when_a_peer_is_turned_away),
@@ -254,5 +287,6 @@ const test_case peers_tests[] = {
     ONCE(what_counts_as_one_peer),
     ONCE(a_table_of_many_peers_counts_each),
     ONCE(a_table_that_cannot_grow_is_filled),
+    EACH(a_listener_is_given_more_places_or_fewer),
     {0},
 };

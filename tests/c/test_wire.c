@@ -293,7 +293,7 @@ static void pieces_wherever_they_are_go_out_in_order(void)
     pmx_turn t = {.mux = w.mux, .arena = w.arena};
     CHECK(pmx_exchange(&t, 0, (uint64_t)PMX_SPANS << PMX_CUT_SHIFT | 5, ids,
                        sizes, spans, 5) >= 0);
-    EQUAL(w.mux->stats.messages_out, 4);
+    EQUAL(w.mux->stats->messages_out, 4);
     append(&wanted, "ab\n", 3);
     append(&wanted, large.bytes, large.size);
     append(&wanted, "\n\ncde\n", 6);

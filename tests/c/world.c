@@ -25,6 +25,17 @@ void append(buffer *b, const void *bytes, size_t size)
     b->size += size;
 }
 
+/* A file of so many zeros that nobody else sees; reads are not buffered. */
+FILE *file_of(size_t size)
+{
+    FILE *file = tmpfile();
+    void *zeros = calloc(1, size);
+    CHECK(file && zeros && !setvbuf(file, NULL, _IONBF, 0));
+    EQUAL(fwrite(zeros, size, 1, file), 1);
+    free(zeros);
+    return file;
+}
+
 void release(buffer *b)
 {
     free(b->bytes);

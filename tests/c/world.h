@@ -8,6 +8,8 @@
 #include "mux.h"
 #include "test.h"
 
+#include <stdio.h>
+
 typedef struct {
     uint8_t *bytes;
     size_t size, room;
@@ -161,6 +163,7 @@ int is_text_of(const buffer *b, const char *text);
 
 void append(buffer *b, const void *bytes, size_t size);
 void release(buffer *b);
+FILE *file_of(size_t size);
 /* Bytes that are different wherever one looks. */
 void fill(buffer *b, size_t size, uint32_t seed);
 int same(const buffer *a, const buffer *b);

@@ -106,6 +106,7 @@ int main(int argc, char **argv)
     double begun = seconds();
     int status, failed = 0;
     life_trace = getenv("TRACE") != NULL;
+    life_two = getenv("MOVES") != NULL;
     mallopt(M_MMAP_THRESHOLD, 1 << 26);     /* keep what there is */
     mallopt(M_TRIM_THRESHOLD, 1 << 28);
     for (unsigned k = 0; k < jobs; k++)

@@ -9,6 +9,8 @@
 void fuzz_frames_in(const uint8_t *bytes, size_t size);
 /* Messages as they go out, in blocks of every kind. */
 void fuzz_frames_out(const uint8_t *bytes, size_t size);
+/* Headers of the PROXY protocol, in pieces: proxy.c, and header.c around it. */
+void fuzz_headers(const uint8_t *bytes, size_t size);
 /* A life, all of whose choices are these bytes. */
 void fuzz_turn(const uint8_t *bytes, size_t size);
 
