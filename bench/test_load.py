@@ -185,10 +185,10 @@ def test_missing_answers_are_counted(load):
 
 
 def test_a_server_that_is_not_there_is_counted():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    command = [build.load(), "echo", "--port", str(port)]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=30)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        command = [build.load(), "echo", "--port", str(sock.getsockname()[1])]
+        done = subprocess.run(command, capture_output=True, check=True, timeout=30)
     assert json.loads(done.stdout)["refused"] == 1
 
 

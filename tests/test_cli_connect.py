@@ -91,12 +91,10 @@ def test_connect_refuses_a_payload_that_does_not_fit(pymux_command, framing, dat
     assert "Traceback" not in err
 
 
-def test_connect_to_nobody(pymux_command):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
-    code, out, err = talk(pymux_command, address, b"hello")
+def test_connect_to_nobody(pymux_command, refusing):
+    code, out, err = talk(pymux_command, refusing, b"hello")
     assert (code, out) == (1, b"")
-    assert err == f"connection refused: 127.0.0.1:{address[1]}\n"
+    assert err == f"connection refused: 127.0.0.1:{refusing[1]}\n"
 
 
 def test_connect_prints_while_its_input_is_open(pymux_command):

@@ -101,20 +101,18 @@ def test_a_name_that_does_not_resolve_is_raised_in_the_coroutine(name, backend):
     assert len(errors) == 1
 
 
-def test_a_refused_connection_names_the_address(backend):
+def test_a_refused_connection_names_the_address(backend, refusing):
     errors = []
-    with socket.create_server(LOCAL) as closed:
-        address = closed.getsockname()
 
     async def handler(conn):
         try:
-            await pymux.dial(address)
+            await pymux.dial(refusing)
         except ConnectionRefusedError as error:
             errors.append(str(error))
 
     with serve(handler, backend) as server, util.connect(server.address) as sock:
         assert util.recv_all(sock) == b""
-    assert f"127.0.0.1:{address[1]}" in errors[0]
+    assert f"127.0.0.1:{refusing[1]}" in errors[0]
 
 
 @pytest.mark.skipif(

@@ -12,6 +12,7 @@ import pytest
 
 import pymux
 
+from . import util
 from .inside import bind_all, listen_settings
 from .supervised import APP, SCRIPT, Supervised, wait_until
 
@@ -192,6 +193,4 @@ def test_a_port_with_connections_of_the_server_before_is_free():
 
 
 def test_a_server_does_not_take_the_port_of_another_that_is_starting(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        address = sock.getsockname()
-    second_is_refused(tmp_path, address)
+    second_is_refused(tmp_path, ("127.0.0.1", util.free_port()))
