@@ -17,7 +17,7 @@ PATIENCE = 40  # seconds, for a machine that is busy
 
 # Answers in capitals; some messages do something else first.
 APP = """
-import os, signal, time
+import os, signal, sys, time
 
 VERSION = 1
 
@@ -32,6 +32,7 @@ def handler(conn, data):
     if data == b"abort":
         os.abort()
     if data == b"hang":
+        print(os.getpid(), "hangs", file=sys.stderr, flush=True)
         time.sleep(3600)
     return data.upper()
 """

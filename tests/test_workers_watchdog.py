@@ -34,6 +34,7 @@ def stick(server):
     sock.sendall(b"pid")
     pid = int(sock.recv(100))
     sock.sendall(b"hang")
+    server.wait_for(f"{pid} hangs")
     return pid, sock
 
 
