@@ -74,8 +74,8 @@ class Slots:
         self.all: list[Slot] = []
         self.processes: dict[int, Process] = {}
         self.error: Exception | None = None
-        self.first = True
-        self.stopping = False
+        self.first: bool = True
+        self.stopping: bool = False
         self.grace = False
         self._renewals = Renewals()
         self._scales = Scales()

@@ -45,7 +45,7 @@ class Place:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.shown = str(settings)
+        self.shown: str = str(settings)
         self.shared: list[socket.socket] = []
         self.names: list[Any] = []
         self._settings = settings

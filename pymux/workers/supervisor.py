@@ -96,7 +96,7 @@ class Supervisor:
         self._where = show_all(places)
         self._addresses = [name for place in places for name in place.addresses]
         stop_after = linger, drain_timeout
-        self.slots = Slots(workers, places, self._spawn, stop_after)
+        self.slots: Slots = Slots(workers, places, self._spawn, stop_after)
         self._told_by = {
             "ready": self.slots.became_ready,
             "gave": self.slots.gave,
