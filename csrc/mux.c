@@ -360,6 +360,26 @@ int pmx__do_submit(pmx_turn *t)
     return 0;
 }
 
+/* Serve the sockets that are ready, and whatever is due; the reason to return. */
+static int serve_all(pmx_mux *mux)
+{
+    mux->dropped = mux->flushed = 0;
+    mux->shakes = 0;
+    pmx__next_service(mux);
+    pmx__serve_ready(mux);
+    pmx__serve_chores(mux);
+    pmx__expire(mux);
+    pmx__ask_sockets(mux);
+    pmx__accept_all(mux);
+    pmx__give_memory_back(mux);
+    int reason = pmx__drain_all(mux);
+    if (pmx__has_gifts(mux))
+        reason |= PMX_GIVEN;
+    if (mux->waiting_count)
+        reason |= PMX_HANDSHAKES;
+    return reason;
+}
+
 /* The rest of a turn, once what was logged is sent. */
 static int go_round(pmx_turn *t)
 {
@@ -394,20 +414,7 @@ static int go_round(pmx_turn *t)
         if (mux->foreign_count)
             reason |= PMX_FOREIGN;
 
-        mux->dropped = mux->flushed = 0;
-        mux->shakes = 0;
-        pmx__next_service(mux);
-        pmx__serve_ready(mux);
-        pmx__serve_chores(mux);
-        pmx__expire(mux);
-        pmx__ask_sockets(mux);
-        pmx__accept_all(mux);
-        pmx__give_memory_back(mux);
-        reason |= pmx__drain_all(mux);
-        if (pmx__has_gifts(mux))
-            reason |= PMX_GIVEN;
-        if (mux->waiting_count)
-            reason |= PMX_HANDSHAKES;
+        reason |= serve_all(mux);
         if (mux->rows && mux->gathered_at == INT64_MAX)
             mux->gathered_at = pmx__after(mux->now, mux->serving->max_delay_ns);
         if (t->until_sent && !mux->stats->queued)

@@ -224,7 +224,8 @@ int sys_ppoll(struct pollfd *fds, unsigned long count,
 {
     CHECK(!mask);
 #ifdef __linux__
-    make_edges(fds[0].fd);      /* of an epoll that cannot wait for so short */
+    if (count)
+        make_edges(fds[0].fd);  /* of an epoll that cannot wait for so short */
 #endif
     return poll_for(fds, count,
                     span ? (int64_t)span->tv_sec * 1000000000 + span->tv_nsec
