@@ -88,7 +88,7 @@ int pmx__do_tls_adopt(pmx_mux *mux, const uint64_t *ids,
         if (objects[k] == PMX_TLS_PORTABLE && pmx__has_portable())
             t->engine = &pmx__portable;
         else if (objects[k] > PMX_TLS_REFUSED &&
-                 !pmx__openssl_begin(t, !(c->flags & PMX__OUTGOING)))
+                 !pmx__openssl_begin(t))
             t->engine = &pmx__openssl;
         if (!t->engine) {
             fail(mux, slot, EPROTO);

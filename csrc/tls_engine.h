@@ -59,7 +59,7 @@ void pmx__area_free(pmx__tls_area *area);
 extern const pmx__tls_engine pmx__openssl;
 /* Prepare the object that t->object names: 0, or -EINVAL before
  * pmx_tls_use(). */
-int pmx__openssl_begin(pmx__tls *t, int accepted);
+int pmx__openssl_begin(pmx__tls *t);
 
 /* tls_portable.c: the caller has the object, by the connection's id. */
 extern const pmx__tls_engine pmx__portable;

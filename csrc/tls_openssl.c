@@ -37,6 +37,7 @@ typedef void noted_t(void *parent, void *value, void *data, int index,
     X(int, SSL_pending, (const SSL *))                                       \
     X(int, SSL_get_error, (const SSL *, int))                                \
     X(long, SSL_get_verify_result, (const SSL *))                            \
+    X(int, SSL_is_server, (const SSL *))                                     \
     X(uint64_t, SSL_set_options, (SSL *, uint64_t))                          \
     X(void, SSL_set_bio, (SSL *, BIO *, BIO *))                              \
     X(BIO_METHOD *, BIO_meth_new, (int, const char *))                       \
@@ -238,7 +239,7 @@ static int64_t judge(pmx__tls *t, int result)
  * closes; its kernel would then reset the connection, and throw away what the
  * server has not received yet (https://github.com/openssl/openssl/issues/7948).
  */
-int pmx__openssl_begin(pmx__tls *t, int accepted)
+int pmx__openssl_begin(pmx__tls *t)
 {
     SSL *ssl = ssl_of(t);
     if (!our_bio)
@@ -247,8 +248,8 @@ int pmx__openssl_begin(pmx__tls *t, int accepted)
     (void)T.BIO_up_ref(our_bio);
     T.SSL_set_bio(ssl, our_bio, our_bio);
     (void)T.SSL_set_options(ssl, no_renegotiation);
-    if (accepted && T.SSL_new_session_ticket && T.SSL_set_num_tickets &&
-        T.SSL_get_num_tickets) {
+    if (T.SSL_is_server(ssl) && T.SSL_new_session_ticket &&
+        T.SSL_set_num_tickets && T.SSL_get_num_tickets) {
         size_t count = T.SSL_get_num_tickets(ssl);
         t->tickets = (uint8_t)(count < 16 ? count : 16);
         (void)T.SSL_set_num_tickets(ssl, 0);

@@ -213,6 +213,78 @@ static void objects_for_nobody_are_passed_over(void)
     toy_end(&w);
 }
 
+/* Of an adopted socket the peer may be the client. Its hello lies in the system
+ * when the mux takes over, and the tickets wait for the first answer. */
+static void a_client_that_is_adopted_is_served(void)
+{
+    for (int k = 0; k < 4; k++) {
+        world w;
+        pmx_sock pair[2];
+        uint64_t id;
+        buffer wire = {0};
+        toy_heard heard = {0};
+        pmx_policy p = lines("\n", 100);
+        p.tls = 9;
+        toy_ways.serves = 1;
+        toy_ways.portable = k % 2;
+        toy_ways.flight = k / 2 ? 100000 : 0;
+        toy_ways.tickets = 2;
+        world_begin(&w, 100, 10000);
+        toy_secure(&w);
+        pair_of(pair);
+        toy_greet(&wire);
+        toy_data(&wire, "early\n", 6);
+        put(pair[1], wire.bytes, wire.size);
+        EQUAL(pmx_adopt(w.mux, (int64_t)pair[0], 0, &p, &id), 0);
+        UNTIL_DOING(&w, messages_of(&w, id) == 1, toy_hear(&heard, pair[1]));
+        EQUAL(has(&w.opened, id), 1);
+        EQUAL(pmx_counts(w.mux)->connected, 1);
+        EQUAL(pmx_counts(w.mux)->tls_handshakes, 1);
+        toy_hear(&heard, pair[1]);
+        EQUAL(heard.hellos, 1);
+        if (!toy_ways.portable)
+            EQUAL(heard.tickets, 0);
+        say_text(&w, id, "answer");
+        UNTIL_DOING(&w, heard.plain.size == 7, toy_hear(&heard, pair[1]));
+        CHECK(is_text_of(&heard.plain, "answer\n"));
+        EQUAL(heard.tickets, 2);
+        leave(pair[1]);
+        UNTIL(&w, closed(&w, id));
+        EQUAL(closed(&w, id)->tls_error, PMX_TLS_CUT);
+        release(&wire);
+        toy_forget(&heard);
+        toy_end(&w);
+    }
+}
+
+/* One that does not get through is closed, as it is the caller's, and no row of
+ * `failed`. */
+static void a_client_that_is_adopted_and_fails_is_closed(void)
+{
+    for (int k = 0; k < 4; k++) {
+        world w;
+        pmx_sock pair[2];
+        uint64_t id;
+        pmx_policy p = raw();
+        p.tls = 9;
+        p.handshake_ns = k / 2 ? 20 * MS : -1;
+        toy_ways.serves = 1;
+        toy_ways.portable = k % 2;
+        world_begin(&w, 100, 10000);
+        toy_secure(&w);
+        pair_of(pair);
+        if (k / 2 == 0)
+            put_text(pair[1], "GET / HTTP/1.1\r\n\r\n");
+        EQUAL(pmx_adopt(w.mux, (int64_t)pair[0], 0, &p, &id), 0);
+        UNTIL(&w, closed(&w, id));
+        EQUAL(error_of(&w, id), k / 2 ? ETIMEDOUT : EPROTO);
+        EQUAL(w.opened.count + w.failed_count, 0);
+        EQUAL(pmx_counts(w.mux)->tls_failed, 1);
+        leave(pair[1]);
+        toy_end(&w);
+    }
+}
+
 const test_case tls_dial_tests[] = {
     EACH(a_connection_opens_behind_its_handshake),
     EACH(a_handshake_that_fails_closes_it),
@@ -221,5 +293,7 @@ const test_case tls_dial_tests[] = {
     EACH(an_abort_meanwhile_ends_it),
     EACH(both_ends_are_of_one_mux),
     EACH(objects_for_nobody_are_passed_over),
+    EACH(a_client_that_is_adopted_is_served),
+    EACH(a_client_that_is_adopted_and_fails_is_closed),
     {0},
 };

@@ -285,6 +285,7 @@ static int t_ssl_error(const SSL *s, int result)
 
 static long t_verify(const SSL *s) { return s->failed ? 20 : 0; }
 static size_t t_get_tickets(const SSL *s) { return s->tickets; }
+static int t_is_server(const SSL *s) { return s->server; }
 static int t_reused(const SSL *s) { return s->ways.reused; }
 
 static int t_set_tickets(SSL *s, size_t count)
@@ -308,7 +309,7 @@ static const struct {
     F("SSL_do_handshake", t_do_handshake), F("SSL_read", t_read),
     F("SSL_write", t_write), F("SSL_shutdown", t_shutdown),
     F("SSL_pending", t_pending), F("SSL_get_error", t_ssl_error),
-    F("SSL_get_verify_result", t_verify),
+    F("SSL_get_verify_result", t_verify), F("SSL_is_server", t_is_server),
     F("SSL_set_options", t_set_options), F("SSL_set_bio", t_set_bio),
     F("BIO_meth_new", t_meth_new), F("BIO_meth_set_read", t_set_read),
     F("BIO_meth_set_write", t_set_write), F("BIO_meth_set_ctrl", t_set_ctrl),
@@ -398,7 +399,7 @@ void toy_adopt(pmx_mux *mux, const pmx_turn *t)
         const pmx_waiting *row = &t->waiting[k];
         uint64_t object = PMX_TLS_REFUSED;
         if (!toy_ways.refuse) {
-            SSL *s = new_object(!row->outgoing);
+            SSL *s = new_object(toy_ways.serves || !row->outgoing);
             object = (uint64_t)(uintptr_t)s;
             CHECK(pmx_tls_noted()->last == object);
             if (toy_ways.portable) {

@@ -19,6 +19,7 @@ typedef struct {
     int portable;               /* driven by the function, not adopted */
     size_t flight;              /* of a server, in bytes */
     int tickets;                /* of a server */
+    int serves;                 /* outgoing connections are servers' too */
     int reused;
     int refuse;                 /* no object can be made */
     long fail_at;               /* the nth step of all objects fails, 0: none */
