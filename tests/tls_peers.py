@@ -1,12 +1,13 @@
-"""A server of Python's own `ssl` in a thread; what clients have answered; certificates
-as files."""
+"""A server of Python's own `ssl` in a thread; the other end of a socket, without one;
+what clients have answered; certificates as files."""
 
 import contextlib
 import socket
+import ssl
 import threading
 
 from .tls import NAME, secure
-from .util import recv_exactly
+from .util import harvest_until, recv_exactly
 
 
 def write(certificate, folder, name="server"):
@@ -82,3 +83,76 @@ def tls_peer(context, path=None):
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+
+def pair_of_tcp():
+    """A connected socket, and its peer, which waits at most 20 s."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs = listener.accept()[0]
+    theirs.settimeout(20)
+    return ours, theirs
+
+
+class OtherEnd:
+    """The other end of a socket, by Python's own `ssl`; goes on between harvests.
+
+    Attributes:
+        up: its handshake is done.
+        got: the plaintext that it has read.
+        end: what has ended its reading: None, "bye" (close_notify) or an OSError.
+    """
+
+    def __init__(self, sock, context, **side):
+        sock.setblocking(False)
+        self.sock = sock
+        self.up, self.got, self.end = False, b"", None
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.object = context.wrap_bio(self._in, self._out, **side)
+
+    def begin(self):
+        """Say what comes first."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.object.do_handshake()
+        self.flush()
+
+    def flush(self):
+        with contextlib.suppress(ConnectionError):
+            self.sock.sendall(self._out.read())
+
+    def send(self, data):
+        self.object.write(data)
+        self.flush()
+
+    def go_on(self):
+        """Take in what has come, and answer it."""
+        try:
+            while data := self.sock.recv(65536):
+                self._in.write(data)
+            self._in.write_eof()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.end = error
+        try:
+            if not self.up:
+                self.object.do_handshake()
+                self.up = True
+            while data := self.object.read(65536):
+                self.got += data
+            self.end = "bye"
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self.end = self.end or error
+        self.flush()
+
+
+def go_on_until(mux, peer, predicate, into=None):
+    """Harvest, and let the peer go on, until predicate(acc)."""
+
+    def is_so(acc):
+        peer.go_on()
+        return predicate(acc)
+
+    return harvest_until(mux, is_so, into=into)

@@ -70,7 +70,7 @@ class Connections(Turns):
         table: connections, by slot.
         buffers: the `ReceiveBuffer` of each connection, by slot; may be shorter.
         causes: exceptions that ended connections, by id.
-        opening: ids of outgoing connections that have not opened yet.
+        opening: ids of outgoing and adopted connections that have not opened yet.
         listening: the service number and the limits of listeners, by id.
         stays: ids of connections that must not move to another mux, unless their
             handler has `taken`: members of a group.
@@ -254,7 +254,7 @@ class Connections(Turns):
             self.note_policy(policy, framings)
             self.opening.add(id_[0])
             if policy.tls:
-                self.use_tls().dialled(id_[0], policy.tls)
+                self.use_tls().dialled(id_[0], policy)
             return self.connection(id_[0])
         except BaseException:  # of a signal handler, too
             if id_[0]:
@@ -285,6 +285,15 @@ class Connections(Turns):
         if row.id in self.causes:
             error.__cause__ = self.causes[row.id]
         return error
+
+    def is_not_made(self, row: Any) -> bool:
+        """Whether a connection that never opened is to be reported as one that could
+        not be made: not an adopted client, of which the log tells as of one that was
+        accepted."""
+        if self.tls is None or row.id not in self.tls.served:
+            return True
+        self.tls.tell(row)
+        return False
 
     def connection(self, id: int) -> Any:
         """Return the object of a connection, made when its id is first seen."""

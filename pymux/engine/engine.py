@@ -147,7 +147,7 @@ class Engine(Batches):
             raise BackendUnavailable(errno.ENOTSUP, NO_SSL)
         from .tls import Tls
 
-        return Tls(self.c)
+        return Tls(self.c, self.opening)
 
     def new_arenas(self, arena_size: int, max_messages: int) -> Arenas:
         """Return the memory of batches."""

@@ -42,12 +42,14 @@ class Role:
 
     Attributes:
         context: of new connections.
-        server_side: they were accepted.
-        hostname: what the peer is verified for, and told by SNI; None if accepted.
+        server_side: the peers are clients.
+        hostname: what the peer is verified for, and told by SNI; None of a client.
         uses: outgoing connections that wait for their object.
+        unfinished: ids of adopted connections with a bound of handshakes that had not
+            opened when somebody looked last.
     """
 
-    __slots__ = ("context", "hostname", "server_side", "uses")
+    __slots__ = ("context", "hostname", "server_side", "unfinished", "uses")
 
     def __init__(
         self, context: ssl.SSLContext, server_side: bool, hostname: str | None
@@ -56,6 +58,7 @@ class Role:
         self.server_side: bool = server_side
         self.hostname: str | None = hostname
         self.uses: int = 0
+        self.unfinished: set[int] = set()
 
 
 class Tls:
@@ -67,11 +70,16 @@ class Tls:
             none could be made.
         causes: what `ssl` or the user's context has raised, by the connection's id.
         views: what users have asked of `Connection.tls`, by the connection's id.
+        served: ids of adopted connections whose peers are clients.
         struck: raised by a signal's handler inside the core; the harvest raises it.
     """
 
-    def __init__(self, c: Any) -> None:
+    def __init__(self, c: Any, opening: set[int]) -> None:
         """Use TLS in the mux `c` of the core.
+
+        Args:
+            opening: the engine's ids of outgoing and adopted connections that have
+                not opened.
 
         Raises:
             BackendUnavailable, ValueError: see `tls_engine`.
@@ -82,12 +90,14 @@ class Tls:
         self._dummy = ssl.MemoryBIO()  # of adopted objects, until the core has them
         self._roles: dict[int, Role] = {}
         self._last = 0  # the number of the newest role
-        self._outgoing: dict[tuple[int, str | None], int] = {}
+        self._opening = opening
+        self._outgoing: dict[tuple[int, bool, str | None], int] = {}
         self._dialled: dict[int, int] = {}  # numbers of those that wait, by id
         self._addresses: dict[int, int] = {}  # what the core takes for each, by id
         self.kept: dict[int, Any] = {}
         self.causes: dict[int, BaseException] = {}
         self.views: dict[int, Any] = {}
+        self.served: set[int] = set()
         self.struck: BaseException | None = None
         OF_MUX[c] = self  # last: now it is made
 
@@ -106,15 +116,20 @@ class Tls:
         """Return the context of new connections of a number."""
         return self._roles[number].context
 
-    def outgoing(self, context: ssl.SSLContext, server_hostname: str | None) -> int:
+    def outgoing(
+        self,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        server_side: bool = False,
+    ) -> int:
         """Return the number of connections with this context and name, for one that is
-        dialled next."""
-        key = id(context), server_hostname  # the role keeps the context
+        dialled or adopted next. Server_side: its peer is a client."""
+        key = id(context), server_side, server_hostname  # the role keeps the context
         number = self._outgoing.get(key)
         if number is None:
             if len(self._outgoing) >= MANY:
                 self._drop_unused()
-            number = self._add(Role(context, False, server_hostname))
+            number = self._add(Role(context, server_side, server_hostname))
             self._outgoing[key] = number
         return number
 
@@ -124,16 +139,42 @@ class Tls:
         return self._last
 
     def _drop_unused(self) -> None:
-        """Drop the roles of outgoing connections that all have their objects."""
+        """Drop the roles of outgoing connections that all have their objects, and
+        have a bound of handshakes for none that has not opened."""
         for key, number in list(self._outgoing.items()):
-            if not self._roles[number].uses:
+            role = self._roles[number]
+            role.unfinished &= self._opening
+            if not role.uses and not role.unfinished:
                 del self._outgoing[key]
                 del self._roles[number]
 
-    def dialled(self, id: int, number: int) -> None:
-        """Note an outgoing connection, which waits for its object."""
-        self._dialled[id] = number
-        self._roles[number].uses += 1
+    def check_handshakes(self, number: int, most: int) -> None:
+        """Raise BlockingIOError if so many adopted clients have not shaken hands.
+
+        Args:
+            number: of connections that are adopted, from `outgoing`.
+            most: how many of them may shake hands at once; 0: any number.
+        """
+        role = self._roles[number]
+        if not most or len(role.unfinished) < most:
+            return
+        role.unfinished &= self._opening
+        if len(role.unfinished) >= most:
+            raise BlockingIOError(
+                errno.EAGAIN,
+                f"max_handshakes, {most}, is reached by sockets that were adopted "
+                "with this context; adopt again when one of them has opened or closed",
+            )
+
+    def dialled(self, id: int, policy: Any) -> None:
+        """Note an outgoing or adopted connection, which waits for its object."""
+        role = self._roles[policy.tls]
+        self._dialled[id] = policy.tls
+        role.uses += 1
+        if role.server_side:
+            self.served.add(id)
+            if policy.max_handshakes:
+                role.unfinished.add(id)
 
     def _arrived(self, id: int) -> None:
         """An outgoing connection has its object, or has ended before."""
@@ -160,8 +201,7 @@ class Tls:
             self._adopt(turn)
         while turn.failed_count:
             row = turn.failed[turn.failed_count - 1]
-            if is_told("handshake"):
-                self._tell(row)
+            self.tell(row)
             self.forget(row.id)
             turn.failed_count -= 1
 
@@ -231,6 +271,7 @@ class Tls:
         self._addresses.pop(id, None)
         self.causes.pop(id, None)
         self.views.pop(id, None)
+        self.served.discard(id)
         self._arrived(id)
 
     def forget_all(self) -> None:
@@ -257,8 +298,10 @@ class Tls:
         error.__cause__ = cause
         return error
 
-    def _tell(self, row: Any) -> None:
-        """Log that an accepted connection has never opened."""
+    def tell(self, row: Any) -> None:
+        """Log that the connection of a client has never opened."""
+        if not is_told("handshake"):
+            return
         peer = local = None
         if row.names:
             peer, local = from_core(row.names[0]), from_core(row.names[1])

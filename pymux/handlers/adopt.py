@@ -15,9 +15,11 @@ from ..objects.base import MuxBase, engine_of
 from ..objects.connection import Connection
 from ..objects.handler import Handler
 from ..objects.status import only_receives
+from ..values.checks import misplaced
 from ..values.detached import Detached
 from ..values.framing import Framing, Framings, check_framing, check_reply_framing
 from ..values.limits import Limits
+from ..values.tls import SSLContext, is_served
 from .all import service_to_dial
 from .moving import put_in, refusal_of, take_out, tell_taken
 
@@ -75,14 +77,21 @@ class Adopts(MuxBase):
         *,
         framing: Framing | None = None,
         reply_framing: Framing | None = None,
+        ssl: SSLContext | None = None,
         limits: Limits | None = None,
         handler: Handler | None = None,
+        server_hostname: str | None = None,
+        require_close_notify: bool = True,
         half_open: bool = False,
     ) -> Connection:
         """Make a connection of a connected socket, a pipe's end or a `Detached`.
 
         A harvest reports it in `Batch.opened`, or in `Batch.closed` with the error. It
         counts as an outgoing connection: in `Stats.connected`, and when a server stops.
+
+        Over TLS it opens when the handshake is done, of which the bytes that have
+        arrived already are the beginning. A client that does not get through the
+        handshake is in `Batch.closed` and `Stats.tls_failed`, and in the log at DEBUG.
 
         The read end of a pipe only receives: `send`, and a handler that answers, raise
         `io.UnsupportedOperation`. It ends when every writer has closed the pipe. The
@@ -113,33 +122,59 @@ class Adopts(MuxBase):
                 reports the end in `closed`.
             framing: None is `Raw()`.
             reply_framing: the framing of what is sent, as for `connect`.
-            limits: None is `Limits()`; `max_connections` does not apply.
+            ssl: of a socket: an `ssl.SSLContext`, for TLS, whose protocol says of which
+                side it is: ``PROTOCOL_TLS_SERVER`` if the peer is a client,
+                ``PROTOCOL_TLS_CLIENT`` if it is a server. None is plain text.
+            limits: None is `Limits()`; `max_connections` and `max_per_peer` do not
+                apply. `max_handshakes` bounds the clients that were adopted with the
+                same context and have not shaken hands.
             handler: gets the connection, as for `connect`.
+            server_hostname: with ``PROTOCOL_TLS_CLIENT``: the name that the server's
+                certificate is to have, and that is sent by SNI; needed where the
+                context checks names.
+            require_close_notify: as for `Endpoint`.
             half_open: as for `listen`.
 
         Returns:
             The connection; output sent before the connection opens is queued.
 
         Raises:
-            TypeError: a text file, a descriptor, an `ssl.SSLSocket`, anything else.
+            TypeError: a text file, a descriptor, an `ssl.SSLSocket`, anything else; an
+                `ssl` that is no context.
             OSError: it is closed, not connected, no stream socket; a file that is no
                 pipe, as a terminal; a pipe that does not take what its file's buffer
-                holds (BlockingIOError).
+                holds, or a client beyond `max_handshakes` (BlockingIOError).
             RuntimeError: as for `connect`.
             ValueError: the handler cannot take a `Detached`: it is a coroutine, or an
                 object with `opened` and without `taken`, or has no use for its state.
+                Or TLS for a pipe or a `Detached`; a context that may be of either
+                side; a `server_hostname` that is lacking, or that nothing checks.
+            BackendUnavailable: TLS, and PYMUX_TLS is "adopt", which is impossible here.
         """
         engine = engine_of(self)
         engine.check()
+        serves = is_served(ssl, server_hostname, require_close_notify)
         if isinstance(fileobj, Detached):
+            if ssl is not None:
+                why = "a Detached goes on as it was, without TLS"
+                raise misplaced("ssl", ssl, why)
             return self._take(
                 fileobj, (framing, reply_framing), limits, handler, half_open
             )
         given = _given(fileobj)
+        if ssl is not None and isinstance(given, GivenPipe):
+            why = f"fileobj is the end of a pipe; {A_SOCKET} is needed"
+            raise misplaced("ssl", ssl, why)
         check_framing(framing)
         check_reply_framing(reply_framing)
         framings = framing, reply_framing
-        rules = policy(framings, limits, half_open=half_open)
+        rules = policy(
+            framings, limits, half_open=half_open, tls_lax=not require_close_notify
+        )
+        if ssl is not None:
+            rules.tls = engine.use_tls().outgoing(ssl, server_hostname, serves)
+            if serves:
+                engine.use_tls().check_handshakes(rules.tls, rules.max_handshakes)
         number, half_open = service_to_dial(engine, handler, half_open, "adopt")
         rules.half_open, rules.service = half_open, number
         try:
@@ -189,6 +224,6 @@ def _given(fileobj: Any) -> socket.socket | GivenPipe:
     if loaded is not None and isinstance(fileobj, loaded.SSLSocket):
         raise TypeError(
             f"fileobj is {fileobj!r}, over which pymux would speak plain text; "
-            f"{A_SOCKET} is needed"
+            f"{A_SOCKET} that ssl has not wrapped is needed, and its context as ssl="
         )
     return fileobj

@@ -187,7 +187,7 @@ class Batch:
                     warn_of_limit(gone, number, self._service.handler_name)
             if debug:
                 log_end(gone, error, self._service.handler_name)
-            if id in engine.opening:
+            if id in engine.opening and engine.is_not_made(row):
                 self._failed.append(gone)
             self.closed.append((gone, error))
         if numbers:

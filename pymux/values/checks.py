@@ -123,6 +123,11 @@ def seconds(name: str, value: Any) -> int:
     return NEVER if span is None else math.ceil(min(span, LONGEST) * 1e9)
 
 
+def misplaced(name: str, value: Any, why: str) -> ValueError:
+    """The error of an argument that has no meaning in this call."""
+    return ValueError(f"{name} is {shown(value)}, which cannot apply here: {why}")
+
+
 def check_backlog(backlog: Any) -> int:
     """How many peers may wait to be accepted; None is `DEFAULT_BACKLOG`."""
     if backlog is None:

@@ -25,11 +25,18 @@ from .addresses import (
     is_url,
     parse_url,
 )
-from .checks import DEFAULT_BACKLOG, check_backlog, check_mode, set_fields, shown
+from .checks import (
+    DEFAULT_BACKLOG,
+    check_backlog,
+    check_mode,
+    misplaced,
+    set_fields,
+)
 from .framing import Framing, Framings, check_framing, check_reply_framing
 from .limits import Limits, check_limits
 from .proxy import Proxy, check_proxy
 from .tls import (
+    PLAIN_TEXT,
     SSLContext,
     check_context,
     check_server_hostname,
@@ -58,7 +65,6 @@ OWNER_ONLY = 0o600  # the default mode of a Unix socket's file
 # nothing is asked for.
 LISTENING = {"backlog": None, "reuse_port": False, "mode": OWNER_ONLY, "proxy": None}
 CONNECTING = {"server_hostname": None, "source_address": None}
-PLAIN_TEXT = "only TLS has it, and ssl is None"
 
 # Schemes that mean plain text, and what to give where TLS is wanted.
 PLAIN = {"tcp": "tls://HOST:PORT", "ws": "wss://HOST:PORT/PATH"}
@@ -309,7 +315,7 @@ def listen_settings(
         for end in ends
     ]
     if all(settings.ssl is None for settings in chosen) and not require_close_notify:
-        raise _misplaced("require_close_notify", require_close_notify, PLAIN_TEXT)
+        raise misplaced("require_close_notify", require_close_notify, PLAIN_TEXT)
     return chosen
 
 
@@ -355,7 +361,7 @@ def connect_settings(
     for name in *LISTENING, *refuse:
         value = getattr(end, name)
         if value is not None and value != LISTENING.get(name):
-            raise _misplaced(name, value, "this call does not take it")
+            raise misplaced(name, value, "this call does not take it")
     address, given = _served_address(end, ssl, listen=False)
     check_context(given, listen=False)
     host = server_hostname if end.server_hostname is None else end.server_hostname
@@ -365,12 +371,12 @@ def connect_settings(
         context = context_to_connect(given)
         host = name_to_check(context, host, address)
     elif host is not None:
-        raise _misplaced("server_hostname", host, PLAIN_TEXT)
+        raise misplaced("server_hostname", host, PLAIN_TEXT)
     elif not strict:
-        raise _misplaced("require_close_notify", strict, PLAIN_TEXT)
+        raise misplaced("require_close_notify", strict, PLAIN_TEXT)
     if end.source_address is not None and not isinstance(address, tuple):
         why = "a Unix socket is connected to, which has none"
-        raise _misplaced("source_address", end.source_address, why)
+        raise misplaced("source_address", end.source_address, why)
     return Settings(
         address,
         framing=framing if end.framing is None else end.framing,
@@ -398,23 +404,19 @@ def _is_strict(end: Endpoint, require_close_notify: bool) -> bool:
     return bool(require_close_notify if strict is None else strict)
 
 
-def _misplaced(name: str, value: Any, why: str) -> ValueError:
-    return ValueError(f"{name} is {shown(value)}, which cannot apply here: {why}")
-
-
 def _address_to_listen(end: Endpoint, ssl: SSLContext | None) -> Any:
     """The address of an endpoint, after checks of what is only to connect, or TLS."""
     for name, nothing in CONNECTING.items():
         value = getattr(end, name)
         if value is not nothing:
-            raise _misplaced(name, value, "a call that listens does not take it")
+            raise misplaced(name, value, "a call that listens does not take it")
     if isinstance(end.address, socket.socket):
         _refuse_beside_socket(end.backlog, end.reuse_port, end.mode)
         _check_listening(end.address)
     address, given = _served_address(end, ssl, listen=True)
     check_context(given, listen=True)
     if given is None and end.require_close_notify is False:
-        raise _misplaced("require_close_notify", False, PLAIN_TEXT)
+        raise misplaced("require_close_notify", False, PLAIN_TEXT)
     return address
 
 
@@ -425,7 +427,7 @@ def _refuse_beside_socket(
     given = {"backlog": backlog, "reuse_port": reuse_port, "mode": mode}
     for name, value in given.items():
         if value is not None and value != LISTENING[name]:
-            raise _misplaced(name, value, "a socket is given, which listens already")
+            raise misplaced(name, value, "a socket is given, which listens already")
 
 
 def _check_listening(sock: socket.socket) -> None:

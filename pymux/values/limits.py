@@ -118,9 +118,12 @@ class Limits:
         handshake_timeout: seconds from accepting a TLS connection to the end of its
             handshake; then it is reset, without a row or a call for it, and counted
             in `Stats.tls_failed`. An outgoing connection, whose time counts from the
-            end of TCP's handshake, ends with `ETIMEDOUT`. None: for ever.
+            end of TCP's handshake, and an adopted one end with `ETIMEDOUT`. None: for
+            ever.
         max_handshakes: TLS connections of a listener whose handshakes are not done;
-            then accepting pauses and peers wait in the backlog. None: no limit.
+            then accepting pauses and peers wait in the backlog. Of clients that were
+            adopted with one context: then `Mux.adopt` raises BlockingIOError. None:
+            no limit.
 
     Raises:
         TypeError, ValueError: a limit of a wrong type, or out of range.

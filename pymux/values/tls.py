@@ -10,7 +10,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from .addresses import host_and_port
-from .checks import shown
+from .checks import misplaced, shown
 from .errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -19,14 +19,22 @@ else:  # annotations can be evaluated where `ssl` is not loaded
     SSLContext = Any
 
 __all__ = [
+    "PLAIN_TEXT",
     "SSLContext",
     "check_context",
     "check_new_context",
     "check_server_hostname",
     "check_ssl",
     "context_to_connect",
+    "is_served",
     "name_to_check",
 ]
+
+PLAIN_TEXT = "only TLS has it, and ssl is None"
+TO_ADOPT = (
+    "to adopt a socket, an ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), if the peer is a "
+    "client, or (ssl.PROTOCOL_TLS_CLIENT), if it is a server, is needed"
+)
 
 # The context of ssl=True, once there is one.
 _default: dict[str, SSLContext] = {}
@@ -165,3 +173,47 @@ def name_to_check(context: SSLContext, name: str | None, address: Any) -> str | 
             f"name, which the path {address!r} does not tell; a name is needed"
         )
     return None
+
+
+def is_served(
+    value: Any, server_hostname: str | None, require_close_notify: bool
+) -> bool:
+    """Check the TLS of a socket that is adopted; True if the peer is a client.
+
+    Args:
+        value: what the caller gave as `ssl`. The context's protocol says of which side
+            it is; None is plain text.
+        server_hostname, require_close_notify: as the caller gave them.
+
+    Raises:
+        TypeError: neither a context nor None.
+        ValueError: a context that may be of either side; a name that is lacking, or
+            that nothing checks.
+    """
+    check_server_hostname(server_hostname)
+    if value is None:
+        if server_hostname is not None:
+            raise misplaced("server_hostname", server_hostname, PLAIN_TEXT)
+        if not require_close_notify:
+            raise misplaced("require_close_notify", require_close_notify, PLAIN_TEXT)
+        return False
+    if not _is_context(value):
+        raise TypeError(f"ssl is {shown(value)}; {TO_ADOPT}")
+    import ssl
+
+    if value.protocol == ssl.PROTOCOL_TLS_SERVER:
+        if server_hostname is not None:
+            why = "the peer is a client, by the protocol of ssl"
+            raise misplaced("server_hostname", server_hostname, why)
+        return True
+    if value.protocol != ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError(
+            f"ssl is a context of {value.protocol.name}, which may be of either side; "
+            f"{TO_ADOPT}"
+        )
+    if server_hostname is None and value.check_hostname:
+        raise ValueError(
+            "server_hostname is None, and the certificate is to be checked for a "
+            "name, which a connected socket does not tell; a name is needed"
+        )
+    return False
