@@ -101,11 +101,6 @@ def engine_of(one):
     return one._engine if plan is None else plan.engine
 
 
-def figure(mux, name):
-    """A figure of a mux that its page has and `stats()` has not."""
-    return getattr(engine_of(mux).counts, name)
-
-
 def is_freed(one):
     """Whether a mux, a client or a server has closed and given its memory back."""
     return engine_of(one).c is None

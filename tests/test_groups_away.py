@@ -7,7 +7,7 @@ import pytest
 
 import pymux
 
-from . import hosts, inside, util
+from . import hosts, util
 from .scripted import OTHER, PAUSE, joined, returned, scripted
 
 
@@ -79,7 +79,7 @@ def test_the_oldest_over_a_bound_are_dropped_and_counted(
     for k in range(10):
         room.send(b"message %d" % k)
     assert room.dropped == 10 - kept
-    assert inside.figure(broker.mux, "backplane_dropped") == 10 - kept
+    assert broker.mux.stats().backplane_dropped == 10 - kept
     broker.cut()
     returned(broker, clock)
     numbers, last = broker.until_asked()

@@ -176,6 +176,25 @@ def test_the_collector_takes_a_server_of_its_process():
     assert found["pymux_messages_in_total", (("worker", "0"),)] == 1
 
 
+def test_a_server_of_its_process_tells_why_accepting_pauses(papers):
+    limits = pymux.Limits(max_handshakes=1)
+    with (
+        pymux.Server(
+            upper, ("127.0.0.1", 0), ssl=papers.server(), limits=limits
+        ) as server,
+        util.connect(server.address),
+        util.connect(server.address),
+    ):
+        util.wait_until(lambda: server.stats().accept_pauses)
+        found = collected(server)
+    causes = {
+        dict(labels)["cause"]: value
+        for (name, labels), value in found.items()
+        if name == "pymux_accept_pauses_total"
+    }
+    assert causes == {"max_connections": 0, "max_handshakes": 1, "shortage": 0}
+
+
 def test_another_source_is_refused():
     pytest.importorskip("prometheus_client")
     with pytest.raises(TypeError, match="source is 7"):

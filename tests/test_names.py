@@ -147,6 +147,15 @@ STATS = [
     "tls_failed",
     "moved_in",
     "moved_out",
+    "given_away",
+    "protocol_errors",
+    "timeouts_idle",
+    "timeouts_close",
+    "enobufs",
+    "proxy_refused",
+    "shortages",
+    "handshake_pauses",
+    "backplane_dropped",
 ]
 
 

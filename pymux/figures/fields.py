@@ -63,7 +63,7 @@ KINDS = {
         SUM, "", "Connections that were refused for want of a PROXY header."
     ),
     "protocol_errors": Kind(
-        SUM, "", "Connections that ended by a message that is cut or too large."
+        SUM, "", "Connections that ended by a bad message, or by bad TLS or PROXY."
     ),
     "timeouts_idle": Kind(
         SUM, "", "Connections that ended by idle_timeout or message_timeout."

@@ -19,6 +19,10 @@ class _Ends:
 class Stats(_Ends):
     """Figures of a mux. Counts begin when the mux is made.
 
+    What `serve(workers=)` returns is the sum over all workers, also those that have
+    ended: each figure is added up, and so are the counts of `ends`, but `arenas_held`
+    is 0. Of what is open, queued or used now, a worker that has ended has none.
+
     Attributes:
         backend: the backend's name.
         connections: connections that are open now.
@@ -49,6 +53,20 @@ class Stats(_Ends):
             `Limits.handshake_timeout`.
         moved_in: connections that came from another mux, by `Mux.adopt`.
         moved_out: connections that left by `Mux.detach`; not among `closed`.
+        given_away: connections that a worker has accepted for another one, before
+            anything of them was read. They are not in the worker's `accepted`.
+        protocol_errors: those of `closed` by what the peer has sent: a message that
+            is cut, or larger than `max_size`; a PROXY header, a handshake or a record
+            of TLS that is none.
+        timeouts_idle: those of `closed` by `Limits.idle_timeout` or `message_timeout`.
+        timeouts_close: those of `closed` by `Limits.close_timeout`.
+        enobufs: those of `closed` by `Limits.max_output`.
+        proxy_refused: those of `refused` that a `Proxy` does not let in: the peer is
+            not trusted, or sent no valid header in time.
+        shortages: those of `accept_pauses` for want of descriptors or memory.
+        handshake_pauses: those of `accept_pauses` by `Limits.max_handshakes`. The
+            others are by `max_connections`.
+        backplane_dropped: messages of groups that their broker did not get.
         ends: how many connections were reported in `closed` with each errno, as
             {errno: count}. It is no field, so `asdict` gives plain figures only.
 
@@ -83,6 +101,15 @@ class Stats(_Ends):
     tls_failed: int = 0
     moved_in: int = 0
     moved_out: int = 0
+    given_away: int = 0
+    protocol_errors: int = 0
+    timeouts_idle: int = 0
+    timeouts_close: int = 0
+    enobufs: int = 0
+    proxy_refused: int = 0
+    shortages: int = 0
+    handshake_pauses: int = 0
+    backplane_dropped: int = 0
 
     def __post_init__(self) -> None:
         self.ends: dict[int, int] = {}
