@@ -79,6 +79,17 @@ def test_what_is_sent_before_it_opens_follows_the_handshake(mux, socks, papers):
     go_on_until(mux, peer, lambda acc: peer.got == b"early\n")
 
 
+def test_a_close_before_it_opens_loses_nothing_that_was_sent(mux, socks, papers):
+    ours, theirs = socks
+    conn = mux.adopt(ours, ssl=papers.server())
+    conn.send(b"bye" * 50_000)
+    conn.close()
+    mux.harvest(0)
+    peer = OtherEnd(theirs, papers.client(), server_hostname=NAME)
+    go_on_until(mux, peer, lambda acc: peer.end)
+    assert (peer.got, peer.end) == (b"bye" * 50_000, "bye")
+
+
 def test_a_server_adopts_clients_and_ends_their_streams_when_it_stops(backend, papers):
     ours, theirs = pair_of_tcp()
     context = papers.server()
