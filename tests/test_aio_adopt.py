@@ -12,6 +12,7 @@ import pymux
 
 from . import util
 from .loops import until
+from .tls import NAME
 
 pytestmark = [
     pytest.mark.skipif(util.NO_GUESTS, reason=util.WHY_NO_GUESTS),
@@ -25,11 +26,11 @@ LINES = pymux.Lines()
 class Adopting:
     """Adopts a file for another handler when its server starts."""
 
-    def __init__(self, file, handler):
-        self.file, self.handler = file, handler
+    def __init__(self, file, handler, **options):
+        self.file, self.options = file, {"handler": handler, **options}
 
     def started(self, mux):
-        self.conn = mux.adopt(self.file, framing=LINES, handler=self.handler)
+        self.conn = mux.adopt(self.file, framing=LINES, **self.options)
 
     def received(self, conn, data):
         return data
@@ -108,3 +109,30 @@ def test_a_socket_is_adopted(loop):
     with theirs:
         theirs.settimeout(20)
         loop.run(main())
+
+
+@pytest.mark.usefixtures("secured_by")
+def test_a_socket_is_adopted_over_tls(loop, papers):
+    ours, theirs = socket.socketpair()
+    told = []
+
+    async def handler(conn):
+        told.append(conn.tls.server_name)
+        async for line in conn:
+            conn.send(line.upper())
+
+    def talk():
+        with papers.client().wrap_socket(theirs, server_hostname=NAME) as peer:
+            peer.sendall(b"hello\n")
+            told.append(util.recv_exactly(peer, 6))
+
+    async def main():
+        adopting = Adopting(ours, handler, ssl=papers.server())
+        async with pymux.aio.serve(adopting, LOCAL):
+            await asyncio.to_thread(talk)
+            await until(lambda: adopting.conn.closed)
+
+    with theirs:
+        theirs.settimeout(20)
+        loop.run(main())
+    assert told == [NAME, b"HELLO\n"]

@@ -13,6 +13,7 @@ from .alarms import needs_alarms, on_alarm
 from .inside import kept_objects
 from .interrupts import at_each_place, interrupted, needs_tracing
 from .tls import NAME
+from .tls_peers import OtherEnd, go_on_until
 
 LINES = pymux.Lines()
 HERE = ("127.0.0.1", 0)
@@ -128,6 +129,37 @@ def test_no_place_in_a_connect_leaves_an_object(papers):
                 opened = conn in mux.harvest(1).opened
             mux.harvest(0)
             assert kept_objects(mux) <= 2
+            return where
+
+    assert at_each_place(scene) > 20
+
+
+@needs_tracing
+@pytest.mark.usefixtures("secured_by")
+def test_no_place_in_an_adoption_leaves_an_object(papers):
+    ours, theirs = papers.server(), papers.client()
+
+    def scene(nth):
+        with pymux.Mux() as mux, contextlib.ExitStack() as stack:
+            mine = []
+
+            def adopt():
+                sock, peer = socket.socketpair()
+                stack.enter_context(sock)
+                stack.enter_context(peer)
+                mine.append(peer)
+                return mux.adopt(sock, ssl=ours, limits=pymux.Limits(max_handshakes=1))
+
+            where, _ = interrupted(adopt, nth)
+            while mine:  # what was adopted fails, and makes room
+                mine.pop().close()
+                mux.harvest(0.01)
+            mux.harvest(0.01)
+            mux.harvest(0.01)
+            adopt()
+            peer = OtherEnd(mine.pop(), theirs, server_hostname=NAME)
+            go_on_until(mux, peer, lambda acc: acc.opened)
+            assert kept_objects(mux) == 1, where
             return where
 
     assert at_each_place(scene) > 20
