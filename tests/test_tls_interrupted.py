@@ -153,9 +153,8 @@ def test_no_place_in_an_adoption_leaves_an_object(papers):
             where, _ = interrupted(adopt, nth)
             while mine:  # what was adopted fails, and makes room
                 mine.pop().close()
-                mux.harvest(0.01)
-            mux.harvest(0.01)
-            mux.harvest(0.01)
+            for _ in range(4):
+                mux.harvest(0)
             adopt()
             peer = OtherEnd(mine.pop(), theirs, server_hostname=NAME)
             go_on_until(mux, peer, lambda acc: acc.opened)

@@ -139,6 +139,8 @@ typedef struct {
     life_half other;
     int half;                   /* which of the two muxes `mux` is: 0 or 1 */
     uint64_t moved;
+    int serves[MOST_CONNS];     /* ports of adopted sockets whose peers are clients, */
+    int serve_count;            /* over TLS */
     int seats;                  /* a file: other workers have fewer; or 0 */
 } life_t;
 

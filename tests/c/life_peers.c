@@ -367,6 +367,15 @@ void peers_listen(void)
     life.others[DOORS - 1].fd = -1;
 }
 
+/* The mux has adopted a socket whose peer is to be a client. */
+static int is_served(int port)
+{
+    int n = life.serve_count;
+    while (n && life.serves[n - 1] != port)
+        n--;
+    return n;
+}
+
 void peers_accept(void)
 {
     union {
@@ -382,7 +391,8 @@ void peers_accept(void)
             if (fd < 0)
                 break;
             new_peer(fd, ntohs(name.in.sin_port), &d->policy);
-            life.peers[life.peer_count - 1].answers = 1;
+            life.peers[life.peer_count - 1].answers =
+                !is_served(ntohs(name.in.sin_port));
             TRACE("peer %d accepts at %d\n", life.peer_count - 1, i);
         }
     }

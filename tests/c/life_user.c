@@ -91,8 +91,14 @@ static int adopt_ours(const door *d, conn *k)
         return -errno;
     at.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     sim_now.dial = SIM_AT_ONCE;
-    int error = sim_connect(fd, &at.is, sizeof at.in)
-                    ? 1 : pmx_adopt(life.mux, fd, 0, &k->policy, &k->id);
+    int error = sim_connect(fd, &at.is, sizeof at.in) ? 1 : 0;
+    if (!error && life.toy == 2 && life.serve_count < MOST_CONNS &&
+        once_in(life.c, 2)) {
+        life.serves[life.serve_count++] = sim_port(fd);
+        k->policy.tls = TOY_SERVES;
+    }
+    if (!error)
+        error = pmx_adopt(life.mux, fd, 0, &k->policy, &k->id);
     if (error)
         CHECK(!sim_close(fd));
     return error;

@@ -224,8 +224,7 @@ static void a_client_that_is_adopted_is_served(void)
         buffer wire = {0};
         toy_heard heard = {0};
         pmx_policy p = lines("\n", 100);
-        p.tls = 9;
-        toy_ways.serves = 1;
+        p.tls = TOY_SERVES;
         toy_ways.portable = k % 2;
         toy_ways.flight = k / 2 ? 100000 : 0;
         toy_ways.tickets = 2;
@@ -266,9 +265,8 @@ static void a_client_that_is_adopted_and_fails_is_closed(void)
         pmx_sock pair[2];
         uint64_t id;
         pmx_policy p = raw();
-        p.tls = 9;
+        p.tls = TOY_SERVES;
         p.handshake_ns = k / 2 ? 20 * MS : -1;
-        toy_ways.serves = 1;
         toy_ways.portable = k % 2;
         world_begin(&w, 100, 10000);
         toy_secure(&w);

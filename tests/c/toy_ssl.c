@@ -399,7 +399,7 @@ void toy_adopt(pmx_mux *mux, const pmx_turn *t)
         const pmx_waiting *row = &t->waiting[k];
         uint64_t object = PMX_TLS_REFUSED;
         if (!toy_ways.refuse) {
-            SSL *s = new_object(toy_ways.serves || !row->outgoing);
+            SSL *s = new_object(!row->outgoing || row->tls == TOY_SERVES);
             object = (uint64_t)(uintptr_t)s;
             CHECK(pmx_tls_noted()->last == object);
             if (toy_ways.portable) {

@@ -13,13 +13,15 @@
 
 enum { SSL_HEAD = 3, SSL_RECORD = 700, SSL_KEY = 0xa5 };
 enum { TOY_CODE = 0x0A000123 }; /* why a toy has failed */
+/* pmx_policy.tls of an outgoing connection whose peer is the client; others are
+ * any number. */
+enum { TOY_SERVES = 2 };
 
 /* How the objects that are made from now on behave. */
 typedef struct {
     int portable;               /* driven by the function, not adopted */
     size_t flight;              /* of a server, in bytes */
     int tickets;                /* of a server */
-    int serves;                 /* outgoing connections are servers' too */
     int reused;
     int refuse;                 /* no object can be made */
     long fail_at;               /* the nth step of all objects fails, 0: none */
