@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from . import inside
+from . import inside, util
 from .commands import ask, finish, one_line, write_module
 from .supervised import supervised, wait_until
-from .tls import secure
+from .tls import NAME, secure
 from .tls_peers import write
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers need POSIX")
@@ -128,3 +128,49 @@ def test_a_certificate_that_does_not_load_stops_the_roll(tmp_path, papers):
         with secure(server.address, papers.client()) as sock:
             sock.sendall(b"hello")
             assert sock.recv(5) == b"HELLO"
+
+
+def says_with_its_finish(sock, context, data):
+    """Shake hands, and send in the same flight; all that is answered, to the end."""
+    incoming, outgoing, answer = ssl.MemoryBIO(), ssl.MemoryBIO(), b""
+    peer = context.wrap_bio(incoming, outgoing, server_hostname=NAME)
+    while True:
+        try:
+            peer.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            sock.sendall(outgoing.read())
+            incoming.write(sock.recv(65536))
+    peer.write(data)
+    sock.sendall(outgoing.read())
+    while True:
+        try:
+            more = peer.read()
+        except ssl.SSLWantReadError:
+            came = sock.recv(65536)
+            assert came, "it was cut"
+            incoming.write(came)
+        else:
+            if not more:
+                return answer
+            answer += more
+
+
+def test_who_shakes_hands_at_sighup_is_answered_by_the_old_worker(tmp_path, papers):
+    write(papers.certificate(), tmp_path)
+    app = TLS.replace("data.upper()", "b'%d' % os.getpid()") + "\nimport os\n"
+    with (
+        supervised(tmp_path, app=app, ssl="'app:context'", workers="1") as server,
+        util.connect(server.address) as slow,
+        util.connect(server.address) as stuck,
+    ):
+        stuck.sendall(b"\x16\x03\x01\x02\0\1\0")  # a hello that never ends
+        with secure(server.address, papers.client()) as sock:  # accepted behind them
+            sock.sendall(b"pid")
+            old = sock.recv(10)
+            server.roll(1)
+            assert sock.recv(1) == b""  # the old worker lingers; no cut
+        assert says_with_its_finish(slow, papers.client(), b"pid") == old
+        with secure(server.address, papers.client()) as sock:
+            sock.sendall(b"pid")
+            assert sock.recv(10) != old
