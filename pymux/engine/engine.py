@@ -310,7 +310,7 @@ class Engine(Batches):
         with self.lock:
             self.counts = ffi.new("pmx_stats *", self.counts[0])  # as in `free`
             error = lib.pmx_count_in(self.c, file, offset)
-            self.counts = lib.pmx_counts(self.c)
+            self.counts: Any = lib.pmx_counts(self.c)
             if error == BUSY:
                 raise busy()
             if error:

@@ -72,8 +72,9 @@ class Page:
     """
 
     def __init__(self, fd: int, page: int) -> None:
-        self.fd, self._begin = fd, page * PAGE
-        self.offset = self._begin + HEAD_WORDS * 8
+        self.fd: int = fd
+        self._begin = page * PAGE
+        self.offset: int = self._begin + HEAD_WORDS * 8
 
     def sign(self, backend: str) -> None:
         """Say which process counts here, and with which backend."""
@@ -100,7 +101,8 @@ class Pages:
     """
 
     def __init__(self, path: str, fd: int, slots: int) -> None:
-        self.path, self._fd, self._pid = path, fd, os.getpid()
+        self.path: str = path
+        self._fd, self._pid = fd, os.getpid()
         self._count, self._map = 0, mmap.mmap(-1, PAGE)
         self._past: dict[int, int] = {}  # slot: page
         self._kept = [one for one in places() if one.kind in (SUM, POWERS)]

@@ -18,6 +18,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..engine import balancing
@@ -40,7 +41,7 @@ LARGEST = 512  # bytes of a message
 READ = 1
 MOST = 64  # messages that are read at once: others are to be served too
 PAUSE = 0.05  # seconds until an inbox is read again, for want of descriptors
-a_descriptor = os.dup
+a_descriptor: Callable[[int], int] = os.dup
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 ROOM = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0  # a descriptor
 

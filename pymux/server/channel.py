@@ -92,8 +92,8 @@ class Reader:
         self._sock = sock
         self._data = bytearray()
         self.fds: list[int] = []
-        self.truncated = False
-        self.over = False
+        self.truncated: bool = False
+        self.over: bool = False
 
     def read(self) -> None:
         """Receive what there is, up to PIECE bytes."""

@@ -51,9 +51,9 @@ class OnTheWay:
     __slots__ = ("conn", "detached", "rules")
 
     def __init__(self, conn: Connection, detached: Detached, rules: Any) -> None:
-        self.conn = conn
-        self.detached = detached
-        self.rules = rules
+        self.conn: Connection = conn
+        self.detached: Detached = detached
+        self.rules: Any = rules
 
 
 class Giver(ChannelEnd):

@@ -36,8 +36,8 @@ class Frame:
     __slots__ = ("body", "fds")
 
     def __init__(self, body: bytes, fds: list[int]) -> None:
-        self.body = body
-        self.fds = fds
+        self.body: bytes = body
+        self.fds: list[int] = fds
 
     @property
     def words(self) -> list[Any]:

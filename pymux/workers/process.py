@@ -63,7 +63,8 @@ class Process:
 
     def __init__(self, slot: int, told: dict[str, Any], task: bytes) -> None:
         self.slot = slot
-        self.ready = self.leaving = self.superseded = False
+        self.ready: bool = False
+        self.leaving = self.superseded = False
         self.stopped = self.stuck = self.aborted = self.large = False
         self.heir: Process | None = None
         self.gave: tuple[int, int, str | None] | None = None
@@ -72,17 +73,17 @@ class Process:
         self.gone = False
         self.stop_at: float | None = None
         self.why: str | None = None
-        self.trace = ""
-        self.poller = -1
-        self.backend = ""
+        self.trace: str = ""
+        self.poller: int = -1
+        self.backend: str = ""
         self.ends: dict[int, int] = {}
         self.status: int | None = None
         self._stack = _memory()
         ours, theirs = socket.socketpair(sockets.AF_UNIX, socket.SOCK_STREAM)
-        self.born = time.monotonic()
+        self.born: float = time.monotonic()
         try:
             fds = theirs.fileno(), self._stack.fileno()
-            self._popen = subprocess.Popen(
+            self._popen: subprocess.Popen[bytes] = subprocess.Popen(
                 [
                     sys.executable,
                     *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
@@ -100,9 +101,9 @@ class Process:
             raise
         finally:
             theirs.close()
-        self.pid = self._popen.pid
+        self.pid: int = self._popen.pid
         ours.setblocking(False)
-        self.control = Channel(ours)
+        self.control: Channel = Channel(ours)
         self.control.send_bytes(json.dumps(["start", told]).encode())
         self.control.send_bytes(task)
 

@@ -42,9 +42,9 @@ class Slot:
         self.cover: Process | None = None
         self.wanted = True
         self.listening = False
-        self.failures = 0
-        self.renewals = 0
-        self.calm_until = 0.0
+        self.failures: int = 0
+        self.renewals: int = 0
+        self.calm_until: float = 0.0
         self.retry: float | None = None
         self.old_at: float | None = None
 
