@@ -393,6 +393,7 @@ struct pmx_mux {
     pmx_stats own;
     void *shared;               /* a file's pages, which have them, or NULL */
     size_t shared_size;
+    pmx_sock watcher;           /* gets a byte if stats->asleep; or none */
     struct pmx__seats *seats;   /* NULL: nothing is given away */
     int64_t sent_ns;            /* how long this turn has sent what was logged */
     pmx__event *events;         /* room for event_room */
@@ -438,6 +439,7 @@ void pmx__give_memory_back(pmx_mux *mux);
 
 /* figures.c: what is counted of turns, and where */
 int pmx__do_count_in(pmx_mux *mux, int64_t file, uint64_t offset);
+void pmx__do_wakes(pmx_mux *mux, int64_t sock);
 void pmx__count_in_own(pmx_mux *mux);
 /* A turn has begun, at mux->now, and has sent what was logged, if it was. */
 void pmx__turn_begins(pmx_mux *mux, int has_sent);

@@ -88,6 +88,11 @@ int pmx_count_in(pmx_mux *mux, int64_t file, uint64_t offset)
     INSIDE(mux, int, pmx__do_count_in(mux, file, offset));
 }
 
+int pmx_wakes(pmx_mux *mux, int64_t sock)
+{
+    INSIDE(mux, int, (pmx__do_wakes(mux, sock), 0));
+}
+
 /* --- services ------------------------------------------------------------ */
 
 int pmx_add_service(pmx_mux *mux)

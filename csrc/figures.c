@@ -5,6 +5,7 @@
  */
 #include "core.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { POWERS = sizeof((pmx_stats *)0)->turn_ns / sizeof(uint64_t) };
@@ -33,6 +34,15 @@ void pmx__turn_begins(pmx_mux *mux, int has_sent)
     mux->sent_ns = has_sent ? pmx__now() - mux->now : 0;
 }
 
+/* A socket that is full, or ended, needs no further byte. */
+static void wake_watcher(pmx_mux *mux)
+{
+    mux->stats->asleep = 0;
+    if (mux->watcher != PMX__NO_SOCK &&
+        pmx__send(mux->watcher, "", 1) == -ENOBUFS)
+        mux->stats->asleep = 1;         /* the next turn tries again */
+}
+
 void pmx__turn_ends(pmx_mux *mux)
 {
     pmx_stats *s = mux->stats;
@@ -43,7 +53,17 @@ void pmx__turn_ends(pmx_mux *mux)
     if (mux->rows && !mux->gathering)
         note(s->turn_rows, mux->rows);
     s->ready = mux->ready_count;
-    s->in_handler_since = (uint64_t)now;
+    /* The compiler keeps the order of these two, and a machine makes a store
+     * seen within microseconds. A watcher looks half a second after it has set
+     * `asleep`, so no fence is needed here. */
+    *(volatile uint64_t *)&s->in_handler_since = (uint64_t)now;
+    if (*(volatile uint64_t *)&s->asleep)
+        wake_watcher(mux);
+}
+
+void pmx__do_wakes(pmx_mux *mux, int64_t sock)
+{
+    mux->watcher = sock < 0 ? PMX__NO_SOCK : (pmx_sock)sock;
 }
 
 /* What was counted stays in the file. */
@@ -53,6 +73,7 @@ void pmx__count_in_own(pmx_mux *mux)
         return;
     mux->own = *mux->stats;
     mux->stats = &mux->own;
+    mux->own.asleep = 0;
     pmx__unmap(mux->shared, mux->shared_size);
     mux->shared = NULL;
 }

@@ -42,7 +42,7 @@ static int open_mux(pmx_mux **place, const char *backend, uint32_t rows,
     pmx__services_begin(mux);
     mux->free = (pmx__list){PMX__NONE, PMX__NONE};
     mux->free_listeners = mux->accepting = mux->full_listeners = mux->free;
-    mux->wakeup[0] = mux->wakeup[1] = PMX__NO_SOCK;
+    mux->wakeup[0] = mux->wakeup[1] = mux->watcher = PMX__NO_SOCK;
     error = pmx__allocate_tables(mux);
     if (!error)
         error = pmx__poller_open(backend, 0, &mux->poller, &mux->poll_state);

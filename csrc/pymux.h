@@ -19,7 +19,6 @@
 #include "stats.h"
 
 /* cdef begin */
-typedef struct pmx_mux pmx_mux;
 
 enum pmx_framing_kind {
     PMX_RAW,                    /* a message is what one receive brings */
@@ -323,15 +322,6 @@ const char *pmx_name(const pmx_mux *mux);
 int pmx_fileno(pmx_mux *mux);
 /* 1 if this process was forked off after the mux was opened, else 0. */
 int pmx_forked(const pmx_mux *mux);
-const pmx_stats *pmx_counts(const pmx_mux *mux);
-/* Count in a file from now on, at a multiple of 8 bytes, and from what was
- * counted before; until pmx_shut(), in a forked child too. The file is shared
- * memory then, and stays the caller's. It has the figures' room at least, or
- * -EINVAL; -ENOTSUP: not on this OS. pmx_counts() is to be asked anew after this
- * and after pmx_shut(). */
-int pmx_count_in(pmx_mux *mux, int64_t file, uint64_t offset);
-/* No figure is read before those above it, or written after those below it. */
-void pmx_fence(void);
 
 /* A service is the connections of one handler. The rows of a harvest belong to
  * one service, pmx_turn.service. Rows of other services keep their place, and

@@ -10,6 +10,8 @@
 #include <stdint.h>
 
 /* cdef begin */
+typedef struct pmx_mux pmx_mux;
+
 typedef struct {
     uint64_t connections;
     uint64_t listeners;
@@ -66,8 +68,25 @@ typedef struct {
     uint64_t turn_rows[32];
     uint64_t turn_ns[32];
     uint64_t outside_ns[32];
+    uint64_t asleep;            /* not 0: a process that reads these sleeps,
+                                   and is to be woken: see pmx_wakes() */
 } pmx_stats;                    /* words of 64 bits, in all at most 3,840 bytes */
 
+const pmx_stats *pmx_counts(const pmx_mux *mux);
+/* Count in a file from now on, at a multiple of 8 bytes, and from what was
+ * counted before; until pmx_shut(), in a forked child too. The file is shared
+ * memory then, and stays the caller's. It has the figures' room at least, or
+ * -EINVAL; -ENOTSUP: not on this OS. pmx_counts() is to be asked anew after this
+ * and after pmx_shut(). */
+int pmx_count_in(pmx_mux *mux, int64_t file, uint64_t offset);
+/* Let a turn that ends while the figure `asleep` is not 0 set it to 0, and send a
+ * byte to a connected socket. So a process that reads the figures may sleep:
+ * half a second after it has set `asleep` it sees each handler that runs, or is
+ * woken by it. The socket stays the caller's, and open until pmx_shut() or the
+ * next call; -1: none. */
+int pmx_wakes(pmx_mux *mux, int64_t sock);
+/* No figure is read before those above it, or written after those below it. */
+void pmx_fence(void);
 /* cdef end */
 
 #endif

@@ -383,6 +383,7 @@ def test_each_figure_of_the_core_has_a_kind():
         "busy",
         "refuser",
         "proxy_error",
+        "asleep",
     }  # for the process itself
     assert {one.name for one in places() if one.kind == OTHER} == own
     assert set(KINDS) == {one.name for one in places()} - own

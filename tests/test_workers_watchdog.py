@@ -157,18 +157,58 @@ def switches(pid):
     return int(text.split("voluntary_ctxt_switches:")[1].split()[0])
 
 
+def wait_until_it_sleeps(server):
+    """Wait until the supervisor does not wake for three seconds."""
+
+    def sleeps():
+        before = switches(server.pid)
+        time.sleep(3)
+        return switches(server.pid) == before
+
+    wait_until(sleeps)
+
+
 @pytest.mark.skipif(not ON_LINUX, reason="needs /proc")
-def test_a_supervisor_of_idle_workers_never_wakes(tmp_path):
-    with supervised(tmp_path) as server:
+@pytest.mark.parametrize("backend", ["epoll", "poll"])
+def test_a_supervisor_of_idle_workers_never_wakes(tmp_path, backend):
+    with supervised(tmp_path, backend=repr(backend)) as server:
         for _ in range(2):
             assert server.ask(b"hello") == b"HELLO"
-
-            def sleeps():
-                before = switches(server.pid)
-                time.sleep(3)
-                return switches(server.pid) == before
-
-            wait_until(sleeps)
+            wait_until_it_sleeps(server)
         _, sock = stick(server)  # and still sees what needs it
         with sock:
             server.wait_for(r"accepts for slot \d too")
+
+
+HANGS = """
+import time
+
+
+def handler(conn, data):
+    open("hangs", "w").close()
+    time.sleep(3600)
+"""
+
+
+@pytest.mark.skipif(not ON_LINUX, reason="needs /proc")
+def test_a_handler_that_hangs_before_a_sleeping_supervisor_runs_is_seen(tmp_path):
+    with supervised(tmp_path, app=HANGS) as server:
+        wait_until_it_sleeps(server)
+        server.signal(signal.SIGSTOP)  # as on a machine that is busy
+        with socket.create_connection(server.address) as sock:
+            sock.sendall(b"hello")
+            wait_until((tmp_path / "hangs").exists)
+            server.signal(signal.SIGCONT)
+            server.wait_for(r"accepts for slot \d too")
+
+
+@pytest.mark.skipif(not ON_LINUX, reason="needs /proc")
+def test_a_worker_that_is_stopped_while_the_supervisor_sleeps_is_covered(tmp_path):
+    with supervised(tmp_path) as server:
+        wait_until_it_sleeps(server)
+        (stopped, _) = server.workers().values()
+        os.kill(stopped, signal.SIGSTOP)
+        server.wait_for("accepts for slot 0 too")
+        wait_until_it_sleeps(server)  # again
+        os.kill(stopped, signal.SIGCONT)
+        server.wait_for(rf"pid {stopped}\) goes on")

@@ -316,6 +316,18 @@ class Engine(Batches):
             if error:
                 raise OSError(-error, meaning(-error))
 
+    def wakes(self, sock: int) -> None:
+        """Send a byte to a socket at the end of the first turn after the figure
+        `asleep` was set, in the file of `count_in`.
+
+        Args:
+            sock: a descriptor of a connected socket, which stays open until the engine
+                closes.
+        """
+        self.check()
+        if lib.pmx_wakes(self.c, sock) == BUSY:
+            raise busy()
+
     def warn_of_peers(self) -> None:
         """Warn that peers wait in the backlog, since the process is short of something
         or a listener has max_connections or max_handshakes; or that some were

@@ -144,6 +144,15 @@ class Pages:
         """Return the figures of each slot: see `reading.read_slots`."""
         return read_slots(self._map, places())
 
+    def mark(self, name: str) -> None:
+        """Set a figure to 1 in each page that a process counts in."""
+        (word,) = (one.word for one in places() if one.name == name)
+        with memoryview(self._map).cast("Q") as words:
+            for page in range(1, self._count):
+                if words[page * PAGE_WORDS + KIND] == LIVE:
+                    words[figure(page, word)] = 1
+        fence()
+
     def close(self) -> None:
         """Remove the file. Those who still count may go on; nobody sees it."""
         if self._fd < 0:

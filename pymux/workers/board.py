@@ -67,6 +67,11 @@ class Board:
             int(one["pid"]): one for slot in self.slots() for one in slot["processes"]
         }
 
+    def sleeps(self) -> None:
+        """Have each worker send a byte when its next turn ends: see `Engine.wakes`."""
+        if self.pages is not None:
+            self.pages.mark("asleep")
+
     def total(self) -> Stats:
         """Return the figures of all workers, also of those that have ended."""
         stats = Stats(self._backend)

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..figures.pages import PageNumber, attach
+from ..objects.base import engine_of
 from ..objects.listener import Listener
 from ..server.balance import Balance
 from ..server.base import count_in, listen_at, mux_of, share_in
 from ..server.giver import Giver
 from ..server.server import Server, run_until_signal
 from ..server.taker import Taker
-from ..values.errors import BackendUnavailable
 from ..values.posix import signal
 from ..values.stats import Stats
 from .channel import Channel, Frame
@@ -101,6 +101,7 @@ class Worker:
         self._ready = False
         self._balance: Balance | None = None
         self._giver: Giver | None = None
+        self._bell: socket.socket | None = None  # wakes the supervisor
 
     def run(self) -> None:
         """Serve until the supervisor says to stop; tell why, if that cannot begin."""
@@ -126,6 +127,7 @@ class Worker:
         if start is None or task is None:
             raise SystemExit(1)  # the supervisor is gone
         [_, told] = start.words
+        self._bell = next(iter(start.sockets()), None)  # an older supervisor has none
         sys.argv[:] = told["argv"]
         if told["main"] is not None:
             run_main_again(*told["main"])
@@ -151,13 +153,11 @@ class Worker:
         assert self._server is not None
         self._ready = True
         mux = mux_of(self._server)
-        socks: list[_Borrowed] = []
-        if sys.platform == "linux":  # a kqueue cannot be sent
-            with contextlib.suppress(BackendUnavailable, OSError):
-                # The supervisor looks at the poller to see that this worker is idle.
-                socks.append(_Borrowed(mux.fileno()))
-        backend = mux.stats().backend
-        self._control.send("ready", backend, socks=socks)  # type: ignore[arg-type]
+        words: list[Any] = [mux.stats().backend]
+        if self._bell is not None:
+            engine_of(mux).wakes(self._bell.fileno())
+            words.append("wakes")
+        self._control.send("ready", *words)
 
     def _pass_on(self) -> None:
         """SIGTERM: the supervisor, which may have got it too, is to decide."""
@@ -253,16 +253,6 @@ class Worker:
         with contextlib.suppress(OSError):
             sock.settimeout(LAST_WORD)
             self._control.send("done", list(stats.ends.items()))
-
-
-class _Borrowed:
-    """A descriptor to send, which stays its owner's."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def fileno(self) -> int:
-        return self._number
 
 
 def _reason(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -33,6 +32,7 @@ class Process:
         slot: the number of its slot.
         told: what the worker must know before it can read the task.
         task: the pickled `Task`.
+        bell: a socket to which the worker sends a byte to wake the supervisor.
 
     Attributes:
         pid: its number.
@@ -55,13 +55,15 @@ class Process:
         why: its own words on why it could not start; None if it has said none.
         trace: the traceback of that.
         backend: the name of its backend, once it is ready.
-        poller: the descriptor of its poller, to see whether it is busy; -1: none.
+        wakes: it wakes a supervisor that sleeps.
         ends: how many of its connections ended with each errno; empty until it has
             told them.
         status: as `os.waitstatus_to_exitcode` tells, once it has ended.
     """
 
-    def __init__(self, slot: int, told: dict[str, Any], task: bytes) -> None:
+    def __init__(
+        self, slot: int, told: dict[str, Any], task: bytes, bell: socket.socket
+    ) -> None:
         self.slot = slot
         self.ready: bool = False
         self.leaving = self.superseded = False
@@ -74,7 +76,7 @@ class Process:
         self.stop_at: float | None = None
         self.why: str | None = None
         self.trace: str = ""
-        self.poller: int = -1
+        self.wakes: bool = False
         self.backend: str = ""
         self.ends: dict[int, int] = {}
         self.status: int | None = None
@@ -104,7 +106,7 @@ class Process:
         self.pid: int = self._popen.pid
         ours.setblocking(False)
         self.control: Channel = Channel(ours)
-        self.control.send_bytes(json.dumps(["start", told]).encode())
+        self.control.send("start", told, socks=[bell])
         self.control.send_bytes(task)
 
     def __repr__(self) -> str:
@@ -129,9 +131,7 @@ class Process:
         what, *words = frame.words
         if what == "ready":
             self.ready = True
-            (self.backend,) = map(str, words)
-            self.poller, *more = frame.fds or [-1]
-            frame.fds = more
+            self.backend, self.wakes = str(words[0]), len(words) > 1
         elif what == "failed":
             self.why, self.trace = map(str, words)
         elif what == "gave":
@@ -176,9 +176,6 @@ class Process:
         """Close what belongs to the process."""
         self.control.close()
         self._stack.close()
-        if self.poller >= 0:
-            os.close(self.poller)
-            self.poller = -1
 
 
 def _memory() -> IO[bytes]:

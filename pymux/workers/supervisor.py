@@ -124,6 +124,7 @@ class Supervisor:
                 woken, selectors.EVENT_READ, lambda _: _read_all(woken)
             )
             stack.callback(self._selector.close)
+            stack.callback(self._watchdog.close)
             stack.callback(self._end)
             self._status = Status(self._selector, self._answers())
             stack.callback(self._status.close)
@@ -280,7 +281,8 @@ class Supervisor:
 
     def _spawn(self, slot: int) -> Process:
         number = self._board.page(slot)
-        process = Process(slot, {**self._told, "page": number}, self._task)
+        told = {**self._told, "page": number}
+        process = Process(slot, told, self._task, self._watchdog.bell)
         self._board.owns(process.pid, number)
         self._watchdog.wake()
         self._selector.register(

@@ -1,15 +1,19 @@
 """Looks after workers: stuck handlers, memory.
 
 While any worker is busy, their pages are read every LOOK seconds. When all are idle,
-the supervisor sleeps until one of their pollers has something: it watches them by
-descriptors of its own, so no worker has to tell. A stopped or stuck worker is covered
-by a neighbour after STUCK seconds, and aborted after `Workers.watchdog`.
+their pages say that the supervisor sleeps, and the first worker whose turn ends then
+rings: it clears that word and sends a byte. The supervisor looks once more before it
+sleeps. So a handler that began before the worker could see the word is seen by that
+look, LOOK seconds later, and one that begins after has rung. A stopped or stuck worker
+is covered by a neighbour after STUCK seconds, and aborted after `Workers.watchdog`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -45,6 +49,7 @@ class Watchdog:
 
     Attributes:
         next_look: when to look; None while every worker is idle.
+        bell: to this socket a worker sends a byte to wake the supervisor.
     """
 
     def __init__(
@@ -53,16 +58,28 @@ class Watchdog:
         self._workers = workers
         self._slots = slots
         self._board = board
-        self._selector = selector
-        self._watched: list[int] = []
+        self._will_sleep = False  # unless the next look finds a busy worker
         self._has_warned = False
         self.next_look: float | None = time.monotonic() + LOOK
+        self._rung, self.bell = socket.socketpair()
+        for sock in self._rung, self.bell:
+            sock.setblocking(False)
+        selector.register(self._rung, selectors.EVENT_READ, self._hear)
 
-    def wake(self, events: int = 0) -> None:
+    def close(self) -> None:
+        """Close the bell."""
+        self._rung.close()
+        self.bell.close()
+
+    def _hear(self, events: int) -> None:
+        """A worker has rung."""
+        with contextlib.suppress(BlockingIOError):
+            self._rung.recv(4096)
+        self.wake()
+
+    def wake(self) -> None:
         """A worker has become busy, or there are others: look soon."""
-        for number in self._watched:
-            self._selector.unregister(number)
-        self._watched.clear()
+        self._will_sleep = False
         if self.next_look is None:
             self.next_look = time.monotonic() + LOOK
 
@@ -83,15 +100,13 @@ class Watchdog:
             if busy or page["since_turn"] < 2 * LOOK or process.large:
                 idle = False
         idle = idle and len(ready) == len(self._slots.processes)
-        if idle and all(process.poller >= 0 for process in ready):
-            self._sleep(ready)
-
-    def _sleep(self, idle: list[Process]) -> None:
-        """Look again when one of these workers has something to do."""
-        self.next_look = None
-        for process in idle:
-            self._selector.register(process.poller, selectors.EVENT_READ, self.wake)
-            self._watched.append(process.poller)
+        if not idle or not all(process.wakes for process in ready):
+            self._will_sleep = False
+        elif self._will_sleep:
+            self.next_look = None
+        else:
+            self._will_sleep = True
+            self._board.sleeps()
 
     def _judge(self, process: Process, busy: float) -> None:
         """Cover, abort or replace a worker that needs it."""

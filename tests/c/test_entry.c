@@ -278,6 +278,7 @@ static void a_mux_counts_in_a_file_until_it_is_shut(void)
     EQUAL(last.listeners, 0);
     CHECK(!memcmp(pmx_counts(w.mux), &last, sizeof last));
     EQUAL(pmx_count_in(w.mux, fd, 256), -EBADF);
+    EQUAL(pmx_wakes(w.mux, -1), -EBADF);
     CHECK(!fclose(file));
     world_end(&w);
 }

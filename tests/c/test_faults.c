@@ -97,6 +97,10 @@ static int bring_in(void)
     if (!error)
         error = pmx_count_in(t.mux, fileno(file), 256);
     if (!error)
+        error = pmx_wakes(t.mux, watched[1]);
+    if (!error)
+        t.mux->stats->asleep = 1;
+    if (!error)
         error = pmx_foreign(t.mux, sock, 0, PMX_READABLE);
     if (!error)
         error = pmx_adopt(t.mux, adopted[0], 0, &p, &id);

@@ -195,7 +195,39 @@ static void how_a_connection_has_ended_is_counted(void)
     world_end(&w);
 }
 
+/* One byte, in the turn after the watcher has said that it sleeps. */
+static void a_turn_wakes_a_watcher_that_sleeps_once(void)
+{
+    world w;
+    pmx_sock pair[2];
+    char bytes[8];
+    world_begin(&w, 16, 4096);
+    pair_of(pair);
+    uint64_t *asleep = &w.mux->stats->asleep;
+    EQUAL(pmx_wakes(w.mux, pair[0]), 0);
+    turn(&w, 0);
+    EQUAL(pmx__recv(pair[1], bytes, sizeof bytes), -EAGAIN);
+    *asleep = 1;
+    turn(&w, 0);
+    EQUAL(*asleep, 0);
+    turn(&w, 0);
+    EQUAL(pmx__recv(pair[1], bytes, sizeof bytes), 1);
+    EQUAL(pmx__recv(pair[1], bytes, sizeof bytes), -EAGAIN);
+    leave(pair[1]);
+    *asleep = 1;
+    turn(&w, 0);                        /* the watcher is gone */
+    EQUAL(*asleep, 0);
+    EQUAL(pmx_wakes(w.mux, -1), 0);
+    leave(pair[0]);
+    *asleep = 1;
+    turn(&w, 0);
+    EQUAL(*asleep, 0);
+    world_is_clean(&w);
+    world_end(&w);
+}
+
 const test_case figures_tests[] = {
+    EACH(a_turn_wakes_a_watcher_that_sleeps_once),
     EACH(each_turn_is_counted_by_its_rows_and_times),
     EACH(a_turns_time_is_without_its_wait),
     ONCE(a_time_of_any_length_has_its_place),
