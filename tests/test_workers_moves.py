@@ -73,6 +73,14 @@ LATER = GAME.replace(
     'return b"%d" % conn.state if os.path.exists("go") else None',
 )
 
+# The same; and the heir stops its giver before it ends itself.
+LATER_STOPS = LATER.replace(
+    'end("kill the heir", os.getpid())',
+    """if os.path.exists("stop"):
+            os.kill(int(open("stop").read()), signal.SIGSTOP)
+            end("stop", os.getpid())""",
+)
+
 # Answers later.
 SLOW = """
 class Slow:
@@ -212,6 +220,29 @@ def test_an_heir_killed_in_the_middle_of_a_move_takes_only_what_it_had(tmp_path)
         again = ask_all([sock for sock, one in zip(socks, after) if one is not None])
         assert [one[1] for one in again] == [b"3"] * len(kept)
         assert before.count(None) == 0
+
+
+def test_a_gift_that_has_failed_does_not_end_the_next_one(tmp_path):
+    with (
+        supervised(
+            tmp_path, app=LATER_STOPS, handler="'app:game'", workers="1"
+        ) as server,
+        clients(server, 300) as socks,
+    ):
+        ask_all(socks)
+        (old,) = server.workers().values()
+        (tmp_path / "stop").write_text(str(old))
+        (tmp_path / "go").touch()
+        server.signal(signal.SIGHUP)
+        server.wait_for("takes over from", 2)  # the second heir does
+        (tmp_path / "go").unlink()
+        os.kill(old, signal.SIGCONT)  # it hears of both gifts at once
+        time.sleep(2)  # in which it could be told to leave
+        kept = [sock for sock, one in zip(socks, ask_all(socks)) if one is not None]
+        assert len(kept) >= 100  # one batch is gone
+        (tmp_path / "go").touch()
+        server.wait_for(rf"gave {len(kept)} connections to")
+        assert [one[1] for one in ask_all(kept)] == [b"3"] * len(kept)
 
 
 def test_a_supervisor_killed_in_the_middle_of_a_move_costs_no_answer(tmp_path):

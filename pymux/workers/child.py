@@ -199,8 +199,12 @@ class Worker:
         elif what == "give":
             (sock,) = frame.sockets()
             self._accept_no_more()
+            patience, *which = words
             self._giver = Giver(
-                self._server, sock, patience=words[0], on_done=self._gave
+                self._server,
+                sock,
+                patience=patience,
+                on_done=lambda giver: self._gave(giver, which),
             )
         elif what == "stop":
             drain_timeout, linger, is_last = words
@@ -213,8 +217,8 @@ class Worker:
                 linger = 0.0  # and no line of the log tells of it
             self._server.stop(drain_timeout, linger=linger)
 
-    def _gave(self, giver: Giver) -> None:
-        self._control.send("gave", giver.moved, giver.remain, giver.error)
+    def _gave(self, giver: Giver, which: list[int]) -> None:
+        self._control.send("gave", giver.moved, giver.remain, giver.error, *which)
 
     def _meet(self, what: str, slot: int, sock: socket.socket) -> None:
         """Give to a slot, too; or read what is given to one."""

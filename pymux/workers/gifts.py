@@ -20,7 +20,8 @@ def begin_gift(old: Process, new: Process, patience: float) -> None:
     """
     ours, theirs = socket.socketpair(sockets.AF_UNIX, socket.SOCK_STREAM)
     new.send("take", socks=[ours], close=True)
-    old.send("give", patience, socks=[theirs], close=True)
+    old.gifts += 1
+    old.send("give", patience, old.gifts, socks=[theirs], close=True)
     old.heir = new
 
 

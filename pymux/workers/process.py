@@ -42,7 +42,8 @@ class Process:
         leaving: it was told to stop.
         heir: the process that it gives its connections to; None: to none now.
         stop_at: when it is told to stop, though its heir has not taken all.
-        gave: (moved, remain, error) of the gift; None before its end.
+        gifts: how many gifts it has been told to make.
+        gave: (moved, remain, error) of the last gift; None before its end.
         large: it was seen with more memory than it may have.
         stopped: a signal like SIGSTOP has stopped it.
         stuck: its handler runs for too long.
@@ -69,6 +70,7 @@ class Process:
         self.leaving = self.superseded = False
         self.stopped = self.stuck = self.aborted = self.large = False
         self.heir: Process | None = None
+        self.gifts = 0
         self.gave: tuple[int, int, str | None] | None = None
         self.by: float | None = None
         self.silent_at: float | None = None
@@ -135,8 +137,10 @@ class Process:
         elif what == "failed":
             self.why, self.trace = map(str, words)
         elif what == "gave":
-            moved, remain, error = words
-            self.gave = int(moved), int(remain), None if error is None else str(error)
+            moved, remain, error, *which = words  # a worker of before tells no number
+            if which in ([], [self.gifts]):  # else that gift's heir has died since
+                error = None if error is None else str(error)
+                self.gave = int(moved), int(remain), error
         elif what == "done":
             (ends,) = words
             self.ends = {int(number): int(count) for number, count in ends}
