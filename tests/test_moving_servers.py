@@ -10,7 +10,7 @@ import pytest
 import pymux
 
 from . import heirs, inside
-from .util import recv_exactly, reset, wait_until
+from .util import recv_all, recv_exactly, reset, wait_until
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="descriptors do not move between processes there"
@@ -274,6 +274,30 @@ def test_a_stop_without_time_leaves_a_batch_to_the_heir(logged):
         heir.go_on()
         for sock in socks:
             ask(sock)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_stop_before_the_heir_has_said_hello_ends_the_gift():
+    with giving(count=5) as (server, socks):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            giver = inside.Giver(server, ours)
+            socks[0].sendall(b"last\n")
+            server.stop(5)
+            assert giver.done
+            assert (giver.moved, giver.error) == (0, None)
+            assert recv_exactly(socks[0], 5) == b"LAST\n"
+            assert recv_all(theirs)[:1] == b"E"  # there is no more, and the end
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_server_that_ends_closes_the_channels_of_those_that_say_nothing():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with theirs, giving(count=0) as (server, _):
+        taker = inside.Taker(server, ours)
+        server.stop(5)
+        assert taker.done and not taker.complete
+        assert recv_all(theirs)[:1] == b"H"
 
 
 def test_what_a_dying_heir_has_not_taken_goes_on_here(logged):

@@ -195,6 +195,7 @@ def test_a_handler_that_hangs_before_a_sleeping_supervisor_runs_is_seen(tmp_path
     with supervised(tmp_path, app=HANGS) as server:
         wait_until_it_sleeps(server)
         server.signal(signal.SIGSTOP)  # as on a machine that is busy
+        os.waitpid(server.pid, os.WUNTRACED)
         with socket.create_connection(server.address) as sock:
             sock.sendall(b"hello")
             wait_until((tmp_path / "hangs").exists)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack
 
 from ..engine.backends import choose
 from ..engine.engine import Engine
 from ..engine.locks import RLock
+from ..engine.owner import FORKED
 from ..figures.pages import Page
 from ..handlers.all import Handlers
 from ..handlers.base import OnError
@@ -43,6 +44,13 @@ ARENA_SIZE = 262144  # bytes
 MAX_MESSAGES = 4096
 
 
+class Channel(Protocol):
+    """A channel to a server in another process."""
+
+    def abandon(self) -> None:
+        """Close it, since the mux has closed."""
+
+
 class Plan:
     """The arguments of a server, and the parts that `bind` makes of them.
 
@@ -60,6 +68,7 @@ class Plan:
         bound: all (address, name of the handler); "localhost" has two addresses.
         claim: names the call that bound the server; that call closes the mux if the
             call fails later.
+        channels: by which connections move from or to another process.
 
     Raises:
         TypeError, ValueError: an argument is wrong or does not apply.
@@ -96,6 +105,7 @@ class Plan:
         self.claim: object = None
         self.page: Page | None = None
         self.engine: Engine | None = None
+        self.channels: list[Channel] = []
         self.addresses: list[Any] = []
         self.listeners: list[Listener] = []
         self.places: list[Place] = []
@@ -155,6 +165,14 @@ class Plan:
             self.claim, self.mux = claim, mux
             self.engine = engine
             return engine
+
+    def close(self) -> None:
+        """Close the mux, and the channels by which its connections move."""
+        assert self.engine is not None
+        forked = self.engine.thread == FORKED
+        self.engine.close()
+        for channel in [] if forked else list(self.channels):
+            channel.abandon()
 
     def listen(self, number: int, sock: socket.socket) -> Listener:
         """Listen on a socket too, as at the address with that number; `bind` got the

@@ -163,7 +163,12 @@ class ChannelEnd:
         self._out = memoryview(b"")  # to be sent
         self._engine: Engine
         self._watch: Any = None
-        server.call_threadsafe(self._begin)
+        self._plan.channels.append(self)
+        try:
+            server.call_threadsafe(self._begin)
+        except BaseException:
+            self._forget()
+            raise
 
     @property
     def done(self) -> bool:
@@ -218,12 +223,22 @@ class ChannelEnd:
         """This end is done: close it, and tell."""
         if self.done:
             return
-        self._watch.close()
+        if self._watch is not None:
+            self._watch.close()
         self._reader.close()
         self._sock.close()
         self._ended.set()
+        self._forget()
         if self._on_done is not None:
             self._on_done(self)
+
+    def _forget(self) -> None:
+        with contextlib.suppress(ValueError):  # the server has ended meanwhile
+            self._plan.channels.remove(self)
+
+    def abandon(self) -> None:
+        """The server has ended, and its mux has closed."""
+        self._finish()
 
     def _take(self, found: Frame) -> None:
         raise NotImplementedError

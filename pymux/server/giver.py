@@ -135,10 +135,12 @@ class Giver(ChannelEnd):
     def _step(self) -> None:
         """Give the next batch. A server calls this after each dispatch. An error here
         must not end the server."""
-        if not self._may_give or self._batch or self._out or self._is_over:
+        if self._batch or self._out or self._is_over:
             return
         if self._plan.drain.asked is not None:
             self._end(None)  # the server stops, and lets all go that are here
+            return
+        if not self._may_give:
             return
         try:
             self._give_some()
@@ -284,6 +286,14 @@ class Giver(ChannelEnd):
         for one in batch:
             one.detached.close()
         self._end("the server stops, and the heir has not acknowledged a batch")
+
+    def abandon(self) -> None:
+        batch, self._batch = self._batch, []
+        for one in batch:
+            one.detached.close()
+        if not self._is_over:
+            self.error = "the server has ended"
+        super().abandon()
 
     # --- the end ------------------------------------------------------------
 

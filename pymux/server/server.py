@@ -270,7 +270,7 @@ class Server(BaseServer):
                 finally:
                     with self._plan.lock:
                         self._runs = False
-                        engine.close()
+                        self._plan.close()
                     tell_stopped(self._plan, cause)
 
     def _call_off(self, claim: object) -> None:
@@ -282,7 +282,7 @@ class Server(BaseServer):
             self._called_off = True
             runs = self._runs and self._thread_id != threading.get_ident()
             if not runs:
-                self._plan.engine.close()
+                self._plan.close()
         if runs:  # the caller never gets the server, so end the thread here
             self.stop(0)
         self._ended.set()
