@@ -116,6 +116,12 @@ class Worker:
             raise SystemExit(1) from None
         self._say_last(stats)
 
+    def close(self) -> None:
+        """Close what leads to the supervisor."""
+        self._control.close()
+        if self._bell is not None:
+            self._bell.close()
+
     def _prepare(self) -> tuple[Server, list[list[Any]]]:
         """Make the server, as the supervisor has told; and the names of its addresses.
 
@@ -300,11 +306,11 @@ def main() -> None:
         # ignored, since programs that the user starts would ignore them as well.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave_to_supervisor)
-    channel = Channel(socket.socket(fileno=control))
+    worker = Worker(Channel(socket.socket(fileno=control)))
     try:
-        Worker(channel).run()
+        worker.run()
     finally:
-        channel.close()
+        worker.close()
 
 
 def _leave_to_supervisor(number: int, frame: Any) -> None:
