@@ -48,13 +48,8 @@ game = Game()
 """
 
 # It does not go when it lingers, until the linger is over.
-STAYS = GAME.replace(
-    "class Game:",
-    """class Game:
-    def draining(self, conn):
-        pass
-""",
-)
+DRAINING = "class Game:", "class Game:\n    def draining(self, conn):\n        pass\n"
+STAYS = GAME.replace(*DRAINING)
 
 # Its workers write what they log, too.
 LOGS = """
@@ -73,7 +68,9 @@ LATER = GAME.replace(
     'return b"%d" % conn.state if os.path.exists("go") else None',
 )
 
-# The same; and the heir stops its giver before it ends itself.
+LATER_STAYS = LATER.replace(*DRAINING)
+
+# As LATER; and the heir stops its giver before it ends itself.
 LATER_STOPS = LATER.replace(
     'end("kill the heir", os.getpid())',
     """if os.path.exists("stop"):
@@ -356,6 +353,22 @@ def test_a_connection_that_cannot_leave_now_is_answered_by_the_old_worker(tmp_pa
         assert [sock.recv(100) for sock in socks] == [b"hello 1\n"] * 3
         server.wait_for("gave 3 connections to")
         assert [one[1] for one in ask_all(socks)] == [b"1"] * 3
+
+
+def test_an_old_worker_has_ended_when_its_linger_and_drain_are_over(tmp_path):
+    with (
+        supervised(
+            tmp_path, app=LATER_STAYS, handler="'app:game'", workers="1", linger="4"
+        ) as server,
+        clients(server, 3) as socks,
+    ):
+        ask_all(socks)
+        (old,) = server.workers().values()
+        server.roll(1)
+        began = time.monotonic()
+        wait_until(lambda: not is_alive(old))
+        # Not twice the linger. They are idle, so no time is needed to drain.
+        assert 4 <= time.monotonic() - began < 7.5
 
 
 def test_a_worker_that_has_no_connections_tells_of_no_linger(tmp_path):

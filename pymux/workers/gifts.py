@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable
 
 from ..engine.notices import tell
@@ -22,7 +23,7 @@ def begin_gift(old: Process, new: Process, patience: float) -> None:
     new.send("take", socks=[ours], close=True)
     old.gifts += 1
     old.send("give", patience, old.gifts, socks=[theirs], close=True)
-    old.heir = new
+    old.heir, old.gives_since = new, time.monotonic()
 
 
 def giver_to(heir: Process | None, processes: Iterable[Process]) -> Process | None:

@@ -41,6 +41,7 @@ class Process:
         ready: it has said that it is ready.
         leaving: it was told to stop.
         heir: the process that it gives its connections to; None: to none now.
+        gives_since: when it began to give to its heir; None: it has not.
         stop_at: when it is told to stop, though its heir has not taken all.
         gifts: how many gifts it has been told to make.
         gave: (moved, remain, error) of the last gift; None before its end.
@@ -70,6 +71,7 @@ class Process:
         self.leaving = self.superseded = False
         self.stopped = self.stuck = self.aborted = self.large = False
         self.heir: Process | None = None
+        self.gives_since: float | None = None
         self.gifts = 0
         self.gave: tuple[int, int, str | None] | None = None
         self.by: float | None = None

@@ -190,7 +190,7 @@ class Slots:
         old = giver_to(dead, mine)
         if old is None:
             return False
-        old.heir = old.gave = old.stop_at = None
+        old.heir = old.gave = old.stop_at = old.gives_since = None
         slot.worker = old
         self._let_accept(slot)
         return True
@@ -199,12 +199,15 @@ class Slots:
         """Tell a worker to accept nothing more, to linger, and to end."""
         process.leaving = True
         process.stop_at = None
-        process.send("stop", None, self._linger, self.stopping)
+        linger = self._linger
+        if process.gives_since is not None:  # part of it has gone by
+            linger = max(linger + process.gives_since - time.monotonic(), 0.0)
+        process.send("stop", None, linger, self.stopping)
         if process.gone:
             return  # its time is set
         process.by = None
         if self._drain is not None:
-            span = self._linger + self._drain + PATIENCE
+            span = linger + self._drain + PATIENCE
             process.by = time.monotonic() + span
         covers_no_more(process, self.all)
 
