@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -371,9 +372,42 @@ def test_an_old_worker_has_ended_when_its_linger_and_drain_are_over(tmp_path):
         assert 4 <= time.monotonic() - began < 7.5
 
 
-def test_a_worker_that_has_no_connections_tells_of_no_linger(tmp_path):
-    with supervised(tmp_path, app=LOGS) as server:
+def about_connections(server):
+    with server.more:
+        return [line for line in server.log if "connections" in line]
+
+
+def test_an_old_worker_s_connections_are_one_line_of_the_log(tmp_path):
+    with supervised(tmp_path, app=LOGS) as server, clients(server, 4) as socks:
+        for sock in socks:
+            sock.sendall(b"hello")
+            assert sock.recv(100) == b"hello"
+        olds = server.workers().values()
         server.roll(2)
-        server.wait_for("has stopped", 2)
-        with server.more:
-            assert not [line for line in server.log if "one by one" in line]
+        wait_until(lambda: not any(map(is_alive, olds)))
+        said = about_connections(server)
+        assert len(said) == 2
+        assert all(
+            re.search(r"gave \d connections to .* \(pid \d+\)$", one) for one in said
+        )
+        server.finish(signal.SIGTERM)
+        stops, stopped = about_connections(server)[2:]
+        assert "stops: 4 connections end one by one within 20 s" in stops
+        assert "has stopped: 4 connections, 4 messages in, 4 out" in stopped
+
+
+def test_what_becomes_of_connections_that_stay_is_told_at_the_end(tmp_path):
+    with (
+        supervised(
+            tmp_path,
+            app=STAYS.replace("def taken", "def other"),
+            handler="'app:game'",
+            workers="1",
+            linger="1",
+        ) as server,
+        clients(server, 3) as socks,
+    ):
+        ask_all(socks)
+        server.roll(1)
+        server.wait_for("has ended: of the 3 connections that stayed 0 were reset")
+        assert len(about_connections(server)) == 2

@@ -68,6 +68,8 @@ class Plan:
         bound: all (address, name of the handler); "localhost" has two addresses.
         claim: names the call that bound the server; that call closes the mux if the
             call fails later.
+        is_part: it was bound by names, as a part of a server in several processes,
+            which tells of its life itself.
         channels: by which connections move from or to another process.
 
     Raises:
@@ -103,6 +105,7 @@ class Plan:
         self._slow_handler = duration("slow_handler", slow_handler)
         self.lock = RLock()
         self.claim: object = None
+        self.is_part = False
         self.page: Page | None = None
         self.engine: Engine | None = None
         self.channels: list[Channel] = []
@@ -148,6 +151,7 @@ class Plan:
                     for number, listener in enumerate(self.listeners):
                         self.numbers[id_of(listener)] = number
                 else:
+                    self.is_part = True
                     self.places = self._service.prepare(engine)
                     self.handlers.begin([0, *(number for _, number, _ in self.places)])
                 self.addresses = [bound[0] for bound in names]
@@ -156,9 +160,8 @@ class Plan:
                     for bound, name in zip(names, self.handler_names)
                     for address in bound
                 ]
-                self.drain = Drain(
-                    engine, self.handlers, stopping_of(self), retiring_of(self)
-                )
+                tells = () if self.is_part else (stopping_of(self), retiring_of(self))
+                self.drain = Drain(engine, self.handlers, *tells)
             except BaseException:
                 mux.close()
                 raise

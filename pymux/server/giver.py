@@ -80,6 +80,7 @@ class Giver(ChannelEnd):
     Attributes:
         moved: how many connections the heir has.
         remain: how many accepted connections are here, once it is done.
+        reset: how many this server has reset until then.
         refused: how many the heir has sent back.
         error: why the giver has ended early, as text; None if it has not.
 
@@ -98,6 +99,7 @@ class Giver(ChannelEnd):
     ) -> None:
         self.moved: int = 0
         self.remain: int = 0
+        self.reset: int = 0
         self.refused: int = 0
         self.error: str | None = None
         self._patience = patience
@@ -312,6 +314,7 @@ class Giver(ChannelEnd):
             engine.between.remove(self._step)
             self._plan.drain.gifts.remove(self)
         self.remain = len(moving.accepted(engine))
+        self.reset = engine.counts.reset
         if error is not None:
             text = "moving connections to the heir has ended early: %s; %d have moved"
             tell("moved", text, error, self.moved)

@@ -70,11 +70,14 @@ def retiring_of(plan: Plan) -> Callable[[Engine, float | None], None]:
 
 
 def tell_stopped(plan: Plan, cause: BaseException | None) -> None:
-    """Say how a server has ended, with its figures; nothing in a forked child."""
+    """Say how a server has ended, with its figures. Nothing in a forked child; and of
+    a part of a server, only what is wrong."""
     engine = plan.engine
     if engine is None or engine.thread == FORKED:
         return
     engine.notices.flush()
+    if plan.is_part and cause is None:
+        return
     how = "" if cause is None else f" by {cause!r}"
     figures = totals(engine.stats())
     text = "the server at %s has stopped%s: %s"

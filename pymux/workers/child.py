@@ -100,7 +100,7 @@ class Worker:
         self._watch: Any = None
         self._ready = False
         self._balance: Balance | None = None
-        self._giver: Giver | None = None
+        self._reset = 0  # connections, before the last gift had ended
         self._bell: socket.socket | None = None  # wakes the supervisor
 
     def run(self) -> None:
@@ -206,7 +206,7 @@ class Worker:
             (sock,) = frame.sockets()
             self._accept_no_more()
             patience, *which = words
-            self._giver = Giver(
+            Giver(
                 self._server,
                 sock,
                 patience=patience,
@@ -217,13 +217,10 @@ class Worker:
             if is_last and self._balance is not None:
                 self._balance.take_all()
             self._accept_no_more()
-            if not self._server.stats().connections and (
-                self._giver is None or self._giver.done  # what is given may come back
-            ):
-                linger = 0.0  # and no line of the log tells of it
             self._server.stop(drain_timeout, linger=linger)
 
     def _gave(self, giver: Giver, which: list[int]) -> None:
+        self._reset = giver.reset
         self._control.send("gave", giver.moved, giver.remain, giver.error, *which)
 
     def _meet(self, what: str, slot: int, sock: socket.socket) -> None:
@@ -262,7 +259,10 @@ class Worker:
         sock = self._control.sock
         with contextlib.suppress(OSError):
             sock.settimeout(LAST_WORD)
-            self._control.send("done", list(stats.ends.items()))
+            words: list[Any] = [list(stats.ends.items())]
+            if self._bell is not None:  # an older supervisor hears no second word
+                words.append(stats.reset - self._reset)
+            self._control.send("done", *words)
 
 
 def _reason(error: BaseException) -> str:

@@ -43,6 +43,6 @@ def tell_gift(process: Process) -> bool:
         text = "%s gave %d of its connections: %s; %d stay"
         tell("worker_failed", text, process, moved, error, remain)
         return False
-    text = "%s gave %d connections to %s; %d stay until they end"
-    tell("worker", text, process, moved, process.heir, remain)
+    rest = f"; {remain} stay until they end" if remain else ""
+    tell("worker", "%s gave %d connections to %s%s", process, moved, process.heir, rest)
     return True

@@ -16,7 +16,7 @@ from ..engine.notices import tell
 from ..values.posix import signal, sockets
 from .channel import Channel, Frame
 
-__all__ = ["Process", "how_it_ended", "tell_death"]
+__all__ = ["Process", "how_it_ended", "tell_death", "tell_end"]
 
 CODE = (
     "import sys; sys.path[:] = sys.argv[3:]; "
@@ -60,6 +60,7 @@ class Process:
         wakes: it wakes a supervisor that sleeps.
         ends: how many of its connections ended with each errno; empty until it has
             told them.
+        reset: how many it has reset since its gift had ended; None: it has not told.
         status: as `os.waitstatus_to_exitcode` tells, once it has ended.
     """
 
@@ -83,6 +84,7 @@ class Process:
         self.wakes: bool = False
         self.backend: str = ""
         self.ends: dict[int, int] = {}
+        self.reset: int | None = None
         self.status: int | None = None
         self._stack = _memory()
         ours, theirs = socket.socketpair(sockets.AF_UNIX, socket.SOCK_STREAM)
@@ -144,7 +146,8 @@ class Process:
                 error = None if error is None else str(error)
                 self.gave = int(moved), int(remain), error
         elif what == "done":
-            (ends,) = words
+            ends, *reset = words  # a worker of before tells no number
+            self.reset = int(reset[0]) if reset else None
             self.ends = {int(number): int(count) for number, count in ends}
         for fd in frame.fds:
             os.close(fd)
@@ -199,6 +202,15 @@ def how_it_ended(status: int) -> str:
         return str(signal.Signals(-status).name)
     except ValueError:
         return f"signal {-status}"
+
+
+def tell_end(process: Process) -> None:
+    """Log what has become of the connections that have stayed in an old worker."""
+    _, stayed, _ = process.gave or (0, None, None)
+    if process.reset is not None and stayed != 0:
+        count = "its" if stayed is None else f"the {stayed}"
+        text = "%s has ended: of %s connections that stayed %d were reset"
+        tell("worker", text, process, count, process.reset)
 
 
 def tell_death(process: Process, then: str) -> None:

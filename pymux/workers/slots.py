@@ -24,7 +24,7 @@ from ..values.posix import signal
 from ..values.workers import Workers
 from .covers import cover_slots, covers_no_more, uncover
 from .gifts import begin_gift, giver_to, tell_gift
-from .process import Process, how_it_ended, tell_death
+from .process import Process, how_it_ended, tell_death, tell_end
 from .renewals import Renewals
 from .scales import Scales
 from .shares import share
@@ -291,6 +291,8 @@ class Slots:
                 self._died(slot, process)
         elif process.status and not self.stopping:
             tell_death(process, "")
+        elif not self.stopping:
+            tell_end(process)
         self.cover()
         self._go_on()
 

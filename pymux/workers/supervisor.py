@@ -20,7 +20,7 @@ from ..engine.notices import tell
 from ..figures.exposition import CONTENT_TYPE, exposition
 from ..values.addresses import Address
 from ..values.posix import os, signal
-from ..values.stats import Stats
+from ..values.stats import Stats, totals
 from ..values.workers import Workers
 from .board import Board
 from .manager import ServiceManager
@@ -143,7 +143,8 @@ class Supervisor:
             stats = self._board.total()
         if slots.error is not None:
             raise slots.error
-        tell("stopped", "the server at %s has stopped", self._where)
+        text = "the server at %s has stopped: %s"
+        tell("stopped", text, self._where, totals(stats))
         return stats
 
     def _end(self) -> None:
@@ -234,8 +235,10 @@ class Supervisor:
 
     def _stop(self, linger: float) -> None:
         self._stops_at = None
-        text = "the server at %s stops"
-        tell("stopping", text, self._where)
+        count = self._board.total().connections
+        how = f"end one by one within {linger:.3g} s" if linger else "are drained"
+        text = "the server at %s stops: %d connections %s"
+        tell("stopping", text, self._where, count, how)
         self.slots.stop(linger)
 
     # --- the loop -----------------------------------------------------------------
