@@ -153,20 +153,64 @@ def test_auto_keeps_to_the_quota_of_the_cgroup(
     assert inside.usable_cpus(tmp_path) == expected
 
 
-def test_a_module_that_raises_is_one_traceback_of_the_users_lines(tmp_path):
-    (tmp_path / "app.py").write_text("import broken\n")
-    (tmp_path / "broken.py").write_text("x = 1 / 0\n")
-    call = "import pymux; pymux.serve('app:handler', ('127.0.0.1', 0), workers=1)"
+def fails(tmp_path, handler, main="if __name__ == '__main__'"):
+    """What a script says that cannot serve with workers: (its one traceback, what the
+    worker adds). Of pymux, the first has only the call itself."""
+    (tmp_path / "main.py").write_text(
+        f"import pymux\n{main}:\n"
+        f"    pymux.serve({handler}, ('127.0.0.1', 0), workers=1)\n"
+    )
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     done = subprocess.run(
-        [sys.executable, "-c", call],
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    said, _, frames = done.stderr.partition("\nin the worker:\n")
+    said, _, added = done.stderr.strip().partition("\nin the worker:\n")
+    assert done.returncode == 1
     assert done.stderr.count("Traceback") == 1
+    assert names(said) == ["main.py", "run.py", "serve.py"]
+    return said, added
+
+
+def names(text):
+    return [
+        os.path.basename(line.split('"')[1])
+        for line in text.splitlines()
+        if 'File "' in line
+    ]
+
+
+def test_a_module_that_raises_is_one_traceback_of_the_users_lines(tmp_path):
+    (tmp_path / "app.py").write_text("import broken\n")
+    (tmp_path / "broken.py").write_text("x = 1 / 0\n")
+    said, added = fails(tmp_path, "'app:handler'")
     assert said.endswith("ZeroDivisionError: division by zero (broken.py, line 1)")
-    files = [line.split('"')[1] for line in frames.splitlines() if 'File "' in line]
-    assert files == [str(tmp_path / name) for name in ("app.py", "broken.py")]
+    assert names(added) == ["app.py", "broken.py"]
+
+
+def test_a_module_or_name_that_is_not_there_is_one_line(tmp_path):
+    (tmp_path / "app.py").write_text("")
+    for handler, text in (
+        ("'nothing:handler'", "ModuleNotFoundError: No module named 'nothing'"),
+        ("'app:handler'", "AttributeError: module 'app' has no 'handler'"),
+    ):
+        said, added = fails(tmp_path, handler)
+        line = f"RuntimeError: worker 0 could not start: {text}"
+        assert (said.splitlines()[-1], added) == (line, "")
+
+
+def test_a_script_that_serves_when_it_is_imported_is_told_what_to_write(tmp_path):
+    said, added = fails(
+        tmp_path, "mine", "def mine(conn, data):\n    return data\nif True"
+    )
+    assert "put that call under: if __name__ == '__main__'" in said.splitlines()[-1]
+    assert names(added) == ["main.py"]
+
+
+def test_a_handler_without_a_name_is_one_line_with_the_string_to_give(tmp_path):
+    said, _ = fails(tmp_path, "lambda conn, data: data")
+    assert said.endswith("the string \"module:name\", like 'app:handler'")

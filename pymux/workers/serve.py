@@ -65,7 +65,10 @@ def serve_with_workers(
     check_can_supervise()
     check_can_measure(value)
     count = usable_cpus() if value.count == "auto" else int(value.count)
-    task, settings = _task_of(handler, address, ssl, on_error, setup, options)
+    try:
+        task, settings = _task_of(handler, address, ssl, on_error, setup, options)
+    except (TypeError, ValueError) as error:  # the caller's; our frames tell nothing
+        raise error.with_traceback(None) from None
     places = bind_all(settings)
     try:
         task.endpoints = [_by_name(*pair) for pair in zip(task.endpoints, places)]
@@ -75,7 +78,7 @@ def serve_with_workers(
             "main": main_of_process() if b"__main__" in pickled else None,
             "names": [place.addresses for place in places],
         }
-        return Supervisor(
+        supervisor = Supervisor(
             value,
             count,
             places,
@@ -84,7 +87,13 @@ def serve_with_workers(
             linger=LINGER if linger is None else linger,
             drain_timeout=options.get("drain_timeout", 5.0),
             on_ready=on_ready,
-        ).run()
+        )
+        try:
+            return supervisor.run()
+        except RuntimeError as error:
+            if error is supervisor.slots.error:  # the user's, as above
+                raise error.with_traceback(None) from None
+            raise
     finally:
         for place in places:
             place.close()

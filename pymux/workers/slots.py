@@ -31,15 +31,11 @@ from .shares import share
 from .slot import SETTLED, Slot, let_listen
 from .sockets import Place, shared_socks
 
-__all__ = ["Slots", "StartError"]
+__all__ = ["Slots"]
 
 LAST_CHANCE = 1.0  # seconds after a failed gift in which its heir may turn out dead
 LEAST_PATIENCE = 1.0  # seconds in which a gift asks those that cannot leave now
 PATIENCE = 5.0  # seconds after the time of a worker that is to end
-
-
-class StartError(RuntimeError):
-    """A worker could not start when the server did."""
 
 
 class Slots:
@@ -327,7 +323,7 @@ class Slots:
         why = process.why or how_it_ended(process.status)
         trace = process.trace or process.stack()
         if self.first:
-            error = StartError(f"worker {slot.number} could not start: {why}")
+            error = RuntimeError(f"worker {slot.number} could not start: {why}")
             if trace:
                 error.add_note(trace)
             self.fail(error)

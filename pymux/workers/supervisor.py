@@ -116,7 +116,7 @@ class Supervisor:
 
         Raises:
             OSError: a socket cannot be bound, or no process can be started.
-            StartError: a worker did not start at the first start.
+            RuntimeError: a worker did not start at the first start.
         """
         slots = self.slots
         with self._signals() as woken, contextlib.ExitStack() as stack:
