@@ -192,9 +192,22 @@ static int is_taken_up(const pmx_mux *mux, const pmx__rules *rules)
     return most && pmx__places_taken(rules) + pmx__gifts(mux) >= most;
 }
 
-static int is_full(const pmx_mux *mux, const pmx__rules *rules)
+/* Peers in the backlog may go to a worker with fewer. */
+static int must_wait(pmx_mux *mux, const pmx__rules *rules, int is_given)
 {
-    return is_taken_up(mux, rules) || shakes_most(rules);
+    return shakes_most(rules) ||
+           (is_taken_up(mux, rules) && (is_given || !pmx__passes_on(mux, rules)));
+}
+
+static void pause_at_limit(pmx_mux *mux, pmx__listener *l)
+{
+    int shakes = !is_taken_up(mux, l->rules);
+    pmx__listener_state(mux, l, 1, 1);
+    mux->stats->accept_pauses++;
+    mux->stats->handshake_pauses += (uint64_t)shakes;
+    *(shakes ? &mux->stats->busy : &mux->stats->full) = pmx__listener_id(mux, l);
+    mux->notable = 1;
+    pmx__watch_listener(mux, l);
 }
 
 /* Connections are gone, and their descriptors with them. */
@@ -204,7 +217,7 @@ static void make_room(pmx_mux *mux)
          i = next) {
         pmx__listener *l = &mux->listeners[i];
         next = l->next;
-        if (!is_full(mux, l->rules)) {
+        if (!must_wait(mux, l->rules, 0)) {
             pmx__listener_state(mux, l, l->can_accept, 0);
             pmx__watch_listener(mux, l);
         }
@@ -318,23 +331,12 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         pmx__target peer;
         peer.size = 0;          /* the system may not tell a name */
         peer.to.any.sa_family = AF_UNSPEC;
-        if (may_wait(mux, l) && is_taken_up(mux, l->rules)) {
-            pmx__listener_state(mux, l, 1, 1);
-            mux->stats->accept_pauses++;
-            mux->stats->full = pmx__listener_id(mux, l);
-            mux->notable = 1;
-            pmx__watch_listener(mux, l);
+        if (may_wait(mux, l) && must_wait(mux, l->rules, 0)) {
+            pause_at_limit(mux, l);
             break;
         }
-        if (shakes_most(l->rules) && may_wait(mux, l)) {
-            pmx__listener_state(mux, l, 1, 1);
-            mux->stats->accept_pauses++;
-            mux->stats->handshake_pauses++;
-            mux->stats->busy = pmx__listener_id(mux, l);
-            mux->notable = 1;
-            pmx__watch_listener(mux, l);
-            break;
-        }
+        if (may_wait(mux, l) && is_taken_up(mux, l->rules) && pmx__gifts(mux))
+            break;              /* one at a time, since it may come back */
         tried++;
         int error = pmx__accept(l->sock, &sock, &peer);
         switch (-error) {
@@ -448,7 +450,7 @@ int pmx__do_admit(pmx_mux *mux, int64_t number, uint64_t listener,
     pmx__listener *l = pmx__find_listener(mux, listener);
     pmx__target name = {.size = 0};
     name.to.any.sa_family = AF_UNSPEC;
-    if (l && may_wait(mux, l) && is_full(mux, l->rules))
+    if (l && may_wait(mux, l) && must_wait(mux, l->rules, 1))
         return -EAGAIN;
     pmx__came(mux, seat);
     if (number < 0 || (int64_t)sock != number)

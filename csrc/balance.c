@@ -115,18 +115,34 @@ static uint32_t least_of(const struct pmx__seats *s)
     return best;
 }
 
+/* The seat that the next peer goes to, perhaps our own. */
+static uint32_t seat_of_next(pmx_mux *mux)
+{
+    const struct pmx__seats *s = mux->seats;
+    pmx__tell_others(mux);
+    uint32_t to = least_of(s);
+    int64_t least = load_of(&s->all[to]);
+    int64_t slack = least / 20 > 1 ? least / 20 : 1;
+    int stays = load_of(&s->all[s->own]) + 1 <= least + slack;
+    return stays || s->given == PMX__ACCEPTS ? s->own : to;
+}
+
+/* A worker that has as many as it may have goes on accepting for another one. A
+ * gift that comes back is one too many, and ends that. */
+int pmx__passes_on(pmx_mux *mux, const pmx__rules *rules)
+{
+    return mux->seats && seat_of_next(mux) != mux->seats->own &&
+           pmx__places_taken(rules) <= rules->policy.max_connections;
+}
+
 int pmx__gives(pmx_mux *mux, const pmx__listener *l, pmx_sock sock,
                const pmx__target *peer)
 {
     struct pmx__seats *s = mux->seats;
     if (mux->draining || l->last)
         return 0;
-    pmx__tell_others(mux);
-    uint32_t to = least_of(s);
-    int64_t least = load_of(&s->all[to]);
-    int64_t slack = least / 20 > 1 ? least / 20 : 1;
-    if (to == s->own || load_of(&s->all[s->own]) + 1 <= least + slack ||
-        s->given == PMX__ACCEPTS)
+    uint32_t to = seat_of_next(mux);
+    if (to == s->own)
         return 0;
     add_coming(&s->all[to], 1);
     s->gifts[s->given++] =

@@ -35,6 +35,8 @@ int pmx__do_balance(pmx_mux *mux, int64_t file, uint32_t seats, uint32_t own);
 void pmx__balance_end(pmx_mux *mux);
 /* Tell the others how many connections are here. */
 void pmx__tell_others(pmx_mux *mux);
+/* True if the next peer goes to another worker, though this one is full. */
+int pmx__passes_on(pmx_mux *mux, const pmx__rules *rules);
 /* True if a peer that was accepted is another worker's now. */
 int pmx__gives(pmx_mux *mux, const pmx__listener *l, pmx_sock sock,
                const pmx__target *peer);

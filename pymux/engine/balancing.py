@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._core import ffi, lib
@@ -12,10 +13,21 @@ from .owner import BUSY, busy
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["OPEN", "SEAT", "Gift", "admit", "balance", "clear", "gave", "next_gift"]
+__all__ = [
+    "OPEN",
+    "SEAT",
+    "Gift",
+    "admit",
+    "balance",
+    "clear",
+    "gave",
+    "here",
+    "next_gift",
+]
 
 SEAT = int(ffi.sizeof("pmx_seat"))  # bytes
 OPEN = int(ffi.offsetof("pmx_seat", "open"))  # a word of 32 bits in a seat
+HERE = int(ffi.offsetof("pmx_seat", "here"))
 COMING = int(ffi.offsetof("pmx_seat", "coming"))
 PEER = struct.Struct("=3I16s")  # family, port, scope, address; then the path
 
@@ -40,6 +52,12 @@ def clear(seats: memoryview, number: int) -> None:
     """Let no connection be on its way to a seat."""
     begin = number * SEAT + COMING
     seats[begin : begin + 4] = bytes(4)
+
+
+def here(seats: memoryview, count: int) -> list[int]:
+    """Return how many connections each of the first seats says that it has."""
+    begins = range(HERE, count * SEAT, SEAT)
+    return [int.from_bytes(seats[at : at + 4], sys.byteorder) for at in begins]
 
 
 def balance(engine: Engine, file: int, seats: int = 0, own: int = 0) -> None:

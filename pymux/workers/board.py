@@ -61,11 +61,13 @@ class Board:
         """Return the figures of each slot."""
         return [] if self.pages is None else self.pages.read()
 
-    def processes(self) -> dict[int, dict[str, Any]]:
-        """Return what each worker's page says of its process, by its number."""
-        return {
-            int(one["pid"]): one for slot in self.slots() for one in slot["processes"]
-        }
+    def look(self) -> tuple[dict[int, dict[str, Any]], set[int]]:
+        """Return what each worker's page says of its process, by its number; and the
+        slots where peers wait, since a worker has `max_connections` or so."""
+        slots = self.slots()
+        pages = {int(one["pid"]): one for slot in slots for one in slot["processes"]}
+        full = {int(slot["worker"]) for slot in slots if slot["listeners_full"]}
+        return pages, full
 
     def sleeps(self) -> None:
         """Have each worker send a byte when its next turn ends: see `Engine.wakes`."""

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 
-from ..engine.balancing import OPEN, SEAT, clear
+from ..engine.balancing import OPEN, SEAT, clear, here
 from ..engine.notices import tell
 from ..values.posix import sockets
 from .process import Process
@@ -67,6 +67,13 @@ class Scales:
         """Let a process that listens for a slot read the slot's inbox."""
         if slot < len(self._inboxes):
             process.send("inbox", slot, socks=[self._inboxes[slot][0]])
+
+    def loads(self) -> list[int]:
+        """Return how many connections the worker of each slot has; [] if unknown."""
+        if self._map is None:
+            return []
+        with memoryview(self._map) as seats:
+            return here(seats, len(self._inboxes))
 
     def show(self, slots: list[Slot], stopping: bool = False) -> None:
         """Say which slots' workers accept connections."""

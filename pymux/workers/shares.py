@@ -1,14 +1,18 @@
-"""Who has which part of every `max_connections`."""
+"""Who has which part of every `max_connections`.
+
+A worker that has its part accepts for others that have fewer connections: see
+csrc/balance.c. It looks for those when it is full, and not again by itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from .process import Process
 from .slot import Slot
 from .sockets import Place
 
-__all__ = ["share"]
+__all__ = ["pass_on", "share"]
 
 
 def share(processes: Iterable[Process], slots: list[Slot], places: list[Place]) -> None:
@@ -23,3 +27,23 @@ def share(processes: Iterable[Process], slots: list[Slot], places: list[Place]) 
     for process in processes:
         if process.ready:
             process.send("share", parts)
+
+
+def pass_on(
+    slots: list[Slot], places: list[Place], loads: Sequence[int], full: Collection[int]
+) -> None:
+    """Let workers that are full look whether others have places now.
+
+    Args:
+        loads: how many connections the worker of each slot has; empty if unknown.
+        full: the numbers of the slots whose workers are full.
+    """
+    known = {
+        slot.number: loads[slot.number]
+        for slot in slots
+        if slot.accepts and slot.number < len(loads)
+    }
+    for number in known.keys() & full:
+        worker = slots[number].worker
+        if worker is not None and known[number] > min(known.values()):
+            share([worker], slots, places)

@@ -27,7 +27,7 @@ from .gifts import begin_gift, giver_to, tell_gift
 from .process import Process, how_it_ended, tell_death, tell_end
 from .renewals import Renewals
 from .scales import Scales
-from .shares import share
+from .shares import pass_on, share
 from .slot import SETTLED, Slot, let_listen
 from .sockets import Place, shared_socks
 
@@ -360,6 +360,10 @@ class Slots:
             return
         self._scales.show(self.all)
         cover_slots(self.all, self._scales)
+
+    def pass_on(self, full: set[int]) -> None:
+        """Let workers that are full look whether others have places now."""
+        pass_on(self.all, self._places, self._scales.loads(), full)
 
     # --- more, fewer, none --------------------------------------------------------
 

@@ -88,7 +88,9 @@ class Watchdog:
         if self.next_look is None or self.next_look > time.monotonic():
             return
         self.next_look = time.monotonic() + LOOK
-        pages = self._board.processes()
+        pages, full = self._board.look()
+        if full:
+            self._slots.pass_on(full)
         ready = [one for one in self._slots.processes.values() if one.ready]
         idle = not self._slots.first
         for process in ready:

@@ -184,7 +184,9 @@ static void check_listeners(const pmx_mux *m)
         count += !!r;
         CHECK(!r || !r->policy.max_connections || m->draining ||
               m->listeners[i].last || m->stats->moved_in ||
-              pmx__places_taken(r) <= r->policy.max_connections);
+              /* one more if a gift has come back: see pmx__passes_on() */
+              pmx__places_taken(r) <=
+                  r->policy.max_connections + (m->seats != NULL));
         if (r)
             check_lingering(m, r);
         accepting += r && m->listeners[i].can_accept && !m->listeners[i].full;

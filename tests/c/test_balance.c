@@ -194,6 +194,48 @@ static void limits_of_connections_hold(void)
     end();
 }
 
+/* It looks for one when it is full, and when its share is set again. */
+static void a_full_worker_accepts_for_one_that_has_fewer(void)
+{
+    pmx_sock peers[6];
+    pmx_policy p = raw();
+    p.max_connections = 2;
+    begin(&p);
+    seats[2].open = 1;
+    seats[2].here = 9;
+    for (int i = 0; i < 3; i++)
+        peers[i] = call(&here);
+    UNTIL(&here, here.opened.count == 2);
+    for (int i = 0; i < 3; i++)
+        turn(&here, MS);
+    EQUAL(pmx_counts(here.mux)->accepted, 2);
+    EQUAL(pmx_counts(here.mux)->listeners_full, 1);
+    seats[2].here = 0;
+    EQUAL(pmx_set_most(here.mux, here.listener, 2), 0);
+    CHECK(turn(&here, 1000 * MS) & PMX_GIVEN);
+    EQUAL(pmx_given(here.mux, &gift), 1);   /* one at a time */
+    EQUAL(seats[2].coming, 1);
+    EQUAL(pmx_gave(here.mux, 1), 0);
+    EQUAL(pmx_counts(here.mux)->listeners_full, 0);
+    seats[2].coming = 0;
+    peers[3] = call(&here);
+    CHECK(turn(&here, 1000 * MS) & PMX_GIVEN);
+    EQUAL(pmx_given(here.mux, &gift), 1);
+    EQUAL(pmx_gave(here.mux, 0), 0);        /* one too many, and no more */
+    EQUAL(pmx_counts(here.mux)->accepted, 3);
+    peers[4] = call(&here);
+    peers[5] = call(&here);
+    for (int i = 0; i < 5; i++)
+        turn(&here, MS);
+    EQUAL(pmx_given(here.mux, &gift), 0);
+    EQUAL(pmx_counts(here.mux)->accepted, 3);
+    EQUAL(pmx_counts(here.mux)->listeners_full, 1);
+    mux_is_sound(here.mux);
+    for (int i = 0; i < 6; i++)
+        leave(peers[i]);
+    end();
+}
+
 static void what_nobody_has_taken_ends_with_the_mux(void)
 {
     pmx_sock peers[4];
@@ -252,6 +294,7 @@ const test_case balance_tests[] = {
     EACH(what_is_on_its_way_counts_and_a_few_more_are_kept),
     EACH(a_gift_that_cannot_be_sent_is_accepted_here),
     EACH(limits_of_connections_hold),
+    EACH(a_full_worker_accepts_for_one_that_has_fewer),
     EACH(what_nobody_has_taken_ends_with_the_mux),
     ONCE(wrong_arguments_are_refused),
     {0},
