@@ -105,7 +105,7 @@ class Plan:
         self._slow_handler = duration("slow_handler", slow_handler)
         self.lock = RLock()
         self.claim: object = None
-        self.is_part = False
+        self.is_part: bool = False
         self.page: Page | None = None
         self.engine: Engine | None = None
         self.channels: list[Channel] = []

@@ -73,7 +73,7 @@ class Process:
         self.stopped = self.stuck = self.aborted = self.large = False
         self.heir: Process | None = None
         self.gives_since: float | None = None
-        self.gifts = 0
+        self.gifts: int = 0
         self.gave: tuple[int, int, str | None] | None = None
         self.by: float | None = None
         self.silent_at: float | None = None

@@ -61,8 +61,9 @@ class Watchdog:
         self._will_sleep = False  # unless the next look finds a busy worker
         self._has_warned = False
         self.next_look: float | None = time.monotonic() + LOOK
-        self._rung, self.bell = socket.socketpair()
-        for sock in self._rung, self.bell:
+        self._rung, bell = socket.socketpair()
+        self.bell: socket.socket = bell
+        for sock in self._rung, bell:
             sock.setblocking(False)
         selector.register(self._rung, selectors.EVENT_READ, self._hear)
 
