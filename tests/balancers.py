@@ -61,7 +61,7 @@ class Haproxy:
         )
 
     def start(self, *arguments):
-        """Start it, and wait until its fronts listen."""
+        """Start it, and wait until its fronts listen, and its admin socket."""
         config = self.folder / "haproxy.cfg"
         config.write_text(self.text)
         self.children.append(
@@ -73,6 +73,7 @@ class Haproxy:
         )
         for address in self.fronts.values():
             util.connect_when_up(address).close()
+        util.wait_until((self.folder / "admin").exists)  # it is renamed to that
 
     def ask(self, line):
         """What the admin socket answers to a line."""
