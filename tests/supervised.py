@@ -47,14 +47,14 @@ class Supervised:
         log: its lines so far, on standard error.
     """
 
-    def __init__(self, folder, *arguments, env=None):
+    def __init__(self, folder, *arguments, env=None, before=()):
         here = Path(__file__).parent.parent
         paths = os.pathsep.join([str(here), *filter(None, sys.path)])
         self.folder = folder
         self.log = []
         self.more = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
+            [*before, sys.executable, *map(str, arguments)],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
