@@ -220,6 +220,13 @@ def is_alive(pid):
     return state != "Z"
 
 
+def children_of(pid):
+    """The numbers of a process's children, also of those that have ended (Linux)."""
+    path = f"/proc/{pid}/task/{pid}/children"
+    with open(path) as file:
+        return [int(one) for one in file.read().split()]
+
+
 def wait_until(condition):
     """Wait until a condition holds."""
     by = time.monotonic() + PATIENCE

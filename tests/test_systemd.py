@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ import pymux
 from pymux import systemd
 
 from . import inside, util
+from .managers import Manager
 from .serving import upper
 
 pytestmark = pytest.mark.skipif(
@@ -176,26 +176,6 @@ with pymux.Server(lambda conn, data: data.upper(), pymux.from_systemd()) as serv
 
 
 # -- what systemd is told ----------------------------------------------------------
-
-
-class Manager:
-    """The end of NOTIFY_SOCKET that systemd has."""
-
-    def __init__(self, path):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.sock.bind(path)
-        self.sock.settimeout(20)
-
-    def hear(self):
-        """The lines of the next message."""
-        return self.sock.recv(4096).decode().splitlines()
-
-    def hear_until(self, line):
-        """All messages up to one that has a line."""
-        heard = []
-        while not heard or line not in heard[-1]:
-            heard.append(self.hear())
-        return heard
 
 
 @pytest.fixture(params=["path", "abstract"])

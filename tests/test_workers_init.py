@@ -12,7 +12,15 @@ import sys
 
 import pytest
 
-from .supervised import APP, SCRIPT, Supervised, figures, supervised, wait_until
+from .supervised import (
+    APP,
+    SCRIPT,
+    Supervised,
+    children_of,
+    figures,
+    supervised,
+    wait_until,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has namespaces")
 
@@ -75,12 +83,6 @@ class First(Supervised):
     def workers(self):
         """As this namespace sees them: the end of process 1 is theirs."""
         return {}
-
-
-def children_of(pid):
-    path = f"/proc/{pid}/task/{pid}/children"
-    with open(path) as file:
-        return [int(one) for one in file.read().split()]
 
 
 @pytest.fixture

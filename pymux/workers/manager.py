@@ -24,8 +24,14 @@ class ServiceManager:
     def __init__(self, where: str) -> None:
         self._where = where
         self._said = ""
+        self._reloads = False  # a reload was asked for since the last tick
         self._period = watchdog_period()
         self.next_time: float | None = None if self._period is None else 0.0
+
+    def reload(self) -> None:
+        """A SIGHUP has come. `tick` says so, even if it changes nothing: the service
+        manager waits for a word that is later than its signal."""
+        self._reloads = True
 
     def tick(self, slots: Slots, grace: bool) -> None:
         """Say what is new."""
@@ -41,10 +47,17 @@ class ServiceManager:
             state = "stopping"
         elif slots.rolling:
             state = "reloading"
-        if state == self._said:
-            return
-        self._said = state
         count = sum(slot.worker is not None for slot in slots.all)
+        if self._reloads and state in ("serving", "reloading"):
+            self._reloads = False
+            if not self._said:  # the service has just started
+                self._say("serving", count)
+            self._say("reloading", count)
+        if state != self._said:
+            self._say(state, count)
+
+    def _say(self, state: str, count: int) -> None:
+        self._said = state
         if state == "stopping":
             notify("STOPPING=1", f"STATUS=finishing the connections at {self._where}")
         elif state == "reloading":

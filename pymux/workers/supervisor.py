@@ -215,6 +215,7 @@ class Supervisor:
         slots = self.slots
         if number == signal.SIGHUP:
             slots.roll()
+            self._manager.reload()
         elif number == signal.SIGTTIN:
             slots.more()
         elif number == signal.SIGTTOU:
