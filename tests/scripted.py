@@ -150,10 +150,13 @@ class ScriptedNats(Scripted):
         b"MSG a 1 999999999999\r\n",
         b"INFO 3\r\n",
         b"INFO {\r\n",
+        b"INFO %b\r\n" % (b"[" * 60000),
         b"\xff\r\n",
         b"x" * 70000,
         b"PONG\r\n",
     )
+
+    last_words = INFO + b"PING\r\n" * 50 + b"-ERR 'go'\r\n"
 
     def greet(self):
         """Accept, and take the connection in."""
@@ -202,7 +205,11 @@ class ScriptedRedis(Scripted):
         b">3\r\n:x\r\n",
         b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n:1\r\n",
         b">3\r\n$7\r\nmessage\r\n*1\r\n:1\r\n$1\r\na\r\n",
+        b">1\r\n$9\r\nsubscribe\r\n",
+        b">3\r\n$9\r\nsubscribe\r\n*1\r\n:1\r\n:1\r\n",
     )
+
+    last_words = b"+PONG\r\n" * 50
 
     def greet(self):
         """Accept, and take the connection in."""

@@ -4,6 +4,7 @@ The broker is scripted, and the clock is the test's.
 """
 
 import contextlib
+import socket
 import sys
 
 import pytest
@@ -241,12 +242,32 @@ def test_what_is_no_protocol_ends_the_connection(broker, member, logged):
     garbage = broker.garbage
     if sys.modules.get("hiredis", broker) is None:  # hiredis takes these
         garbage += (b"*1\r\n" * 20 + b":1\r\n", b"x" * 70000, b"$600000000\r\n")
+    elif broker.kind is pymux.Redis:  # a list as a key
+        garbage += (b"%1\r\n*0\r\n:1\r\n", b"~1\r\n%1\r\n*0\r\n:1\r\n")
     for text in garbage:
         broker.greet()
         broker.say(text)
         broker.is_left()
         util.harvest_until(broker.mux, lambda acc: not room.connected)
     (record,) = logged  # the others are counted
+    assert "is away (the connection has failed: " in record.getMessage()
+
+
+@pytest.mark.parametrize("end", [util.reset, socket.socket.close])
+def test_a_broker_that_says_much_and_is_gone_harms_nobody(broker, member, logged, end):
+    """What it asks for in its last words finds no connection any more."""
+    room = pymux.Group("lobby", broker.backplane)
+    room.add(member.conn)
+    for _ in range(3):
+        broker.greet()
+        util.harvest_until(broker.mux, lambda acc: room.connected)
+        broker.sock.sendall(broker.last_words)
+        end(broker.sock)
+        broker.sock = None
+        util.harvest_until(broker.mux, lambda acc: not room.connected)
+        room.send(b"meanwhile")
+    assert member.wait(3) == ["meanwhile"] * 3
+    record = logged[-1]
     assert "is away (the connection has failed: " in record.getMessage()
 
 

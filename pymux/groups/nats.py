@@ -252,7 +252,7 @@ class NatsTalk:
                 info = json.loads(rest)
                 if not isinstance(info, dict):
                     raise ValueError
-            except ValueError:  # of the text, or of its encoding
+            except (ValueError, RecursionError):  # also of its encoding
                 raise _unknown(line) from None
             self._answer_info(info)
         elif word == b"-ERR":

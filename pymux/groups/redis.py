@@ -154,6 +154,10 @@ class RedisTalk:
                 run.append(text)
         except self._garbage as error:
             raise BadTalk(str(error)) from None
+        except TypeError as error:  # of hiredis: a list is a key, or in a set
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # it is of a call below
+            raise BadTalk(f"it has sent what Redis does not: {error}") from None
         finally:
             if now is not None and run:
                 now._take(run)
@@ -164,7 +168,9 @@ class RedisTalk:
             if not self._greeted:
                 raise BadTalk(f"it has said: {value}")
             self._link.refused(str(value))
-        elif isinstance(value, list) and value and value[0] == b"subscribe":
+        elif isinstance(value, list) and value[:1] == [b"subscribe"]:
+            if len(value) != 3 or not isinstance(value[1], bytes):
+                raise BadTalk(f"it has pushed {value!r:.80}")
             self._link.confirmed(value[1])
         elif not self._greeted:
             self._greeted = True
