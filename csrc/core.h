@@ -412,7 +412,7 @@ static inline int64_t pmx__earlier(int64_t a, int64_t b)
 /* A moment, INT64_MAX being never. */
 static inline int64_t pmx__after(int64_t at, int64_t span)
 {
-    return span > INT64_MAX - at ? INT64_MAX : at + span;
+    return at > 0 && span > INT64_MAX - at ? INT64_MAX : at + span;
 }
 
 /* True if the connection has no deadline but its unfinished frame's. */

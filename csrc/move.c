@@ -156,9 +156,14 @@ int64_t pmx__do_detach(pmx_mux *mux, uint64_t id, void *input, void *output)
 
 /* --- arriving ---------------------------------------------------------- */
 
+/* A clock has run for no longer than that. So no time that is reckoned with its
+ * age overflows. */
+#define MOST_AGE (INT64_C(1) << 61)
+
 static int is_sound(const pmx_moving *m)
 {
     if (m->state & ~(uint32_t)ANY_STATE || m->idle_ns < 0 || m->frame_ns < 0 ||
+        m->idle_ns > MOST_AGE || m->frame_ns > MOST_AGE ||
         m->input_size > INT32_MAX || m->output_size > SIZE_MAX / 2 ||
         (m->state & PMX_WAS_ENDED && m->input_size) ||
         (m->state & PMX_WAS_SHUT && m->output_size))

@@ -24,6 +24,7 @@ FRAMING = struct.Struct("<5IiII16s")  # the fields of a `pmx_framing`, but `scan
 FRAMINGS = 2 * FRAMING.size
 STATES = 31  # all of `enum pmx_moving_state`
 SWITCHED = 16
+MOST_AGE = 2**61  # ns: no time that is reckoned with it overflows
 MOST_PATH = 108
 MOST_PROXY = 4096
 MOST_SAVED = 1 << 20
@@ -126,8 +127,8 @@ def read_record(data: bytes | bytearray | memoryview) -> Record:
     if (
         state & ~STATES
         or endpoint < -1
-        or idle < 0
-        or frame < 0
+        or not 0 <= idle <= MOST_AGE
+        or not 0 <= frame <= MOST_AGE
         or family not in (1, 4, 6)
         or sizes[2] != (FRAMINGS if state & SWITCHED else 0)
     ):

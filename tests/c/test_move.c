@@ -415,7 +415,7 @@ static void what_is_not_sound_is_refused(void)
     begin(&p);
     int64_t sock = leave_old(meet(&old, &peer));
     pmx_moving good = moved;
-    for (int k = 0; k < 7; k++) {
+    for (int k = 0; k < 9; k++) {
         pmx_moving m = good;
         switch (k) {
         case 0: m.state = 64; break;
@@ -424,6 +424,8 @@ static void what_is_not_sound_is_refused(void)
         case 3: m.input_size = UINT64_C(1) << 40; break;
         case 4: m.peer.family = 5; break;
         case 5: m.peer.port = 70000; break;
+        case 6: m.idle_ns = (INT64_C(1) << 61) + 1; break;
+        case 7: m.frame_ns = INT64_MAX; break;
         default: m.state = PMX_WAS_SHUT; m.output_size = 1; break;
         }
         EQUAL(pmx_attach(new.mux, sock, 0, &p, &m, &out), -EINVAL);
