@@ -1,9 +1,11 @@
 """Connections that leave one mux and go on in another, in this process."""
 
 import contextlib
+import errno
 import gc
 import random
 import socket
+import struct
 
 import pytest
 
@@ -361,11 +363,23 @@ def test_one_that_is_dropped_warns_and_closes(mux):
         assert peer.recv(1) == b""
 
 
-def record_of(mux):
-    conn, peer = pair(mux, pymux.Lines())
-    with peer:
+KINDS = "plain", "proxied", "switched"
+
+
+def record_of(mux, kind="plain"):
+    proxy = pymux.Proxy("127.0.0.0/8") if kind == "proxied" else None
+    listener = mux.listen(("127.0.0.1", 0), framing=pymux.Lines(), proxy=proxy)
+    with (
+        contextlib.closing(listener),
+        socket.create_connection(listener.address) as peer,
+    ):
+        if proxy is not None:
+            peer.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
         peer.sendall(b"x\npart")
-        harvest_until(mux, lambda acc: acc.messages)
+        acc = harvest_until(mux, lambda acc: acc.messages)
+        (conn,) = acc.opened
+        if kind == "switched":
+            conn.set_framing(pymux.LengthPrefix(2))
         with mux.detach(conn) as detached:
             detached.state = b"state"
             return detached.pack()
@@ -393,13 +407,19 @@ def test_no_part_of_a_record_is_taken_for_a_record(mux):
         pymux.Detached.unpack(record + b"x", 0)
 
 
-def test_a_hostile_record_is_refused_or_harmless(mux, heir):
-    record, chance = record_of(mux), random.Random(1)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hostile_record_is_refused_or_harmless(mux, heir, kind):
+    """What is refused has left nothing in the mux."""
+    record, chance = record_of(mux, kind), random.Random(1)
+    numbers = -1, 2**31, 2**32 - 1, 2**61, 2**62, 2**63 - 1, -(2**63)
     taken = 0
     for _ in range(2000):
         hostile = bytearray(record)
         for _ in range(chance.randrange(1, 5)):
             hostile[chance.randrange(len(hostile))] = chance.randrange(256)
+        if chance.random() < 0.3:
+            place = chance.randrange(6, len(hostile) - 8)
+            hostile[place : place + 8] = struct.pack("<q", chance.choice(numbers))
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -409,14 +429,37 @@ def test_a_hostile_record_is_refused_or_harmless(mux, heir):
                 continue
             ours.detach()
             with detached:
+                before = heir.stats().connections
                 try:
-                    heir.adopt(detached, framing=pymux.Lines())
-                except OSError:
+                    conn = heir.adopt(detached, framing=pymux.Lines())
+                except (OSError, ValueError):
+                    assert heir.stats().connections == before
                     continue
         taken += 1
         heir.harvest(0)
+        again = None if conn.closed else heir.detach(conn)
+        if again is not None:
+            again.close()
     assert taken
     harvest_until(heir, lambda acc: not heir.stats().connections)
+
+
+def test_a_clock_older_than_the_machine_has_run_out(mux, heir):
+    """And one that cannot be is refused: the places are those of the record's head."""
+    record = bytearray(record_of(mux))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for place in 12, 20:
+            old = bytearray(record)
+            old[place : place + 8] = (2**61 + 1).to_bytes(8, "little")
+            with pytest.raises(ValueError, match=f"{2**61 + 1}"):
+                pymux.Detached.unpack(old, ours.fileno())
+        record[12:20] = (2**61).to_bytes(8, "little")
+        with pymux.Detached.unpack(record, ours.dup().detach()) as detached:
+            limits = pymux.Limits(idle_timeout=3600)
+            conn = heir.adopt(detached, framing=pymux.Lines(), limits=limits)
+        acc = harvest_until(heir, lambda acc: acc.closed)
+        assert acc.errno(conn) == errno.ETIMEDOUT
 
 
 def test_a_state_of_another_kind_is_refused(mux):

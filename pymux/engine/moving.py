@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import ffi, lib
 from ..values.detached import FRAMING, Detached, Record
+from ..values.framing import Framings
 from .os_errors import meaning
 from .owner import BUSY, busy
 from .structs import framing_from
@@ -99,6 +100,7 @@ def attach(
 
     Raises:
         OSError: the core refuses it. What was detached is as before.
+        ValueError: so does this, for a framing that none can have.
     """
     record = detached.record
     m = ffi.new(MOVING)
@@ -120,9 +122,9 @@ def attach(
     peer = m.peer
     peer.family, peer.port, peer.scope = record.family, record.port, record.scope
     ffi.memmove(peer.ip, record.ip, 16)
+    framings = None
     if record.state & SWITCHED:
-        _unpack_framing(record.framings, 0, m.framing)
-        _unpack_framing(record.framings, 1, m.replies)
+        framings = _unpack_framings(record.framings, m)
     id_ = ffi.new(ID)
     try:
         policy = ffi.NULL if policy is None else policy
@@ -134,17 +136,23 @@ def attach(
         raise busy()
     if error < 0:
         raise OSError(-error, meaning(-error), repr(detached))
-    if record.state & SWITCHED:
-        _note_framing(engine, int(id_[0]), m)
+    if framings is not None:  # prepare the service for them
+        rules = engine.policy_of(int(id_[0]))
+        if rules is not None:
+            engine.note_framings(rules.service, framings)
     return int(id_[0])
 
 
-def _note_framing(engine: Engine, id: int, m: Any) -> None:
-    """Prepare the connection's service for the framing that it had switched to."""
-    rules = engine.policy_of(id)
-    if rules is not None:
-        sent = framing_from(m.replies) if m.replies.other else None
-        engine.note_framings(rules.service, (framing_from(m.framing), sent))
+def _unpack_framings(data: bytes, m: Any) -> Framings:
+    """Write the framings of a record into a `pmx_moving`, and return them.
+
+    Raises:
+        ValueError: no framing has such numbers.
+    """
+    _unpack_framing(data, 0, m.framing)
+    _unpack_framing(data, 1, m.replies)
+    sent = framing_from(m.replies) if m.replies.other else None
+    return framing_from(m.framing), sent
 
 
 def _pack_framing(c: Any) -> bytes:
