@@ -84,7 +84,9 @@ class Heir:
         """Let it stand still until `go_on`; it has said hello."""
         assert select.select([self.sock], [], [], 30)[0]
         self.child.send_signal(signal.SIGSTOP)
-        os.waitpid(self.child.pid, os.WUNTRACED)  # on another CPU it may still run
+        # Until one thread has taken the signal, the others go on.
+        _, status = os.waitpid(self.child.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
 
     def go_on(self):
         self.child.send_signal(signal.SIGCONT)
