@@ -1,6 +1,7 @@
 """What a balancer and Prometheus ask of a server with workers."""
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -46,6 +47,42 @@ def test_health_says_haproxys_words_to_a_silent_peer(tmp_path, health):
         assert get(health, b"") == "up ready\n"
         server.signal(signal.SIGTERM)
         wait_until(lambda: get(health, b"") == "drain\n")
+
+
+BLOCKS = """
+import logging, os, sys, time
+
+class Blocks(logging.Handler):
+    def emit(self, record):
+        if "slot by slot" in record.getMessage():
+            print("blocked", file=sys.stderr, flush=True)
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+
+logging.getLogger("pymux").addHandler(Blocks())
+"""
+
+
+def test_health_takes_nobody_for_silent_while_the_supervisor_is_busy(tmp_path, health):
+    workers = f"pymux.Workers(1, health={health!r})"
+    with supervised(tmp_path, workers=workers, before=BLOCKS) as server:
+        while True:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(PATIENCE)
+                sock.connect(health)
+                since = len(server.log)
+                server.signal(signal.SIGHUP)
+                server.wait_for("blocked", since=since)
+                has_spoken = not select.select([sock], [], [], 0.2)[0]
+                if has_spoken:
+                    sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                (tmp_path / "go").touch()
+                answer = sock.recv(100)
+                server.wait_for("takes over from", since=since)
+                (tmp_path / "go").unlink()
+            if has_spoken:  # else the supervisor has heard SIGHUP too late
+                assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+                return
 
 
 def test_health_says_503_while_no_worker_runs(tmp_path, health):

@@ -159,7 +159,10 @@ class Status:
         for peer in [one for one in self._peers if one.time <= now]:
             if peer.asked or peer.out is not None:
                 self._drop(peer)
-            else:
+                continue
+            # It may have spoken while the supervisor did something else.
+            self._go_on(peer, 0)
+            if peer in self._peers and not peer.asked and peer.out is None:
                 self._answer(peer)
 
     def close(self) -> None:
