@@ -49,6 +49,10 @@ class Broker:
     def send_signal(self, number):
         """Stop it, or let it go on."""
         self._child.send_signal(number)
+        if number == signal.SIGSTOP:
+            # Until one thread has taken the signal, the others go on.
+            _, status = os.waitpid(self._child.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
 
     def kill(self):
         """End it as a power cut does."""

@@ -134,7 +134,7 @@ def test_the_broker_is_dialled_soon_again_when_it_was_there(member, clock, mux, 
         broker.cut()
         util.harvest_until(mux, lambda acc: not room.connected)
         clock.advance(0.3, mux)
-        util.harvest_until(mux, lambda acc: broker.has_dialled(), timeout=0.5)
+        util.harvest_until(mux, lambda acc: broker.has_dialled())
 
 
 def test_every_group_is_subscribed_again(broker, member, clock, logged):

@@ -113,12 +113,19 @@ def test_a_roll_that_stops_lets_single_workers_be_replaced(tmp_path):
     app = "import time\n\ndef handler(conn, data):\n    return data.upper()\n"
     with supervised(tmp_path, app=app) as server:
         last = server.workers()[1]
-        begins = "import time\nopen('begun', 'w')\ntime.sleep(1)\nnonsense(1)\n"
+        begins = (
+            "import os, time\n"
+            "open('begun', 'w').close()\n"
+            "while not os.path.exists('go'): time.sleep(0.01)\n"
+            "nonsense(1)\n"
+        )
         (tmp_path / "app.py").write_text(begins)
         server.signal(signal.SIGHUP)
         wait_until((tmp_path / "begun").exists)
         os.kill(last, signal.SIGTERM)
+        server.wait_for(rf"pid {last}\) is replaced: it was sent SIGTERM")
         (tmp_path / "app.py").write_text(app)
+        (tmp_path / "go").touch()
         server.wait_for(r"worker 0 .* could not start: NameError")
         server.wait_for(rf"takes over from worker 1 \(pid {last}\)")
 
