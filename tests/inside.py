@@ -40,6 +40,18 @@ def hello(highest, lowest):
     return channel.frame(channel.HELLO, highest, lowest)
 
 
+def batch(number, records, count=None):
+    """The frame in which a giver sends these records, or claims another count."""
+    body = b"".join(channel.SIZE.pack(len(one)) + one for one in records)
+    count = len(records) if count is None else count
+    return channel.frame(channel.BATCH, number, count, body)
+
+
+def acknowledgement(number, count, bits):
+    """The frame in which an heir says which of a batch it has."""
+    return channel.frame(channel.ACK, number, count, bits)
+
+
 # -- the command line -----------------------------------------------------------------
 
 command = pymux.cli.main.main

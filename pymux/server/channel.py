@@ -33,6 +33,7 @@ __all__ = [
     "END",
     "HELLO",
     "MOST_CONNS",
+    "MOST_FDS",
     "SIZE",
     "VERSION",
     "ChannelEnd",
@@ -50,9 +51,10 @@ ACK = b"A"  # a bit for each record of the batch with this number: it was taken
 END = b"E"  # the giver has no more; count: how many have moved
 
 VERSION = 1
-MOST_CONNS = 200  # in a batch; a message takes 253 descriptors
+MOST_FDS = 253  # that a message takes, so no batch has more connections
+MOST_CONNS = 200  # in a batch that is sent
 PIECE = 1 << 18  # bytes to receive at once
-ROOM = socket.CMSG_SPACE(253 * 4) if hasattr(socket, "CMSG_SPACE") else 0
+ROOM = socket.CMSG_SPACE(MOST_FDS * 4) if hasattr(socket, "CMSG_SPACE") else 0
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 

@@ -11,7 +11,18 @@ from ..engine.notices import tell
 from ..handlers.moving import drop, put_in, refusal_of, tell_taken
 from ..objects.connection import Connection
 from ..values.detached import Detached
-from .channel import ACK, BATCH, END, HELLO, SIZE, VERSION, ChannelEnd, Frame, frame
+from .channel import (
+    ACK,
+    BATCH,
+    END,
+    HELLO,
+    MOST_FDS,
+    SIZE,
+    VERSION,
+    ChannelEnd,
+    Frame,
+    frame,
+)
 
 if TYPE_CHECKING:
     from ..mux import Mux
@@ -67,12 +78,13 @@ class Taker(ChannelEnd):
         self._send()
 
     def _take(self, found: Frame) -> None:
-        if found.kind == BATCH:
+        if found.kind == BATCH and found.count <= MOST_FDS:
             self._take_batch(found)
         else:
             self.complete = found.kind == END
             if not self.complete:
-                tell("moved", "the giver has sent an unknown frame, %r", found.kind)
+                text = "the giver has sent an unknown frame, %r of %d"
+                tell("moved", text, found.kind, found.count)
             self._finish()
 
     def _take_batch(self, found: Frame) -> None:
