@@ -132,12 +132,22 @@ class Process:
         """Take in a message, and return what it is about.
 
         Raises:
-            ValueError, TypeError, KeyError: no worker says so.
+            ValueError, TypeError, OverflowError, RecursionError: no worker says so.
         """
+        try:
+            return self._note(frame)
+        finally:
+            for fd in frame.fds:
+                os.close(fd)
+
+    def _note(self, frame: Frame) -> str:
         what, *words = frame.words
         if what == "ready":
+            if self.ready:
+                raise ValueError("it is ready twice")
+            backend, *wakes = words  # a worker of before tells no more
+            self.backend, self.wakes = str(backend), bool(wakes)
             self.ready = True
-            self.backend, self.wakes = str(words[0]), len(words) > 1
         elif what == "failed":
             self.why, self.trace = map(str, words)
         elif what == "gave":
@@ -149,8 +159,6 @@ class Process:
             ends, *reset = words  # a worker of before tells no number
             self.reset = int(reset[0]) if reset else None
             self.ends = {int(number): int(count) for number, count in ends}
-        for fd in frame.fds:
-            os.close(fd)
         return str(what)
 
     def send(

@@ -304,7 +304,7 @@ class Supervisor:
                 what = process.note(frame)
                 if what in self._told_by:
                     self._told_by[what](process)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             tell("worker_died", "%s says what no worker says: %s", process, error)
             process.kill()
             more = False
