@@ -21,7 +21,7 @@ int pmx__put_out(pmx_mux *mux, pmx__conn *c)
     pmx__tls_area *area = mux->tls;
     size_t size = area->out_size;
     area->out_size = 0;
-    if (!size)
+    if (!size || c->flags & PMX__SEND_FAILED)   /* nothing follows what is lost */
         return 0;
     int64_t n = c->queue && c->queue->head->raw
                     ? -EAGAIN : pmx__send(c->sock, area->out, size);

@@ -79,6 +79,39 @@ static void output_that_encryption_takes_over_high_water_is_told_to_drain(void)
         toy_end(&w);
     }
 }
+
+/* The peer would take what follows for what is lost. What it has said arrives. */
+static void nothing_goes_out_behind_output_that_is_lost(void)
+{
+    static const injected_fault lost = {CALL_send, ENOMEM, "ENOMEM of send"};
+    for (int portable = 0; portable < 2; portable++) {
+        world w;
+        pmx_sock peer;
+        toy_heard h = {0};
+        pmx_policy p = raw();
+        toy_ways.portable = portable;
+        toy_serve(&w, &p, 100, 10000);
+        uint64_t id = toy_meet(&w, &peer, 0);
+        inject_nth(&lost, 1, 0);
+        say_text(&w, id, "lost");
+        (void)turn_of(&w, 0, 1, 0);
+        inject_nothing();
+        CHECK(pmx__find(w.mux, id)->flags & PMX__SEND_FAILED);
+        toy_put(peer, 'k');                     /* asks for an answer of TLS */
+        toy_put_data(peer, "still heard");
+        UNTIL(&w, w.message_count);
+        CHECK(is_text(&w, &w.messages[0], "still heard"));
+        end_writing(peer);
+        UNTIL_DOING(&w, closed(&w, id), toy_hear(&h, peer));
+        EQUAL(error_of(&w, id), ENOMEM);
+        UNTIL_DOING(&w, h.end || h.error, toy_hear(&h, peer));
+        EQUAL(h.updates + h.byes, 0);
+        EQUAL(h.plain.size, 0);
+        leave(peer);
+        toy_forget(&h);
+        toy_end(&w);
+    }
+}
 #endif
 
 /* A flight that the socket refuses holds the handshake up, and nothing else. */
@@ -437,6 +470,7 @@ const test_case tls_output_tests[] = {
     EACH(a_handshake_leaves_a_batch_to_gather),
 #ifndef _WIN32
     EACH(output_that_encryption_takes_over_high_water_is_told_to_drain),
+    EACH(nothing_goes_out_behind_output_that_is_lost),
     EACH(no_peer_gets_the_bytes_of_another),
     EACH(each_step_may_fail),
 #endif

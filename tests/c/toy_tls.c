@@ -52,6 +52,8 @@ static void toy_end(pmx__conn *c)
 static int put_out(pmx_mux *mux, pmx__conn *c, const uint8_t *bytes,
                    size_t size)
 {
+    if (c->flags & PMX__SEND_FAILED)    /* nothing follows what is lost */
+        return 0;
     int64_t n = c->queue && c->queue->head->raw
                     ? -EAGAIN : pmx__send(c->sock, bytes, size);
     if (n < 0 && n != -EAGAIN && n != -ENOBUFS)
