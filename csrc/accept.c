@@ -179,12 +179,6 @@ static void resume_accepting(pmx_mux *mux)
     watch_all(mux);
 }
 
-static int shakes_most(const pmx__rules *rules)
-{
-    uint32_t most = rules->policy.max_handshakes;
-    return most && rules->shaking >= most;
-}
-
 /* A gift may come back. */
 static int is_taken_up(const pmx_mux *mux, const pmx__rules *rules)
 {
@@ -195,19 +189,23 @@ static int is_taken_up(const pmx_mux *mux, const pmx__rules *rules)
 /* Peers in the backlog may go to a worker with fewer. */
 static int must_wait(pmx_mux *mux, const pmx__rules *rules, int is_given)
 {
-    return shakes_most(rules) ||
+    return pmx__shakes_most(rules) ||
            (is_taken_up(mux, rules) && (is_given || !pmx__passes_on(mux, rules)));
 }
 
-static void pause_at_limit(pmx_mux *mux, pmx__listener *l)
+/* True if the listener pauses, since the next peer has to wait for a place. */
+static int pauses_at_limit(pmx_mux *mux, pmx__listener *l)
 {
     int shakes = !is_taken_up(mux, l->rules);
+    if (l->full || !must_wait(mux, l->rules, 0))
+        return l->full;
     pmx__listener_state(mux, l, 1, 1);
     mux->stats->accept_pauses++;
     mux->stats->handshake_pauses += (uint64_t)shakes;
     *(shakes ? &mux->stats->busy : &mux->stats->full) = pmx__listener_id(mux, l);
     mux->notable = 1;
     pmx__watch_listener(mux, l);
+    return 1;
 }
 
 /* Connections are gone, and their descriptors with them. */
@@ -331,10 +329,8 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
         pmx__target peer;
         peer.size = 0;          /* the system may not tell a name */
         peer.to.any.sa_family = AF_UNSPEC;
-        if (may_wait(mux, l) && must_wait(mux, l->rules, 0)) {
-            pause_at_limit(mux, l);
+        if (may_wait(mux, l) && pauses_at_limit(mux, l))
             break;
-        }
         if (may_wait(mux, l) && is_taken_up(mux, l->rules) && pmx__gifts(mux))
             break;              /* one at a time, since it may come back */
         tried++;
@@ -450,8 +446,10 @@ int pmx__do_admit(pmx_mux *mux, int64_t number, uint64_t listener,
     pmx__listener *l = pmx__find_listener(mux, listener);
     pmx__target name = {.size = 0};
     name.to.any.sa_family = AF_UNSPEC;
-    if (l && may_wait(mux, l) && must_wait(mux, l->rules, 1))
+    if (l && may_wait(mux, l) && must_wait(mux, l->rules, 1)) {
+        (void)pauses_at_limit(mux, l);  /* so that it shows that one waits */
         return -EAGAIN;
+    }
     pmx__came(mux, seat);
     if (number < 0 || (int64_t)sock != number)
         return -EBADF;

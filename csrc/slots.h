@@ -33,6 +33,12 @@ static inline uint32_t pmx__places_taken(const pmx__rules *rules)
     return rules->connections -
            (rules->lingering < most ? rules->lingering : most);
 }
+
+static inline int pmx__shakes_most(const pmx__rules *rules)
+{
+    uint32_t most = rules->policy.max_handshakes;
+    return most && rules->shaking >= most;
+}
 void pmx__may_go(pmx_mux *mux, uint32_t slot);
 void pmx__linger_no_more(pmx_mux *mux, uint32_t slot);
 int pmx__policy_valid(pmx_mux *mux, const pmx_policy *policy);

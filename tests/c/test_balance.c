@@ -194,6 +194,39 @@ static void limits_of_connections_hold(void)
     end();
 }
 
+/* So the figures show that peers wait, whichever way they have come. */
+static void a_listener_is_full_while_a_given_connection_waits(void)
+{
+    pmx_sock peer, pair[2];
+    pmx_policy p = raw();
+    pmx_address none = {0};
+    p.max_connections = 1;
+    begin(&p);
+    peer_comes(&peer);
+    UNTIL(&here, here.opened.count == 1);
+    for (int i = 0; i < 3; i++)
+        turn(&here, MS);
+    uint64_t before = pmx_counts(here.mux)->accept_pauses;
+    EQUAL(pmx_counts(here.mux)->listeners_full, before);
+    pair_of(pair);
+    for (int i = 0; i < 2; i++) {
+        EQUAL(pmx_admit(here.mux, (int64_t)pair[0], here.listener, &none, 1),
+              -EAGAIN);
+        EQUAL(pmx_counts(here.mux)->listeners_full, 1);
+        EQUAL(pmx_counts(here.mux)->accept_pauses, 1);
+        mux_is_sound(here.mux);
+        turn(&here, MS);
+    }
+    leave(peer);
+    UNTIL(&here, here.closed_count == 1);
+    turn(&here, MS);
+    EQUAL(pmx_counts(here.mux)->listeners_full, 0);
+    EQUAL(pmx_admit(here.mux, (int64_t)pair[0], here.listener, &none, 1), 0);
+    leave(pair[1]);
+    UNTIL(&here, here.closed_count == 2);
+    end();
+}
+
 /* It looks for one when it is full, and when its share is set again. */
 static void a_full_worker_accepts_for_one_that_has_fewer(void)
 {
@@ -295,6 +328,7 @@ const test_case balance_tests[] = {
     EACH(a_gift_that_cannot_be_sent_is_accepted_here),
     EACH(limits_of_connections_hold),
     EACH(a_full_worker_accepts_for_one_that_has_fewer),
+    EACH(a_listener_is_full_while_a_given_connection_waits),
     EACH(what_nobody_has_taken_ends_with_the_mux),
     ONCE(wrong_arguments_are_refused),
     {0},
