@@ -392,6 +392,8 @@ def test_a_record_of_another_version_is_refused_in_words(mux):
         pymux.Detached.unpack(newer, 0)
     with pytest.raises(ValueError, match="begins with b'HTTP'"):
         pymux.Detached.unpack(b"HTTP/1.1 200 OK", 0)
+    with pytest.raises(ValueError, match="the record has 1000 bytes"):
+        pymux.Detached.unpack(memoryview(record.ljust(1000)).cast("I"), 0)
     with pytest.raises(TypeError, match="bytes are needed"):
         pymux.Detached.unpack("text", 0)
     with pytest.raises(ValueError, match="an open descriptor is needed"):

@@ -5,9 +5,11 @@ import select
 import signal
 import socket
 import sys
+import time
 
 import pytest
 
+from .processes import resource
 from .supervised import PATIENCE, supervised, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers need POSIX")
@@ -115,6 +117,31 @@ def test_health_serves_16_peers_at_once_and_the_others_later(tmp_path, health):
         finally:
             for sock in slow:
                 sock.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prlimit")
+def test_a_supervisor_without_descriptors_sleeps_and_answers_later(tmp_path, health):
+    workers = f"pymux.Workers(1, health={health!r})"
+    with supervised(tmp_path, workers=workers) as server:
+
+        def seconds():
+            """Of the processor, that the supervisor has had."""
+            with open(f"/proc/{server.pid}/stat") as file:
+                words = file.read().rpartition(")")[2].split()
+            return sum(map(int, words[11:13])) / os.sysconf("SC_CLK_TCK")
+
+        kind = resource.RLIMIT_NOFILE
+        before = resource.prlimit(server.pid, kind)
+        resource.prlimit(server.pid, kind, (0, before[1]))
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(health)
+            begin = seconds()
+            time.sleep(2)
+            assert seconds() - begin < 1
+            resource.prlimit(server.pid, kind, before)
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_an_address_of_health_that_cannot_be_bound_ends_serve(tmp_path):

@@ -276,6 +276,8 @@ class Detached:
             raise TypeError(
                 f"data is an object of type {type(data).__name__}; bytes are needed"
             )
+        if isinstance(data, memoryview) and data.itemsize != 1:
+            data = data.cast("B")
         if type(fd) is not int:
             raise TypeError(f"fd is {fd!r}; a descriptor is needed")
         if fd < 0:

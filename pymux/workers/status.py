@@ -9,6 +9,7 @@ seconds; others wait in the backlog.
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 import time
@@ -26,6 +27,8 @@ MOST = 16  # peers at once
 PATIENCE = 2.0  # seconds for a peer
 SILENCE = 0.05  # seconds without a byte, after which a peer is an agent-check
 LONGEST = 8192  # bytes of a request
+PAUSE = 0.5  # seconds without accepting, when there is no descriptor or memory
+SHORTAGES = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
 
 Answer = Callable[[bool], bytes]
 """Makes the whole answer; the argument tells whether the peer speaks HTTP."""
@@ -63,6 +66,7 @@ class Status:
         self._listeners: list[tuple[socket.socket, Answer]] = []
         self._peers: set[_Peer] = set()
         self._accepts = False
+        self._again: float | None = None  # when to accept again; None: now
         try:
             for address, answer in answers:
                 self._listen(address, answer)
@@ -79,8 +83,8 @@ class Status:
         place.listen(socks)
 
     def _watch_listeners(self) -> None:
-        """Accept, unless there are as many peers as there may be."""
-        accepts = len(self._peers) < MOST
+        """Accept, unless there are as many peers as there may be, or a shortage."""
+        accepts = len(self._peers) < MOST and self._again is None
         if accepts is self._accepts:
             return
         self._accepts = accepts
@@ -95,7 +99,10 @@ class Status:
     def _accept(self, listener: socket.socket, answer: Answer, events: int) -> None:
         try:
             sock, _ = listener.accept()
-        except OSError:  # the peer has gone, or there is no descriptor
+        except OSError as error:  # else the peer has gone
+            if error.errno in SHORTAGES:  # it waits in the backlog, and wakes us
+                self._again = time.monotonic() + PAUSE
+                self._watch_listeners()
             return
         sock.setblocking(False)
         peer = _Peer(sock, answer)
@@ -151,11 +158,17 @@ class Status:
     @property
     def next_time(self) -> float | None:
         """When `tick` has something to do; None: never."""
-        return min((peer.time for peer in self._peers), default=None)
+        times = [peer.time for peer in self._peers]
+        if self._again is not None:
+            times.append(self._again)
+        return min(times, default=None)
 
     def tick(self) -> None:
         """Answer silent peers, and drop slow ones."""
         now = time.monotonic()
+        if self._again is not None and self._again <= now:
+            self._again = None
+            self._watch_listeners()
         for peer in [one for one in self._peers if one.time <= now]:
             if peer.asked or peer.out is not None:
                 self._drop(peer)
