@@ -245,6 +245,25 @@ def test_all_of_a_dead_heir_s_batch_goes_on_here(logged):
     assert {record.event for record in logged} <= {"moved"}
 
 
+def test_what_a_dead_heir_has_not_taken_another_one_takes(logged):
+    with (
+        giving(count=50) as (server, socks),
+        heirs.heir() as dead,
+        heirs.heir() as heir,
+    ):
+        server.retire()  # their listener closes while they are on the way
+        dead.stop()
+        giver = inside.Giver(server, dead.sock)
+        wait_until(lambda: server.stats().moved_out or giver.done, PATIENCE)
+        dead.kill()
+        assert giver.wait(60)
+        assert (giver.moved, giver.remain) == (0, 50)
+        giver = give(server, heir)
+        assert (giver.moved, giver.remain, giver.error) == (50, 0, None)
+        for sock in socks:
+            ask(sock)
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_stop_waits_for_connections_that_may_come_back(logged):
     with giving(count=5) as (server, socks), heirs.heir() as heir:

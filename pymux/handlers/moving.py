@@ -159,7 +159,10 @@ def put_back(
     """
     service = engine.services[rules.service]
     service.dialled += 1
-    id = moving.attach(engine, detached, listener, rules)
+    try:
+        id = moving.attach(engine, detached, listener, rules)
+    except FileNotFoundError:  # the listener has closed meanwhile
+        id = moving.attach(engine, detached, 0, rules)
     come_back(conn, id)
     if moving.was_shut(detached):
         mark_half_closed(conn)

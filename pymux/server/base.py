@@ -64,6 +64,8 @@ class Plan:
         places: how to listen at each address, where `bind` has not listened.
         numbers: the number of the address of each listener of the core's, by its id;
             kept when the listener has closed.
+        returned: the number of the address of each connection, by its id, that an
+            heir has not taken: its listener may have closed before it came back.
         handler_names: the name of the handler of each address.
         bound: all (address, name of the handler); "localhost" has two addresses.
         claim: names the call that bound the server; that call closes the mux if the
@@ -114,6 +116,7 @@ class Plan:
         self.places: list[Place] = []
         self._whole: list[Place] = []  # the same, before the shares
         self.numbers: dict[int, int] = {}
+        self.returned: dict[int, int] = {}
         self.bound: list[tuple[Any, str]] = []
         self.handler_names: list[str] = self._service.handler_names
 

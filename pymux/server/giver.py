@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..engine import clock, moving
@@ -123,15 +124,17 @@ class Giver(ChannelEnd):
         super()._begin(mux)
         self._until = clock.now() + self._patience
         self._queue = moving.accepted(self._engine)
+        returned = self._plan.returned  # less those that have ended since
+        self._plan.returned = {id: returned[id] for id in self._queue if id in returned}
         self._engine.between.append(self._step)
         self._plan.drain.gifts.append(self)
 
     # --- giving -----------------------------------------------------------
 
-    def _endpoint_of(self, listener: int) -> int | None:
+    def _endpoint_of(self, id: int, listener: int) -> int | None:
         """Return the number of the endpoint by which a connection came; None if it
         stays."""
-        number = self._plan.numbers.get(listener)
+        number = self._plan.returned.get(id, self._plan.numbers.get(listener))
         return None if number in self._refusing else number
 
     def _step(self) -> None:
@@ -166,12 +169,13 @@ class Giver(ChannelEnd):
             if rules is None:
                 continue  # it has ended
             conn: Connection = engine.connection(id)
-            out = take_out(engine, conn, self._endpoint_of, rules)
+            out = take_out(engine, conn, partial(self._endpoint_of, id), rules)
             if engine.c is None:
                 for one in self._batch:  # a handler has closed the mux
                     one.detached.close()
                 return
             if isinstance(out, Detached):
+                self._plan.returned.pop(id, None)
                 self._batch.append(OnTheWay(conn, out, rules))
                 record = out.pack()
                 parts += SIZE.pack(len(record)), record
@@ -263,6 +267,8 @@ class Giver(ChannelEnd):
             service = engine.services[one.rules.service]
             tell_lost(engine, service, one.conn, aborted(error))
             return
+        if endpoint is not None:
+            self._plan.returned[one.conn.id] = endpoint
         self._stay.add(one.conn.id)
         tell_taken(engine, one.rules.service, one.conn, detached.state)
 
