@@ -293,6 +293,22 @@ def test_ttou_gives_the_connections_to_a_neighbour(tmp_path):
         assert [one[1] for one in ask_all(socks)] == [b"2"] * 40
 
 
+def test_ttou_gives_the_connections_to_a_neighbour_that_stands_still(tmp_path):
+    """The worker that leaves serves its clients until the neighbour goes on."""
+    with playing(tmp_path) as server, clients(server, 40) as socks:
+        before = ask_all(socks)
+        stays, gone = server.workers().values()
+        theirs = [sock for sock, one in zip(socks, before) if int(one[2]) == gone]
+        os.kill(stays, signal.SIGSTOP)
+        server.wait_for("was stopped by a signal")
+        server.signal(signal.SIGTTOU)
+        server.wait_for("takes over from worker 1")
+        assert [one[1:] for one in ask_all(theirs)] == [[b"2", b"%d" % gone]] * 20
+        os.kill(stays, signal.SIGCONT)
+        server.wait_for("gave 20 connections to worker 0")
+        assert [one[1:] for one in ask_all(theirs)] == [[b"3", b"%d" % stays]] * 20
+
+
 def test_two_sighups_during_a_gift_end_no_connection(tmp_path):
     with (
         supervised(tmp_path, app=LATER, handler="'app:game'", workers="1") as server,

@@ -407,13 +407,13 @@ class Slots:
         if old is None:
             return
         tell("worker", "%s leaves", old)
-        neighbour = next(
-            (one.worker for one in self.all if one.accepts and one.wanted), None
-        )
-        if neighbour is None:
+        others = [one for one in self.all if one.wanted and one.worker is not None]
+        # One that stands still now may go on: `old` serves until then.
+        heir = max(others, key=lambda one: one.accepts, default=None)
+        if heir is None or heir.worker is None:
             self._let_leave(old)
         else:
-            self._hand_over(old, neighbour)
+            self._hand_over(old, heir.worker)
         self.cover()
 
     def stop(self, linger: float) -> None:
