@@ -1,6 +1,7 @@
 """`serve(workers=)`: several processes behind one address, and their ends."""
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -208,6 +209,27 @@ def test_usr1_prints_the_stack_of_every_worker(tmp_path):
         server.signal(signal.SIGUSR1)
         server.wait_for(r"line \d+ in _serve", 2)
         assert server.ask(b"hello") == b"HELLO"
+
+
+ENDS_AND_IS_ASKED = """
+import atexit, os, signal
+
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGUSR1))
+
+
+def handler(conn, data):
+    return data
+"""
+
+
+def test_usr1_does_nothing_to_a_worker_that_is_ending(tmp_path):
+    with supervised(tmp_path, app=ENDS_AND_IS_ASKED) as server:
+        server.roll(2)
+        old = re.findall(r"\(pid (\d+)\) serves", "\n".join(server.log))[:2]
+        wait_until(lambda: not any(is_alive(int(pid)) for pid in old))
+        assert server.ask(b"hello") == b"hello"
+        assert server.finish(signal.SIGTERM)[0] == 0
+    assert not [line for line in server.log if "thread" in line or "USR1" in line]
 
 
 def test_nobody_is_refused_while_a_neighbour_covers_a_stopped_worker(tmp_path):

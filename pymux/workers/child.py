@@ -310,6 +310,9 @@ def main() -> None:
     try:
         worker.run()
     finally:
+        if hasattr(signal, "pthread_sigmask"):
+            # The end of Python ends faulthandler, and the signal would kill us.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         worker.close()
 
 
