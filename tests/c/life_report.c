@@ -235,6 +235,11 @@ static int explains(const conn *k, int error)
     enum plain is;
     if (matter & (HAS_FAULT | RESET_ALL) || (k->opened && !p))
         return 1;
+    /* What was sent before a switch has found the peer lost: what the framing
+     * before the switch has found stands. */
+    if ((error == EMSGSIZE || error == EPROTO) && k->switched &&
+        matter & (WAS_RESET | WAS_CUT))
+        return 1;
     switch (error) {
     case 0:
         return k->closed_by_user || draining || matter ||
