@@ -397,15 +397,21 @@ def test_ten_batches_of_connections_leave_no_growth(loop, echo_server):
             conn.close()
             await conn.wait_closed()
 
+    def count():
+        # The server's thread is done with them too. A busy machine may find it late.
+        util.wait_until(lambda: not echo_server.stats().connections)
+        util.settle(echo_server)
+        return len(gc.get_objects())
+
     async def main():
         await some()
         gc.collect()
         gc.disable()
         try:
-            before = len(gc.get_objects())
+            before = count()
             for _ in range(9):
                 await some()
-            assert len(gc.get_objects()) - before < 100
+            assert count() - before < 300  # of 900 connections
         finally:
             gc.enable()
 
