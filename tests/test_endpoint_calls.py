@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import os
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
@@ -238,6 +240,23 @@ def test_a_given_socket_goes_on_when_its_listener_is_closed(mux, listening):
         conn, address = listening.accept()
         conn.close()
         assert address == peer.getsockname()
+
+
+class NeverBlocking(socket.socket):
+    """A socket that others accept from: blocking, it would hold them in accept()."""
+
+    def settimeout(self, timeout):
+        raise AssertionError(f"it is made blocking, for all who have it: {timeout}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the mode is each duplicate's own")
+def test_a_given_socket_is_at_no_time_blocking_for_others_that_accept(mux):
+    with (
+        socket.create_server(HERE) as sock,
+        NeverBlocking(fileno=os.dup(sock.fileno())) as shared,
+    ):
+        mux.listen(shared).close()
+        assert not os.get_blocking(sock.fileno())
 
 
 def test_a_mux_goes_on_when_the_given_socket_is_closed(mux):

@@ -194,3 +194,18 @@ def test_a_port_with_connections_of_the_server_before_is_free():
 
 def test_a_server_does_not_take_the_port_of_another_that_is_starting(tmp_path):
     second_is_refused(tmp_path, ("127.0.0.1", util.free_port()))
+
+
+def test_a_shared_socket_is_at_no_time_blocking_for_others_that_accept():
+    """A worker whose accept() waits serves nobody until another peer comes."""
+
+    class Shared(socket.socket):
+        def settimeout(self, timeout):
+            raise AssertionError(f"it is made blocking, for all: {timeout}")
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as sock,
+        Shared(fileno=os.dup(sock.fileno())) as shared,
+        bound(shared) as place,
+    ):
+        assert place.shared[0].getsockname() == sock.getsockname()

@@ -15,7 +15,7 @@ from .._core import ffi, lib
 from ..values.checks import shown
 from .ops import SWITCH
 
-__all__ = ["GivenPipe", "adopt_socket", "listen_on"]
+__all__ = ["GivenPipe", "adopt_socket", "duplicate", "listen_on"]
 
 KINDS = {  # by the part of `st_mode` that tells
     stat.S_IFREG: "a regular file",
@@ -28,7 +28,7 @@ KINDS = {  # by the part of `st_mode` that tells
 
 def listen_on(c: Any, sock: socket.socket, policy: Any, id_: Any) -> int:
     """Listen on a duplicate of a socket; return 0 or -errno. The user closes `sock`."""
-    own = sock.dup()
+    own = duplicate(sock)
     try:
         return int(lib.pmx_listen_on(c, own.fileno(), policy, id_))
     finally:
@@ -36,6 +36,17 @@ def listen_on(c: Any, sock: socket.socket, policy: Any, id_: Any) -> int:
             own.detach()  # the core closes the descriptor
         else:
             own.close()
+
+
+def duplicate(sock: socket.socket) -> socket.socket:
+    """Return a duplicate of a socket.
+
+    `socket.dup` makes the socket blocking, for a moment and for all processes that have
+    it: one that accepts just then would wait in accept() for a peer, and serve nobody.
+    """
+    if sys.platform == "win32":  # there this is each duplicate's own
+        return sock.dup()
+    return socket.socket(fileno=os.dup(sock.fileno()))
 
 
 def adopt_socket(c: Any, sock: socket.socket, policy: Any, id_: Any) -> int:

@@ -18,6 +18,7 @@ import socket
 import sys
 from typing import Any
 
+from ..engine.given import duplicate
 from ..mux import Mux
 from ..values.addresses import format_address, host_and_port, is_localhost
 from ..values.endpoint import Settings
@@ -54,7 +55,7 @@ class Place:
         address = settings.address
         try:
             if isinstance(address, socket.socket):
-                self._share(address.dup())
+                self._share(duplicate(address))
             elif isinstance(address, tuple):
                 self._find_port(address)
             else:
