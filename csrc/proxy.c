@@ -77,7 +77,7 @@ int pmx__proxy_lacks(const uint8_t *bytes, size_t size)
         return LINE_LEAST;      /* no header is shorter */
     if (bytes[0] != SIGNATURE[0])
         return line_lacks(bytes, size);
-    if (memcmp(bytes, SIGNATURE, size < COMMAND ? size : COMMAND))
+    if (memcmp(bytes, SIGNATURE, size < COMMAND ? size : COMMAND) != 0)
         return -EPROTO;
     if (size > COMMAND && bytes[COMMAND] != PMX__PROXY_LOCAL &&
         bytes[COMMAND] != PMX__PROXY_FOR)
@@ -318,7 +318,7 @@ void pmx__trusts_end(pmx_mux *mux)
 static int is_in(const pmx_network *network, int family, const uint8_t *ip)
 {
     uint32_t bytes = network->bits / 8, bits = network->bits % 8;
-    if (network->family != family || memcmp(network->ip, ip, bytes))
+    if (network->family != family || memcmp(network->ip, ip, bytes) != 0)
         return 0;
     return !bits || !((network->ip[bytes] ^ ip[bytes]) >> (8 - bits));
 }
