@@ -43,7 +43,7 @@ NONSENSE = {
     "endless": frame(b'["gave", Infinity, 0, null]'),
     "none": frame(b'["gave", NaN, 0, null]'),
     "a long number": frame(b'["gave", ' + b"9" * 5000 + b", 0, null]"),
-    "deep": frame(b"[" * 100_000),
+    "deep": frame(b"[" * 20_000),  # in one piece of the stream, as all of these
     "ready twice": frame(b'["ready", "epoll"]'),
     "ends that are none": frame(b'["done", [[1, 2], 3]]'),
     "endless ends": frame(b'["done", [[1e999, 2]]]'),
