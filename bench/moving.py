@@ -26,9 +26,12 @@ from pymux.server.taker import Taker
 FRAMINGS = {"lines": pymux.Lines(), "raw": None}
 
 
+def upper(conn, data):
+    return data.upper()
+
+
 def serve(framing):
-    handler = lambda conn, data: data.upper()  # noqa: E731
-    return pymux.Server(handler, ("127.0.0.1", 0), framing=FRAMINGS[framing]).start()
+    return pymux.Server(upper, ("127.0.0.1", 0), framing=FRAMINGS[framing]).start()
 
 
 class MeasuredTaker(Taker):

@@ -356,7 +356,7 @@ static uint32_t accept_from(pmx_mux *mux, pmx__listener *l, uint32_t budget)
     return tried;
 }
 
-/* Those that nobody waits at any more are done. While the mux drains they stay:
+/* Retired listeners whose backlog is empty close. While the mux drains they stay:
  * a peer that finds them closed knows that nothing later is read. */
 static void close_retired(pmx_mux *mux)
 {

@@ -443,7 +443,7 @@ void pmx__do_wakes(pmx_mux *mux, int64_t sock);
 void pmx__count_in_own(pmx_mux *mux);
 /* A turn has begun, at mux->now, and has sent what was logged, if it was. */
 void pmx__turn_begins(pmx_mux *mux, int has_sent);
-/* It ends; its last wait ended at mux->now. */
+/* The turn ends; its last wait ended at mux->now. */
 void pmx__turn_ends(pmx_mux *mux);
 
 /* due.c: deadlines */

@@ -66,7 +66,7 @@ void pmx__do_wakes(pmx_mux *mux, int64_t sock)
     mux->watcher = sock < 0 ? PMX__NO_SOCK : (pmx_sock)sock;
 }
 
-/* What was counted stays in the file. */
+/* Count in the mux's own memory again; the file keeps its figures. */
 void pmx__count_in_own(pmx_mux *mux)
 {
     if (!mux->shared)

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is received at once: memory grows as the header comes, not as it
- * claims. */
+/* A receive asks for no more: memory grows as the header comes, not as the
+ * header claims. */
 enum { PART = 512 };
 
 int pmx__header_begin(pmx__conn *c, const pmx__target *balancer)

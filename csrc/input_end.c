@@ -139,8 +139,8 @@ static void lost_input(pmx_mux *mux, uint32_t slot, int error)
     pmx__watch(mux, slot);
 }
 
-/* What had arrived has been received. The peer's end may be behind it: then
- * its stream is whole, and no stop has cut it. */
+/* All input that had arrived has been received. The peer's end may be behind
+ * that input: then the stream is whole, and no stop has cut it. */
 void pmx__look_for_end(pmx_mux *mux, uint32_t slot)
 {
     pmx__conn *c = pmx__slot(mux, slot);

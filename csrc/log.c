@@ -64,8 +64,8 @@ static int is_answer(const pmx_mux *mux, const pmx__conn *c)
            (mux->answering && c->owed);
 }
 
-/* What a task sends answers the message that the task has, whenever that was
- * handed over; and so does what it sends in the same turn. */
+/* A task's output answers the message that the task has, whenever that was
+ * handed over; and so does its other output of the same turn. */
 static void note_answer(const pmx_mux *mux, pmx__conn *c)
 {
     if (c->row_turn != mux->turn || !(c->task & PMX__OWES_MORE))

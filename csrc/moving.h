@@ -5,7 +5,7 @@
 #include "pymux.h"
 
 /* cdef begin */
-/* What a connection that moves to another mux holds. */
+/* The state of a connection that moves to another mux. */
 enum pmx_moving_state {
     PMX_WAS_PAUSED = 1,         /* by PMX_PAUSE */
     PMX_WAS_BLOCKED = 2,        /* it was reported as over high water */
@@ -30,7 +30,7 @@ typedef struct {
                                    with this mux */
 } pmx_moving;
 
-/* What the connection would take along; input and output are left NULL.
+/* Tell all that the connection would take along; input and output are left NULL.
  * -EAGAIN: it cannot move now, since something of it is to be reported, sent or
  * answered. -ENOTSUP: it will not: its end is on the way, it is outgoing, it is
  * over TLS, or its framing is a function of this process. The log was submitted
